@@ -1,0 +1,74 @@
+# Every target makes what it needs; nothing has to be installed by hand but Python >= 3.11, pip and make.
+PYTHON ?= python3
+MODEL ?= demo
+PRETRAINED ?=
+IMAGES ?= clip_retrieval/sample
+PORT ?= 3000
+HOST ?=
+BENCH ?=
+LOAD ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+ENV := $(VENV)/.installed-build
+DEV := $(VENV)/.installed-dev
+export BENTOML_DO_NOT_TRACK := True
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-all test-slow test-e2e bench fidelity load lint format constraints clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: $(ENV)  ## Make the environment in .venv
+
+$(ENV): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[build]'
+	@touch $@
+
+$(DEV): $(ENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(ENV)  ## Build and serve the bundled photographs, or IMAGES= with MODEL= and PRETRAINED=, on PORT=
+	@tag=$$($(BIN)/bento-clip build "$(IMAGES)" --model "$(MODEL)" $(if $(PRETRAINED),--pretrained "$(PRETRAINED)")) \
+	  && exec $(BIN)/bento-clip serve "$$tag" --port $(PORT)
+
+test: $(DEV)  ## Run the default tests
+	$(BIN)/python -m pytest
+
+test-all: $(DEV)  ## Run every test: the slow and the end-to-end ones too
+	$(BIN)/python -m pytest -m ''
+
+test-slow: $(DEV)  ## Run the tests that need torch or time
+	$(BIN)/python -m pytest -m slow
+
+test-e2e: $(DEV)  ## Run the tests that start real servers
+	$(BIN)/python -m pytest -m e2e
+
+bench: $(DEV)  ## Measure the service beside the usual way (BENCH= for options)
+	$(BIN)/python -m scripts.bench_serving $(BENCH)
+
+fidelity: $(DEV)  ## Measure what each numeric precision costs in retrieval
+	$(BIN)/python -m scripts.fidelity
+
+load: $(DEV)  ## Load the service to saturation and back, or HOST=; report in reports/load (LOAD= for options)
+	$(BIN)/python -m loadtests.run $(if $(HOST),--host $(HOST)) $(LOAD)
+
+lint: $(DEV)  ## Lint, check the format, check the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV)  ## Format the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+constraints: $(DEV)  ## Pin every package at the version that is installed
+	{ echo "# Every package of the environment at the version that was tested. Made by: make constraints"; \
+	  $(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | sed 's/+cpu$$//'; } > constraints.txt
+
+clean:  ## Remove the environment and every generated file
+	rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

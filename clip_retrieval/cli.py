@@ -1,0 +1,253 @@
+"""``bento-clip``: one thin command a stage. Results go to standard output, everything else to standard error."""
+
+import json
+import os
+import shutil
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from clip_retrieval import __version__, console, modelstore
+from clip_retrieval import build as builder
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.client import Client
+from clip_retrieval.errors import ClipRetrievalError, InvalidQuery
+from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.results import caption_result, image_result
+from clip_retrieval.retriever import Retriever
+from clip_retrieval.schemas import DEFAULT_K, MAX_K, CaptionResult, ImageResult
+from clip_retrieval.server import serve_artifact
+from clip_retrieval.validate import Limits, Report
+
+
+class Runtime(StrEnum):
+    OPENVINO = "openvino"
+    TORCH = "torch"
+
+
+class Precision(StrEnum):
+    F32 = "f32"
+    INT8 = "int8"
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="CLIP retrieval: captioned pictures → **check** → **build** → **serve** → **search**.",
+)
+
+Source = Annotated[Path, typer.Argument(help="A folder of pictures, a Flickr8k folder, or a .jsonl file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or an artifact folder.")]
+MaxPixels = Annotated[int, typer.Option(help="Most pixels of a picture.")]
+MaxBytes = Annotated[int, typer.Option(help="Most bytes of a picture file.")]
+
+
+def main() -> None:
+    """Run the command line; a deliberate error becomes one sentence and exit status 1."""
+    try:
+        app()
+    except (ClipRetrievalError, OSError) as error:
+        console.err.print("error:", style="red", end=" ")
+        console.err.print(str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def check(
+    source: Source,
+    as_json: AsJson = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything is rejected.")] = False,
+    max_pixels: MaxPixels = Limits.max_pixels,
+    max_bytes: MaxBytes = Limits.max_bytes,
+) -> None:
+    """Validate a data source: what is kept, what is rejected and why, which pictures are equal.
+
+    Examples:
+
+    ```
+    bento-clip check my-photos
+    bento-clip check my-photos --json > report.json
+    ```
+    """
+    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
+    report = builder.check(source, limits, console.Bars())
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        console.report_table(report)
+    if strict and report.rejects:
+        raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    source: Source,
+    model: Annotated[str, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")] = "demo",
+    pretrained: Annotated[
+        str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
+    ] = None,
+    runtime: Annotated[Runtime, typer.Option(help="What runs the encoder.")] = Runtime.OPENVINO,
+    precision: Annotated[
+        Precision, typer.Option(help="int8 adds weights of 8 bits; the server's setting chooses.")
+    ] = Precision.F32,
+    split: Annotated[tuple[float, float, float], typer.Option(help="Shares of train, validation and test.")] = (
+        0.70,
+        0.15,
+        0.15,
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    recall: Annotated[float, typer.Option(min=0, max=1, help="Least recall@10 of an index.")] = 0.99,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop if anything is rejected.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the artifact to this new folder, not to the model store.")
+    ] = None,
+    as_json: AsJson = False,
+    max_pixels: MaxPixels = Limits.max_pixels,
+    max_bytes: MaxBytes = Limits.max_bytes,
+) -> None:
+    """Build an artifact from captioned pictures and print its tag last.
+
+    A build that was stopped goes on where it was when it is started again; one that exists is reused.
+
+    Examples:
+
+    ```
+    bento-clip build my-photos --model demo
+    bento-clip build flickr8k --model ViT-B-32 --pretrained laion2b_s34b_b79k
+    bento-clip build photos.jsonl --model local-dir:my-model --output my-artifact
+    ```
+    """
+    if output is not None and output.exists():
+        raise typer.BadParameter(f"{output} exists already; name a new folder", param_hint="--output")
+    if min(split) < 0 or abs(sum(split) - 1) > 1e-6:
+        raise typer.BadParameter("three shares from 0 to 1 that add up to 1 are needed", param_hint="--split")
+    if precision is Precision.INT8 and runtime is Runtime.TORCH:
+        raise typer.BadParameter("8 bits need the openvino runtime", param_hint="--precision")
+    bars = console.Bars()
+    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
+    options = builder.Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict)
+
+    def prepare(report: Report) -> Path:
+        samples = builder.calibration(report, limits) if precision is Precision.INT8 else None
+        with bars.stage(f"preparing the model {model}", None):
+            return prepare_encoder(model, pretrained, runtime=runtime.value, calibration=samples, say=console.note)
+
+    workspace = cache_dir() / "builds"
+    find = modelstore.find if output is None else lambda _: None
+    artifact, report = builder.build(source, prepare, workspace, options, bars, find=find)
+    if output is None:
+        tag = modelstore.save(artifact)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(artifact.path, output)
+        tag = str(output)
+    if as_json:
+        typer.echo(json.dumps({"tag": tag, "report": report.to_json()}, ensure_ascii=False))
+        return
+    console.report_table(report)
+    typer.echo(tag)
+
+
+@app.command()
+def info(source: Tag = modelstore.LATEST, as_json: AsJson = False) -> None:
+    """Show what an artifact is made of.
+
+    Examples:
+
+    ```
+    bento-clip info
+    bento-clip info clip-retrieval:latest --json
+    ```
+    """
+    tag, folder = modelstore.locate(source)
+    manifest = Artifact.open(folder).manifest
+    if as_json:
+        typer.echo(manifest.model_dump_json(indent=2))
+    else:
+        console.manifest_table(tag, manifest)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="A text, or the path of a picture.")],
+    source: Annotated[
+        str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")
+    ] = modelstore.LATEST,
+    k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="How many results.")] = DEFAULT_K,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="For a picture: find captions instead of pictures.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search an artifact or a running service by text or by picture.
+
+    Examples:
+
+    ```
+    bento-clip search "a red panda"
+    bento-clip search windmill.jpg --captions -k 3
+    bento-clip search "an owl" --in http://localhost:3000 --json
+    ```
+    """
+    # os.path and not pathlib, which fails on a text that is too long for a file name
+    picture = Path(query) if os.path.isfile(query) else None  # noqa: PTH113
+    if captions and picture is None:
+        raise InvalidQuery(f"--captions needs a picture, and there is no file {query}")
+    remote = source.startswith(("http://", "https://"))
+    results: list[ImageResult] | list[CaptionResult]
+    if remote:
+        with Client(source) as client:
+            if picture is None:
+                results = client.search_images(query, k).results
+            elif captions:
+                results = client.search_captions(picture, k).results
+            else:
+                results = client.search_similar(picture, k).results
+    else:
+        with console.Bars().stage("loading the artifact", None):
+            retriever = Retriever.load(source)
+        if captions and picture is not None:
+            results = [caption_result(hit) for hit in retriever.search_captions(picture, k)]
+        else:
+            results = [image_result(hit) for hit in retriever.search_images(picture or query, k)]
+    if as_json:
+        typer.echo(json.dumps([result.model_dump() for result in results], ensure_ascii=False))
+    elif results and isinstance(results[0], CaptionResult):
+        console.captions_table([r for r in results if isinstance(r, CaptionResult)])
+    else:
+        console.images_table([r for r in results if isinstance(r, ImageResult)])
+
+
+@app.command()
+def serve(
+    source: Tag = modelstore.LATEST,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
+) -> NoReturn:
+    """Serve an artifact with BentoML and print a line to try once it is ready.
+
+    Examples:
+
+    ```
+    bento-clip serve
+    bento-clip serve clip-retrieval:latest --port 8080
+    ```
+    """
+    tag, folder = modelstore.locate(source)
+    Artifact.open(folder, verify=False)
+    raise typer.Exit(serve_artifact(tag, host, port, dict(os.environ)))

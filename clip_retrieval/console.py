@@ -1,0 +1,125 @@
+"""What the command line shows: progress bars and tables with rich, all on standard error but results."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from clip_retrieval.artifact import Manifest
+from clip_retrieval.schemas import CaptionResult, ImageResult
+from clip_retrieval.validate import Report
+
+# File names and captions are shown as they are: no [markup] and no :emoji: in them is followed.
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, emoji=False)
+
+MAX_ROWS = 20
+
+
+class Bars:
+    """A progress bar a stage; a spinner where the number of items is not known."""
+
+    @contextmanager
+    def stage(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        counted: tuple[ProgressColumn, ...] = (_Count(),)
+        if total:
+            counted = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        spinner = SpinnerColumn(finished_text="✓")
+        with Progress(spinner, TextColumn("{task.description:<34}", markup=False), *counted, console=err) as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda n: progress.advance(task, n)
+            if not total:
+                progress.update(task, total=progress.tasks[0].completed)
+
+
+class _Count(ProgressColumn):
+    """How many items are done, where their number is not known; nothing for a stage that does not count."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.completed:.0f}" if task.completed else "")
+
+
+def note(line: str) -> None:
+    """One line of progress, on standard error."""
+    err.print(f"  {line}", style="dim", markup=False, highlight=False)
+
+
+def report_table(report: Report) -> None:
+    """What validation kept and what it did not, on standard error."""
+    captions = sum(len(image.captions) for image in report.kept)
+    err.print(
+        f"kept [bold]{len(report.kept)}[/] pictures with {captions} captions, "
+        f"rejected {len(report.rejects)}, {len(report.duplicates)} groups of equal pictures"
+    )
+    _rows("rejected", ("where", "reason"), [(r.where, r.reason) for r in report.rejects])
+    _rows("equal pictures", ("image ids",), [(", ".join(group),) for group in report.duplicates])
+
+
+def manifest_table(tag: str, manifest: Manifest) -> None:
+    """An artifact in one table."""
+    table = Table(title=tag, show_header=False)
+    rows = {
+        "model": f"{manifest.encoder.name}, {manifest.encoder.dim} dimensions, runs on {manifest.encoder.runtime}",
+        "model fingerprint": manifest.encoder.fingerprint[:16],
+        "data": f"{manifest.data.name}: {manifest.data.images} pictures, {manifest.data.captions} captions",
+        "data fingerprint": manifest.data.fingerprint[:16],
+        "splits": ", ".join(f"{name} {count}" for name, count in manifest.data.splits.items()),
+        "picture index": _index(manifest, "images"),
+        "caption index": _index(manifest, "captions"),
+        "created": f"{manifest.created:%Y-%m-%d %H:%M} UTC by bento-clip {manifest.product_version}",
+        "libraries": ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+def images_table(results: Sequence[ImageResult]) -> None:
+    table = Table("rank", "score", "confidence", "picture", "captions")
+    for r in results:
+        table.add_row(
+            str(r.rank),
+            f"{r.similarity_score:.4f}",
+            f"{r.confidence:.3f}",
+            r.image_path,
+            "\n".join(r.captions),
+        )
+    out.print(table)
+
+
+def captions_table(results: Sequence[CaptionResult]) -> None:
+    table = Table("rank", "score", "confidence", "caption", "picture")
+    for r in results:
+        table.add_row(str(r.rank), f"{r.similarity_score:.4f}", f"{r.confidence:.3f}", r.caption, r.image_path)
+    out.print(table)
+
+
+def _index(manifest: Manifest, modality: str) -> str:
+    spec = manifest.images if modality == "images" else manifest.captions
+    kind = "exact" if spec.kind == "flat" else f"HNSW, efSearch {spec.ef_search}"
+    if spec.recall_at_10 is None:
+        return f"{kind}, {spec.rows} rows"
+    return f"{kind}, {spec.rows} rows, recall@10 {spec.recall_at_10:.4f} with {spec.queries} {spec.query_kind}"
+
+
+def _rows(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    if not rows:
+        return
+    table = Table(*columns, title=title)
+    for row in rows[:MAX_ROWS]:
+        table.add_row(*row)
+    err.print(table, markup=False)
+    if len(rows) > MAX_ROWS:
+        err.print(f"… and {len(rows) - MAX_ROWS} more; --json has all of them")

@@ -1,0 +1,62 @@
+"""Readers of picture collections, one layout a file. ``open_source`` finds the reader that fits."""
+
+from pathlib import Path
+
+from clip_retrieval.datasets.base import PICTURE_SUFFIXES, Source, find_pictures
+from clip_retrieval.datasets.flickr8k import Flickr8k, captions_file
+from clip_retrieval.datasets.jsonl import JsonLines
+from clip_retrieval.datasets.pictures import PictureFolder
+from clip_retrieval.datasets.sidecar import SidecarFolder, has_sidecars
+from clip_retrieval.datasets.table import CsvTable
+from clip_retrieval.errors import SourceError
+
+__all__ = ["Source", "open_source"]
+
+
+def open_source(path: Path) -> Source:
+    """The reader for ``path``. What is looked for, in this order:
+
+    1. a file that ends in .csv or .jsonl
+    2. a folder with ``captions.csv`` or ``captions.jsonl`` (not both)
+    3. a folder with ``Flickr8k.token.txt``, or ``captions.txt`` with the header ``image,caption``
+    4. a folder with a picture that has a ``.txt`` of the same stem beside it
+    5. a folder with pictures
+
+    Raises SourceError if none fits, saying what was looked for.
+    """
+    try:
+        return _detect(path)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _detect(path: Path) -> Source:
+    if path.is_file():
+        return _open_table(path)
+    if not path.is_dir():
+        raise SourceError(f"{path} does not exist; give a folder of pictures, or a .csv or .jsonl file")
+    tables = [table for name in ("captions.csv", "captions.jsonl") if (table := path / name).is_file()]
+    if len(tables) > 1:
+        raise SourceError(f"{path} has both captions.csv and captions.jsonl; keep one, or give that file")
+    if tables:
+        return _open_table(tables[0])
+    if captions_file(path) is not None:
+        return Flickr8k(path)
+    if has_sidecars(path):
+        return SidecarFolder(path)
+    if any(isinstance(found, Path) for found in find_pictures(path)):
+        return PictureFolder(path)
+    raise SourceError(
+        f"{path} is no collection: it has no captions.csv, captions.jsonl or Flickr8k.token.txt, no"
+        f" captions.txt with the header image,caption, and no picture ({', '.join(sorted(PICTURE_SUFFIXES))})"
+    )
+
+
+def _open_table(path: Path) -> Source:
+    match path.suffix.lower():
+        case ".csv":
+            return CsvTable(path)
+        case ".jsonl":
+            return JsonLines(path)
+        case _:
+            raise SourceError(f"{path} is not a .csv or .jsonl file; give one, or a folder of pictures")

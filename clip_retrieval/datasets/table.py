@@ -1,0 +1,22 @@
+"""Pictures listed in a CSV file, such as ``captions.csv``; ``rows.py`` lists its columns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.rows import csv_rows, merge
+from clip_retrieval.records import CaptionedImage, Reject
+
+
+class CsvTable(Source):
+    """A CSV file. Picture names are relative to its folder; pictures that it does not list are left out."""
+
+    name: ClassVar[str] = "csv"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.parent)
+        self.path = path
+
+    def read(self) -> Iterator[CaptionedImage | Reject]:
+        return merge(csv_rows(self.path), self.root)

@@ -1,0 +1,81 @@
+"""The seam between the product and its models: what an encoder is, whatever runs it.
+
+An encoder maps texts and pictures into one space of unit float32 vectors, so that an inner product is a cosine.
+Work that belongs to one picture (``preprocess``) is apart from work that is done on a batch (``encode_pixels``), so
+that a server can decode and resize pictures beside the model and never in front of it. Implementations are
+interchangeable files beside this one; this file knows none of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""Shape (n, dim), float32, each row of unit length."""
+
+Pixels: TypeAlias = NDArray[np.float32]
+"""Shape (n, 3, height, width) or, for one picture, (3, height, width); float32, normalised as the model wants."""
+
+
+class EncoderInfo(BaseModel):
+    """What a manifest says of the encoder that made its vectors."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """As a person names it: ``demo``, ``ViT-B-32 (laion2b_s34b_b79k)``."""
+    runtime: Literal["torch", "openvino", "fake"]
+    """Which implementation loads the encoder's files."""
+    precisions: tuple[Literal["f32", "int8"], ...] = ("f32",)
+    """Which weights the encoder's files hold."""
+    dim: int
+    """Dimension of the vectors."""
+    context_length: int
+    """How many tokens of a text the model reads, start and end tokens included."""
+    image_size: tuple[int, int]
+    """Height and width of the pixels that the model takes."""
+    logit_scale: float
+    """The trained factor (already exponentiated) between a cosine and a logit."""
+    fingerprint: str
+    """Hex SHA-256 that names the weights, the tokenizer and the preprocessing. Vectors of encoders with different
+    fingerprints must never meet in one index."""
+
+
+class Encoder(ABC):
+    """Texts and pictures to unit vectors. Safe to call from several threads."""
+
+    info: EncoderInfo
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Encode texts as one batch; each is cut at the model's context length. Shape (len(texts), dim)."""
+
+    @abstractmethod
+    def preprocess(self, image: Image.Image) -> Pixels:
+        """Resize, crop and normalise one RGB picture. Shape (3, height, width)."""
+
+    @abstractmethod
+    def encode_pixels(self, pixels: Pixels) -> Vectors:
+        """Encode preprocessed pictures, shape (n, 3, height, width), as one batch. Shape (n, dim)."""
+
+    @abstractmethod
+    def is_cut(self, text: str) -> bool:
+        """Whether ``text`` has more tokens than the model's context, so that its end is not read."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Preprocess and encode RGB pictures as one batch. Shape (len(images), dim)."""
+        if not images:
+            return np.empty((0, self.info.dim), dtype=np.float32)
+        return self.encode_pixels(np.stack([self.preprocess(image) for image in images]))
+
+
+def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
+    """Scale each row to length 1, float32, C-contiguous. A row of zeros stays zeros. Shape kept."""
+    values = np.asarray(vectors, dtype=np.float32)
+    norms = np.linalg.norm(values, axis=-1, keepdims=True)
+    return np.ascontiguousarray(values / np.where(norms == 0, 1, norms), dtype=np.float32)

@@ -1,0 +1,73 @@
+"""A hand-checkable encoder for tests: colours, no weights.
+
+Eight dimensions stand for the corners of the RGB cube (black … white), eight more for any other word. A picture's
+vector says how near its mean colour is to each corner (trilinear weights); a text's vector has one for each colour
+word in it, and a smaller one at a hashed place for each other word. So "a red square" finds the reddest picture,
+and every expected answer can be worked out on paper.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Vectors, unit_rows
+
+COLOURS = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
+"""Position i is the cube corner with the bits of i as (red, green, blue)."""
+
+SIZE = 8
+CONTEXT = 16
+WORD_WEIGHT = 0.25
+
+
+class FakeEncoder(Encoder):
+    """Deterministic colour encoder. ``seed`` changes the fingerprint and nothing else."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.info = EncoderInfo(
+            name="fake",
+            runtime="fake",
+            dim=2 * len(COLOURS),
+            context_length=CONTEXT,
+            image_size=(SIZE, SIZE),
+            logit_scale=10.0,
+            fingerprint=hashlib.sha256(f"fake encoder {seed}".encode()).hexdigest(),
+        )
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.zeros((len(texts), self.info.dim), dtype=np.float32)
+        for vector, text in zip(vectors, texts, strict=True):
+            for word in _words(text)[:CONTEXT]:
+                if word in COLOURS:
+                    vector[COLOURS.index(word)] += 1
+                else:
+                    digest = hashlib.sha256(word.encode()).digest()
+                    vector[len(COLOURS) + digest[0] % len(COLOURS)] += WORD_WEIGHT
+            if not vector.any():
+                vector[-1] = 1
+        return unit_rows(vectors)
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX)
+        return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+
+    def encode_pixels(self, pixels: Pixels) -> Vectors:
+        red, green, blue = pixels.mean(axis=(2, 3)).T
+        vectors = np.zeros((len(pixels), self.info.dim), dtype=np.float32)
+        for corner in range(len(COLOURS)):
+            vectors[:, corner] = (
+                np.where(corner & 4, red, 1 - red)
+                * np.where(corner & 2, green, 1 - green)
+                * np.where(corner & 1, blue, 1 - blue)
+            )
+        return unit_rows(vectors)
+
+    def is_cut(self, text: str) -> bool:
+        return len(_words(text)) > CONTEXT
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

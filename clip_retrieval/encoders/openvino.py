@@ -1,0 +1,189 @@
+"""The serving encoder: OpenVINO on the CPU, without torch, open_clip or transformers in the process.
+
+Loads a folder that ``export_openvino`` wrote: ``runtime.json`` (``RuntimeSpec``), the towers' graphs and the
+tokenizer. Compiles both towers at once and runs each once before it returns, so that the first query is not slower.
+"""
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Vectors, unit_rows
+from clip_retrieval.encoders.preprocess import Preprocess
+from clip_retrieval.encoders.tokenizer import Tokenizer
+from clip_retrieval.errors import ModelUnavailable
+
+SPEC_FILE = "runtime.json"
+TOWERS = ("text", "image")
+
+IMAGES_AT_ONCE = 8
+TEXTS_AT_ONCE = 16
+"""A larger batch is run in parts: above these the speed no longer rises, but the memory does, and texts of similar
+length run together need less padding."""
+
+
+class Check(BaseModel):
+    """How an exported tower compares with torch float32 on the same inputs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    inputs: int
+    min_cosine: float
+    mean_cosine: float
+    max_difference: float
+    """Largest difference of a component of the unit vectors."""
+
+
+class RuntimeSpec(BaseModel):
+    """What ``runtime.json`` says of an exported model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    precisions: tuple[Literal["f32", "int8"], ...]
+    """Which graphs the folder holds: ``text.xml`` for f32, ``text.int8.xml`` for int8, the image tower likewise."""
+    text_length: Literal["longest", "full"]
+    """Whether a batch of texts is padded to its longest or always to the whole context."""
+    preprocess: Preprocess
+    checks: dict[str, Check]
+    """Tower file → comparison made when it was exported."""
+
+
+def graph_file(tower: str, precision: str) -> str:
+    """Name of a tower's graph in the folder."""
+    return f"{tower}.xml" if precision == "f32" else f"{tower}.{precision}.xml"
+
+
+class OpenVinoEncoder(Encoder):
+    """An exported model. Texts and pictures may be encoded at the same time from different threads."""
+
+    def __init__(
+        self, info: EncoderInfo, spec: RuntimeSpec, tokenizer: Tokenizer, text: "_Tower", image: "_Tower"
+    ) -> None:
+        self.info = info
+        self.spec = spec
+        self._tokenizer = tokenizer
+        self._text = text
+        self._image = image
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        info: EncoderInfo,
+        *,
+        precision: Literal["auto", "f32", "int8"] = "auto",
+        threads: int | None = None,
+    ) -> Self:
+        """Load an exported model; ``threads`` is for each tower, all cores when None.
+
+        ``auto`` computes in bfloat16 where the CPU has instructions for it and in float32 elsewhere; ``int8`` needs
+        graphs that were exported for it. Raises ModelUnavailable.
+        """
+        spec = read_spec(folder)
+        if precision == "int8" and "int8" not in spec.precisions:
+            raise ModelUnavailable(f"{folder} was exported without int8 graphs: build it with precision int8")
+        graphs = [folder / graph_file(name, "int8" if precision == "int8" else "f32") for name in TOWERS]
+        core = openvino.Core()
+        settings = _settings(core, precision, threads)
+        tokenizer = Tokenizer.load(folder)
+        # The binding's table of types is filled on first use; two threads that do so at once deadlock (2026.4.1).
+        openvino.Tensor(np.zeros(1, np.float32)).element_type.to_dtype()
+        with ThreadPoolExecutor(len(graphs) + 1) as pool:
+            text, image = pool.map(lambda graph: _Tower(core, graph, settings), graphs)
+            encoder = cls(info, spec, tokenizer, text, image)
+            # Two sizes each: the weights of some layers are packed once for one row and once for more.
+            for size in (1, 2):
+                texts = pool.submit(encoder.encode_texts, ["warm up"] * size)
+                pool.submit(encoder.encode_pixels, np.zeros((size, 3, *info.image_size), np.float32)).result()
+                texts.result()
+        for graph in graphs:
+            _release(graph.with_suffix(".bin"))
+        return encoder
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        ids = self._tokenizer.encode(texts)
+        length = self.info.context_length if self.spec.text_length == "full" else None
+        vectors = np.empty((len(texts), self.info.dim), dtype=np.float32)
+        by_length = np.argsort([len(tokens) for tokens in ids], kind="stable")
+        for part in _parts(by_length, TEXTS_AT_ONCE):
+            vectors[part] = self._text(self._tokenizer.pad([ids[row] for row in part], length))
+        return unit_rows(vectors)
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        return self.spec.preprocess(image)
+
+    def encode_pixels(self, pixels: Pixels) -> Vectors:
+        vectors = np.empty((len(pixels), self.info.dim), dtype=np.float32)
+        for part in _parts(np.arange(len(pixels)), IMAGES_AT_ONCE):
+            vectors[part] = self._image(pixels[part[0] : part[-1] + 1])
+        return unit_rows(vectors)
+
+    def is_cut(self, text: str) -> bool:
+        return self._tokenizer.is_cut(text)
+
+
+def read_spec(folder: Path) -> RuntimeSpec:
+    """The description of the exported model in ``folder``. Raises ModelUnavailable if there is none."""
+    try:
+        return RuntimeSpec.model_validate_json((folder / SPEC_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelUnavailable(f"{folder} holds no exported model that can be read ({SPEC_FILE}: {error})") from error
+
+
+class _Tower:
+    """One compiled graph with one input and one output."""
+
+    def __init__(self, core: Any, graph: Path, settings: dict[str, Any]) -> None:
+        try:
+            self._request = core.compile_model(graph, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise ModelUnavailable(f"{graph} cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+        _release(graph.with_suffix(".bin"))
+        # One request: a tower uses all its threads for one batch, so a second request would only wait inside.
+        self._lock = threading.Lock()
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        with self._lock:
+            output: NDArray[np.float32] = self._request.infer([batch], share_inputs=True)[0]
+        return output
+
+
+def _settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 and precision != "f32" else "f32",
+        # Both towers may run at once; pinned, they would share cores while others are idle.
+        "ENABLE_CPU_PINNING": False,
+    } | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+
+
+def _parts(rows: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _release(weights: Path) -> None:
+    """Give the pages of a mapped weights file back; the compiled graph has its own packed copies of most.
+
+    A page that is needed after all is read again from the file. Without effect where mappings cannot be listed.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    dont_need = 4
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] == str(weights.resolve()) and fields[1].startswith("r--"):
+            start, end = (int(address, 16) for address in fields[0].split("-"))
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), dont_need)

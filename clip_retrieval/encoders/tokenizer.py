@@ -1,0 +1,105 @@
+"""Texts to token ids without torch, equal to open_clip's tokenizers.
+
+Two files in the model's folder say everything: ``tokenizer.json`` (the format of the ``tokenizers`` library) splits a
+cleaned text and puts the special tokens around it; ``tokenizer_rules.json`` (``Rules``) says what open_clip does
+before and after that. Both are written from the live open_clip tokenizer when a model is exported.
+"""
+
+import html
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import ftfy
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clip_retrieval.errors import ModelUnavailable
+
+VOCABULARY_FILE = "tokenizer.json"
+RULES_FILE = "tokenizer_rules.json"
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class Rules(BaseModel):
+    """What surrounds the vocabulary."""
+
+    model_config = ConfigDict(frozen=True)
+
+    clean: Literal["lower", "whitespace", "canonicalize"]
+    """open_clip's name for the cleaning; see ``clean``."""
+    context_length: int
+    """Texts are cut to so many tokens, special tokens included."""
+    pad_id: int
+    dropped_id: int | None = None
+    """This token (the separator) is replaced by token 0, as open_clip's ``strip_sep_token`` does."""
+
+
+class Tokenizer:
+    """Cut token ids for texts. Safe to call from several threads."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, rules: Rules) -> None:
+        """Takes over ``backend``: padding is turned off and cutting is set to the rules' length."""
+        self.rules = rules
+        backend.no_padding()
+        backend.enable_truncation(rules.context_length)
+        self._backend = backend
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load what ``save`` wrote. Raises ModelUnavailable if either file is missing or cannot be read."""
+        try:
+            rules = Rules.model_validate_json((folder / RULES_FILE).read_bytes())
+            return cls(tokenizers.Tokenizer.from_str((folder / VOCABULARY_FILE).read_text("utf-8")), rules)
+        except (OSError, ValidationError) as error:
+            raise ModelUnavailable(f"{folder} holds no tokenizer that can be read ({error})") from error
+        except Exception as error:  # the only type that tokenizers raises for a malformed file
+            raise ModelUnavailable(f"{folder / VOCABULARY_FILE} is not a tokenizer ({error})") from error
+
+    def save(self, folder: Path) -> None:
+        (folder / VOCABULARY_FILE).write_text(self._backend.to_str(), "utf-8")
+        (folder / RULES_FILE).write_text(self.rules.model_dump_json(indent=2) + "\n", "utf-8")
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text with its special tokens, at most ``rules.context_length`` long, not padded."""
+        # One by one: encode_batch would start the library's own threads beside those of the model.
+        return [self._ids(self._encoding(text)) for text in texts]
+
+    def is_cut(self, text: str) -> bool:
+        """Whether ``text`` has more tokens than the context holds."""
+        return bool(self._encoding(text).overflowing)
+
+    def pad(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
+        """One row a text, shape (n, length), padded on the right; ``length`` is that of the longest when None."""
+        padded = np.full((len(ids), length or max(map(len, ids), default=0)), self.rules.pad_id, dtype=np.int64)
+        for row, tokens in zip(padded, ids, strict=True):
+            row[: len(tokens)] = tokens
+        return padded
+
+    def _encoding(self, text: str) -> tokenizers.Encoding:
+        return self._backend.encode(clean(text, self.rules.clean))
+
+    def _ids(self, encoding: tokenizers.Encoding) -> list[int]:
+        ids: list[int] = encoding.ids
+        dropped = self.rules.dropped_id
+        return ids if dropped is None else [0 if token == dropped else token for token in ids]
+
+
+def clean(text: str, how: Literal["lower", "whitespace", "canonicalize"]) -> str:
+    """Mend and normalise a text as open_clip 3.3 does before it splits it.
+
+    All three repair broken Unicode (ftfy), resolve HTML entities twice and join the words by single spaces; ``lower``
+    also lowers the case, ``canonicalize`` lowers it and deletes ASCII punctuation.
+    """
+    # The repairs leave printable ASCII without entities as it is, and most queries are that.
+    if not (text.isascii() and text.isprintable() and "&" not in text):
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    if how == "canonicalize":
+        text = text.replace("_", " ").translate(_NO_PUNCTUATION)
+    if how != "whitespace":
+        text = text.lower()
+    return " ".join(text.split())

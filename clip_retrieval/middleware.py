@@ -1,0 +1,254 @@
+"""ASGI middleware around every route of the service, the native BentoML ones included.
+
+``Guard`` bounds what a request may cost: bytes while they are read, requests under way at once, and time.
+``MediaTypes`` lets no body of another kind than a route reads come near a parser.
+``ErrorBodies`` gives every answer of 400 and above the one body that the API promises, whoever made it.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clip_retrieval.schemas import ErrorBody
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+MAX_DETAIL = 1000
+"""Characters of a detail that are shown: it quotes the request, which may be large."""
+MAX_PROBLEMS = 8
+DRAIN_BYTES = 64 * 2**20
+"""How much of a body that is too large is read and dropped, so that the client gets to see the answer."""
+
+UNBOUNDED = frozenset({"/", "/health", "/stats", "/metrics", "/livez", "/readyz", "/healthz"})
+"""Cheap paths that must answer under overload too."""
+
+
+def error_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error answer in the API's own form."""
+    detail = detail.encode("utf-8", "replace").decode()  # it may quote lone surrogates, which have no UTF-8
+    if len(detail) > MAX_DETAIL:
+        detail = detail[:MAX_DETAIL] + " …"
+    body = ErrorBody(error=HTTPStatus(status).phrase, detail=detail)
+    return JSONResponse(body.model_dump(), status, headers)
+
+
+def describe(problems: Iterable[Any]) -> str:
+    """Pydantic's list of errors as one sentence a field, without the name of the request's part in front."""
+    sentences = []
+    for problem in problems:
+        if not isinstance(problem, dict):
+            sentences.append(str(problem))
+            continue
+        where = [str(part) for part in problem.get("loc", ())]
+        if len(where) > 1 and where[0] in {"body", "query"}:
+            where = where[1:]
+        what = str(problem.get("msg", "")).removeprefix("Value error, ")
+        sentences.append(f"{'.'.join(where)}: {what}".lstrip(": "))
+    if len(sentences) > MAX_PROBLEMS:
+        sentences[MAX_PROBLEMS:] = [f"and {len(sentences) - MAX_PROBLEMS} more"]
+    return "; ".join(sentences)
+
+
+class Guard:
+    """Turns away what is too large (413), too much (503 with Retry-After) or too slow (504).
+
+    ``smaller_bodies`` holds the most bytes of a body by path, for paths that need less than ``max_body_bytes``.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        max_pending: int,
+        timeout_s: float,
+        smaller_bodies: Mapping[str, int] | None = None,
+    ) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._smaller_bodies = smaller_bodies or {}
+        self._max_pending = max_pending
+        self._timeout_s = timeout_s
+        self._pending = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in UNBOUNDED:
+            await self._app(scope, receive, send)
+            return
+        if self._pending >= self._max_pending:
+            response = error_response(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{self._pending} requests are under way, which is all that is accepted; try again later",
+                {"Retry-After": str(RETRY_AFTER_S)},
+            )
+            await response(scope, receive, send)
+            return
+        self._pending += 1
+        try:
+            await self._bounded(scope, receive, send)
+        finally:
+            self._pending -= 1
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = min(self._max_body_bytes, self._smaller_bodies.get(scope["path"], self._max_body_bytes))
+        read = 0
+        too_large = started = False
+
+        async def counted() -> Message:
+            nonlocal read, too_large
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > limit:
+                too_large = True
+                raise _BodyTooLarge
+            return message
+
+        async def unless_too_large(message: Message) -> None:
+            nonlocal started
+            if not too_large:
+                started = True
+                await send(message)
+
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        try:
+            if declared.isdigit() and int(declared) > limit:
+                too_large = True
+            else:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._app(scope, counted, unless_too_large)
+        except TimeoutError:
+            if started:
+                raise
+            response = error_response(
+                HTTPStatus.GATEWAY_TIMEOUT, f"there was no answer within {self._timeout_s:g} seconds"
+            )
+            await response(scope, receive, send)
+        except _BodyTooLarge:
+            pass
+        if too_large and not started:
+            await _drain(receive, DRAIN_BYTES - read)
+            response = error_response(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is over the limit of {limit} bytes"
+            )
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+
+
+class MediaTypes:
+    """Turns away (415) a POST whose Content-Type is not the one that its path reads, by ``expected``.
+
+    BentoML's own routes would otherwise read forms and guess at the rest.
+    """
+
+    def __init__(self, app: ASGIApp, *, expected: Mapping[str, str]) -> None:
+        self._app = app
+        self._expected = expected
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        expected = self._expected.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if expected is not None:
+            header = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+            if header.partition(";")[0].strip().lower() != expected:
+                response = error_response(
+                    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                    f"this path reads {expected}; the Content-Type is {header or 'missing'}",
+                )
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class ErrorBodies:
+    """Rewrites error answers of other makers as ``{"error", "detail"}``, and turns an unhandled exception into one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start: Message | None = None
+        body = b""
+        started = False
+
+        async def rewritten(message: Message) -> None:
+            nonlocal start, body, started
+            if message["type"] == "http.response.start":
+                started = True
+                if message["status"] >= HTTPStatus.BAD_REQUEST:
+                    start = message
+                    return
+            elif start is not None:
+                body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    await _as_error_body(start, body)(scope, receive, send)
+                return
+            await send(message)
+
+        try:
+            await self._app(scope, receive, rewritten)
+        except Exception:
+            log.exception("unhandled error in %s %s", scope["method"], scope["path"])
+            if started:
+                raise
+            response = error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+            await response(scope, receive, send)
+
+
+class _BodyTooLarge(Exception):
+    """Raised into whoever reads the body."""
+
+
+async def _drain(receive: Receive, limit: int) -> None:
+    more = True
+    while more and limit > 0:
+        message = await receive()
+        if message["type"] != "http.request":
+            return
+        limit -= len(message.get("body", b""))
+        more = message.get("more_body", False)
+
+
+def _as_error_body(start: Message, body: bytes) -> JSONResponse:
+    status: int = start["status"]
+    detail, misplaced = _detail(body)
+    if misplaced and status == HTTPStatus.BAD_REQUEST:
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+    kept = {
+        name.decode("latin-1").lower(): value.decode("latin-1")
+        for name, value in start["headers"]
+        if name.lower() not in {b"content-length", b"content-type"}
+    }
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        kept.setdefault("retry-after", str(RETRY_AFTER_S))
+    if detail in {"", HTTPStatus(status).phrase}:
+        detail = HTTPStatus(status).description or HTTPStatus(status).phrase
+    return error_response(status, detail, kept)
+
+
+def _detail(body: bytes) -> tuple[str, bool]:
+    """The most telling sentence in an error body of unknown form, and whether it is about values in good JSON.
+
+    BentoML answers 400 for those, too.
+    """
+    try:
+        value: Any = json.loads(body)
+    except ValueError:
+        return body.decode("utf-8", "replace").strip(), False
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, dict):
+        return str(value), False
+    detail = value.get("detail") or value.get("error") or ""
+    if not isinstance(detail, list):
+        return str(detail), False
+    kinds = [problem.get("type") for problem in detail if isinstance(problem, dict)]
+    return describe(detail), None not in kinds and "json_invalid" not in kinds

@@ -1,0 +1,133 @@
+"""From the name of a model to an encoder folder in the cache, ready to be built with.
+
+demo                          the embedded demo model
+ViT-B-32 + a pretrained tag   open_clip's registry; the weights come from the model hub
+ViT-B-32 + a file             open_clip's registry; the weights come from a checkpoint file
+hf-hub:organisation/model     a model in open_clip's format on the model hub
+local-dir:folder              the same in a folder
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import platformdirs
+from PIL import Image
+
+from clip_retrieval import __version__
+from clip_retrieval.decode import content_hash
+from clip_retrieval.encoders import INFO_FILE, read_info
+from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.errors import MissingExtra, ModelUnavailable
+
+DEMO = "demo"
+FAKE = "fake"
+LOCAL_DIR = "local-dir:"
+
+Runtime = Literal["openvino", "torch"]
+Calibration: TypeAlias = tuple[Sequence[Image.Image], Sequence[str]]
+
+
+def cache_dir() -> Path:
+    """Where models and unfinished builds are kept."""
+    return Path(platformdirs.user_cache_dir("bento-clip"))
+
+
+def prepare_encoder(
+    model: str,
+    pretrained: str | None = None,
+    *,
+    runtime: Runtime = "openvino",
+    calibration: Calibration | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """The folder of the encoder for a model name; made if the cache does not have it.
+
+    ``openvino`` is for serving without torch, ``torch`` the reference. With ``calibration``, RGB pictures and texts of
+    the kind that will be served, the folder also has graphs quantised to 8 bits. ``say`` is told each step. Raises
+    ModelUnavailable with what to do, or MissingExtra where torch or open_clip is not installed.
+    """
+    if model == FAKE:
+        return _cached(_key(model, None), _save_fake)
+    if model.startswith(LOCAL_DIR):
+        folder = Path(model.removeprefix(LOCAL_DIR)).expanduser().resolve()
+        if not folder.is_dir():
+            raise ModelUnavailable(f"{model}: there is no folder {folder}")
+        located = f"{LOCAL_DIR}{folder}"
+    else:
+        located = model
+    pretrained = None if model == DEMO else pretrained
+    key = _key(located, pretrained)
+    try:
+        reference = _cached(key, lambda target: _save_torch(located, pretrained, model, target, say))
+        if runtime == "torch":
+            return reference
+        if calibration is None:
+            return _cached(f"{key}-openvino", lambda target: _save_openvino(reference, target, None, say))
+        pictures, texts = calibration
+        digest = hashlib.sha256(repr([texts, *(content_hash(picture) for picture in pictures)]).encode()).hexdigest()
+        return _cached(f"{key}-int8-{digest[:8]}", lambda target: _save_openvino(reference, target, calibration, say))
+    except ModuleNotFoundError as error:
+        raise MissingExtra("preparing a model", "build") from error
+
+
+def _cached(name: str, save: Callable[[Path], EncoderInfo]) -> Path:
+    """The folder ``name`` of the cache; ``save`` fills it the first time, and it appears whole or not at all."""
+    target = cache_dir() / "encoders" / name
+    if (target / INFO_FILE).exists():
+        read_info(target)
+        return target
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    for abandoned in target.parent.glob(f"{name}.partial-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        info = save(partial)
+        (partial / INFO_FILE).write_text(info.model_dump_json(indent=2))
+        shutil.rmtree(target, ignore_errors=True)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _save_fake(_: Path) -> EncoderInfo:
+    from clip_retrieval.encoders.fake import FakeEncoder
+
+    return FakeEncoder().info
+
+
+def _save_torch(model: str, pretrained: str | None, name: str, target: Path, say: Callable[[str], None]) -> EncoderInfo:
+    from clip_retrieval.encoders.torch import prepare
+
+    if model == DEMO:
+        from clip_retrieval.encoders.demo import assemble
+
+        model = f"{LOCAL_DIR}{assemble(cache_dir(), say=say)}"
+    return prepare(model, pretrained, target, name=None if pretrained else name)
+
+
+def _save_openvino(
+    reference: Path, target: Path, calibration: Calibration | None, say: Callable[[str], None]
+) -> EncoderInfo:
+    from clip_retrieval.encoders.export import export_openvino
+
+    precision: Literal["auto", "int8"] = "auto" if calibration is None else "int8"
+    spec = export_openvino(reference, target, precision=precision, calibration=calibration, progress=say)
+    return read_info(reference).model_copy(update={"runtime": "openvino", "precisions": spec.precisions})
+
+
+def _key(model: str, pretrained: str | None) -> str:
+    """A name for the cache that changes with whatever the model is made of on this machine."""
+    parts: list[object] = [__version__, model, pretrained]
+    for named in (model.removeprefix(LOCAL_DIR), pretrained or ""):
+        path = Path(named)
+        if named and path.exists():
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            parts += [(f.relative_to(path).as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    stem = "".join(c if c.isalnum() else "-" for c in Path(model).name)[:40]
+    return f"{stem}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]}"

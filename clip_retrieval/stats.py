@@ -1,0 +1,52 @@
+"""Counts and latencies of what one server process has answered. Used from its event loop only."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from clip_retrieval.schemas import Percentiles, Stats
+
+WINDOW = 10_000
+"""Percentiles are over this many of the newest requests."""
+
+STAGES = ("decode", "encode", "search", "total")
+
+
+class Recorder:
+    """Collects one latency a stage and request; a percentile is a percentile of single requests."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
+        self.queries: Counter[str] = Counter()
+        self.cache_hits = 0
+        self.cache_misses = 0
+
+    @property
+    def uptime_s(self) -> float:
+        return time.monotonic() - self._start
+
+    def add(self, kind: str, stages_s: Mapping[str, float]) -> None:
+        """Count one answered request; ``stages_s`` has the seconds of the stages that it went through."""
+        self.queries[kind] += 1
+        for stage, seconds in stages_s.items():
+            self._latencies[stage].append(seconds)
+
+    def snapshot(self, cache_size: int) -> Stats:
+        return Stats(
+            uptime_seconds=self.uptime_s,
+            queries=dict(self.queries),
+            cache_hits=self.cache_hits,
+            cache_misses=self.cache_misses,
+            cache_size=cache_size,
+            latency_ms={
+                stage: _percentiles(np.array(values) * 1e3) for stage, values in self._latencies.items() if values
+            },
+        )
+
+
+def _percentiles(values_ms: np.ndarray) -> Percentiles:
+    p50, p95, p99 = np.percentile(values_ms, [50, 95, 99]).tolist()
+    return Percentiles(count=len(values_ms), p50=p50, p95=p95, p99=p99)

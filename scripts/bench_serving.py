@@ -1,0 +1,298 @@
+"""This service beside the usual way, in one run: same weights, same queries, same collection, alternating rounds.
+
+    python scripts/bench_serving.py                       # ViT-B/32 with random weights; about 10 minutes
+    python scripts/bench_serving.py --short               # does it work? (not: how fast); about 2 minutes
+    python scripts/bench_serving.py --model ViT-B-32 --pretrained laion2b_s34b_b79k
+
+Speed does not depend on the weights, so random ones serve where no model hub is in reach. The collection has 8,091
+pictures and 40,455 captions with CLIP-like vectors (``scripts/bench/collection.py``). Clients are in a process of their
+own on the same machine, which both sides pay for. Prints tables on standard error and one JSON line last; each
+``…_ratio`` is the median over the rounds of this service divided by the usual way (``text_p50_ratio``: of a lone
+client's median latency, lower is better).
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from clip_retrieval.artifact import Artifact, DataInfo, artifact_version, write_artifact
+from clip_retrieval.encoders import read_info
+from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.store import Store
+from clip_retrieval.tune import choose_index
+from scripts.bench import collection
+from scripts.machine import commit, cores, cpu
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "clip_retrieval" / "sample"
+TEXT_CLIENTS, IMAGE_CLIENTS = 64, 16
+err = Console(stderr=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="ViT-B-32", help="as in bento-clip build")
+    parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
+    parser.add_argument("--precision", default="auto", choices=("auto", "f32", "int8"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    parser.add_argument("--short", action="store_true", help="one round of 3 s, a small collection")
+    arguments = parser.parse_args()
+    if arguments.short:
+        arguments.rounds, arguments.seconds = 1, 3.0
+    pretrained = arguments.pretrained or random_weights(arguments.model)
+    reference_model = prepare_encoder(arguments.model, pretrained, runtime="torch")
+    served_model = prepare_encoder(arguments.model, pretrained)
+    artifact = make_artifact(served_model, 500 if arguments.short else collection.IMAGES)
+    result = measure(arguments, reference_model, artifact)
+    print(json.dumps(result))
+    sys.exit(1 if result["failed"] else 0)
+
+
+def measure(arguments: argparse.Namespace, reference_model: Path, artifact: Artifact) -> dict[str, Any]:
+    texts = collection.queries(collection.sample_captions(SAMPLE), 4000)
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    facts: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        queries = Path(scratch) / "queries.json"
+        queries.write_text(json.dumps(texts))
+        for number in range(arguments.rounds):
+            for side in ("reference", "service"):
+                with serving(side, reference_model, artifact, arguments.precision) as (url, pid, ready_s):
+                    for kind, clients in (("text", TEXT_CLIENTS), ("image", IMAGE_CLIENTS), ("text", 1)):
+                        found = run_clients(url, kind, clients, arguments.seconds, queries, offset=number * 1000)
+                        rounds.setdefault(f"{side} {kind} {clients}", []).append(found)
+                    facts[side] = {"ready_s": ready_s, "rss_mb": rss_mb(pid), **scraped(url)}
+            rounds.setdefault("encoder alone", []).append(encoder_alone(artifact, queries, arguments))
+    show(rounds)
+    return summary(arguments, rounds, facts, artifact)
+
+
+def summary(
+    arguments: argparse.Namespace, rounds: dict[str, list[dict[str, Any]]], facts: dict[str, Any], artifact: Artifact
+) -> dict[str, Any]:
+    def throughput(name: str) -> float:
+        return float(np.median([run["requests"] / run["seconds"] for run in rounds[name]]))
+
+    def p50(name: str) -> float:
+        return float(np.median([np.median(run["latencies_ms"]) for run in rounds[name]]))
+
+    text, image, lone = f"text {TEXT_CLIENTS}", f"image {IMAGE_CLIENTS}", "text 1"
+    searches = np.concatenate([run["search_ms"] for name in (text, image) for run in rounds[f"service {name}"]])
+    sides = {
+        side: {
+            "text_per_s": throughput(f"{side} {text}"),
+            "image_per_s": throughput(f"{side} {image}"),
+            "lone_text_p50_ms": p50(f"{side} {lone}"),
+            "text_p50_ms": p50(f"{side} {text}"),
+            "text_p99_ms": float(
+                np.percentile(np.concatenate([run["latencies_ms"] for run in rounds[f"{side} {text}"]]), 99)
+            ),
+            **facts[side],
+        }
+        for side in ("reference", "service")
+    }
+    ours, theirs = sides["service"], sides["reference"]
+    encoder = float(np.median([run["text_per_s"] for run in rounds["encoder alone"]]))
+    return {
+        "text_throughput_ratio": ours["text_per_s"] / theirs["text_per_s"],
+        "image_throughput_ratio": ours["image_per_s"] / theirs["image_per_s"],
+        "text_p50_ratio": ours["lone_text_p50_ms"] / theirs["lone_text_p50_ms"],
+        "served_to_encoder_ratio": ours["text_per_s"] / encoder,
+        "failed": sum(run["failed"] for name, runs in rounds.items() if "service" in name for run in runs),
+        "mean_batch": ours["mean_batch"],
+        "search_p50_ms": float(np.percentile(searches, 50)),
+        "search_p99_ms": float(np.percentile(searches, 99)),
+        "ready_s": ours["ready_s"],
+        "rss_mb": ours["rss_mb"],
+        "index_mb": index_mb(artifact),
+        "encoder_text_per_s": encoder,
+        "encoder_image_per_s": float(np.median([run["image_per_s"] for run in rounds["encoder alone"]])),
+        "indexes": {
+            name: spec.model_dump(exclude_none=True)
+            for name, spec in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions))
+        },
+        "model": artifact.manifest.encoder.name,
+        "precision": arguments.precision,
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        **sides,
+        "machine": {"cpu": cpu(), "cores": cores()},
+        "commit": commit(),
+    }
+
+
+def random_weights(model: str) -> str:
+    """A checkpoint file of the model with seeded random weights."""
+    path = cache_dir() / "bench" / f"{model}-random.pt"
+    if not path.exists():
+        import torch
+
+        from clip_retrieval.encoders._torchvision import ensure_importable
+
+        ensure_importable()
+        import open_clip
+
+        torch.manual_seed(0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(open_clip.create_model(model).state_dict(), path)
+    return str(path)
+
+
+def make_artifact(encoder: Path, images: int) -> Artifact:
+    """The artifact of the synthetic collection, built once and kept in the cache."""
+    info = read_info(encoder)
+    captions = images * collection.CAPTIONS_EACH
+    data = DataInfo(
+        name="synthetic",
+        fingerprint=f"clip-like {images}",
+        images=images,
+        captions=captions,
+        rejected=0,
+        splits={"train": images, "val": 0, "test": 0},
+        split_ratios=(1.0, 0.0, 0.0),
+        split_seed=0,
+    )
+    version = artifact_version(info, data, 0.99)
+    target = cache_dir() / "bench" / version
+    if target.exists():
+        return Artifact.open(target)
+    with err.status(f"building indexes of {images} pictures and {captions} captions"):
+        pictures, texts = collection.clip_like(images, collection.CAPTIONS_EACH, info.dim)
+        picture_index = choose_index(pictures, texts, query_kind="captions")
+        caption_index = choose_index(texts, pictures, query_kind="pictures")
+
+    def fill(folder: Path) -> None:
+        (folder / "encoder").symlink_to(encoder)
+        for name, vectors, index in (("images", pictures, picture_index), ("captions", texts, caption_index)):
+            np.save(folder / f"{name}.npy", vectors)
+            index.save(folder / f"{name}.faiss")
+        with Store.create(folder / "records.sqlite") as store:
+            store.add(*collection.records(collection.sample_captions(SAMPLE), images, collection.CAPTIONS_EACH))
+
+    return write_artifact(
+        target,
+        version=version,
+        encoder=info,
+        data=data,
+        images=picture_index.spec,
+        captions=caption_index.spec,
+        fill=fill,
+    )
+
+
+@contextlib.contextmanager
+def serving(side: str, reference_model: Path, artifact: Artifact, precision: str) -> Iterator[tuple[str, int, float]]:
+    """One of the two servers while it is up: its URL, the process id of its root and the seconds until it was ready."""
+    port = free_port()
+    environment = {**os.environ, "BENTO_CLIP_PRECISION": precision, "BENTOML_DO_NOT_TRACK": "True"}
+    if side == "reference":
+        command = ["-m", "scripts.bench.reference", str(reference_model), str(artifact.path), str(port)]
+    else:
+        command = ["-m", "bentoml", "serve", "service:ClipRetrieval", "--host", "127.0.0.1", "--port", str(port)]
+        environment["BENTO_CLIP_ARTIFACT"] = str(artifact.path)
+    started = time.monotonic()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
+    child = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not answers(f"{url}/health"):
+            if child.poll() is not None:
+                log.seek(0)
+                sys.exit(f"the {side} server ended at once:\n{log.read().decode()[-2000:]}")
+            time.sleep(0.05)
+        yield url, child.pid, time.monotonic() - started
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
+        log.close()
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def run_clients(url: str, kind: str, clients: int, seconds: float, queries: Path, *, offset: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "scripts.bench.client", url, kind, "--clients", str(clients)]
+    command += ["--seconds", str(seconds), "--queries", str(queries), "--pictures", str(SAMPLE / "images")]
+    done = subprocess.run([*command, "--offset", str(offset)], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def encoder_alone(artifact: Artifact, queries: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Texts and pictures a second of the encoder in batches of 32, in a process of its own with nothing beside it."""
+    command = [sys.executable, "-m", "scripts.bench.encoder_alone", str(artifact.path), str(queries)]
+    command += ["--precision", arguments.precision, "--seconds", str(arguments.seconds / 2)]
+    found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+    return found
+
+
+def scraped(url: str) -> dict[str, Any]:
+    """Mean size of a text batch from BentoML's histogram; nothing for the other side, which has none."""
+    response = httpx.get(f"{url}/metrics", timeout=5, trust_env=False)
+    totals = re.findall(
+        r'^bentoml_service_adaptive_batch_size_(sum|count){method_name="encode_texts".*} ([\d.e+]+)$',
+        response.text,
+        re.M,
+    )
+    values = {name: float(value) for name, value in totals}
+    return {"mean_batch": values["sum"] / values["count"]} if values else {}
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of the process and all below it; pages they share count once."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return float(sum(process.memory_full_info().pss for process in processes)) / 1e6
+
+
+def index_mb(artifact: Artifact) -> float:
+    """What both indexes hold in memory: a graph's file, or a flat index's vectors."""
+    total = 0
+    for name, spec in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions)):
+        file = artifact.path / f"{name}.{'npy' if spec.kind == 'flat' else 'faiss'}"
+        total += file.stat().st_size
+    return total / 1e6
+
+
+def show(rounds: dict[str, list[dict[str, Any]]]) -> None:
+    table = Table("what", "round", "per s", "p50 ms", "p95 ms", "p99 ms", "failed")
+    for name, runs in rounds.items():
+        for number, run in enumerate(runs, 1):
+            if "latencies_ms" in run:
+                points = [f"{v:.1f}" for v in np.percentile(run["latencies_ms"] or [np.nan], [50, 95, 99])]
+                table.add_row(name, f"{number}", f"{run['requests'] / run['seconds']:.1f}", *points, f"{run['failed']}")
+            else:
+                table.add_row(f"{name}, texts", f"{number}", f"{run['text_per_s']:.1f}")
+                table.add_row(f"{name}, pictures", f"{number}", f"{run['image_per_s']:.1f}")
+    err.print(table)
+
+
+if __name__ == "__main__":
+    main()

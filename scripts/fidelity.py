@@ -1,0 +1,173 @@
+"""What the serving runtime's precisions cost, against torch float32 on captioned pictures.
+
+    python scripts/fidelity.py                                # the demo model on the bundled sample
+    python scripts/fidelity.py --data ~/photos --model ViT-B-32 --pretrained laion2b_s34b_b79k
+    python scripts/fidelity.py --model local-dir:my-model --precision f32
+
+For each precision that this CPU runs: the cosine of every vector to torch's, and recall@1/5/10 both ways with its change
+and a 95 % interval of the change. The interval is a paired bootstrap over pictures (a picture's captions stay together,
+both runtimes answer the same queries). As in every report of this project a picture's rank is that of the best of its
+own captions, and ties keep the order of the rows. int8 is calibrated on the same collection, as ``build`` does. Prints
+tables on standard error and one JSON line last. Random weights give meaningless recalls.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from clip_retrieval.build import calibration
+from clip_retrieval.datasets import open_source
+from clip_retrieval.decode import DEFAULT_LIMITS, decode_image
+from clip_retrieval.encoders import load_encoder
+from clip_retrieval.encoders.base import Encoder, Vectors
+from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.prepare import prepare_encoder
+from clip_retrieval.validate import Report, validate
+from scripts.machine import commit, machine
+
+ROOT = Path(__file__).resolve().parent.parent
+CUTOFFS = (1, 5, 10)
+RESAMPLES = 10_000
+BATCH = 32
+WAYS = ("text_to_image", "image_to_text")
+err = Console(stderr=True)
+
+Ranks = NDArray[np.intp]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "clip_retrieval" / "sample", help="captioned pictures")
+    parser.add_argument("--model", default="demo", help="as in bento-clip build")
+    parser.add_argument("--pretrained", help="tag or checkpoint file")
+    parser.add_argument("--precision", action="append", choices=("auto", "f32", "int8"), help="only this; may repeat")
+    arguments = parser.parse_args()
+    try:
+        result = fidelity(arguments.data, arguments.model, arguments.pretrained, arguments.precision)
+    except ClipRetrievalError as error:
+        raise SystemExit(f"fidelity: {error}") from error
+    print(json.dumps(result))
+
+
+def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[str] | None) -> dict[str, Any]:
+    """Measure; the result is what the JSON line holds."""
+    bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    wanted = precisions or ["f32", "int8", *(["auto"] if bf16 else [])]
+    if not bf16:
+        err.print("auto computes in float32 on this CPU: it has no bfloat16 instructions")
+    report = validate(open_source(data))
+    owners = np.array([row for row, image in enumerate(report.kept) for _ in image.captions])
+    say = err.print
+    reference = load_encoder(prepare_encoder(model, pretrained, runtime="torch", say=say))
+    examples = calibration(report, DEFAULT_LIMITS) if "int8" in wanted else None
+    folder = prepare_encoder(model, pretrained, calibration=examples, say=say)
+
+    expected = encode(reference, report)
+    expected_ranks = ranks(*expected, owners)
+    result: dict[str, Any] = {
+        "model": reference.info.name,
+        "machine": machine(),
+        "commit": commit(ROOT),
+        "images": len(report.kept),
+        "queries": {way: len(of_way) for way, of_way in zip(WAYS, expected_ranks, strict=True)},
+        "torch_f32": {way: recalls(of_way) for way, of_way in zip(WAYS, expected_ranks, strict=True)},
+        "precisions": {},
+    }
+    for precision in wanted:
+        say(f"encoding with {precision}")
+        got = encode(load_encoder(folder, precision=precision), report)  # type: ignore[arg-type]
+        cosines = [(ours * theirs).sum(axis=1) for ours, theirs in zip(got, expected, strict=True)]
+        got_ranks = ranks(*got, owners)
+        groups = (owners, np.arange(len(report.kept)))
+        result["precisions"][precision] = {
+            "cosine": {
+                tower: {"min": float(values.min()), "mean": float(values.mean())}
+                for tower, values in zip(("text", "image"), cosines, strict=True)
+            },
+            **{
+                way: compare(*pair, group)
+                for way, pair, group in zip(WAYS, zip(got_ranks, expected_ranks, strict=True), groups, strict=True)
+            },
+        }
+    show(result)
+    return result
+
+
+def encode(encoder: Encoder, report: Report) -> tuple[Vectors, Vectors]:
+    """Caption vectors and picture vectors in the order of ``report.kept``."""
+    texts = [caption.text for image in report.kept for caption in image.captions]
+    images = [
+        encoder.encode_images([decode_image(image.path.read_bytes()) for image in report.kept[start : start + BATCH]])
+        for start in range(0, len(report.kept), BATCH)
+    ]
+    parts = [encoder.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+    return np.concatenate(parts), np.concatenate(images)
+
+
+def ranks(texts: Vectors, images: Vectors, owners: NDArray[np.intp]) -> tuple[Ranks, Ranks]:
+    """Rank from 0 of each caption's own picture, and of the best own caption of each picture; shapes (n,), (m,)."""
+    scores = texts @ images.T
+    to_image = _places(scores)[np.arange(len(owners)), owners]
+    places = _places(scores.T)
+    to_text = np.array([places[row, owners == row].min() for row in range(len(images)) if (owners == row).any()])
+    return to_image, to_text
+
+
+def _places(scores: NDArray[np.float32]) -> Ranks:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    places = np.empty_like(order)
+    np.put_along_axis(places, order, np.arange(scores.shape[1])[None], axis=1)
+    return places
+
+
+def recalls(found: Ranks) -> dict[str, float]:
+    return {f"recall@{k}": float((found < k).mean()) for k in CUTOFFS}
+
+
+def compare(found: Ranks, expected: Ranks, groups: NDArray[np.intp]) -> dict[str, Any]:
+    """Recalls of ``found``, their change in queries and its 95 % interval; ``groups`` are resampled as wholes."""
+    result: dict[str, Any] = recalls(found)
+    picked = np.random.default_rng(0).integers(0, groups.max() + 1, size=(RESAMPLES, groups.max() + 1))
+    counts = np.bincount(groups)
+    for k in CUTOFFS:
+        change = (found < k).astype(int) - (expected < k).astype(int)
+        totals = np.bincount(groups, weights=change)
+        resampled = totals[picked].sum(axis=1) / counts[picked].sum(axis=1)
+        low, high = np.percentile(resampled, [2.5, 97.5])
+        result[f"change@{k}"] = {"queries": int(change.sum()), "recall": float(change.mean()), "ci95": [low, high]}
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    cosines = Table(title=f"{result['model']}: cosine to torch float32", title_justify="left")
+    for heading in ("precision", "text min", "text mean", "image min", "image mean"):
+        cosines.add_column(heading, justify="right" if " " in heading else "left")
+    for precision, of in result["precisions"].items():
+        figures = [of["cosine"][tower][what] for tower in ("text", "image") for what in ("min", "mean")]
+        cosines.add_row(precision, *(f"{figure:.6f}" for figure in figures))
+    err.print(cosines)
+    for way in WAYS:
+        title = f"{way.replace('_', ' ')}, {result['queries'][way]} queries; change in queries [95 % of recall]"
+        table = Table(title=title, title_justify="left")
+        for heading in ("precision", *(f"recall@{k}" for k in CUTOFFS), *(f"change@{k}" for k in CUTOFFS)):
+            table.add_column(heading, justify="right" if "@" in heading else "left")
+        table.add_row("torch f32", *(f"{value:.3f}" for value in result["torch_f32"][way].values()))
+        for precision, of in result["precisions"].items():
+            changes = [of[way][f"change@{k}"] for k in CUTOFFS]
+            table.add_row(
+                precision,
+                *(f"{of[way][f'recall@{k}']:.3f}" for k in CUTOFFS),
+                *(f"{c['queries']:+d} [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]" for c in changes),
+            )
+        err.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""What a figure was measured on, and with which code."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+
+
+def cpu() -> str:
+    """The name of the processor and those of its instructions that matter to an encoder."""
+    file = Path("/proc/cpuinfo")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
+    known = [name for name in INSTRUCTIONS if flags and name in flags[1].split()]
+    name = model[1].strip() if model else platform.processor() or platform.machine()
+    return f"{name} ({' '.join(known)})" if known else name
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with a plus if files differ from it; None outside of a repository."""
+    try:
+        head = _git("rev-parse", "--short", "HEAD").strip()
+        return head + ("+" if _git("status", "--porcelain").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout

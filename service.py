@@ -1,0 +1,229 @@
+"""The BentoML service: wiring only. ``bentoml serve service:ClipRetrieval`` starts it.
+
+The encoder works behind BentoML's adaptive batching: the batchable APIs ``encode_texts`` and ``encode_images`` are
+native BentoML APIs, and the routes of the HTTP API feed the same two dispatchers, so that both kinds of request share
+batches. Settings come from the environment; see ``clip_retrieval/config.py``.
+"""
+
+import asyncio
+import base64
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, Any, NoReturn, cast
+
+import bentoml
+import numpy as np
+from bentoml.exceptions import ServiceUnavailable
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import AfterValidator, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from clip_retrieval import modelstore, schemas
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.config import Settings
+from clip_retrieval.encoders.base import Pixels
+from clip_retrieval.engine import Answer, Query, answer_images, answer_texts
+from clip_retrieval.errors import ClipRetrievalError, ImageRejected
+from clip_retrieval.http_api import create_app
+from clip_retrieval.middleware import ErrorBodies, Guard, MediaTypes, describe
+from clip_retrieval.retriever import Retriever
+from clip_retrieval.validate import Limits, decode_image
+
+MAX_NATIVE_BATCH = 64
+WAIT_MS = 60_000
+"""BentoML drops queued work that it expects to take longer; ``Guard`` bounds the queue instead, and says so."""
+
+SMALL_BODIES = {"/search/images": 2**16, "/encode/text": 2**16, "/encode_texts": 2**20}
+"""Paths that read text alone, and the most bytes of their JSON."""
+
+try:
+    settings = Settings()
+    tag, folder = modelstore.locate(settings.artifact)
+except ValidationError as error:
+    raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
+except ClipRetrievalError as error:
+    raise SystemExit(f"bento-clip: {error}") from None
+limits = Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
+app = create_app(settings)
+
+stage_seconds = bentoml.metrics.Histogram(
+    "bento_clip_stage_seconds",
+    "Seconds that an answered request spent in a stage: decode, its batch's encode, its search, total.",
+    labelnames=["stage"],
+    buckets=(
+        0.00025,
+        0.0005,
+        0.001,
+        0.0025,
+        0.005,
+        0.01,
+        0.025,
+        0.05,
+        0.1,
+        0.25,
+        0.5,
+        1,
+        2.5,
+        5,
+        10,
+        float("inf"),
+    ),
+)
+
+
+def _pixels(pictures: list[str]) -> list[Pixels]:
+    """Decode base64 pictures while their request is validated, before they can join a batch.
+
+    BentoML validates in its event loop, so ``max_pixels`` bounds all pictures of a request together.
+    """
+    preprocess = app.state.api.backend.retriever.encoder.preprocess
+    pixels, left = [], limits.max_pixels
+    for number, encoded in enumerate(pictures):
+        try:
+            image = decode_image(base64.b64decode(encoded, validate=True), replace(limits, max_pixels=left))
+        except (ValueError, ImageRejected) as error:
+            raise ValueError(f"picture {number}: {error}") from error
+        left -= image.width * image.height
+        pixels.append(preprocess(image))
+    return pixels
+
+
+Texts = Annotated[list[schemas.Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH)]
+# Text in base64 and no file field: BentoML fetches a file field that holds a URL, whatever that points at.
+Pictures = Annotated[list[str], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(_pixels)]
+
+
+SUPERVISED = "BENTOML_RUNNER_MAP" in os.environ
+"""Whether this is a worker of ``bentoml serve``, whose supervisor has checked the artifact already."""
+
+
+class Dispatch:
+    """Finds BentoML's own batch dispatchers for the HTTP API.
+
+    BentoML's only in-process way into a batchable API is a request to itself. Its application object, which each
+    request carries, has the dispatchers; bentoml is pinned for this, and the end-to-end test holds it.
+    """
+
+    infer: Any = None
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if Dispatch.infer is None and scope["type"] == "http":
+            route = next(route for route in scope["app"].routes if route.name == "encode_texts")
+            Dispatch.infer = route.endpoint.func.__self__.batch_infer
+        await self._app(scope, receive, send)
+
+
+@bentoml.service(
+    name="clip-retrieval",
+    workers=1,
+    threads=2,  # one batch of texts and one of pictures at a time
+    traffic={"timeout": settings.request_timeout_s + 5},  # ``Guard`` answers before this cuts
+)
+@bentoml.asgi_app(app, path="/")
+class ClipRetrieval:
+    """Text and pictures to pictures and captions."""
+
+    if tag != str(folder):
+        model = bentoml.models.BentoModel(tag)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
+        try:
+            Artifact.open(folder)
+        except ClipRetrievalError as error:
+            raise SystemExit(f"bento-clip: {error}") from None
+
+    def __init__(self) -> None:
+        try:
+            artifact = Artifact.open(folder, verify=not SUPERVISED)
+            encoder = artifact.encoder(precision=settings.precision, threads=settings.encoder_threads)
+            self.retriever = Retriever(artifact, encoder)
+        except ClipRetrievalError as error:
+            _end(error)
+        self.artifact = tag
+        answer_texts(self.retriever, [Query("warm-up", "images", 1)])
+        blank = encoder.preprocess(Image.new("RGB", (64, 64)))
+        answer_images(self.retriever, [Query(blank, "images", 1)])
+        app.state.api.backend = self
+
+    @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
+    def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
+        """Unit vectors of texts, float32 (n, dim)."""
+        return _mixed_batch(texts, str, partial(answer_texts, self.retriever))
+
+    @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
+    def encode_images(self, images: Pictures) -> NDArray[np.float32]:
+        """Unit vectors of base64-encoded pictures, float32 (n, dim)."""
+        return _mixed_batch(images, np.asarray, partial(answer_images, self.retriever))
+
+    async def answer_text(self, query: Query) -> Answer:
+        return await _dispatch("encode_texts", query)
+
+    async def answer_image(self, query: Query) -> Answer:
+        return await _dispatch("encode_images", query)
+
+    def observe(self, stage: str, seconds: float) -> None:
+        stage_seconds.labels(stage=stage).observe(seconds)
+
+
+async def _dispatch(api: str, query: Query) -> Answer:
+    try:
+        answers: list[Answer] = await Dispatch.infer(api, ([query],), {})
+    except ServiceUnavailable as error:  # the dispatcher gave the query up, or it was cancelled while it waited
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError from error
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+    return answers[0]
+
+
+def _end(error: ClipRetrievalError) -> NoReturn:
+    """End the server with one sentence; its supervisor would start a worker that fails again and again."""
+    if not SUPERVISED:
+        raise error
+    sys.stderr.write(f"bento-clip: {error}\n")
+    sys.stderr.flush()
+    os.kill(os.getppid(), signal.SIGTERM)
+    os._exit(1)
+
+
+def _mixed_batch(
+    items: Sequence[Any],
+    content: Callable[[Any], str | Pixels],
+    answer: Callable[[list[Query]], list[Answer]],
+) -> Any:
+    """Answer a batch in which native inputs and queries of the HTTP API are mixed, each in its own kind."""
+    queries = [item if isinstance(item, Query) else Query(content(item)) for item in items]
+    pairs = zip(items, answer(queries), strict=True)
+    return [found if isinstance(item, Query) else found.vector for item, found in pairs]
+
+
+_service = cast("bentoml.Service[ClipRetrieval]", ClipRetrieval)
+_service.add_asgi_middleware(ErrorBodies)
+_service.add_asgi_middleware(
+    MediaTypes,
+    expected={
+        **dict.fromkeys(SMALL_BODIES, "application/json"),
+        "/encode_images": "application/json",
+        **dict.fromkeys(("/search/text", "/search/similar", "/encode/image"), "multipart/form-data"),
+    },
+)
+_service.add_asgi_middleware(
+    Guard,
+    max_body_bytes=settings.max_upload_bytes + 64 * 1024,  # the multipart frame around a picture
+    max_pending=settings.max_pending,
+    timeout_s=settings.request_timeout_s,
+    smaller_bodies=SMALL_BODIES,
+)
+_service.add_asgi_middleware(Dispatch)

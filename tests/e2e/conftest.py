@@ -1,0 +1,174 @@
+"""Real server processes over the fake encoder.
+
+    store       the environment of a model store of its own that holds the artifact: BENTOML_HOME and the tag
+    service     ``bentoml serve``, started once for the session, stopped with SIGTERM at its end
+    launch      starts another server, or a command that should fail; what still runs at the test's end is killed
+
+A server writes its log to a file, and a server that does not get ready in time fails the test with that log.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from clip_retrieval.artifact import Artifact
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 60
+STOP_S = 20
+MAX_UPLOAD_BYTES = 2**20
+
+SAVE = """
+import sys
+from pathlib import Path
+from clip_retrieval import modelstore
+from clip_retrieval.artifact import Artifact
+print(modelstore.save(Artifact.open(Path(sys.argv[1]))))
+"""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A BentoML model store that holds the artifact under ``tag``; ``environment`` makes a process use it."""
+
+    tag: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server process; ``log`` holds its standard output and error."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_until_ready(self) -> "Server":
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).is_success:
+                    return self
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        raise AssertionError(f"not ready within {READY_S} s; its log:\n{self.text()}")
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, seconds: float = STOP_S) -> int:
+        """The exit status; the test fails if the process does not end in time."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s; its log:\n{self.text()}") from None
+
+    def kill(self) -> None:
+        """End the process and all that it started, if any of it is left."""
+        with suppress(subprocess.TimeoutExpired):
+            self.terminate()
+            self.process.wait(5)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def bentoml_serve(port: int) -> list[str]:
+    """BentoML's own command; the artifact is named by BENTO_CLIP_ARTIFACT."""
+    return [sys.executable, "-m", "bentoml", "serve", "service:ClipRetrieval", "--host", "127.0.0.1", "-p", str(port)]
+
+
+def bento_clip_serve(port: int, artifact: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("bento-clip")), "serve", artifact, "--port", str(port)]
+
+
+def start(command: list[str], port: int, log: Path, environment: Mapping[str, str]) -> Server:
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a process group of its own, so that ``kill`` reaches all of it
+        )
+    return Server(process, port, log)
+
+
+@pytest.fixture(scope="session")
+def store(fake_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The artifact in a model store that no other test empties."""
+    folder = tmp_path_factory.mktemp("store")
+    copy = shutil.copytree(fake_artifact.path, folder / "artifact")
+    environment = {"BENTOML_HOME": str(folder / "bentoml")}
+    command = [sys.executable, "-c", SAVE, str(copy)]
+    saved = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, check=True, capture_output=True, text=True
+    )
+    return Store(saved.stdout.split()[-1], environment)
+
+
+@pytest.fixture(scope="session")
+def service(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that is ready. It must end by itself, with status 0, on SIGTERM.
+
+    Its BENTOML_HOME is a copy of its own: a server that starts empties the folder of metrics in there.
+    """
+    port = free_port()
+    folder = tmp_path_factory.mktemp("service")
+    environment = {
+        "BENTOML_HOME": str(shutil.copytree(store.environment["BENTOML_HOME"], folder / "bentoml")),
+        "BENTO_CLIP_ARTIFACT": store.tag,
+        "BENTO_CLIP_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
+    }
+    server = start(bentoml_serve(port), port, folder / "log", environment)
+    try:
+        yield server.wait_until_ready()
+        server.terminate()
+        assert server.wait() == 0, server.text()
+    finally:
+        server.kill()
+
+
+Launch = Callable[..., Server]
+
+
+@pytest.fixture
+def launch(store: Store, tmp_path: Path) -> Iterator[Launch]:
+    """``launch(command, port, **environment)`` starts a process over the session's model store."""
+    servers: list[Server] = []
+
+    def launch(command: list[str], port: int, **environment: str) -> Server:
+        log = tmp_path / f"log-{len(servers)}"
+        servers.append(start(command, port, log, {**store.environment, **environment}))
+        return servers[-1]
+
+    yield launch
+    for server in servers:
+        server.kill()

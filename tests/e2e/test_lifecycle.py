@@ -1,0 +1,130 @@
+"""How a server starts and ends: what it refuses, in which words, and that a stop loses nothing that was accepted."""
+
+import asyncio
+import re
+import shutil
+import socket
+import time
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from clip_retrieval.artifact import Artifact, write_artifact
+from tests.e2e.conftest import Launch, Server, bento_clip_serve, bentoml_serve, free_port
+from tests.samples import png
+
+pytestmark = pytest.mark.e2e
+
+IN_FLIGHT = 24
+
+
+def in_progress(metrics: str, endpoint: str) -> int:
+    """How many requests to ``endpoint`` the service has begun and not answered."""
+    pattern = rf'^bentoml_service_request_in_progress\{{.*endpoint="{endpoint}".*\}} (\S+)$'
+    return sum(int(float(value)) for value in re.findall(pattern, metrics, re.MULTILINE))
+
+
+def test_sigterm_loses_no_request_that_is_in_flight(launch: Launch, fake_artifact: Artifact) -> None:
+    """Large pictures keep the decoders busy for seconds, so that requests are in flight when the signal comes."""
+    port = free_port()
+    server = launch(bento_clip_serve(port, str(fake_artifact.path)), port).wait_until_ready()
+    picture = png(Image.new("RGB", (4000, 4000), "red"))
+
+    async def scenario() -> tuple[list[httpx.Response], float]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as http:
+            requests = [
+                asyncio.create_task(http.post("/encode/image", files={"file": picture})) for _ in range(IN_FLIGHT)
+            ]
+            begun = 0
+            while begun + sum(request.done() for request in requests) < IN_FLIGHT:
+                begun = in_progress((await http.get("/metrics")).text, "/encode/image")
+            assert begun >= 16, "they were too quick to be in flight together"
+            server.terminate()
+            stopped = time.monotonic()
+            return await asyncio.gather(*requests), stopped
+
+    answers, stopped = asyncio.run(scenario())
+    assert [answer.status_code for answer in answers] == [200] * IN_FLIGHT
+    assert len({answer.text for answer in answers}) == 1
+    assert server.wait() == 0, server.text()
+    assert time.monotonic() - stopped < 20
+    assert "Traceback" not in server.text()
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        pass
+
+
+def refused(server: Server, sentence: str, seconds: float = 30) -> None:
+    """The process ends by itself, with a failure and one line that says why."""
+    assert server.wait(seconds) not in {0, None}
+    log = server.text()
+    assert "Traceback" not in log
+    said = [line for line in log.splitlines() if re.match(r"(error|bento-clip): ", line)]
+    assert len(said) == 1, log
+    assert re.search(sentence, said[0]), said[0]
+
+
+def test_a_port_that_is_taken_is_refused(launch: Launch, fake_artifact: Artifact) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port: int = taken.getsockname()[1]
+        server = launch(bento_clip_serve(port, str(fake_artifact.path)), port)
+        refused(server, rf"cannot listen on 127\.0\.0\.1:{port} \(Address already in use\); choose another port")
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "nothing:x:"])
+def test_an_unknown_artifact_is_refused(launch: Launch, name: str) -> None:
+    port = free_port()
+    refused(launch(bento_clip_serve(port, name), port), rf"there is no artifact {name}: .*bento-clip build")
+
+
+def damaged(artifact: Artifact) -> Artifact:
+    path = artifact.path / "images.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return artifact
+
+
+def test_a_damaged_artifact_is_refused(launch: Launch, artifact_copy: Artifact) -> None:
+    port = free_port()
+    server = launch(bento_clip_serve(port, str(damaged(artifact_copy).path)), port)
+    refused(server, r"images\.npy differs from its hash in the manifest; restore or build the artifact again")
+
+
+def test_a_damaged_artifact_is_refused_by_bentomls_command_too(launch: Launch, artifact_copy: Artifact) -> None:
+    port = free_port()
+    server = launch(bentoml_serve(port), port, BENTO_CLIP_ARTIFACT=str(damaged(artifact_copy).path))
+    refused(server, r"images\.npy differs from its hash")
+
+
+def test_what_only_the_worker_can_find_ends_the_server_and_not_just_the_worker(
+    launch: Launch, artifact_copy: Artifact, tmp_path: Path
+) -> None:
+    """Every hash is right, but the vectors were made by another encoder than the one inside."""
+    manifest = artifact_copy.manifest
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(artifact_copy.path, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+
+    foreign = write_artifact(
+        tmp_path / "foreign",
+        version=manifest.version,
+        encoder=manifest.encoder.model_copy(update={"fingerprint": "0" * 64}),
+        data=manifest.data,
+        images=manifest.images,
+        captions=manifest.captions,
+        fill=fill,
+    )
+    port = free_port()
+    server = launch(bento_clip_serve(port, str(foreign.path)), port)
+    refused(server, r"the vectors were made by fake \(000000000000\), not by fake")
+
+
+def test_a_setting_that_is_no_good_is_refused(launch: Launch, fake_artifact: Artifact) -> None:
+    port = free_port()
+    server = launch(bento_clip_serve(port, str(fake_artifact.path)), port, BENTO_CLIP_MAX_BATCH_SIZE="many")
+    refused(server, r"a BENTO_CLIP_ setting is not valid: max_batch_size: Input should be a valid integer")

@@ -1,0 +1,292 @@
+"""The command line: results on standard output, everything else on standard error, errors in one sentence."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from clip_retrieval import __version__, console
+from clip_retrieval.artifact import Artifact, Manifest
+from clip_retrieval.cli import app, main
+from clip_retrieval.errors import ModelUnavailable
+from tests.samples import NAMES, png, square, write_collection, write_pictures
+
+COMMANDS = tuple(get_command(app).list_commands(None))  # type: ignore[attr-defined]
+README = Path(__file__).parent.parent / "README.md"
+
+
+@dataclass
+class Done:
+    """How a command ended and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache_home: Path) -> Cli:
+    """Runs ``bento-clip`` with these arguments, on a wide terminal and with a cache of its own."""
+    monkeypatch.setenv("COLUMNS", "200")
+    for output in (console.out, console.err):
+        monkeypatch.setattr(output, "width", 200)
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["bento-clip", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def assert_one_sentence(done: Done) -> None:
+    """The command failed with status 1 and one line on standard error, with no traceback."""
+    assert done.status == 1
+    assert done.out == ""
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert done.err.splitlines()[-1] == errors[0], "the error is the last thing that is said"
+    assert "Traceback" not in done.err
+
+
+class TestHelp:
+    def test_there_is_a_command_a_stage(self) -> None:
+        assert COMMANDS == ("check", "build", "info", "search", "serve")
+
+    def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:
+        done = cli()
+        assert all(command in done.out + done.err for command in COMMANDS)
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_command_shows_examples_one_a_line(self, cli: Cli, command: str) -> None:
+        done = cli(command, "--help")
+        assert done.status == 0
+        _, _, examples = done.out.partition("Examples:")
+        lines = [line.strip() for line in examples.splitlines() if "bento-clip" in line]
+        assert lines
+        assert all(line.startswith(f"bento-clip {command}") for line in lines)
+        assert all(line.count("bento-clip ") == 1 for line in lines)
+
+    def test_the_version_is_the_package_s(self, cli: Cli) -> None:
+        assert cli("--version").out == f"{__version__}\n"
+
+    @pytest.mark.skipif(not README.exists(), reason="there is no README here")
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_command_is_in_the_readme(self, command: str) -> None:
+        assert re.search(rf"\bbento-clip {command}\b", README.read_text(encoding="utf-8"))
+
+
+class TestCheck:
+    def test_json_is_the_whole_report(self, cli: Cli, tmp_path: Path) -> None:
+        source = write_collection(tmp_path / "data", NAMES[:4])
+        (source / NAMES[1]).write_bytes(b"hello")
+        (source / NAMES[3]).write_bytes((source / NAMES[0]).read_bytes())
+        done = cli("check", source, "--json")
+        assert done.status == 0
+        report = json.loads(done.out)
+        assert report["counts"] == {"images": 3, "captions": 6, "rejects": 1, "duplicate_groups": 1}
+        assert report["rejects"][0]["where"] == NAMES[1]
+        assert report["duplicates"] == [[NAMES[0], NAMES[3]]]
+
+    def test_tables_say_what_was_left_out(self, cli: Cli, tmp_path: Path) -> None:
+        source = write_collection(tmp_path / "data", NAMES[:3])
+        (source / NAMES[1]).write_bytes(b"hello")
+        done = cli("check", source)
+        assert (done.status, done.out) == (0, "")
+        assert "kept 2 pictures with 4 captions, rejected 1" in done.err
+        assert NAMES[1] in done.err
+        assert "not a picture" in done.err
+
+    def test_strict_fails_on_a_reject_and_shows_it(self, cli: Cli, tmp_path: Path) -> None:
+        source = write_collection(tmp_path / "data", NAMES[:3])
+        assert cli("check", source, "--strict").status == 0
+        (source / NAMES[1]).write_bytes(b"hello")
+        done = cli("check", source, "--strict")
+        assert done.status == 1
+        assert NAMES[1] in done.err
+
+    def test_limits_can_be_set(self, cli: Cli, collection: Path) -> None:
+        assert_one_sentence(cli("check", collection, "--max-pixels", 100))
+        assert cli("check", collection, "--max-pixels", 144).status == 0
+
+    def test_names_are_shown_as_they_are(self, cli: Cli, tmp_path: Path) -> None:
+        names = ["[bold] a[/red].png", ":smile:.png"]
+        source = write_pictures(tmp_path / "data", NAMES[:1])
+        for name in names:
+            (source / name).parent.mkdir(exist_ok=True)
+            (source / name).write_bytes(b"hello")
+        done = cli("check", source)
+        assert all(name in done.err for name in names)
+
+    @pytest.mark.parametrize("name", ["nothing", "empty", "x" * 300])
+    def test_what_is_no_source_is_refused(self, cli: Cli, tmp_path: Path, name: str) -> None:
+        (tmp_path / "empty").mkdir()
+        assert_one_sentence(cli("check", tmp_path / name))
+
+
+@pytest.mark.usefixtures("model_store")
+class TestBuild:
+    def test_the_tag_is_the_last_thing_on_standard_output(
+        self, cli: Cli, collection: Path, fake_artifact: Artifact, model_store: Callable[[], list[str]]
+    ) -> None:
+        done = cli("build", collection, "--model", "fake")
+        assert done.status == 0
+        assert done.out == f"clip-retrieval:{fake_artifact.manifest.version}\n"
+        assert model_store() == [done.out.strip()]
+        assert "kept 24 pictures" in done.err
+
+    def test_building_again_gives_the_same_tag(
+        self, cli: Cli, collection: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        first = cli("build", collection, "--model", "fake")
+        again = cli("build", collection, "--model", "fake")
+        assert again.out == first.out
+        assert "embedding" not in again.err
+        assert len(model_store()) == 1
+
+    def test_json_has_the_tag_and_the_report(self, cli: Cli, collection: Path, fake_artifact: Artifact) -> None:
+        result = json.loads(cli("build", collection, "--model", "fake", "--json").out)
+        assert result["tag"] == f"clip-retrieval:{fake_artifact.manifest.version}"
+        assert result["report"]["counts"]["images"] == 24
+
+    def test_an_artifact_can_be_written_to_a_folder(
+        self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        output = tmp_path / "new" / "artifact"
+        done = cli("build", collection, "--model", "fake", "--output", output)
+        assert done.out == f"{output}\n"
+        assert Artifact.open(output).manifest.data.images == 24
+        assert model_store() == []
+
+    def test_a_folder_that_exists_is_not_written_to(self, cli: Cli, collection: Path, tmp_path: Path) -> None:
+        done = cli("build", collection, "--model", "fake", "--output", tmp_path)
+        assert done.status == 2
+        assert "exists already" in done.err
+
+    @pytest.mark.parametrize("split", [(0.5, 0.5, 0.5), (1.2, -0.1, -0.1)])
+    def test_shares_that_do_not_add_up_are_refused(
+        self, cli: Cli, collection: Path, split: tuple[float, float, float]
+    ) -> None:
+        done = cli("build", collection, "--model", "fake", "--split", *split)
+        assert done.status == 2
+        assert "add up to 1" in done.err
+        assert "Traceback" not in done.err
+
+    def test_options_reach_the_build(self, cli: Cli, collection: Path, tmp_path: Path) -> None:
+        options = ["--split", 0.5, 0.25, 0.25, "--seed", 7, "--output", tmp_path / "artifact"]
+        cli("build", collection, "--model", "fake", *options)
+        data = Artifact.open(tmp_path / "artifact").manifest.data
+        assert (data.split_ratios, data.split_seed) == ((0.5, 0.25, 0.25), 7)
+        assert data.splits == {"train": 12, "val": 6, "test": 6}
+
+    def test_strict_stops_at_a_reject(self, cli: Cli, tmp_path: Path) -> None:
+        source = write_collection(tmp_path / "data", NAMES[:3])
+        (source / NAMES[1]).write_bytes(b"hello")
+        done = cli("build", source, "--model", "fake", "--strict")
+        assert_one_sentence(done)
+        assert NAMES[1] in done.err
+
+    def test_a_model_that_cannot_be_had_is_one_sentence(
+        self, cli: Cli, collection: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unavailable(model: str, pretrained: str | None, **_: object) -> Path:
+            raise ModelUnavailable(f"{model} ({pretrained}) cannot be had [here]; use --model demo")
+
+        monkeypatch.setattr("clip_retrieval.cli.prepare_encoder", unavailable)
+        done = cli("build", collection, "--model", "ViT-B-32", "--pretrained", "openai")
+        assert_one_sentence(done)
+        assert "error: ViT-B-32 (openai) cannot be had [here]; use --model demo" in done.err
+
+
+class TestInfo:
+    def test_json_is_the_manifest(self, cli: Cli, stored_tag: str, fake_artifact: Artifact) -> None:
+        assert Manifest.model_validate_json(cli("info", "--json").out) == fake_artifact.manifest
+
+    def test_the_table_says_what_the_artifact_is_made_of(self, cli: Cli, stored_tag: str) -> None:
+        done = cli("info", stored_tag)
+        assert done.status == 0
+        assert stored_tag in done.out
+        assert "squares: 24 pictures, 48 captions" in done.out
+        assert "exact, 24 rows, recall@10 1.0000 with 48 captions" in done.out
+
+    def test_a_folder_will_do(self, cli: Cli, fake_artifact: Artifact) -> None:
+        assert cli("info", fake_artifact.path).status == 0
+
+    def test_a_damaged_artifact_is_one_sentence(self, cli: Cli, artifact_copy: Artifact) -> None:
+        (artifact_copy.path / "images.npy").unlink()
+        done = cli("info", artifact_copy.path)
+        assert_one_sentence(done)
+        assert "images.npy is missing" in done.err
+
+    @pytest.mark.usefixtures("model_store")
+    @pytest.mark.parametrize("command", ["info", "serve"])
+    @pytest.mark.parametrize("source", ["clip-retrieval:latest", "x" * 300])
+    def test_without_an_artifact_it_says_how_to_make_one(self, cli: Cli, command: str, source: str) -> None:
+        done = cli(command, source)
+        assert_one_sentence(done)
+        assert "bento-clip build" in done.err
+
+
+class TestSearch:
+    def test_json_is_a_list_of_results(self, cli: Cli, stored_tag: str) -> None:
+        results = json.loads(cli("search", "a red square", "-k", 2, "--json").out)
+        assert [(r["rank"], r["image_path"]) for r in results] == [(1, "red-bright.png"), (2, "red-soft.png")]
+        assert results[0]["captions"] == ["a red square", "a bright red square"]
+
+    def test_the_table_has_a_row_a_result(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "blue", "--in", fake_artifact.path, "--count", 1)
+        assert done.status == 0
+        assert re.search(r"1 .* 1\.0000 .* 1\.000 .* blue-bright\.png .* a blue square", done.out)
+        assert "blue-soft.png" not in done.out
+
+    def test_a_picture_finds_pictures(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        (tmp_path / "query.png").write_bytes(png(square("green", "dull")))
+        results = json.loads(cli("search", tmp_path / "query.png", "--in", fake_artifact.path, "-k", 1, "--json").out)
+        assert [r["image_path"] for r in results] == ["green-dull.png"]
+
+    def test_a_picture_finds_captions(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        (tmp_path / "query.png").write_bytes(png(square("green")))
+        arguments = ("search", tmp_path / "query.png", "--in", fake_artifact.path, "--captions", "-k", 1)
+        (result,) = json.loads(cli(*arguments, "--json").out)
+        assert (result["caption"], result["image_id"]) == ("a green square", "green-bright.png")
+        assert "a green square" in cli(*arguments).out
+
+    def test_a_text_may_be_longer_than_a_file_name(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "yellow " * 100, "--in", fake_artifact.path, "--json")
+        assert done.status == 0
+        assert json.loads(done.out)[0]["image_path"] == "yellow-bright.png"
+
+    def test_captions_need_a_picture(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "no such file", "--in", fake_artifact.path, "--captions")
+        assert_one_sentence(done)
+        assert "no such file" in done.err
+
+    def test_an_empty_text_is_refused(self, cli: Cli, fake_artifact: Artifact) -> None:
+        assert_one_sentence(cli("search", " ", "--in", fake_artifact.path))
+
+    @pytest.mark.parametrize("k", [0, 51])
+    def test_k_has_the_bounds_of_the_service(self, cli: Cli, fake_artifact: Artifact, k: int) -> None:
+        done = cli("search", "red", "--in", fake_artifact.path, "-k", k)
+        assert done.status == 2
+        assert "Invalid value for '-k'" in done.err
+
+    def test_a_file_that_is_no_picture_is_one_sentence(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        (tmp_path / "query.txt").write_text("hello")
+        assert_one_sentence(cli("search", tmp_path / "query.txt", "--in", fake_artifact.path))
+
+    def test_captions_are_shown_as_they_are(self, cli: Cli, tmp_path: Path) -> None:
+        source = write_pictures(tmp_path / "data", NAMES[:1])
+        (source / "captions.csv").write_text(f"image,caption\n{NAMES[0]},a [/red] :smile: [bold]\n")
+        cli("build", source, "--model", "fake", "--output", tmp_path / "artifact")
+        assert "a [/red] :smile: [bold]" in cli("search", "red", "--in", tmp_path / "artifact").out

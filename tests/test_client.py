@@ -1,0 +1,423 @@
+"""Both clients over a transport made by hand: what they send, how they try again, and which error tells of what.
+
+No server and no waiting: ``Network`` answers, and the seconds that a client would sleep are written down.
+"""
+
+import asyncio
+import inspect
+import io
+import json
+from collections.abc import Callable
+from email.message import Message
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from clip_retrieval import client, schemas
+from clip_retrieval.client import AsyncClient, Client, Retries
+from clip_retrieval.errors import Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
+from tests.samples import png, square
+
+RED = png(square("red"))
+
+IMAGE_RESULT = {
+    "rank": 1,
+    "image_id": "red",
+    "image_path": "red.png",
+    "similarity_score": 0.9,
+    "confidence": 1.0,
+    "captions": ["a red square"],
+}
+CAPTION_RESULT = {
+    "rank": 1,
+    "caption": "a red square",
+    "caption_id": "red#0",
+    "image_id": "red",
+    "image_path": "red.png",
+    "similarity_score": 0.9,
+    "confidence": 1.0,
+}
+FOUND = {"query": "red", "query_type": "text", "total_results": 1, "query_time_ms": 1.5, "cached": False}
+IMAGES = {**FOUND, "results": [IMAGE_RESULT]}
+CAPTIONS = {**FOUND, "results": [CAPTION_RESULT]}
+VECTOR = {"embedding": [1.0, 0.0], "dimension": 2}
+HEALTH = {
+    "status": "healthy",
+    "timestamp": "2030-01-01T00:00:00Z",
+    "model_loaded": True,
+    "indexes_loaded": True,
+    "uptime_seconds": 1.0,
+    "artifact": "clip-retrieval:1",
+}
+INFO = {
+    "name": "bento-clip",
+    "version": "1",
+    "model": "fake",
+    "images": 1,
+    "captions": 1,
+    "artifact": "clip-retrieval:1",
+    "links": {},
+    "notes": [],
+}
+STATS = {
+    "uptime_seconds": 1.0,
+    "queries": {"search_images": 1},
+    "cache_hits": 0,
+    "cache_misses": 1,
+    "cache_size": 1,
+    "latency_ms": {"total": {"count": 1, "p50": 1, "p95": 1, "p99": 1}},
+}
+CLEARED = {"message": "1 dropped", "previous_cache_size": 1, "current_cache_size": 0}
+
+
+class Network:
+    """Answers requests with what it was given, in turn; the last again and again. Keeps what was sent and slept."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+        self.slept: list[float] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    @property
+    def request(self) -> httpx.Request:
+        assert len(self.requests) == 1
+        return self.requests[0]
+
+
+Ask = Callable[..., Any]
+USUAL = Retries()
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Calls one method of one of the clients over a network: ``ask(network, "search_images", "red", k=3)``."""
+
+    def ask_sync(network: Network, method: str, *args: Any, retries: Retries = USUAL, **options: Any) -> Any:
+        monkeypatch.setattr("time.sleep", network.slept.append)
+        with Client("http://service", retries=retries, transport=httpx.MockTransport(network)) as asked:
+            return getattr(asked, method)(*args, **options)
+
+    def ask_async(network: Network, method: str, *args: Any, retries: Retries = USUAL, **options: Any) -> Any:
+        async def sleep(seconds: float) -> None:
+            network.slept.append(seconds)
+
+        async def run() -> Any:
+            transport = httpx.MockTransport(network)
+            async with AsyncClient("http://service", retries=retries, transport=transport) as asked:
+                return await getattr(asked, method)(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("clip_retrieval.client.asyncio.sleep", sleep)
+            return asyncio.run(run())
+
+    return ask_sync if request.param == "sync" else ask_async
+
+
+def ok(body: object) -> httpx.Response:
+    return httpx.Response(200, json=body)
+
+
+def error(status: int, **headers: str) -> httpx.Response:
+    return httpx.Response(status, json={"error": "A kind", "detail": "what is wrong"}, headers=headers)
+
+
+def uploaded(request: httpx.Request) -> Message:
+    """The one part of a multipart request."""
+    head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode()
+    parts = BytesParser().parsebytes(head + request.content).get_payload()
+    assert isinstance(parts, list)
+    assert len(parts) == 1
+    assert isinstance(parts[0], Message)
+    return parts[0]
+
+
+# Every endpoint
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "answer", "model", "verb", "path"),
+    [
+        ("search_images", ("red",), IMAGES, schemas.ImagesAnswer, "POST", "/search/images"),
+        ("search_captions", (RED,), CAPTIONS, schemas.CaptionsAnswer, "POST", "/search/text"),
+        ("search_similar", (RED,), IMAGES, schemas.ImagesAnswer, "POST", "/search/similar"),
+        ("encode_text", ("red",), {**VECTOR, "text": "red"}, schemas.TextEmbedding, "POST", "/encode/text"),
+        ("encode_image", (RED,), {**VECTOR, "filename": "x"}, schemas.ImageEmbedding, "POST", "/encode/image"),
+        ("info", (), INFO, schemas.ServiceInfo, "GET", "/"),
+        ("health", (), HEALTH, schemas.Health, "GET", "/health"),
+        ("stats", (), STATS, schemas.Stats, "GET", "/stats"),
+        ("clear_cache", (), CLEARED, schemas.CacheCleared, "POST", "/cache/clear"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_method_asks_its_endpoint_once_and_answers_with_its_model(
+    ask: Ask, method: str, args: tuple[Any, ...], answer: dict[str, Any], model: type, verb: str, path: str
+) -> None:
+    network = Network(ok(answer))
+    assert ask(network, method, *args) == model(**answer)
+    assert (network.request.method, network.request.url.path) == (verb, path)
+    assert network.slept == []
+
+
+def test_a_text_is_sent_as_json(ask: Ask) -> None:
+    network = Network(ok(IMAGES))
+    ask(network, "search_images", "a red panda", k=3)
+    assert json.loads(network.request.content) == {"text": "a red panda", "k": 3}
+    assert network.request.headers["Content-Type"] == "application/json"
+
+
+def test_a_text_to_encode_is_sent_alone(ask: Ask) -> None:
+    network = Network(ok({**VECTOR, "text": "red"}))
+    ask(network, "encode_text", "red")
+    assert json.loads(network.request.content) == {"text": "red"}
+
+
+@pytest.mark.parametrize(("method", "answer"), [("search_captions", CAPTIONS), ("search_similar", IMAGES)])
+def test_a_picture_is_uploaded_as_the_field_file_with_k_as_parameter(
+    ask: Ask, method: str, answer: dict[str, Any]
+) -> None:
+    network = Network(ok(answer))
+    ask(network, method, RED, k=7)
+    assert dict(network.request.url.params) == {"k": "7"}
+    part = uploaded(network.request)
+    assert part.get_param("name", header="Content-Disposition") == "file"
+    assert part.get_payload(decode=True) == RED
+
+
+def test_five_results_are_asked_for_unless_said_otherwise(ask: Ask) -> None:
+    network = Network(ok(IMAGES))
+    ask(network, "search_images", "red")
+    assert json.loads(network.request.content)["k"] == 5
+
+
+# Every kind of picture
+
+
+@pytest.mark.parametrize("kind", ["str", "Path", "bytes", "open file", "BytesIO"])
+def test_a_picture_may_be_a_path_bytes_or_a_file(ask: Ask, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "red.png"
+    path.write_bytes(RED)
+    network = Network(ok(IMAGES))
+    if kind == "open file":
+        with path.open("rb") as file:
+            ask(network, "search_similar", file)
+    else:
+        pictures = {"str": str(path), "Path": path, "bytes": RED, "BytesIO": io.BytesIO(RED)}
+        ask(network, "search_similar", pictures[kind])
+    part = uploaded(network.request)
+    assert part.get_payload(decode=True) == RED
+    assert part.get_filename() == ("picture" if kind in {"bytes", "BytesIO"} else "red.png")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_a_picture_may_be_a_pil_image_of_any_mode(ask: Ask, mode: str) -> None:
+    network = Network(ok(IMAGES))
+    ask(network, "search_similar", Image.new(mode, (4, 3)))
+    sent = uploaded(network.request).get_payload(decode=True)
+    assert isinstance(sent, bytes)
+    with Image.open(io.BytesIO(sent)) as picture:
+        assert (picture.format, picture.size) == ("PNG", (4, 3))
+
+
+def test_a_pil_image_keeps_its_pixels(ask: Ask) -> None:
+    network = Network(ok(IMAGES))
+    ask(network, "search_similar", square("magenta", "soft"))
+    assert uploaded(network.request).get_payload(decode=True) == png(square("magenta", "soft"))
+
+
+def test_a_file_that_is_missing_is_named_and_nothing_is_sent(ask: Ask, tmp_path: Path) -> None:
+    network = Network(ok(IMAGES))
+    with pytest.raises(FileNotFoundError, match=r"No such file.*absent\.png"):
+        ask(network, "search_similar", tmp_path / "absent.png")
+    assert network.requests == []
+
+
+# Trying again
+
+
+@pytest.mark.parametrize(
+    "hindrance",
+    [
+        error(429),
+        error(503),
+        httpx.ConnectError("connection refused"),
+        httpx.ConnectTimeout("no answer to SYN"),
+        httpx.ReadError("connection reset"),
+        httpx.RemoteProtocolError("server disconnected"),
+    ],
+    ids=lambda h: str(h.status_code) if isinstance(h, httpx.Response) else type(h).__name__,
+)
+def test_overload_and_broken_connections_are_tried_again(ask: Ask, hindrance: httpx.Response | Exception) -> None:
+    network = Network(hindrance, hindrance, ok(IMAGES))
+    assert ask(network, "search_images", "red").total_results == 1
+    assert len(network.requests) == 3
+    assert len({request.content for request in network.requests}) == 1
+    assert len(network.slept) == 2
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 422, 500, 502, 504])
+def test_no_other_status_is_tried_again(ask: Ask, status: int) -> None:
+    network = Network(error(status), ok(IMAGES))
+    with pytest.raises(ServiceError):
+        ask(network, "search_images", "red")
+    assert len(network.requests) == 1
+    assert network.slept == []
+
+
+@pytest.mark.parametrize("timeout", [httpx.ReadTimeout("slow"), httpx.WriteTimeout("slow"), httpx.PoolTimeout("full")])
+def test_a_timeout_is_not_tried_again(ask: Ask, timeout: Exception) -> None:
+    network = Network(timeout, ok(IMAGES))
+    with pytest.raises(Unreachable, match=r"POST /search/images: no answer \((slow|full)\)"):
+        ask(network, "search_images", "red")
+    assert len(network.requests) == 1
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+@pytest.mark.parametrize("hindrance", [error(503), httpx.ConnectError("refused")], ids=["503", "refused"])
+def test_attempts_are_bounded(ask: Ask, attempts: int, hindrance: httpx.Response | Exception) -> None:
+    network = Network(hindrance)
+    with pytest.raises((Overloaded, Unreachable)):
+        ask(network, "search_images", "red", retries=Retries(attempts=attempts))
+    assert len(network.requests) == attempts
+    assert len(network.slept) == attempts - 1
+
+
+def test_there_is_at_least_one_attempt() -> None:
+    with pytest.raises(ValueError, match="attempts must be at least 1, not 0"):
+        Retries(attempts=0)
+
+
+def test_waits_double_up_to_a_limit_with_jitter_of_at_most_half(ask: Ask) -> None:
+    network = Network(error(503))
+    with pytest.raises(Overloaded):
+        ask(network, "search_images", "red", retries=Retries(attempts=6, base_s=1, max_s=5))
+    for waited, most in zip(network.slept, [1, 2, 4, 5, 5], strict=True):
+        assert most / 2 <= waited <= most
+
+
+def test_retry_after_is_honoured_and_capped(ask: Ask) -> None:
+    network = Network(error(503, **{"Retry-After": "2"}), error(429, **{"Retry-After": "3600"}), ok(IMAGES))
+    ask(network, "search_images", "red", retries=Retries(max_s=5))
+    assert network.slept == [2, 5]
+
+
+@pytest.mark.parametrize("header", ["soon", "-1", "Fri, 31 Dec 1999 23:59:59 GMT", "", "\u00b2"])
+def test_a_retry_after_that_is_no_number_of_seconds_leaves_the_back_off(ask: Ask, header: str) -> None:
+    turned_away = httpx.Response(503, headers=[(b"Retry-After", header.encode("latin-1"))])
+    network = Network(turned_away, ok(IMAGES))
+    ask(network, "search_images", "red", retries=Retries(base_s=0.2))
+    assert 0.1 <= network.slept[0] <= 0.2
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, RequestRejected),
+        (404, RequestRejected),
+        (413, RequestRejected),
+        (415, RequestRejected),
+        (422, RequestRejected),
+        (429, Overloaded),
+        (503, Overloaded),
+        (500, ServerFailure),
+        (504, ServerFailure),
+    ],
+)
+def test_an_error_tells_the_status_and_what_the_service_said(ask: Ask, status: int, kind: type[ServiceError]) -> None:
+    with pytest.raises(ServiceError) as caught:
+        ask(Network(error(status)), "search_images", "red")
+    assert type(caught.value) is kind
+    assert caught.value.status == status
+    assert str(caught.value) == "A kind: what is wrong"
+
+
+def test_an_error_without_the_services_body_tells_the_status_line(ask: Ask) -> None:
+    with pytest.raises(RequestRejected, match=r"^404 Not Found$"):
+        ask(Network(httpx.Response(404, text="<h1>nginx</h1>")), "health")
+
+
+def test_no_connection_is_unreachable_with_the_reason_and_no_status(ask: Ask) -> None:
+    with pytest.raises(Unreachable, match=r"^GET /health: no answer \(connection refused\)$") as caught:
+        ask(Network(httpx.ConnectError("connection refused")), "health")
+    assert caught.value.status is None
+
+
+def test_a_reason_without_words_is_named_by_its_kind(ask: Ask) -> None:
+    with pytest.raises(Unreachable, match="ReadTimeout"):
+        ask(Network(httpx.ReadTimeout("")), "health")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="<h1>It works!</h1>"),
+        httpx.Response(200, text=""),
+        httpx.Response(204),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, json={"status": "splendid"}),
+        httpx.Response(301, headers={"Location": "https://elsewhere/health"}),
+        httpx.DecodingError("not gzip"),
+    ],
+    ids=["html", "empty", "no content", "list", "other fields", "redirect", "bad encoding"],
+)
+def test_an_answer_that_is_not_of_this_service_is_a_server_failure(
+    ask: Ask, answer: httpx.Response | Exception
+) -> None:
+    with pytest.raises(ServerFailure):
+        ask(Network(answer), "health")
+
+
+# The two clients are one
+
+
+def public(kind: type) -> dict[str, Any]:
+    return {name: member for name, member in inspect.getmembers(kind, callable) if not name.startswith("_")}
+
+
+def test_the_clients_have_the_same_methods_with_the_same_signatures_and_docstrings() -> None:
+    sync, asynchronous = public(Client), public(AsyncClient)
+    assert sync.pop("close") is not None
+    assert asynchronous.pop("aclose") is not None
+    assert sync.keys() == asynchronous.keys()
+    for name, method in sync.items():
+        assert inspect.signature(method) == inspect.signature(asynchronous[name])
+        assert inspect.getdoc(method) == inspect.getdoc(asynchronous[name]) != ""
+        assert inspect.iscoroutinefunction(asynchronous[name])
+        assert not inspect.iscoroutinefunction(method)
+
+
+def test_the_clients_are_made_with_the_same_arguments() -> None:
+    sync, asynchronous = (inspect.signature(kind).parameters for kind in (Client, AsyncClient))
+    assert list(sync) == list(asynchronous) == ["url", "timeout", "retries", "transport"]
+    assert {n: p.default for n, p in sync.items()} == {n: p.default for n, p in asynchronous.items()}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(client.__all__) == {"AsyncClient", "Client", "DEFAULT_TIMEOUT", "Picture", "Retries"}
+    assert all(hasattr(client, name) for name in client.__all__)
+    assert public(Client).keys() == {
+        "search_images",
+        "search_captions",
+        "search_similar",
+        "encode_text",
+        "encode_image",
+        "info",
+        "health",
+        "stats",
+        "clear_cache",
+        "close",
+    }

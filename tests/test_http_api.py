@@ -1,0 +1,538 @@
+"""The HTTP API in this process, over the fake encoder: every endpoint's fields, the cache, timings, OpenAPI, errors.
+
+The backend here is a few lines around the engine; what BentoML adds is for the end-to-end tests.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clip_retrieval import __version__
+from clip_retrieval.build import Options, Silent, build
+from clip_retrieval.config import Settings
+from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
+from clip_retrieval.engine import Answer, Query, answer_images, answer_texts
+from clip_retrieval.http_api import create_app
+from clip_retrieval.middleware import ErrorBodies
+from clip_retrieval.retriever import Retriever
+from tests.samples import captions_of, png, square, write_pictures
+
+RED = png(square("red"))
+TEXT, PICTURE = "/search/images", "/search/text"
+IMAGE_FIELDS = {"rank", "image_id", "image_path", "similarity_score", "confidence", "captions"}
+CAPTION_FIELDS = {"rank", "caption", "caption_id", "image_id", "image_path", "similarity_score", "confidence"}
+ANSWER_FIELDS = {"query", "query_type", "results", "total_results", "query_time_ms", "cached", "truncated"}
+
+
+@dataclass
+class InProcess:
+    """A backend that answers each query at once, as a batch of one, and counts the batches."""
+
+    retriever: Retriever
+    artifact: str = "clip-retrieval:test"
+    batches: int = 0
+    observed: list[str] = field(default_factory=list)
+
+    async def answer_text(self, query: Query) -> Answer:
+        self.batches += 1
+        return answer_texts(self.retriever, [query])[0]
+
+    async def answer_image(self, query: Query) -> Answer:
+        self.batches += 1
+        return answer_images(self.retriever, [query])[0]
+
+    def observe(self, stage: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.observed.append(stage)
+
+
+class Api:
+    """The application with a backend, asked one request at a time."""
+
+    def __init__(self, retriever: Retriever | None, **options: Any) -> None:
+        self.app: FastAPI = create_app(Settings(**options))
+        self.state = self.app.state.api
+        if retriever is not None:
+            self.state.backend = self.backend = InProcess(retriever)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def run() -> httpx.Response:
+            transport = httpx.ASGITransport(ErrorBodies(self.app))
+            async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+                return await http.request(method, path, **options)
+
+        return asyncio.run(run())
+
+    def get(self, path: str) -> Any:
+        response = self.request("GET", path)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def post(self, path: str, **options: Any) -> Any:
+        response = self.request("POST", path, **options)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def search(self, text: str, k: int = 5) -> Any:
+        return self.post(TEXT, json={"text": text, "k": k})
+
+    def upload(self, path: str, data: bytes = RED, k: int = 5, name: str = "red.png") -> Any:
+        return self.post(path, files={"file": (name, data)}, params={"k": k})
+
+    def refused(self, method: str, path: str, status: int, **options: Any) -> str:
+        """The detail of an error answer, which must be of the API's own form."""
+        response = self.request(method, path, **options)
+        assert response.status_code == status, response.text
+        body = response.json()
+        assert body.keys() == {"error", "detail"}
+        assert body["error"]
+        assert "Traceback" not in response.text
+        detail: str = body["detail"]
+        return detail
+
+
+@pytest.fixture
+def api(retriever: Retriever) -> Iterator[Api]:
+    api = Api(retriever)
+    yield api
+    api.state.decoders.shutdown()
+
+
+@pytest.fixture
+def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
+    """Makes APIs with other settings than the usual ones."""
+    made = []
+
+    def make(**options: Any) -> Api:
+        made.append(Api(retriever, **options))
+        return made[-1]
+
+    yield make
+    for api in made:
+        api.state.decoders.shutdown()
+
+
+# What is served
+
+
+def test_the_root_says_what_is_served(api: Api) -> None:
+    info = api.get("/")
+    assert info == {
+        "name": "bento-clip",
+        "version": __version__,
+        "model": "fake",
+        "images": 24,
+        "captions": 48,
+        "artifact": "clip-retrieval:test",
+        "links": {"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"},
+        "notes": [],
+    }
+
+
+def test_a_collection_without_captions_says_that_caption_search_is_off(encoder_folder: Path, tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "pictures", ("red-bright.png", "blue-bright.png"))
+    artifact, _ = build(pictures, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
+    api = Api(Retriever(artifact, FakeEncoder()))
+    [note] = api.get("/")["notes"]
+    assert "no captions" in note
+    assert api.upload("/search/text")["results"] == []
+    assert api.upload("/search/similar")["results"][0]["image_id"] == "red-bright.png"
+    assert api.search("red")["results"][0]["captions"] == []
+    api.state.decoders.shutdown()
+
+
+def test_health_of_a_service_that_is_ready(api: Api) -> None:
+    health = api.get("/health")
+    assert health.pop("uptime_seconds") >= 0
+    assert re.match(r"\d{4}-\d\d-\d\dT.*Z$", health.pop("timestamp"))
+    assert health == {
+        "status": "healthy",
+        "model_loaded": True,
+        "indexes_loaded": True,
+        "artifact": "clip-retrieval:test",
+    }
+
+
+def test_a_service_that_is_starting_says_so_and_asks_to_come_back() -> None:
+    api = Api(None)
+    health = api.get("/health")
+    assert (health["status"], health["model_loaded"], health["artifact"]) == ("starting", False, None)
+    queries: list[tuple[str, str, dict[str, Any]]] = [
+        ("GET", "/", {}),
+        ("POST", TEXT, {"json": {"text": "red"}}),
+        ("POST", PICTURE, {"files": {"file": RED}}),
+        ("POST", "/encode/text", {"json": {"text": "red"}}),
+    ]
+    for method, path, options in queries:
+        assert "starting" in api.refused(method, path, 503, **options)
+    api.state.decoders.shutdown()
+
+
+# Searches
+
+
+def test_text_finds_pictures(api: Api) -> None:
+    answer = api.search("a red square", k=3)
+    assert answer.keys() == ANSWER_FIELDS
+    assert answer["query"] == "a red square"
+    assert answer["query_type"] == "text"
+    assert answer["total_results"] == 3
+    assert answer["cached"] is False
+    assert answer["query_time_ms"] > 0
+    assert all(result.keys() == IMAGE_FIELDS for result in answer["results"])
+    names = ["red-bright.png", "red-soft.png", "red-dull.png"]
+    assert [result["image_id"] for result in answer["results"]] == names
+    assert [result["image_path"] for result in answer["results"]] == names
+    assert [result["rank"] for result in answer["results"]] == [1, 2, 3]
+    assert answer["results"][0]["captions"] == list(captions_of("red-bright.png"))
+
+
+def test_a_picture_finds_captions(api: Api) -> None:
+    answer = api.upload("/search/text", k=4)
+    assert answer.keys() == ANSWER_FIELDS
+    assert (answer["query"], answer["query_type"], answer["total_results"]) == ("red.png", "image", 4)
+    assert all(result.keys() == CAPTION_FIELDS for result in answer["results"])
+    assert all("red square" in result["caption"] for result in answer["results"])
+    first = answer["results"][0]
+    assert (first["image_path"], first["caption_id"]) == (first["image_id"], f"{first['image_id']}#0")
+
+
+def test_a_picture_finds_pictures_like_it(api: Api) -> None:
+    answer = api.upload("/search/similar", k=2)
+    assert answer.keys() == ANSWER_FIELDS
+    assert answer["query_type"] == "image"
+    assert [result["image_id"] for result in answer["results"]] == ["red-bright.png", "red-soft.png"]
+    assert answer["results"][0]["similarity_score"] == pytest.approx(1)
+
+
+def test_answers_are_the_retrievers_own(api: Api, retriever: Retriever) -> None:
+    for text in ("red", "a dull blue square", "yellow or cyan"):
+        found = [(r["image_id"], r["similarity_score"], r["confidence"]) for r in api.search(text, 7)["results"]]
+        hits = retriever.search_images(text, 7)
+        assert found == [(h.image.image_id, pytest.approx(h.score), pytest.approx(h.confidence)) for h in hits]
+    captions = [(r["caption_id"], r["similarity_score"]) for r in api.upload("/search/text", k=7)["results"]]
+    by_picture = retriever.search_captions(square("red"), 7)
+    assert captions == [(h.caption.caption_id, pytest.approx(h.score)) for h in by_picture]
+
+
+@pytest.mark.parametrize("k", [1, 3, 50])
+def test_confidence_is_the_softmax_of_the_returned_scores_at_the_logit_scale(api: Api, k: int) -> None:
+    results = api.search("a red or blue square", k)["results"]
+    scores = np.array([result["similarity_score"] for result in results])
+    shares = np.exp(scores * FakeEncoder().info.logit_scale)
+    confidence = [result["confidence"] for result in results]
+    assert sum(confidence) == pytest.approx(1)
+    assert confidence == pytest.approx((shares / shares.sum()).tolist(), rel=1e-5)
+    assert (np.diff(scores) <= 0).all()
+    assert (np.abs(scores) <= 1).all()
+
+
+def test_k_is_five_by_default_and_at_most_all_there_are(api: Api) -> None:
+    assert api.post(TEXT, json={"text": "red"})["total_results"] == 5
+    assert api.post(PICTURE, files={"file": RED})["total_results"] == 5
+    assert api.search("red", 50)["total_results"] == 24
+
+
+@pytest.mark.parametrize("k", [0, 51, -1, 1.5, "x", 10**30, None])
+def test_k_out_of_bounds_is_refused(api: Api, k: Any) -> None:
+    assert api.refused("POST", TEXT, 422, json={"text": "red", "k": k}).startswith("k: ")
+    if k is not None:
+        assert api.refused("POST", PICTURE, 422, files={"file": RED}, params={"k": k}).startswith("k: ")
+
+
+@pytest.mark.parametrize("text", ["", " \t\n", "x" * 1001, 5, None, ["red"]])
+def test_a_text_out_of_range_is_refused(api: Api, text: Any) -> None:
+    for path in (TEXT, "/encode/text"):
+        assert api.refused("POST", path, 422, json={"text": text}).startswith("text: ")
+
+
+def test_a_text_of_a_thousand_characters_is_accepted(api: Api) -> None:
+    assert api.search("x" * 1000)["total_results"] == 5
+
+
+@pytest.mark.parametrize(("words", "cut"), [(CONTEXT, False), (CONTEXT + 1, True)])
+def test_an_answer_says_when_the_model_read_only_the_beginning(api: Api, words: int, cut: bool) -> None:
+    text = " ".join(["red"] * words)
+    assert api.search(text)["truncated"] is cut
+    assert api.search(text)["truncated"] is cut, "from the cache too"
+    assert api.post("/encode/text", json={"text": text})["truncated"] is cut
+
+
+# Vectors
+
+
+def test_a_text_is_encoded(api: Api, retriever: Retriever) -> None:
+    answer = api.post("/encode/text", json={"text": "a red square"})
+    vector = answer.pop("embedding")
+    assert answer == {"dimension": 16, "encoding_type": "text", "text": "a red square", "truncated": False}
+    assert vector == pytest.approx(retriever.encoder.encode_texts(["a red square"])[0].tolist())
+    assert np.linalg.norm(vector) == pytest.approx(1)
+
+
+def test_a_picture_is_encoded(api: Api, retriever: Retriever) -> None:
+    answer = api.post("/encode/image", files={"file": ("my red.png", RED)})
+    vector = answer.pop("embedding")
+    assert answer == {"dimension": 16, "encoding_type": "image", "filename": "my red.png"}
+    assert vector == pytest.approx(retriever.encoder.encode_images([square("red")])[0].tolist())
+
+
+# Cache
+
+
+def without_times(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name not in {"cached", "query_time_ms", "query"}}
+
+
+def test_a_repeated_text_is_answered_from_the_cache_and_equally(api: Api) -> None:
+    fresh, cached = api.search("a red square"), api.search("a red square")
+    assert (fresh["cached"], cached["cached"]) == (False, True)
+    assert without_times(fresh) == without_times(cached)
+    assert api.backend.batches == 1
+
+
+@pytest.mark.parametrize("path", ["/search/text", "/search/similar"])
+def test_a_repeated_picture_is_answered_from_the_cache_whatever_its_name(api: Api, path: str) -> None:
+    fresh, cached = api.upload(path, name="one.png"), api.upload(path, name="two.png")
+    assert (fresh["cached"], cached["cached"]) == (False, True)
+    assert (fresh["query"], cached["query"]) == ("one.png", "two.png")
+    assert without_times(fresh) == without_times(cached)
+    assert api.backend.batches == 1
+
+
+def test_whatever_changes_the_answer_is_in_the_key(api: Api) -> None:
+    answers = [
+        api.search("red", 5),
+        api.search("red", 6),
+        api.search("blue", 5),
+        api.search("Red", 5),
+        api.upload("/search/text", RED, 5),
+        api.upload("/search/text", RED, 6),
+        api.upload("/search/similar", RED, 5),
+        api.upload("/search/similar", png(square("blue")), 5),
+    ]
+    assert not any(answer["cached"] for answer in answers)
+    assert api.get("/stats")["cache_size"] == 8
+
+
+def test_the_cache_can_be_cleared(api: Api) -> None:
+    api.search("red")
+    api.search("blue")
+    assert api.post("/cache/clear") == {
+        "message": "2 cached results dropped",
+        "previous_cache_size": 2,
+        "current_cache_size": 0,
+    }
+    assert api.search("red")["cached"] is False
+
+
+def test_a_result_is_kept_for_a_time(make_api: Callable[..., Api]) -> None:
+    api = make_api(cache_ttl_s=0.05)
+    api.search("red")
+    assert api.search("red")["cached"] is True
+    api.state.cache.expire(api.state.cache.timer() + 0.05)
+    assert api.search("red")["cached"] is False
+
+
+def test_the_cache_has_a_size(make_api: Callable[..., Api]) -> None:
+    api = make_api(cache_size=2)
+    for text in ("red", "green", "blue"):
+        api.search(text)
+    assert api.get("/stats")["cache_size"] == 2
+    assert api.search("red")["cached"] is False
+
+
+def test_the_cache_can_be_turned_off(make_api: Callable[..., Api]) -> None:
+    api = make_api(cache_size=0)
+    assert [api.search("red")["cached"] for _ in range(2)] == [False, False]
+
+
+# Times and counts
+
+
+def timings(response: httpx.Response) -> dict[str, float]:
+    """``Server-Timing`` in milliseconds by stage."""
+    entries = [entry.strip().split(";") for entry in response.headers["Server-Timing"].split(",")]
+    return {name: float(value.removeprefix("dur=")) for name, value in entries if value.startswith("dur=")}
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "stages"),
+    [
+        ("/search/images", {"json": {"text": "red"}}, {"encode", "search", "total"}),
+        ("/search/text", {"files": {"file": RED}}, {"decode", "encode", "search", "total"}),
+        ("/search/similar", {"files": {"file": RED}}, {"decode", "encode", "search", "total"}),
+        ("/encode/text", {"json": {"text": "red"}}, {"encode", "total"}),
+        ("/encode/image", {"files": {"file": RED}}, {"decode", "encode", "total"}),
+    ],
+)
+def test_every_answer_tells_where_its_time_went(api: Api, path: str, options: dict[str, Any], stages: set[str]) -> None:
+    times = timings(api.request("POST", path, **options))
+    assert list(times) == ["decode", "encode", "search", "total"]
+    assert {stage for stage, ms in times.items() if ms > 0} == stages
+    assert times["total"] >= sum(times.values()) - times["total"]
+    assert set(api.backend.observed) == stages
+
+
+@pytest.mark.parametrize(("path", "options"), [(TEXT, {"json": {"text": "red"}}), (PICTURE, {"files": {"file": RED}})])
+def test_a_cached_answer_tells_its_times_and_that_it_is_cached(api: Api, path: str, options: dict[str, Any]) -> None:
+    api.request("POST", path, **options)
+    response = api.request("POST", path, **options)
+    assert "cache;desc=hit" in response.headers["Server-Timing"]
+    assert {stage for stage, ms in timings(response).items() if ms > 0} == {"total"}
+
+
+def test_stats_count_queries_by_kind_and_give_percentiles(api: Api) -> None:
+    api.search("red")
+    api.search("red")
+    api.upload("/search/text")
+    api.post("/encode/text", json={"text": "red"})
+    api.refused("POST", TEXT, 422, json={})
+    stats = api.get("/stats")
+    assert stats["queries"] == {"search_images": 2, "search_text": 1, "encode_text": 1}
+    assert (stats["cache_hits"], stats["cache_misses"], stats["cache_size"]) == (1, 2, 2)
+    counts = {stage: numbers["count"] for stage, numbers in stats["latency_ms"].items()}
+    assert counts == {"decode": 1, "encode": 3, "search": 2, "total": 4}
+    for numbers in stats["latency_ms"].values():
+        assert 0 <= numbers["p50"] <= numbers["p95"] <= numbers["p99"]
+    assert stats["uptime_seconds"] > 0
+
+
+# OpenAPI and the pages
+
+ENDPOINTS = {
+    ("get", "/"): ("ServiceInfo", set()),
+    ("get", "/health"): ("Health", set()),
+    ("get", "/stats"): ("Stats", set()),
+    ("post", "/cache/clear"): ("CacheCleared", set()),
+    ("post", "/search/images"): ("ImagesAnswer", {"400", "413", "415", "422", "503"}),
+    ("post", "/search/text"): ("CaptionsAnswer", {"400", "413", "415", "422", "503"}),
+    ("post", "/search/similar"): ("ImagesAnswer", {"400", "413", "415", "422", "503"}),
+    ("post", "/encode/text"): ("TextEmbedding", {"400", "413", "415", "422", "503"}),
+    ("post", "/encode/image"): ("ImageEmbedding", {"400", "413", "415", "422", "503"}),
+}
+
+
+def model_of(answer: dict[str, Any]) -> str:
+    reference: str = answer["content"]["application/json"]["schema"]["$ref"]
+    return reference.rpartition("/")[2]
+
+
+def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) -> None:
+    schema = api.get("/docs.json")
+    operations = {(method, path): op for path, ops in schema["paths"].items() for method, op in ops.items()}
+    assert operations.keys() == ENDPOINTS.keys()
+    for place, (model, errors) in ENDPOINTS.items():
+        answers = operations[place]["responses"]
+        assert model_of(answers.pop("200")) == model, place
+        assert answers.keys() == errors, place
+        assert {model_of(answer) for answer in answers.values()} <= {"ErrorBody"}, place
+        assert operations[place]["summary"]
+    assert schema["components"]["schemas"]["ImageResult"]["properties"].keys() == IMAGE_FIELDS
+    assert schema["components"]["schemas"]["CaptionResult"]["properties"].keys() == CAPTION_FIELDS
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_pages_work_offline(api: Api, page: str) -> None:
+    html = api.request("GET", page).text
+    assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", html) == []
+    assert "/docs.json" in html
+    own = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert own
+    for path in own:
+        assert api.request("GET", path).status_code == 200, path
+
+
+# Errors
+
+
+@pytest.mark.parametrize("path", ["/search/text", "/search/similar", "/encode/image"])
+@pytest.mark.parametrize(
+    ("data", "status", "detail"),
+    [
+        (b"", 415, "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not a picture"),
+        (RED[:50], 422, "does not decode as PNG"),
+        (b"\xff\xd8\xff" + b"\0" * 1021, 422, "does not decode as JPEG"),
+    ],
+    ids=["empty", "svg", "truncated", "damaged"],
+)
+def test_a_file_that_is_no_good_picture_is_refused(api: Api, path: str, data: bytes, status: int, detail: str) -> None:
+    assert detail in api.refused("POST", path, status, files={"file": data})
+    assert api.backend.batches == 0, "it never joins a batch"
+
+
+def test_a_picture_over_the_limits_is_refused(make_api: Callable[..., Api]) -> None:
+    api = make_api(max_pixels=100, max_upload_bytes=1024)
+    assert "decompression bomb" in api.refused("POST", PICTURE, 422, files={"file": png(square("red", size=11))})
+    assert "1,024 bytes" in api.refused("POST", PICTURE, 413, files={"file": b"x" * 1025})
+    assert api.upload(PICTURE, png(square("red", size=10)))["total_results"] == 5
+
+
+def test_what_is_not_json_is_400_with_the_place(api: Api) -> None:
+    detail = api.refused("POST", TEXT, 400, content=b'{"text": }', headers={"Content-Type": "application/json"})
+    assert detail == "the body is not JSON: Expecting value at character 9"
+
+
+def test_fields_that_are_not_known_or_missing_are_named(api: Api) -> None:
+    detail = api.refused("POST", TEXT, 422, json={"txt": "red"})
+    assert detail == "text: Field required; txt: Extra inputs are not permitted"
+
+
+def test_a_missing_upload_is_named(api: Api) -> None:
+    assert api.refused("POST", PICTURE, 422, files={"picture": RED}) == "file: Field required"
+
+
+def test_one_picture_at_a_time(api: Api) -> None:
+    detail = api.refused("POST", PICTURE, 422, files=[("file", RED), ("file", RED)])
+    assert detail == "file: one picture at a time, not 2"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=8,
+)
+bodies = st.one_of(
+    st.binary(max_size=200),
+    json_values.map(lambda value: json.dumps(value).encode()),
+    st.fixed_dictionaries({"text": st.text(max_size=1010)}, optional={"k": json_values, "x": json_values}).map(
+        lambda value: json.dumps(value).encode()
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def module_api(retriever: Retriever) -> Iterator[Api]:
+    api = Api(retriever)
+    yield api
+    api.state.decoders.shutdown()
+
+
+@settings(max_examples=80, deadline=None)
+@given(body=bodies)
+def test_no_body_whatever_makes_the_service_fail(module_api: Api, body: bytes) -> None:
+    for path in (TEXT, "/encode/text"):
+        response = module_api.request("POST", path, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code in {200, 400, 422}, response.text
+        if response.status_code != 200:
+            assert response.json().keys() == {"error", "detail"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(k=st.text(max_size=8), name=st.text(max_size=20), data=st.binary(max_size=64) | st.just(RED))
+def test_no_upload_whatever_makes_the_service_fail(module_api: Api, k: str, name: str, data: bytes) -> None:
+    params = {"k": k.encode("utf-8", "replace")}
+    file = (name.encode("utf-8", "replace").decode(), data)
+    response = module_api.request("POST", PICTURE, files={"file": file}, params=params)
+    assert response.status_code in {200, 400, 415, 422}, response.text

@@ -1,0 +1,187 @@
+"""An index finds what brute force finds: the largest cosines, best first, ties in row order."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from clip_retrieval.encoders.base import Vectors, unit_rows
+from clip_retrieval.errors import ArtifactDamaged
+from clip_retrieval.index import Index, IndexSpec, exact_search
+
+
+def random_units(rows: int, dim: int, seed: int = 0) -> Vectors:
+    return unit_rows(np.random.default_rng(seed).standard_normal((rows, dim)))
+
+
+def flat(vectors: Vectors) -> Index:
+    rows, dim = vectors.shape
+    return Index.build(IndexSpec(kind="flat", rows=rows, dim=dim), vectors)
+
+
+def hnsw(vectors: Vectors, ef_search: int = 64) -> Index:
+    rows, dim = vectors.shape
+    return Index.build(IndexSpec(kind="hnsw", rows=rows, dim=dim, ef_search=ef_search), vectors)
+
+
+def brute_force(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Every cosine in double precision, sorted; numpy alone."""
+    cosines = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    rows = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(cosines, rows, axis=1), rows
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.integers(1, 60),
+    dim=st.integers(2, 24),
+    queries=st.integers(1, 30),
+    k=st.integers(1, 70),
+    seed=st.integers(0, 10**6),
+)
+def test_a_flat_index_finds_what_brute_force_finds(rows: int, dim: int, queries: int, k: int, seed: int) -> None:
+    vectors, asked = random_units(rows, dim, seed), random_units(queries, dim, seed + 1)
+    scores, found = flat(vectors).search(asked, k)
+    true_scores, true_rows = brute_force(vectors, asked, k)
+    assert found.shape == scores.shape == (queries, min(k, rows))
+    np.testing.assert_allclose(scores, true_scores, atol=1e-6)
+    clear = np.abs(np.diff(true_scores, axis=1, prepend=np.inf, append=-np.inf)) > 1e-5
+    settled = clear[:, :-1] & clear[:, 1:]  # no other score as near as rounding
+    np.testing.assert_array_equal(found[settled], true_rows[settled])
+
+
+def test_equal_rows_stand_in_row_order() -> None:
+    east, north = [1, 0], [0, 1]
+    vectors = np.array([north, east, north, east, east], dtype=np.float32)
+    scores, rows = flat(vectors).search(np.array([east], dtype=np.float32), 5)
+    assert rows.tolist() == [[1, 3, 4, 0, 2]]
+    assert scores.tolist() == [[1, 1, 1, 0, 0]]
+
+
+def test_of_more_equal_rows_than_asked_for_the_first_are_found() -> None:
+    vectors = np.tile(random_units(1, 16), (100, 1))
+    for k in (1, 3, 10, 50):
+        assert flat(vectors).search(vectors[:1], k)[1].tolist() == [list(range(k))]
+
+
+@pytest.mark.parametrize("build", [flat, hnsw])
+def test_scores_are_cosines_also_after_rounding(build: Callable[[Vectors], Index]) -> None:
+    vectors = random_units(300, 7)
+    queries = np.concatenate([vectors, -vectors])
+    scores, rows = build(vectors).search(queries, 300)
+    assert scores.dtype == np.float32
+    assert scores.min() >= -1
+    assert scores.max() <= 1
+    assert (np.diff(scores, axis=1) <= 0).all(), "best first"
+    assert rows[:300, 0].tolist() == list(range(300)), "every vector finds itself"
+
+
+def test_asking_for_more_than_there_is_gives_all_there_is() -> None:
+    vectors = random_units(3, 4)
+    scores, rows = flat(vectors).search(vectors[:2], 10)
+    assert scores.shape == (2, 3)
+    assert sorted(rows[0].tolist()) == [0, 1, 2]
+
+
+def test_an_empty_index_finds_nothing() -> None:
+    scores, rows = flat(np.empty((0, 4), np.float32)).search(random_units(2, 4), 5)
+    assert scores.shape == rows.shape == (2, 0)
+
+
+def test_no_query_gets_no_answer() -> None:
+    scores, rows = flat(random_units(5, 4)).search(np.empty((0, 4), np.float32), 2)
+    assert scores.shape == rows.shape == (0, 2)
+
+
+@pytest.mark.parametrize("build", [flat, hnsw])
+def test_a_saved_index_gives_the_same_answers(build: Callable[[Vectors], Index], tmp_path: Path) -> None:
+    vectors, queries = random_units(500, 16), random_units(40, 16, seed=1)
+    index = build(vectors)
+    index.save(tmp_path / "index.faiss")
+    loaded = Index.load(index.spec, tmp_path / "index.faiss", vectors)
+    for before, after in zip(index.search(queries, 10), loaded.search(queries, 10), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_flat_index_needs_no_file(tmp_path: Path) -> None:
+    flat(random_units(5, 4)).save(tmp_path / "index.faiss")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_scores_of_a_graph_are_the_exact_cosines_of_its_rows() -> None:
+    vectors, queries = random_units(500, 32), random_units(30, 32, seed=1)
+    scores, rows = hnsw(vectors).search(queries, 10)
+    np.testing.assert_allclose(scores, np.einsum("nkd,nd->nk", vectors[rows], queries), atol=1e-6)
+
+
+def test_equal_rows_that_a_graph_finds_stand_in_row_order() -> None:
+    vectors = np.tile(random_units(20, 16), (3, 1))
+    rows = hnsw(vectors, ef_search=60).search(vectors[:20], 3)[1]
+    assert rows.tolist() == [[row, row + 20, row + 40] for row in range(20)]
+
+
+def test_a_wider_graph_search_finds_more() -> None:
+    vectors, queries = random_units(1000, 64), random_units(100, 64, seed=1)
+    _, truth = exact_search(vectors, queries, 10)
+
+    def found(index: Index) -> float:
+        rows = index.search(queries, 10)[1]
+        return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows.tolist(), truth.tolist(), strict=True)]))
+
+    narrow = hnsw(vectors, ef_search=10)
+    first = found(narrow)
+    wide = narrow.with_ef_search(400)
+    assert wide.spec.ef_search == 400
+    assert first < 0.95 < found(wide)
+
+
+def test_where_the_graph_finds_nothing_the_row_is_minus_one_and_stands_last() -> None:
+    # Sixty copies of each vector link to each other and to hardly anything else, so that a walk cannot reach them all.
+    vectors = np.repeat(random_units(10, 8), 60, axis=0)
+    scores, rows = hnsw(vectors, ef_search=1).search(random_units(5, 8, seed=1), 600)
+    missing = rows < 0
+    assert missing.any()
+    assert (scores[missing] <= -1).all(), "below every row that was found"
+    assert (np.diff(missing.astype(int), axis=1) >= 0).all()
+
+
+def test_the_exact_search_is_brute_force() -> None:
+    vectors, queries = random_units(200, 32), random_units(20, 32, seed=1)
+    np.testing.assert_array_equal(exact_search(vectors, queries, 10)[1], brute_force(vectors, queries, 10)[1])
+
+
+def test_vectors_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(3, 4\).*\(4, 4\)"):
+        Index.build(IndexSpec(kind="flat", rows=4, dim=4), random_units(3, 4))
+
+
+@pytest.mark.parametrize("content", [b"", b"not an index", None], ids=["empty", "other content", "no file"])
+def test_what_is_no_index_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    if content is not None:
+        path.write_bytes(content)
+    vectors = random_units(20, 4)
+    with pytest.raises(ArtifactDamaged, match=r"index\.faiss is not a readable index"):
+        Index.load(IndexSpec(kind="hnsw", rows=20, dim=4, ef_search=16), path, vectors)
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(21, 4), (20, 5)])
+def test_an_index_that_disagrees_with_its_description_is_refused(rows: int, dim: int, tmp_path: Path) -> None:
+    hnsw(random_units(20, 4)).save(tmp_path / "index.faiss")
+    with pytest.raises(ArtifactDamaged, match="the manifest says"):
+        Index.load(IndexSpec(kind="hnsw", rows=rows, dim=dim), tmp_path / "index.faiss", random_units(rows, dim))
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize(("rows", "dim"), [(21, 4), (20, 5)])
+def test_vectors_that_disagree_with_the_description_are_refused(
+    kind: Literal["flat", "hnsw"], rows: int, dim: int, tmp_path: Path
+) -> None:
+    hnsw(random_units(20, 4)).save(tmp_path / "index.faiss")
+    with pytest.raises(ArtifactDamaged, match="another shape than the manifest says"):
+        Index.load(IndexSpec(kind=kind, rows=20, dim=4), tmp_path / "index.faiss", random_units(rows, dim))

@@ -1,0 +1,126 @@
+"""From a model's name to an encoder folder in the cache. Models that need torch are in the tests of their encoder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from clip_retrieval import prepare
+from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info
+from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.errors import MissingExtra, ModelUnavailable
+from clip_retrieval.prepare import cache_dir, prepare_encoder
+
+
+@pytest.fixture
+def prepared(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str | None]]:
+    """The models that were prepared by open_clip: its place is taken by one that only notes what it is asked for."""
+    asked = []
+
+    def note(model: str, pretrained: str | None, target: Path, *, name: str | None) -> EncoderInfo:
+        asked.append((model, pretrained, name))
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "weights").touch()
+        return FakeEncoder().info
+
+    pytest.importorskip("clip_retrieval.encoders.torch")
+    monkeypatch.setattr("clip_retrieval.encoders.torch.prepare", note)
+    return asked
+
+
+def test_the_cache_is_where_the_system_wants_it(cache_home: Path) -> None:
+    assert cache_dir() == cache_home / "bento-clip"
+
+
+class TestFake:
+    def test_the_folder_holds_an_encoder_that_loads(self, cache_home: Path) -> None:
+        folder = prepare_encoder("fake")
+        assert folder.is_relative_to(cache_dir())
+        assert load_encoder(folder).info == FakeEncoder().info
+
+    def test_what_is_in_the_cache_is_used_again(self, cache_home: Path) -> None:
+        folder = prepare_encoder("fake")
+        before = (folder / INFO_FILE).stat().st_mtime_ns
+        assert prepare_encoder("fake") == folder
+        assert (folder / INFO_FILE).stat().st_mtime_ns == before
+
+    def test_nothing_else_is_left_in_the_cache(self, cache_home: Path) -> None:
+        folder = prepare_encoder("fake")
+        assert list(folder.parent.iterdir()) == [folder]
+
+    def test_half_a_folder_is_made_again(self, cache_home: Path) -> None:
+        folder = prepare_encoder("fake")
+        (folder / INFO_FILE).unlink()
+        assert read_info(prepare_encoder("fake")) == FakeEncoder().info
+
+
+def reference(model: str, pretrained: str | None = None) -> Path:
+    """The folder of a model as torch runs it."""
+    return prepare_encoder(model, pretrained, runtime="torch")
+
+
+@pytest.mark.slow
+class TestOpenClip:
+    def test_a_checkpoint_file_that_changes_is_another_model(
+        self, prepared: list[tuple[str, str | None, str | None]], tmp_path: Path
+    ) -> None:
+        checkpoint = tmp_path / "weights.pt"
+        checkpoint.write_bytes(b"one")
+        first = reference("ViT-B-32", str(checkpoint))
+        assert reference("ViT-B-32", str(checkpoint)) == first
+        checkpoint.write_bytes(b"three")
+        assert reference("ViT-B-32", str(checkpoint)) != first
+        assert len(prepared) == 2
+
+    def test_a_model_folder_that_changes_is_another_model(
+        self, prepared: list[tuple[str, str | None, str | None]], tmp_path: Path
+    ) -> None:
+        weights = tmp_path / "model" / "sub" / "weights"
+        weights.parent.mkdir(parents=True)
+        weights.write_bytes(b"one")
+        first = reference(f"local-dir:{tmp_path / 'model'}")
+        os.utime(weights, ns=(1, 1))
+        assert reference(f"local-dir:{tmp_path / 'model'}") != first
+
+    def test_each_model_has_a_folder_of_its_own(self, prepared: list[tuple[str, str | None, str | None]]) -> None:
+        names = [("ViT-B-32", "openai"), ("ViT-B-32", "laion2b"), ("ViT-B-16", "openai"), ("hf-hub:a/b", None)]
+        assert len({reference(*name) for name in names}) == 4
+        assert [asked[:2] for asked in prepared] == names
+
+    def test_a_model_folder_is_the_same_however_it_is_named(
+        self, prepared: list[tuple[str, str | None, str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "model").mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert reference("local-dir:model") == reference(f"local-dir:{tmp_path}/./model")
+
+    def test_a_failure_leaves_nothing_in_the_cache(self, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(model: str, pretrained: str | None, target: Path, *, name: str | None) -> EncoderInfo:
+            target.mkdir(parents=True, exist_ok=True)
+            raise ModelUnavailable("the hub cannot be reached")
+
+        pytest.importorskip("clip_retrieval.encoders.torch")
+        monkeypatch.setattr("clip_retrieval.encoders.torch.prepare", fail)
+        with pytest.raises(ModelUnavailable, match="hub"):
+            reference("ViT-B-32", "openai")
+        assert list((cache_dir() / "encoders").iterdir()) == []
+
+
+def test_a_model_folder_that_does_not_exist_is_refused(cache_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=rf"there is no folder {tmp_path}/nothing"):
+        prepare_encoder(f"local-dir:{tmp_path}/nothing")
+    assert not cache_home.exists()
+
+
+def test_without_torch_the_error_names_the_extra(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    monkeypatch.delitem(__import__("sys").modules, "clip_retrieval.encoders.torch", raising=False)
+    with pytest.raises(MissingExtra, match=r"bento-clip\[build\]"):
+        prepare_encoder("ViT-B-32", "openai")
+
+
+def test_a_release_of_its_own_has_its_own_folders(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = prepare_encoder("fake")
+    monkeypatch.setattr(prepare, "__version__", "999")
+    assert prepare_encoder("fake") != before

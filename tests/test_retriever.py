@@ -1,0 +1,160 @@
+"""Searching the coloured squares, where every right answer can be worked out on paper.
+
+A text of one colour word is the unit vector of that corner. A picture of channel strengths p (for a shade s, 0.5 + s/2
+towards its corner in each channel) has the trilinear weights of the corners: for the soft red square, p = 0.9, they are
+0.9³ for red, 0.9² · 0.1 for the three neighbours, 0.9 · 0.1² for the next three, and 0.1³ for cyan.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
+from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMismatch, ImageRejected, InvalidQuery
+from clip_retrieval.retriever import Retriever
+from tests.samples import NAMES, captions_of, picture, png, square
+
+
+def cosine_of_a_shade(p: float) -> float:
+    """Cosine of a picture with channel strength ``p`` and the word of its colour, by the formula above."""
+    return p**3 / math.sqrt((p**2 + (1 - p) ** 2) ** 3)
+
+
+class TestTextToPictures:
+    @pytest.mark.parametrize("colour", COLOURS)
+    def test_the_shades_of_a_colour_come_first_in_order_of_strength(self, retriever: Retriever, colour: str) -> None:
+        hits = retriever.search_images(colour, k=3)
+        assert [hit.image.image_path for hit in hits] == [
+            f"{colour}-bright.png",
+            f"{colour}-soft.png",
+            f"{colour}-dull.png",
+        ]
+
+    def test_scores_are_the_cosines(self, retriever: Retriever) -> None:
+        scores = [hit.score for hit in retriever.search_images("red", k=3)]
+        assert scores == pytest.approx([1, cosine_of_a_shade(0.9), cosine_of_a_shade(0.8)], abs=5e-3)
+
+    def test_a_hit_brings_its_record_and_its_captions(self, retriever: Retriever) -> None:
+        hit = retriever.search_images("red", k=1)[0]
+        assert (hit.rank, hit.image.row, hit.image.image_id) == (1, NAMES.index("red-bright.png"), "red-bright.png")
+        assert tuple(caption.text for caption in hit.captions) == captions_of("red-bright.png")
+        assert {caption.image_row for caption in hit.captions} == {hit.image.row}
+
+    def test_ranks_count_from_one_and_scores_fall(self, retriever: Retriever) -> None:
+        hits = retriever.search_images("yellow", k=24)
+        assert [hit.rank for hit in hits] == list(range(1, 25))
+        scores = [hit.score for hit in hits]
+        assert scores == sorted(scores, reverse=True)
+        assert -1 <= min(scores) <= max(scores) <= 1
+
+    def test_equal_scores_stand_in_row_order(self, retriever: Retriever) -> None:
+        # Of the bright squares, all but the yellow one have nothing of yellow at all.
+        hits = [hit for hit in retriever.search_images("yellow", k=24) if hit.score == 0]
+        rows = [hit.image.row for hit in hits]
+        assert rows == sorted(rows)
+        assert len(rows) == 7
+
+    def test_more_than_there_is_gives_all_there_is(self, retriever: Retriever) -> None:
+        assert len(retriever.search_images("red", k=1000)) == 24
+
+
+class TestPictureQueries:
+    def test_a_picture_finds_itself(self, retriever: Retriever) -> None:
+        for name in NAMES:
+            hit = retriever.search_images(picture(name, size=30), k=1)[0]
+            assert hit.image.image_path == name
+            assert hit.score == pytest.approx(1, abs=1e-6)
+
+    def test_a_picture_finds_captions_of_its_colour(self, retriever: Retriever) -> None:
+        hits = retriever.search_captions(square("cyan"), k=6)
+        assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6]
+        assert all("cyan" in hit.caption.text.split() for hit in hits)
+        assert all(hit.image.image_path.startswith("cyan-") for hit in hits)
+        assert all(hit.caption.image_row == hit.image.row for hit in hits)
+
+    def test_the_purest_caption_is_the_best_one_and_repeats_stand_in_row_order(self, retriever: Retriever) -> None:
+        # "a cyan square" has two other words, "a bright cyan square" three: more that is not cyan.
+        hits = retriever.search_captions(square("cyan"), k=3)
+        assert [hit.caption.text for hit in hits] == ["a cyan square"] * 3
+        assert [hit.image.image_path for hit in hits] == ["cyan-bright.png", "cyan-soft.png", "cyan-dull.png"]
+
+    def test_a_text_finds_captions_too(self, retriever: Retriever) -> None:
+        best = retriever.search_captions("a dull green square", k=1)[0]
+        assert best.caption.text == "a dull green square"
+        assert best.score == pytest.approx(1, abs=1e-6)
+
+    def test_a_file_is_a_query(self, retriever: Retriever, tmp_path: Path) -> None:
+        path = tmp_path / "query.png"
+        path.write_bytes(png(square("magenta")))
+        assert retriever.search_images(path, k=1)[0].image.image_path == "magenta-bright.png"
+
+    def test_a_picture_of_any_mode_is_a_query(self, retriever: Retriever) -> None:
+        assert retriever.search_images(Image.new("L", (9, 9), 255), k=1)[0].image.image_path == "white-bright.png"
+        assert retriever.search_images(square("red").convert("CMYK"), k=1)[0].image.image_path == "red-bright.png"
+
+    def test_a_file_that_is_no_picture_is_refused(self, retriever: Retriever, tmp_path: Path) -> None:
+        (tmp_path / "query.png").write_bytes(b"hello")
+        with pytest.raises(ImageRejected):
+            retriever.search_images(tmp_path / "query.png")
+
+
+class TestConfidence:
+    @pytest.mark.parametrize("k", [1, 2, 5, 24])
+    def test_adds_up_to_one_over_the_results(self, retriever: Retriever, k: int) -> None:
+        assert sum(hit.confidence for hit in retriever.search_images("blue", k)) == pytest.approx(1)
+        assert sum(hit.confidence for hit in retriever.search_captions(square("blue"), k)) == pytest.approx(1)
+
+    def test_is_the_softmax_of_the_scores_at_the_logit_scale(self, retriever: Retriever) -> None:
+        first, *others = retriever.search_images("blue", k=5)
+        scale = FakeEncoder().info.logit_scale
+        for other in others:  # softmax: the ratio of two shares is the exponential of the difference of their logits
+            assert first.confidence / other.confidence == pytest.approx(math.exp(scale * (first.score - other.score)))
+
+
+class TestQueriesOutOfRange:
+    @pytest.mark.parametrize("text", ["", " ", "\t\n"])
+    def test_an_empty_text_is_refused(self, retriever: Retriever, text: str) -> None:
+        with pytest.raises(InvalidQuery, match="empty"):
+            retriever.search_images(text)
+
+    @pytest.mark.parametrize("k", [0, -1])
+    def test_less_than_one_result_is_refused(self, retriever: Retriever, k: int) -> None:
+        with pytest.raises(InvalidQuery, match="at least 1"):
+            retriever.search_images("red", k)
+        with pytest.raises(InvalidQuery, match="at least 1"):
+            retriever.search_captions(square("red"), k)
+
+
+class TestLoading:
+    def test_by_folder_and_by_tag_answers_are_the_same(
+        self, retriever: Retriever, fake_artifact: Artifact, stored_tag: str
+    ) -> None:
+        expected = retriever.search_images("a green square")
+        assert Retriever.load(fake_artifact.path).search_images("a green square") == expected
+        assert Retriever.load(str(fake_artifact.path)).search_images("a green square") == expected
+        assert Retriever.load(stored_tag).search_images("a green square") == expected
+
+    def test_what_is_nowhere_is_refused(self, model_store: object) -> None:
+        with pytest.raises(ArtifactNotFound):
+            Retriever.load("clip-retrieval:latest")
+
+    def test_a_damaged_artifact_is_refused(self, artifact_copy: Artifact) -> None:
+        (artifact_copy.path / "captions.npy").unlink()
+        with pytest.raises(ArtifactDamaged):
+            Retriever.load(artifact_copy.path)
+
+    def test_a_foreign_encoder_is_refused(self, fake_artifact: Artifact) -> None:
+        with pytest.raises(EncoderMismatch):
+            Retriever(fake_artifact, FakeEncoder(seed=1))
+
+
+def test_the_time_of_a_search_is_that_of_the_index_alone(retriever: Retriever) -> None:
+    vector = FakeEncoder().encode_texts(["red"])[0]
+    found, seconds = retriever.find("images", vector, 5)
+    assert len(found) == 5
+    assert 0 < seconds < 1
+    assert np.isfinite(seconds)

@@ -1,0 +1,117 @@
+"""The index that a collection gets is chosen by measuring, and what is said of its recall is true."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from clip_retrieval import tune
+from clip_retrieval.encoders.base import Vectors, unit_rows
+from clip_retrieval.index import Index
+from clip_retrieval.tune import choose_index, recall_at_k
+
+
+def clustered(rows: int, seed: int, dim: int = 64) -> Vectors:
+    """Unit vectors around 20 centres that are the same for every ``seed``, far enough apart to be hard for a graph."""
+    rng = np.random.default_rng(seed)
+    centres = unit_rows(np.random.default_rng(99).standard_normal((20, dim)))
+    return unit_rows(centres[rng.integers(20, size=rows)] + 3 * rng.standard_normal((rows, dim)) / np.sqrt(dim))
+
+
+PICTURES = clustered(1000, seed=1)
+CAPTIONS = clustered(100, seed=2)
+
+
+def judged_recall(index: Index, vectors: Vectors, queries: Vectors) -> float:
+    """Recall@10 by brute force with numpy."""
+    truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+    found = index.search(queries, 10)[1]
+    return float(np.mean([len(set(f) & set(t)) / 10 for f, t in zip(found.tolist(), truth.tolist(), strict=True)]))
+
+
+def pretend_that_a_graph_pays(patch: pytest.MonkeyPatch) -> None:
+    """A thousand rows are searched faster flat; pretend that a flat search is slow, so that the graph counts."""
+    measured = tune.median_ms
+    patch.setattr(tune, "ALWAYS_FLAT_ROWS", 100)
+    patch.setattr(tune, "median_ms", lambda index, q: measured(index, q) + 1000 * (index.spec.kind == "flat"))
+
+
+@pytest.fixture(scope="module")
+def chosen() -> dict[float, Index]:
+    """The index that is chosen for each recall that is asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        pretend_that_a_graph_pays(patch)
+        return {
+            recall: choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=recall)
+            for recall in (0.5, 0.9, 0.99)
+        }
+
+
+class TestRecall:
+    def test_is_the_share_of_true_neighbours_that_was_found(self) -> None:
+        truth = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
+        found = np.array([[4, 3, 9, 1], [5, -1, -1, -1]])
+        assert recall_at_k(found, truth) == (3 / 4 + 1 / 4) / 2
+
+    @given(
+        arrays(np.int64, st.tuples(st.integers(1, 5), st.integers(1, 10)), elements=st.integers(0, 10**6), unique=True)
+    )
+    def test_is_one_for_the_truth_in_any_order_and_nought_for_other_rows(self, truth: np.ndarray) -> None:
+        assert recall_at_k(truth[:, ::-1], truth) == 1
+        assert recall_at_k(-1 - truth, truth) == 0
+
+    @given(st.integers(0, 10))
+    def test_counts_each_neighbour_once(self, hits: int) -> None:
+        truth = np.arange(10)[None]
+        assert recall_at_k(np.where(truth < hits, truth, -1), truth) == hits / 10
+
+
+class TestChoice:
+    def test_a_small_collection_is_searched_exactly(self) -> None:
+        spec = choose_index(PICTURES[:500], CAPTIONS, query_kind="captions").spec
+        assert (spec.kind, spec.recall_at_10, spec.queries, spec.query_kind) == ("flat", 1, 100, "captions")
+        assert spec.p50_ms is not None
+        assert spec.p50_ms > 0
+
+    @pytest.mark.parametrize("recall", [0.5, 0.9, 0.99])
+    def test_a_graph_has_at_least_the_recall_that_was_asked_for(
+        self, chosen: dict[float, Index], recall: float
+    ) -> None:
+        index = chosen[recall]
+        assert index.spec.kind == "hnsw"
+        judged = judged_recall(index, PICTURES, CAPTIONS)
+        assert judged >= recall
+        assert index.spec.recall_at_10 == pytest.approx(judged, abs=1e-3)
+        assert index.spec.queries == len(CAPTIONS)
+
+    def test_the_narrowest_graph_search_that_suffices_is_taken(self, chosen: dict[float, Index]) -> None:
+        breadths = [chosen[recall].spec.ef_search or 0 for recall in (0.5, 0.9, 0.99)]
+        assert breadths[0] == min(tune.EF_SEARCH)
+        assert breadths == sorted(breadths)
+        assert breadths[0] < breadths[2]
+
+    def test_a_graph_that_is_not_faster_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tune, "ALWAYS_FLAT_ROWS", 100)
+        monkeypatch.setattr(tune, "median_ms", lambda index, q: 1.0 if index.spec.kind == "flat" else 2.0)
+        assert choose_index(PICTURES, CAPTIONS, query_kind="captions").spec.kind == "flat"
+
+    def test_a_recall_that_no_graph_reaches_is_searched_exactly(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_that_a_graph_pays(monkeypatch)
+        spec = choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=1.01).spec
+        assert (spec.kind, spec.recall_at_10) == ("flat", 1)
+
+    def test_a_sample_of_many_queries_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tune, "MAX_QUERIES", 50)
+        assert choose_index(PICTURES[:200], CAPTIONS, query_kind="captions").spec.queries == 50
+
+    @pytest.mark.parametrize(("rows", "queries"), [(0, 5), (5, 0), (0, 0)])
+    def test_without_rows_or_queries_nothing_is_measured(self, rows: int, queries: int) -> None:
+        spec = choose_index(PICTURES[:rows], CAPTIONS[:queries], query_kind="captions").spec
+        assert (spec.kind, spec.rows, spec.recall_at_10, spec.queries, spec.query_kind) == (
+            "flat",
+            rows,
+            None,
+            0,
+            "none",
+        )
