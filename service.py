@@ -10,9 +10,8 @@ import base64
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, NoReturn, cast
 
@@ -29,9 +28,10 @@ from clip_retrieval import modelstore, schemas
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Pixels
-from clip_retrieval.engine import Answer, Query, answer_images, answer_texts
+from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
 from clip_retrieval.http_api import create_app
+from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.middleware import ErrorBodies, Guard, MediaTypes, describe
 from clip_retrieval.retriever import Retriever
 from clip_retrieval.validate import Limits, decode_image
@@ -39,6 +39,9 @@ from clip_retrieval.validate import Limits, decode_image
 MAX_NATIVE_BATCH = 64
 WAIT_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Guard`` bounds the queue instead, and says so."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a search that is done may wait for the interpreter while another thread runs; Python's default is 5 ms."""
 
 SMALL_BODIES = {"/search/images": 2**16, "/encode/text": 2**16, "/encode_texts": 2**20}
 """Paths that read text alone, and the most bytes of their JSON."""
@@ -126,7 +129,6 @@ class Dispatch:
 @bentoml.service(
     name="clip-retrieval",
     workers=1,
-    threads=2,  # one batch of texts and one of pictures at a time
     traffic={"timeout": settings.request_timeout_s + 5},  # ``Guard`` answers before this cuts
 )
 @bentoml.asgi_app(app, path="/")
@@ -146,27 +148,37 @@ class ClipRetrieval:
             raise SystemExit(f"bento-clip: {error}") from None
 
     def __init__(self) -> None:
-        try:
+        def load() -> Retriever:
             artifact = Artifact.open(folder, verify=not SUPERVISED)
             encoder = artifact.encoder(precision=settings.precision, threads=settings.encoder_threads)
-            self.retriever = Retriever(artifact, encoder)
+            return Retriever(artifact, encoder)
+
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        search_on_one_thread()
+        try:
+            self.engine = Engine(load)
         except ClipRetrievalError as error:
             _end(error)
         self.artifact = tag
-        answer_texts(self.retriever, [Query("warm-up", "images", 1)])
-        blank = encoder.preprocess(Image.new("RGB", (64, 64)))
-        answer_images(self.retriever, [Query(blank, "images", 1)])
+        self.retriever = self.engine.retriever
         app.state.api.backend = self
 
-    @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
-    def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
-        """Unit vectors of texts, float32 (n, dim)."""
-        return _mixed_batch(texts, str, partial(answer_texts, self.retriever))
+    @bentoml.on_startup
+    async def warm_up(self) -> None:
+        """Answer one query of each kind before the first that counts."""
+        blank = self.retriever.encoder.preprocess(Image.new("RGB", (64, 64)))
+        await self.engine.answer_texts([Query("warm-up", "images", 1)])
+        await self.engine.answer_images([Query(blank, "images", 1)])
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
-    def encode_images(self, images: Pictures) -> NDArray[np.float32]:
+    async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
+        """Unit vectors of texts, float32 (n, dim)."""
+        return await _mixed_batch(texts, self.engine.answer_texts)
+
+    @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
+    async def encode_images(self, images: Pictures) -> NDArray[np.float32]:
         """Unit vectors of base64-encoded pictures, float32 (n, dim)."""
-        return _mixed_batch(images, np.asarray, partial(answer_images, self.retriever))
+        return await _mixed_batch(images, self.engine.answer_images)
 
     async def answer_text(self, query: Query) -> Answer:
         return await _dispatch("encode_texts", query)
@@ -182,6 +194,7 @@ async def _dispatch(api: str, query: Query) -> Answer:
     try:
         answers: list[Answer] = await Dispatch.infer(api, ([query],), {})
     except ServiceUnavailable as error:  # the dispatcher gave the query up, or it was cancelled while it waited
+        query.abandoned = True
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError from error
         raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
@@ -198,15 +211,11 @@ def _end(error: ClipRetrievalError) -> NoReturn:
     os._exit(1)
 
 
-def _mixed_batch(
-    items: Sequence[Any],
-    content: Callable[[Any], str | Pixels],
-    answer: Callable[[list[Query]], list[Answer]],
-) -> Any:
+async def _mixed_batch(items: Sequence[Any], answer: Callable[[list[Query]], Awaitable[list[Answer | None]]]) -> Any:
     """Answer a batch in which native inputs and queries of the HTTP API are mixed, each in its own kind."""
-    queries = [item if isinstance(item, Query) else Query(content(item)) for item in items]
-    pairs = zip(items, answer(queries), strict=True)
-    return [found if isinstance(item, Query) else found.vector for item, found in pairs]
+    answers = await answer([item if isinstance(item, Query) else Query(item) for item in items])
+    pairs = zip(items, answers, strict=True)
+    return [found if found is None or isinstance(item, Query) else found.vector for item, found in pairs]
 
 
 _service = cast("bentoml.Service[ClipRetrieval]", ClipRetrieval)

@@ -15,7 +15,7 @@ class Settings(BaseSettings):
         default="clip-retrieval:latest", description="BentoML model tag, or the path of an artifact folder"
     )
     max_batch_size: int = Field(default=32, ge=2, le=512, description="most queries encoded together")
-    max_pending: int = Field(default=256, ge=1, description="requests under way at once; further ones get 503")
+    max_pending: int = Field(default=128, ge=1, description="requests under way at once; further ones get 503")
     request_timeout_s: int = Field(default=30, ge=1, description="a request that takes longer gets 504")
     max_upload_bytes: int = Field(
         default=10 * 2**20, ge=1024, description="most bytes of a request body; more gets 413"

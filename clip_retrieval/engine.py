@@ -4,8 +4,13 @@ Knows nothing of HTTP and nothing of how a batch came to be. A batch fails whole
 and validated before: texts are not empty, pictures are preprocessed pixels.
 """
 
+import asyncio
+import os
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +19,20 @@ from clip_retrieval.artifact import Modality
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.retriever import CaptionHit, ImageHit, Retriever
 
+ENCODER_NICENESS = 10
+"""How far an encoder's threads stand back (Unix niceness). An encoder keeps every core busy for a whole batch; a search
+takes a fraction of a millisecond and would otherwise wait for the scheduler several times as long."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Query:
     """One text or one preprocessed picture, and what to find for it; with ``target`` None only its vector is wanted."""
 
     content: str | Pixels
     target: Modality | None = None
     k: int = 0
+    abandoned: bool = False
+    """Set when nobody waits for the answer any more; a batch then leaves the query out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +47,69 @@ class Answer:
     search_s: float
 
 
+class Engine:
+    """Answers batches for a server: encoders in threads that stand back, searches in one that does not wait for them.
+
+    Texts and pictures may be answered at the same time, one batch of each.
+    """
+
+    def __init__(self, load: Callable[[], Retriever]) -> None:
+        """``load`` is called in an encoder's thread, so that the threads it starts stand back, too."""
+        self._texts = ThreadPoolExecutor(1, "encode-texts", initializer=_stand_back)
+        self._images = ThreadPoolExecutor(1, "encode-images", initializer=_stand_back)
+        self._searches = ThreadPoolExecutor(1, "search")
+        self.retriever = self._texts.submit(load).result()
+
+    async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:
+        """Answers in the order of ``queries``; None for one that was abandoned."""
+        return await self._answer(self._texts, encode_texts, queries)
+
+    async def answer_images(self, queries: Sequence[Query]) -> list[Answer | None]:
+        """Answers in the order of ``queries``; None for one that was abandoned."""
+        return await self._answer(self._images, encode_images, queries)
+
+    async def _answer(
+        self,
+        encoding: ThreadPoolExecutor,
+        encode: "Callable[[Retriever, Sequence[Query]], tuple[Vectors, float]]",
+        queries: Sequence[Query],
+    ) -> list[Answer | None]:
+        wanted = [query for query in queries if not query.abandoned]
+        if not wanted:
+            return [None] * len(queries)
+        loop = asyncio.get_running_loop()
+        encoded = await loop.run_in_executor(encoding, encode, self.retriever, wanted)
+        answers = iter(await loop.run_in_executor(self._searches, search, self.retriever, wanted, *encoded))
+        chosen = {id(query) for query in wanted}
+        return [next(answers) if id(query) in chosen else None for query in queries]
+
+
 def answer_texts(retriever: Retriever, queries: Sequence[Query]) -> list[Answer]:
-    """Answer text queries as one batch, in order."""
-    start = time.perf_counter()
-    vectors = retriever.encoder.encode_texts([str(query.content) for query in queries])
-    return _search(retriever, queries, vectors, time.perf_counter() - start)
+    """Answer text queries as one batch in this thread, in order."""
+    return search(retriever, queries, *encode_texts(retriever, queries))
 
 
 def answer_images(retriever: Retriever, queries: Sequence[Query]) -> list[Answer]:
-    """Answer picture queries as one batch, in order."""
+    """Answer picture queries as one batch in this thread, in order."""
+    return search(retriever, queries, *encode_images(retriever, queries))
+
+
+def encode_texts(retriever: Retriever, queries: Sequence[Query]) -> tuple[Vectors, float]:
+    """Vectors of text queries, and the seconds that they took."""
+    start = time.perf_counter()
+    vectors = retriever.encoder.encode_texts([str(query.content) for query in queries])
+    return vectors, time.perf_counter() - start
+
+
+def encode_images(retriever: Retriever, queries: Sequence[Query]) -> tuple[Vectors, float]:
+    """Vectors of picture queries, and the seconds that they took."""
     start = time.perf_counter()
     vectors = retriever.encoder.encode_pixels(np.stack([np.asarray(query.content) for query in queries]))
-    return _search(retriever, queries, vectors, time.perf_counter() - start)
+    return vectors, time.perf_counter() - start
 
 
-def _search(retriever: Retriever, queries: Sequence[Query], vectors: Vectors, encode_s: float) -> list[Answer]:
+def search(retriever: Retriever, queries: Sequence[Query], vectors: Vectors, encode_s: float) -> list[Answer]:
+    """What each query finds with its vector; a query without a target finds nothing."""
     answers = []
     for query, vector in zip(queries, vectors, strict=True):
         images: list[ImageHit] = []
@@ -64,3 +123,8 @@ def _search(retriever: Retriever, queries: Sequence[Query], vectors: Vectors, en
                 captions = retriever.caption_hits(found)
         answers.append(Answer(vector, images, captions, encode_s, search_s))
     return answers
+
+
+def _stand_back() -> None:
+    if sys.platform == "linux":  # elsewhere niceness is of a whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)

@@ -51,7 +51,7 @@ class Index:
     def __init__(self, spec: IndexSpec, index: Any, vectors: Vectors) -> None:
         self.spec = spec
         self._index = index
-        self._vectors = vectors
+        self._vectors = np.asarray(vectors)  # a memory map stays one, without the cost of its class at each access
 
     @classmethod
     def build(cls, spec: IndexSpec, vectors: Vectors) -> Self:
@@ -107,10 +107,13 @@ class Index:
             scores, rows = self._index.search(queries, k)
         else:
             _, rows = self._index.search(queries, min(RESCORED * k, self.spec.rows))
-            scores = np.einsum("nkd,nd->nk", self._vectors[rows], queries)
-        scores = np.where(rows < 0, -1, np.clip(scores, -1, 1)).astype(np.float32, copy=False)
-        order = np.lexsort((rows, -scores, rows < 0), axis=-1)[:, :k]
-        return np.take_along_axis(scores, order, -1), np.take_along_axis(rows, order, -1)
+            scores = np.matmul(self._vectors[rows], queries[:, :, None])[:, :, 0]
+        missing = rows < 0
+        scores = np.clip(scores, -1, 1)
+        scores[missing] = -1
+        order = np.lexsort((rows, -scores, missing), axis=-1)[:, :k]
+        each = np.arange(len(queries))[:, None]
+        return scores[each, order], rows[each, order]
 
     def _tuned(self) -> Self:
         if self.spec.ef_search is not None:
@@ -122,3 +125,8 @@ def exact_search(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np
     """Brute force, the judge of every other search. Shapes as in ``Index.search``."""
     rows, dim = vectors.shape
     return Index.build(IndexSpec(kind="flat", rows=rows, dim=dim), vectors).search(queries, k)
+
+
+def search_on_one_thread() -> None:
+    """Have every search of this process run in the thread that asks for it: a server has its own threads."""
+    faiss.omp_set_num_threads(1)

@@ -25,6 +25,7 @@ from loadtests.samples import SAMPLES_FILE, Outcome
 from loadtests.summary import Machine, Result, read_samples, summarise
 from loadtests.target import ROOT, CannotRun, served, service_info
 from loadtests.thresholds import Thresholds
+from scripts import machine
 
 console = Console(stderr=True)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")

@@ -77,9 +77,12 @@ def measure(arguments: argparse.Namespace, reference_model: Path, artifact: Arti
             for side in ("reference", "service"):
                 with serving(side, reference_model, artifact, arguments.precision) as (url, pid, ready_s):
                     for kind, clients in (("text", TEXT_CLIENTS), ("image", IMAGE_CLIENTS), ("text", 1)):
+                        before = text_batches(url)
                         found = run_clients(url, kind, clients, arguments.seconds, queries, offset=number * 1000)
                         rounds.setdefault(f"{side} {kind} {clients}", []).append(found)
-                    facts[side] = {"ready_s": ready_s, "rss_mb": rss_mb(pid), **scraped(url)}
+                        if before is not None and clients == TEXT_CLIENTS:
+                            found["mean_batch"] = mean_batch(before, text_batches(url))
+                    facts[side] = {"ready_s": ready_s, "rss_mb": rss_mb(pid)}
             rounds.setdefault("encoder alone", []).append(encoder_alone(artifact, queries, arguments))
     show(rounds)
     return summary(arguments, rounds, facts, artifact)
@@ -117,7 +120,7 @@ def summary(
         "text_p50_ratio": ours["lone_text_p50_ms"] / theirs["lone_text_p50_ms"],
         "served_to_encoder_ratio": ours["text_per_s"] / encoder,
         "failed": sum(run["failed"] for name, runs in rounds.items() if "service" in name for run in runs),
-        "mean_batch": ours["mean_batch"],
+        "mean_batch": float(np.median([run["mean_batch"] for run in rounds[f"service {text}"]])),
         "search_p50_ms": float(np.percentile(searches, 50)),
         "search_p99_ms": float(np.percentile(searches, 99)),
         "ready_s": ours["ready_s"],
@@ -254,16 +257,18 @@ def encoder_alone(artifact: Artifact, queries: Path, arguments: argparse.Namespa
     return found
 
 
-def scraped(url: str) -> dict[str, Any]:
-    """Mean size of a text batch from BentoML's histogram; nothing for the other side, which has none."""
+def text_batches(url: str) -> tuple[float, float] | None:
+    """How many texts and how many batches of them BentoML's histogram has counted; None where there is none."""
     response = httpx.get(f"{url}/metrics", timeout=5, trust_env=False)
-    totals = re.findall(
-        r'^bentoml_service_adaptive_batch_size_(sum|count){method_name="encode_texts".*} ([\d.e+]+)$',
-        response.text,
-        re.M,
-    )
-    values = {name: float(value) for name, value in totals}
-    return {"mean_batch": values["sum"] / values["count"]} if values else {}
+    pattern = r'^bentoml_service_adaptive_batch_size_{}{{method_name="encode_texts".*}} ([\d.e+]+)$'
+    found = [re.search(pattern.format(name), response.text, re.M) for name in ("sum", "count")]
+    total, count = (float(match[1]) if match else 0.0 for match in found)
+    return (total, count) if response.is_success else None
+
+
+def mean_batch(before: tuple[float, float], after: tuple[float, float] | None) -> float:
+    assert after is not None, "the service had metrics a moment ago"
+    return (after[0] - before[0]) / max(1.0, after[1] - before[1])
 
 
 def rss_mb(pid: int) -> float:

@@ -1,14 +1,14 @@
 """What the serving runtime's precisions cost, against torch float32 on captioned pictures.
 
-    python scripts/fidelity.py                                # the demo model on the bundled sample
-    python scripts/fidelity.py --data ~/photos --model ViT-B-32 --pretrained laion2b_s34b_b79k
-    python scripts/fidelity.py --model local-dir:my-model --precision f32
+    python -m scripts.fidelity                                # the demo model on the bundled sample
+    python -m scripts.fidelity --data ~/photos --model ViT-B-32 --pretrained laion2b_s34b_b79k
+    python -m scripts.fidelity --model local-dir:my-model --precision f32
 
-For each precision that this CPU runs: the cosine of every vector to torch's, and recall@1/5/10 both ways with its change
-and a 95 % interval of the change. The interval is a paired bootstrap over pictures (a picture's captions stay together,
-both runtimes answer the same queries). As in every report of this project a picture's rank is that of the best of its
-own captions, and ties keep the order of the rows. int8 is calibrated on the same collection, as ``build`` does. Prints
-tables on standard error and one JSON line last. Random weights give meaningless recalls.
+For each precision that this CPU runs: the cosine of every vector to torch's, and recall@1/5/10 both ways with its
+change and a 95 % interval of the change. The interval is a paired bootstrap over pictures (a picture's captions stay
+together, both runtimes answer the same queries). As in every report of this project a picture's rank is that of the
+best of its own captions, and ties keep the order of the rows. int8 is calibrated on the same collection, as ``build``
+does. Prints tables on standard error and one JSON line last. Random weights give meaningless recalls.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.prepare import prepare_encoder
 from clip_retrieval.validate import Report, validate
-from scripts.machine import commit, machine
+from scripts.machine import commit, cores, cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 CUTOFFS = (1, 5, 10)
@@ -73,8 +73,8 @@ def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[st
     expected_ranks = ranks(*expected, owners)
     result: dict[str, Any] = {
         "model": reference.info.name,
-        "machine": machine(),
-        "commit": commit(ROOT),
+        "machine": {"cpu": cpu(), "cores": cores()},
+        "commit": commit(),
         "images": len(report.kept),
         "queries": {way: len(of_way) for way, of_way in zip(WAYS, expected_ranks, strict=True)},
         "torch_f32": {way: recalls(of_way) for way, of_way in zip(WAYS, expected_ranks, strict=True)},
@@ -85,7 +85,7 @@ def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[st
         got = encode(load_encoder(folder, precision=precision), report)  # type: ignore[arg-type]
         cosines = [(ours * theirs).sum(axis=1) for ours, theirs in zip(got, expected, strict=True)]
         got_ranks = ranks(*got, owners)
-        groups = (owners, np.arange(len(report.kept)))
+        groups = (owners, np.arange(len(expected_ranks[1])))
         result["precisions"][precision] = {
             "cosine": {
                 tower: {"min": float(values.min()), "mean": float(values.mean())}
@@ -154,18 +154,19 @@ def show(result: dict[str, Any]) -> None:
         cosines.add_row(precision, *(f"{figure:.6f}" for figure in figures))
     err.print(cosines)
     for way in WAYS:
-        title = f"{way.replace('_', ' ')}, {result['queries'][way]} queries; change in queries [95 % of recall]"
+        queries = result["queries"][way]
+        title = f"{way.replace('_', ' ')}: recall, change in queries of {queries} [95 %]"
         table = Table(title=title, title_justify="left")
-        for heading in ("precision", *(f"recall@{k}" for k in CUTOFFS), *(f"change@{k}" for k in CUTOFFS)):
+        for heading in ("precision", *(f"recall@{k}" for k in CUTOFFS)):
             table.add_column(heading, justify="right" if "@" in heading else "left")
         table.add_row("torch f32", *(f"{value:.3f}" for value in result["torch_f32"][way].values()))
         for precision, of in result["precisions"].items():
-            changes = [of[way][f"change@{k}"] for k in CUTOFFS]
-            table.add_row(
-                precision,
-                *(f"{of[way][f'recall@{k}']:.3f}" for k in CUTOFFS),
-                *(f"{c['queries']:+d} [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]" for c in changes),
-            )
+            cells = []
+            for k in CUTOFFS:
+                change = of[way][f"change@{k}"]
+                low, high = (round(queries * end) for end in change["ci95"])
+                cells.append(f"{of[way][f'recall@{k}']:.3f} {change['queries']:+d} [{low:+d}, {high:+d}]")
+            table.add_row(precision, *cells)
         err.print(table)
 
 

@@ -131,7 +131,7 @@ def test_threads_do_not_mix_up_their_answers(encoder: OpenVinoEncoder) -> None:
 def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     write_folder(tmp_path)
     (tmp_path / missing).unlink()
-    with pytest.raises(ModelUnavailable, match=missing.split(".")[0]):
+    with pytest.raises(ModelUnavailable, match=Path(missing).stem):
         OpenVinoEncoder.load(tmp_path, INFO, threads=1)
 
 
@@ -240,7 +240,7 @@ def exported(tmp_path: Path, write: Callable[[Path], Any], **options: Any) -> tu
     spec = export_openvino(source, target, **options)
     assert read_spec(target) == spec
     info = INFO.model_copy(update={"dim": 32, "context_length": 32, "image_size": spec.preprocess.height_width})
-    precision = "int8" if "int8" in spec.precisions else "f32"
+    precision: Literal["f32", "int8"] = "int8" if "int8" in spec.precisions else "f32"
     encoder = OpenVinoEncoder.load(target, info, precision=precision, threads=1)
     import open_clip
 
@@ -305,15 +305,15 @@ def test_int8_stays_near(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_export_that_differs_from_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from clip_retrieval.encoders import export
+    from clip_retrieval.encoders._towers import image_tower
 
     write_model(tmp_path, TINY)
 
     def with_other_weights(model: Any) -> Any:
-        tower = image_tower(model)
-        tower.tower.proj.data = tower.tower.proj.data.flip(0)  # type: ignore[union-attr]
+        tower: Any = image_tower(model)
+        tower.tower.proj.data = tower.tower.proj.data.flip(0)
         return tower
 
-    image_tower = export.image_tower
     monkeypatch.setattr(export, "image_tower", with_other_weights)
     with pytest.raises(ModelUnavailable, match="image tower has a cosine"):
         export.export_openvino(tmp_path, tmp_path / "target")

@@ -8,15 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_retrieval.encoders.preprocess import MAX_RESIZED_PIXELS, Preprocess
+from clip_retrieval.encoders import preprocess as preprocess_module
+from clip_retrieval.encoders.preprocess import Preprocess
 
-PLAIN = {"mean": 0.0, "std": 1.0}
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
+
+
+def plain(
+    size: int | tuple[int, int], resize_mode: Literal["shortest", "longest", "squash"] = "shortest", fill: int = 0
+) -> Preprocess:
+    """Without normalisation: black is 0, white is 1."""
+    return Preprocess(size=size, resize_mode=resize_mode, fill_color=fill, mean=0.0, std=1.0)
 
 
 def test_pixels_are_scaled_to_one_and_normalised_by_channel() -> None:
@@ -30,11 +37,11 @@ def test_pixels_are_scaled_to_one_and_normalised_by_channel() -> None:
 def test_shortest_keeps_the_centre_of_a_wide_picture() -> None:
     wide = Image.new("RGB", (12, 4), BLACK)
     wide.paste(WHITE, (4, 0, 8, 4))
-    assert (Preprocess(size=4, **PLAIN)(wide) == 1).all()
+    assert (plain(4)(wide) == 1).all()
 
 
 def test_longest_keeps_everything_and_fills_the_border() -> None:
-    pixels = Preprocess(size=8, resize_mode="longest", fill_color=51, **PLAIN)(Image.new("RGB", (8, 2), WHITE))
+    pixels = plain(8, "longest", fill=51)(Image.new("RGB", (8, 2), WHITE))
     np.testing.assert_allclose(pixels[:, [0, 2, 5, 7]], 0.2, rtol=1e-6)
     np.testing.assert_allclose(pixels[:, 3:5], 1.0)
 
@@ -42,26 +49,25 @@ def test_longest_keeps_everything_and_fills_the_border() -> None:
 def test_squash_ignores_the_proportions() -> None:
     halves = Image.new("RGB", (40, 2), BLACK)
     halves.paste(WHITE, (20, 0, 40, 2))
-    pixels = Preprocess(size=(2, 8), resize_mode="squash", **PLAIN)(halves)
+    pixels = plain((2, 8), "squash")(halves)
     assert pixels.shape == (3, 2, 8)
     assert pixels[:, :, :3].max() < 0.1
     assert pixels[:, :, 5:].min() > 0.9
 
 
 def test_a_side_never_rounds_to_nothing() -> None:
-    pixels = Preprocess(size=8, resize_mode="longest", **PLAIN)(Image.new("RGB", (1, 4000), WHITE))
+    pixels = plain(8, "longest")(Image.new("RGB", (1, 4000), WHITE))
     assert np.count_nonzero(pixels) == 3 * 8
 
 
-def test_a_hair_of_a_picture_takes_little_memory_and_keeps_its_centre() -> None:
-    preprocess = Preprocess(size=224, **PLAIN)
-    length = MAX_RESIZED_PIXELS // 224**2 + 100
-    hair = picture(length, 1)
-    exact = np.asarray(hair.resize((224 * length, 224), Image.Resampling.BICUBIC), dtype=np.float32) / 255
-    left = round((224 * length - 224) / 2)
-    assert np.abs(preprocess(hair) - exact[:, left : left + 224].transpose(2, 0, 1)).max() <= 1.01 / 255
-    upright = preprocess(hair.transpose(Image.Transpose.TRANSPOSE))
-    np.testing.assert_allclose(upright, preprocess(hair).transpose(0, 2, 1), atol=1.01 / 255)
+def test_a_hair_of_a_picture_is_not_enlarged_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    hair = picture(600, 1)
+    whole = plain(16)(hair)
+    monkeypatch.setattr(preprocess_module, "MAX_RESIZED_PIXELS", 1000)
+    centre = plain(16)(hair)
+    assert np.abs(centre - whole).max() <= 1.01 / 255
+    upright = plain(16)(hair.transpose(Image.Transpose.TRANSPOSE))
+    np.testing.assert_allclose(upright, centre.transpose(0, 2, 1), atol=1.01 / 255)
 
 
 def reference(preprocess: Preprocess) -> Any:

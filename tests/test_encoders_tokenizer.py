@@ -23,7 +23,7 @@ def small(**rules: Any) -> Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     ends = [("<", 1), (">", 2)]
     backend.post_processor = processors.TemplateProcessing(single="< $A >", special_tokens=ends)
-    return Tokenizer(backend, Rules(**{"clean": "lower", "context_length": 5, "pad_id": 0} | rules))
+    return Tokenizer(backend, Rules.model_validate({"clean": "lower", "context_length": 5, "pad_id": 0} | rules))
 
 
 def test_special_tokens_stand_around_the_words() -> None:
@@ -90,44 +90,12 @@ def test_the_short_way_for_ascii_changes_nothing(text: str) -> None:
 
 # Equality with open_clip ---------------------------------------------------------------------------------------------
 
-TRICKY = st.sampled_from(
-    ["<start_of_text>", "<END_OF_TEXT>", "<\u017ftart_of_text>", "'s", "'\u017f", "'LL", "&amp;", "&lt;", "&#x1F600;"]
-    + [
-        "&#xD800;",
-        "\ud83d\ude00",
-        "\ud800",
-        "\x00",
-        "\x1c",
-        "\x85",
-        "\u200d",
-        "\u0345",
-        "ﬁ",
-        "İ",
-        "½",
-        "٣",
-        "😀",
-        "漢字",
-    ]
-    + [
-        "cat",
-        "Photo",
-        " ",
-        "  ",
-        "\n",
-        "_",
-        "-",
-        "!",
-        "</w>",
-        "[SEP]",
-        "[PAD]",
-        "</s>",
-        "<pad>",
-        "▁",
-        "un",
-        "believ",
-        "##able",
-    ]
-)
+# Control characters, halves of surrogate pairs and marks by code point: they cannot be read in an editor.
+UNREADABLE = [chr(point) for point in (0x00, 0x1C, 0x85, 0x200D, 0x0345, 0xD800, 0xDC00)]
+CASES = ["<start_of_text>", "<END_OF_TEXT>", "<\u017ftart_of_text>", "'s", "'\u017f", "'LL", "İ", "ﬁ", "Photo"]
+ENTITIES = ["&amp;", "&lt;", "&#x1F600;", "&#xD800;", "&"]
+PIECES = ["cat", "</w>", "[SEP]", "[PAD]", "</s>", "<pad>", "▁", "un", "##able", " ", "  ", "\n", "_", "-", "!"]
+TRICKY = st.sampled_from([*UNREADABLE, *CASES, *ENTITIES, *PIECES, "½", "٣", "😀", "漢字"])
 ANYTHING = st.characters(exclude_categories=[])
 TEXTS = st.one_of(
     st.lists(st.one_of(TRICKY, ANYTHING), max_size=40).map("".join),

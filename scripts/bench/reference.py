@@ -32,13 +32,15 @@ def create_app(model_folder: Path, artifact: Artifact) -> FastAPI:
     model.eval()
     images, captions = artifact.store().images(), artifact.store().captions()
     indexes = {}
-    for name in ("images", "captions"):
-        vectors = np.ascontiguousarray(artifact.vectors("images" if name == "images" else "captions"))
-        index = faiss.IndexHNSWFlat(vectors.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = 200
-        index.hnsw.efSearch = 128
-        index.add(vectors)
-        indexes[name] = index
+    for name, vectors in (("images", artifact.vectors("images")), ("captions", artifact.vectors("captions"))):
+        kept = artifact.path.with_name(f"{artifact.path.name}-reference-{name}.faiss")
+        if not kept.exists():
+            index = faiss.IndexHNSWFlat(vectors.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = 200
+            index.add(np.ascontiguousarray(vectors))
+            faiss.write_index(index, str(kept))
+        indexes[name] = faiss.read_index(str(kept))
+        indexes[name].hnsw.efSearch = 128
     app = FastAPI()
 
     def search(index: Any, vector: torch.Tensor, k: int) -> list[tuple[int, float]]:
