@@ -31,7 +31,7 @@ def create_app(model_folder: Path, artifact: Artifact) -> FastAPI:
     model, preprocess, tokenizer = open_folder(model_folder)
     model.eval()
     images, captions = artifact.store().images(), artifact.store().captions()
-    indexes = {}
+    indexes: dict[str, Any] = {}
     for name, vectors in (("images", artifact.vectors("images")), ("captions", artifact.vectors("captions"))):
         kept = artifact.path.with_name(f"{artifact.path.name}-reference-{name}.faiss")
         if not kept.exists():
