@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     )
     max_pixels: int = Field(default=50_000_000, ge=1, description="most pixels of a picture; more gets 422")
     decode_threads: int = Field(default=2, ge=1, description="pictures decoded at once")
-    cache_size: int = Field(default=4096, ge=0, description="results kept; 0 turns the cache off")
+    cache_size: int = Field(default=4096, ge=0, description="results kept, and text vectors; 0 keeps none")
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds that a result is kept")
     encoder_threads: int | None = Field(default=None, ge=1, description="threads of the encoder; all cores if not set")
     precision: Literal["auto", "f32", "int8"] = Field(default="auto", description="numeric precision of the encoder")

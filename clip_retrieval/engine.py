@@ -9,11 +9,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from cachetools import LRUCache
 
 from clip_retrieval.artifact import Modality
 from clip_retrieval.encoders.base import Pixels, Vectors
@@ -53,16 +55,20 @@ class Engine:
     Texts and pictures may be answered at the same time, one batch of each.
     """
 
-    def __init__(self, load: Callable[[], Retriever]) -> None:
-        """``load`` is called in an encoder's thread, so that the threads it starts stand back, too."""
+    def __init__(self, load: Callable[[], Retriever], *, vectors_kept: int = 0) -> None:
+        """``load`` is called in an encoder's thread, so that the threads it starts stand back, too.
+
+        The vectors of the ``vectors_kept`` latest texts are kept, for the same text with another target or ``k``.
+        """
         self._texts = ThreadPoolExecutor(1, "encode-texts", initializer=_stand_back)
         self._images = ThreadPoolExecutor(1, "encode-images", initializer=_stand_back)
         self._searches = ThreadPoolExecutor(1, "search")
         self.retriever = self._texts.submit(load).result()
+        self._known: LRUCache[str, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
 
     async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:
         """Answers in the order of ``queries``; None for one that was abandoned."""
-        return await self._answer(self._texts, encode_texts, queries)
+        return await self._answer(self._texts, partial(encode_texts, known=self._known), queries)
 
     async def answer_images(self, queries: Sequence[Query]) -> list[Answer | None]:
         """Answers in the order of ``queries``; None for one that was abandoned."""
@@ -71,7 +77,7 @@ class Engine:
     async def _answer(
         self,
         encoding: ThreadPoolExecutor,
-        encode: "Callable[[Retriever, Sequence[Query]], tuple[Vectors, float]]",
+        encode: Callable[[Retriever, Sequence[Query]], tuple[Vectors, float]],
         queries: Sequence[Query],
     ) -> list[Answer | None]:
         wanted = [query for query in queries if not query.abandoned]
@@ -94,11 +100,20 @@ def answer_images(retriever: Retriever, queries: Sequence[Query]) -> list[Answer
     return search(retriever, queries, *encode_images(retriever, queries))
 
 
-def encode_texts(retriever: Retriever, queries: Sequence[Query]) -> tuple[Vectors, float]:
-    """Vectors of text queries, and the seconds that they took."""
+def encode_texts(
+    retriever: Retriever, queries: Sequence[Query], known: MutableMapping[str, Vectors] | None = None
+) -> tuple[Vectors, float]:
+    """Vectors of text queries, and the seconds that they took; ``known`` vectors are used and new ones added to it."""
     start = time.perf_counter()
-    vectors = retriever.encoder.encode_texts([str(query.content) for query in queries])
-    return vectors, time.perf_counter() - start
+    texts = [str(query.content) for query in queries]
+    found = {text: vector for text in texts if (vector := (known or {}).get(text)) is not None}
+    new = list(dict.fromkeys(text for text in texts if text not in found))
+    if new:
+        encoded = dict(zip(new, retriever.encoder.encode_texts(new), strict=True))
+        found |= encoded
+        if known is not None:
+            known.update(encoded)
+    return np.stack([found[text] for text in texts]), time.perf_counter() - start
 
 
 def encode_images(retriever: Retriever, queries: Sequence[Query]) -> tuple[Vectors, float]:

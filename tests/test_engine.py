@@ -1,9 +1,16 @@
 """A batch of queries gets, in order, what each would have got alone."""
 
+import asyncio
+import os
+import sys
+import threading
+
+import numpy as np
 import pytest
 
+from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import COLOURS
-from clip_retrieval.engine import Answer, Query, answer_images, answer_texts
+from clip_retrieval.engine import Answer, Engine, Query, answer_images, answer_texts, encode_texts
 from clip_retrieval.retriever import Retriever
 from tests.samples import square
 
@@ -66,3 +73,43 @@ def test_times_are_those_of_the_batch_and_of_the_own_search(
     first, second = answer_texts(retriever, [Query("red", "images", 1), Query("blue", "captions", 1)])
     assert (first.encode_s, second.encode_s) == (0.5, 0.5)
     assert (first.search_s, second.search_s) == (0.25, 0.125)
+
+
+def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode = retriever.encoder.encode_texts
+    monkeypatch.setattr(retriever.encoder, "encode_texts", lambda texts: encoded.extend(texts) or encode(texts))
+    known: dict[str, Vectors] = {}
+    first, _ = encode_texts(retriever, [Query("red"), Query("blue"), Query("red")], known)
+    second, _ = encode_texts(retriever, [Query("blue", "images", 3), Query("green")], known)
+    assert encoded == ["red", "blue", "green"]
+    np.testing.assert_array_equal(first[[0, 2, 1]], [first[0], first[0], second[0]])
+
+
+class TestEngine:
+    def test_answers_stand_in_the_order_of_the_queries_without_the_abandoned(self, retriever: Retriever) -> None:
+        queries = [Query("red", "images", 1), Query("blue", "images", 1, abandoned=True), Query("green", "images", 1)]
+        engine = Engine(lambda: retriever)
+        red, nothing, green = asyncio.run(engine.answer_texts(queries))
+        assert nothing is None
+        assert [answer and found(answer) for answer in (red, green)] == [
+            found(answer_texts(retriever, [query])[0]) for query in (queries[0], queries[2])
+        ]
+
+    def test_a_batch_that_nobody_waits_for_costs_nothing(
+        self, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = Engine(lambda: retriever)
+        monkeypatch.setattr(retriever.encoder, "encode_texts", None)
+        assert asyncio.run(engine.answer_texts([Query("red", abandoned=True)])) == [None]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is of a whole process")
+    def test_the_encoder_stands_back_and_the_search_does_not(self, retriever: Retriever) -> None:
+        niceness: dict[str, int] = {}
+
+        def load() -> Retriever:
+            niceness["load"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            return retriever
+
+        Engine(load)
+        assert niceness["load"] > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

@@ -39,12 +39,17 @@ def sample_captions(sample: Path) -> list[str]:
 
 
 def queries(captions: list[str], count: int, seed: int = 0) -> list[str]:
-    """``count`` distinct texts as long as real captions: halves of two captions each, so that no cache can help."""
+    """``count`` distinct texts as long as real captions, of thirds of three captions each: no cache can help."""
     rng = np.random.default_rng(seed)
     made: dict[str, None] = {}
     while len(made) < count:
-        first, second = (captions[i].split() for i in rng.integers(len(captions), size=2))
-        made[" ".join(first[: len(first) // 2 + 1] + second[len(second) // 2 :])] = None
+        first, second, third = (captions[i].split() for i in rng.integers(len(captions), size=3))
+        thirds = (
+            first[: len(first) // 3 + 1],
+            second[len(second) // 3 : 2 * len(second) // 3],
+            third[2 * len(third) // 3 :],
+        )
+        made[" ".join(word for part in thirds for word in part)] = None
     return list(made)
 
 
