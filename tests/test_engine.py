@@ -78,7 +78,12 @@ def test_times_are_those_of_the_batch_and_of_the_own_search(
 def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
     encode = retriever.encoder.encode_texts
-    monkeypatch.setattr(retriever.encoder, "encode_texts", lambda texts: encoded.extend(texts) or encode(texts))
+
+    def noted(texts: list[str]) -> Vectors:
+        encoded.extend(texts)
+        return encode(texts)
+
+    monkeypatch.setattr(retriever.encoder, "encode_texts", noted)
     known: dict[str, Vectors] = {}
     first, _ = encode_texts(retriever, [Query("red"), Query("blue"), Query("red")], known)
     second, _ = encode_texts(retriever, [Query("blue", "images", 3), Query("green")], known)
