@@ -29,7 +29,7 @@ def served(artifact: str | None, log: Path) -> Iterator[str]:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-c", "from clip_retrieval.cli import main; main()", "serve"]
+    command = [sys.executable, "-m", "clip_retrieval", "serve"]
     with log.open("wb") as file:
         child = subprocess.Popen(
             [*command, *([artifact] if artifact else []), "--port", str(port)],

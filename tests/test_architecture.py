@@ -44,6 +44,7 @@ ORDER = [
     "console",
     "server",
     "cli",
+    "__main__",
 ]
 """Each module imports only from modules above it."""
 
@@ -177,3 +178,11 @@ def test_importing_the_service_loads_no_torch(fake_artifact: Artifact) -> None:
 
 def test_importing_the_command_line_loads_no_torch() -> None:
     assert not loaded_by("import clip_retrieval.cli") & {"torch", "torchvision", "open_clip", "openvino"}
+
+
+def test_the_command_without_its_packages_says_what_to_install() -> None:
+    hidden = "import sys; sys.modules['typer'] = None; from clip_retrieval.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", hidden], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'bento-clip[build]'" in done.stderr
+    assert "Traceback" not in done.stderr
