@@ -27,6 +27,7 @@ from clip_retrieval.errors import MissingExtra, ModelUnavailable
 DEMO = "demo"
 FAKE = "fake"
 LOCAL_DIR = "local-dir:"
+DEMO_HEAD = Path(__file__).with_name("encoders") / "demo_head.safetensors"
 
 Runtime = Literal["openvino", "torch"]
 Calibration: TypeAlias = tuple[Sequence[Image.Image], Sequence[str]]
@@ -108,7 +109,7 @@ def _save_torch(model: str, pretrained: str | None, name: str, target: Path, say
         from clip_retrieval.encoders.demo import assemble
 
         model = f"{LOCAL_DIR}{assemble(cache_dir(), say=say)}"
-    return prepare(model, pretrained, target, name=None if pretrained else name)
+    return prepare(model, pretrained, target, name=name if name == DEMO else None)
 
 
 def _save_openvino(
@@ -124,6 +125,8 @@ def _save_openvino(
 def _key(model: str, pretrained: str | None) -> str:
     """A name for the cache that changes with whatever the model is made of on this machine."""
     parts: list[object] = [__version__, model, pretrained]
+    if model == DEMO:
+        parts.append(hashlib.sha256(DEMO_HEAD.read_bytes()).hexdigest())
     for named in (model.removeprefix(LOCAL_DIR), pretrained or ""):
         path = Path(named)
         if named and path.exists():

@@ -124,3 +124,14 @@ def test_a_release_of_its_own_has_its_own_folders(cache_home: Path, monkeypatch:
     before = prepare_encoder("fake")
     monkeypatch.setattr(prepare, "__version__", "999")
     assert prepare_encoder("fake") != before
+
+
+def test_another_head_is_another_demo_encoder(
+    prepared: list[tuple[str, str | None, str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clip_retrieval.encoders.demo.assemble", lambda *_, **__: tmp_path)
+    before = reference("demo")
+    other = tmp_path / "head"
+    other.write_bytes(b"another head")
+    monkeypatch.setattr(prepare, "DEMO_HEAD", other)
+    assert reference("demo") != before

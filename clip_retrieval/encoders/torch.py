@@ -83,7 +83,7 @@ def prepare(model: str, pretrained: str | None, target: Path, *, name: str | Non
     with torch.inference_mode():
         dim = loaded.encode_text(tokenizer(["a"])).shape[-1]
     return EncoderInfo(
-        name=name or (f"{model} ({pretrained})" if pretrained else model),
+        name=name or _shown(model, pretrained),
         runtime="torch",
         dim=dim,
         context_length=tokenizer.context_length,
@@ -91,6 +91,15 @@ def prepare(model: str, pretrained: str | None, target: Path, *, name: str | Non
         logit_scale=float(loaded.logit_scale.detach().exp()),
         fingerprint=folder_fingerprint(target),
     )
+
+
+def _shown(model: str, pretrained: str | None) -> str:
+    """The model as users of the service see it: without the folders of the machine that built it."""
+    if model.startswith("local-dir:"):
+        model = f"local-dir:{Path(model.removeprefix('local-dir:')).name}"
+    if pretrained is None:
+        return model
+    return f"{model} ({Path(pretrained).name if Path(pretrained).exists() else pretrained})"
 
 
 def folder_fingerprint(folder: Path) -> str:
