@@ -14,6 +14,7 @@ from clip_retrieval import __version__, console, modelstore
 from clip_retrieval import build as builder
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.client import Client
+from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels, Source, Tag
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery
 from clip_retrieval.prepare import cache_dir, prepare_encoder
 from clip_retrieval.results import caption_result, image_result
@@ -40,12 +41,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="CLIP retrieval: captioned pictures → **check** → **build** → **serve** → **search**.",
 )
-
-Source = Annotated[Path, typer.Argument(help="A folder of pictures, a Flickr8k folder, or a .jsonl file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or an artifact folder.")]
-MaxPixels = Annotated[int, typer.Option(help="Most pixels of a picture.")]
-MaxBytes = Annotated[int, typer.Option(help="Most bytes of a picture file.")]
 
 
 def main() -> None:

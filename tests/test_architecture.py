@@ -43,6 +43,7 @@ ORDER = [
     "prepare",
     "console",
     "server",
+    "commands",
     "cli",
     "__main__",
 ]
