@@ -27,12 +27,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clip_retrieval import modelstore, schemas
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
+from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
 from clip_retrieval.http_api import create_app
 from clip_retrieval.index import search_on_one_thread
-from clip_retrieval.middleware import ErrorBodies, Guard, MediaTypes, describe
+from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes, describe
 from clip_retrieval.retriever import Retriever
 from clip_retrieval.validate import Limits, decode_image
 
@@ -43,6 +44,10 @@ WAIT_MS = 60_000
 SWITCH_INTERVAL_S = 0.0005
 """How long a search that is done may wait for the interpreter while another thread runs; Python's default is 5 ms."""
 
+CORES_A_WORKER = 8
+"""One process answers as many requests as one core can handle; about so many cores more keep its encoder busy."""
+
+SLOW_PATHS = ("/search/text", "/search/similar", "/encode/image", "/encode_images")
 SMALL_BODIES = {"/search/images": 2**16, "/encode/text": 2**16, "/encode_texts": 2**20}
 """Paths that read text alone, and the most bytes of their JSON."""
 
@@ -53,6 +58,8 @@ except ValidationError as error:
     raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
 except ClipRetrievalError as error:
     raise SystemExit(f"bento-clip: {error}") from None
+workers = settings.workers or max(1, usable_cores() // CORES_A_WORKER)
+encoder_threads = settings.encoder_threads or max(1, usable_cores() // workers)
 limits = Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
 app = create_app(settings)
 
@@ -135,7 +142,10 @@ class Dispatch:
 
 @bentoml.service(
     name="clip-retrieval",
-    workers=1,
+    workers=workers,
+    logging={"access": {"enabled": settings.access_log}},
+    # Spans that nobody collects were a quarter of the interpreter's time for a request.
+    tracing={"sample_rate": 0.0, "excluded_urls": ".*"},
     traffic={"timeout": settings.request_timeout_s + 5},  # ``Guard`` answers before this cuts
 )
 @bentoml.asgi_app(app, path="/")
@@ -157,7 +167,7 @@ class ClipRetrieval:
     def __init__(self) -> None:
         def load() -> Retriever:
             artifact = Artifact.open(folder, verify=not SUPERVISED)
-            encoder = artifact.encoder(precision=settings.precision, threads=settings.encoder_threads)
+            encoder = artifact.encoder(precision=settings.precision, threads=encoder_threads)
             return Retriever(artifact, encoder)
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -240,6 +250,9 @@ _service.add_asgi_middleware(
     max_body_bytes=settings.max_upload_bytes + 64 * 1024,  # the multipart frame around a picture
     max_pending=settings.max_pending,
     timeout_s=settings.request_timeout_s,
+    slow_paths=SLOW_PATHS,
+    max_slow=settings.max_pending_pictures,
     smaller_bodies=SMALL_BODIES,
 )
+_service.add_asgi_middleware(Disconnects)
 _service.add_asgi_middleware(Dispatch)

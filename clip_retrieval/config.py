@@ -16,6 +16,9 @@ class Settings(BaseSettings):
     )
     max_batch_size: int = Field(default=32, ge=2, le=512, description="most queries encoded together")
     max_pending: int = Field(default=128, ge=1, description="requests under way at once; further ones get 503")
+    max_pending_pictures: int = Field(
+        default=32, ge=1, description="of these, requests that upload pictures; further ones get 503"
+    )
     request_timeout_s: int = Field(default=30, ge=1, description="a request that takes longer gets 504")
     max_upload_bytes: int = Field(
         default=10 * 2**20, ge=1024, description="most bytes of a request body; more gets 413"
@@ -24,5 +27,11 @@ class Settings(BaseSettings):
     decode_threads: int = Field(default=2, ge=1, description="pictures decoded at once")
     cache_size: int = Field(default=4096, ge=0, description="results kept, and text vectors; 0 keeps none")
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds that a result is kept")
-    encoder_threads: int | None = Field(default=None, ge=1, description="threads of the encoder; all cores if not set")
+    workers: int | None = Field(
+        default=None, ge=1, description="server processes, each with the encoder; one for every 8 cores if not set"
+    )
+    encoder_threads: int | None = Field(
+        default=None, ge=1, description="threads of each worker's encoder; the cores divided by the workers if not set"
+    )
+    access_log: bool = Field(default=True, description="a line in the log for each request")
     precision: Literal["auto", "f32", "int8"] = Field(default="auto", description="numeric precision of the encoder")

@@ -1,6 +1,7 @@
 """ASGI middleware around every route of the service, the native BentoML ones included.
 
 ``Guard`` bounds what a request may cost: bytes while they are read, requests under way at once, and time.
+``Disconnects`` ends the work for a client that went away.
 ``MediaTypes`` lets no body of another kind than a route reads come near a parser.
 ``ErrorBodies`` gives every answer of 400 and above the one body that the API promises, whoever made it.
 """
@@ -8,7 +9,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -59,7 +60,9 @@ def describe(problems: Iterable[Any]) -> str:
 class Guard:
     """Turns away what is too large (413), too much (503 with Retry-After) or too slow (504).
 
-    ``smaller_bodies`` holds the most bytes of a body by path, for paths that need less than ``max_body_bytes``.
+    ``smaller_bodies`` holds the most bytes of a body by path, for paths that need less than ``max_body_bytes``. Of the
+    requests under way at most ``max_slow`` are on ``slow_paths``: left alone, the slower kind fills the queue and the
+    quick one waits behind it.
     """
 
     def __init__(
@@ -69,42 +72,52 @@ class Guard:
         max_body_bytes: int,
         max_pending: int,
         timeout_s: float,
+        slow_paths: Collection[str] = (),
+        max_slow: int = 0,
         smaller_bodies: Mapping[str, int] | None = None,
     ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._smaller_bodies = smaller_bodies or {}
         self._max_pending = max_pending
+        self._slow_paths = slow_paths
+        self._max_slow = max_slow
         self._timeout_s = timeout_s
-        self._pending = 0
+        self._pending = self._pending_slow = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in UNBOUNDED:
             await self._app(scope, receive, send)
             return
-        if self._pending >= self._max_pending:
+        slow = scope["path"] in self._slow_paths
+        full = slow and self._pending_slow >= self._max_slow
+        if full or self._pending >= self._max_pending:
+            count, kind = (self._pending_slow, "requests of this kind") if full else (self._pending, "requests")
             response = error_response(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self._pending} requests are under way, which is all that is accepted; try again later",
+                f"{count} {kind} are under way, which is all that is accepted; try again later",
                 {"Retry-After": str(RETRY_AFTER_S)},
             )
             await response(scope, receive, send)
             return
         self._pending += 1
+        self._pending_slow += slow
         try:
             await self._bounded(scope, receive, send)
         finally:
             self._pending -= 1
+            self._pending_slow -= slow
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = min(self._max_body_bytes, self._smaller_bodies.get(scope["path"], self._max_body_bytes))
         read = 0
-        too_large = started = False
+        too_large = started = ended = False
 
         async def counted() -> Message:
-            nonlocal read, too_large
+            nonlocal read, too_large, ended
             message = await receive()
             read += len(message.get("body", b""))
+            ended = not message.get("more_body", False)
             if read > limit:
                 too_large = True
                 raise _BodyTooLarge
@@ -133,12 +146,54 @@ class Guard:
         except _BodyTooLarge:
             pass
         if too_large and not started:
-            await _drain(receive, DRAIN_BYTES - read)
+            if not ended:
+                await _drain(receive, DRAIN_BYTES - read)
             response = error_response(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is over the limit of {limit} bytes"
             )
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
+
+
+class Disconnects:
+    """Cancels the work for a client that closed its connection while it waited for the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        watcher: asyncio.Task[None] | None = None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            task.cancel()
+
+        async def watched() -> Message:
+            nonlocal watcher
+            message = await receive()
+            # Before its end the body is the reader's, and so is the news that no more of it comes.
+            if watcher is None and message["type"] == "http.request" and not message.get("more_body", False):
+                watcher = asyncio.create_task(watch())
+            return message
+
+        try:
+            await self._app(scope, watched, send)
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            task.uncancel()
+        finally:
+            if watcher is not None:
+                watcher.cancel()
 
 
 class MediaTypes:

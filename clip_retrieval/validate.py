@@ -7,7 +7,6 @@ found by picture. Captions that repeat are kept as they are: two pictures with o
 
 import hashlib
 import json
-import os
 import re
 import stat
 import unicodedata
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import Source
 from clip_retrieval.decode import DEFAULT_LIMITS, Limits, content_hash, decode_image
 from clip_retrieval.errors import ImageRejected
@@ -108,7 +108,7 @@ def validate(
     """
     kept: list[ValidImage] = []
     rejects: list[Reject] = []
-    workers = workers or os.cpu_count() or 1
+    workers = workers or usable_cores()
     checked = map_ahead(lambda item: _check(item, limits), source, ahead=4 * workers, workers=workers)
     for item, found in checked:
         rejects += found
@@ -126,7 +126,7 @@ def normalise_caption(text: str) -> str:
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T], *, ahead: int, workers: int | None = None) -> Iterator[R]:
     """``map`` in threads, in order, with at most ``ahead`` results waiting: bounded memory for any input."""
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
         waiting: deque[Future[R]] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from clip_retrieval.cores import usable_cores
 from loadtests import plan, report, thresholds
 from loadtests.plan import Step
 from loadtests.samples import SAMPLES_FILE, Outcome
@@ -89,7 +90,7 @@ def main(
             info = service_info(url)
             cores = _locust(url, planned, out.resolve(), users.split(","), repeats, seed, processes)
         result = Result(
-            machine=Machine(cpu=machine.cpu(), cores=machine.cores()),
+            machine=Machine(cpu=machine.cpu(), cores=usable_cores()),
             commit=machine.commit(),
             service=info,
             options=options,

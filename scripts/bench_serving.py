@@ -33,12 +33,13 @@ from rich.console import Console
 from rich.table import Table
 
 from clip_retrieval.artifact import Artifact, DataInfo, artifact_version, write_artifact
+from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders import read_info
 from clip_retrieval.prepare import cache_dir, prepare_encoder
 from clip_retrieval.store import Store
 from clip_retrieval.tune import choose_index
 from scripts.bench import collection
-from scripts.machine import commit, cores, cpu
+from scripts.machine import commit, cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "clip_retrieval" / "sample"
@@ -141,7 +142,7 @@ def summary(
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         **sides,
-        "machine": {"cpu": cpu(), "cores": cores()},
+        "machine": {"cpu": cpu(), "cores": usable_cores()},
         "commit": commit(),
     }
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clip_retrieval.build import calibration
+from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.decode import DEFAULT_LIMITS, decode_image
 from clip_retrieval.encoders import load_encoder
@@ -30,7 +31,7 @@ from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.prepare import prepare_encoder
 from clip_retrieval.validate import Report, validate
-from scripts.machine import commit, cores, cpu
+from scripts.machine import commit, cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 CUTOFFS = (1, 5, 10)
@@ -73,7 +74,7 @@ def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[st
     expected_ranks = ranks(*expected, owners)
     result: dict[str, Any] = {
         "model": reference.info.name,
-        "machine": {"cpu": cpu(), "cores": cores()},
+        "machine": {"cpu": cpu(), "cores": usable_cores()},
         "commit": commit(),
         "images": len(report.kept),
         "queries": {way: len(of_way) for way, of_way in zip(WAYS, expected_ranks, strict=True)},

@@ -1,6 +1,5 @@
 """What a figure was measured on, and with which code."""
 
-import os
 import platform
 import re
 import subprocess
@@ -19,11 +18,6 @@ def cpu() -> str:
     known = [name for name in INSTRUCTIONS if flags and name in flags[1].split()]
     name = model[1].strip() if model else platform.processor() or platform.machine()
     return f"{name} ({' '.join(known)})" if known else name
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def commit() -> str | None:

@@ -21,6 +21,7 @@ ORDER = [
     "records",
     "schemas",
     "config",
+    "cores",
     "datasets",
     "decode",
     "validate",

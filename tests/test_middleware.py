@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.middleware import MAX_DETAIL, UNBOUNDED, ErrorBodies, Guard, MediaTypes, describe
+from clip_retrieval.middleware import MAX_DETAIL, UNBOUNDED, Disconnects, ErrorBodies, Guard, MediaTypes, describe
 
 LIMIT = 100
 
@@ -45,7 +45,9 @@ async def ask(
     method: str = "POST",
     headers: dict[str, str] | None = None,
     chunks: Iterable[bytes] = (b"",),
+    impatient: bool = False,
 ) -> Answer:
+    """``impatient``: the client goes away once its request is sent."""
     answer = Answer(left=list(chunks))
     scope = {
         "type": "http",
@@ -57,6 +59,7 @@ async def ask(
 
     async def receive() -> Message:
         if not answer.left:
+            await asyncio.sleep(0 if impatient else 60)
             return {"type": "http.disconnect"}
         body = answer.left.pop(0)
         return {"type": "http.request", "body": body, "more_body": bool(answer.left)}
@@ -129,7 +132,7 @@ def test_an_application_that_answers_for_the_error_itself_is_not_heard() -> None
 
 def test_draining_ends_when_the_client_goes_away() -> None:
     async def gone(path: str) -> Answer:
-        return await ask(guard(), path, headers={"Content-Length": "1000"}, chunks=[])
+        return await ask(guard(), path, headers={"Content-Length": "1000"}, chunks=[], impatient=True)
 
     assert asyncio.run(gone("/search/images")).status == 413
 
@@ -363,3 +366,66 @@ def test_many_problems_are_cut_short() -> None:
     assert describe(problems).startswith("field0: Extra; field1: Extra; ")
     assert describe(problems).endswith("; and 92 more")
     assert describe([{"loc": ("body",), "msg": "Field required"}]) == "body: Field required"
+
+
+# Disconnects
+
+
+def test_the_work_for_a_client_that_went_away_is_cancelled() -> None:
+    async def scenario() -> None:
+        ended = []
+
+        async def long(scope: Scope, receive: Receive, send: Send) -> None:
+            await Request(scope, receive).body()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                ended.append("cancelled")
+                raise
+
+        guarded = guard(Disconnects(long), max_pending=1)
+        for _ in range(2):
+            answer = await ask(guarded, chunks=[b"a", b"b"], impatient=True)
+            assert answer.status == 0, "nobody is there for an answer"
+        assert ended == ["cancelled"] * 2
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_waits_gets_its_answer() -> None:
+    answer = asyncio.run(ask(Disconnects(echo_size), chunks=[b"1234", b"567"]))
+    assert (answer.status, answer.body) == (200, b"7")
+
+
+def test_a_cancellation_that_is_not_for_a_client_passes() -> None:
+    async def scenario() -> None:
+        waiting = asyncio.create_task(ask(Disconnects(Gate())))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(scenario())
+
+
+# Guard: two kinds of requests
+
+
+def test_the_slower_kind_cannot_take_every_place() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        guarded = guard(gate, max_pending=3, slow_paths={"/slow"}, max_slow=1)
+        slow = asyncio.create_task(ask(guarded, "/slow"))
+        await asyncio.sleep(0)
+        turned_away = await ask(guarded, "/slow")
+        assert turned_away.status == 503
+        assert turned_away.headers["retry-after"] == "1"
+        assert turned_away.error["detail"].startswith("1 requests of this kind are under way")
+        quick = [asyncio.create_task(ask(guarded)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert (await ask(guarded)).error["detail"].startswith("3 requests are under way")
+        gate.open.set()
+        assert [(await task).status for task in (slow, *quick)] == [200] * 3
+        assert (await ask(guarded, "/slow")).status == 200
+
+    asyncio.run(scenario())

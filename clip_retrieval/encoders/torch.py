@@ -5,7 +5,6 @@ from which ``TorchEncoder`` (and every exporter) starts, so that nothing depends
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders._openclip import CONFIG_FILE, HERE, get_model_config, open_folder, open_model, save_config
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Vectors, unit_rows
 
@@ -33,7 +33,7 @@ class TorchEncoder(Encoder):
     @classmethod
     def load(cls, folder: Path, info: EncoderInfo, *, threads: int | None = None, device: str | None = None) -> Self:
         """Load a prepared folder; on the first GPU if there is one and ``device`` does not say otherwise."""
-        torch.set_num_threads(threads or os.cpu_count() or 1)
+        torch.set_num_threads(threads or usable_cores())
         model, preprocess, tokenizer = open_folder(folder)
         return cls(info, model, preprocess, tokenizer, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
