@@ -15,10 +15,10 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e bench fidelity load lint format constraints clean
+.PHONY: help env demo test test-all test-slow test-e2e bench bench-embedding bench-threads fidelity load lint format constraints clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 env: $(ENV)  ## Make the environment in .venv
 
@@ -50,6 +50,12 @@ test-e2e: $(DEV)  ## Run the tests that start real servers
 
 bench: $(DEV)  ## Measure the service beside the usual way (BENCH= for options)
 	$(BIN)/python -m scripts.bench_serving $(BENCH)
+
+bench-embedding: $(DEV)  ## Measure bulk embedding beside the encoder alone (BENCH= for options)
+	$(BIN)/python -m scripts.bench_embedding $(BENCH)
+
+bench-threads: $(DEV)  ## Measure numbers of workers and of encoder threads (BENCH= for options)
+	$(BIN)/python -m scripts.bench_threads $(BENCH)
 
 fidelity: $(DEV)  ## Measure what each numeric precision costs in retrieval
 	$(BIN)/python -m scripts.fidelity

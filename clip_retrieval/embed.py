@@ -16,6 +16,7 @@ from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import ValidImage
 from clip_retrieval.validate import Limits, content_hash, decode_image, map_ahead
 
+TEXT_BATCH, IMAGE_BATCH = 64, 32
 Advance = Callable[[int], None]
 
 
@@ -24,7 +25,7 @@ def embed_texts(
     encoder: Encoder,
     out: Path,
     *,
-    batch_size: int = 64,
+    batch_size: int = TEXT_BATCH,
     advance: Advance = lambda _: None,
 ) -> Vectors:
     """Encode ``texts`` into the file ``out``; returns it memory-mapped, float32 (len(texts), dim)."""
@@ -43,7 +44,7 @@ def embed_images(
     out: Path,
     *,
     limits: Limits,
-    batch_size: int = 32,
+    batch_size: int = IMAGE_BATCH,
     advance: Advance = lambda _: None,
 ) -> Vectors:
     """Encode the pictures' files into the file ``out``; returns it memory-mapped, float32 (len(images), dim).

@@ -71,15 +71,12 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, reference_model: Path, artifact: Artifact) -> dict[str, Any]:
-    texts = collection.queries(collection.sample_captions(SAMPLE), QUERIES)
     rounds: dict[str, list[dict[str, Any]]] = {}
     facts: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        queries = Path(scratch) / "queries.json"
-        queries.write_text(json.dumps(texts))
+    with queries_file() as queries:
         for _ in range(arguments.rounds):
             for side in ("reference", "service"):
-                with serving(side, reference_model, artifact, arguments.precision) as (url, pid, ready_s):
+                with serving(side, reference_model, artifact, precision=arguments.precision) as (url, pid, ready_s):
                     for part, (kind, clients) in enumerate(LOADS):
                         before = text_batches(url)
                         # Each part asks what no other part of the server's life has asked: no cache can help.
@@ -147,6 +144,15 @@ def summary(
     }
 
 
+@contextlib.contextmanager
+def queries_file() -> Iterator[Path]:
+    """A JSON file of more texts than any measurement asks for."""
+    with tempfile.TemporaryDirectory() as scratch:
+        queries = Path(scratch) / "queries.json"
+        queries.write_text(json.dumps(collection.queries(collection.sample_captions(SAMPLE), QUERIES)))
+        yield queries
+
+
 def random_weights(model: str) -> str:
     """A checkpoint file of the model with seeded random weights."""
     path = cache_dir() / "bench" / f"{model}-random.pt"
@@ -164,7 +170,7 @@ def random_weights(model: str) -> str:
     return str(path)
 
 
-def make_artifact(encoder: Path, images: int) -> Artifact:
+def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
     """The artifact of the synthetic collection, built once and kept in the cache."""
     info = read_info(encoder)
     captions = images * collection.CAPTIONS_EACH
@@ -207,10 +213,14 @@ def make_artifact(encoder: Path, images: int) -> Artifact:
 
 
 @contextlib.contextmanager
-def serving(side: str, reference_model: Path, artifact: Artifact, precision: str) -> Iterator[tuple[str, int, float]]:
-    """One of the two servers while it is up: its URL, the process id of its root and the seconds until it was ready."""
+def serving(side: str, reference_model: Path, artifact: Artifact, **settings: str) -> Iterator[tuple[str, int, float]]:
+    """One of the two servers while it is up: its URL, the process id of its root and the seconds until it was ready.
+
+    ``settings`` are those of ``clip_retrieval/config.py``.
+    """
     port = free_port()
-    environment = {**os.environ, "BENTO_CLIP_PRECISION": precision, "BENTOML_DO_NOT_TRACK": "True"}
+    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
+    environment |= {f"BENTO_CLIP_{name.upper()}": value for name, value in settings.items()}
     if side == "reference":
         command = ["-m", "scripts.bench.reference", str(reference_model), str(artifact.path), str(port)]
     else:

@@ -1,0 +1,102 @@
+"""Bulk embedding, as ``bento-clip build`` does it, beside the encoder alone on what is ready in memory.
+
+    python -m scripts.bench_embedding                      # ViT-B/32 with random weights; about three minutes
+    python -m scripts.bench_embedding --rounds 1 --pictures 64 --texts 256
+
+``build`` reads, decodes, checks and resizes pictures beside the encoder and writes vectors to disk; the encoder alone
+does nothing but encode, in batches of the same size. Rounds alternate. Tables on standard error, one JSON line last;
+``…_ratio`` is the median over the rounds of build's speed divided by the encoder's.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from clip_retrieval.cores import usable_cores
+from clip_retrieval.datasets import open_source
+from clip_retrieval.embed import IMAGE_BATCH, TEXT_BATCH, embed_images, embed_texts
+from clip_retrieval.encoders import load_encoder
+from clip_retrieval.encoders.base import Encoder
+from clip_retrieval.prepare import prepare_encoder
+from clip_retrieval.validate import Limits, decode_image, validate
+from scripts.bench import collection
+from scripts.bench_serving import SAMPLE, random_weights
+from scripts.machine import commit, cpu
+
+err = Console(stderr=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="ViT-B-32", help="as in bento-clip build")
+    parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=320, help="a round; the bundled ones again and again")
+    parser.add_argument("--texts", type=int, default=2560, help="a round")
+    arguments = parser.parse_args()
+    pretrained = arguments.pretrained or random_weights(arguments.model)
+    encoder = load_encoder(prepare_encoder(arguments.model, pretrained))
+
+    kept = validate(open_source(SAMPLE), Limits()).kept
+    images = list(islice(cycle(kept), arguments.pictures))
+    texts = collection.queries(collection.sample_captions(SAMPLE), arguments.texts)
+    pixels = np.stack([encoder.preprocess(decode_image(image.path.read_bytes())) for image in kept[:IMAGE_BATCH]])
+
+    ways = {
+        "pictures, build": (len(images), lambda out: embed_images(images, encoder, out, limits=Limits())),
+        "pictures, encoder alone": (len(images), lambda _: encode_pixels(encoder, pixels, len(images))),
+        "captions, build": (len(texts), lambda out: embed_texts(texts, encoder, out)),
+        "captions, encoder alone": (len(texts), lambda _: encode_texts(encoder, texts)),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(arguments.rounds):
+        for name, (count, work) in ways.items():
+            speeds[name].append(count / seconds(work))
+    table = Table("what", *(f"round {number}" for number in range(1, arguments.rounds + 1)), title="items a second")
+    for name, found in speeds.items():
+        table.add_row(name, *(f"{speed:.1f}" for speed in found))
+    err.print(table)
+
+    def median_ratio(kind: str) -> float:
+        pairs = zip(speeds[f"{kind}, build"], speeds[f"{kind}, encoder alone"], strict=True)
+        return float(np.median([build / alone for build, alone in pairs]))
+
+    result = {
+        "pictures_ratio": median_ratio("pictures"),
+        "captions_ratio": median_ratio("captions"),
+        "per_s": {name: float(np.median(found)) for name, found in speeds.items()},
+        "model": encoder.info.name,
+        "rounds": arguments.rounds,
+        "machine": {"cpu": cpu(), "cores": usable_cores()},
+        "commit": commit(),
+    }
+    print(json.dumps(result))
+
+
+def encode_pixels(encoder: Encoder, pixels: np.ndarray, count: int) -> None:
+    for start in range(0, count, IMAGE_BATCH):
+        encoder.encode_pixels(pixels[: min(IMAGE_BATCH, count - start)])
+
+
+def encode_texts(encoder: Encoder, texts: list[str]) -> None:
+    for start in range(0, len(texts), TEXT_BATCH):
+        encoder.encode_texts(texts[start : start + TEXT_BATCH])
+
+
+def seconds(work: Callable[[Path], object]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        work(Path(folder) / "vectors.npy")
+        return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
