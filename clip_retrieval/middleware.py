@@ -8,7 +8,9 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +30,17 @@ DRAIN_BYTES = 64 * 2**20
 
 UNBOUNDED = frozenset({"/", "/health", "/stats", "/metrics", "/livez", "/readyz", "/healthz"})
 """Cheap paths that must answer under overload too."""
+
+TURNED_AWAY = ("too_many", "too_large", "too_slow")
+"""Why ``Guard`` turns requests away: 503, 413 and 504."""
+
+
+@dataclass
+class Traffic:
+    """What ``Guard`` sees: requests under way now, and how many were turned away, by reason."""
+
+    pending: int = 0
+    turned_away: Counter[str] = field(default_factory=Counter)
 
 
 def error_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -59,7 +72,8 @@ def describe(problems: Iterable[Any]) -> str:
 class Guard:
     """Turns away what is too large (413), too much (503 with Retry-After) or too slow (504).
 
-    ``smaller_bodies`` holds the most bytes of a body by path, for paths that need less than ``max_body_bytes``.
+    ``smaller_bodies`` holds the most bytes of a body by path, for paths that need less than ``max_body_bytes``;
+    ``traffic`` is kept up to date for whoever else wants to know.
     """
 
     def __init__(
@@ -70,31 +84,33 @@ class Guard:
         max_pending: int,
         timeout_s: float,
         smaller_bodies: Mapping[str, int] | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._smaller_bodies = smaller_bodies or {}
         self._max_pending = max_pending
         self._timeout_s = timeout_s
-        self._pending = 0
+        self._traffic = traffic or Traffic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in UNBOUNDED:
             await self._app(scope, receive, send)
             return
-        if self._pending >= self._max_pending:
+        if self._traffic.pending >= self._max_pending:
+            self._traffic.turned_away["too_many"] += 1
             response = error_response(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self._pending} requests are under way, which is all that is accepted; try again later",
+                f"{self._traffic.pending} requests are under way, which is all that is accepted; try again later",
                 {"Retry-After": str(RETRY_AFTER_S)},
             )
             await response(scope, receive, send)
             return
-        self._pending += 1
+        self._traffic.pending += 1
         try:
             await self._bounded(scope, receive, send)
         finally:
-            self._pending -= 1
+            self._traffic.pending -= 1
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = min(self._max_body_bytes, self._smaller_bodies.get(scope["path"], self._max_body_bytes))
@@ -124,6 +140,7 @@ class Guard:
                 async with asyncio.timeout(self._timeout_s):
                     await self._app(scope, counted, unless_too_large)
         except TimeoutError:
+            self._traffic.turned_away["too_slow"] += 1
             if started:
                 raise
             response = error_response(
@@ -132,6 +149,8 @@ class Guard:
             await response(scope, receive, send)
         except _BodyTooLarge:
             pass
+        if too_large:
+            self._traffic.turned_away["too_large"] += 1
         if too_large and not started:
             await _drain(receive, DRAIN_BYTES - read)
             response = error_response(

@@ -38,6 +38,8 @@ ORDER = [
     "results",
     "stats",
     "middleware",
+    "monitoring",
+    "tracing",
     "http_api",
     "client",
     "prepare",
