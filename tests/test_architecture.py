@@ -30,6 +30,8 @@ ORDER = [
     "index",
     "tune",
     "artifact",
+    "compare",
+    "transfer",
     "embed",
     "modelstore",
     "build",

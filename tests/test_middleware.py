@@ -14,7 +14,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.middleware import MAX_DETAIL, TURNED_AWAY, UNBOUNDED, ErrorBodies, Guard, MediaTypes, Traffic, describe
+from clip_retrieval.middleware import (
+    MAX_DETAIL,
+    TURNED_AWAY,
+    UNBOUNDED,
+    ErrorBodies,
+    Guard,
+    MediaTypes,
+    Traffic,
+    describe,
+)
 
 LIMIT = 100
 
