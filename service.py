@@ -13,10 +13,11 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, ClassVar, NoReturn, cast
 
 import bentoml
 import numpy as np
+from bentoml._internal.configuration.containers import BentoMLContainer  # owns the tracer provider; bentoml is pinned
 from bentoml.exceptions import ServiceUnavailable
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,7 +25,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clip_retrieval import modelstore, schemas
+from clip_retrieval import __version__, modelstore, schemas
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
 from clip_retrieval.cores import usable_cores
@@ -33,7 +34,8 @@ from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
 from clip_retrieval.http_api import create_app
 from clip_retrieval.index import search_on_one_thread
-from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes, describe
+from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes, Traffic, describe
+from clip_retrieval.monitoring import BeforeScrape, Metrics, Reading, resident_memory
 from clip_retrieval.retriever import Retriever
 from clip_retrieval.validate import Limits, decode_image
 
@@ -63,29 +65,8 @@ encoder_threads = settings.encoder_threads or max(1, usable_cores() // workers)
 limits = Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
 app = create_app(settings)
 
-stage_seconds = bentoml.metrics.Histogram(
-    "bento_clip_stage_seconds",
-    "Seconds that an answered request spent in a stage: decode, its batch's encode, its search, total.",
-    labelnames=["stage"],
-    buckets=(
-        0.00025,
-        0.0005,
-        0.001,
-        0.0025,
-        0.005,
-        0.01,
-        0.025,
-        0.05,
-        0.1,
-        0.25,
-        0.5,
-        1,
-        2.5,
-        5,
-        10,
-        float("inf"),
-    ),
-)
+metrics = Metrics()
+traffic = Traffic()
 
 
 def _pixels(pictures: list[str]) -> list[Pixels]:
@@ -124,6 +105,7 @@ class Dispatch:
     """
 
     infer: Any = None
+    dispatchers: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -132,6 +114,7 @@ class Dispatch:
         if Dispatch.infer is None and scope["type"] == "http":
             route = next(route for route in scope["app"].routes if route.name == "encode_texts")
             bento_app = route.endpoint.func.__self__
+            Dispatch.dispatchers = bento_app.dispatchers
             for dispatcher in bento_app.dispatchers.values():
                 optimizer = dispatcher.optimizer
                 optimizer.o_a = optimizer.o_b = optimizer.wait = 0
@@ -179,6 +162,8 @@ class ClipRetrieval:
         self.artifact = tag
         self.retriever = self.engine.retriever
         app.state.api.backend = self
+        app.state.api.tracer = BentoMLContainer.tracer_provider.get().get_tracer("bento-clip", __version__)
+        metrics.describe(self.artifact, self.retriever.artifact.manifest)
 
     @bentoml.on_startup
     async def warm_up(self) -> None:
@@ -204,7 +189,20 @@ class ClipRetrieval:
         return await _dispatch("encode_images", query)
 
     def observe(self, stage: str, seconds: float) -> None:
-        stage_seconds.labels(stage=stage).observe(seconds)
+        metrics.observe(stage, seconds)
+
+
+def _refresh_metrics() -> None:
+    state = app.state.api
+    reading = Reading(
+        pending=traffic.pending,
+        turned_away=traffic.turned_away,
+        queued={name: len(dispatcher._queue) for name, dispatcher in Dispatch.dispatchers.items()},
+        cache_size=len(state.cache),
+        cache_hits=state.recorder.cache_hits,
+        cache_misses=state.recorder.cache_misses,
+    )
+    metrics.take(reading, resident_memory(supervised=SUPERVISED))
 
 
 async def _dispatch(api: str, query: Query) -> Answer:
@@ -253,6 +251,8 @@ _service.add_asgi_middleware(
     slow_paths=SLOW_PATHS,
     max_slow=settings.max_pending_pictures,
     smaller_bodies=SMALL_BODIES,
+    traffic=traffic,
 )
 _service.add_asgi_middleware(Disconnects)
+_service.add_asgi_middleware(BeforeScrape, refresh=_refresh_metrics)
 _service.add_asgi_middleware(Dispatch)

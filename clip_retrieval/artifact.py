@@ -91,7 +91,7 @@ class Artifact:
 
         Raises ArtifactNotFound, ArtifactSchema or ArtifactDamaged.
         """
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         if verify:
             with ThreadPoolExecutor() as pool:
                 for _ in pool.map(lambda item: _check_file(path, *item), manifest.files.items()):
@@ -180,7 +180,8 @@ def write_artifact(
     return Artifact(target, manifest)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in the folder ``path``. Raises ArtifactNotFound, ArtifactSchema or ArtifactDamaged."""
     try:
         outer = json.loads((path / MANIFEST).read_bytes())
         inner = outer["manifest"]

@@ -1,6 +1,6 @@
 """What the command line shows: progress bars and tables with rich, all on standard error but results."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,10 +14,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from clip_retrieval.artifact import Manifest
+from clip_retrieval.compare import Comparison
 from clip_retrieval.schemas import CaptionResult, ImageResult
 from clip_retrieval.validate import Report
 
@@ -84,6 +85,58 @@ def manifest_table(tag: str, manifest: Manifest) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     out.print(table)
+
+
+def files_table(sizes: Mapping[str, int]) -> None:
+    """The files of an artifact and their sizes in bytes."""
+    table = Table("file", Column("bytes", justify="right"))
+    for name, size in sizes.items():
+        table.add_row(name, f"{size:,}")
+    table.add_row("in all", f"{sum(sizes.values()):,}", style="bold")
+    out.print(table)
+
+
+def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """The artifacts of the store, one a row; the columns are the names in the first."""
+    if not rows:
+        err.print("there is no artifact in the BentoML model store; build one: bento-clip build SOURCE --model demo")
+        return
+    first, *others = rows[0]
+    table = Table(Column(first, no_wrap=True), *others)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    out.print(table)
+
+
+def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
+    """What differs between two artifacts; long lists are cut, ``--json`` has them whole."""
+    if not comparison:
+        out.print("equal: the same encoder, pictures, captions and indexes")
+        return
+    table = Table("", *tags)
+    groups = {
+        "model": comparison.encoder,
+        "data": comparison.data,
+        "picture index": comparison.image_index,
+        "caption index": comparison.caption_index,
+    }
+    for group, changes in groups.items():
+        for name, (first, second) in changes.items():
+            table.add_row(f"{group}: {name}", str(first), str(second))
+    if table.rows:
+        out.print(table)
+    for title, names in {
+        "pictures added": comparison.images_added,
+        "pictures removed": comparison.images_removed,
+        "pictures changed": comparison.images_changed,
+        "captions added": tuple(f"{c.image_id}: {c.text}" for c in comparison.captions_added),
+        "captions removed": tuple(f"{c.image_id}: {c.text}" for c in comparison.captions_removed),
+    }.items():
+        out.print(f"{title}: {len(names)}")
+        for name in names[:MAX_ROWS]:
+            out.print(f"  {name}", soft_wrap=True, highlight=False)
+        if len(names) > MAX_ROWS:
+            out.print(f"  … and {len(names) - MAX_ROWS} more; --json has all of them")
 
 
 def images_table(results: Sequence[ImageResult]) -> None:

@@ -40,13 +40,17 @@ class Query:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a query got. ``encode_s`` is the wall time of its batch's encoding, ``search_s`` that of its own index
-    search, both in seconds."""
+    search, both in seconds; they began at ``encode_start`` and ``search_start`` of ``time.perf_counter``."""
 
     vector: Vectors
     images: list[ImageHit]
     captions: list[CaptionHit]
+    encode_start: float
     encode_s: float
+    search_start: float
     search_s: float
+    batch_size: int
+    """How many queries were encoded together."""
 
 
 class Engine:
@@ -77,7 +81,7 @@ class Engine:
     async def _answer(
         self,
         encoding: ThreadPoolExecutor,
-        encode: Callable[[Retriever, Sequence[Query]], tuple[Vectors, float]],
+        encode: Callable[[Retriever, Sequence[Query]], tuple[Vectors, float, float]],
         queries: Sequence[Query],
     ) -> list[Answer | None]:
         wanted = [query for query in queries if not query.abandoned]
@@ -102,8 +106,11 @@ def answer_images(retriever: Retriever, queries: Sequence[Query]) -> list[Answer
 
 def encode_texts(
     retriever: Retriever, queries: Sequence[Query], known: MutableMapping[str, Vectors] | None = None
-) -> tuple[Vectors, float]:
-    """Vectors of text queries, and the seconds that they took; ``known`` vectors are used and new ones added to it."""
+) -> tuple[Vectors, float, float]:
+    """Vectors of text queries, when that began and the seconds it took.
+
+    ``known`` vectors are used, and new ones added to it.
+    """
     start = time.perf_counter()
     texts = [str(query.content) for query in queries]
     found = {text: vector for text in texts if (vector := (known or {}).get(text)) is not None}
@@ -113,22 +120,25 @@ def encode_texts(
         found |= encoded
         if known is not None:
             known.update(encoded)
-    return np.stack([found[text] for text in texts]), time.perf_counter() - start
+    return np.stack([found[text] for text in texts]), start, time.perf_counter() - start
 
 
-def encode_images(retriever: Retriever, queries: Sequence[Query]) -> tuple[Vectors, float]:
-    """Vectors of picture queries, and the seconds that they took."""
+def encode_images(retriever: Retriever, queries: Sequence[Query]) -> tuple[Vectors, float, float]:
+    """Vectors of picture queries, when that began and the seconds it took."""
     start = time.perf_counter()
     vectors = retriever.encoder.encode_pixels(np.stack([np.asarray(query.content) for query in queries]))
-    return vectors, time.perf_counter() - start
+    return vectors, start, time.perf_counter() - start
 
 
-def search(retriever: Retriever, queries: Sequence[Query], vectors: Vectors, encode_s: float) -> list[Answer]:
-    """What each query finds with its vector; a query without a target finds nothing."""
+def search(
+    retriever: Retriever, queries: Sequence[Query], vectors: Vectors, encode_start: float, encode_s: float
+) -> list[Answer]:
+    """What each query finds with its vector, which was made with the others'; one without a target finds nothing."""
     answers = []
     for query, vector in zip(queries, vectors, strict=True):
         images: list[ImageHit] = []
         captions: list[CaptionHit] = []
+        search_start = time.perf_counter()
         search_s = 0.0
         if query.target is not None:
             found, search_s = retriever.find(query.target, vector, query.k)
@@ -136,7 +146,7 @@ def search(retriever: Retriever, queries: Sequence[Query], vectors: Vectors, enc
                 images = retriever.image_hits(found)
             else:
                 captions = retriever.caption_hits(found)
-        answers.append(Answer(vector, images, captions, encode_s, search_s))
+        answers.append(Answer(vector, images, captions, encode_start, encode_s, search_start, search_s, len(queries)))
     return answers
 
 

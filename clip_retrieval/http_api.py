@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, Protocol
@@ -17,6 +17,7 @@ from cachetools import TTLCache
 from fastapi import Depends, FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
+from opentelemetry.trace import NoOpTracer, Tracer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -33,6 +34,7 @@ from clip_retrieval.middleware import describe, error_response
 from clip_retrieval.results import caption_result, image_result
 from clip_retrieval.retriever import Retriever
 from clip_retrieval.stats import STAGES, Recorder
+from clip_retrieval.tracing import Stage, record_stages
 from clip_retrieval.validate import Limits, decode_image
 
 Kind = Literal["search_images", "search_text", "search_similar", "encode_text", "encode_image"]
@@ -76,11 +78,11 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a search found; ``stages`` has the seconds of the stages that it went through, none if it was cached."""
+    """What a search found; ``stages`` has the stages that it went through, none if it was cached."""
 
     answer: Answer
     cut: bool
-    stages: Mapping[str, float]
+    stages: Mapping[str, Stage]
     cached: bool = False
 
 
@@ -94,6 +96,7 @@ class _State:
     decoders: ThreadPoolExecutor
     limits: Limits
     backend: Backend | None = None
+    tracer: Tracer = field(default_factory=NoOpTracer)
 
     @property
     def ready(self) -> Backend:
@@ -196,7 +199,8 @@ def _add_query_routes(app: FastAPI, state: _State) -> None:
             s.TextEmbedding(
                 embedding=vector, dimension=len(vector), text=body.text, truncated=request.is_cut(body.text)
             ),
-            {"encode": answer.encode_s},
+            _stages(answer, searched=False),
+            answer,
         )
 
     @app.post(
@@ -207,12 +211,13 @@ def _add_query_routes(app: FastAPI, state: _State) -> None:
     )
     async def encode_image(file: Upload) -> Response:
         request = _Request(state, "encode_image", file.filename or "")
-        pixels, decode_s = await request.decode(await file.read())
+        pixels, decoding = await request.decode(await file.read())
         answer = await state.ready.answer_image(EngineQuery(pixels))
         vector = answer.vector.tolist()
         return request.respond(
             s.ImageEmbedding(embedding=vector, dimension=len(vector), filename=request.name),
-            {"decode": decode_s, "encode": answer.encode_s},
+            {"decode": decoding, **_stages(answer, searched=False)},
+            answer,
         )
 
 
@@ -234,25 +239,23 @@ class _Request:
         if (found := self._cached(key)) is not None:
             return found
         answer = await self._backend.answer_text(EngineQuery(text, target, k))
-        stages = {"encode": answer.encode_s, "search": answer.search_s}
-        return self._keep(key, _Found(answer, self.is_cut(text), stages))
+        return self._keep(key, _Found(answer, self.is_cut(text), _stages(answer)))
 
     async def find_for_image(self, target: Modality, data: bytes, k: int) -> _Found:
         key = (self._kind, hashlib.sha256(data).digest(), k)
         if (found := self._cached(key)) is not None:
             return found
-        pixels, decode_s = await self.decode(data)
+        pixels, decoding = await self.decode(data)
         answer = await self._backend.answer_image(EngineQuery(pixels, target, k))
-        stages = {"decode": decode_s, "encode": answer.encode_s, "search": answer.search_s}
-        return self._keep(key, _Found(answer, False, stages))
+        return self._keep(key, _Found(answer, False, {"decode": decoding, **_stages(answer)}))
 
-    async def decode(self, data: bytes) -> tuple[Pixels, float]:
-        """Decode and preprocess an upload in a decoder thread; also the seconds that this took."""
+    async def decode(self, data: bytes) -> tuple[Pixels, Stage]:
+        """Decode and preprocess an upload in a decoder thread; also when that was."""
 
-        def work() -> tuple[Pixels, float]:
+        def work() -> tuple[Pixels, Stage]:
             start = time.perf_counter()
             pixels = self._backend.retriever.encoder.preprocess(decode_image(data, self._state.limits))
-            return pixels, time.perf_counter() - start
+            return pixels, Stage(start, time.perf_counter() - start)
 
         return await asyncio.get_running_loop().run_in_executor(self._state.decoders, work)
 
@@ -266,17 +269,19 @@ class _Request:
         results = [caption_result(hit) for hit in found.answer.captions]
         return self._respond_found(s.CaptionsAnswer(results=results, **self._common(found, len(results))), found)
 
-    def respond(self, body: BaseModel, stages: Mapping[str, float]) -> Response:
-        """The answer, with its stages counted and in ``Server-Timing`` (W3C Server Timing, milliseconds)."""
-        stages = {**stages, "total": time.perf_counter() - self._start}
-        self._state.recorder.add(self._kind, stages)
-        for stage, seconds in stages.items():
+    def respond(self, body: BaseModel, stages: Mapping[str, Stage], answer: Answer) -> Response:
+        """The answer, with its stages traced, counted and in ``Server-Timing`` (W3C Server Timing, milliseconds)."""
+        record_stages(self._state.tracer, stages, {"encode": {"bento_clip.batch_size": answer.batch_size}})
+        times = {name: stage.seconds for name, stage in stages.items()}
+        times["total"] = time.perf_counter() - self._start
+        self._state.recorder.add(self._kind, times)
+        for stage, seconds in times.items():
             self._backend.observe(stage, seconds)
-        timing = ", ".join(f"{stage};dur={stages.get(stage, 0) * 1e3:.3f}" for stage in STAGES)
+        timing = ", ".join(f"{stage};dur={times.get(stage, 0) * 1e3:.3f}" for stage in STAGES)
         return Response(body.model_dump_json(), media_type="application/json", headers={"Server-Timing": timing})
 
     def _respond_found(self, body: BaseModel, found: _Found) -> Response:
-        response = self.respond(body, found.stages)
+        response = self.respond(body, found.stages, found.answer)
         if found.cached:
             response.headers["Server-Timing"] += ", cache;desc=hit"
         return response
@@ -303,6 +308,13 @@ class _Request:
         if self._state.settings.cache_size:
             self._state.cache[key] = _Found(found.answer, found.cut, {}, cached=True)
         return found
+
+
+def _stages(answer: Answer, *, searched: bool = True) -> dict[str, Stage]:
+    stages = {"encode": Stage(answer.encode_start, answer.encode_s)}
+    if searched:
+        stages["search"] = Stage(answer.search_start, answer.search_s)
+    return stages
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -9,7 +9,9 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -29,6 +31,17 @@ DRAIN_BYTES = 64 * 2**20
 
 UNBOUNDED = frozenset({"/", "/health", "/stats", "/metrics", "/livez", "/readyz", "/healthz"})
 """Cheap paths that must answer under overload too."""
+
+TURNED_AWAY = ("too_many", "too_large", "too_slow")
+"""Why ``Guard`` turns requests away: 503, 413 and 504."""
+
+
+@dataclass
+class Traffic:
+    """What ``Guard`` sees: requests under way now, and how many were turned away, by reason."""
+
+    pending: int = 0
+    turned_away: Counter[str] = field(default_factory=Counter)
 
 
 def error_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -62,7 +75,7 @@ class Guard:
 
     ``smaller_bodies`` holds the most bytes of a body by path, for paths that need less than ``max_body_bytes``. Of the
     requests under way at most ``max_slow`` are on ``slow_paths``: left alone, the slower kind fills the queue and the
-    quick one waits behind it.
+    quick one waits behind it. ``traffic`` is kept up to date for whoever else wants to know.
     """
 
     def __init__(
@@ -75,6 +88,7 @@ class Guard:
         slow_paths: Collection[str] = (),
         max_slow: int = 0,
         smaller_bodies: Mapping[str, int] | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
@@ -83,16 +97,18 @@ class Guard:
         self._slow_paths = slow_paths
         self._max_slow = max_slow
         self._timeout_s = timeout_s
-        self._pending = self._pending_slow = 0
+        self._traffic = traffic or Traffic()
+        self._slow = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in UNBOUNDED:
             await self._app(scope, receive, send)
             return
         slow = scope["path"] in self._slow_paths
-        full = slow and self._pending_slow >= self._max_slow
-        if full or self._pending >= self._max_pending:
-            count, kind = (self._pending_slow, "requests of this kind") if full else (self._pending, "requests")
+        full = slow and self._slow >= self._max_slow
+        if full or self._traffic.pending >= self._max_pending:
+            self._traffic.turned_away["too_many"] += 1
+            count, kind = (self._slow, "requests of this kind") if full else (self._traffic.pending, "requests")
             response = error_response(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"{count} {kind} are under way, which is all that is accepted; try again later",
@@ -100,13 +116,13 @@ class Guard:
             )
             await response(scope, receive, send)
             return
-        self._pending += 1
-        self._pending_slow += slow
+        self._traffic.pending += 1
+        self._slow += slow
         try:
             await self._bounded(scope, receive, send)
         finally:
-            self._pending -= 1
-            self._pending_slow -= slow
+            self._traffic.pending -= 1
+            self._slow -= slow
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = min(self._max_body_bytes, self._smaller_bodies.get(scope["path"], self._max_body_bytes))
@@ -137,6 +153,7 @@ class Guard:
                 async with asyncio.timeout(self._timeout_s):
                     await self._app(scope, counted, unless_too_large)
         except TimeoutError:
+            self._traffic.turned_away["too_slow"] += 1
             if started:
                 raise
             response = error_response(
@@ -145,6 +162,8 @@ class Guard:
             await response(scope, receive, send)
         except _BodyTooLarge:
             pass
+        if too_large:
+            self._traffic.turned_away["too_large"] += 1
         if too_large and not started:
             if not ended:
                 await _drain(receive, DRAIN_BYTES - read)

@@ -8,7 +8,7 @@ import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
 
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.errors import ArtifactNotFound
+from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound
 
 NAME = "clip-retrieval"
 LATEST = f"{NAME}:latest"
@@ -49,6 +49,29 @@ def find(version: str) -> Path | None:
         return Path(bentoml.models.get(f"{NAME}:{version}").path)
     except NotFound:
         return None
+
+
+def tags() -> list[str]:
+    """The tags of all artifacts in the store, newest first."""
+    try:
+        models = sorted(bentoml.models.list(NAME), key=lambda model: model.creation_time, reverse=True)
+    except NotFound:
+        return []
+    except BentoMLException as error:
+        raise ArtifactDamaged(f"the BentoML model store cannot be read: {error}") from error
+    return [str(model.tag) for model in models]
+
+
+def require(tag: str) -> None:
+    """Raise ArtifactNotFound unless ``tag`` is the full tag of an artifact in the store, and no short name for it."""
+    if tag not in tags():
+        raise ArtifactNotFound(f"there is no artifact {tag} in the BentoML model store; see: bento-clip artifacts list")
+
+
+def delete(tag: str) -> None:
+    """Take an artifact out of the store. Raises ArtifactNotFound as ``require`` does."""
+    require(tag)
+    bentoml.models.delete(tag)
 
 
 def locate(source: str) -> tuple[str, Path]:

@@ -62,7 +62,7 @@ def assert_one_sentence(done: Done) -> None:
 
 class TestHelp:
     def test_there_is_a_command_a_stage(self) -> None:
-        assert COMMANDS == ("check", "build", "info", "search", "serve")
+        assert COMMANDS == ("check", "build", "info", "search", "serve", "artifacts")
 
     def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:
         done = cli()
@@ -83,8 +83,9 @@ class TestHelp:
 
     @pytest.mark.skipif(not README.exists(), reason="there is no README here")
     @pytest.mark.parametrize("command", COMMANDS)
-    def test_every_command_is_in_the_readme(self, command: str) -> None:
-        assert re.search(rf"\bbento-clip {command}\b", README.read_text(encoding="utf-8"))
+    def test_every_command_is_in_the_readme_or_the_docs(self, command: str) -> None:
+        pages = [README, *(README.parent / "docs").glob("*.md")]
+        assert any(re.search(rf"\bbento-clip {command}\b", page.read_text(encoding="utf-8")) for page in pages)
 
 
 class TestCheck:

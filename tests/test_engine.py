@@ -68,11 +68,14 @@ def test_every_answer_has_its_unit_vector(retriever: Retriever) -> None:
 def test_times_are_those_of_the_batch_and_of_the_own_search(
     retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = iter([10.0, 10.5, 20.0, 20.25, 30.0, 30.125])
+    seconds = iter([10.0, 10.5, 19.5, 20.0, 20.25, 29.5, 30.0, 30.125])
     monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
     first, second = answer_texts(retriever, [Query("red", "images", 1), Query("blue", "captions", 1)])
     assert (first.encode_s, second.encode_s) == (0.5, 0.5)
+    assert (first.encode_start, second.encode_start) == (10.0, 10.0)
+    assert (first.batch_size, second.batch_size) == (2, 2)
     assert (first.search_s, second.search_s) == (0.25, 0.125)
+    assert (first.search_start, second.search_start) == (19.5, 29.5)
 
 
 def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +88,8 @@ def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: py
 
     monkeypatch.setattr(retriever.encoder, "encode_texts", noted)
     known: dict[str, Vectors] = {}
-    first, _ = encode_texts(retriever, [Query("red"), Query("blue"), Query("red")], known)
-    second, _ = encode_texts(retriever, [Query("blue", "images", 3), Query("green")], known)
+    first, *_ = encode_texts(retriever, [Query("red"), Query("blue"), Query("red")], known)
+    second, *_ = encode_texts(retriever, [Query("blue", "images", 3), Query("green")], known)
     assert encoded == ["red", "blue", "green"]
     np.testing.assert_array_equal(first[[0, 2, 1]], [first[0], first[0], second[0]])
 

@@ -14,7 +14,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.middleware import MAX_DETAIL, UNBOUNDED, Disconnects, ErrorBodies, Guard, MediaTypes, describe
+from clip_retrieval.middleware import (
+    MAX_DETAIL,
+    TURNED_AWAY,
+    UNBOUNDED,
+    Disconnects,
+    ErrorBodies,
+    Guard,
+    MediaTypes,
+    Traffic,
+    describe,
+)
 
 LIMIT = 100
 
@@ -200,6 +210,27 @@ def test_cheap_paths_answer_when_all_places_are_taken(path: str) -> None:
         gate.open.set()
         assert (await cheap).status == 200
         assert (await held).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_what_is_under_way_and_what_was_turned_away_can_be_seen_from_outside() -> None:
+    async def scenario() -> None:
+        gate, traffic = Gate(), Traffic()
+        guarded = guard(gate, max_pending=1, traffic=traffic)
+        held = asyncio.create_task(ask(guarded))
+        await asyncio.sleep(0)
+        assert traffic.pending == 1
+        await ask(guarded)
+        gate.open.set()
+        await held
+        assert traffic.pending == 0
+        assert traffic.turned_away == {"too_many": 1}
+        await ask(guard(traffic=traffic), chunks=[b"x" * 101])
+        await ask(guard(traffic=traffic), headers={"Content-Length": "101"}, chunks=[b"x" * 101])
+        await ask(guard(Gate(), timeout_s=0.01, traffic=traffic))
+        assert traffic.turned_away == {"too_many": 1, "too_large": 2, "too_slow": 1}
+        assert set(traffic.turned_away) == set(TURNED_AWAY)
 
     asyncio.run(scenario())
 

@@ -1,0 +1,198 @@
+"""``bento-clip artifacts``: what is in the model store, what differs, and one-file copies to and from elsewhere."""
+
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from clip_retrieval import console, modelstore
+from clip_retrieval.artifact import MANIFEST, Artifact
+from clip_retrieval.commands.options import AsJson, Tag
+from clip_retrieval.compare import compare as compare_artifacts
+from clip_retrieval.errors import ArtifactError, ClipRetrievalError
+from clip_retrieval.prepare import cache_dir
+from clip_retrieval.transfer import export_artifact, import_artifact
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+
+
+@app.callback()
+def artifacts() -> None:
+    """List, inspect, compare, copy and delete artifacts; an older one can be served at any time.
+
+    Examples:
+
+    ```
+    bento-clip artifacts list
+    bento-clip artifacts compare clip-retrieval:4e1f0a9c55d2b761 clip-retrieval:latest
+    bento-clip artifacts export clip-retrieval:latest collection.tar
+    ```
+    """
+
+
+@app.command("list")
+def list_artifacts(as_json: AsJson = False) -> None:
+    """List the artifacts in the model store, newest first: the first is what clip-retrieval:latest means.
+
+    Examples:
+
+    ```
+    bento-clip artifacts list
+    bento-clip artifacts list --json
+    ```
+    """
+    rows = [_row(tag) for tag in modelstore.tags()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        console.artifacts_table(rows)
+
+
+@app.command()
+def inspect(source: Tag, as_json: AsJson = False) -> None:
+    """Check an artifact's files against their hashes and show what it is made of, with files and sizes.
+
+    Examples:
+
+    ```
+    bento-clip artifacts inspect clip-retrieval:latest
+    bento-clip artifacts inspect some/folder --json
+    ```
+    """
+    tag, artifact = _open(source)
+    sizes = {name: (artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST)}
+    if as_json:
+        manifest = artifact.manifest.model_dump(mode="json")
+        typer.echo(json.dumps({"tag": tag, "bytes": sizes, "manifest": manifest}, indent=2, ensure_ascii=False))
+    else:
+        console.manifest_table(tag, artifact.manifest)
+        console.files_table(sizes)
+
+
+@app.command()
+def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
+    """Show what changed from one artifact to another: model, precision, pictures, captions, indexes.
+
+    Examples:
+
+    ```
+    bento-clip artifacts compare clip-retrieval:4e1f0a9c55d2b761 clip-retrieval:latest
+    bento-clip artifacts compare some/folder clip-retrieval:latest --json
+    ```
+    """
+    (tag, old), (other, new) = _open(first), _open(second)
+    comparison = compare_artifacts(old, new)
+    if as_json:
+        result = {"first": tag, "second": other, **comparison.to_json()}
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        console.comparison_table((tag, other), comparison)
+
+
+@app.command()
+def export(
+    source: Tag,
+    file: Annotated[Path, typer.Argument(help="The new file; a tar archive, so .tar suits it.")],
+) -> None:
+    """Write an artifact to one file, to be imported elsewhere.
+
+    Examples:
+
+    ```
+    bento-clip artifacts export clip-retrieval:latest collection.tar
+    ```
+    """
+    if file.exists():
+        raise ClipRetrievalError(f"{file} exists already; name a new file")
+    _, artifact = _open(source)
+    size = sum((artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST))
+    with console.Bars().stage("writing (bytes)", size) as advance:
+        export_artifact(artifact, file, advance)
+    typer.echo(str(file))
+
+
+@app.command("import")
+def import_file(file: Annotated[Path, typer.Argument(help="What export wrote.")]) -> None:
+    """Put an exported artifact into the model store, after a check of every byte, and print its tag.
+
+    It is then the newest: clip-retrieval:latest means it.
+
+    Examples:
+
+    ```
+    bento-clip artifacts import collection.tar
+    ```
+    """
+    workspace = cache_dir() / "imports"
+    workspace.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(dir=workspace) as folder,
+        console.Bars().stage("reading (bytes)", file.stat().st_size) as advance,
+    ):
+        artifact = import_artifact(file, Path(folder) / "artifact", advance)
+        tag = _sound(artifact.manifest.version) or modelstore.save(artifact)
+    typer.echo(tag)
+
+
+@app.command()
+def delete(
+    tag: Annotated[str, typer.Argument(help="A full tag in the BentoML model store.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete an artifact from the model store, after a question.
+
+    Examples:
+
+    ```
+    bento-clip artifacts delete clip-retrieval:4e1f0a9c55d2b761
+    bento-clip artifacts delete clip-retrieval:4e1f0a9c55d2b761 --yes
+    ```
+    """
+    modelstore.require(tag)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ClipRetrievalError(f"{tag} is not deleted without an answer, and nobody can give one here; use --yes")
+        row = _row(tag)
+        typer.confirm(f"Delete {tag} ({row['model']}, {row['pictures']} pictures)?", abort=True, err=True)
+    modelstore.delete(tag)
+    console.note(f"deleted {tag}")
+
+
+def _open(source: str) -> tuple[str, Artifact]:
+    """The tag and the artifact, its files checked against their hashes."""
+    tag, folder = modelstore.locate(source)
+    return tag, Artifact.open(folder)
+
+
+def _sound(version: str) -> str | None:
+    """The tag of this version if the store has it undamaged already."""
+    folder = modelstore.find(version)
+    if folder is None:
+        return None
+    try:
+        Artifact.open(folder)
+    except ArtifactError:
+        return None
+    return f"{modelstore.NAME}:{version}"
+
+
+def _row(tag: str) -> dict[str, Any]:
+    """One artifact in a line; its files are not read, and one that cannot be is shown as damaged."""
+    _, folder = modelstore.locate(tag)
+    row: dict[str, Any] = {"tag": tag, "model": "damaged", "precision": "", "pictures": "", "captions": ""}
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    try:
+        manifest = Artifact.open(folder, verify=False).manifest
+    except ArtifactError:
+        return row | {"MB": round(size / 1e6, 1), "built": ""}
+    return row | {
+        "model": manifest.encoder.name,
+        "precision": ", ".join(manifest.encoder.precisions),
+        "pictures": manifest.data.images,
+        "captions": manifest.data.captions,
+        "MB": round(size / 1e6, 1),
+        "built": f"{manifest.created:%Y-%m-%d %H:%M} UTC",
+    }

@@ -1,0 +1,112 @@
+"""What Prometheus gets to see, beside what BentoML exports by itself (requests, durations and batch sizes).
+
+A request pays for nothing but its stages' histograms. Everything else is counted by its owner in plain numbers
+anyway and is copied into the metrics when ``/metrics`` is read. BentoML runs prometheus_client in multiprocess mode,
+in which a gauge needs a mode: ``mostrecent`` takes the value that was written last, which is right for one worker
+and stays right when that worker is replaced. This must be imported after ``PROMETHEUS_MULTIPROC_DIR`` is set, which
+BentoML does before it starts a worker.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from clip_retrieval.artifact import Manifest
+from clip_retrieval.middleware import TURNED_AWAY
+from clip_retrieval.stats import STAGES
+
+BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The state of a server process at one moment; the counts are since its start."""
+
+    pending: int
+    turned_away: Mapping[str, int]
+    queued: Mapping[str, int]
+    """Queries that wait for the encoder, by batchable API."""
+    cache_size: int
+    cache_hits: int
+    cache_misses: int
+
+
+class Metrics:
+    """The metrics of one process, in ``registry``."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"bento_clip_{name}", text, labels, registry=registry, multiprocess_mode="mostrecent")
+
+        stages = Histogram(
+            "bento_clip_stage_seconds",
+            "Seconds that an answered request spent in a stage: decode, its batch's encode, its search, total.",
+            ["stage"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        cache = Counter("bento_clip_cache_requests", "Look-ups in the result cache.", ["result"], registry=registry)
+        refused = Counter("bento_clip_turned_away", "Requests that were turned away.", ["reason"], registry=registry)
+        self._stages = {stage: stages.labels(stage) for stage in STAGES}
+        self._cache = {result: cache.labels(result) for result in ("hit", "miss")}
+        self._refused = {reason: refused.labels(reason) for reason in TURNED_AWAY}
+        self._cache_size = gauge("cache_size", "Results in the cache.")
+        self._pending = gauge("requests_pending", "Requests under way, of those that max_pending bounds.")
+        self._queue = gauge("queue_length", "Queries that wait for the encoder.", "api")
+        self._memory = gauge("memory_bytes", "Resident memory of the service's processes.", "process")
+        self._rows = gauge("index_rows", "Rows of an index.", "modality", "kind")
+        self._artifact = gauge("artifact_info", "What is served; the value is always 1.", "artifact", "model", "data")
+        self._seen: dict[Counter, int] = {}
+
+    def observe(self, stage: str, seconds: float) -> None:
+        self._stages[stage].observe(seconds)
+
+    def describe(self, tag: str, manifest: Manifest) -> None:
+        """Export what is served."""
+        self._artifact.labels(tag, manifest.encoder.name, manifest.data.name).set(1)
+        self._rows.labels("images", manifest.images.kind).set(manifest.images.rows)
+        self._rows.labels("captions", manifest.captions.kind).set(manifest.captions.rows)
+
+    def take(self, reading: Reading, memory: Mapping[str, int]) -> None:
+        """Export a reading and the resident bytes by process."""
+        self._pending.set(reading.pending)
+        self._cache_size.set(reading.cache_size)
+        for api, length in reading.queued.items():
+            self._queue.labels(api).set(length)
+        for process, size in memory.items():
+            self._memory.labels(process).set(size)
+        self._count(self._cache["hit"], reading.cache_hits)
+        self._count(self._cache["miss"], reading.cache_misses)
+        for reason, counter in self._refused.items():
+            self._count(counter, reading.turned_away[reason])
+
+    def _count(self, counter: Counter, total: int) -> None:
+        counter.inc(total - self._seen.get(counter, 0))
+        self._seen[counter] = total
+
+
+class BeforeScrape:
+    """Middleware that calls ``refresh`` when ``/metrics`` is about to be read."""
+
+    def __init__(self, app: ASGIApp, *, refresh: Callable[[], None]) -> None:
+        self._app = app
+        self._refresh = refresh
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/metrics":
+            self._refresh()
+        await self._app(scope, receive, send)
+
+
+def resident_memory(*, supervised: bool) -> dict[str, int]:
+    """Resident bytes of this process, the worker, and of its parent if that is BentoML's supervisor."""
+    memory = {"worker": psutil.Process().memory_info().rss}
+    if supervised:
+        with suppress(psutil.Error):  # it has just ended
+            memory["supervisor"] = psutil.Process(os.getppid()).memory_info().rss
+    return memory

@@ -1,0 +1,209 @@
+"""``bento-clip artifacts``: the model store seen, compared, copied and cleaned from the command line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from clip_retrieval.artifact import Artifact, Manifest
+from clip_retrieval.commands import artifacts
+from tests.samples import NAMES, write_collection
+from tests.test_cli import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
+
+# The fixture is imported, so its name is also that of parameters.
+# ruff: noqa: F811
+
+Tags = Callable[[], list[str]]
+COMMANDS = tuple(get_command(artifacts.app).list_commands(None))  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def newer_tag(cli: Cli, stored_tag: str, tmp_path: Path) -> str:
+    """The tag of a second artifact, of fewer pictures."""
+    source = write_collection(tmp_path / "squares", NAMES[:6])
+    return cli("build", source, "--model", "fake").out.strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_examples(cli: Cli, command: str) -> None:
+    done = cli("artifacts", command, "--help")
+    assert done.status == 0
+    _, _, examples = done.out.partition("Examples:")
+    lines = [line.strip() for line in examples.splitlines() if "bento-clip" in line]
+    assert lines
+    assert all(line.startswith(f"bento-clip artifacts {command}") for line in lines)
+
+
+class TestList:
+    def test_the_newest_is_first(self, cli: Cli, stored_tag: str, newer_tag: str) -> None:
+        rows = json.loads(cli("artifacts", "list", "--json").out)
+        assert [(row["tag"], row["model"], row["pictures"], row["captions"]) for row in rows] == [
+            (newer_tag, "fake", 6, 12),
+            (stored_tag, "fake", 24, 48),
+        ]
+
+    def test_a_tag_is_shown_whole_on_a_narrow_terminal(
+        self, cli: Cli, stored_tag: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("clip_retrieval.console.out.width", 60)
+        assert stored_tag in cli("artifacts", "list").out
+
+    def test_an_empty_store_says_what_to_do(self, cli: Cli, model_store: Tags) -> None:
+        done = cli("artifacts", "list")
+        assert (done.status, done.out) == (0, "")
+        assert "bento-clip build" in done.err
+        assert json.loads(cli("artifacts", "list", "--json").out) == []
+
+    def test_a_damaged_artifact_is_listed_as_one(self, cli: Cli, stored_tag: str, store_folder: Path) -> None:
+        (store_folder / "manifest.json").write_text("{")
+        (row,) = json.loads(cli("artifacts", "list", "--json").out)
+        assert (row["tag"], row["model"]) == (stored_tag, "damaged")
+
+
+@pytest.fixture
+def store_folder(stored_tag: str) -> Path:
+    """The folder of the stored artifact."""
+    from clip_retrieval import modelstore
+
+    return modelstore.locate(stored_tag)[1]
+
+
+class TestInspect:
+    def test_json_has_the_manifest_and_every_file_s_size(
+        self, cli: Cli, stored_tag: str, store_folder: Path, fake_artifact: Artifact
+    ) -> None:
+        result = json.loads(cli("artifacts", "inspect", stored_tag, "--json").out)
+        assert Manifest.model_validate(result["manifest"]) == fake_artifact.manifest
+        assert result["tag"] == stored_tag
+        assert result["bytes"].keys() == {*fake_artifact.manifest.files, "manifest.json"}
+        assert result["bytes"]["images.npy"] == (store_folder / "images.npy").stat().st_size
+
+    def test_the_tables_show_both(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("artifacts", "inspect", fake_artifact.path)
+        assert "squares: 24 pictures" in done.out
+        assert "records.sqlite" in done.out
+
+    def test_a_damaged_file_is_one_sentence(self, cli: Cli, stored_tag: str, store_folder: Path) -> None:
+        (store_folder / "images.npy").write_bytes(b"")
+        assert_one_sentence(cli("artifacts", "inspect", stored_tag))
+
+
+class TestCompare:
+    def test_what_changed_is_shown(self, cli: Cli, stored_tag: str, newer_tag: str) -> None:
+        done = cli("artifacts", "compare", stored_tag, newer_tag)
+        assert done.status == 0
+        assert "pictures removed: 18" in done.out
+        assert "pictures added: 0" in done.out
+        assert "picture index: rows" in done.out
+        assert "red-bright.png: a red square" in done.out
+        result = json.loads(cli("artifacts", "compare", stored_tag, newer_tag, "--json").out)
+        assert result["equal"] is False
+        assert result["images_removed"] == list(NAMES[6:])
+        assert result["image_index"]["rows"] == [24, 6]
+
+    def test_equal_ones_are_said_to_be(self, cli: Cli, stored_tag: str, fake_artifact: Artifact) -> None:
+        assert cli("artifacts", "compare", stored_tag, fake_artifact.path).out.startswith("equal")
+
+
+class TestExportAndImport:
+    def test_an_artifact_goes_to_another_store_and_is_the_same(
+        self, cli: Cli, stored_tag: str, model_store: Tags, tmp_path: Path
+    ) -> None:
+        before = cli("info", stored_tag, "--json").out
+        assert cli("artifacts", "export", stored_tag, tmp_path / "a.tar").out == f"{tmp_path / 'a.tar'}\n"
+        assert cli("artifacts", "delete", stored_tag, "--yes").status == 0
+        assert model_store() == []
+        assert cli("artifacts", "import", tmp_path / "a.tar").out == f"{stored_tag}\n"
+        assert model_store() == [stored_tag]
+        assert cli("info", stored_tag, "--json").out == before
+
+    def test_importing_what_is_there_changes_nothing(
+        self, cli: Cli, stored_tag: str, store_folder: Path, tmp_path: Path
+    ) -> None:
+        cli("artifacts", "export", stored_tag, tmp_path / "a.tar")
+        made = (store_folder / "images.npy").stat().st_mtime_ns
+        assert cli("artifacts", "import", tmp_path / "a.tar").out == f"{stored_tag}\n"
+        assert (store_folder / "images.npy").stat().st_mtime_ns == made
+
+    def test_an_import_mends_a_damaged_artifact(
+        self, cli: Cli, stored_tag: str, store_folder: Path, tmp_path: Path
+    ) -> None:
+        cli("artifacts", "export", stored_tag, tmp_path / "a.tar")
+        (store_folder / "images.npy").unlink()
+        assert cli("artifacts", "import", tmp_path / "a.tar").status == 0
+        assert cli("artifacts", "inspect", stored_tag).status == 0
+
+    def test_a_damaged_file_is_one_sentence_and_leaves_nothing(
+        self, cli: Cli, stored_tag: str, model_store: Tags, cache_home: Path, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "a.tar"
+        cli("artifacts", "export", stored_tag, file)
+        cli("artifacts", "delete", stored_tag, "--yes")
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        assert_one_sentence(cli("artifacts", "import", file))
+        assert model_store() == []
+        assert list((cache_home / "bento-clip" / "imports").iterdir()) == []
+
+    @pytest.mark.usefixtures("model_store")
+    def test_a_file_that_is_not_there_is_one_sentence(self, cli: Cli, tmp_path: Path) -> None:
+        assert_one_sentence(cli("artifacts", "import", tmp_path / "none.tar"))
+
+    def test_an_export_does_not_write_over_a_file(self, cli: Cli, stored_tag: str, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").write_text("mine")
+        assert_one_sentence(cli("artifacts", "export", stored_tag, tmp_path / "a.tar"))
+        assert (tmp_path / "a.tar").read_text() == "mine"
+
+
+class Terminal:
+    """A standard input at which somebody answers."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, *_: Any) -> str:
+        return f"{self.answer}\n"
+
+
+class TestDelete:
+    def test_without_a_terminal_it_asks_for_yes(self, cli: Cli, stored_tag: str, model_store: Tags) -> None:
+        done = cli("artifacts", "delete", stored_tag)
+        assert_one_sentence(done)
+        assert "--yes" in done.err
+        assert model_store() == [stored_tag]
+
+    @pytest.mark.parametrize(("answer", "kept"), [("y", False), ("n", True), ("", True)])
+    def test_a_question_is_asked(
+        self,
+        cli: Cli,
+        stored_tag: str,
+        model_store: Tags,
+        monkeypatch: pytest.MonkeyPatch,
+        answer: str,
+        kept: bool,
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        done = cli("artifacts", "delete", stored_tag)
+        assert "24 pictures" in done.err
+        assert (model_store() == [stored_tag]) is kept
+        assert done.status == int(kept)
+
+    @pytest.mark.parametrize("tag", ["clip-retrieval:latest", "clip-retrieval", "clip-retrieval:0123456789abcdef"])
+    def test_only_a_full_tag_will_do(self, cli: Cli, stored_tag: str, model_store: Tags, tag: str) -> None:
+        assert_one_sentence(cli("artifacts", "delete", tag, "--yes"))
+        assert model_store() == [stored_tag]
+
+    def test_a_folder_is_never_deleted(self, cli: Cli, stored_tag: str, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        assert_one_sentence(cli("artifacts", "delete", tmp_path / "mine", "--yes"))
+        assert (tmp_path / "mine").exists()
+
+    def test_the_newest_of_what_is_left_is_the_latest(self, cli: Cli, stored_tag: str, newer_tag: str) -> None:
+        assert cli("artifacts", "delete", newer_tag, "--yes").status == 0
+        assert stored_tag in cli("info").out

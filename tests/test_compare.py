@@ -1,0 +1,103 @@
+"""Two artifacts side by side: each kind of change is named, and nothing else."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.build import Options, Silent, build
+from clip_retrieval.compare import Caption, compare
+from tests.samples import NAMES, captions_of, png, square, write_collection
+
+Make = Callable[[Path], Artifact]
+
+
+@pytest.fixture
+def make(encoder_folder: Path, tmp_path: Path) -> Make:
+    def make(source: Path) -> Artifact:
+        artifact, _ = build(source, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
+        return artifact
+
+    return make
+
+
+def test_an_artifact_equals_itself(fake_artifact: Artifact) -> None:
+    comparison = compare(fake_artifact, fake_artifact)
+    assert not comparison
+    assert comparison.to_json()["equal"] is True
+
+
+def test_pictures_added_and_removed_are_named_with_their_captions(make: Make, tmp_path: Path) -> None:
+    first = make(write_collection(tmp_path / "a" / "squares", NAMES[:4]))
+    second = make(write_collection(tmp_path / "b" / "squares", NAMES[1:6]))
+    comparison = compare(first, second)
+    assert comparison.images_added == NAMES[4:6]
+    assert comparison.images_removed == NAMES[:1]
+    assert comparison.images_changed == ()
+    assert set(comparison.captions_added) == {Caption(n, t) for n in NAMES[4:6] for t in captions_of(n)}
+    assert set(comparison.captions_removed) == {Caption(NAMES[0], text) for text in captions_of(NAMES[0])}
+    assert comparison.image_index["rows"] == (4, 5)
+    assert comparison.caption_index["rows"] == (8, 10)
+    assert comparison.encoder == {}
+
+
+def test_the_other_way_round_everything_is_the_other_way_round(make: Make, tmp_path: Path) -> None:
+    first = make(write_collection(tmp_path / "a" / "squares", NAMES[:4]))
+    second = make(write_collection(tmp_path / "b" / "squares", NAMES[1:6]))
+    there, back = compare(first, second), compare(second, first)
+    assert (there.images_added, there.images_removed) == (back.images_removed, back.images_added)
+    assert (there.captions_added, there.captions_removed) == (back.captions_removed, back.captions_added)
+    assert {name: (b, a) for name, (a, b) in there.image_index.items()} == back.image_index
+
+
+def test_other_pixels_under_the_same_id_are_a_change(make: Make, tmp_path: Path) -> None:
+    first = make(write_collection(tmp_path / "a" / "squares", NAMES[:4]))
+    source = write_collection(tmp_path / "b" / "squares", NAMES[:4])
+    (source / NAMES[2]).write_bytes(png(square("red", size=20)))
+    comparison = compare(first, make(source))
+    assert comparison.images_changed == (NAMES[2],)
+    assert (comparison.images_added, comparison.images_removed) == ((), ())
+    assert (comparison.captions_added, comparison.captions_removed) == ((), ())
+
+
+def test_another_file_of_the_same_pixels_is_no_change(make: Make, tmp_path: Path) -> None:
+    first = make(write_collection(tmp_path / "a" / "squares", NAMES[:4]))
+    source = write_collection(tmp_path / "b" / "squares", NAMES[:4])
+    image = square("black", "dull")
+    image.save(source / NAMES[2], "PNG", compress_level=0)
+    assert not compare(first, make(source))
+
+
+def test_a_reworded_caption_is_one_removed_and_one_added(make: Make, tmp_path: Path) -> None:
+    first = make(write_collection(tmp_path / "a" / "squares", NAMES[:4]))
+    source = write_collection(tmp_path / "b" / "squares", NAMES[:4])
+    rows = list(csv.reader((source / "captions.csv").read_text().splitlines()))
+    old, rows[1][1] = rows[1][1], "something new"
+    with (source / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    comparison = compare(first, make(source))
+    assert comparison.captions_added == (Caption(NAMES[0], "something new"),)
+    assert comparison.captions_removed == (Caption(NAMES[0], old),)
+
+
+def test_another_model_precision_and_index_are_named(fake_artifact: Artifact) -> None:
+    manifest = fake_artifact.manifest
+    other = Artifact(
+        fake_artifact.path,
+        manifest.model_copy(
+            update={
+                "encoder": manifest.encoder.model_copy(update={"name": "other", "precisions": ("f32", "int8")}),
+                "images": manifest.images.model_copy(update={"kind": "hnsw", "ef_search": 64, "recall_at_10": 0.995}),
+            }
+        ),
+    )
+    comparison = compare(fake_artifact, other)
+    assert comparison.encoder == {"name": ("fake", "other"), "precisions": (("f32",), ("f32", "int8"))}
+    assert comparison.image_index == {
+        "kind": ("flat", "hnsw"),
+        "ef_search": (None, 64),
+        "recall_at_10": (1.0, 0.995),
+    }
+    assert comparison.caption_index == {}

@@ -1,0 +1,130 @@
+"""Metrics: what Prometheus sees after a reading, in one process and over several lives of a worker."""
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.types import Receive, Scope, Send
+
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.monitoring import BeforeScrape, Metrics, Reading, resident_memory
+
+READING = Reading(
+    pending=3,
+    turned_away=Counter(too_many=2),
+    queued={"encode_texts": 5, "encode_images": 0},
+    cache_size=7,
+    cache_hits=10,
+    cache_misses=20,
+)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry)
+
+
+def test_gauges_are_the_newest_reading(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.take(READING, {"worker": 100})
+    metrics.take(replace(READING, pending=1, cache_size=8, queued={"encode_texts": 0}), {"worker": 90})
+    assert registry.get_sample_value("bento_clip_requests_pending") == 1
+    assert registry.get_sample_value("bento_clip_cache_size") == 8
+    assert registry.get_sample_value("bento_clip_queue_length", {"api": "encode_texts"}) == 0
+    assert registry.get_sample_value("bento_clip_memory_bytes", {"process": "worker"}) == 90
+
+
+def test_counters_are_the_counts_since_the_start_however_often_they_are_read(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    for reading in (READING, READING, replace(READING, cache_hits=11, turned_away=Counter(too_many=2, too_slow=1))):
+        metrics.take(reading, {})
+    lookups = "bento_clip_cache_requests_total"
+    assert registry.get_sample_value(lookups, {"result": "hit"}) == 11
+    assert registry.get_sample_value(lookups, {"result": "miss"}) == 20
+    refused = "bento_clip_turned_away_total"
+    assert [registry.get_sample_value(refused, {"reason": r}) for r in ("too_many", "too_slow", "too_large")] == [
+        2,
+        1,
+        0,
+    ]
+
+
+def test_what_never_happened_is_zero_and_not_absent(metrics: Metrics, registry: CollectorRegistry) -> None:
+    assert registry.get_sample_value("bento_clip_turned_away_total", {"reason": "too_large"}) == 0
+    assert registry.get_sample_value("bento_clip_cache_requests_total", {"result": "hit"}) == 0
+    assert registry.get_sample_value("bento_clip_stage_seconds_count", {"stage": "decode"}) == 0
+
+
+def test_what_is_served_is_described(metrics: Metrics, registry: CollectorRegistry, fake_artifact: Artifact) -> None:
+    metrics.describe("clip-retrieval:abc", fake_artifact.manifest)
+    labels = {"artifact": "clip-retrieval:abc", "model": "fake", "data": "squares"}
+    assert registry.get_sample_value("bento_clip_artifact_info", labels) == 1
+    assert registry.get_sample_value("bento_clip_index_rows", {"modality": "images", "kind": "flat"}) == 24
+    assert registry.get_sample_value("bento_clip_index_rows", {"modality": "captions", "kind": "flat"}) == 48
+
+
+def test_stages_go_into_their_histogram(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.observe("search", 0.0004)
+    assert registry.get_sample_value("bento_clip_stage_seconds_bucket", {"stage": "search", "le": "0.0005"}) == 1
+    assert registry.get_sample_value("bento_clip_stage_seconds_bucket", {"stage": "search", "le": "0.00025"}) == 0
+
+
+LIFE = """
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from clip_retrieval.monitoring import Metrics
+from tests.test_monitoring import READING
+Metrics().take(READING, {"worker": 100})
+registry = CollectorRegistry()
+MultiProcessCollector(registry)
+print(generate_latest(registry).decode())
+"""
+
+
+def test_a_worker_that_took_another_s_place_replaces_its_gauges_and_adds_to_its_counters(tmp_path: Path) -> None:
+    """BentoML keeps the files of a worker that died without a word; a sum over them would count it for ever."""
+    for _ in range(2):
+        life = subprocess.run(
+            [sys.executable, "-c", LIFE],
+            cwd=Path(__file__).parent.parent,
+            env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert "\nbento_clip_requests_pending 3.0\n" in life.stdout
+    assert '\nbento_clip_memory_bytes{process="worker"} 100.0\n' in life.stdout
+    assert '\nbento_clip_cache_requests_total{result="hit"} 20.0\n' in life.stdout
+
+
+def test_metrics_are_refreshed_before_they_are_read_and_at_no_other_time() -> None:
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        log.append(scope["path"])
+
+    async def unused() -> None: ...
+
+    middleware = BeforeScrape(app, refresh=lambda: log.append("refresh"))
+    for path in ("/search/images", "/metrics"):
+        asyncio.run(middleware({"type": "http", "path": path}, unused, unused))  # type: ignore[arg-type]
+    assert log == ["/search/images", "refresh", "/metrics"]
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_memory_is_the_operating_system_s_own_figure(supervised: bool) -> None:
+    memory = resident_memory(supervised=supervised)
+    assert memory.keys() == ({"worker", "supervisor"} if supervised else {"worker"})
+    assert memory["worker"] == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)
