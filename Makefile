@@ -30,6 +30,8 @@ $(ENV): pyproject.toml constraints.txt
 
 $(DEV): $(ENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	# The judge of our recalls; alone, since of its 100 MB of dependencies the recalls need only torch and tqdm.
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps clip-benchmark
 	@touch $@
 
 demo: $(ENV)  ## Build and serve the bundled photographs, or IMAGES= with MODEL= and PRETRAINED=, on PORT=
