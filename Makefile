@@ -28,9 +28,9 @@ $(ENV): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[build]'
 	@touch $@
 
+# clip-benchmark judges the recalls in a test; without its dependencies, of which the recalls need only torch and tqdm.
 $(DEV): $(ENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	# The judge of our recalls; alone, since of its 100 MB of dependencies the recalls need only torch and tqdm.
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps clip-benchmark
 	@touch $@
 
