@@ -8,96 +8,18 @@ Pictures without captions stay in the gallery and ask nothing. Search is exact; 
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from clip_retrieval.build import Progress
 from clip_retrieval.embedded import Embedded
 from clip_retrieval.errors import ModelUnavailable, SourceError
-from clip_retrieval.metrics import Interval, Metrics, Ranks, Rows, bootstrap, image_to_text, summarise, text_to_image
+from clip_retrieval.metrics import Ranks, Rows, bootstrap, image_to_text, summarise, text_to_image
+from clip_retrieval.quality import CUTOFFS, Direction, Gallery, GalleryQuality, Miss, Quality, Result, Way, title
 from clip_retrieval.records import SPLITS, CaptionRecord
 
-Gallery: TypeAlias = Literal["train", "val", "test", "all"]
-Way: TypeAlias = Literal["text_to_image", "image_to_text"]
-WAYS: tuple[Way, ...] = ("text_to_image", "image_to_text")
-CUTOFFS = (1, 5, 10)
 SHOWN = 3
 """How many of the first results are kept of each miss."""
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Result(Frozen):
-    """Something that was found: a picture, or a caption of it."""
-
-    image_row: int
-    image_path: str
-    caption: str | None
-    score: float
-
-
-class Miss(Frozen):
-    """A query whose first relevant item was not the first result."""
-
-    image_row: int
-    image_path: str
-    caption: str | None
-    """The query of text → image; None for image → text, where the picture is the query."""
-    rank: int
-    score: float
-    """Cosine of the query and its best relevant item."""
-    found: tuple[Result, ...]
-    """What came first instead."""
-
-
-class Direction(Frozen):
-    """One direction on one gallery."""
-
-    queries: int
-    candidates: int
-    metrics: Metrics
-    intervals: dict[str, Interval]
-    """95 % bootstrap intervals of the metrics; pictures are resampled."""
-    chance: dict[str, float]
-    """What random order gives, by cutoff."""
-    curve: tuple[tuple[int, float], ...]
-    """Recall at more cutoffs, for a plot: (k, recall)."""
-    worst: tuple[Miss, ...]
-
-
-class GalleryQuality(Frozen):
-    """Both directions on one gallery, and how much of it is repeated: such repeats count as misses."""
-
-    gallery: Gallery
-    images: int
-    captions: int
-    repeated_images: int
-    """Pictures whose pixels are those of another picture of the gallery."""
-    repeated_captions: int
-    """Captions whose text is that of a caption of another picture of the gallery."""
-    text_to_image: Direction
-    image_to_text: Direction
-
-    def ways(self) -> dict[str, Direction]:
-        """Both directions by their name for people."""
-        return {title(way): getattr(self, way) for way in WAYS}
-
-
-class Quality(Frozen):
-    """The whole report on a model and a collection."""
-
-    name: str
-    model: str
-    model_fingerprint: str
-    runtime: str
-    data_fingerprint: str
-    resamples: int
-    seed: int
-    galleries: tuple[GalleryQuality, ...]
 
 
 def evaluate(
@@ -201,11 +123,6 @@ def _gallery(
         text_to_image=direction("text_to_image"),
         image_to_text=direction("image_to_text"),
     )
-
-
-def title(way: Way) -> str:
-    """A direction's name for people."""
-    return "text → image" if way == "text_to_image" else "image → text"
 
 
 def chance(candidates: int, relevant: Rows, k: int) -> float:

@@ -28,6 +28,7 @@ ORDER = [
     "store",
     "encoders",
     "metrics",
+    "quality",
     "index",
     "tune",
     "artifact",

@@ -15,12 +15,12 @@ from clip_retrieval.build import Options, Progress
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
 from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.errors import MissingExtra
-from clip_retrieval.evaluate import Direction, GalleryQuality, Quality
 from clip_retrieval.evaluation_page import page
 from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.index_quality import IndexQuality, index_quality
 from clip_retrieval.metrics import Metrics
 from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.quality import Direction, GalleryQuality, Quality
 from clip_retrieval.validate import Limits
 
 
