@@ -37,8 +37,10 @@ def evaluate(
     """
     owners = {data.images[caption.image_row].split for caption in data.captions}
     wanted: list[Gallery] = [split] if split != "all" else [*(name for name in SPLITS if name in owners), "all"]
-    if not owners or (split != "all" and split not in owners):
-        held = ", ".join(name for name in SPLITS if name in owners) or "no split at all"
+    if not owners:
+        raise SourceError(f"{data.name} has no captions to ask with; give a collection that has some")
+    if split != "all" and split not in owners:
+        held = ", ".join(name for name in SPLITS if name in owners)
         raise SourceError(f"there are no captions in the split {split} of {data.name}; it has them in: {held}")
     try:
         galleries = tuple(_gallery(data, name, progress, worst, resamples, seed) for name in wanted)

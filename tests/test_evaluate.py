@@ -62,7 +62,7 @@ class TestGalleries:
         only = [caption for caption in squares.captions if squares.images[caption.image_row].split == "train"]
         with pytest.raises(SourceError, match=r"no captions in the split test .* in: train"):
             evaluate(dataclasses.replace(squares, captions=only), "test", Silent())
-        with pytest.raises(SourceError, match="no split at all"):
+        with pytest.raises(SourceError, match="has no captions to ask with"):
             evaluate(dataclasses.replace(squares, captions=[]), "all", Silent())
 
     def test_a_broken_model_is_refused_and_not_praised(self, squares: Embedded) -> None:
