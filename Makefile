@@ -28,8 +28,10 @@ $(ENV): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[build]'
 	@touch $@
 
+# clip-benchmark judges the recalls in a test; without its dependencies, of which the recalls need only torch and tqdm.
 $(DEV): $(ENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps clip-benchmark
 	@touch $@
 
 demo: $(ENV)  ## Build and serve the bundled photographs, or IMAGES= with MODEL= and PRETRAINED=, on PORT=

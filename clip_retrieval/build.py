@@ -94,7 +94,7 @@ def build(
             f"{len(report.rejects)} rejected, and --strict allows none; first {first.where}: {first.reason}"
         )
     splits = assign_splits(report.kept, options.ratios, options.seed)
-    images, captions = _records(report.kept, splits)
+    images, captions = records_of(report.kept, splits)
     encoder_folder = prepare(report)
     info = read_info(encoder_folder)
     data = DataInfo(
@@ -161,7 +161,8 @@ def calibration(report: Report, limits: Limits) -> tuple[list[Image.Image], list
     return pictures, texts
 
 
-def _records(kept: list[ValidImage], splits: list[Split]) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+def records_of(kept: list[ValidImage], splits: list[Split]) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+    """The records of validated pictures and their splits: row *i* is picture *i*, captions follow their pictures."""
     images: list[ImageRecord] = []
     captions: list[CaptionRecord] = []
     for row, (image, split) in enumerate(zip(kept, splits, strict=True)):

@@ -15,6 +15,7 @@ from clip_retrieval import build as builder
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.client import Client
 from clip_retrieval.commands import artifacts
+from clip_retrieval.commands.evaluate import evaluate
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels, Source, Tag
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery
 from clip_retrieval.prepare import cache_dir, prepare_encoder
@@ -249,4 +250,5 @@ def serve(
     raise typer.Exit(serve_artifact(tag, host, port, dict(os.environ)))
 
 
+app.command()(evaluate)
 app.add_typer(artifacts.app, name="artifacts")

@@ -34,4 +34,5 @@ class Settings(BaseSettings):
         default=None, ge=1, description="threads of each worker's encoder; the cores divided by the workers if not set"
     )
     access_log: bool = Field(default=True, description="a line in the log for each request")
+    traces: bool = Field(default=False, description="spans of requests; BentoML's own configuration says where to")
     precision: Literal["auto", "f32", "int8"] = Field(default="auto", description="numeric precision of the encoder")

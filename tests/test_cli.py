@@ -62,7 +62,7 @@ def assert_one_sentence(done: Done) -> None:
 
 class TestHelp:
     def test_there_is_a_command_a_stage(self) -> None:
-        assert COMMANDS == ("check", "build", "info", "search", "serve", "artifacts")
+        assert COMMANDS == ("check", "build", "info", "search", "serve", "evaluate", "artifacts")
 
     def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:
         done = cli()
@@ -237,6 +237,47 @@ class TestInfo:
         done = cli(command, source)
         assert_one_sentence(done)
         assert "bento-clip build" in done.err
+
+
+class TestEvaluate:
+    def test_an_artifact_and_its_source_give_the_same_figures(
+        self, cli: Cli, stored_tag: str, collection: Path, tmp_path: Path
+    ) -> None:
+        first = cli("evaluate", stored_tag, "--split", "all", "--json", "--output", tmp_path / "a")
+        second = cli("evaluate", collection, "--model", "fake", "--split", "all", "--json", "--output", tmp_path / "b")
+        assert (first.status, second.status) == (0, 0), first.err + second.err
+        one, two = json.loads(first.out), json.loads(second.out)
+        assert one["quality"]["galleries"] == two["quality"]["galleries"]
+        assert [index["index"] for index in one["index"]] == ["images", "captions"]
+        assert two["index"] == [], "a source has no index"
+
+    def test_reports_are_written_and_the_two_kinds_are_apart(
+        self, cli: Cli, stored_tag: str, collection: Path, tmp_path: Path
+    ) -> None:
+        done = cli("evaluate", stored_tag, "--split", "all", "--pictures", collection, "--output", tmp_path)
+        assert done.status == 0
+        assert {file.name for file in tmp_path.iterdir()} >= {"quality.json", "index.json", "recall.png", "misses.html"}
+        assert "recall@10" in done.out
+        assert "slowest searches" in done.out
+        assert "p99" not in (tmp_path / "quality.json").read_text()
+        assert "data:image/jpeg" in (tmp_path / "misses.html").read_text()
+        cli("evaluate", collection, "--model", "fake", "--output", tmp_path)
+        assert not (tmp_path / "index.json").exists(), "what another evaluation left would be taken for this one's"
+
+    def test_a_model_is_for_sources_alone(self, cli: Cli, stored_tag: str) -> None:
+        done = cli("evaluate", stored_tag, "--model", "fake")
+        assert done.status == 2
+        assert "an artifact has its own model" in done.err
+
+    @pytest.mark.usefixtures("model_store")
+    @pytest.mark.parametrize("source", ["nothing", "x" * 300])
+    def test_what_is_neither_is_one_sentence(self, cli: Cli, source: str, tmp_path: Path) -> None:
+        assert_one_sentence(cli("evaluate", source, "--output", tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+    def test_a_source_without_captions_is_one_sentence(self, cli: Cli, tmp_path: Path) -> None:
+        source = write_pictures(tmp_path / "data", NAMES[:3])
+        assert_one_sentence(cli("evaluate", source, "--model", "fake", "--output", tmp_path / "out"))
 
 
 class TestSearch:

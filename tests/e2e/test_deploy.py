@@ -225,7 +225,7 @@ def tracing(collector: Collector, sample_rate: float) -> dict[str, str]:
         "services.tracing.excluded_urls": "metrics,livez,readyz",
     }
     joined = " ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
-    return {"BENTOML_CONFIG_OPTIONS": joined, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    return {"BENTO_CLIP_TRACES": "true", "BENTOML_CONFIG_OPTIONS": joined, "OTEL_BSP_SCHEDULE_DELAY": "100"}
 
 
 def test_a_request_s_stages_are_spans_inside_bentoml_s(launch: Launch, store: Store, collector: Collector) -> None:

@@ -1,0 +1,179 @@
+"""``bento-clip evaluate``: recalls and ranks of an artifact, or of a model on a data source."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from clip_retrieval import console, modelstore
+from clip_retrieval import evaluate as evaluator
+from clip_retrieval.artifact import MANIFEST, Artifact
+from clip_retrieval.build import Options, Progress
+from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
+from clip_retrieval.embedded import Embedded, of_artifact, of_source
+from clip_retrieval.errors import MissingExtra
+from clip_retrieval.evaluation_page import page
+from clip_retrieval.index import search_on_one_thread
+from clip_retrieval.index_quality import IndexQuality, index_quality
+from clip_retrieval.metrics import Metrics
+from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.quality import Direction, GalleryQuality, Quality
+from clip_retrieval.validate import Limits
+
+
+class Split(StrEnum):
+    TEST = "test"
+    VAL = "val"
+    TRAIN = "train"
+    ALL = "all"
+
+
+def evaluate(
+    source: Annotated[
+        str, typer.Argument(help="An artifact's tag or folder, or a data source as for build.")
+    ] = modelstore.LATEST,
+    model: Annotated[
+        str | None, typer.Option(help="For a data source: demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
+    ] = None,
+    split: Annotated[
+        Split, typer.Option(help="The gallery; all is every split by itself and then the whole collection.")
+    ] = Split.TEST,
+    output: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("reports/evaluate"),
+    pictures: Annotated[
+        Path | None, typer.Option(help="For an artifact: the folder it was built from, to show its pictures.")
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst queries are listed each way.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split of a data source and of the bootstrap.")] = 0,
+    as_json: AsJson = False,
+    max_pixels: MaxPixels = Limits.max_pixels,
+    max_bytes: MaxBytes = Limits.max_bytes,
+) -> None:
+    """Measure retrieval both ways by exact search, with 95 % intervals; of an artifact, what its indexes lose, apart.
+
+    Writes quality.json, recall.png and misses.html, and for an artifact index.json.
+
+    Examples:
+
+    ```
+    bento-clip evaluate
+    bento-clip evaluate clip-retrieval:latest --split all --pictures my-photos
+    bento-clip evaluate my-photos --model ViT-B-32 --pretrained laion2b_s34b_b79k --output reports/vit
+    ```
+    """
+    bars = console.Bars()
+    artifact = None
+    if (path := _data_source(source)) is not None:
+        limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
+        data = _embedded(path, model or "demo", pretrained, Options(seed=seed, limits=limits), bars)
+    elif model or pretrained:
+        raise typer.BadParameter("an artifact has its own model; give a data source with this", param_hint="--model")
+    else:
+        tag, folder = modelstore.locate(source)
+        artifact = Artifact.open(folder)
+        data = of_artifact(tag, artifact, pictures)
+    quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed)
+    indexes: tuple[IndexQuality, ...] = ()
+    if artifact is not None:
+        search_on_one_thread()  # as the service searches
+        indexes = index_quality(artifact, data, bars, seed=seed)
+    _write(output, quality, indexes, data, bars)
+    if as_json:
+        found = {"quality": quality.model_dump(mode="json"), "index": [one.model_dump(mode="json") for one in indexes]}
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        _show(quality, indexes)
+        console.note(f"written: {', '.join(sorted(str(file) for file in output.iterdir()))}")
+
+
+def _data_source(source: str) -> Path | None:
+    """The path of a data source; None for what names an artifact."""
+    path = Path(source)
+    try:
+        return path if path.exists() and not (path / MANIFEST).exists() else None
+    except OSError:  # too long for a file name
+        return None
+
+
+def _embedded(path: Path, model: str, pretrained: str | None, options: Options, bars: console.Bars) -> Embedded:
+    def prepare(_: object) -> Path:
+        with bars.stage(f"preparing the model {model}", None):
+            return prepare_encoder(model, pretrained, say=console.note)
+
+    return of_source(path, prepare, cache_dir() / "evaluations", options, bars)
+
+
+def _write(
+    output: Path, quality: Quality, indexes: tuple[IndexQuality, ...], data: Embedded, progress: Progress
+) -> None:
+    try:
+        from clip_retrieval.evaluation_plot import plot
+    except ModuleNotFoundError as error:
+        raise MissingExtra("drawing plots", "build") from error
+    with progress.stage("writing the reports", None):
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "quality.json").write_text(quality.model_dump_json(indent=2), encoding="utf-8")
+        (output / "misses.html").write_text(page(quality, data), encoding="utf-8")
+        plot(quality, output / "recall.png")
+        (output / "index.json").unlink(missing_ok=True)
+        if indexes:
+            body = [one.model_dump(mode="json") for one in indexes]
+            (output / "index.json").write_text(json.dumps(body, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
+    for gallery in quality.galleries:
+        console.out.print(_figures(quality, gallery))
+        repeats = f"{gallery.repeated_images} pictures and {gallery.repeated_captions} captions are not unique"
+        console.note(f"{repeats}; finding an equal one counts as a miss")
+        for way, one in gallery.ways().items():
+            _worst(one, f"worst queries, {gallery.gallery}, {way}")
+    if indexes:
+        _show_indexes(indexes)
+
+
+def _figures(quality: Quality, gallery: GalleryQuality) -> Table:
+    """A row a figure, so that it fits a narrow terminal."""
+    held = f"{gallery.gallery}: {gallery.images} pictures, {gallery.captions} captions"
+    table = Table(title=f"{quality.model} on {quality.name}\n{held}; exact search", title_justify="left")
+    table.add_column("")
+    for way, one in gallery.ways().items():
+        table.add_column(f"{way} [95 %]\n{one.queries} queries", justify="right")
+        table.add_column("random\norder", justify="right", style="dim")
+    for name in Metrics.model_fields:
+        cells = []
+        for one in gallery.ways().values():
+            ends, form = one.intervals[name], ".3f" if name in one.chance else ".1f"
+            cells.append(f"{getattr(one.metrics, name):{form}} [{ends.low:{form}}, {ends.high:{form}}]")
+            cells.append(f"{one.chance[name]:.3f}" if name in one.chance else "")
+        table.add_row(name.replace("_at_", "@").replace("_", " "), *cells)
+    return table
+
+
+def _worst(one: Direction, title: str) -> None:
+    if not one.worst:
+        return
+    table = Table("rank", "query", "came first", title=title, title_justify="left")
+    for miss in one.worst[:5]:
+        first = miss.found[0]
+        table.add_row(str(miss.rank), miss.caption or miss.image_path, first.caption or first.image_path)
+    console.out.print(table)
+
+
+def _show_indexes(indexes: tuple[IndexQuality, ...]) -> None:
+    columns = ("index", "kind", "rows", "queries", "recall@1", "recall@10", "p50 ms", "p99 ms")
+    table = Table(*columns, title="indexes against exact search", title_justify="left")
+    slow = Table("ms", "query", title="slowest searches", title_justify="left")
+    for one in indexes:
+        recalls = (f"{one.recall_at_1:.4f}", f"{one.recall_at_10:.4f}")
+        asked = f"{one.queries} {one.query_kind}"
+        table.add_row(one.index, one.kind, str(one.rows), asked, *recalls, f"{one.p50_ms:.3f}", f"{one.p99_ms:.3f}")
+        for query in one.slowest:
+            slow.add_row(f"{query.ms:.3f}", query.query)
+    console.out.print(table)
+    console.out.print(slow)

@@ -1,0 +1,149 @@
+"""How good a model is on a collection: exact retrieval both ways, split by split, with intervals and the worst misses.
+
+The protocol is that of ``metrics.py``. The gallery of a split is what that split holds and nothing else, as in
+published numbers: recall falls as a gallery grows, so figures of galleries of different sizes do not compare.
+Pictures without captions stay in the gallery and ask nothing. Search is exact; what an index loses is another report
+(``index_quality.py``), never part of these figures.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from clip_retrieval.build import Progress
+from clip_retrieval.embedded import Embedded
+from clip_retrieval.errors import ModelUnavailable, SourceError
+from clip_retrieval.metrics import Ranks, Rows, bootstrap, image_to_text, summarise, text_to_image
+from clip_retrieval.quality import CUTOFFS, Direction, Gallery, GalleryQuality, Miss, Quality, Result, Way, title
+from clip_retrieval.records import SPLITS, CaptionRecord
+
+SHOWN = 3
+"""How many of the first results are kept of each miss."""
+
+
+def evaluate(
+    data: Embedded,
+    split: Gallery,
+    progress: Progress,
+    *,
+    worst: int = 20,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Quality:
+    """Measure one split, or with ``all`` every split that has captions and then the whole collection as one gallery.
+
+    Raises SourceError if there is no caption to ask with, ModelUnavailable if the vectors are broken.
+    """
+    owners = {data.images[caption.image_row].split for caption in data.captions}
+    wanted: list[Gallery] = [split] if split != "all" else [*(name for name in SPLITS if name in owners), "all"]
+    if not owners:
+        raise SourceError(f"{data.name} has no captions to ask with; give a collection that has some")
+    if split != "all" and split not in owners:
+        held = ", ".join(name for name in SPLITS if name in owners)
+        raise SourceError(f"there are no captions in the split {split} of {data.name}; it has them in: {held}")
+    try:
+        galleries = tuple(_gallery(data, name, progress, worst, resamples, seed) for name in wanted)
+    except ValueError as error:
+        raise ModelUnavailable(
+            f"the vectors of {data.encoder.name} cannot be ranked ({error}); mend the model"
+        ) from error
+    return Quality(
+        name=data.name,
+        model=data.encoder.name,
+        model_fingerprint=data.encoder.fingerprint,
+        runtime=data.encoder.runtime,
+        data_fingerprint=data.data_fingerprint,
+        resamples=resamples,
+        seed=seed,
+        galleries=galleries,
+    )
+
+
+def _gallery(
+    data: Embedded, gallery: Gallery, progress: Progress, worst: int, resamples: int, seed: int
+) -> GalleryQuality:
+    images = [image for image in data.images if gallery in ("all", image.split)]
+    place = {image.row: number for number, image in enumerate(images)}
+    captions = [caption for caption in data.captions if caption.image_row in place]
+    image_of = np.array([place[caption.image_row] for caption in captions], np.int64)
+    image_vectors = np.asarray(data.image_vectors[[image.row for image in images]])
+    caption_vectors = np.asarray(data.caption_vectors[[caption.row for caption in captions]])
+
+    def direction(way: Way) -> Direction:
+        by_text = way == "text_to_image"
+        rank = text_to_image if by_text else image_to_text
+        queries = len(captions) if by_text else len(set(image_of.tolist()))
+        with progress.stage(f"ranking {gallery}, {title(way)}", queries) as advance:
+            ranks = rank(caption_vectors, image_vectors, image_of, advance)
+        with progress.stage("bootstrap", None):
+            intervals = bootstrap(ranks, resamples=resamples, seed=seed)
+        counts = np.ones(queries, np.int64) if by_text else np.bincount(image_of)[ranks.pictures]
+        candidates = len(images) if by_text else len(captions)
+        return Direction(
+            queries=queries,
+            candidates=candidates,
+            metrics=summarise(ranks),
+            intervals=intervals,
+            chance={f"recall_at_{k}": chance(candidates, counts, k) for k in CUTOFFS},
+            curve=tuple((k, float((ranks.values <= k).mean())) for k in _cutoffs(candidates)),
+            worst=tuple(misses(ranks, worst, by_text)),
+        )
+
+    def misses(ranks: Ranks, most: int, by_text: bool) -> list[Miss]:
+        order = np.argsort(-ranks.values, kind="stable")[:most]
+        return [miss(ranks, int(query), by_text) for query in order if ranks.values[query] > 1]
+
+    def miss(ranks: Ranks, query: int, by_text: bool) -> Miss:
+        picture = int(ranks.pictures[query])
+        if by_text:
+            scores = image_vectors @ caption_vectors[query]
+            own = float(scores[picture])
+        else:
+            scores = caption_vectors @ image_vectors[picture]
+            own = float(scores[image_of == picture].max())
+        found = []
+        for row in np.argsort(-scores, kind="stable")[:SHOWN].tolist():
+            image = images[row if by_text else int(image_of[row])]
+            text = None if by_text else captions[row].text
+            found.append(Result(image_row=image.row, image_path=image.image_path, caption=text, score=scores[row]))
+        return Miss(
+            image_row=images[picture].row,
+            image_path=images[picture].image_path,
+            caption=captions[query].text if by_text else None,
+            rank=int(ranks.values[query]),
+            score=own,
+            found=tuple(found),
+        )
+
+    return GalleryQuality(
+        gallery=gallery,
+        images=len(images),
+        captions=len(captions),
+        repeated_images=sum(n for n in Counter(image.content_hash for image in images).values() if n > 1),
+        repeated_captions=_repeated(captions),
+        text_to_image=direction("text_to_image"),
+        image_to_text=direction("image_to_text"),
+    )
+
+
+def chance(candidates: int, relevant: Rows, k: int) -> float:
+    """Mean recall@k of random order: the hypergeometric chance of at least one of each query's relevant items."""
+    missed = np.ones(len(relevant))
+    for drawn in range(min(k, candidates)):
+        missed *= np.maximum(candidates - relevant - drawn, 0) / (candidates - drawn)
+    return float(1 - missed.mean())
+
+
+def _cutoffs(candidates: int) -> list[int]:
+    """1, 2, 3, 5, 7, 10, 15, 20, 30 … up to the size of the gallery."""
+    steps = (10, 15, 20, 30, 50, 70)
+    series = [1, 2, 3, 5, 7, *(step * 10**power for power in range(7) for step in steps)]
+    return [*(k for k in series if k < candidates), candidates]
+
+
+def _repeated(captions: Sequence[CaptionRecord]) -> int:
+    owners: dict[str, set[int]] = {}
+    for caption in captions:
+        owners.setdefault(caption.text, set()).add(caption.image_row)
+    return sum(len(owners[caption.text]) > 1 for caption in captions)

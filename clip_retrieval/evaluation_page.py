@@ -1,0 +1,92 @@
+"""The worst misses as one HTML file with small pictures inside: it can be sent by mail and opened without a network.
+
+Captions and names come from users: all are escaped, and the page forbids itself scripts and every outside address.
+"""
+
+import base64
+from collections.abc import Mapping
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from clip_retrieval.decode import content_hash, decode_image
+from clip_retrieval.embedded import Embedded
+from clip_retrieval.errors import ImageRejected
+from clip_retrieval.quality import Direction, Miss, Quality, Result
+
+SIDE = 150
+"""Longest side of a small picture, in pixels."""
+
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2.5rem 0 .3rem;border-bottom:1px solid #ddd;padding-bottom:.3rem}
+.miss{display:grid;grid-template-columns:16rem 1fr;gap:1.5rem;padding:1rem 0;border-bottom:1px solid #eee}
+.row{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;max-width:11rem}figcaption{font-size:.8rem;color:#555;
+overflow-wrap:anywhere}img{display:block;border-radius:4px}.query{font-weight:600}.small{font-size:.85rem;color:#555}
+.none{width:150px;height:60px;background:#f3f3f3;color:#888;display:grid;place-items:center;font-size:.75rem}
+"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def page(quality: Quality, data: Embedded) -> str:
+    """The page of a report; pictures are read from ``data.files``, and one that changed or is not there is left out."""
+    rows = {row for gallery in quality.galleries for one in gallery.ways().values() for row in _rows(one)}
+    small = {row: _small(data.files[row], data.images[row].content_hash) for row in rows if row in data.files}
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name=viewport content="width=device-width,initial-scale=1">',
+        f"<title>Misses of {escape(quality.model)} on {escape(quality.name)}</title><style>{_STYLE}</style>",
+        f"<h1>The worst misses of {escape(quality.model)} on {escape(quality.name)}</h1>",
+        "<p class=small>Exact search. The rank is that of the query’s own picture, or of the best of its own captions; "
+        "the numbers under results are cosines. An equal picture or caption elsewhere counts as a miss.</p>",
+    ]
+    for gallery in quality.galleries:
+        for way, one in gallery.ways().items():
+            count = "No misses" if not one.worst else f"{len(one.worst)} worst"
+            parts.append(
+                f"<h2>{gallery.gallery}, {way}</h2><p class=small>{count} of {one.queries:,} "
+                f"queries against {one.candidates:,}; recall@1 {one.metrics.recall_at_1:.3f}</p>"
+            )
+            parts += [_miss(miss, one.candidates, small) for miss in one.worst]
+    return "\n".join(parts)
+
+
+def _rows(one: Direction) -> set[int]:
+    found = {result.image_row for miss in one.worst for result in miss.found if result.caption is None}
+    return found | {miss.image_row for miss in one.worst}
+
+
+def _miss(miss: Miss, candidates: int, small: Mapping[int, str | None]) -> str:
+    query = "" if miss.caption is None else f"<p class=query>{escape(miss.caption)}</p>"
+    own = _figure(small.get(miss.image_row), miss.image_path, miss.score)
+    rank = f"<p class=small>rank {miss.rank:,} of {candidates:,}</p>"
+    found = "".join(_result(result, small) for result in miss.found)
+    return f"<div class=miss><div>{query}{own}{rank}</div><div><p class=small>came first</p>{found}</div></div>"
+
+
+def _result(result: Result, small: Mapping[int, str | None]) -> str:
+    if result.caption is None:
+        figure = _figure(small.get(result.image_row), result.image_path, result.score)
+        return f'<div style="display:inline-block;margin-right:1rem;vertical-align:top">{figure}</div>'
+    return f"<p>{escape(result.caption)} <span class=small>{result.score:.3f}, {escape(result.image_path)}</span></p>"
+
+
+def _figure(picture: str | None, name: str, score: float) -> str:
+    shown = f'<img src="{picture}" alt="">' if picture else "<div class=none>picture not at hand</div>"
+    return f"<figure>{shown}<figcaption>{escape(name)}<br>{score:.3f}</figcaption></figure>"
+
+
+def _small(path: Path, expected: str) -> str | None:
+    try:
+        image = decode_image(path.read_bytes())
+    except (OSError, ImageRejected):
+        return None
+    if content_hash(image) != expected:
+        return None
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    file = BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
