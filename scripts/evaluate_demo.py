@@ -17,6 +17,7 @@ from typing import Any
 
 from clip_retrieval import console
 from clip_retrieval.build import Options
+from clip_retrieval.cores import usable_cores
 from clip_retrieval.embedded import of_source
 from clip_retrieval.evaluate import evaluate
 from clip_retrieval.evaluation_page import page
@@ -25,7 +26,7 @@ from clip_retrieval.prepare import cache_dir, prepare_encoder
 from clip_retrieval.quality import Quality
 from scripts.demo_head.materials import Drawing, download, drawings
 from scripts.demo_head.sample import FOLDER
-from scripts.machine import commit, cores, cpu
+from scripts.machine import commit, cpu
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     for name, is_emoji in (("clip-art", False), ("emoji", True)):
         kind = [one for one in every if one.path.is_relative_to(options.work / "package") == is_emoji]
         sources[name] = write_gallery(kind, options.work / f"{name}.jsonl", options.size, options.seed)
-    result: dict[str, Any] = {"machine": {"cpu": cpu(), "cores": cores()}, "commit": commit(), "model": "demo"}
+    result: dict[str, Any] = {"machine": {"cpu": cpu(), "cores": usable_cores()}, "commit": commit(), "model": "demo"}
     for name, source in sources.items():
         console.note(name)
         result[name] = figures(measure(source, options.work / f"report-{name}"))
