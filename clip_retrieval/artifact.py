@@ -35,7 +35,7 @@ from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSch
 from clip_retrieval.index import Index, IndexSpec
 from clip_retrieval.store import Store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ENCODER = "encoder"
 RECORDS = "records.sqlite"
