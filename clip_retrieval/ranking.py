@@ -53,8 +53,7 @@ class Ranking:
         self._vector = vector
         self._allowed = allowed
         self._without = np.unique(np.array(without, dtype=np.int64))
-        depth = front + len(self._without) if allowed is None else 0
-        scores, rows = index.search(vector[None], depth)
+        scores, rows = index.search(vector[None], front + len(self._without), allowed=allowed)
         kept = (rows[0] >= 0) & ~np.isin(rows[0], self._without)
         self._rows: Rows = rows[0][kept][:front]
         self._scores: Scores = scores[0][kept][:front]

@@ -1,4 +1,4 @@
-"""Pages cut from one order: whatever their size, they hold every row once, and brute force is the judge of the order."""
+"""Pages cut from one order hold every row once, whatever their size; brute force is the judge of the order."""
 
 from collections.abc import Callable
 
@@ -21,13 +21,13 @@ def random_units(rows: int, dim: int, seed: int = 0) -> Vectors:
 
 def flat(vectors: Vectors) -> Index:
     rows, dim = vectors.shape
-    return Index.build(IndexSpec(kind="flat", rows=rows, dim=dim), vectors)
+    return Index.build(IndexSpec(rows=rows, dim=dim), vectors)
 
 
 def hnsw(vectors: Vectors) -> Index:
     """A graph that is searched so narrowly that it misses rows."""
     rows, dim = vectors.shape
-    return Index.build(IndexSpec(kind="hnsw", rows=rows, dim=dim, ef_search=8), vectors)
+    return Index.build(IndexSpec(factory="HNSW8", parameters={"efSearch": 8}, rows=rows, dim=dim), vectors)
 
 
 VECTORS = random_units(ROWS, DIM)
