@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clip_retrieval.encoders.fake import CONTEXT
 from clip_retrieval.engine import Answer, Query
-from clip_retrieval.queries import Part, SearchRequest
+from clip_retrieval.queries import EXAMPLE, Part, SearchRequest
 from clip_retrieval.retriever import Retriever
 from tests.samples import NAMES, captions_of, png, square
 from tests.test_http_api import CAPTION_FIELDS, IMAGE_FIELDS, Api, timings
@@ -428,5 +428,4 @@ def test_no_search_whatever_makes_the_service_fail(module_api: Api, body: dict[s
 
 
 def test_the_example_in_the_documentation_is_a_request() -> None:
-    [example] = SearchRequest.model_config["json_schema_extra"]["examples"]  # type: ignore[index, call-overload]
-    assert SearchRequest.model_validate(example).queries[0].text
+    assert len(SearchRequest.model_validate(EXAMPLE).queries) == 3
