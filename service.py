@@ -6,7 +6,6 @@ batches. Settings come from the environment; see ``clip_retrieval/config.py``.
 """
 
 import asyncio
-import base64
 import os
 import signal
 import sys
@@ -34,9 +33,9 @@ from clip_retrieval.http_api import create_app
 from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.middleware import ErrorBodies, Guard, MediaTypes
 from clip_retrieval.queries import SearchRequest
-from clip_retrieval.retriever import Found, Retriever
+from clip_retrieval.retriever import Found, Retriever, decode_part
 from clip_retrieval.schemas import describe
-from clip_retrieval.validate import Limits, decode_image
+from clip_retrieval.validate import Limits
 
 MAX_NATIVE_BATCH = 64
 WAIT_MS = 60_000
@@ -92,8 +91,8 @@ def _pixels(pictures: list[str]) -> list[Pixels]:
     pixels, left = [], limits.max_pixels
     for number, encoded in enumerate(pictures):
         try:
-            image = decode_image(base64.b64decode(encoded, validate=True), replace(limits, max_pixels=left))
-        except (ValueError, ImageRejected) as error:
+            image = decode_part(encoded, replace(limits, max_pixels=left))
+        except ImageRejected as error:
             raise ValueError(f"picture {number}: {error}") from error
         left -= image.width * image.height
         pixels.append(preprocess(image))

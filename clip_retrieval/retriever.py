@@ -84,9 +84,10 @@ class Retriever:
             "images": np.asarray(artifact.vectors("images")),
             "captions": np.asarray(artifact.vectors("captions")),
         }
-        facts = list(self._store.facts())
-        self.filters = Filters(((split, data) for split, _, data in facts), self._store.caption_owners())
-        self._content = np.unique([content for _, content, _ in facts], return_inverse=True)[1].astype(np.int64)
+        self.filters = Filters(self._store.facts(), self._store.caption_owners())
+        numbers: dict[str, int] = {}
+        hashes = self._store.content_hashes()
+        self._content = np.array([numbers.setdefault(one, len(numbers)) for one in hashes], dtype=np.int64)
 
     @classmethod
     def load(
