@@ -29,11 +29,12 @@ from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
+from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.middleware import ErrorBodies, Guard, MediaTypes
 from clip_retrieval.queries import SearchRequest
-from clip_retrieval.retriever import Found, Retriever, decode_part
+from clip_retrieval.retriever import Retriever, decode_part
 from clip_retrieval.schemas import describe
 from clip_retrieval.validate import Limits
 
