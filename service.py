@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import AfterValidator, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
+from threadpoolctl import threadpool_limits
 
 from clip_retrieval import modelstore, schemas
 from clip_retrieval.artifact import Artifact
@@ -164,6 +165,7 @@ class ClipRetrieval:
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         search_on_one_thread()
+        threadpool_limits(1, user_api="blas")  # numpy's, for exact searches: its threads would wait for the encoder's
         try:
             self.engine = Engine(load, vectors_kept=settings.cache_size)
         except ClipRetrievalError as error:
