@@ -5,10 +5,10 @@
 The collection is synthetic and CLIP-like (see ``bench/collection.py``); each picture has a category (one of ten), a tag
 (one of a thousand), a year, a lot (one of twenty thousand) and a title of its own. A search is the whole search stage
 of ``POST /search``: the mask of the filter, the index, the page. All are single searches on one thread, by caption
-vectors against picture rows. ``p50_ms`` and ``p99_ms`` are wall times with a mask that was kept, ``cpu_ms`` the median of
-the thread's processor time, which other work on the machine changes less; ``first_cpu_ms`` is with a mask that has to
-be made. ``recall_at_10`` is against brute force over the rows that the filter lets through. Prints a table on standard
-error and one JSON line last.
+vectors against picture rows. ``p50_ms`` and ``p99_ms`` are wall times with a mask that was kept; ``cpu_ms`` is the
+median of the thread's processor time, which other work on the machine changes less; ``first_cpu_ms`` is with a mask
+that has to be made. ``recall_at_10`` is against brute force over the rows that the filter lets through. Prints a table
+on standard error and one JSON line last.
 """
 
 import argparse
