@@ -6,6 +6,7 @@ IMAGES ?= clip_retrieval/sample
 PORT ?= 3000
 HOST ?=
 BENCH ?=
+SCALE ?=
 LOAD ?=
 
 VENV := .venv
@@ -15,10 +16,10 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e bench bench-embedding bench-threads fidelity load lint format constraints clean
+.PHONY: help env demo test test-all test-slow test-e2e bench bench-embedding bench-threads bench-scale fidelity load lint format constraints clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 env: $(ENV)  ## Make the environment in .venv
 
@@ -58,6 +59,9 @@ bench-embedding: $(DEV)  ## Measure bulk embedding beside the encoder alone (BEN
 
 bench-threads: $(DEV)  ## Measure numbers of workers and of encoder threads (BENCH= for options)
 	$(BIN)/python -m scripts.bench_threads $(BENCH)
+
+bench-scale: $(DEV)  ## Measure every family of index up to a million pictures (SCALE= for options)
+	$(BIN)/python -m scripts.bench_scale $(SCALE)
 
 fidelity: $(DEV)  ## Measure what each numeric precision costs in retrieval
 	$(BIN)/python -m scripts.fidelity

@@ -35,7 +35,7 @@ from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSch
 from clip_retrieval.index import Index, IndexSpec
 from clip_retrieval.store import Store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ENCODER = "encoder"
 RECORDS = "records.sqlite"
@@ -133,6 +133,13 @@ class Artifact:
 def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float) -> str:
     """The version that a build from these inputs has: 16 hex digits."""
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), recall]
+    return _json_hash(inputs)[:16]
+
+
+def tuned_version(encoder: EncoderInfo, data: DataInfo, images: IndexSpec, captions: IndexSpec) -> str:
+    """The version of an artifact whose indexes were chosen to a budget: the same for the same choice."""
+    chosen = [[spec.factory, spec.parameters, spec.rescored] for spec in (images, captions)]
+    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), chosen]
     return _json_hash(inputs)[:16]
 
 

@@ -146,7 +146,7 @@ def images_table(results: Sequence[ImageResult]) -> None:
             str(r.rank),
             f"{r.similarity_score:.4f}",
             f"{r.confidence:.3f}",
-            r.image_path,
+            f"{r.image_path} (+{r.duplicates})" if r.duplicates else r.image_path,
             "\n".join(r.captions),
         )
     out.print(table)
@@ -161,7 +161,7 @@ def captions_table(results: Sequence[CaptionResult]) -> None:
 
 def _index(manifest: Manifest, modality: str) -> str:
     spec = manifest.images if modality == "images" else manifest.captions
-    kind = "exact" if spec.kind == "flat" else f"HNSW, efSearch {spec.ef_search}"
+    kind = "exact" if spec.exact else spec.label()
     if spec.recall_at_10 is None:
         return f"{kind}, {spec.rows} rows"
     return f"{kind}, {spec.rows} rows, recall@10 {spec.recall_at_10:.4f} with {spec.queries} {spec.query_kind}"

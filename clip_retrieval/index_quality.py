@@ -83,7 +83,7 @@ def _measure(artifact: Artifact, data: Embedded, target: Modality, progress: Pro
     p50, p99 = np.percentile(ms, [50, 99]).tolist()
     return IndexQuality(
         index=target,
-        kind=index.spec.kind,
+        kind=index.spec.factory,
         rows=index.spec.rows,
         queries=len(sample),
         query_kind="captions" if by_text else "pictures",

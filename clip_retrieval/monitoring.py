@@ -69,8 +69,8 @@ class Metrics:
     def describe(self, tag: str, manifest: Manifest) -> None:
         """Export what is served."""
         self._artifact.labels(tag, manifest.encoder.name, manifest.data.name).set(1)
-        self._rows.labels("images", manifest.images.kind).set(manifest.images.rows)
-        self._rows.labels("captions", manifest.captions.kind).set(manifest.captions.rows)
+        self._rows.labels("images", manifest.images.factory).set(manifest.images.rows)
+        self._rows.labels("captions", manifest.captions.factory).set(manifest.captions.rows)
 
     def take(self, reading: Reading, memory: Mapping[str, int]) -> None:
         """Export a reading and the resident bytes by process."""

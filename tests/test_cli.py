@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -14,6 +15,8 @@ from clip_retrieval import __version__, console
 from clip_retrieval.artifact import Artifact, Manifest
 from clip_retrieval.cli import app, main
 from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.queries import picture, text
+from clip_retrieval.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_pictures
 
 COMMANDS = tuple(get_command(app).list_commands(None))  # type: ignore[attr-defined]
@@ -30,6 +33,7 @@ class Done:
 
 
 Cli = Callable[..., Done]
+Ask = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def assert_one_sentence(done: Done) -> None:
 
 class TestHelp:
     def test_there_is_a_command_a_stage(self) -> None:
-        assert COMMANDS == ("check", "build", "info", "search", "serve", "evaluate", "artifacts")
+        assert COMMANDS == ("check", "build", "info", "search", "serve", "evaluate", "tune", "artifacts")
 
     def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:
         done = cli()
@@ -219,7 +223,7 @@ class TestInfo:
         assert done.status == 0
         assert stored_tag in done.out
         assert "squares: 24 pictures, 48 captions" in done.out
-        assert "exact, 24 rows, recall@10 1.0000 with 48 captions" in done.out
+        assert "exact, 24 rows, recall@10 1.0000 with 24 captions" in done.out
 
     def test_a_folder_will_do(self, cli: Cli, fake_artifact: Artifact) -> None:
         assert cli("info", fake_artifact.path).status == 0
@@ -280,6 +284,39 @@ class TestEvaluate:
         assert_one_sentence(cli("evaluate", source, "--model", "fake", "--output", tmp_path / "out"))
 
 
+class TestTune:
+    def test_the_new_artifact_s_tag_is_the_only_result(
+        self, cli: Cli, stored_tag: str, model_store: Callable[[], list[str]], tmp_path: Path
+    ) -> None:
+        done = cli("tune", stored_tag, "--recall", 0.9, "--report", tmp_path / "report")
+        assert done.status == 0
+        tag = done.out.strip()
+        assert tag != stored_tag
+        assert set(model_store()) == {tag, stored_tag}
+        assert "confirmed with 24 held-out queries: recall@10 1.0000" in done.err
+        for name in ("front-images.png", "front-captions.png"):
+            assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+    def test_json_has_every_trial_and_the_choice(self, cli: Cli, artifact_copy: Artifact, tmp_path: Path) -> None:
+        done = cli("tune", artifact_copy.path, "--memory-mb", 1, "--report", tmp_path / "report", "--json")
+        found = json.loads(done.out)
+        assert found["budget"] == {"recall": 0.99, "p99_ms": None, "memory_mb": 1}
+        assert set(found["indexes"]) == {"images", "captions"}
+        for index in found["indexes"].values():
+            assert index["chosen"]["factory"] == "Flat"
+            assert index["held_out"]["recall_at_10"] == 1
+            assert [trial["family"] for trial in index["trials"]] == ["flat"]
+
+    def test_where_nothing_meets_the_budget_the_nearest_is_told_and_the_status_is_1(
+        self, cli: Cli, stored_tag: str, model_store: Callable[[], list[str]], tmp_path: Path
+    ) -> None:
+        done = cli("tune", stored_tag, "--memory-mb", 0.000001, "--report", tmp_path / "report")
+        assert done.status == 1
+        assert done.out == ""
+        assert "nothing meets the budget for the pictures; nearest: Flat, but" in done.err
+        assert model_store() == [stored_tag]
+
+
 class TestSearch:
     def test_json_is_a_list_of_results(self, cli: Cli, stored_tag: str) -> None:
         results = json.loads(cli("search", "a red square", "-k", 2, "--json").out)
@@ -332,3 +369,84 @@ class TestSearch:
         (source / "captions.csv").write_text(f"image,caption\n{NAMES[0]},a [/red] :smile: [bold]\n")
         cli("build", source, "--model", "fake", "--output", tmp_path / "artifact")
         assert "a [/red] :smile: [bold]" in cli("search", "red", "--in", tmp_path / "artifact").out
+
+
+class TestComposedSearch:
+    @pytest.fixture
+    def ask(self, cli: Cli, fake_artifact: Artifact) -> Ask:
+        """The JSON results of ``search`` with these arguments over the artifact."""
+
+        def ask(*arguments: object) -> list[dict[str, Any]]:
+            done = cli("search", *arguments, "--in", fake_artifact.path, "--json")
+            assert done.status == 0, done.err
+            results: list[dict[str, Any]] = json.loads(done.out)
+            return results
+
+        return ask
+
+    def test_several_texts_and_pictures_are_added_up(self, ask: Ask, retriever: Retriever, tmp_path: Path) -> None:
+        path = tmp_path / "query.png"
+        path.write_bytes(png(square("green", "dull")))
+        expected = retriever.search([text("red"), picture(path), text("blue", -0.5)], k=24).images
+        found = ask("red", path, "--minus", "blue", "-k", 24)
+        assert [r["image_id"] for r in found] == [hit.image.image_id for hit in expected]
+        assert [r["similarity_score"] for r in found] == pytest.approx([hit.score for hit in expected])
+
+    def test_like_finds_what_is_like_a_picture_of_the_collection_but_not_that_one(self, ask: Ask) -> None:
+        names = [r["image_id"] for r in ask("--like", "red-bright.png", "-k", 2)]
+        assert names == ["red-soft.png", "red-dull.png"]
+        assert ask("--like", "red-bright.png", "--captions", "-k", 1)[0]["image_id"] == "red-bright.png"
+
+    @pytest.mark.parametrize(
+        ("conditions", "shades"),
+        [
+            (["shade=soft"], {"soft"}),
+            (["shade=soft", "shade=dull"], {"soft", "dull"}),
+            (["shade~UL"], {"dull"}),
+            (["shade>bright"], {"soft", "dull"}),
+            (["shade>=dull", "shade<soft"], {"dull"}),
+            (["shade="], set()),
+        ],
+    )
+    def test_where_keeps_to_pictures(self, ask: Ask, conditions: list[str], shades: set[str]) -> None:
+        options = [option for condition in conditions for option in ("--where", condition)]
+        found = ask("red", "-k", 50, *options)
+        assert {r["metadata"]["shade"] for r in found} == shades
+        assert len(found) == 8 * len(shades)
+
+    def test_pages_least_score_and_folding(self, ask: Ask) -> None:
+        page, everything = ask("red", "-k", 3, "--offset", 4), ask("red", "-k", 10)
+        assert [(r["rank"], r["image_id"]) for r in page] == [(r["rank"], r["image_id"]) for r in everything[4:7]]
+        assert {r["similarity_score"] >= 0.5 for r in ask("red", "--min-score", 0.5)} == {True}
+        assert sum(1 + r["duplicates"] for r in ask("red", "-k", 50, "--dedupe")) == 24
+
+    def test_the_table_says_how_to_get_more(self, cli: Cli, fake_artifact: Artifact) -> None:
+        assert "more with --offset 5" in cli("search", "red", "--in", fake_artifact.path).err
+        assert "more with" not in cli("search", "red", "-k", 24, "--in", fake_artifact.path).err
+
+    @pytest.mark.parametrize("condition", ["shade", "=soft", "~x", ""])
+    def test_a_condition_that_is_none_is_refused(self, cli: Cli, fake_artifact: Artifact, condition: str) -> None:
+        done = cli("search", "red", "--where", condition, "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "--where" in done.err
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["red", "--where", "colour=red"], "there is no field colour; the fields are shade, split"),
+            (["--like", "nobody.png"], "there is no picture nobody.png in this collection"),
+            (["red", "--minus", "red", "--minus", "red"], "cancel each other out"),
+            (["red"] * 17, "at most 16 items"),
+        ],
+    )
+    def test_what_cannot_be_searched_is_one_sentence(
+        self, cli: Cli, fake_artifact: Artifact, arguments: list[str], says: str
+    ) -> None:
+        done = cli("search", *arguments, "--in", fake_artifact.path)
+        assert_one_sentence(done)
+        assert says in " ".join(done.err.split())
+
+    def test_a_query_is_needed(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "--like is needed" in done.err

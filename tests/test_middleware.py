@@ -23,8 +23,8 @@ from clip_retrieval.middleware import (
     Guard,
     MediaTypes,
     Traffic,
-    describe,
 )
+from clip_retrieval.schemas import describe
 
 LIMIT = 100
 
