@@ -5,8 +5,9 @@
     python -m scripts.bench_scale --families "IVF, RaBitQ" --fresh
 
 Building has a process of its own, with every core; searching has another, with one thread. Of each family the quickest
-setting that reaches the recall is taken, with 1,000 captions as queries against pictures; 1,000 others give
-recall_at_10 and the percentiles of single searches. What the figures mean:
+setting that reaches the recall with 1,000 captions as queries against pictures, and with 1,000 others, is taken (the
+one of the most recall if none does); the others give recall_at_10 and the percentiles of single searches.
+What the figures mean:
 
     build_rss_mb        peak of what the building process holds itself; the mapped file of vectors is not counted
     index_mb            resident after all searches for the index: its own memory and the touched pages of its mapped
