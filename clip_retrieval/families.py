@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from clip_retrieval.index import FLAT
 
 BREADTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+LEAST_ROWS = 1024
+"""Below, a flat search takes microseconds, and quantisers have little to learn from."""
+ROWS_A_CELL = 39
 MANY_ROWS = 200_000
 """From here building time decides what is tried."""
 
@@ -32,7 +35,7 @@ class Family:
 def families(rows: int, dim: int) -> list[Family]:
     """All that are tried for a collection of this size."""
     flat = Family("flat", FLAT)
-    if rows < 256:  # FAISS's quantisers need something to learn from
+    if rows < LEAST_ROWS:
         return [flat]
     few = rows < MANY_ROWS
     cells = n_cells(rows)
@@ -79,5 +82,8 @@ def quick_families(rows: int, dim: int) -> list[Family]:
 
 
 def n_cells(rows: int) -> int:
-    """The power of two next below four times the root of the rows, as FAISS's guidelines have it; at least 4."""
-    return max(4, 1 << (int(4 * math.sqrt(rows)).bit_length() - 1))
+    """The power of two next below four times the root of the rows, with enough rows to learn each cell from.
+
+    Both are FAISS's own guidelines; at least 4.
+    """
+    return max(4, 1 << (int(min(4 * math.sqrt(rows), rows / ROWS_A_CELL)).bit_length() - 1))

@@ -50,7 +50,7 @@ def draw_front(outcome: Outcome, budget: Budget, title: str, path: Path) -> None
         )
     axes.set(yscale="log", xlabel="recall@10 against exact search", ylabel="median time of a search, ms", title=title)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), markerscale=0.6)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -19,7 +19,7 @@ def clustered(rows: int, seed: int, dim: int = 64) -> Vectors:
     return unit_rows(centres[rng.integers(20, size=rows)] + 3 * rng.standard_normal((rows, dim)) / np.sqrt(dim))
 
 
-PICTURES = clustered(1000, seed=1)
+PICTURES = clustered(1200, seed=1)
 CAPTIONS = clustered(100, seed=2)
 
 
@@ -31,7 +31,7 @@ def judged_recall(index: Index, vectors: Vectors, queries: Vectors) -> float:
 
 
 def pretend_that_a_graph_pays(patch: pytest.MonkeyPatch) -> None:
-    """A thousand rows are searched faster flat; pretend that a flat search is slow, so that the graph counts."""
+    """So few rows are searched faster flat; pretend that a flat search is slow, so that the graph counts."""
     measured = tune.single_ms
 
     def slow_if_flat(index: Index, queries: Vectors) -> tuple[float, float]:
