@@ -14,6 +14,7 @@ from clip_retrieval import __version__, console, modelstore
 from clip_retrieval import build as builder
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.client import Client
+from clip_retrieval.commands import finetune as finetune_command
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels, Source, Tag
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery
 from clip_retrieval.prepare import cache_dir, prepare_encoder
@@ -226,6 +227,9 @@ def search(
         console.captions_table([r for r in results if isinstance(r, CaptionResult)])
     else:
         console.images_table([r for r in results if isinstance(r, ImageResult)])
+
+
+app.command()(finetune_command.finetune)
 
 
 @app.command()

@@ -41,6 +41,8 @@ ORDER = [
     "http_api",
     "client",
     "prepare",
+    "finetuning",
+    "finetune",
     "console",
     "server",
     "commands",
