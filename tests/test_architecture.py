@@ -27,6 +27,7 @@ ORDER = [
     "splits",
     "store",
     "encoders",
+    "metrics",
     "index",
     "tune",
     "artifact",
