@@ -47,21 +47,35 @@ class Rule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. Recalls are by side, model (start, result), direction and K."""
+    """What a run came to; sides are val, test and other, as far as there are any."""
 
     verdict: Verdict
     share: float
     """How far from the start (0) to the trained weights (1) the result lies."""
     shares: dict[float, float]
     """Validation recall at each share that was tried."""
+    ranks: dict[str, tuple[Ranked, Ranked]]
+    """By side, under the start and under the result, whichever of them is returned."""
     gains: dict[str, Gain]
-    """By side: val, test, other."""
-    recalls: dict[str, dict[str, dict[str, dict[str, float]]]]
+    """By side, the result's over the start."""
     history: History
 
+    def recalls(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+        """By side, model, direction and K."""
+        return {
+            side: {"start": start.recalls(), "result": result.recalls()} for side, (start, result) in self.ranks.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
-        gains = {side: asdict(gain) for side, gain in self.gains.items()}
-        return asdict(self) | {"gains": gains, "returned": "result" if self.verdict.better else "start"}
+        return {
+            "returned": "result" if self.verdict.better else "start",
+            "reason": self.verdict.reason,
+            "share": self.share,
+            "shares": self.shares,
+            "gains": {side: asdict(gain) for side, gain in self.gains.items()},
+            "recalls": self.recalls(),
+            "history": asdict(self.history),
+        }
 
 
 def finetune(
@@ -90,13 +104,12 @@ def finetune(
 
     def inputs(name: str, pairs: Pairs) -> Inputs:
         views = settings.views if name == "train" else 0
-        key = _key(fingerprint, settings.train, pairs, views, settings.seed)
         total = (views + 1) * len(pairs) * towers.image.keeps_trunk + len(pairs.texts) * towers.text.keeps_trunk
+        kept = features_folder(workspace, fingerprint, settings, pairs, views)
         with progress.stage(f"features of locked parts: {name}", total) as advance:
             return Inputs(
-                pairs, towers, preprocess, tokenizer, workspace / f"features-{key}", limits,
-                views=views, seed=settings.seed, advance=advance,
-            )  # fmt: skip
+                pairs, towers, preprocess, tokenizer, kept, limits, views=views, seed=settings.seed, advance=advance
+            )
 
     ready = {name: inputs(name, pairs) for name, pairs in sides.items() if pairs}
     judged = [name for name in ready if name != "train"]
@@ -118,8 +131,8 @@ def finetune(
     verdict = guard.judge(gains["val"], gains.get("other"), tolerance=rule.tolerance, certain=rule.certain)
     if not verdict.better:
         towers.interpolate(0)
-    recalls = {name: {"start": before[name].recalls(), "result": after[name].recalls()} for name in judged}
-    outcome = Outcome(verdict, share, shares, gains, recalls, history)
+    ranks = {name: (before[name], after[name]) for name in judged}
+    outcome = Outcome(verdict, share, shares, ranks, gains, history)
     report = outcome.to_json() | {
         "model": read_info(reference).name,
         "settings": settings.to_json(),
@@ -180,6 +193,11 @@ def save(model: Any, reference: Path, output: Path, report: dict[str, Any]) -> N
         partial.replace(output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def features_folder(workspace: Path, fingerprint: str, settings: Settings, pairs: Pairs, views: int) -> Path:
+    """Where the features of ``pairs`` under the locked parts of a model are kept for the next run."""
+    return workspace / f"features-{_key(fingerprint, settings.train, pairs, views, settings.seed)}"
 
 
 def _key(fingerprint: str, *parts: object) -> str:

@@ -131,7 +131,7 @@ def _show(outcome: "Outcome", data: sides.Data) -> None:
     """The report, on standard error."""
     shown = {"val": "validation", "test": "test", "other": f"other: {data.other_name}"}
     table = Table("side", "model", *(f"{way} R@{k}" for way in ("t→i", "i→t") for k in (1, 5, 10)), "mean recall")
-    for side, models in outcome.recalls.items():
+    for side, models in outcome.recalls().items():
         for name, ways in models.items():
             values = [f"{value:.3f}" for recalls in ways.values() for value in recalls.values()]
             gain = outcome.gains[side]

@@ -12,42 +12,39 @@ captions of a picture are no independent queries. Validation has also chosen the
 gain is optimistic, more so the smaller it is; the test side, which chooses nothing, is the one to quote.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_retrieval import metrics
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.metrics import Ranks, Rows
 
 TOLERANCE = 0.02
-KS = (1, 5, 10)
 _RESAMPLES = 2000
-_AT_ONCE = 256
-
-Ranks = NDArray[np.int64]
+_LEAST_GAIN = 1e-9  # less is rounding
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Ranks from 1 of a set of pictures and their captions under one model."""
+    """How one model ranks a set of captioned pictures, both ways."""
 
     texts: Ranks
-    """For each caption, the rank of its picture."""
+    """Of the picture of each caption."""
     images: Ranks
-    """For each picture, the best rank of its captions."""
-    image_of: Ranks
-    """The picture of each caption."""
+    """Of the best own caption of each picture."""
 
     def recalls(self) -> dict[str, dict[str, float]]:
         """Recall by direction and K."""
+        ways = {"text_to_image": metrics.summarise(self.texts), "image_to_text": metrics.summarise(self.images)}
         return {
-            name: {f"recall@{k}": float((ranks <= k).mean()) for k in KS}
-            for name, ranks in (("text_to_image", self.texts), ("image_to_text", self.images))
+            way: {"recall@1": found.recall_at_1, "recall@5": found.recall_at_5, "recall@10": found.recall_at_10}
+            for way, found in ways.items()
         }
 
     def mean_recall(self) -> float:
-        return float(np.mean([value for both in self.recalls().values() for value in both.values()]))
+        return float(np.mean([value for way in self.recalls().values() for value in way.values()]))
 
 
 @dataclass(frozen=True)
@@ -73,46 +70,33 @@ class Verdict:
     better: bool
     reason: str
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
+def rank(images: Vectors, texts: Vectors, image_of: Rows) -> Ranked:
+    """Exact ranks, by ``metrics.py``, of unit vectors (pictures, dim) and (captions, dim).
 
-def rank(images: Vectors, texts: Vectors, image_of: Ranks) -> Ranked:
-    """Ranks by exact search of unit vectors (pictures, dim) and (captions, dim); equal scores stand in row order.
-
-    A picture's rank is the best of its own captions (Karpathy & Fei-Fei 2015, arXiv:1412.2306). Vectors that are not
-    finite count as zeros, so a model that has come apart is no better than the row order.
+    Vectors that are not finite count as zeros, so a model that has come apart is no better than the row order.
     """
-    images, texts = np.nan_to_num(images, posinf=0, neginf=0), np.nan_to_num(texts, posinf=0, neginf=0)
-    by_text, by_image = np.empty(len(texts), np.int64), np.empty(len(images), np.int64)
-    for start in range(0, len(texts), _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
-        by_text[rows] = _ranks(texts[rows] @ images.T, image_of[rows])
-    for start in range(0, len(images), _AT_ONCE):
-        scores = images[start : start + _AT_ONCE] @ texts.T
-        own = image_of[None, :] == np.arange(start, start + len(scores))[:, None]
-        by_image[start : start + _AT_ONCE] = _ranks(scores, np.where(own, scores, -np.inf).argmax(axis=1))
-    return Ranked(by_text, by_image, image_of)
+    images, texts = (np.nan_to_num(vectors, posinf=0, neginf=0) for vectors in (images, texts))
+    return Ranked(metrics.text_to_image(texts, images, image_of), metrics.image_to_text(texts, images, image_of))
 
 
 def gain(start: Ranked, result: Ranked, seed: int = 0) -> Gain:
-    """The gain of ``result`` over ``start``, whose rows must be the same queries."""
-    count = len(start.images)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    captions = np.bincount(start.image_of, minlength=count)
-    # A picture's part in the sums over its captions and over itself, of the difference of hits.
-    by_text = np.zeros(count)
-    np.add.at(by_text, start.image_of, _hits(result.texts) - _hits(start.texts))
+    """The gain of ``result`` over ``start``, whose rows must be the same queries; every picture has a caption."""
+    count = len(start.images.values)
+    picked = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    captions = np.bincount(start.texts.pictures, minlength=count)
+    changed = _hits(result.texts) - _hits(start.texts)
+    by_text = np.bincount(start.texts.pictures, weights=changed, minlength=count)
     by_image = _hits(result.images) - _hits(start.images)
-    resampled = (weights @ by_text / np.maximum(1, weights @ captions) + weights @ by_image / count) / 2
-    low, high = np.percentile(resampled, [2.5, 97.5])
+    differences = (picked @ by_text / (picked @ captions) + picked @ by_image / count) / 2
+    low, high = np.percentile(differences, [2.5, 97.5])
     before, after = start.mean_recall(), result.mean_recall()
     return Gain(count, before, after, after - before, float(low), float(high))
 
 
 def judge(validation: Gain, other: Gain | None, *, tolerance: float = TOLERANCE, certain: bool = False) -> Verdict:
     """The rule above. Without ``other`` only validation decides, and the reason says so."""
-    if validation.difference <= 0:
+    if validation.difference < _LEAST_GAIN:
         return Verdict(False, f"the mean recall on validation is not higher: {validation}")
     if certain and validation.low <= 0:
         return Verdict(False, f"the gain on validation is not certain: {validation}")
@@ -122,15 +106,6 @@ def judge(validation: Gain, other: Gain | None, *, tolerance: float = TOLERANCE,
     return Verdict(True, f"the mean recall on validation is higher: {validation}; {elsewhere}")
 
 
-def _ranks(scores: Vectors, right: Ranks) -> Ranks:
-    """The rank of column ``right[i]`` in row i."""
-    own = np.take_along_axis(scores, right[:, None], axis=1)
-    earlier = np.arange(scores.shape[1])[None, :] < right[:, None]
-    ranks: Ranks = 1 + (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
-    return ranks
-
-
 def _hits(ranks: Ranks) -> NDArray[np.float64]:
-    """For each query, the share of the Ks that it is found within."""
-    hits: NDArray[np.float64] = np.mean([ranks <= k for k in KS], axis=0)
-    return hits
+    """For each query, the share of 1, 5 and 10 that are not less than its rank."""
+    return np.asarray(np.mean([ranks.values <= k for k in (1, 5, 10)], axis=0), np.float64)

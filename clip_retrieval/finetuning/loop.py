@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,9 +50,6 @@ class History:
     """The epoch whose weights were kept; 0 if none was better than the start."""
     ended: str = "all epochs are done"
     """Why it ended."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: float, described: Tensor) -> Tensor:
@@ -111,8 +108,8 @@ def train(
             losses.append(float(loss.detach()))
             advance(1)
         state.add(towers, sum(losses) / len(losses), validate(), settings.patience)
-        say(state.history.epochs[-1])
         state.save(folder, towers, optimiser)
+        say(state.history.epochs[-1])
     towers.load(state.best_weights)
     return state.history
 
