@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from clip_retrieval.build import Progress
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders._openclip import open_folder
+from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data
@@ -76,6 +77,14 @@ class Outcome:
             "recalls": self.recalls(),
             "history": asdict(self.history),
         }
+
+
+class Vectoriser(Protocol):
+    """Pairs and their vectors under the weights that the towers have now; ``Inputs`` is one."""
+
+    pairs: Pairs
+
+    def vectors(self) -> tuple[Vectors, Vectors]: ...
 
 
 def finetune(
@@ -145,13 +154,13 @@ def finetune(
     return outcome
 
 
-def ranked(inputs: Inputs) -> Ranked:
+def ranked(inputs: Vectoriser) -> Ranked:
     """The ranks of one side under the weights that the towers have now."""
     images, texts = inputs.vectors()
     return guard.rank(images, texts, inputs.pairs.image_of)
 
 
-def score(inputs: Inputs, towers: Towers) -> Score:
+def score(inputs: Vectoriser, towers: Towers) -> Score:
     """The validation score of the weights that ``towers`` have now; the worst there is if vectors are not finite."""
     images, texts = inputs.vectors()
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):

@@ -9,160 +9,190 @@ the test once) the start is made without the test fold:
     zero-shot   the head before any photograph (see docs/demo-model-card.md)
     ridge       the shipped head's own recipe on this fold's training side
 
-Both are fine-tuned with the defaults of ``bento-clip finetune``; other is a draw of clip art and emoji, which neither
-head has seen. Ranks are pooled over the folds. Needs what ``scripts.train_demo_head --drawings`` needs; prints one JSON
-object last.
+Both are fine-tuned with the defaults of ``bento-clip finetune`` but for the crops, which are the seven of the head's
+own training: the work folder may be that of ``scripts.train_demo_head``, and what is there is used again. The other
+domain is a draw of clip art and emoji, which neither head has seen. Ranks are pooled over the folds. Needs what
+``scripts.train_demo_head --drawings`` needs; prints one JSON object last.
 """
 
 import argparse
 import csv
 import json
 import random
-import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
 from clip_retrieval import console
 from clip_retrieval.build import check
-from clip_retrieval.embed import ResumableVectors
-from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders._openclip import open_folder
-from clip_retrieval.encoders.torch import WEIGHTS_FILE, folder_fingerprint
-from clip_retrieval.finetune import Outcome, Rule, features_folder, finetune
-from clip_retrieval.finetuning.data import Data
-from clip_retrieval.finetuning.guard import Ranked, gain
+from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.encoders.torch import WEIGHTS_FILE
+from clip_retrieval.finetune import choose_share, ranked, score
+from clip_retrieval.finetuning.guard import Ranked, gain, judge
 from clip_retrieval.finetuning.inputs import Inputs
-from clip_retrieval.finetuning.pairs import Pairs
-from clip_retrieval.finetuning.settings import Part, Settings
+from clip_retrieval.finetuning.loop import train
+from clip_retrieval.finetuning.pairs import Batch, Pairs
+from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.metrics import Ranks
 from clip_retrieval.prepare import DEMO, prepare_encoder
 from clip_retrieval.validate import Limits
+from scripts import train_demo_head
 from scripts.demo_head import classes, head, materials, measure, sample, towers
 
-FC2 = "visual.head.mlp.fc2.weight"
-_KEPT = ("images", "texts")
+CROPS = 7
+STARTS = ("zero-shot", "ridge")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for downloads and features (about 1.5 GB)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for downloads and features (about 1 GB)")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--drawings", type=int, default=300, help="pictures of the other domain (default: 300)")
+    parser.add_argument("--drawings", type=int, default=120, help="pictures of the other domain, or 0 (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="of the folds and of the training (default: 0)")
-    parser.add_argument("--train", type=Part, default=Part.HEADS, help="what trains (default: heads)")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    materials.download(options.work, with_drawings=True)
-    study = Study(options.work, options.drawings, Settings(train=options.train, seed=options.seed))
-    print(json.dumps({kind: study.run(kind, options.folds) for kind in ("zero-shot", "ridge")}))
+    materials.download(options.work, with_drawings=options.drawings > 0)
+    study = Study(options.work, options.drawings)
+    print(json.dumps({kind: study.run(kind, options.folds, options.seed) for kind in STARTS}))
+
+
+@dataclass
+class Side:
+    """Features of one side in place of ``Inputs``; row i of both is pair i, with one caption each."""
+
+    pairs: Pairs
+    towers: Towers
+    images: Tensor
+    """[n, views, 1280]; the first view is the whole picture."""
+    texts: Tensor
+
+    @torch.no_grad()
+    def vectors(self) -> tuple[Vectors, Vectors]:
+        return self.towers.image.live(self.images[:, 0]).numpy(), self.towers.text.live(self.texts).numpy()
+
+    def epoch(self, number: int, settings: Settings) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
+        for batch in self.pairs.batches(number, settings.batch, self.images.shape[1] - 1, settings.seed):
+            described = torch.from_numpy(self.pairs.described(batch.images, batch.captions))
+            yield batch, self.images[batch.images, batch.views], self.texts[batch.captions], described
+
+
+class Heads(nn.Module):
+    """The demo model's heads as a model of their own, whose inputs are the features of its trunks."""
+
+    def __init__(self, state: dict[str, Tensor], fc2: Tensor, log_scale: float) -> None:
+        super().__init__()
+        weight = state["visual.head.mlp.fc2.weight"]
+        changed = torch.zeros_like(weight)
+        changed[: fc2.shape[1], : len(fc2)] = fc2.T / head.GAIN
+        outputs, hidden = weight.shape
+        first, second = nn.Linear(1280, hidden), nn.Linear(hidden, outputs)
+        mlp = nn.Sequential(OrderedDict(fc1=first, act=nn.GELU(), fc2=second))
+        proj = nn.Linear(384, outputs, bias=False)
+        own = {name.removeprefix("visual.head.mlp."): one for name, one in state.items() if ".head.mlp." in name}
+        mlp.load_state_dict(own | {"fc2.weight": changed})
+        proj.load_state_dict({"weight": state["text.proj.weight"]})
+        self.visual = nn.ModuleDict({"trunk": nn.Identity(), "head": mlp})
+        self.text = nn.ModuleDict({"proj": proj})
+        self.logit_scale = nn.Parameter(torch.tensor(log_scale))
+
+    def encode_image(self, features: Tensor) -> Any:
+        return self.visual["head"](features)
+
+    def encode_text(self, features: Tensor) -> Any:
+        return self.text["proj"](features)
 
 
 class Study:
-    """The photographs, the drawings, and their features under the locked trunks, which all starts share."""
+    """The photographs and the drawings as features of the demo model's trunks, which every start shares."""
 
-    def __init__(self, work: Path, drawings: int, settings: Settings) -> None:
-        self.work, self.settings, self.limits, self.bars = work, settings, Limits(), console.Bars()
-        self.reference = prepare_encoder(DEMO, runtime="torch", say=console.note)
-        self.photos = check(sample.FOLDER, self.limits, self.bars).kept
-        self.groups = {photo.path.name: photo.group for photo in sample.photos()}
-        folder = write_drawings(work, drawings, settings.seed)
-        self.other = Pairs(check(folder, self.limits, self.bars).kept)
+    def __init__(self, work: Path, drawings: int) -> None:
+        limits, bars, settings = Limits(), console.Bars(), Settings()
+        reference = prepare_encoder(DEMO, runtime="torch", say=console.note)
+        self.photos = check(sample.FOLDER, limits, bars).kept
+        self.groups = [photo.group for photo in sample.photos()]
+        self.images = train_demo_head.photo_features(work, None, sample.photos(), 0, CROPS)
         self.means = class_means(work)
-        model, preprocess, tokenizer = open_folder(self.reference)
+        self.state = load_file(reference / WEIGHTS_FILE)
+        model, preprocess, tokenizer = open_folder(reference)
         both = Towers(model, settings, "cpu")
-        sets = {"photos": (Pairs(self.photos), settings.views), "other": (self.other, 0)}
-        for name, (pairs, views) in sets.items():
-            with self.bars.stage(f"features: {name}", len(pairs) * (views + 1) + len(pairs)) as advance:
-                Inputs(
-                    pairs, both, preprocess, tokenizer, self._features(name), self.limits,
-                    views=views, seed=settings.seed, advance=advance,
-                )  # fmt: skip
-        self.state = load_file(self.reference / WEIGHTS_FILE)
+        with torch.no_grad():
+            self.texts = both.text.frozen(tokenizer([photo.captions[0].text for photo in self.photos]))
+        self.other: tuple[Pairs, Tensor, Tensor] | None = None
+        if drawings:
+            folder = write_drawings(work, drawings, 0)
+            pairs, kept = Pairs(check(folder, limits, bars).kept), work / f"features-{folder.name}"
+            with bars.stage("features of the drawings", 2 * len(pairs)) as advance:
+                Inputs(pairs, both, preprocess, tokenizer, kept, limits, advance=advance)
+            images, texts = (torch.from_numpy(np.load(kept / f"{name}.npy")) for name in ("images", "texts"))
+            self.other = pairs, images[:, None], texts
 
-    def run(self, kind: str, folds: int) -> dict[str, Any]:
+    def run(self, kind: str, folds: int, seed: int) -> dict[str, Any]:
         """Fine-tune one kind of start on every fold; the gains over all test queries and on the other domain."""
-        dealt = deal([self.groups[photo.path.name] for photo in self.photos], folds, self.settings.seed)
-        outcomes = []
-        for number in range(folds):
-            held = {"test": dealt[number], "val": dealt[(number + 1) % folds]}
-            held["train"] = [i for i in range(len(self.photos)) if i not in {*held["test"], *held["val"]}]
-            outcomes.append(self._fold(kind, number, held))
-        report: dict[str, Any] = {}
-        for side in ("test", "other"):
-            results = [outcome.ranks[side] for outcome in outcomes]
-            kept = [o.ranks[side] if o.verdict.better else (o.ranks[side][0], o.ranks[side][0]) for o in outcomes]
+        done = [self.fold(kind, number, folds, seed) for number in range(folds)]
+        report: dict[str, Any] = {"folds": [one for one, _ in done]}
+        for side in done[0][1]:
+            results = [ranks[side] for _, ranks in done]
+            kept = [ranks[side] if one["better"] else (ranks[side][0], ranks[side][0]) for one, ranks in done]
             for name, pairs in (("results", results), ("returned", kept)):
                 start, result = (pool([pair[end] for pair in pairs]) for end in (0, 1))
                 found = gain(start, result)
                 console.note(f"{kind}, {side}, {name}: {found}")
                 recalls = {"start": start.recalls(), "result": result.recalls()}
                 report.setdefault(side, {})[name] = asdict(found) | {"recalls": recalls}
-        report["folds"] = [
-            {"returned": o.verdict.better, "share": o.share, "epoch": o.history.best}
-            | {side: round(found.difference, 4) for side, found in o.gains.items()}
-            for o in outcomes
-        ]
         return report
 
-    def _fold(self, kind: str, number: int, held: dict[str, list[int]]) -> Outcome:
-        start = self._start(kind, number, held)
-        fingerprint = read_info(start).fingerprint
-        sides = {side: Pairs([self.photos[i] for i in rows]) for side, rows in held.items()}
-        for side, pairs in sides.items():
-            views = self.settings.views if side == "train" else 0
-            self._hand_out(features_folder(self.work, fingerprint, self.settings, pairs, views), held[side], views)
-        elsewhere = features_folder(self.work, fingerprint, self.settings, self.other, 0)
-        shutil.copytree(self._features("other"), elsewhere, dirs_exist_ok=True)
-        data = Data(sides["train"], sides["val"], sides["test"], self.other, "drawings")
-        output = self.work / f"result-{kind}-{number}"
-        shutil.rmtree(output, ignore_errors=True)
-        return finetune(start, data, self.settings, Rule(), self.work, output, self.limits, self.bars)
+    def fold(self, kind: str, number: int, folds: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One run: what came of it, and by side the ranks under the start and under the result."""
+        dealt = deal(self.groups, folds, seed)
+        held = {"test": dealt[number], "val": dealt[(number + 1) % folds]}
+        held["train"] = [i for i in range(len(self.photos)) if i not in {*held["test"], *held["val"]}]
+        settings = Settings(views=CROPS, seed=seed)
+        both = Towers(self.start(kind, held), settings, "cpu")
+        sides = {
+            side: Side(Pairs([self.photos[i] for i in rows]), both, self.images[rows], self.texts[rows])
+            for side, rows in held.items()
+        }
+        if self.other is not None:
+            sides["other"] = Side(self.other[0], both, *self.other[1:])
+        judged = [side for side in sides if side != "train"]
+        before = {side: ranked(sides[side]) for side in judged}
+        steps = sides["train"].pairs.steps(settings.batch)
+        with tempfile.TemporaryDirectory() as folder:
+            history = train(
+                both, lambda epoch: sides["train"].epoch(epoch, settings), steps, lambda: score(sides["val"], both),
+                settings, Path(folder),
+            )  # fmt: skip
+        share, _ = choose_share(both, lambda: score(sides["val"], both), history, lambda _: None)
+        both.interpolate(share)
+        ranks = {side: (before[side], ranked(sides[side])) for side in judged}
+        gains = {side: gain(*pair) for side, pair in ranks.items()}
+        one = {"better": judge(gains["val"], gains.get("other")).better, "epoch": history.best, "share": share}
+        return one | {side: round(found.difference, 4) for side, found in gains.items()}, ranks
 
-    def _features(self, name: str) -> Path:
-        return self.work / f"{name}-{self.settings.train.value}-{self.settings.seed}"
-
-    def _hand_out(self, folder: Path, rows: Sequence[int], views: int) -> None:
-        """Write the features of some photographs to where the run will look for them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        images, texts = (np.load(self._features("photos") / f"{name}.npy") for name in _KEPT)
-        images = images.reshape(len(self.photos), self.settings.views + 1, -1)[rows, : views + 1]
-        for name, part in (("images", images.reshape(-1, images.shape[-1])), ("texts", texts[rows])):
-            kept = ResumableVectors(folder / f"{name}.npy", *part.shape)
-            kept.append(part[kept.done :])
-
-    def _start(self, kind: str, number: int, held: dict[str, list[int]]) -> Path:
-        """An encoder folder like the demo model's, with a head that has not seen the test fold."""
-        images, texts = (torch.from_numpy(np.load(self._features("photos") / f"{name}.npy")) for name in _KEPT)
-        targets = normalize(texts, dim=1)
-        views = self.settings.views + 1
-        mlp = {name: self.state[f"visual.head.mlp.fc1.{name}"] for name in ("weight", "bias")}
-        units = gelu(images @ mlp["weight"].T + mlp["bias"])[:, : len(self.means)] / head.GAIN
+    def start(self, kind: str, held: dict[str, list[int]]) -> Heads:
+        """Heads that have not seen the test fold; as for the shipped one, ``val`` sets the logit scale."""
+        targets = normalize(self.texts, dim=1)
+        fc1 = {name: self.state[f"visual.head.mlp.fc1.{name}"] for name in ("weight", "bias")}
+        units = gelu(self.images @ fc1["weight"].T + fc1["bias"])[..., : len(self.means)] / head.GAIN
         fc2 = self.means
         if kind == "ridge":
-            rows = torch.tensor(held["train"])
-            seen = head.scaled(units, self.means).view(len(targets), views, -1)[rows].flatten(0, 1)
+            rows, views = held["train"], 1 + CROPS
+            seen = head.scaled(units[rows].flatten(0, 1), self.means)
             weights = torch.full((len(seen),), 1 / views)
             fc2 = fc2 + head.correction(seen, targets[rows].repeat_interleave(views, 0), weights, self.means)
-        scores = targets @ normalize(units[::views] @ fc2, dim=1).T
-        folder = self.work / f"start-{kind}-{number}"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.reference, folder, ignore=shutil.ignore_patterns(INFO_FILE))
-        weight = torch.zeros_like(self.state[FC2])
-        weight[: fc2.shape[1], : len(fc2)] = fc2.T / head.GAIN
-        scale = torch.tensor(head.calibrated_scale(measure.block(scores, held["val"])))
-        save_file(self.state | {FC2: weight, "logit_scale": scale}, folder / WEIGHTS_FILE)
-        info = read_info(self.reference).model_copy(update={"fingerprint": folder_fingerprint(folder)})
-        (folder / INFO_FILE).write_text(info.model_dump_json())
-        return folder
+        scores = targets @ normalize(units[:, 0] @ fc2, dim=1).T
+        return Heads(self.state, fc2, head.calibrated_scale(measure.block(scores, held["val"])))
 
 
 def deal(groups: Sequence[str], folds: int, seed: int) -> list[list[int]]:

@@ -162,8 +162,11 @@ class TestSides:
         assert data.other is not None
         assert (len(data.other), data.other_name) == (16, "bundled"), "the demo model has learnt from the rest"
 
-    def test_the_bundled_photographs_are_no_other_domain_than_themselves(self, bundled: Path) -> None:
-        data = sides.from_source(bundled, None, (0, 0.9, 0.1), 0, Limits(), Silent())
+    def test_the_bundled_photographs_are_no_other_domain_than_themselves(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sides, "SAMPLE", write_tiles(tmp_path / "own", ["red", "cyan"]))
+        data = sides.from_source(sides.SAMPLE, None, SPLIT, 0, Limits(), Silent())
         assert (data.other, data.other_name) == (None, None)
 
     def test_another_domain_must_have_pictures_that_the_source_has_not(self, collection: Path) -> None:
@@ -194,7 +197,6 @@ class TestCommand:
         assert "exists already" in " ".join(done.output.replace("│", " ").split())
 
     def test_a_tag_without_pictures_says_what_is_missing(self, tmp_path: Path) -> None:
-        pytest.importorskip("torch")
         done = CliRunner().invoke(app, ["finetune", "clip-retrieval:latest", "--output", str(tmp_path / "new")])
         assert isinstance(done.exception, InvalidQuery)
         assert "--pictures" in str(done.exception)

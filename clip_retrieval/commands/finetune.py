@@ -76,6 +76,11 @@ def finetune(
         raise typer.BadParameter(f"{output} exists already; name a new folder", param_hint="--output")
     if min(split) < 0 or abs(sum(split) - 1) > 1e-6:
         raise typer.BadParameter("three shares from 0 to 1 that add up to 1 are needed", param_hint="--split")
+    if pictures is None and not Path(source).exists():
+        raise InvalidQuery(
+            f"there is no data source {source}; for an artifact, which holds no pictures, give the folder that it was "
+            "built from with --pictures"
+        )
     try:
         from clip_retrieval import finetune as tuner
         from clip_retrieval.finetuning.plot import draw
@@ -83,11 +88,6 @@ def finetune(
         raise MissingExtra("fine-tuning", "build") from error
     bars, limits = console.Bars(), Limits(max_bytes=max_bytes, max_pixels=max_pixels)
     if pictures is None:
-        if not Path(source).exists():
-            raise InvalidQuery(
-                f"there is no data source {source}; for an artifact, which holds no pictures, give the folder that it "
-                "was built from with --pictures"
-            )
         data = sides.from_source(Path(source), other, split, seed, limits, bars)
     else:
         artifact = Artifact.open(modelstore.locate(source)[1])
