@@ -15,6 +15,7 @@ from clip_retrieval import build as builder
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.commands import artifacts
 from clip_retrieval.commands.evaluate import evaluate
+from clip_retrieval.commands.finetune import finetune
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels, Source, Tag
 from clip_retrieval.commands.search import search
 from clip_retrieval.commands.tune import tune
@@ -202,4 +203,5 @@ def serve(
 
 app.command()(evaluate)
 app.command()(tune)
+app.command()(finetune)
 app.add_typer(artifacts.app, name="artifacts")

@@ -53,7 +53,7 @@ def train(work: Path, out: Path, seed: int, crops: int, with_drawings: bool) -> 
     centre = centre * raw[sides["train"]].norm(dim=1).mean()
     targets = normalize(raw - centre, dim=1)
 
-    views = _photo_features(work, both, photos, seed, crops)
+    views = photo_features(work, both, photos, seed, crops)
     units = head.hidden(both.logits(views.flatten(0, 1))).view(*views.shape[:2], -1)
     scaled = head.scaled(units.flatten(0, 1), means).view(units.shape)
     extra = _drawings(work, both, means, centre, seed) if with_drawings else None
@@ -94,7 +94,7 @@ def _sides(scores: Tensor, sides: dict[str, list[int]]) -> dict[str, dict[str, m
     return {side: measure.both_ways([measure.block(scores, sides[side])]) for side in ("val", "test")}
 
 
-def _photo_features(work: Path, both: towers.Towers, photos: list[sample.Photo], seed: int, crops: int) -> Tensor:
+def photo_features(work: Path, both: towers.Towers | None, photos: list[sample.Photo], seed: int, crops: int) -> Tensor:
     """Features [photographs, 1 + crops, 1280]; the first view is the whole picture."""
     pictures = []
     for number, photo in enumerate(photos):
@@ -120,13 +120,13 @@ def _drawings(work: Path, both: towers.Towers, means: Tensor, centre: Tensor, se
     return units, normalize(both.texts(captions) - centre, dim=1)
 
 
-def _cached(file: Path, both: towers.Towers, pictures: towers.Pictures, name: str) -> Tensor:
+def _cached(file: Path, both: towers.Towers | None, pictures: towers.Pictures, name: str) -> Tensor:
     if file.exists():
         cached: Tensor = torch.load(file, weights_only=True)
         return cached
     with Progress() as progress:
         task = progress.add_task(name, total=len(pictures))
-        features = both.pictures(pictures, partial(progress.advance, task))
+        features = (both or towers.Towers(file.parent)).pictures(pictures, partial(progress.advance, task))
     torch.save(features, file)
     return features
 

@@ -10,6 +10,7 @@ has two captions, of which the first repeats across the shades of a colour:
 """
 
 import csv
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -65,4 +66,24 @@ def write_collection(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
         for name in names:
             shade = name.removesuffix(".png").split("-")[1]
             table.writerows([name, caption, shade] for caption in captions_of(name))
+    return folder
+
+
+def write_tiles(folder: Path, colours: Sequence[str] = COLOURS, splits: Sequence[str] = ("",), size: int = 32) -> Path:
+    """Two colours side by side in each of the shades, with their ``captions.csv``; returns ``folder``.
+
+    Each shade takes its turn at ``splits``. A small model can learn these pictures in seconds.
+    """
+    folder.mkdir(parents=True)
+    rows = []
+    for left in colours:
+        for right in COLOURS:
+            for number, shade in enumerate(SHADES):
+                tile = square(left, shade, size)
+                tile.paste(square(right, shade, size), (size // 2, 0))
+                name = f"{left}-{right}-{shade}.png"
+                (folder / name).write_bytes(png(tile))
+                rows.append((name, f"{shade}, {left} on the left, {right} on the right", splits[number % len(splits)]))
+    with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("image", "caption", "split"), *rows])
     return folder

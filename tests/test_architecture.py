@@ -68,6 +68,8 @@ ORDER = [
     "calls",
     "client",
     "prepare",
+    "finetuning",
+    "finetune",
     "console",
     "server",
     "commands",
@@ -105,7 +107,10 @@ HEAVY = {
     "openvino": OPENVINO,
     "nncf": OPENVINO,
 }
-"""The files of ``encoders/`` that may import each of these libraries; no other file may."""
+"""The files of ``encoders/`` that may import each of these libraries; no other file may, but for the next line's."""
+
+TRAINING = {"finetune", "finetuning/adapters", "finetuning/inputs", "finetuning/loop", "finetuning/towers"}
+"""What may import torch and safetensors too: fine-tuning, apart from what the command line needs of it at once."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -180,7 +185,8 @@ def test_bentoml_is_imported_by_the_model_store_and_the_service_alone() -> None:
 @pytest.mark.parametrize("library", sorted(HEAVY))
 def test_heavy_libraries_are_imported_in_the_files_of_their_encoders_alone(library: str) -> None:
     users = {path for path in [*FILES, ROOT / "service.py"] if any(n.split(".")[0] == library for n in imports(path))}
-    assert users <= {PACKAGE / "encoders" / f"{name}.py" for name in HEAVY[library]}
+    training = TRAINING if library in {"torch", "safetensors"} else set()
+    assert users <= {PACKAGE / f"{name}.py" for name in (*(f"encoders/{file}" for file in HEAVY[library]), *training)}
 
 
 def loaded_by(statement: str, **environment: str) -> set[str]:

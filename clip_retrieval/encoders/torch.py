@@ -63,7 +63,11 @@ def prepare(model: str, pretrained: str | None, target: Path, *, name: str | Non
     ``model`` is a registry name with ``pretrained`` a tag or a checkpoint file, or ``hf-hub:…`` or ``local-dir:…``.
     Raises ModelUnavailable with what to do when the model is unknown, unreachable or does not load.
     """
-    loaded, _, tokenizer = open_model(model, pretrained)
+    local = model.startswith("local-dir:")
+    # A folder that was prepared before names its own text tower by where it is, which only open_folder understands.
+    loaded, _, tokenizer = (
+        open_folder(Path(model.removeprefix("local-dir:"))) if local else open_model(model, pretrained)
+    )
     target.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in loaded.state_dict().items()}, target / WEIGHTS_FILE)
     config = get_model_config(model)

@@ -1,0 +1,145 @@
+"""``bento-clip finetune``: train a model on captioned pictures and keep it only if it became better."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from clip_retrieval import console, modelstore
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
+from clip_retrieval.errors import InvalidQuery, MissingExtra
+from clip_retrieval.finetuning import data as sides
+from clip_retrieval.finetuning.guard import TOLERANCE
+from clip_retrieval.finetuning.settings import LEARNING_RATES, Part, Settings
+from clip_retrieval.prepare import DEMO, cache_dir, prepare_encoder
+from clip_retrieval.validate import Limits
+
+if TYPE_CHECKING:
+    from clip_retrieval.finetune import Outcome
+    from clip_retrieval.finetuning.loop import Epoch
+
+_RATES = ", ".join(f"{part.value} {rate:g}" for part, rate in LEARNING_RATES.items())
+
+
+def finetune(
+    source: Annotated[str, typer.Argument(help="A data source as for build; or an artifact's tag, with --pictures.")],
+    output: Annotated[Path, typer.Option(help="The new folder of the model.")],
+    model: Annotated[
+        str | None, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER; default demo.")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
+    ] = None,
+    train: Annotated[Part, typer.Option(help="What trains; the rest is locked.")] = Part.HEADS,
+    other: Annotated[
+        Path | None, typer.Option(help="Another domain that must not get worse; default the bundled photographs.")
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="With a tag: the folder that it was built from.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Most times through the training pictures.")] = Settings.epochs,
+    batch: Annotated[int, typer.Option(min=2, help="Pictures a step.")] = Settings.batch,
+    learning_rate: Annotated[float | None, typer.Option(min=1e-9, help=f"Peak; default: {_RATES}.")] = None,
+    warmup: Annotated[float, typer.Option(min=0, max=1, help="Share of the steps before the peak.")] = Settings.warmup,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without gain before the end.")] = Settings.patience,
+    views: Annotated[int, typer.Option(min=0, help="Random crops of each training picture.")] = Settings.views,
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")] = Settings.rank,
+    tolerance: Annotated[float, typer.Option(min=0, help="Most mean recall lost on the other domain.")] = TOLERANCE,
+    certain: Annotated[
+        bool, typer.Option("--certain", help="Keep a gain only if its whole 95 % interval is above 0.")
+    ] = False,
+    split: Annotated[tuple[float, float, float], typer.Option(help="Shares of train, validation and test.")] = (
+        0.70,
+        0.15,
+        0.15,
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = Settings.seed,
+    as_json: AsJson = False,
+    max_pixels: MaxPixels = Limits.max_pixels,
+    max_bytes: MaxBytes = Limits.max_bytes,
+) -> None:
+    """Fine-tune an open_clip model on captioned pictures; the start is returned unless the result is better.
+
+    Prints the folder last, for build --model local-dir:FOLDER. A run that was stopped goes on where it was.
+
+    Examples:
+
+    ```
+    bento-clip finetune my-photos --output my-model
+    bento-clip finetune flickr8k --model ViT-B-32 --pretrained openai --train adapters --output tuned
+    bento-clip finetune clip-retrieval:latest --pictures my-photos --output my-model
+    bento-clip build my-photos --model local-dir:my-model
+    ```
+    """
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists already; name a new folder", param_hint="--output")
+    if min(split) < 0 or abs(sum(split) - 1) > 1e-6:
+        raise typer.BadParameter("three shares from 0 to 1 that add up to 1 are needed", param_hint="--split")
+    if pictures is None and not Path(source).exists():
+        raise InvalidQuery(
+            f"there is no data source {source}; for an artifact, which holds no pictures, give the folder that it was "
+            "built from with --pictures"
+        )
+    try:
+        from clip_retrieval import finetune as tuner
+        from clip_retrieval.finetuning.plot import draw
+    except ModuleNotFoundError as error:
+        raise MissingExtra("fine-tuning", "build") from error
+    bars, limits = console.Bars(), Limits(max_bytes=max_bytes, max_pixels=max_pixels)
+    if pictures is None:
+        data = sides.from_source(Path(source), other, split, seed, limits, bars)
+    else:
+        artifact = Artifact.open(modelstore.locate(source)[1])
+        data = sides.from_artifact(artifact, pictures, other, limits, bars)
+        if model is None:
+            model, pretrained = _named(artifact.manifest.encoder.name)
+    with bars.stage(f"preparing the model {model or DEMO}", None):
+        reference = prepare_encoder(model or DEMO, pretrained, runtime="torch", say=console.note)
+    if data.other is None:
+        console.note("no other domain to watch: the source has the bundled photographs in it; give one with --other")
+    settings = Settings(train, epochs, batch, learning_rate or 0.0, warmup, Settings.clip, patience, views, rank, seed)
+    rule = tuner.Rule(tolerance, certain)
+    outcome = tuner.finetune(
+        reference, data, settings, rule, cache_dir() / "finetune", output, limits, bars, say=_say_epoch
+    )
+    draw(outcome.history, outcome.shares, outcome.share, output / "finetune.png")
+    if as_json:
+        typer.echo(json.dumps({"folder": str(output)} | outcome.to_json(), ensure_ascii=False))
+        return
+    _show(outcome, data)
+    typer.echo(str(output))
+
+
+def _named(encoder: str) -> tuple[str, str | None]:
+    """The model and its weights as ``build`` was given them, from what a manifest calls the encoder."""
+    model, _, weights = encoder.removesuffix(")").partition(" (")
+    if model.startswith("local-dir:"):
+        raise InvalidQuery(f"the artifact does not say where its model {model} is; give it with --model")
+    return model, weights or None
+
+
+def _say_epoch(epoch: "Epoch") -> None:
+    loss = "start" if epoch.loss is None else f"loss {epoch.loss:.3f}"
+    console.note(
+        f"epoch {epoch.number}: {loss}, validation loss {epoch.validation_loss:.3f}, "
+        f"mean recall {epoch.validation_recall:.3f}"
+    )
+
+
+def _show(outcome: "Outcome", data: sides.Data) -> None:
+    """The report, on standard error."""
+    shown = {"val": "validation", "test": "test", "other": f"other: {data.other_name}"}
+    table = Table("side", "model", *(f"{way} R@{k}" for way in ("t→i", "i→t") for k in (1, 5, 10)), "mean recall")
+    for side, models in outcome.recalls().items():
+        for name, ways in models.items():
+            values = [f"{value:.3f}" for recalls in ways.values() for value in recalls.values()]
+            gain = outcome.gains[side]
+            mean = f"{gain.start if name == 'start' else gain.result:.3f}"
+            table.add_row(shown[side] if name == "start" else "", name, *values, mean)
+    console.err.print(table)
+    for side, gain in outcome.gains.items():
+        console.note(f"{shown[side]}: {gain}")
+    console.note(f"training: {outcome.history.ended}; kept epoch {outcome.history.best}, share {outcome.share:g}")
+    returned = "the result" if outcome.verdict.better else "the start, unchanged"
+    console.note(f"returned: {returned}, because {outcome.verdict.reason}")

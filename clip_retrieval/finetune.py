@@ -1,0 +1,223 @@
+"""Fine-tuning with a guard: contrastive training of an open_clip model that returns the start unless it helped.
+
+The stages: features of locked trunks, training (``finetuning/loop.py``), interpolation with the start (WiSE-FT,
+Wortsman et al. 2022, arXiv:2109.01903), the guard (``finetuning/guard.py``), and a folder in open_clip's ``local-dir:``
+format with the report in it. ``docs/finetuning.md`` says what to expect.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from clip_retrieval.build import Progress
+from clip_retrieval.encoders import INFO_FILE, read_info
+from clip_retrieval.encoders._openclip import open_folder
+from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.encoders.torch import WEIGHTS_FILE
+from clip_retrieval.finetuning import guard
+from clip_retrieval.finetuning.data import Data
+from clip_retrieval.finetuning.guard import Gain, Ranked, Verdict
+from clip_retrieval.finetuning.inputs import Inputs
+from clip_retrieval.finetuning.loop import Epoch, History, Score, contrastive_loss, train
+from clip_retrieval.finetuning.pairs import Pairs
+from clip_retrieval.finetuning.settings import Settings
+from clip_retrieval.finetuning.towers import Towers
+from clip_retrieval.validate import Limits
+
+REPORT_FILE = "finetune.json"
+SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(11))
+_LOSS_PICTURES = 1024
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The guard's settings; see ``guard.judge``."""
+
+    tolerance: float = guard.TOLERANCE
+    certain: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to; sides are val, test and other, as far as there are any."""
+
+    verdict: Verdict
+    share: float
+    """How far from the start (0) to the trained weights (1) the result lies."""
+    shares: dict[float, float]
+    """Validation recall at each share that was tried."""
+    ranks: dict[str, tuple[Ranked, Ranked]]
+    """By side, under the start and under the result, whichever of them is returned."""
+    gains: dict[str, Gain]
+    """By side, the result's over the start."""
+    history: History
+
+    def recalls(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+        """By side, model, direction and K."""
+        return {
+            side: {"start": start.recalls(), "result": result.recalls()} for side, (start, result) in self.ranks.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "returned": "result" if self.verdict.better else "start",
+            "reason": self.verdict.reason,
+            "share": self.share,
+            "shares": self.shares,
+            "gains": {side: asdict(gain) for side, gain in self.gains.items()},
+            "recalls": self.recalls(),
+            "history": asdict(self.history),
+        }
+
+
+class Vectoriser(Protocol):
+    """Pairs and their vectors under the weights that the towers have now; ``Inputs`` is one."""
+
+    pairs: Pairs
+
+    def vectors(self) -> tuple[Vectors, Vectors]: ...
+
+
+def finetune(
+    reference: Path,
+    data: Data,
+    settings: Settings,
+    rule: Rule,
+    workspace: Path,
+    output: Path,
+    limits: Limits,
+    progress: Progress,
+    *,
+    device: str | None = None,
+    say: Callable[[Epoch], None] = lambda _: None,
+) -> Outcome:
+    """Fine-tune the model in the folder ``reference`` (``prepare_encoder`` with the torch runtime) into ``output``.
+
+    ``output`` must not exist; it appears whole, with the weights that the guard returns. A run that was stopped goes
+    on in ``workspace`` when it is started again with the same data, model and settings. Raises ModelUnavailable or
+    SourceError.
+    """
+    model, preprocess, tokenizer = open_folder(reference)
+    towers = Towers(model, settings, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    fingerprint = read_info(reference).fingerprint
+    sides = {"train": data.train, "val": data.val, "test": data.test, "other": data.other}
+
+    def inputs(name: str, pairs: Pairs) -> Inputs:
+        views = settings.views if name == "train" else 0
+        total = (views + 1) * len(pairs) * towers.image.keeps_trunk + len(pairs.texts) * towers.text.keeps_trunk
+        kept = features_folder(workspace, fingerprint, settings, pairs, views)
+        with progress.stage(f"features of locked parts: {name}", total) as advance:
+            return Inputs(
+                pairs, towers, preprocess, tokenizer, kept, limits, views=views, seed=settings.seed, advance=advance
+            )
+
+    ready = {name: inputs(name, pairs) for name, pairs in sides.items() if pairs}
+    judged = [name for name in ready if name != "train"]
+    before = {name: ranked(ready[name]) for name in judged}
+
+    work = workspace / f"run-{_run_key(fingerprint, settings, ready)}"
+    work.mkdir(parents=True, exist_ok=True)
+    steps = data.train.steps(settings.batch)
+    with progress.stage("training", settings.epochs * steps) as advance:
+        history = train(
+            towers, lambda epoch: ready["train"].epoch(epoch, settings), steps, lambda: score(ready["val"], towers),
+            settings, work, advance=advance, say=say,
+        )  # fmt: skip
+    with progress.stage("interpolating with the start", len(SHARES) if history.best else None) as advance:
+        share, shares = choose_share(towers, lambda: score(ready["val"], towers), history, advance)
+    towers.interpolate(share)
+    after = {name: ranked(ready[name]) for name in judged}
+    gains = {name: guard.gain(before[name], after[name]) for name in judged}
+    verdict = guard.judge(gains["val"], gains.get("other"), tolerance=rule.tolerance, certain=rule.certain)
+    if not verdict.better:
+        towers.interpolate(0)
+    ranks = {name: (before[name], after[name]) for name in judged}
+    outcome = Outcome(verdict, share, shares, ranks, gains, history)
+    report = outcome.to_json() | {
+        "model": read_info(reference).name,
+        "settings": settings.to_json(),
+        "rule": asdict(rule),
+        "data": data.counts(),
+        "other": data.other_name,
+    }
+    save(model, reference, output, report)
+    shutil.rmtree(work)
+    return outcome
+
+
+def ranked(inputs: Vectoriser) -> Ranked:
+    """The ranks of one side under the weights that the towers have now."""
+    images, texts = inputs.vectors()
+    return guard.rank(images, texts, inputs.pairs.image_of)
+
+
+def score(inputs: Vectoriser, towers: Towers) -> Score:
+    """The validation score of the weights that ``towers`` have now; the worst there is if vectors are not finite."""
+    images, texts = inputs.vectors()
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        return Score(0.0, -np.inf)
+    pairs = inputs.pairs
+    rows = np.arange(min(len(pairs), _LOSS_PICTURES))
+    captions = np.searchsorted(pairs.image_of, rows)
+    described = torch.from_numpy(pairs.described(rows, captions))
+    loss = contrastive_loss(torch.from_numpy(images[rows]), torch.from_numpy(texts[captions]), towers.scale, described)
+    return Score(guard.rank(images, texts, pairs.image_of).mean_recall(), -float(loss))
+
+
+def choose_share(
+    towers: Towers, validate: Callable[[], Score], history: History, advance: Callable[[int], None]
+) -> tuple[float, dict[float, float]]:
+    """The share with the best validation score, the smallest of equals, and the recall at each."""
+    if not history.best:
+        return 0.0, {}
+    scores: dict[float, Score] = {}
+    for share in SHARES:
+        towers.interpolate(share)
+        scores[share] = validate()
+        advance(1)
+    return max(SHARES, key=lambda share: (scores[share], -share)), {s: scores[s].recall for s in SHARES}
+
+
+def save(model: Any, reference: Path, output: Path, report: dict[str, Any]) -> None:
+    """Write the folder ``output``: everything of ``reference`` but the weights, which are the model's, and the report.
+
+    It gets its name when it is complete.
+    """
+    partial = output.with_name(f"{output.name}.partial-{os.getpid()}")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copytree(reference, partial, ignore=shutil.ignore_patterns(WEIGHTS_FILE, INFO_FILE))
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, partial / WEIGHTS_FILE)
+        (partial / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
+        partial.replace(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def features_folder(workspace: Path, fingerprint: str, settings: Settings, pairs: Pairs, views: int) -> Path:
+    """Where the features of ``pairs`` under the locked parts of a model are kept for the next run."""
+    return workspace / f"features-{_key(fingerprint, settings.train, pairs, views, settings.seed)}"
+
+
+def _key(fingerprint: str, *parts: object) -> str:
+    shown = [
+        [(image.content_hash, [c.text for c in image.captions]) for image in part.images]
+        if isinstance(part, Pairs)
+        else part
+        for part in parts
+    ]
+    return hashlib.sha256(json.dumps([fingerprint, *shown]).encode()).hexdigest()[:16]
+
+
+def _run_key(fingerprint: str, settings: Settings, ready: dict[str, Inputs]) -> str:
+    return _key(fingerprint, settings.to_json(), *(ready[name].pairs for name in ("train", "val")))

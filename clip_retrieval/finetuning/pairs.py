@@ -1,0 +1,74 @@
+"""Captioned pictures as training batches, and which pictures and captions of a batch are no negatives.
+
+A contrastive batch takes every caption of another picture as wrong. That is false where two pictures are equal, where a
+caption is one of several of a picture, or where the same words caption several pictures; such pairs are masked.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_retrieval.records import ValidImage
+
+Rows = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Row numbers of pictures, the number of the view of each, and row numbers of one caption of each."""
+
+    images: Rows
+    views: Rows
+    captions: Rows
+
+
+class Pairs:
+    """Pictures with at least one caption, in the order given, and all their captions, picture by picture."""
+
+    def __init__(self, images: Sequence[ValidImage]) -> None:
+        self.images = [image for image in images if image.captions]
+        self.texts = [caption.text for image in self.images for caption in image.captions]
+        counts = [len(image.captions) for image in self.images]
+        self.image_of: Rows = np.repeat(np.arange(len(self.images)), counts)
+        """The picture of each caption."""
+        self._first: Rows = np.cumsum([0, *counts])
+        numbers: dict[str, int] = {}
+        words = [numbers.setdefault(" ".join(text.casefold().split()), len(numbers)) for text in self.texts]
+        self._words: Rows = np.array(words, dtype=np.int64)
+        described: dict[str, set[int]] = {}
+        for row, word in zip(self.image_of, words, strict=True):
+            described.setdefault(self.images[row].content_hash, set()).add(word)
+        self._described = [described[image.content_hash] for image in self.images]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def described(self, images: Rows, captions: Rows) -> NDArray[np.bool_]:
+        """Whether each caption is true of each picture as far as the data says. Shape (len(images), len(captions)).
+
+        It is if the picture, or one with equal pixels, has a caption of the same words (case and spaces apart).
+        """
+        words = self._words[captions]
+        true = [[int(word) in self._described[row] for word in words] for row in images]
+        return np.array(true, dtype=bool).reshape(len(images), len(captions))
+
+    def batches(self, epoch: int, size: int, views: int, seed: int) -> Iterator[Batch]:
+        """Every picture once in random order, each with one of its views (0 to ``views``) and one of its captions.
+
+        The same for the same epoch and seed, whatever came before. The last batch may be smaller; one of a single
+        picture, which has no negative, is left out.
+        """
+        draw = np.random.default_rng([seed, epoch])
+        order = draw.permutation(len(self))
+        drawn_views = draw.integers(0, views + 1, len(self))
+        captions = draw.integers(self._first[:-1], self._first[1:])
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            if len(chosen) > 1:
+                yield Batch(chosen, drawn_views[chosen], captions[chosen])
+
+    def steps(self, size: int) -> int:
+        """How many batches of ``size`` an epoch has."""
+        whole, rest = divmod(len(self), size)
+        return whole + (rest > 1)
