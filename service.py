@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clip_retrieval import modelstore, schemas
+from clip_retrieval import logs, modelstore, schemas
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Pixels
@@ -53,6 +53,8 @@ except ValidationError as error:
     raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
 except ClipRetrievalError as error:
     raise SystemExit(f"bento-clip: {error}") from None
+if settings.log_format == "json":
+    logs.use_json()
 limits = Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
 app = create_app(settings)
 

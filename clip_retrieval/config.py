@@ -26,3 +26,4 @@ class Settings(BaseSettings):
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds that a result is kept")
     encoder_threads: int | None = Field(default=None, ge=1, description="threads of the encoder; all cores if not set")
     precision: Literal["auto", "f32", "int8"] = Field(default="auto", description="numeric precision of the encoder")
+    log_format: Literal["plain", "json"] = Field(default="plain", description="how log lines are written")

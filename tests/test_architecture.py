@@ -21,6 +21,7 @@ ORDER = [
     "records",
     "schemas",
     "config",
+    "logs",
     "datasets",
     "decode",
     "validate",
