@@ -144,9 +144,6 @@ class Dispatch:
 class ClipRetrieval:
     """Text and pictures to pictures and captions."""
 
-    if tag != str(folder):
-        model = bentoml.models.BentoModel(tag)
-
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:

@@ -52,7 +52,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _access(parts: object) -> dict[str, Any]:
-    """The fields of an access record, whose arguments are the client, the request, the response and the milliseconds."""
+    """The fields of an access record, whose arguments are client, request, response and milliseconds."""
     if not isinstance(parts, tuple) or len(parts) != 4:
         return {}
     request, response = _REQUEST.fullmatch(str(parts[1])), _RESPONSE.fullmatch(str(parts[2]))

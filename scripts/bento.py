@@ -4,9 +4,9 @@
     python -m scripts.bento --artifact clip-retrieval:66db36be071e8cf4
 
 A staging folder gets exactly what the Bento is made of: the modules that ``service.py`` imports, however indirectly,
-the other files that ``bentofile.yaml`` includes, the pins, and ``bentofile.yaml`` with the artifact and the labels filled in. ``bentoml build`` packs it. The version is
-``<artifact>-<hash of the staging folder>``, so that the same inputs have the same version and the same content. The
-last line on standard output is the tag.
+the other files that ``bentofile.yaml`` includes, the pins, and ``bentofile.yaml`` with the artifact and the labels
+filled in. ``bentoml build`` packs it. The version is ``<artifact>-<hash of the staging folder>``, so that the same
+inputs have the same version and the same content. The last line on standard output is the tag.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,10 +29,9 @@ from bentoml.exceptions import NotFound
 from clip_retrieval import __version__, modelstore
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.errors import ClipRetrievalError
-from scripts import pins
+from scripts.oci import pins
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGING = ROOT / "build" / "bento"
 PACKAGE = "clip_retrieval"
 
 
@@ -47,23 +47,26 @@ def make(artifact: str = modelstore.LATEST) -> str:
     tag, folder = modelstore.locate(artifact)
     if tag == str(folder):
         raise CannotBuild("a Bento takes its artifact from the BentoML model store; name it by its tag")
-    stage(STAGING, tag, Artifact.open(folder))
-    version = f"{tag.partition(':')[2]}-{fingerprint(STAGING)[:8]}"
-    bento = f"{modelstore.NAME}:{version}"
-    with suppress(NotFound):
-        return str(bentoml.get(bento).tag)
+    with tempfile.TemporaryDirectory() as staging:
+        stage(Path(staging), tag, Artifact.open(folder))
+        version = f"{tag.partition(':')[2]}-{fingerprint(Path(staging))[:8]}"
+        with suppress(NotFound):
+            return str(bentoml.get(f"{modelstore.NAME}:{version}").tag)
+        _build(staging, version)
+    return f"{modelstore.NAME}:{version}"
+
+
+def _build(staging: str, version: str) -> None:
     # The Bento names its artifact itself; what is set in this shell must not get in.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTO_CLIP_")}
-    command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--version", version, str(STAGING)]
-    done = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
+    command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--version", version, "."]
+    done = subprocess.run(command, cwd=staging, env=environment, stdout=sys.stderr, check=False)
     if done.returncode:
         raise CannotBuild(f"bentoml build failed (exit status {done.returncode}); its messages are above")
-    return bento
 
 
 def stage(folder: Path, tag: str, artifact: Artifact) -> None:
-    """Fill ``folder`` with all that the Bento is made of; whatever was there is removed."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Fill the empty ``folder`` with all that the Bento is made of."""
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
     template = bentofile["docker"]["dockerfile_template"]
     included = (path for pattern in bentofile["include"] for path in ROOT.glob(pattern))
@@ -74,7 +77,8 @@ def stage(folder: Path, tag: str, artifact: Artifact) -> None:
         shutil.copyfile(path, target)
     bentofile |= {
         "labels": labels(artifact),
-        # What the settings' default names is the artifact inside, whatever else the store holds by then.
+        # The Bento brings this artifact, and what the settings' default names is this one, whatever else the store
+        # holds by then. (BentoML forgets the alias of a model that the service names as well.)
         "models": [{"tag": tag, "alias": modelstore.LATEST}],
     }
     (folder / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")

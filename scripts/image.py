@@ -20,11 +20,12 @@ import bentoml
 
 from clip_retrieval import __version__, modelstore
 from clip_retrieval.errors import ClipRetrievalError
-from scripts import bento, engines, machine, pins
-from scripts.engines import Engine, NoEngine
+from scripts import bento, machine
+from scripts.oci import engines, pins
+from scripts.oci.engines import Engine, NoEngine
 
 ROOT = Path(__file__).resolve().parent.parent
-USAGE = Path(__file__).with_name("disk_usage.py")
+USAGE = Path(__file__).with_name("oci") / "disk_usage.py"
 SHOWN = 12
 """Packages that have a row of their own in the table."""
 
@@ -63,7 +64,7 @@ def labels(tag: str) -> dict[str, str]:
 
 
 def usage(engine: Engine, name: str) -> dict[str, int]:
-    """Bytes of the image's files by what they belong to; see ``disk_usage.py``."""
+    """Bytes of the image's files by what they belong to; see ``oci/disk_usage.py``."""
     command = [*engine.run_command, "--rm", "--interactive", "--user", "0", "--entrypoint", "python", name, "-"]
     found: dict[str, int] = json.loads(engine.call(*command, text=USAGE.read_text(encoding="utf-8")))
     return found

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SETUP = ROOT / "deploy" / "oci" / "setup-podman"
 BACKENDS = ("docker", "podman", "nerdctl", "buildah")
 """All that ``make image`` can build with, the first that works being taken."""
@@ -31,6 +31,8 @@ class Engine:
     build_options: tuple[str, ...]
     build_environment: Mapping[str, str]
     run_command: tuple[str, ...]
+    read_only: tuple[str, ...]
+    """The options of a read-only root, with no writable folder that was not asked for."""
     host_network: bool
 
     @property
@@ -39,7 +41,7 @@ class Engine:
         return RUNS_WITH.get(self.backend, self.backend)
 
     def call(self, *arguments: str, text: str | None = None) -> str:
-        """Standard output of ``<binary> <arguments>``, given ``text``. Raises NoEngine with what it complained about."""
+        """Standard output of ``<binary> <arguments>`` given ``text``. Raises NoEngine with what it complained about."""
         command = [self.binary, *arguments]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -47,18 +49,17 @@ class Engine:
         return done.stdout.strip()
 
 
-def find(wanted: str = "", *, is_root: bool | None = None) -> Engine:
+def find(wanted: str = "") -> Engine:
     """The engine to use: ``wanted``, or the first that works, or podman freshly installed. Raises NoEngine."""
-    root = os.geteuid() == 0 if is_root is None else is_root
+    root = os.geteuid() == 0
     backend = choose(wanted, works)
-    if backend is None and root and not wanted:
-        backend = "podman"
     if backend is None:
-        tried = wanted or ", ".join(BACKENDS)
-        raise NoEngine(
-            f"no container engine works here (tried: {tried}). Start docker, install podman, or, on Debian, "
-            f"run once as root: {SETUP.relative_to(ROOT)}"
-        )
+        if not root or wanted not in {"", "podman"}:
+            raise NoEngine(
+                f"no container engine works here (tried: {wanted or ', '.join(BACKENDS)}). Start docker, install "
+                f"podman, or, on Debian, run once as root: {SETUP.relative_to(ROOT)}"
+            )
+        backend = "podman"
     if root and RUNS_WITH.get(backend, backend) == "podman" and subprocess.run([SETUP], check=False).returncode:
         raise NoEngine(f"{SETUP.relative_to(ROOT)} failed; its message is above")
     return engine(backend, root=root)
@@ -86,16 +87,14 @@ def engine(backend: str, *, root: bool) -> Engine:
     """
     podman = RUNS_WITH.get(backend, backend) == "podman"
     restricted = podman and root
+    environment = {"BUILDAH_FORMAT": "docker"} if podman else {}
+    limits = ("--ulimit", "nofile=16384:16384", "--ulimit", "nproc=30000:30000")
     return Engine(
         backend=backend,
         build_options=("network=host",) if restricted else (),
-        build_environment={"BUILDAH_FORMAT": "docker", **({"BUILDAH_ISOLATION": "chroot"} if root else {})}
-        if podman
-        else {},
-        run_command=("--runtime", "runc", "run", "--network", "host")
-        + ("--ulimit", "nofile=16384:16384", "--ulimit", "nproc=30000:30000")
-        if restricted
-        else ("run",),
+        build_environment=environment | ({"BUILDAH_ISOLATION": "chroot"} if restricted else {}),
+        run_command=("--runtime", "runc", "run", "--network", "host", *limits) if restricted else ("run",),
+        read_only=("--read-only", "--read-only-tmpfs=false") if podman else ("--read-only",),
         host_network=restricted,
     )
 
