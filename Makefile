@@ -61,13 +61,13 @@ load: $(DEV)  ## Load the service to saturation and back, or HOST=; report in re
 
 some-artifact: $(ENV)
 	@$(if $(ARTIFACT),true,$(BIN)/bento-clip info >/dev/null 2>&1 \
-	  || $(BIN)/bento-clip build clip_retrieval/sample --model demo)
+	  || $(BIN)/bento-clip build clip_retrieval/sample --model demo >&2)
 
 bento: some-artifact  ## Make the Bento of the newest artifact (the demo if there is none), or ARTIFACT=
-	$(BIN)/python -m scripts.bento $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
+	@$(BIN)/python -m scripts.bento $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
 
 image: some-artifact  ## Make the container image of that Bento with what works here, or BACKEND=; shows what takes the space
-	$(BIN)/python -m scripts.image $(if $(ARTIFACT),--artifact "$(ARTIFACT)") $(if $(BACKEND),--backend "$(BACKEND)")
+	@$(BIN)/python -m scripts.image $(if $(ARTIFACT),--artifact "$(ARTIFACT)") $(if $(BACKEND),--backend "$(BACKEND)")
 
 image-test: $(DEV)  ## Build the image of the demo, or ARTIFACT=, run it as in production and prove it
 	tag=$(or $(ARTIFACT),$$($(BIN)/bento-clip build clip_retrieval/sample --model demo)) \

@@ -73,6 +73,10 @@ def test_the_version_and_the_labels_say_which_artifact_is_inside(bento: Path, st
 def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
     bento: Path, homes: list[Path], store: Store, fake_artifact: Artifact, launch: Launch, tmp_path: Path
 ) -> None:
+    def fill(folder: Path) -> None:
+        kept = shutil.ignore_patterns("manifest.json")
+        shutil.copytree(fake_artifact.path, folder, dirs_exist_ok=True, ignore=kept)
+
     manifest = fake_artifact.manifest
     newer = write_artifact(
         tmp_path / "newer",
@@ -81,9 +85,7 @@ def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
         data=manifest.data,
         images=manifest.images,
         captions=manifest.captions,
-        fill=lambda folder: shutil.copytree(
-            fake_artifact.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json")
-        ),
+        fill=fill,
     )
     run([sys.executable, "-c", SAVE, str(newer.path)], {"BENTOML_HOME": str(homes[0])})
     tag, port, elsewhere = f"{bento.parent.name}:{bento.name}", free_port(), tmp_path / "elsewhere"
