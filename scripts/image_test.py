@@ -167,9 +167,13 @@ def check_answers(checks: Checks, container: Container, folder: Path) -> None:
 
 def check_load(checks: Checks, container: Container) -> None:
     say("loading it")
-    command = [sys.executable, "-m", "loadtests.run", "--short", "--no-thresholds", "--host", container.url]
+    command = [sys.executable, "-m", "loadtests.run", "--short", "--step-seconds", "5", "--no-thresholds"]
     done = subprocess.run(
-        [*command, "--out", "reports/image-load"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+        [*command, "--host", container.url, "--out", "reports/image-load"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     checks.expect(done.returncode == 0, f"the load test ended with status {done.returncode}")
     if done.stdout.strip():
