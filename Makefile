@@ -8,6 +8,8 @@ HOST ?=
 BENCH ?=
 SCALE ?=
 LOAD ?=
+ARTIFACT ?=
+BACKEND ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,8 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e bench bench-embedding bench-threads bench-scale fidelity load lint format constraints clean
+.PHONY: help env demo test test-all test-slow test-e2e bench bench-embedding bench-threads bench-scale fidelity load bento image image-test \
+  some-artifact lint format constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +71,20 @@ fidelity: $(DEV)  ## Measure what each numeric precision costs in retrieval
 
 load: $(DEV)  ## Load the service to saturation and back, or HOST=; report in reports/load (LOAD= for options)
 	$(BIN)/python -m loadtests.run $(if $(HOST),--host $(HOST)) $(LOAD)
+
+some-artifact: $(ENV)
+	@$(if $(ARTIFACT),true,$(BIN)/bento-clip info >/dev/null 2>&1 \
+	  || $(BIN)/bento-clip build clip_retrieval/sample --model demo >&2)
+
+bento: some-artifact  ## Make the Bento of the newest artifact (the demo if there is none), or ARTIFACT=
+	@$(BIN)/python -m scripts.bento $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
+
+image: some-artifact  ## Make the container image of that Bento with what works here, or BACKEND=; shows what takes the space
+	@$(BIN)/python -m scripts.image $(if $(ARTIFACT),--artifact "$(ARTIFACT)") $(if $(BACKEND),--backend "$(BACKEND)")
+
+image-test: $(DEV)  ## Build the image of the demo, or ARTIFACT=, run it as in production and prove it
+	tag=$(or $(ARTIFACT),$$($(BIN)/bento-clip build clip_retrieval/sample --model demo)) \
+	  && $(BIN)/python -m scripts.image_test --artifact "$$tag" $(if $(BACKEND),--backend "$(BACKEND)")
 
 lint: $(DEV)  ## Lint, check the format, check the types
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
-from clip_retrieval import __version__, modelstore, schemas
+from clip_retrieval import __version__, logs, modelstore, schemas
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
 from clip_retrieval.cores import usable_cores
@@ -65,6 +65,8 @@ except ClipRetrievalError as error:
     raise SystemExit(f"bento-clip: {error}") from None
 workers = settings.workers or max(1, usable_cores() // CORES_A_WORKER)
 encoder_threads = settings.encoder_threads or max(1, usable_cores() // workers)
+if settings.log_format == "json":
+    logs.use_json()
 limits = Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
 app = create_app(settings)
 
@@ -137,9 +139,6 @@ class Dispatch:
 @bentoml.asgi_app(app, path="/")
 class ClipRetrieval:
     """Text and pictures to pictures and captions."""
-
-    if tag != str(folder):
-        model = bentoml.models.BentoModel(tag)
 
     @bentoml.on_deployment
     @staticmethod

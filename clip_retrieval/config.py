@@ -36,3 +36,4 @@ class Settings(BaseSettings):
     access_log: bool = Field(default=True, description="a line in the log for each request")
     traces: bool = Field(default=False, description="spans of requests; BentoML's own configuration says where to")
     precision: Literal["auto", "f32", "int8"] = Field(default="auto", description="numeric precision of the encoder")
+    log_format: Literal["plain", "json"] = Field(default="plain", description="how log lines are written")

@@ -7,7 +7,7 @@ from pathlib import Path
 import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifact import Artifact, Manifest
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound
 
 NAME = "clip-retrieval"
@@ -24,12 +24,7 @@ def save(artifact: Artifact) -> str:
         bentoml.models.delete(tag)
     with bentoml.models.create(
         tag,
-        labels={
-            "model": _label(manifest.encoder.name),
-            "data": manifest.data.fingerprint[:16],
-            "images": str(manifest.data.images),
-            "captions": str(manifest.data.captions),
-        },
+        labels=labels(manifest),
         metadata={
             "encoder": manifest.encoder.model_dump(mode="json", exclude_none=True),
             "data": manifest.data.model_dump(mode="json", exclude_none=True),
@@ -89,6 +84,16 @@ def locate(source: str) -> tuple[str, Path]:
             "(see: bentoml models list). Build one with: bento-clip build SOURCE --model demo"
         ) from error
     return str(model.tag), Path(model.path)
+
+
+def labels(manifest: Manifest) -> dict[str, str]:
+    """What an artifact is made of, in BentoML's alphabet of labels."""
+    return {
+        "model": _label(manifest.encoder.name),
+        "data": manifest.data.fingerprint[:16],
+        "images": str(manifest.data.images),
+        "captions": str(manifest.data.captions),
+    }
 
 
 def _label(text: str) -> str:

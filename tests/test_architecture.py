@@ -25,6 +25,7 @@ ORDER = [
     "answers",
     "config",
     "cores",
+    "logs",
     "datasets",
     "decode",
     "validate",

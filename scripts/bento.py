@@ -1,0 +1,141 @@
+"""Makes the Bento: the service, its packages at the tested versions, and one artifact inside.
+
+    python -m scripts.bento                                     # the newest artifact
+    python -m scripts.bento --artifact clip-retrieval:66db36be071e8cf4
+
+A staging folder gets exactly what the Bento is made of: the modules that ``service.py`` imports, however indirectly,
+the other files that ``bentofile.yaml`` includes, the pins, and ``bentofile.yaml`` with the artifact and the labels
+filled in. ``bentoml build`` packs it. The version is ``<artifact>-<hash of the staging folder>``, so that the same
+inputs have the same version and the same content. The last line on standard output is the tag.
+"""
+
+import argparse
+import ast
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import yaml
+from bentoml.exceptions import NotFound
+
+from clip_retrieval import __version__, modelstore
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.errors import ClipRetrievalError
+from scripts.oci import pins
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "clip_retrieval"
+
+
+class CannotBuild(Exception):
+    """The Bento cannot be made; the message says why."""
+
+
+def make(artifact: str = modelstore.LATEST) -> str:
+    """Build the Bento with this artifact inside, unless there is one of the same content, and return its tag.
+
+    Raises ClipRetrievalError, NotPinned or CannotBuild.
+    """
+    tag, folder = modelstore.locate(artifact)
+    if tag == str(folder):
+        raise CannotBuild("a Bento takes its artifact from the BentoML model store; name it by its tag")
+    with tempfile.TemporaryDirectory() as staging:
+        stage(Path(staging), tag, Artifact.open(folder))
+        version = f"{tag.partition(':')[2]}-{fingerprint(Path(staging))[:8]}"
+        with suppress(NotFound):
+            return str(bentoml.get(f"{modelstore.NAME}:{version}").tag)
+        _build(staging, version)
+    return f"{modelstore.NAME}:{version}"
+
+
+def _build(staging: str, version: str) -> None:
+    # The Bento names its artifact itself; what is set in this shell must not get in.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTO_CLIP_")}
+    command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--version", version, "."]
+    done = subprocess.run(command, cwd=staging, env=environment, stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise CannotBuild(f"bentoml build failed (exit status {done.returncode}); its messages are above")
+
+
+def stage(folder: Path, tag: str, artifact: Artifact) -> None:
+    """Fill the empty ``folder`` with all that the Bento is made of."""
+    bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
+    template = bentofile["docker"]["dockerfile_template"]
+    included = (path for pattern in bentofile["include"] for path in ROOT.glob(pattern))
+    data = (path for path in included if path.is_file() and path.suffix != ".py")
+    for path in (*modules(ROOT), *data, ROOT / template):
+        target = folder / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    bentofile |= {
+        "labels": labels(artifact),
+        # The Bento brings this artifact, and what the settings' default names is this one, whatever else the store
+        # holds by then. (BentoML forgets the alias of a model that the service names as well.)
+        "models": [{"tag": tag, "alias": modelstore.LATEST}],
+    }
+    (folder / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(pins.serving()) + "\n", encoding="utf-8")
+
+
+def labels(artifact: Artifact) -> dict[str, str]:
+    """What the Bento says of itself and of what it holds; BentoML's alphabet for label values is small."""
+    return {"product": __version__, "artifact": artifact.manifest.version, **modelstore.labels(artifact.manifest)}
+
+
+def fingerprint(folder: Path) -> str:
+    """Hex SHA-256 over the names and contents of all files in a folder."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
+        total.update(f"{name}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()
+
+
+def modules(root: Path) -> list[Path]:
+    """``service.py`` and every file of the package that it imports, directly or not, at the top or in functions."""
+    service = root / "service.py"
+    found, waiting = {service}, [service]
+    while waiting:
+        new = {path for name in _imports(waiting.pop()) for path in _files(root, name)} - found
+        found |= new
+        waiting += new
+    return sorted(found)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _files(root: Path, name: str) -> Iterator[Path]:
+    """The files that ``import name`` runs: those of the packages on the way, and the module's."""
+    parts = name.split(".")
+    if parts[0] == PACKAGE:
+        for length in range(1, len(parts) + 1):
+            path = root.joinpath(*parts[:length])
+            yield from (file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifact", default=modelstore.LATEST, help="tag in the BentoML model store")
+    arguments: Any = parser.parse_args()
+    try:
+        print(make(arguments.artifact))
+    except (ClipRetrievalError, pins.NotPinned, CannotBuild) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

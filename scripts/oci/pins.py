@@ -1,0 +1,65 @@
+"""Which packages at which versions the service needs: the closure of [serve], pinned by constraints.txt.
+
+What depends on what is read from the packages that are installed here; the versions are constraints.txt's alone, so
+that the image runs what was tested.
+"""
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = {"python_version": "3.11", "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
+"""The image, as environment markers see it."""
+
+
+class NotPinned(Exception):
+    """A package that serving needs has no tested version; the message says what to do."""
+
+
+def serving() -> list[str]:
+    """The pins of this checkout: ``name==version``, sorted. Raises NotPinned."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
+    return closure(wanted, read_constraints(ROOT / "constraints.txt"), _installed)
+
+
+def read_constraints(path: Path) -> dict[str, str]:
+    """Version by normalised name."""
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.split("==") for line in lines if line)
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def closure(
+    wanted: Iterable[str], constraints: Mapping[str, str], requires: Callable[[str], Iterable[str]]
+) -> list[str]:
+    """Pins of all that ``wanted`` needs on the target; ``requires`` gives the requirements of a package by name."""
+    waiting = [Requirement(text) for text in wanted]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        package = waiting.pop()
+        name, extras = canonicalize_name(package.name), frozenset(package.extras)
+        if (name, extras) in seen:
+            continue
+        if name not in constraints:
+            raise NotPinned(f"constraints.txt has no version of {name}, which serving needs; run: make constraints")
+        seen.add((name, extras))
+        waiting += (need for text in requires(name) if _applies(need := Requirement(text), extras))
+    return [f"{name}=={constraints[name]}" for name in sorted({name for name, _ in seen})]
+
+
+def _applies(need: Requirement, extras: Iterable[str]) -> bool:
+    marker = need.marker
+    return marker is None or any(marker.evaluate({**TARGET, "extra": extra}) for extra in {"", *extras})
+
+
+def _installed(name: str) -> list[str]:
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        raise NotPinned(f"{name} is not installed, so what it needs is not known; run: make env") from None

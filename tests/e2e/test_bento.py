@@ -1,0 +1,105 @@
+"""The Bento as a person uses it: made twice it is the same, and it serves its own artifact from any folder."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from clip_retrieval.artifact import Artifact, write_artifact
+from clip_retrieval.client import Client
+from tests.e2e.conftest import ROOT, SAVE, Launch, Store, free_port
+
+pytestmark = pytest.mark.e2e
+
+
+def run(command: list[str], environment: Mapping[str, str]) -> str:
+    """The last word that a command prints."""
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+def make(home: Path, tag: str) -> Path:
+    """The folder of the Bento that is made with a model store."""
+    bento = run([sys.executable, "-m", "scripts.bento", "--artifact", tag], {"BENTOML_HOME": str(home)})
+    return home / "bentos" / bento.replace(":", "/")
+
+
+def content(bento: Path) -> dict[str, str]:
+    """The hash of every file; of ``bento.yaml`` without the time of creation, which is all that may differ."""
+    files = {path.relative_to(bento).as_posix(): path.read_bytes() for path in bento.rglob("*") if path.is_file()}
+    info = yaml.safe_load(files["bento.yaml"])
+    del info["creation_time"]
+    files["bento.yaml"] = json.dumps(info, default=str).encode()
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+@pytest.fixture(scope="module")
+def homes(store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two model stores that hold the same artifact."""
+    folder = tmp_path_factory.mktemp("homes")
+    return [Path(shutil.copytree(store.environment["BENTOML_HOME"], folder / name)) for name in ("one", "two")]
+
+
+@pytest.fixture(scope="module")
+def bento(homes: list[Path], store: Store) -> Path:
+    return make(homes[0], store.tag)
+
+
+def test_two_builds_have_the_same_content(bento: Path, homes: list[Path], store: Store) -> None:
+    again = make(homes[1], store.tag)
+    assert again.name == bento.name
+    assert content(again) == content(bento)
+
+
+def test_the_version_and_the_labels_say_which_artifact_is_inside(bento: Path, store: Store) -> None:
+    version = store.tag.partition(":")[2]
+    assert bento.name.startswith(f"{version}-")
+    info = yaml.safe_load((bento / "bento.yaml").read_text())
+    assert info["labels"]["artifact"] == version
+    assert [model["tag"] for model in info["models"]] == [store.tag]
+
+
+def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
+    bento: Path, homes: list[Path], store: Store, fake_artifact: Artifact, launch: Launch, tmp_path: Path
+) -> None:
+    def fill(folder: Path) -> None:
+        kept = shutil.ignore_patterns("manifest.json")
+        shutil.copytree(fake_artifact.path, folder, dirs_exist_ok=True, ignore=kept)
+
+    manifest = fake_artifact.manifest
+    newer = write_artifact(
+        tmp_path / "newer",
+        version="0123456789abcdef",
+        encoder=manifest.encoder,
+        data=manifest.data,
+        images=manifest.images,
+        captions=manifest.captions,
+        fill=fill,
+    )
+    run([sys.executable, "-c", SAVE, str(newer.path)], {"BENTOML_HOME": str(homes[0])})
+    tag, port, elsewhere = f"{bento.parent.name}:{bento.name}", free_port(), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = ["env", "-C", str(elsewhere), sys.executable, "-m", "bentoml", "serve", tag]
+    command += ["--host", "127.0.0.1", "-p", str(port)]
+    settings = {"BENTOML_HOME": str(homes[0]), "BENTO_CLIP_LOG_FORMAT": "json"}
+    server = launch(command, port, **settings).wait_until_ready()
+    with Client(server.url) as client:
+        assert client.info().artifact == store.tag
+        assert client.search_images("a red square").results
+    lines = [json.loads(line) for line in server.text().splitlines()]
+    assert "POST /search/images 200" in [line["message"] for line in lines]
+    server.terminate()
+    assert server.wait() == 0, server.text()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.url}/livez", trust_env=False)

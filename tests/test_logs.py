@@ -1,0 +1,98 @@
+"""What a log line looks like in JSON. The records are made as BentoML 1.4 makes them."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from clip_retrieval.logs import ACCESS, JsonFormatter, use_json
+
+Failure = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def line(
+    name: str, message: str, *arguments: object, trace: str = "", failure: Failure | None = None
+) -> dict[str, Any]:
+    """The fields of the one line that a record becomes."""
+    record = logging.LogRecord(name, logging.INFO, __file__, 1, message, arguments, failure)
+    record.trace_msg = trace
+    written = JsonFormatter().format(record)
+    assert "\n" not in written
+    fields: dict[str, Any] = json.loads(written)
+    return fields
+
+
+def access(request: str, response: str = "status=200,type=application/json,length=339") -> dict[str, Any]:
+    return line(ACCESS, "%s (%s) (%s) %.3fms", "10.0.0.7:48912", request, response, 19.3361)
+
+
+def test_an_access_line_has_its_numbers_as_numbers() -> None:
+    fields = access("scheme=http,method=POST,path=/search/images,type=application/json,length=28")
+    del fields["time"]
+    assert fields == {
+        "level": "info",
+        "logger": ACCESS,
+        "message": "POST /search/images 200",
+        "method": "POST",
+        "path": "/search/images",
+        "status": 200,
+        "duration_ms": 19.336,
+        "request_bytes": 28,
+        "response_bytes": 339,
+        "client": "10.0.0.7:48912",
+    }
+
+
+def test_an_access_line_without_lengths_counts_no_bytes() -> None:
+    fields = access("scheme=http,method=GET,path=/health,type=,length=", "status=200,type=,length=")
+    assert (fields["request_bytes"], fields["response_bytes"]) == (0, 0)
+
+
+@pytest.mark.parametrize("path", ["/a,b=c", "/length=1", "/line\nbreak", '/"quoted"', "/ü"])
+def test_any_path_is_kept_as_it_was(path: str) -> None:
+    assert access(f"scheme=http,method=GET,path={path},type=,length=")["path"] == path
+
+
+def test_an_access_line_of_another_form_is_still_a_line() -> None:
+    assert line(ACCESS, "%s (scheme=%s) - Connection closed", "10.0.0.7:1", "ws")["message"] == (
+        "10.0.0.7:1 (scheme=ws) - Connection closed"
+    )
+
+
+def test_the_time_says_its_zone() -> None:
+    assert line("bentoml", "ready")["time"].endswith("+00:00")
+
+
+def test_a_line_within_a_request_names_its_trace() -> None:
+    fields = line("bentoml", "searching", trace=" (trace=2ff6,span=4cfb,sampled=0,service.name=clip-retrieval)")
+    assert (fields["trace"], fields["span"]) == ("2ff6", "4cfb")
+
+
+def test_an_exception_is_in_the_same_line() -> None:
+    try:
+        raise ValueError("no such thing")
+    except ValueError:
+        failure = sys.exc_info()
+    assert failure[0] is not None
+    fields = line("bentoml", "failed", failure=failure)
+    assert fields["message"] == "failed"
+    assert fields["exception"].endswith("ValueError: no such thing")
+
+
+@pytest.fixture
+def handler() -> Iterator[logging.Handler]:
+    """A handler of BentoML's logger, as BentoML sets one up."""
+    logger, handler = logging.getLogger("bentoml"), logging.StreamHandler()
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    logging.captureWarnings(False)
+
+
+def test_bentomls_own_handlers_write_json_from_then_on(handler: logging.Handler) -> None:
+    use_json()
+    assert isinstance(handler.formatter, JsonFormatter)
