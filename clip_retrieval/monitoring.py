@@ -59,7 +59,7 @@ class Metrics:
         self._pending = gauge("requests_pending", "Requests under way, of those that max_pending bounds.")
         self._queue = gauge("queue_length", "Queries that wait for the encoder.", "api")
         self._memory = gauge("memory_bytes", "Resident memory of the service's processes.", "process")
-        self._rows = gauge("index_rows", "Rows of an index.", "modality", "kind")
+        self._rows = gauge("index_rows", "Rows of an index.", "modality", "factory")
         self._artifact = gauge("artifact_info", "What is served; the value is always 1.", "artifact", "model", "data")
         self._seen: dict[Counter, int] = {}
 

@@ -89,15 +89,17 @@ def test_another_model_precision_and_index_are_named(fake_artifact: Artifact) ->
         manifest.model_copy(
             update={
                 "encoder": manifest.encoder.model_copy(update={"name": "other", "precisions": ("f32", "int8")}),
-                "images": manifest.images.model_copy(update={"kind": "hnsw", "ef_search": 64, "recall_at_10": 0.995}),
+                "images": manifest.images.model_copy(
+                    update={"factory": "HNSW16,SQ8", "parameters": {"efSearch": 64}, "recall_at_10": 0.995}
+                ),
             }
         ),
     )
     comparison = compare(fake_artifact, other)
     assert comparison.encoder == {"name": ("fake", "other"), "precisions": (("f32",), ("f32", "int8"))}
     assert comparison.image_index == {
-        "kind": ("flat", "hnsw"),
-        "ef_search": (None, 64),
+        "factory": ("Flat", "HNSW16,SQ8"),
+        "parameters": ({}, {"efSearch": 64}),
         "recall_at_10": (1.0, 0.995),
     }
     assert comparison.caption_index == {}

@@ -85,7 +85,7 @@ def test_bentoml_shows_what_the_artifact_is_made_of(stored_tag: str, fake_artifa
     metadata: Any = info.metadata
     assert metadata["encoder"]["fingerprint"] == manifest.encoder.fingerprint
     assert metadata["data"]["name"] == "squares"
-    assert metadata["images"]["kind"] == "flat"
+    assert metadata["images"]["factory"] == "Flat"
     assert metadata["captions"]["recall_at_10"] == 1.0
 
 

@@ -70,8 +70,8 @@ def test_what_is_served_is_described(metrics: Metrics, registry: CollectorRegist
     metrics.describe("clip-retrieval:abc", fake_artifact.manifest)
     labels = {"artifact": "clip-retrieval:abc", "model": "fake", "data": "squares"}
     assert registry.get_sample_value("bento_clip_artifact_info", labels) == 1
-    assert registry.get_sample_value("bento_clip_index_rows", {"modality": "images", "kind": "flat"}) == 24
-    assert registry.get_sample_value("bento_clip_index_rows", {"modality": "captions", "kind": "flat"}) == 48
+    assert registry.get_sample_value("bento_clip_index_rows", {"modality": "images", "factory": "Flat"}) == 24
+    assert registry.get_sample_value("bento_clip_index_rows", {"modality": "captions", "factory": "Flat"}) == 48
 
 
 def test_stages_go_into_their_histogram(metrics: Metrics, registry: CollectorRegistry) -> None:
