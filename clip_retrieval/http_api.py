@@ -29,6 +29,7 @@ from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.engine import Answer
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage
+from clip_retrieval.http_page import add_page_routes, prefers_page, thumbnail_template
 from clip_retrieval.middleware import describe, error_response
 from clip_retrieval.results import caption_result, image_result
 from clip_retrieval.retriever import Retriever
@@ -128,8 +129,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _add_info_routes(app: FastAPI, state: _State) -> None:
-    @app.get("/", response_model=s.ServiceInfo, summary="What is served here")
-    async def info() -> s.ServiceInfo:
+    page = add_page_routes(app, lambda: state.ready)
+
+    @app.head("/", include_in_schema=False)
+    @app.get("/", response_model=s.ServiceInfo, summary="What is served here; to a browser, the search page")
+    async def info(request: Request, response: Response) -> Any:
+        if prefers_page(request.headers.get("accept", "")):
+            return page.response(request.headers.get("if-none-match", ""))
+        response.headers["Vary"] = "Accept"
         backend = state.ready
         manifest = backend.retriever.artifact.manifest
         notes = []
@@ -142,7 +149,8 @@ def _add_info_routes(app: FastAPI, state: _State) -> None:
             images=manifest.data.images,
             captions=manifest.data.captions,
             artifact=backend.artifact,
-            links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"},
+            links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"}
+            | thumbnail_template(backend.retriever.artifact),
             notes=notes,
         )
 

@@ -26,8 +26,10 @@ MAX_PROBLEMS = 8
 DRAIN_BYTES = 64 * 2**20
 """How much of a body that is too large is read and dropped, so that the client gets to see the answer."""
 
-UNBOUNDED = frozenset({"/", "/health", "/stats", "/metrics", "/livez", "/readyz", "/healthz"})
+UNBOUNDED = frozenset({"/", "/examples", "/health", "/stats", "/metrics", "/livez", "/readyz", "/healthz"})
 """Cheap paths that must answer under overload too."""
+UNBOUNDED_BELOW = "/thumbnails/"
+"""Likewise all paths that begin so: a page asks for dozens at once, which would take the places of queries."""
 
 
 def error_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -79,7 +81,7 @@ class Guard:
         self._pending = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNBOUNDED:
+        if scope["type"] != "http" or scope["path"] in UNBOUNDED or scope["path"].startswith(UNBOUNDED_BELOW):
             await self._app(scope, receive, send)
             return
         if self._pending >= self._max_pending:

@@ -127,6 +127,11 @@ class Store:
         found = {row[0]: _image(row) for row in self._select("SELECT * FROM images", "row", rows)}
         return [found[row] for row in (found if rows is None else rows)]
 
+    def row_of(self, image_id: str) -> int | None:
+        """The row of the picture with this id, if there is one."""
+        found = self._query("SELECT row FROM images WHERE image_id = ?", (image_id,))
+        return found[0][0] if found else None
+
     def captions(self, rows: Sequence[int] | None = None) -> list[CaptionRecord]:
         """The captions of these rows, in their order (repeats allowed); all in row order when None."""
         found = {row[0]: CaptionRecord(*row) for row in self._select("SELECT * FROM captions", "row", rows)}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from clip_retrieval.artifact import (
     MANIFEST,
     RECORDS,
+    THUMBNAILS,
     SCHEMA_VERSION,
     Artifact,
     DataInfo,
@@ -311,7 +312,7 @@ def test_the_manifest_says_what_the_artifact_was_made_of(fake_artifact: Artifact
     assert sum(manifest.data.splits.values()) == 24
     assert manifest.libraries["numpy"] == np.__version__
     assert "faiss-cpu" in manifest.libraries
-    assert {"images.npy", "captions.npy", RECORDS, "encoder/encoder.json"} == set(manifest.files)
+    assert {"images.npy", "captions.npy", RECORDS, THUMBNAILS, "encoder/encoder.json"} == set(manifest.files)
 
 
 def test_an_artifact_can_be_moved(artifact_copy: Artifact, tmp_path: Path) -> None:
