@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from clip_retrieval.artifact import (
     MANIFEST,
     RECORDS,
-    THUMBNAILS,
     SCHEMA_VERSION,
+    THUMBNAILS,
     Artifact,
     DataInfo,
     Manifest,
