@@ -32,8 +32,10 @@ from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
 from clip_retrieval.http_api import create_app
 from clip_retrieval.index import search_on_one_thread
-from clip_retrieval.middleware import ErrorBodies, Guard, MediaTypes, describe
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.middleware import ErrorBodies, Guard, MediaTypes
+from clip_retrieval.queries import SearchRequest
+from clip_retrieval.retriever import Found, Retriever
+from clip_retrieval.schemas import describe
 from clip_retrieval.validate import Limits, decode_image
 
 MAX_NATIVE_BATCH = 64
@@ -193,6 +195,9 @@ class ClipRetrieval:
     async def answer_image(self, query: Query) -> Answer:
         return await _dispatch("encode_images", query)
 
+    async def search(self, vector: NDArray[np.float32], request: SearchRequest) -> Found:
+        return await self.engine.search(vector, request)
+
     def observe(self, stage: str, seconds: float) -> None:
         stage_seconds.labels(stage=stage).observe(seconds)
 
@@ -231,7 +236,7 @@ _service.add_asgi_middleware(
     MediaTypes,
     expected={
         **dict.fromkeys(SMALL_BODIES, "application/json"),
-        "/encode_images": "application/json",
+        **dict.fromkeys(("/search", "/search/batch", "/encode_images"), "application/json"),
         **dict.fromkeys(("/search/text", "/search/similar", "/encode/image"), "multipart/form-data"),
     },
 )

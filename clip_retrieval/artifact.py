@@ -37,7 +37,7 @@ from clip_retrieval.index import Index, IndexSpec
 from clip_retrieval.store import Store
 from clip_retrieval.thumbnails import FORMAT, Thumbnails
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ENCODER = "encoder"
 RECORDS = "records.sqlite"

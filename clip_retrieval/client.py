@@ -3,6 +3,7 @@
     with Client("http://localhost:3000") as client:
         for result in client.search_images("a red panda", k=5).results:
             print(result.similarity_score, result.image_path)
+        client.search([text("a dog"), picture("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
 
 Both have one method an endpoint and answer with the service's own models. Requests that were turned away (429, 503)
 and connections that failed are tried again, with exponential back-off and jitter or as Retry-After says; nothing else
@@ -10,28 +11,24 @@ is. Errors: ``RequestRejected``, ``Overloaded``, ``ServerFailure``, ``Unreachabl
 """
 
 import asyncio
-import io
 import random
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from clip_retrieval import queries as q
 from clip_retrieval import schemas as s
 from clip_retrieval.errors import Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
+from clip_retrieval.queries import image_id, picture, text
+from clip_retrieval.uploads import Picture, read_picture
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-__all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "Picture", "Retries"]
-
-Picture: TypeAlias = "str | Path | bytes | BinaryIO | Image"
-"""A path, the bytes of a picture file, an open binary file, or a PIL image."""
+__all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "Picture", "Retries", "image_id", "picture", "text"]
 
 DEFAULT_TIMEOUT = httpx.Timeout(30, connect=5)
 TURNED_AWAY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -111,11 +108,11 @@ class _Calls:
 
     @staticmethod
     def search_captions(picture: Picture, k: int) -> _Call[s.CaptionsAnswer]:
-        return _Call("POST", "/search/text", s.CaptionsAnswer, upload=_upload(picture), params={"k": k})
+        return _Call("POST", "/search/text", s.CaptionsAnswer, upload=read_picture(picture), params={"k": k})
 
     @staticmethod
     def search_similar(picture: Picture, k: int) -> _Call[s.ImagesAnswer]:
-        return _Call("POST", "/search/similar", s.ImagesAnswer, upload=_upload(picture), params={"k": k})
+        return _Call("POST", "/search/similar", s.ImagesAnswer, upload=read_picture(picture), params={"k": k})
 
     @staticmethod
     def encode_text(text: str) -> _Call[s.TextEmbedding]:
@@ -123,8 +120,23 @@ class _Calls:
 
     @staticmethod
     def encode_image(picture: Picture) -> _Call[s.ImageEmbedding]:
-        return _Call("POST", "/encode/image", s.ImageEmbedding, upload=_upload(picture))
+        return _Call("POST", "/encode/image", s.ImageEmbedding, upload=read_picture(picture))
 
+    @staticmethod
+    def search(request: q.SearchRequest) -> _Call[q.SearchAnswer]:
+        return _Call("POST", "/search", q.SearchAnswer, json=_json(request))
+
+    @staticmethod
+    def search_batch(requests: Sequence[q.SearchRequest]) -> _Call[q.SearchBatchAnswer]:
+        body = {"searches": [_json(request) for request in requests]}
+        return _Call("POST", "/search/batch", q.SearchBatchAnswer, json=body)
+
+    @staticmethod
+    def image(image_id: str) -> _Call[q.ImageInfo]:
+        # Dots too: a URL of /../ would be shortened on its way.
+        return _Call("GET", f"/images/{quote(image_id, safe='').replace('.', '%2E')}", q.ImageInfo)
+
+    fields = _Call("GET", "/fields", q.FieldsAnswer)
     info = _Call("GET", "/", s.ServiceInfo)
     health = _Call("GET", "/health", s.Health)
     stats = _Call("GET", "/stats", s.Stats)
@@ -165,6 +177,35 @@ class Client:
     def search_similar(self, picture: Picture, k: int = s.DEFAULT_K) -> s.ImagesAnswer:
         """Pictures like a picture."""
         return self._send(_Calls.search_similar(picture, k))
+
+    def search(
+        self,
+        queries: Sequence[q.Part],
+        *,
+        target: q.Target = "images",
+        k: int = s.DEFAULT_K,
+        offset: int = 0,
+        min_score: float | None = None,
+        dedupe: bool = False,
+        where: q.Where | None = None,
+    ) -> q.SearchAnswer:
+        """One page of what is nearest to a weighted mix of texts and pictures. Raises InvalidQuery out of bounds."""
+        request = q.search_request(
+            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
+        )
+        return self._send(_Calls.search(request))
+
+    def search_batch(self, requests: Sequence[q.SearchRequest]) -> q.SearchBatchAnswer:
+        """Up to 64 searches in one request, answered in order; make them with ``search_request``."""
+        return self._send(_Calls.search_batch(requests))
+
+    def fields(self) -> q.FieldsAnswer:
+        """What ``where`` can filter by."""
+        return self._send(_Calls.fields)
+
+    def image(self, image_id: str) -> q.ImageInfo:
+        """All that the collection holds of one picture."""
+        return self._send(_Calls.image(image_id))
 
     def encode_text(self, text: str) -> s.TextEmbedding:
         """The unit vector of a text."""
@@ -246,6 +287,35 @@ class AsyncClient:
         """Pictures like a picture."""
         return await self._send(_Calls.search_similar(picture, k))
 
+    async def search(
+        self,
+        queries: Sequence[q.Part],
+        *,
+        target: q.Target = "images",
+        k: int = s.DEFAULT_K,
+        offset: int = 0,
+        min_score: float | None = None,
+        dedupe: bool = False,
+        where: q.Where | None = None,
+    ) -> q.SearchAnswer:
+        """One page of what is nearest to a weighted mix of texts and pictures. Raises InvalidQuery out of bounds."""
+        request = q.search_request(
+            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
+        )
+        return await self._send(_Calls.search(request))
+
+    async def search_batch(self, requests: Sequence[q.SearchRequest]) -> q.SearchBatchAnswer:
+        """Up to 64 searches in one request, answered in order; make them with ``search_request``."""
+        return await self._send(_Calls.search_batch(requests))
+
+    async def fields(self) -> q.FieldsAnswer:
+        """What ``where`` can filter by."""
+        return await self._send(_Calls.fields)
+
+    async def image(self, image_id: str) -> q.ImageInfo:
+        """All that the collection holds of one picture."""
+        return await self._send(_Calls.image(image_id))
+
     async def encode_text(self, text: str) -> s.TextEmbedding:
         """The unit vector of a text."""
         return await self._send(_Calls.encode_text(text))
@@ -293,23 +363,10 @@ class AsyncClient:
 
 _NOT_OURS = "the answer is not one of this service"
 _HEADERS = {"Accept": "application/json", "User-Agent": "bento-clip-client"}
-_PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
 
 
-def _upload(picture: Picture) -> tuple[str, bytes]:
-    """File name and bytes of a picture in any of the accepted forms."""
-    if isinstance(picture, str | Path):
-        path = Path(picture)
-        return path.name, path.read_bytes()
-    if isinstance(picture, bytes):
-        return "picture", picture
-    if hasattr(picture, "save") and hasattr(picture, "convert"):
-        image = picture if picture.mode in _PNG_MODES else picture.convert("RGB")
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        return "picture.png", buffer.getvalue()
-    name = getattr(picture, "name", "picture")
-    return Path(str(name)).name, picture.read()
+def _json(request: q.SearchRequest) -> dict[str, Any]:
+    return request.model_dump(by_alias=True, exclude_defaults=True)
 
 
 def _service_error(response: httpx.Response) -> ServiceError:

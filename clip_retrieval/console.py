@@ -108,7 +108,7 @@ def captions_table(results: Sequence[CaptionResult]) -> None:
 
 def _index(manifest: Manifest, modality: str) -> str:
     spec = manifest.images if modality == "images" else manifest.captions
-    kind = "exact" if spec.kind == "flat" else f"HNSW, efSearch {spec.ef_search}"
+    kind = "exact" if spec.exact else spec.label()
     if spec.recall_at_10 is None:
         return f"{kind}, {spec.rows} rows"
     return f"{kind}, {spec.rows} rows, recall@10 {spec.recall_at_10:.4f} with {spec.queries} {spec.query_kind}"

@@ -19,7 +19,8 @@ from cachetools import LRUCache
 
 from clip_retrieval.artifact import Modality
 from clip_retrieval.encoders.base import Pixels, Vectors
-from clip_retrieval.retriever import CaptionHit, ImageHit, Retriever
+from clip_retrieval.queries import SearchRequest
+from clip_retrieval.retriever import CaptionHit, Found, ImageHit, Retriever
 
 ENCODER_NICENESS = 10
 """How far an encoder's threads stand back (Unix niceness). An encoder keeps every core busy for a whole batch; a search
@@ -73,6 +74,11 @@ class Engine:
     async def answer_images(self, queries: Sequence[Query]) -> list[Answer | None]:
         """Answers in the order of ``queries``; None for one that was abandoned."""
         return await self._answer(self._images, encode_images, queries)
+
+    async def search(self, vector: Vectors, request: SearchRequest) -> Found:
+        """The page that ``request`` asks for with its composed unit vector, found in the search thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._searches, self.retriever.find_page, vector, request)
 
     async def _answer(
         self,

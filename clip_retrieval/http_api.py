@@ -3,40 +3,30 @@
 Route handlers decode and validate; only what is sound joins a batch.
 """
 
-import asyncio
-import hashlib
-import time
-from collections.abc import Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from fastapi import Depends, FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from clip_retrieval import __version__
 from clip_retrieval import schemas as s
-from clip_retrieval.artifact import Modality
 from clip_retrieval.config import Settings
-from clip_retrieval.encoders.base import Pixels
-from clip_retrieval.engine import Answer
 from clip_retrieval.engine import Query as EngineQuery
-from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage
+from clip_retrieval.errors import ImageRejected, ImageTooLarge, InvalidQuery, NotAnImage
 from clip_retrieval.http_page import add_page_routes, prefers_page, thumbnail_template
-from clip_retrieval.middleware import describe, error_response
-from clip_retrieval.results import caption_result, image_result
-from clip_retrieval.retriever import Retriever
-from clip_retrieval.stats import STAGES, Recorder
-from clip_retrieval.validate import Limits, decode_image
+from clip_retrieval.http_request import ERRORS, Exchange, State
+from clip_retrieval.http_search import add_search_routes
+from clip_retrieval.middleware import error_response
+from clip_retrieval.stats import Recorder
+from clip_retrieval.validate import Limits
 
-Kind = Literal["search_images", "search_text", "search_similar", "encode_text", "encode_image"]
 PICTURE = "The picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
 
 
@@ -49,59 +39,6 @@ async def _one_file(request: Request, file: Annotated[UploadFile, File(descripti
 Upload = Annotated[UploadFile, Depends(_one_file)]
 KQuery = Annotated[int, Query(ge=1, le=s.MAX_K, description="How many results.")]
 
-ERRORS: Mapping[int | str, dict[str, Any]] = {
-    status: {"model": s.ErrorBody, "description": text}
-    for status, text in {
-        400: "The request is malformed.",
-        413: "The body is over the limit of bytes.",
-        415: "The upload is not a picture.",
-        422: "A value is out of range, or the picture does not decode or is too large to decode.",
-        503: "More requests than can be served; Retry-After says when to come back.",
-    }.items()
-}
-
-
-class Backend(Protocol):
-    """What answers queries: the retriever, and its batched ways in."""
-
-    artifact: str
-    retriever: Retriever
-
-    async def answer_text(self, query: EngineQuery) -> Answer: ...
-
-    async def answer_image(self, query: EngineQuery) -> Answer: ...
-
-    def observe(self, stage: str, seconds: float) -> None:
-        """Take one stage's latency into the exported histograms."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What a search found; ``stages`` has the seconds of the stages that it went through, none if it was cached."""
-
-    answer: Answer
-    cut: bool
-    stages: Mapping[str, float]
-    cached: bool = False
-
-
-@dataclass
-class _State:
-    """All that a server process keeps between requests."""
-
-    settings: Settings
-    recorder: Recorder
-    cache: "TTLCache[Hashable, _Found]"
-    decoders: ThreadPoolExecutor
-    limits: Limits
-    backend: Backend | None = None
-
-    @property
-    def ready(self) -> Backend:
-        if self.backend is None:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "the service is starting; try again in a moment")
-        return self.backend
-
 
 def create_app(settings: Settings) -> FastAPI:
     """The application; set ``app.state.api.backend`` before the first query."""
@@ -113,22 +50,25 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url="/docs",
         redoc_url="/redoc",
     )
-    state = _State(
+    state = State(
         settings=settings,
         recorder=Recorder(),
         cache=TTLCache(settings.cache_size, settings.cache_ttl_s),
+        vectors=LRUCache(settings.cache_size),
         decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
         limits=Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels),
     )
     app.state.api = state
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ImageRejected, _rejected)
+    app.add_exception_handler(InvalidQuery, _rejected)
     _add_info_routes(app, state)
     _add_query_routes(app, state)
+    add_search_routes(app, state)
     return app
 
 
-def _add_info_routes(app: FastAPI, state: _State) -> None:
+def _add_info_routes(app: FastAPI, state: State) -> None:
     page = add_page_routes(app, lambda: state.ready)
 
     @app.head("/", include_in_schema=False)
@@ -174,30 +114,31 @@ def _add_info_routes(app: FastAPI, state: _State) -> None:
     async def clear() -> s.CacheCleared:
         previous = len(state.cache)
         state.cache.clear()
+        state.vectors.clear()
         return s.CacheCleared(
             message=f"{previous} cached results dropped", previous_cache_size=previous, current_cache_size=0
         )
 
 
-def _add_query_routes(app: FastAPI, state: _State) -> None:
+def _add_query_routes(app: FastAPI, state: State) -> None:
     @app.post("/search/images", response_model=s.ImagesAnswer, responses={**ERRORS}, summary="Text to pictures")
     async def search_images(body: s.SearchImagesRequest) -> Response:
-        request = _Request(state, "search_images", body.text)
+        request = Exchange(state, "search_images", body.text)
         return request.images(await request.find_for_text("images", body.text, body.k))
 
     @app.post("/search/text", response_model=s.CaptionsAnswer, responses={**ERRORS}, summary="Picture to captions")
     async def search_text(file: Upload, k: KQuery = s.DEFAULT_K) -> Response:
-        request = _Request(state, "search_text", file.filename or "")
+        request = Exchange(state, "search_text", file.filename or "")
         return request.captions(await request.find_for_image("captions", await file.read(), k))
 
     @app.post("/search/similar", response_model=s.ImagesAnswer, responses={**ERRORS}, summary="Picture to pictures")
     async def search_similar(file: Upload, k: KQuery = s.DEFAULT_K) -> Response:
-        request = _Request(state, "search_similar", file.filename or "")
+        request = Exchange(state, "search_similar", file.filename or "")
         return request.images(await request.find_for_image("images", await file.read(), k))
 
     @app.post("/encode/text", response_model=s.TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
     async def encode_text(body: s.EncodeTextRequest) -> Response:
-        request = _Request(state, "encode_text", body.text)
+        request = Exchange(state, "encode_text", body.text)
         answer = await state.ready.answer_text(EngineQuery(body.text))
         vector = answer.vector.tolist()
         return request.respond(
@@ -214,7 +155,7 @@ def _add_query_routes(app: FastAPI, state: _State) -> None:
         summary="Picture to its vector",
     )
     async def encode_image(file: Upload) -> Response:
-        request = _Request(state, "encode_image", file.filename or "")
+        request = Exchange(state, "encode_image", file.filename or "")
         pixels, decode_s = await request.decode(await file.read())
         answer = await state.ready.answer_image(EngineQuery(pixels))
         vector = answer.vector.tolist()
@@ -224,95 +165,6 @@ def _add_query_routes(app: FastAPI, state: _State) -> None:
         )
 
 
-class _Request:
-    """One query on its way: its name, its clock and its answer."""
-
-    def __init__(self, state: _State, kind: Kind, name: str) -> None:
-        self._state = state
-        self._kind = kind
-        self._start = time.perf_counter()
-        self._backend = state.ready
-        self.name = name
-
-    def is_cut(self, text: str) -> bool:
-        return self._backend.retriever.encoder.is_cut(text)
-
-    async def find_for_text(self, target: Modality, text: str, k: int) -> _Found:
-        key = (self._kind, text, k)
-        if (found := self._cached(key)) is not None:
-            return found
-        answer = await self._backend.answer_text(EngineQuery(text, target, k))
-        stages = {"encode": answer.encode_s, "search": answer.search_s}
-        return self._keep(key, _Found(answer, self.is_cut(text), stages))
-
-    async def find_for_image(self, target: Modality, data: bytes, k: int) -> _Found:
-        key = (self._kind, hashlib.sha256(data).digest(), k)
-        if (found := self._cached(key)) is not None:
-            return found
-        pixels, decode_s = await self.decode(data)
-        answer = await self._backend.answer_image(EngineQuery(pixels, target, k))
-        stages = {"decode": decode_s, "encode": answer.encode_s, "search": answer.search_s}
-        return self._keep(key, _Found(answer, False, stages))
-
-    async def decode(self, data: bytes) -> tuple[Pixels, float]:
-        """Decode and preprocess an upload in a decoder thread; also the seconds that this took."""
-
-        def work() -> tuple[Pixels, float]:
-            start = time.perf_counter()
-            pixels = self._backend.retriever.encoder.preprocess(decode_image(data, self._state.limits))
-            return pixels, time.perf_counter() - start
-
-        return await asyncio.get_running_loop().run_in_executor(self._state.decoders, work)
-
-    def images(self, found: _Found) -> Response:
-        """The answer with the pictures that were found."""
-        results = [image_result(hit) for hit in found.answer.images]
-        return self._respond_found(s.ImagesAnswer(results=results, **self._common(found, len(results))), found)
-
-    def captions(self, found: _Found) -> Response:
-        """The answer with the captions that were found."""
-        results = [caption_result(hit) for hit in found.answer.captions]
-        return self._respond_found(s.CaptionsAnswer(results=results, **self._common(found, len(results))), found)
-
-    def respond(self, body: BaseModel, stages: Mapping[str, float]) -> Response:
-        """The answer, with its stages counted and in ``Server-Timing`` (W3C Server Timing, milliseconds)."""
-        stages = {**stages, "total": time.perf_counter() - self._start}
-        self._state.recorder.add(self._kind, stages)
-        for stage, seconds in stages.items():
-            self._backend.observe(stage, seconds)
-        timing = ", ".join(f"{stage};dur={stages.get(stage, 0) * 1e3:.3f}" for stage in STAGES)
-        return Response(body.model_dump_json(), media_type="application/json", headers={"Server-Timing": timing})
-
-    def _respond_found(self, body: BaseModel, found: _Found) -> Response:
-        response = self.respond(body, found.stages)
-        if found.cached:
-            response.headers["Server-Timing"] += ", cache;desc=hit"
-        return response
-
-    def _common(self, found: _Found, total: int) -> dict[str, Any]:
-        return {
-            "query": self.name,
-            "query_type": "text" if self._kind == "search_images" else "image",
-            "total_results": total,
-            "query_time_ms": (time.perf_counter() - self._start) * 1e3,
-            "cached": found.cached,
-            "truncated": found.cut,
-        }
-
-    def _cached(self, key: Hashable) -> _Found | None:
-        found = self._state.cache.get(key)
-        if found is None:
-            self._state.recorder.cache_misses += 1
-        else:
-            self._state.recorder.cache_hits += 1
-        return found
-
-    def _keep(self, key: Hashable, found: _Found) -> _Found:
-        if self._state.settings.cache_size:
-            self._state.cache[key] = _Found(found.answer, found.cut, {}, cached=True)
-        return found
-
-
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
@@ -320,7 +172,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
         if problem["type"] == "json_invalid":
             detail = f"the body is not JSON: {problem['ctx']['error']} at character {problem['loc'][-1]}"
             return error_response(HTTPStatus.BAD_REQUEST, detail)
-    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, describe(problems))
+    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, s.describe(problems))
 
 
 async def _rejected(_: Request, error: Exception) -> Response:

@@ -135,8 +135,8 @@ class _Shelf:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND, "this artifact was built without thumbnails; build it with --thumbnails-mb 500"
             )
-        row = self._store.row_of(image_id)
-        webp = None if row is None else self._thumbnails.get(row, "large" if size == "large" else "small")
+        image = self._store.images_named([image_id]).get(image_id)
+        webp = self._thumbnails.get(image.row, "large" if size == "large" else "small") if image else None
         if webp is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no picture {image_id!r} in this collection")
         return webp

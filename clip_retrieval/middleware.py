@@ -8,21 +8,20 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.schemas import ErrorBody
+from clip_retrieval.schemas import ErrorBody, describe
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 MAX_DETAIL = 1000
 """Characters of a detail that are shown: it quotes the request, which may be large."""
-MAX_PROBLEMS = 8
 DRAIN_BYTES = 64 * 2**20
 """How much of a body that is too large is read and dropped, so that the client gets to see the answer."""
 
@@ -39,23 +38,6 @@ def error_response(status: int, detail: str, headers: dict[str, str] | None = No
         detail = detail[:MAX_DETAIL] + " …"
     body = ErrorBody(error=HTTPStatus(status).phrase, detail=detail)
     return JSONResponse(body.model_dump(), status, headers)
-
-
-def describe(problems: Iterable[Any]) -> str:
-    """Pydantic's list of errors as one sentence a field, without the name of the request's part in front."""
-    sentences = []
-    for problem in problems:
-        if not isinstance(problem, dict):
-            sentences.append(str(problem))
-            continue
-        where = [str(part) for part in problem.get("loc", ())]
-        if len(where) > 1 and where[0] in {"body", "query"}:
-            where = where[1:]
-        what = str(problem.get("msg", "")).removeprefix("Value error, ")
-        sentences.append(f"{'.'.join(where)}: {what}".lstrip(": "))
-    if len(sentences) > MAX_PROBLEMS:
-        sentences[MAX_PROBLEMS:] = [f"and {len(sentences) - MAX_PROBLEMS} more"]
-    return "; ".join(sentences)
 
 
 class Guard:

@@ -3,11 +3,14 @@
 retriever = Retriever.load("clip-retrieval:latest")
 for hit in retriever.search_images("a red panda", k=5):
     print(hit.score, hit.image.image_path)
+
+found = retriever.search([text("a dog"), image_id("owl-1", -0.5)], where={"year": {"gte": 2020}})
 """
 
+import base64
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -15,21 +18,31 @@ import numpy as np
 from PIL import Image
 
 from clip_retrieval.artifact import Artifact, Modality
+from clip_retrieval.compose import compose
+from clip_retrieval.decode import DEFAULT_LIMITS, Limits
 from clip_retrieval.encoders.base import Encoder, Vectors
-from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.errors import ImageRejected, InvalidQuery
+from clip_retrieval.filters import Filters
+from clip_retrieval.queries import FieldInfo, Part, SearchRequest, Where, search_request
+from clip_retrieval.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
 from clip_retrieval.records import CaptionRecord, Hit, ImageRecord
+from clip_retrieval.schemas import DEFAULT_K
 from clip_retrieval.validate import decode_image
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHit:
-    """A found picture. ``score`` is the cosine; ``confidence`` the softmax of the returned scores."""
+    """A found picture. ``score`` is the cosine; ``confidence`` the softmax of the returned scores.
+
+    ``duplicates`` is the number of near-duplicates that were folded into it.
+    """
 
     rank: int
     score: float
     confidence: float
     image: ImageRecord
     captions: tuple[CaptionRecord, ...]
+    duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,20 @@ class CaptionHit:
     confidence: float
     caption: CaptionRecord
     image: ImageRecord
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One page of a search: hits of the kind that was asked for, and the offset of the next page if there is one.
+
+    ``search_s`` is the wall time of the search in seconds: filter, index, folding; not the look-up of the records.
+    """
+
+    images: list[ImageHit]
+    captions: list[CaptionHit]
+    next_offset: int | None
+    search_s: float
 
 
 class Retriever:
@@ -53,6 +80,13 @@ class Retriever:
         self.encoder = encoder
         self._store = artifact.store()
         self._indexes = {"images": artifact.index("images"), "captions": artifact.index("captions")}
+        self._vectors: dict[Modality, Vectors] = {
+            "images": np.asarray(artifact.vectors("images")),
+            "captions": np.asarray(artifact.vectors("captions")),
+        }
+        facts = list(self._store.facts())
+        self.filters = Filters(((split, data) for split, _, data in facts), self._store.caption_owners())
+        self._content = np.unique([content for _, content, _ in facts], return_inverse=True)[1].astype(np.int64)
 
     @classmethod
     def load(
@@ -85,6 +119,64 @@ class Retriever:
         found, _ = self.find("captions", self._encode(query)[0], k)
         return self.caption_hits(found)
 
+    def search(
+        self,
+        queries: Sequence[Part],
+        *,
+        target: Modality = "images",
+        k: int = DEFAULT_K,
+        offset: int = 0,
+        min_score: float | None = None,
+        dedupe: bool = False,
+        where: Where | None = None,
+    ) -> Found:
+        """One page of what is nearest to a weighted mix of texts and pictures; ``docs/queries.md`` has the rules.
+
+        Raises InvalidQuery, or ImageRejected for a picture that does not decode.
+        """
+        request = search_request(
+            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
+        )
+        vectors = np.stack([self._vector_of(part) for part in request.queries])
+        return self.find_page(compose(vectors, [part.weight for part in request.queries]), request)
+
+    def find_page(self, vector: Vectors, request: SearchRequest) -> Found:
+        """The page that ``request`` asks for, with the unit vector (dim,) that its parts were composed to.
+
+        Pictures that the query names by id are not among the results; whoever names one has it. Raises InvalidQuery.
+        """
+        target, dedupe = request.target, request.dedupe
+        named = [part.image_id for part in request.queries if part.image_id is not None]
+        without = [self._named(identity).row for identity in named] if target == "images" else []
+        start = time.perf_counter()
+        ranking = Ranking(
+            self._indexes[target],
+            self._vectors[target],
+            vector,
+            front=FOLDED_AT_ONCE if dedupe else FRONT,
+            allowed=self.filters.mask(request.where, target) if request.where else None,
+            without=without,
+        )
+        content = self._content if target == "images" else None
+        page = cut_page(ranking, request.k, request.offset, min_score=request.min_score, dedupe=dedupe, content=content)
+        search_s = time.perf_counter() - start
+        images, captions = self._hits(page, target, request.offset)
+        return Found(images, captions, request.offset + request.k if page.more else None, search_s)
+
+    def stored_vector(self, image_id: str) -> Vectors:
+        """The unit vector (dim,) of a picture of the collection. Raises InvalidQuery if there is none of that id."""
+        vector: Vectors = self._vectors["images"][self._named(image_id).row]
+        return vector
+
+    def fields(self) -> list[FieldInfo]:
+        """What ``where`` can name."""
+        return self.filters.fields
+
+    def image(self, image_id: str) -> tuple[ImageRecord, list[CaptionRecord]] | None:
+        """A picture of the collection and its captions; None if there is none of that id."""
+        image = self._store.images_named([image_id]).get(image_id)
+        return None if image is None else (image, self._store.captions_of([image.row])[image.row])
+
     def find(self, target: Modality, vector: Vectors, k: int) -> tuple[list[Hit], float]:
         """The best ``k`` rows for one unit vector of shape (dim,), and the wall time of the index search in seconds."""
         if k < 1:
@@ -115,6 +207,30 @@ class Retriever:
             for rank, (hit, confidence, caption, image) in enumerate(numbers, start=1)
         ]
 
+    def _hits(self, page: Page, target: Modality, offset: int) -> tuple[list[ImageHit], list[CaptionHit]]:
+        found = [Hit(row, score) for row, score in zip(page.rows, page.scores, strict=True)]
+        if target == "images":
+            counted = zip(self.image_hits(found), page.duplicates, strict=True)
+            return [replace(hit, rank=offset + hit.rank, duplicates=count) for hit, count in counted], []
+        counted_captions = zip(self.caption_hits(found), page.duplicates, strict=True)
+        return [], [replace(hit, rank=offset + hit.rank, duplicates=count) for hit, count in counted_captions]
+
+    def _named(self, image_id: str) -> ImageRecord:
+        image = self._store.images_named([image_id]).get(image_id)
+        if image is None:
+            raise InvalidQuery(f"there is no picture {image_id} in this collection")
+        return image
+
+    def _vector_of(self, part: Part) -> Vectors:
+        if part.image_id is not None:
+            return self.stored_vector(part.image_id)
+        if part.image is not None:
+            vectors = self.encoder.encode_images([decode_part(part.image)])
+        else:
+            vectors = self.encoder.encode_texts([part.text or ""])
+        vector: Vectors = vectors[0]
+        return vector
+
     def _encode(self, query: str | Image.Image | Path) -> Vectors:
         if isinstance(query, str):
             if not query.strip():
@@ -131,3 +247,12 @@ class Retriever:
         shares = np.exp(logits - logits.max())
         confidence: list[float] = (shares / shares.sum()).tolist()
         return confidence
+
+
+def decode_part(encoded: str, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """The RGB picture in base64. Raises ImageRejected."""
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError as error:  # binascii.Error, and what is not ASCII
+        raise ImageRejected("the picture is not base64") from error
+    return decode_image(data, limits)

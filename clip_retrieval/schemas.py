@@ -3,14 +3,18 @@
 Needs pydantic only.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from clip_retrieval.records import Scalar
 
 MAX_K = 50
 DEFAULT_K = 5
 MAX_TEXT = 1000
+MAX_PROBLEMS = 8
 
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many results; fewer come back if there are fewer.")]
 Text = Annotated[
@@ -61,9 +65,13 @@ class ImageResult(_Model):
     rank: int = Field(description="1 for the best.")
     image_id: str
     image_path: str = Field(description="The picture's file as the collection names it.")
+    width: int = Field(description="Pixels of the upright picture.")
+    height: int
     similarity_score: Score
     confidence: Confidence
     captions: list[str]
+    metadata: dict[str, Scalar] = Field(description="The collection's other columns of this picture.")
+    duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
 class CaptionResult(_Model):
@@ -76,6 +84,7 @@ class CaptionResult(_Model):
     image_path: str = Field(description="The file of the caption's picture as the collection names it.")
     similarity_score: Score
     confidence: Confidence
+    duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
 class _Answer(_Model):
@@ -193,3 +202,20 @@ class ErrorBody(_Model):
 
     error: str = Field(description="The kind of error, in words.")
     detail: str = Field(description="What is wrong, and what to do about it.")
+
+
+def describe(problems: Iterable[Any]) -> str:
+    """Pydantic's list of errors as one sentence a field, without the name of the request's part in front."""
+    sentences = []
+    for problem in problems:
+        if not isinstance(problem, dict):
+            sentences.append(str(problem))
+            continue
+        where = [str(part) for part in problem.get("loc", ())]
+        if len(where) > 1 and where[0] in {"body", "query"}:
+            where = where[1:]
+        what = str(problem.get("msg", "")).removeprefix("Value error, ")
+        sentences.append(f"{'.'.join(where)}: {what}".lstrip(": "))
+    if len(sentences) > MAX_PROBLEMS:
+        sentences[MAX_PROBLEMS:] = [f"and {len(sentences) - MAX_PROBLEMS} more"]
+    return "; ".join(sentences)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema
-from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar
+from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -127,11 +127,6 @@ class Store:
         found = {row[0]: _image(row) for row in self._select("SELECT * FROM images", "row", rows)}
         return [found[row] for row in (found if rows is None else rows)]
 
-    def row_of(self, image_id: str) -> int | None:
-        """The row of the picture with this id, if there is one."""
-        found = self._query("SELECT row FROM images WHERE image_id = ?", (image_id,))
-        return found[0][0] if found else None
-
     def captions(self, rows: Sequence[int] | None = None) -> list[CaptionRecord]:
         """The captions of these rows, in their order (repeats allowed); all in row order when None."""
         found = {row[0]: CaptionRecord(*row) for row in self._select("SELECT * FROM captions", "row", rows)}
@@ -145,7 +140,23 @@ class Store:
             result[caption.image_row].append(caption)
         return result
 
-    def _select(self, select: str, column: str, values: Sequence[int] | None) -> Iterator[tuple[Any, ...]]:
+    def images_named(self, image_ids: Sequence[str]) -> dict[str, ImageRecord]:
+        """The pictures with these ids, by id; an id that no picture has is not in it."""
+        found = (_image(row) for row in self._select("SELECT * FROM images", "image_id", image_ids))
+        return {image.image_id: image for image in found}
+
+    def facts(self) -> Iterator[tuple[Split, str, dict[str, Scalar]]]:
+        """Split, content hash and metadata of every picture, in row order."""
+        for split, content_hash, metadata in self._query(
+            "SELECT split, content_hash, metadata FROM images ORDER BY row"
+        ):
+            yield split, content_hash, json.loads(metadata)
+
+    def caption_owners(self) -> list[int]:
+        """The picture row of every caption, in row order."""
+        return [owner for (owner,) in self._query("SELECT image_row FROM captions ORDER BY row")]
+
+    def _select(self, select: str, column: str, values: Sequence[int | str] | None) -> Iterator[tuple[Any, ...]]:
         if values is None:
             yield from self._query(f"{select} ORDER BY row")
             return

@@ -285,7 +285,7 @@ def index_mb(artifact: Artifact) -> float:
     """What both indexes hold in memory: a graph's file, or a flat index's vectors."""
     total = 0
     for name, spec in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions)):
-        file = artifact.path / f"{name}.{'npy' if spec.kind == 'flat' else 'faiss'}"
+        file = artifact.path / f"{name}.{'npy' if spec.exact else 'faiss'}"
         total += file.stat().st_size
     return total / 1e6
 

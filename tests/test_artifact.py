@@ -47,7 +47,7 @@ DATA = DataInfo(
 
 
 def write(target: Path, fill: Callable[[Path], None]) -> Artifact:
-    spec = IndexSpec(kind="flat", rows=0, dim=ENCODER.dim)
+    spec = IndexSpec(rows=0, dim=ENCODER.dim)
     return write_artifact(target, version="0123", encoder=ENCODER, data=DATA, images=spec, captions=spec, fill=fill)
 
 
@@ -256,14 +256,18 @@ class TestVersion:
 counts = st.integers(0, 2**40)
 specs = st.builds(
     IndexSpec,
-    kind=st.sampled_from(["flat", "hnsw"]),
+    factory=st.sampled_from(["Flat", "HNSW16,SQ8"]),
+    parameters=st.dictionaries(st.sampled_from(["efSearch", "nprobe"]), counts),
+    rescored=st.integers(1, 100),
     rows=counts,
     dim=counts,
-    ef_search=st.none() | counts,
     recall_at_10=st.none() | st.floats(0, 1),
     queries=counts,
     query_kind=st.sampled_from(["captions", "pictures", "none"]),
     p50_ms=st.none() | st.floats(0, 1e6),
+    p99_ms=st.none() | st.floats(0, 1e6),
+    build_s=st.none() | st.floats(0, 1e6),
+    memory_mb=st.none() | st.floats(0, 1e6),
 )
 texts = st.text(max_size=20)
 manifests = st.builds(

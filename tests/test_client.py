@@ -31,6 +31,9 @@ IMAGE_RESULT = {
     "similarity_score": 0.9,
     "confidence": 1.0,
     "captions": ["a red square"],
+    "width": 4,
+    "height": 3,
+    "metadata": {"shade": "bright"},
 }
 CAPTION_RESULT = {
     "rank": 1,
@@ -407,12 +410,17 @@ def test_the_clients_are_made_with_the_same_arguments() -> None:
 
 
 def test_the_public_names_are_these() -> None:
-    assert set(client.__all__) == {"AsyncClient", "Client", "DEFAULT_TIMEOUT", "Picture", "Retries"}
+    clients = {"AsyncClient", "Client", "DEFAULT_TIMEOUT", "Picture", "Retries"}
+    assert set(client.__all__) == clients | {"image_id", "picture", "text"}
     assert all(hasattr(client, name) for name in client.__all__)
     assert public(Client).keys() == {
         "search_images",
         "search_captions",
         "search_similar",
+        "search",
+        "search_batch",
+        "fields",
+        "image",
         "encode_text",
         "encode_image",
         "info",

@@ -21,17 +21,20 @@ from hypothesis import strategies as st
 from clip_retrieval import __version__
 from clip_retrieval.build import Options, Silent, build
 from clip_retrieval.config import Settings
+from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
 from clip_retrieval.engine import Answer, Query, answer_images, answer_texts
 from clip_retrieval.http_api import create_app
 from clip_retrieval.middleware import ErrorBodies
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.queries import SearchRequest
+from clip_retrieval.retriever import Found, Retriever
 from tests.samples import captions_of, png, square, write_pictures
 
 RED = png(square("red"))
 TEXT, PICTURE = "/search/images", "/search/text"
-IMAGE_FIELDS = {"rank", "image_id", "image_path", "similarity_score", "confidence", "captions"}
-CAPTION_FIELDS = {"rank", "caption", "caption_id", "image_id", "image_path", "similarity_score", "confidence"}
+RESULT_FIELDS = {"rank", "image_id", "image_path", "similarity_score", "confidence", "duplicates"}
+IMAGE_FIELDS = RESULT_FIELDS | {"captions", "metadata", "width", "height"}
+CAPTION_FIELDS = RESULT_FIELDS | {"caption", "caption_id"}
 ANSWER_FIELDS = {"query", "query_type", "results", "total_results", "query_time_ms", "cached", "truncated"}
 
 
@@ -51,6 +54,9 @@ class InProcess:
     async def answer_image(self, query: Query) -> Answer:
         self.batches += 1
         return answer_images(self.retriever, [query])[0]
+
+    async def search(self, vector: Vectors, request: SearchRequest) -> Found:
+        return self.retriever.find_page(vector, request)
 
     def observe(self, stage: str, seconds: float) -> None:
         assert seconds >= 0
@@ -418,6 +424,10 @@ ENDPOINTS = {
     ("post", "/search/images"): ("ImagesAnswer", {"400", "413", "415", "422", "503"}),
     ("post", "/search/text"): ("CaptionsAnswer", {"400", "413", "415", "422", "503"}),
     ("post", "/search/similar"): ("ImagesAnswer", {"400", "413", "415", "422", "503"}),
+    ("post", "/search"): ("SearchAnswer", {"400", "413", "415", "422", "503"}),
+    ("post", "/search/batch"): ("SearchBatchAnswer", {"400", "413", "415", "422", "503"}),
+    ("get", "/fields"): ("FieldsAnswer", set()),
+    ("get", "/images/{image_id}"): ("ImageInfo", {"404", "422"}),
     ("post", "/encode/text"): ("TextEmbedding", {"400", "413", "415", "422", "503"}),
     ("post", "/encode/image"): ("ImageEmbedding", {"400", "413", "415", "422", "503"}),
 }

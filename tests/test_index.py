@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from clip_retrieval import index as index_module
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.index import Index, IndexSpec, exact_search
@@ -19,14 +19,34 @@ def random_units(rows: int, dim: int, seed: int = 0) -> Vectors:
     return unit_rows(np.random.default_rng(seed).standard_normal((rows, dim)))
 
 
-def flat(vectors: Vectors) -> Index:
+def built(vectors: Vectors, factory: str, rescored: int = 1, **parameters: int) -> Index:
     rows, dim = vectors.shape
-    return Index.build(IndexSpec(kind="flat", rows=rows, dim=dim), vectors)
+    return Index.build(
+        IndexSpec(factory=factory, parameters=parameters, rescored=rescored, rows=rows, dim=dim), vectors
+    )
+
+
+def flat(vectors: Vectors) -> Index:
+    return built(vectors, "Flat")
 
 
 def hnsw(vectors: Vectors, ef_search: int = 64) -> Index:
-    rows, dim = vectors.shape
-    return Index.build(IndexSpec(kind="hnsw", rows=rows, dim=dim, ef_search=ef_search), vectors)
+    return built(vectors, "HNSW16,SQ8", rescored=2, efConstruction=200, efSearch=ef_search)
+
+
+def cells(vectors: Vectors) -> Index:
+    return built(vectors, "PCAR8,IVF4,RaBitQ", rescored=5, nprobe=2)
+
+
+def refined(vectors: Vectors) -> Index:
+    return built(vectors, "IVF4,SQ4,Refine(SQfp16)", nprobe=2, k_factor_rf=3)
+
+
+def codes(vectors: Vectors) -> Index:
+    return built(vectors, "SQ8")
+
+
+ALL = [flat, hnsw, cells, refined, codes]
 
 
 def brute_force(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -69,7 +89,7 @@ def test_of_more_equal_rows_than_asked_for_the_first_are_found() -> None:
         assert flat(vectors).search(vectors[:1], k)[1].tolist() == [list(range(k))]
 
 
-@pytest.mark.parametrize("build", [flat, hnsw])
+@pytest.mark.parametrize("build", [flat, hnsw, codes])
 def test_scores_are_cosines_also_after_rounding(build: Callable[[Vectors], Index]) -> None:
     vectors = random_units(300, 7)
     queries = np.concatenate([vectors, -vectors])
@@ -98,7 +118,7 @@ def test_no_query_gets_no_answer() -> None:
     assert scores.shape == rows.shape == (0, 2)
 
 
-@pytest.mark.parametrize("build", [flat, hnsw])
+@pytest.mark.parametrize("build", ALL)
 def test_a_saved_index_gives_the_same_answers(build: Callable[[Vectors], Index], tmp_path: Path) -> None:
     vectors, queries = random_units(500, 16), random_units(40, 16, seed=1)
     index = build(vectors)
@@ -111,12 +131,6 @@ def test_a_saved_index_gives_the_same_answers(build: Callable[[Vectors], Index],
 def test_a_flat_index_needs_no_file(tmp_path: Path) -> None:
     flat(random_units(5, 4)).save(tmp_path / "index.faiss")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_scores_of_a_graph_are_the_exact_cosines_of_its_rows() -> None:
-    vectors, queries = random_units(500, 32), random_units(30, 32, seed=1)
-    scores, rows = hnsw(vectors).search(queries, 10)
-    np.testing.assert_allclose(scores, np.einsum("nkd,nd->nk", vectors[rows], queries), atol=1e-6)
 
 
 def test_equal_rows_that_a_graph_finds_stand_in_row_order() -> None:
@@ -135,8 +149,8 @@ def test_a_wider_graph_search_finds_more() -> None:
 
     narrow = hnsw(vectors, ef_search=10)
     first = found(narrow)
-    wide = narrow.with_ef_search(400)
-    assert wide.spec.ef_search == 400
+    wide = narrow.with_search({"efSearch": 400}, rescored=2)
+    assert wide.spec.parameters == {"efConstruction": 200, "efSearch": 400}
     assert first < 0.95 < found(wide)
 
 
@@ -150,6 +164,117 @@ def test_where_the_graph_finds_nothing_the_row_is_minus_one_and_stands_last() ->
     assert (np.diff(missing.astype(int), axis=1) >= 0).all()
 
 
+@pytest.mark.parametrize("build", [hnsw, cells, refined, codes])
+def test_the_scores_are_the_exact_cosines_whatever_the_codes_are(build: Callable[[Vectors], Index]) -> None:
+    vectors, queries = random_units(500, 16), random_units(30, 16, seed=1)
+    scores, rows = build(vectors).search(queries, 10)
+    np.testing.assert_allclose(scores, np.einsum("nkd,nd->nk", vectors[rows], queries), atol=1e-6)
+
+
+class TestAllowedRows:
+    """A search that is kept to some rows finds these and no others, and comes back full whenever it can."""
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        rows=st.integers(1, 60),
+        k=st.integers(1, 70),
+        share=st.floats(0, 1),
+        queries=st.integers(0, 25),
+        seed=st.integers(0, 10**6),
+    )
+    def test_few_rows_are_searched_as_by_brute_force(
+        self, rows: int, k: int, share: float, queries: int, seed: int
+    ) -> None:
+        vectors, asked = random_units(rows, 8, seed), random_units(queries, 8, seed + 1)
+        allowed = np.random.default_rng(seed).random(rows) < share
+        scores, found = flat(vectors).search(asked, k, allowed=allowed)
+        true_scores, _ = brute_force(vectors[allowed], asked, k)
+        assert scores.shape == found.shape == (queries, min(k, allowed.sum()))
+        assert allowed[found].all()
+        np.testing.assert_allclose(scores, true_scores, atol=1e-6)
+        assert all(len(set(line)) == len(line) for line in found.tolist())
+
+    @pytest.mark.parametrize("build", ALL)
+    @pytest.mark.parametrize("count", [3, 10, 60, 400])
+    def test_k_rows_come_back_whenever_so_many_are_allowed(
+        self, build: Callable[[Vectors], Index], count: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(index_module, "EXACT_ROWS", 20)
+        vectors, queries = random_units(1000, 16), random_units(30, 16, seed=1)
+        allowed = np.zeros(1000, dtype=np.bool_)
+        allowed[np.argsort(vectors @ queries[0])[:count]] = True  # the worst there are for the first query
+        scores, rows = build(vectors).search(queries, 10, allowed=allowed)
+        assert rows.shape == (30, min(10, count))
+        assert allowed[rows].all()
+        assert (np.diff(scores, axis=1) <= 0).all(), "best first"
+        np.testing.assert_allclose(scores, np.einsum("nkd,nd->nk", vectors[rows], queries), atol=1e-6)
+
+    @pytest.mark.parametrize("build", ALL)
+    def test_what_is_found_is_as_near_as_without_the_limit(
+        self, build: Callable[[Vectors], Index], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(index_module, "EXACT_ROWS", 20)
+        vectors, queries = random_units(1000, 16), random_units(100, 16, seed=1)
+        allowed = np.arange(1000) % 4 == 0
+        index = build(vectors)
+
+        def recall(rows: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+            return float(np.mean([len({*a} & {*b}) for a, b in zip(rows.tolist(), truth.tolist(), strict=True)])) / 10
+
+        limited = recall(
+            index.search(queries, 10, allowed=allowed)[1], 4 * brute_force(vectors[allowed], queries, 10)[1]
+        )
+        assert limited >= recall(index.search(queries, 10)[1], brute_force(vectors, queries, 10)[1]) - 0.02
+
+    def test_a_graph_that_comes_back_short_is_helped_by_brute_force(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(index_module, "EXACT_ROWS", 20)
+        monkeypatch.setattr(index_module, "WIDEST", 1)
+        vectors = np.repeat(random_units(10, 8), 60, axis=0)  # copies link to each other and to hardly anything else
+        allowed = np.arange(600) % 60 < 30
+        index = hnsw(vectors, ef_search=1)
+        _, rows = index.search(random_units(5, 8, seed=1), 200)
+        assert (rows < 0).any()
+        _, rows = index.search(random_units(5, 8, seed=1), 200, allowed=allowed)
+        assert (rows >= 0).all()
+        assert allowed[rows].all()
+
+    @pytest.mark.parametrize("build", ALL)
+    def test_every_row_allowed_is_the_plain_search(self, build: Callable[[Vectors], Index]) -> None:
+        vectors, queries = random_units(300, 16), random_units(20, 16, seed=1)
+        index = build(vectors)
+        for plain, limited in zip(
+            index.search(queries, 5), index.search(queries, 5, allowed=np.ones(300, dtype=np.bool_)), strict=True
+        ):
+            np.testing.assert_array_equal(plain, limited)
+
+    @pytest.mark.parametrize("build", ALL)
+    def test_no_row_allowed_finds_nothing(self, build: Callable[[Vectors], Index]) -> None:
+        scores, rows = build(random_units(300, 16)).search(
+            random_units(2, 16), 5, allowed=np.zeros(300, dtype=np.bool_)
+        )
+        assert scores.shape == rows.shape == (2, 0)
+
+    def test_a_limit_of_another_length_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"\(4,\).*5 rows"):
+            flat(random_units(5, 4)).search(random_units(1, 4), 1, allowed=np.ones(4, dtype=np.bool_))
+
+
+@pytest.mark.parametrize(
+    ("factory", "parameters"), [("HNSW16,Nonsense", {}), ("HNSW16", {"nprobe": 3}), ("SQ8", {"nonsense": 1})]
+)
+def test_what_faiss_does_not_know_is_refused(factory: str, parameters: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="FAISS does not build"):
+        built(random_units(20, 4), factory, **parameters)
+
+
+def test_building_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "BLOCK", 30)
+    vectors, done = random_units(100, 8), list[int]()
+    index = Index.build(IndexSpec(factory="SQ8", rows=100, dim=8), vectors, advance=done.append)
+    assert done == [30, 30, 30, 10]
+    np.testing.assert_array_equal(index.search(vectors, 1)[1][:, 0], np.arange(100))
+
+
 def test_the_exact_search_is_brute_force() -> None:
     vectors, queries = random_units(200, 32), random_units(20, 32, seed=1)
     np.testing.assert_array_equal(exact_search(vectors, queries, 10)[1], brute_force(vectors, queries, 10)[1])
@@ -157,7 +282,7 @@ def test_the_exact_search_is_brute_force() -> None:
 
 def test_vectors_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(4, 4\)"):
-        Index.build(IndexSpec(kind="flat", rows=4, dim=4), random_units(3, 4))
+        Index.build(IndexSpec(rows=4, dim=4), random_units(3, 4))
 
 
 @pytest.mark.parametrize("content", [b"", b"not an index", None], ids=["empty", "other content", "no file"])
@@ -167,21 +292,23 @@ def test_what_is_no_index_is_refused(content: bytes | None, tmp_path: Path) -> N
         path.write_bytes(content)
     vectors = random_units(20, 4)
     with pytest.raises(ArtifactDamaged, match=r"index\.faiss is not a readable index"):
-        Index.load(IndexSpec(kind="hnsw", rows=20, dim=4, ef_search=16), path, vectors)
+        Index.load(IndexSpec(factory="HNSW16,SQ8", rows=20, dim=4), path, vectors)
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(21, 4), (20, 5)])
 def test_an_index_that_disagrees_with_its_description_is_refused(rows: int, dim: int, tmp_path: Path) -> None:
     hnsw(random_units(20, 4)).save(tmp_path / "index.faiss")
     with pytest.raises(ArtifactDamaged, match="the manifest says"):
-        Index.load(IndexSpec(kind="hnsw", rows=rows, dim=dim), tmp_path / "index.faiss", random_units(rows, dim))
+        Index.load(
+            IndexSpec(factory="HNSW16,SQ8", rows=rows, dim=dim), tmp_path / "index.faiss", random_units(rows, dim)
+        )
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+@pytest.mark.parametrize("factory", ["Flat", "HNSW16,SQ8"])
 @pytest.mark.parametrize(("rows", "dim"), [(21, 4), (20, 5)])
 def test_vectors_that_disagree_with_the_description_are_refused(
-    kind: Literal["flat", "hnsw"], rows: int, dim: int, tmp_path: Path
+    factory: str, rows: int, dim: int, tmp_path: Path
 ) -> None:
     hnsw(random_units(20, 4)).save(tmp_path / "index.faiss")
     with pytest.raises(ArtifactDamaged, match="another shape than the manifest says"):
-        Index.load(IndexSpec(kind=kind, rows=20, dim=4), tmp_path / "index.faiss", random_units(rows, dim))
+        Index.load(IndexSpec(factory=factory, rows=20, dim=4), tmp_path / "index.faiss", random_units(rows, dim))

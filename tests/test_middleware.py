@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.middleware import MAX_DETAIL, UNBOUNDED, ErrorBodies, Guard, MediaTypes, describe
+from clip_retrieval.middleware import MAX_DETAIL, UNBOUNDED, ErrorBodies, Guard, MediaTypes
+from clip_retrieval.schemas import describe
 
 LIMIT = 100
 

@@ -34,7 +34,7 @@ def pretend_that_a_graph_pays(patch: pytest.MonkeyPatch) -> None:
     """A thousand rows are searched faster flat; pretend that a flat search is slow, so that the graph counts."""
     measured = tune.median_ms
     patch.setattr(tune, "ALWAYS_FLAT_ROWS", 100)
-    patch.setattr(tune, "median_ms", lambda index, q: measured(index, q) + 1000 * (index.spec.kind == "flat"))
+    patch.setattr(tune, "median_ms", lambda index, q: measured(index, q) + 1000 * (index.spec.exact))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ class TestRecall:
 class TestChoice:
     def test_a_small_collection_is_searched_exactly(self) -> None:
         spec = choose_index(PICTURES[:500], CAPTIONS, query_kind="captions").spec
-        assert (spec.kind, spec.recall_at_10, spec.queries, spec.query_kind) == ("flat", 1, 100, "captions")
+        assert (spec.factory, spec.recall_at_10, spec.queries, spec.query_kind) == ("Flat", 1, 100, "captions")
         assert spec.p50_ms is not None
         assert spec.p50_ms > 0
 
@@ -79,27 +79,27 @@ class TestChoice:
         self, chosen: dict[float, Index], recall: float
     ) -> None:
         index = chosen[recall]
-        assert index.spec.kind == "hnsw"
+        assert index.spec.factory == "HNSW16,SQ8"
         judged = judged_recall(index, PICTURES, CAPTIONS)
         assert judged >= recall
         assert index.spec.recall_at_10 == pytest.approx(judged, abs=1e-3)
         assert index.spec.queries == len(CAPTIONS)
 
     def test_the_narrowest_graph_search_that_suffices_is_taken(self, chosen: dict[float, Index]) -> None:
-        breadths = [chosen[recall].spec.ef_search or 0 for recall in (0.5, 0.9, 0.99)]
+        breadths = [chosen[recall].spec.parameters["efSearch"] for recall in (0.5, 0.9, 0.99)]
         assert breadths[0] == min(tune.EF_SEARCH)
         assert breadths == sorted(breadths)
         assert breadths[0] < breadths[2]
 
     def test_a_graph_that_is_not_faster_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tune, "ALWAYS_FLAT_ROWS", 100)
-        monkeypatch.setattr(tune, "median_ms", lambda index, q: 1.0 if index.spec.kind == "flat" else 2.0)
-        assert choose_index(PICTURES, CAPTIONS, query_kind="captions").spec.kind == "flat"
+        monkeypatch.setattr(tune, "median_ms", lambda index, q: 1.0 if index.spec.exact else 2.0)
+        assert choose_index(PICTURES, CAPTIONS, query_kind="captions").spec.exact
 
     def test_a_recall_that_no_graph_reaches_is_searched_exactly(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend_that_a_graph_pays(monkeypatch)
         spec = choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=1.01).spec
-        assert (spec.kind, spec.recall_at_10) == ("flat", 1)
+        assert (spec.factory, spec.recall_at_10) == ("Flat", 1)
 
     def test_a_sample_of_many_queries_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tune, "MAX_QUERIES", 50)
@@ -108,8 +108,8 @@ class TestChoice:
     @pytest.mark.parametrize(("rows", "queries"), [(0, 5), (5, 0), (0, 0)])
     def test_without_rows_or_queries_nothing_is_measured(self, rows: int, queries: int) -> None:
         spec = choose_index(PICTURES[:rows], CAPTIONS[:queries], query_kind="captions").spec
-        assert (spec.kind, spec.rows, spec.recall_at_10, spec.queries, spec.query_kind) == (
-            "flat",
+        assert (spec.factory, spec.rows, spec.recall_at_10, spec.queries, spec.query_kind) == (
+            "Flat",
             rows,
             None,
             0,

@@ -1,0 +1,192 @@
+"""One request of the HTTP API on its way: what the process keeps for all of them, and its clock, cache and answer.
+
+Knows no route. ``service.py`` gives the process its ``Backend``.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from cachetools import LRUCache, TTLCache
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from clip_retrieval import schemas as s
+from clip_retrieval.artifact import Modality
+from clip_retrieval.config import Settings
+from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.engine import Answer
+from clip_retrieval.engine import Query as EngineQuery
+from clip_retrieval.queries import SearchRequest
+from clip_retrieval.results import caption_result, image_result
+from clip_retrieval.retriever import Found, Retriever
+from clip_retrieval.stats import STAGES, Recorder
+from clip_retrieval.validate import Limits, decode_image
+
+Kind = Literal[
+    "search_images", "search_text", "search_similar", "encode_text", "encode_image", "search", "search_batch"
+]
+
+A = TypeVar("A", Answer, Found)
+
+ERRORS: Mapping[int | str, dict[str, Any]] = {
+    status: {"model": s.ErrorBody, "description": text}
+    for status, text in {
+        400: "The request is malformed.",
+        413: "The body is over the limit of bytes.",
+        415: "The upload is not a picture.",
+        422: "A value is out of range, or the picture does not decode or is too large to decode.",
+        503: "More requests than can be served; Retry-After says when to come back.",
+    }.items()
+}
+
+
+class Backend(Protocol):
+    """What answers queries: the retriever, and its batched ways in."""
+
+    artifact: str
+    retriever: Retriever
+
+    async def answer_text(self, query: EngineQuery) -> Answer: ...
+
+    async def answer_image(self, query: EngineQuery) -> Answer: ...
+
+    async def search(self, vector: Vectors, request: SearchRequest) -> Found: ...
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """Take one stage's latency into the exported histograms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[A]):
+    """What a search found; ``stages`` has the seconds of the stages that it went through, none if it was cached."""
+
+    answer: A
+    cut: bool
+    stages: Mapping[str, float]
+    cached: bool = False
+
+
+@dataclass
+class State:
+    """All that a server process keeps between requests."""
+
+    settings: Settings
+    recorder: Recorder
+    cache: "TTLCache[Hashable, Any]"
+    vectors: "LRUCache[Hashable, tuple[Vectors, bool]]"
+    """Composed query vectors, each with whether a text of it was cut: the pages of a search come from one vector."""
+    decoders: ThreadPoolExecutor
+    limits: Limits
+    backend: Backend | None = None
+
+    @property
+    def ready(self) -> Backend:
+        if self.backend is None:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "the service is starting; try again in a moment")
+        return self.backend
+
+
+class Exchange:
+    """One query on its way: its name, its clock and its answer."""
+
+    def __init__(self, state: State, kind: Kind, name: str) -> None:
+        self._state = state
+        self._kind = kind
+        self._start = time.perf_counter()
+        self.backend = state.ready
+        self.name = name
+
+    @property
+    def so_far_ms(self) -> float:
+        """Milliseconds since the request was parsed."""
+        return (time.perf_counter() - self._start) * 1e3
+
+    def is_cut(self, text: str) -> bool:
+        return self.backend.retriever.encoder.is_cut(text)
+
+    async def find_for_text(self, target: Modality, text: str, k: int) -> Outcome[Answer]:
+        key = (self._kind, text, k)
+        found: Outcome[Answer] | None = self.cached(key)
+        if found is not None:
+            return found
+        answer = await self.backend.answer_text(EngineQuery(text, target, k))
+        stages = {"encode": answer.encode_s, "search": answer.search_s}
+        return self.keep(key, Outcome(answer, self.is_cut(text), stages))
+
+    async def find_for_image(self, target: Modality, data: bytes, k: int) -> Outcome[Answer]:
+        key = (self._kind, hashlib.sha256(data).digest(), k)
+        found: Outcome[Answer] | None = self.cached(key)
+        if found is not None:
+            return found
+        pixels, decode_s = await self.decode(data)
+        answer = await self.backend.answer_image(EngineQuery(pixels, target, k))
+        stages = {"decode": decode_s, "encode": answer.encode_s, "search": answer.search_s}
+        return self.keep(key, Outcome(answer, False, stages))
+
+    async def decode(self, data: bytes) -> tuple[Pixels, float]:
+        """Decode and preprocess an upload in a decoder thread; also the seconds that this took."""
+
+        def work() -> tuple[Pixels, float]:
+            start = time.perf_counter()
+            pixels = self.backend.retriever.encoder.preprocess(decode_image(data, self._state.limits))
+            return pixels, time.perf_counter() - start
+
+        return await asyncio.get_running_loop().run_in_executor(self._state.decoders, work)
+
+    def images(self, found: Outcome[Answer]) -> Response:
+        """The answer with the pictures that were found."""
+        results = [image_result(hit) for hit in found.answer.images]
+        return self.respond_found(s.ImagesAnswer(results=results, **self._common(found, len(results))), found)
+
+    def captions(self, found: Outcome[Answer]) -> Response:
+        """The answer with the captions that were found."""
+        results = [caption_result(hit) for hit in found.answer.captions]
+        return self.respond_found(s.CaptionsAnswer(results=results, **self._common(found, len(results))), found)
+
+    def respond(self, body: BaseModel, stages: Mapping[str, float]) -> Response:
+        """The answer, with its stages counted and in ``Server-Timing`` (W3C Server Timing, milliseconds)."""
+        stages = {**stages, "total": time.perf_counter() - self._start}
+        self._state.recorder.add(self._kind, stages)
+        for stage, seconds in stages.items():
+            self.backend.observe(stage, seconds)
+        timing = ", ".join(f"{stage};dur={stages.get(stage, 0) * 1e3:.3f}" for stage in STAGES)
+        return Response(body.model_dump_json(), media_type="application/json", headers={"Server-Timing": timing})
+
+    def respond_found(self, body: BaseModel, found: Outcome[Any]) -> Response:
+        """The answer with what was found, and whether it came from the cache."""
+        response = self.respond(body, found.stages)
+        if found.cached:
+            response.headers["Server-Timing"] += ", cache;desc=hit"
+        return response
+
+    def _common(self, found: Outcome[Answer], total: int) -> dict[str, Any]:
+        return {
+            "query": self.name,
+            "query_type": "text" if self._kind == "search_images" else "image",
+            "total_results": total,
+            "query_time_ms": self.so_far_ms,
+            "cached": found.cached,
+            "truncated": found.cut,
+        }
+
+    def cached(self, key: Hashable) -> Any:
+        """The outcome that is kept for ``key``, or None; counted either way."""
+        found = self._state.cache.get(key)
+        if found is None:
+            self._state.recorder.cache_misses += 1
+        else:
+            self._state.recorder.cache_hits += 1
+        return found
+
+    def keep(self, key: Hashable, found: Outcome[A]) -> Outcome[A]:
+        """Keep an outcome for the next who asks the same; returns it."""
+        if self._state.settings.cache_size:
+            self._state.cache[key] = replace(found, stages={}, cached=True)
+        return found

@@ -1,0 +1,208 @@
+"""The routes of composed queries: search, batches of searches, the fields to filter by, one picture's record.
+
+The parts of a query join the encoder's batches like any other text or picture; what they add up to is searched in the
+search thread. Every picture of a request is decoded in a decoder thread, and all of them together are bounded by the
+limits for one: bytes by the body, pixels here.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, Path
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from clip_retrieval import queries as q
+from clip_retrieval.compose import compose
+from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.engine import Query as EngineQuery
+from clip_retrieval.errors import ImageRejected, InvalidQuery
+from clip_retrieval.filters import canonical
+from clip_retrieval.http_request import ERRORS, Exchange, Outcome, State
+from clip_retrieval.results import image_info, results
+from clip_retrieval.retriever import Found, decode_part
+from clip_retrieval.schemas import ErrorBody, describe
+
+REFUSED = HTTPStatus.UNPROCESSABLE_ENTITY
+NO_PICTURE: Mapping[int | str, dict[str, Any]] = {
+    404: {"model": ErrorBody, "description": "There is no picture of that id."},
+    422: ERRORS[422],
+}
+
+
+def add_search_routes(app: FastAPI, state: State) -> None:
+    @app.post("/search", response_model=q.SearchAnswer, responses={**ERRORS}, summary="Any mix to pictures or captions")
+    async def search(body: q.SearchRequest) -> Response:
+        exchange = Exchange(state, "search", "")
+        [outcome] = await _search(exchange, state, [body])
+        if isinstance(outcome, InvalidQuery):
+            raise outcome
+        return exchange.respond_found(_answer(exchange, body, outcome), outcome)
+
+    @app.post(
+        "/search/batch", response_model=q.SearchBatchAnswer, responses={**ERRORS}, summary="Up to 64 searches at once"
+    )
+    async def search_batch(body: q.SearchBatchRequest) -> Response:
+        exchange = Exchange(state, "search_batch", "")
+        asked = [_checked(search) for search in body.searches]
+        sound = [search for search in asked if isinstance(search, q.SearchRequest)]
+        outcomes = iter(await _search(exchange, state, sound))
+        answered: list[Outcome[Found]] = []
+        items: list[q.BatchItem] = []
+        for search in asked:
+            outcome = next(outcomes) if isinstance(search, q.SearchRequest) else search
+            if isinstance(search, q.SearchRequest) and isinstance(outcome, Outcome):
+                answered.append(outcome)
+                items.append(q.BatchItem(status=HTTPStatus.OK, answer=_answer(exchange, search, outcome)))
+            else:
+                error = ErrorBody(error=REFUSED.phrase, detail=str(outcome))
+                items.append(q.BatchItem(status=REFUSED, error=error))
+        return exchange.respond(q.SearchBatchAnswer(answers=items), _stages(outcome.stages for outcome in answered))
+
+    @app.get("/fields", response_model=q.FieldsAnswer, summary="What where can filter by")
+    async def fields() -> q.FieldsAnswer:
+        return q.FieldsAnswer(fields=state.ready.retriever.fields())
+
+    @app.get("/images/{image_id:path}", response_model=q.ImageInfo, responses={**NO_PICTURE}, summary="One picture")
+    async def image(image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")]) -> q.ImageInfo:
+        found = state.ready.retriever.image(image_id)
+        if found is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no picture {image_id} in this collection")
+        return image_info(*found)
+
+
+async def _search(
+    exchange: Exchange, state: State, requests: Sequence[q.SearchRequest]
+) -> list[Outcome[Found] | InvalidQuery]:
+    """The outcome of each request, in order; what is wrong with one is its own outcome."""
+    keys = [_parts_key(request) for request in requests]
+    kept = [exchange.cached(_key(parts, request)) for parts, request in zip(keys, requests, strict=True)]
+    pictures = dict.fromkeys(
+        part.image
+        for request, parts, outcome in zip(requests, keys, kept, strict=True)
+        if outcome is None and parts not in state.vectors
+        for part in request.queries
+        if part.image is not None
+    )
+    pixels, decode_s = await _decode(exchange, state, pictures) if pictures else ({}, 0.0)
+
+    async def one(request: q.SearchRequest, parts: Hashable) -> Outcome[Found] | InvalidQuery:
+        stages: dict[str, float] = {"decode": decode_s} if any(part.image for part in request.queries) else {}
+        try:
+            exchange.backend.retriever.filters.check(request.where or {})
+            if (known := state.vectors.get(parts)) is None:
+                vector, cut, stages["encode"] = await _compose(exchange, request, pixels)
+                if state.settings.cache_size:  # who composed the same meanwhile goes first: pages share a vector
+                    vector, cut = state.vectors.setdefault(parts, (vector, cut))
+            else:
+                vector, cut = known
+            found = await exchange.backend.search(vector, request)
+        except InvalidQuery as error:
+            return error
+        stages["search"] = found.search_s
+        return exchange.keep(_key(parts, request), Outcome(found, cut, stages))
+
+    async def known_or_one(
+        outcome: Outcome[Found] | None, request: q.SearchRequest, parts: Hashable
+    ) -> Outcome[Found] | InvalidQuery:
+        return await one(request, parts) if outcome is None else outcome
+
+    return await asyncio.gather(*map(known_or_one, kept, requests, keys))
+
+
+async def _compose(
+    exchange: Exchange, request: q.SearchRequest, pixels: Mapping[str, Pixels | ImageRejected]
+) -> tuple[Vectors, bool, float]:
+    """The query vector, whether the model read a text in part only, and the seconds of the slowest part's encoding."""
+    backend = exchange.backend
+
+    async def encode(number: int, part: q.Part) -> tuple[Vectors, float]:
+        if part.image_id is not None:
+            return backend.retriever.stored_vector(part.image_id), 0.0
+        if part.image is None:
+            answer = await backend.answer_text(EngineQuery(part.text or ""))
+        elif isinstance(decoded := pixels[part.image], ImageRejected):
+            raise InvalidQuery(f"queries.{number}.image: {decoded}")
+        else:
+            answer = await backend.answer_image(EngineQuery(decoded))
+        return answer.vector, answer.encode_s
+
+    encoded = await asyncio.gather(*(encode(number, part) for number, part in enumerate(request.queries)))
+    vector = compose(np.stack([vector for vector, _ in encoded]), [part.weight for part in request.queries])
+    cut = any(exchange.is_cut(part.text) for part in request.queries if part.text is not None)
+    return vector, cut, max(seconds for _, seconds in encoded)
+
+
+async def _decode(
+    exchange: Exchange, state: State, pictures: Iterable[str]
+) -> tuple[dict[str, Pixels | ImageRejected], float]:
+    """Pixels of base64 pictures, or why there are none, and the seconds that this took in a decoder thread."""
+    preprocess = exchange.backend.retriever.encoder.preprocess
+
+    def work() -> tuple[dict[str, Pixels | ImageRejected], float]:
+        start = time.perf_counter()
+        pixels: dict[str, Pixels | ImageRejected] = {}
+        left = state.limits.max_pixels
+        for encoded in pictures:
+            try:
+                image = decode_part(encoded, replace(state.limits, max_pixels=left))
+            except ImageRejected as error:
+                pixels[encoded] = error
+            else:
+                left -= image.width * image.height
+                pixels[encoded] = preprocess(image)
+        return pixels, time.perf_counter() - start
+
+    return await asyncio.get_running_loop().run_in_executor(state.decoders, work)
+
+
+def _answer(exchange: Exchange, request: q.SearchRequest, outcome: Outcome[Found]) -> q.SearchAnswer:
+    found = results(outcome.answer)
+    return q.SearchAnswer(
+        target=request.target,
+        results=found,
+        total_results=len(found),
+        offset=request.offset,
+        next_offset=outcome.answer.next_offset,
+        query_time_ms=exchange.so_far_ms,
+        cached=outcome.cached,
+        truncated=outcome.cut,
+    )
+
+
+def _checked(given: object) -> q.SearchRequest | InvalidQuery:
+    try:
+        return q.SearchRequest.model_validate(given)
+    except ValidationError as error:
+        return InvalidQuery(describe(error.errors()))
+
+
+def _stages(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The stages of a batch: searches stand in one line, decoding and encoding are waited for together."""
+    stages: dict[str, float] = {}
+    for single in each:
+        for stage, seconds in single.items():
+            known = stages.get(stage, 0.0)
+            stages[stage] = known + seconds if stage == "search" else max(known, seconds)
+    return stages
+
+
+def _parts_key(request: q.SearchRequest) -> Hashable:
+    """What the query vector depends on."""
+    return tuple(
+        (part.text, part.image and hashlib.sha256(part.image.encode()).digest(), part.image_id, part.weight)
+        for part in request.queries
+    )
+
+
+def _key(parts: Hashable, request: q.SearchRequest) -> Hashable:
+    """What the answer depends on."""
+    where = canonical(request.where) if request.where else ""
+    return (parts, request.target, request.k, request.offset, request.min_score, request.dedupe, where)

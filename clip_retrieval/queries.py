@@ -1,0 +1,244 @@
+"""Composed queries and their answers: what ``POST /search`` reads and writes, and what ``search`` takes everywhere.
+
+    search([text("a dog"), picture("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
+
+is the same call on the client and on the retriever. Needs pydantic only.
+"""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.records import Scalar
+from clip_retrieval.schemas import DEFAULT_K, CaptionResult, ErrorBody, ImageResult, K, Text, describe
+from clip_retrieval.uploads import Picture, read_picture
+
+MAX_PARTS = 16
+MAX_WEIGHT = 10.0
+MAX_OFFSET = 10_000
+MAX_SEARCHES = 64
+MAX_CONDITIONS = 16
+MAX_CHOICES = 100
+MAX_NAME = 1000
+
+Target = Literal["images", "captions"]
+Where = Mapping[str, Any]
+"""Conditions by field, as ``POST /search`` takes them: a value, or a mapping of operators."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Part(_Strict):
+    """One text, one picture or one picture of the collection, and how much it counts."""
+
+    text: Text | None = None
+    image: str | None = Field(None, min_length=1, description="A picture file in base64.")
+    image_id: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="A picture of the collection.")
+    weight: float = Field(
+        1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False, description="Not zero; a negative weight subtracts."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        given = [name for name in ("text", "image", "image_id") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"one of text, image and image_id is needed, not {' and '.join(given) or 'none of them'}")
+        if self.weight == 0:
+            raise ValueError("a weight of 0 has no effect; leave the part out")
+        return self
+
+
+Bound = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=MAX_NAME)]
+Value = Annotated[str, Field(max_length=MAX_NAME)] | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None
+OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains")
+
+
+class Condition(_Strict):
+    """What a field must fulfil; of several operators, all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    among: list[Value] | None = Field(None, alias="in", min_length=1, max_length=MAX_CHOICES)
+    gt: Bound | None = None
+    gte: Bound | None = None
+    lt: Bound | None = None
+    lte: Bound | None = None
+    contains: str | None = Field(None, min_length=1, max_length=MAX_NAME)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_operators(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            unknown = [str(name) for name in given if name not in OPERATORS]
+            if unknown:
+                raise ValueError(f"there is no operator {unknown[0]}; there are {', '.join(OPERATORS)}")
+            if not given or None in given.values():
+                raise ValueError(f"an operator and its value are needed; there are {', '.join(OPERATORS)}")
+        return given
+
+
+def _kind(given: Any) -> str:
+    return "condition" if isinstance(given, dict | Condition) else "value"
+
+
+Filter = Annotated[Annotated[Value, Tag("value")] | Annotated[Condition, Tag("condition")], Discriminator(_kind)]
+
+Filters = Annotated[
+    dict[str, Filter],
+    Field(
+        max_length=MAX_CONDITIONS,
+        description="Conditions on metadata columns and `split`, all of which hold: a value (null for pictures without "
+        "one), or an object of `in`, `gt`, `gte`, `lt`, `lte`, `contains` (case-insensitive).",
+    ),
+]
+
+EXAMPLE: Any = {
+    "queries": [{"text": "a dog"}, {"image_id": "animals-owl.jpg", "weight": 0.5}, {"text": "snow", "weight": -0.5}],
+    "k": 5,
+}
+
+
+class SearchRequest(_Strict):
+    """Any mix of texts and pictures to pictures or captions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
+
+    queries: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
+    target: Target = "images"
+    k: K = DEFAULT_K
+    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to pass over; see `next_offset`.")
+    min_score: float | None = Field(None, ge=-1, le=1, allow_inf_nan=False, description="Least score of a result.")
+    dedupe: bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
+    where: Filters | None = None
+
+
+class SearchAnswer(_Model):
+    """One page of results, best first."""
+
+    target: Target
+    results: list[ImageResult] | list[CaptionResult]
+    total_results: int = Field(description="How many results this page has.")
+    offset: int
+    next_offset: int | None = Field(description="The offset of the next page; null if this is the last.")
+    query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
+    cached: bool = Field(description="Whether the results came from the cache.")
+    truncated: bool = Field(False, description="Whether the model read only the beginning of a text.")
+
+
+class SearchBatchRequest(_Strict):
+    """Several searches; each is checked by itself."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", json_schema_extra={"examples": [{"searches": [{"queries": [{"text": "a dog"}]}]}]}
+    )
+
+    searches: list[Any] = Field(
+        min_length=1, max_length=MAX_SEARCHES, description="Each as the body of `POST /search`."
+    )
+
+
+class BatchItem(_Model):
+    """What became of one search: its answer, or its error with the status that it would have got alone."""
+
+    status: int
+    answer: SearchAnswer | None = None
+    error: ErrorBody | None = None
+
+
+class SearchBatchAnswer(_Model):
+    """The outcome of each search, in order."""
+
+    answers: list[BatchItem]
+
+
+class FieldValue(_Model):
+    """A value that pictures have in a field, and how many have it."""
+
+    value: str | bool
+    count: int
+
+
+class FieldInfo(_Model):
+    """A field that ``where`` can name."""
+
+    name: str
+    type: Literal["text", "number", "boolean"]
+    count: int = Field(description="How many pictures have a value.")
+    values: list[FieldValue] = Field(description="The most frequent values of a text or boolean field.")
+    min: float | None = Field(default=None, description="Least value of a number field.")
+    max: float | None = None
+
+
+class FieldsAnswer(_Model):
+    """The metadata columns of the collection, and its split."""
+
+    fields: list[FieldInfo]
+
+
+class ImageInfo(_Model):
+    """All that the collection holds of one picture."""
+
+    image_id: str
+    image_path: str
+    width: int
+    height: int
+    split: Literal["train", "val", "test"]
+    captions: list[str]
+    metadata: dict[str, Scalar]
+
+
+def text(words: str, weight: float = 1.0) -> Part:
+    """A text as a part of a query. Raises InvalidQuery, as the others do, for what no service would take."""
+    return checked(Part, text=words, weight=weight)
+
+
+def picture(given: Picture, weight: float = 1.0) -> Part:
+    """A picture as a part of a query: a path, the bytes of a picture file, an open file or a PIL image."""
+    return checked(Part, image=base64.b64encode(read_picture(given)[1]).decode(), weight=weight)
+
+
+def image_id(identity: str, weight: float = 1.0) -> Part:
+    """A picture of the collection, by its id, as a part of a query."""
+    return checked(Part, image_id=identity, weight=weight)
+
+
+def search_request(
+    queries: Sequence[Part],
+    *,
+    target: Target = "images",
+    k: int = DEFAULT_K,
+    offset: int = 0,
+    min_score: float | None = None,
+    dedupe: bool = False,
+    where: Where | None = None,
+) -> SearchRequest:
+    """A search that is within every bound. Raises InvalidQuery."""
+    return checked(
+        SearchRequest,
+        queries=list(queries),
+        target=target,
+        k=k,
+        offset=offset,
+        min_score=min_score,
+        dedupe=dedupe,
+        where=where if where is None else dict(where),
+    )
+
+
+def checked(model: Callable[..., M], **values: Any) -> M:
+    """``model(**values)``, with what pydantic finds wrong as one sentence. Raises InvalidQuery."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise InvalidQuery(describe(error.errors())) from None

@@ -1,0 +1,294 @@
+"""A filter lets through what its conditions say: plain Python over the records is the judge of the masks."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clip_retrieval.columns import MAX_VALUES, make_column
+from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.filters import Filters, canonical
+from clip_retrieval.queries import Condition, FieldInfo, SearchRequest, search_request, text
+from clip_retrieval.records import Scalar
+
+WORDS = ("Dog", "dog park", "Straße", "cat", "", "DOGMA", "ß", "10")
+numbers = st.integers(-5, 5) | st.floats(-5, 5, allow_nan=False)
+columns = {
+    "word": st.none() | st.sampled_from(WORDS),
+    "number": st.none() | numbers,
+    "flag": st.none() | st.booleans(),
+    "mixed": st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(WORDS),
+}
+rows = st.lists(st.fixed_dictionaries({}, optional=columns), min_size=1, max_size=12)
+
+
+def where(**conditions: Any) -> Mapping[str, Any]:
+    """Conditions as a request brings them."""
+    request = search_request([text("red")], where=conditions)
+    assert request.where is not None
+    return request.where
+
+
+def found(data: list[dict[str, Scalar]], **conditions: Any) -> list[int]:
+    filters = Filters((("train", row) for row in data), [])
+    return np.flatnonzero(filters.mask(where(**conditions), "images")).tolist()
+
+
+def plain(value: Scalar) -> str:
+    """A value of a text column: text, or the JSON of anything else."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, numbers, st.sampled_from(["gt", "gte", "lt", "lte"]))
+def test_numbers_are_compared_by_size(data: list[dict[str, Scalar]], bound: float, side: str) -> None:
+    data.append({"number": 1})
+    right = {
+        "gt": lambda v: v > bound,
+        "gte": lambda v: v >= bound,
+        "lt": lambda v: v < bound,
+        "lte": lambda v: v <= bound,
+    }
+    expected = [i for i, row in enumerate(data) if (v := row.get("number")) is not None and right[side](v)]
+    assert found(data, number={side: bound}) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.sampled_from(WORDS), st.sampled_from(["gt", "gte", "lt", "lte"]))
+def test_text_is_compared_by_code_points(data: list[dict[str, Scalar]], bound: str, side: str) -> None:
+    data.append({"word": "cat"})
+    right = {
+        "gt": lambda v: v > bound,
+        "gte": lambda v: v >= bound,
+        "lt": lambda v: v < bound,
+        "lte": lambda v: v <= bound,
+    }
+    expected = [i for i, row in enumerate(data) if (v := row.get("word")) is not None and right[side](v)]
+    assert found(data, word={side: bound}) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.sampled_from([word for word in WORDS if word] + ["og", "STRASSE"]))
+def test_text_contains_text_whatever_the_case(data: list[dict[str, Scalar]], part: str) -> None:
+    data.append({"word": "cat"})
+    folded = part.casefold()
+    expected = [i for i, row in enumerate(data) if folded in str(row.get("word") or "").casefold()]
+    assert found(data, word={"contains": part}) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.lists(st.none() | st.sampled_from(WORDS), min_size=1, max_size=4))
+def test_in_is_equal_to_any_and_null_is_missing(data: list[dict[str, Scalar]], choices: list[str | None]) -> None:
+    data.append({"word": "cat"})
+    expected = [i for i, row in enumerate(data) if row.get("word") in choices]
+    assert found(data, word={"in": choices}) == expected
+    for choice in choices:
+        assert found(data, word=choice) == [i for i, row in enumerate(data) if row.get("word") == choice]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.booleans() | st.none())
+def test_truth_values_are_equal_to_themselves(data: list[dict[str, Scalar]], value: bool | None) -> None:
+    data.append({"flag": True})
+    assert found(data, flag=value) == [i for i, row in enumerate(data) if row.get("flag") is value]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, columns["mixed"])
+def test_mixed_values_are_compared_as_json_writes_them(data: list[dict[str, Scalar]], value: Scalar) -> None:
+    data += [{"mixed": "text"}, {"mixed": True}]
+    expected = [
+        i
+        for i, row in enumerate(data)
+        if (value is None and row.get("mixed") is None)
+        or (value is not None and row.get("mixed") is not None and plain(row["mixed"]) == plain(value))
+    ]
+    assert found(data, mixed=value) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows, numbers, st.sampled_from(WORDS))
+def test_all_fields_and_all_operators_of_a_field_must_hold(
+    data: list[dict[str, Scalar]], bound: float, word: str
+) -> None:
+    data.append({"number": 1, "word": "cat"})
+    both = found(data, number={"gt": bound, "lt": bound + 2}, word=word)
+    expected = (
+        set(found(data, number={"gt": bound}))
+        & set(found(data, number={"lt": bound + 2}))
+        & set(found(data, word=word))
+    )
+    assert both == sorted(expected)
+
+
+def test_captions_are_let_through_with_their_picture() -> None:
+    filters = Filters([("train", {"a": "x"}), ("test", {"a": "y"})], [1, 0, 0, 1])
+    assert filters.mask(where(a="x"), "captions").tolist() == [False, True, True, False]
+    assert filters.mask(where(split="test"), "captions").tolist() == [True, False, False, True]
+
+
+def test_a_mask_is_kept_and_cannot_be_changed() -> None:
+    filters = Filters([("train", {"a": "x"})], [])
+    mask = filters.mask(where(a="x", split="train"), "images")
+    assert filters.mask(where(split="train", a="x"), "images") is mask, "whatever the order of the conditions"
+    with pytest.raises(ValueError, match="read-only"):
+        mask[0] = False
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": "1"}, {"a": 1}),
+        ({"a": None}, {"a": "null"}),
+        ({"a": "x"}, {"a": {"in": ["x", "y"]}}),
+        ({"a": {"gt": 1}}, {"a": {"gte": 1}}),
+        ({"a": {"in": [None]}}, {"a": {"in": [""]}}),
+    ],
+)
+def test_other_conditions_are_other_keys(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert canonical(where(**one)) != canonical(where(**other))
+
+
+def test_a_column_named_split_stands_behind_the_split() -> None:
+    filters = Filters([("train", {"split": "mine"}), ("val", {})], [])
+    assert filters.mask(where(split="val"), "images").tolist() == [False, True]
+
+
+def test_a_collection_without_pictures_has_no_fields() -> None:
+    assert Filters([], []).fields == []
+
+
+# What cannot be asked
+
+
+def test_an_unknown_field_is_refused_with_those_there_are() -> None:
+    filters = Filters([("train", {"year": 1, "place": "x"})], [])
+    with pytest.raises(InvalidQuery, match=r"there is no field colour; the fields are place, year, split"):
+        filters.mask(where(colour="red"), "images")
+
+
+@pytest.mark.parametrize(
+    ("values", "condition", "says"),
+    [
+        ([1, 2], "one", "holds numbers, and 'one' is none"),
+        ([1, 2], True, "holds numbers"),
+        ([1, 2], {"gt": "many"}, "holds numbers"),
+        ([1, 2], {"gt": "nan"}, "holds numbers"),
+        ([1, 2], 10**400, "holds numbers"),
+        ([1, 2], {"contains": "1"}, "holds numbers"),
+        ([True, False], "maybe", "holds true and false"),
+        ([True, False], {"lt": 1}, "holds true and false"),
+        ([True, False], {"contains": "t"}, "holds true and false"),
+    ],
+)
+def test_what_a_field_cannot_be_compared_with_is_refused(values: list[Scalar], condition: Any, says: str) -> None:
+    with pytest.raises(InvalidQuery, match=rf"where\.field: .*{says}"):
+        found([{"field": value} for value in values], field=condition)
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        ({"like": "x"}, "there is no operator like; there are in, gt, gte, lt, lte, contains"),
+        ({}, "an operator and its value are needed"),
+        ({"gt": None}, "an operator and its value are needed"),
+        ({"in": []}, "at least 1 item"),
+        ({"in": ["x"] * 101}, "at most 100 items"),
+        ({"in": "x"}, "valid list"),
+        ({"in": [["x"]]}, "valid"),
+        ({"gt": float("nan")}, "finite"),
+        ({"contains": ""}, "at least 1 character"),
+        ({"contains": 5}, "valid string"),
+        (["x"], "valid"),
+        (float("inf"), "finite"),
+    ],
+)
+def test_a_condition_that_makes_no_sense_is_refused(condition: Any, says: str) -> None:
+    with pytest.raises(InvalidQuery, match=rf"where\.field.*{says}"):
+        where(field=condition)
+
+
+# Types of columns
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([True, None], "boolean"),
+        ([1, 2.5, None], "number"),
+        (["1", "-2.50", "0"], "number"),
+        (["1", 2], "number"),
+        (["1", "two"], "text"),
+        (["007", "8"], "text"),
+        (["1e5"], "text"),
+        ([2**53 + 1], "text"),
+        (["123456789012345678"], "text"),
+        ([True, 1], "text"),
+        ([""], "text"),
+    ],
+)
+def test_the_type_of_a_column_is_read_off_its_values(values: list[Scalar], kind: str) -> None:
+    assert make_column("name", values).kind == kind
+
+
+def test_a_value_is_taken_in_the_type_of_its_column() -> None:
+    assert found([{"year": "2009"}, {"year": "2010"}], year=2009) == [0]
+    assert found([{"year": 2009}, {"year": 2010}], year="2009") == [0]
+    assert found([{"code": "007"}, {"code": "7"}], code=7) == [1]
+    assert found([{"flag": True}, {"flag": False}], flag="false") == [1]
+
+
+def test_large_ids_are_told_apart() -> None:
+    assert found([{"id": 2**60}, {"id": 2**60 + 1}], id=2**60 + 1) == [1]
+
+
+def test_fields_tell_what_there_is_to_ask_for() -> None:
+    data: list[tuple[Any, dict[str, Scalar]]] = [
+        ("train", {"place": "Oslo", "year": "2001", "indoor": True}),
+        ("test", {"place": "Rome", "year": "1999"}),
+        ("train", {"place": "Rome", "indoor": False, "empty": None}),
+        ("train", {"indoor": True}),
+    ]
+    values = Filters(data, []).fields
+    assert values == [
+        FieldInfo.model_validate(info)
+        for info in (
+            {
+                "name": "indoor",
+                "type": "boolean",
+                "count": 3,
+                "values": [{"value": True, "count": 2}, {"value": False, "count": 1}],
+            },
+            {
+                "name": "place",
+                "type": "text",
+                "count": 3,
+                "values": [{"value": "Rome", "count": 2}, {"value": "Oslo", "count": 1}],
+            },
+            {"name": "year", "type": "number", "count": 2, "values": [], "min": 1999, "max": 2001},
+            {
+                "name": "split",
+                "type": "text",
+                "count": 4,
+                "values": [{"value": "train", "count": 3}, {"value": "test", "count": 1}],
+            },
+        )
+    ]
+
+
+def test_of_many_values_the_most_frequent_are_told() -> None:
+    values = [f"v{i:03}" for i in range(200)] + ["v150"] * 2
+    info = make_column("name", values).info()
+    assert len(info.values) == MAX_VALUES
+    assert (info.values[0].value, info.values[0].count) == ("v150", 3)
+
+
+def test_a_condition_is_the_same_after_a_round_trip() -> None:
+    request = search_request([text("x")], where={"a": {"in": [1, None, "x"], "gt": 2}, "b": None, "c": True})
+    again = SearchRequest.model_validate_json(request.model_dump_json(by_alias=True, exclude_defaults=True))
+    assert again == request
+    assert isinstance(again.where and again.where["a"], Condition)
