@@ -13,13 +13,10 @@ import typer
 from clip_retrieval import __version__, console, modelstore
 from clip_retrieval import build as builder
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.client import Client
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels, Source, Tag
-from clip_retrieval.errors import ClipRetrievalError, InvalidQuery
+from clip_retrieval.commands.search import search
+from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.prepare import cache_dir, prepare_encoder
-from clip_retrieval.results import caption_result, image_result
-from clip_retrieval.retriever import Retriever
-from clip_retrieval.schemas import DEFAULT_K, MAX_K, CaptionResult, ImageResult
 from clip_retrieval.server import serve_artifact
 from clip_retrieval.validate import Limits, Report
 
@@ -182,55 +179,7 @@ def info(source: Tag = modelstore.LATEST, as_json: AsJson = False) -> None:
         console.manifest_table(tag, manifest)
 
 
-@app.command()
-def search(
-    query: Annotated[str, typer.Argument(help="A text, or the path of a picture.")],
-    source: Annotated[
-        str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")
-    ] = modelstore.LATEST,
-    k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="How many results.")] = DEFAULT_K,
-    captions: Annotated[
-        bool, typer.Option("--captions", help="For a picture: find captions instead of pictures.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Search an artifact or a running service by text or by picture.
-
-    Examples:
-
-    ```
-    bento-clip search "a red panda"
-    bento-clip search windmill.jpg --captions -k 3
-    bento-clip search "an owl" --in http://localhost:3000 --json
-    ```
-    """
-    # os.path and not pathlib, which fails on a text that is too long for a file name
-    picture = Path(query) if os.path.isfile(query) else None  # noqa: PTH113
-    if captions and picture is None:
-        raise InvalidQuery(f"--captions needs a picture, and there is no file {query}")
-    remote = source.startswith(("http://", "https://"))
-    results: list[ImageResult] | list[CaptionResult]
-    if remote:
-        with Client(source) as client:
-            if picture is None:
-                results = client.search_images(query, k).results
-            elif captions:
-                results = client.search_captions(picture, k).results
-            else:
-                results = client.search_similar(picture, k).results
-    else:
-        with console.Bars().stage("loading the artifact", None):
-            retriever = Retriever.load(source)
-        if captions and picture is not None:
-            results = [caption_result(hit) for hit in retriever.search_captions(picture, k)]
-        else:
-            results = [image_result(hit) for hit in retriever.search_images(picture or query, k)]
-    if as_json:
-        typer.echo(json.dumps([result.model_dump() for result in results], ensure_ascii=False))
-    elif results and isinstance(results[0], CaptionResult):
-        console.captions_table([r for r in results if isinstance(r, CaptionResult)])
-    else:
-        console.images_table([r for r in results if isinstance(r, ImageResult)])
+app.command()(search)
 
 
 @app.command()

@@ -24,9 +24,12 @@ mostly the encoder's rounding, whose direction means nothing."""
 def compose(vectors: Vectors, weights: Sequence[float]) -> Vectors:
     """The unit vector, float32 (dim,), of the weighted sum of unit ``vectors`` (n, dim), n of at least 1.
 
-    Weights are finite and not zero; a negative one subtracts; only their ratios matter. Summed in double precision.
-    Raises InvalidQuery when the parts cancel each other out.
+    Weights are finite and not zero; a negative one subtracts; only their ratios matter. One part alone stays as it is,
+    or is turned round. Summed in double precision. Raises InvalidQuery when the parts cancel each other out.
     """
+    if len(vectors) == 1:
+        alone: Vectors = vectors[0] if weights[0] > 0 else -vectors[0]
+        return alone
     scaled = np.asarray(weights, dtype=np.float64)
     scaled = scaled / np.abs(scaled).max()
     total = scaled @ np.asarray(vectors, dtype=np.float64)

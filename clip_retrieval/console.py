@@ -93,7 +93,7 @@ def images_table(results: Sequence[ImageResult]) -> None:
             str(r.rank),
             f"{r.similarity_score:.4f}",
             f"{r.confidence:.3f}",
-            r.image_path,
+            f"{r.image_path} (+{r.duplicates})" if r.duplicates else r.image_path,
             "\n".join(r.captions),
         )
     out.print(table)

@@ -80,7 +80,8 @@ class Condition(_Strict):
     @classmethod
     def _known_operators(cls, given: Any) -> Any:
         if isinstance(given, dict):
-            unknown = [str(name) for name in given if name not in OPERATORS]
+            # half a character in a name would end pydantic's own error
+            unknown = [str(name).encode("utf-8", "replace").decode() for name in given if name not in OPERATORS]
             if unknown:
                 raise ValueError(f"there is no operator {unknown[0]}; there are {', '.join(OPERATORS)}")
             if not given or None in given.values():

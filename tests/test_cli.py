@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -14,6 +15,8 @@ from clip_retrieval import __version__, console
 from clip_retrieval.artifact import Artifact, Manifest
 from clip_retrieval.cli import app, main
 from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.queries import picture, text
+from clip_retrieval.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_pictures
 
 COMMANDS = tuple(get_command(app).list_commands(None))  # type: ignore[attr-defined]
@@ -30,6 +33,7 @@ class Done:
 
 
 Cli = Callable[..., Done]
+Ask = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
@@ -290,3 +294,84 @@ class TestSearch:
         (source / "captions.csv").write_text(f"image,caption\n{NAMES[0]},a [/red] :smile: [bold]\n")
         cli("build", source, "--model", "fake", "--output", tmp_path / "artifact")
         assert "a [/red] :smile: [bold]" in cli("search", "red", "--in", tmp_path / "artifact").out
+
+
+class TestComposedSearch:
+    @pytest.fixture
+    def ask(self, cli: Cli, fake_artifact: Artifact) -> Ask:
+        """The JSON results of ``search`` with these arguments over the artifact."""
+
+        def ask(*arguments: object) -> list[dict[str, Any]]:
+            done = cli("search", *arguments, "--in", fake_artifact.path, "--json")
+            assert done.status == 0, done.err
+            results: list[dict[str, Any]] = json.loads(done.out)
+            return results
+
+        return ask
+
+    def test_several_texts_and_pictures_are_added_up(self, ask: Ask, retriever: Retriever, tmp_path: Path) -> None:
+        path = tmp_path / "query.png"
+        path.write_bytes(png(square("green", "dull")))
+        expected = retriever.search([text("red"), picture(path), text("blue", -0.5)], k=24).images
+        found = ask("red", path, "--minus", "blue", "-k", 24)
+        assert [r["image_id"] for r in found] == [hit.image.image_id for hit in expected]
+        assert [r["similarity_score"] for r in found] == pytest.approx([hit.score for hit in expected])
+
+    def test_like_finds_what_is_like_a_picture_of_the_collection_but_not_that_one(self, ask: Ask) -> None:
+        names = [r["image_id"] for r in ask("--like", "red-bright.png", "-k", 2)]
+        assert names == ["red-soft.png", "red-dull.png"]
+        assert ask("--like", "red-bright.png", "--captions", "-k", 1)[0]["image_id"] == "red-bright.png"
+
+    @pytest.mark.parametrize(
+        ("conditions", "shades"),
+        [
+            (["shade=soft"], {"soft"}),
+            (["shade=soft", "shade=dull"], {"soft", "dull"}),
+            (["shade~UL"], {"dull"}),
+            (["shade>bright"], {"soft", "dull"}),
+            (["shade>=dull", "shade<soft"], {"dull"}),
+            (["shade="], set()),
+        ],
+    )
+    def test_where_keeps_to_pictures(self, ask: Ask, conditions: list[str], shades: set[str]) -> None:
+        options = [option for condition in conditions for option in ("--where", condition)]
+        found = ask("red", "-k", 50, *options)
+        assert {r["metadata"]["shade"] for r in found} == shades
+        assert len(found) == 8 * len(shades)
+
+    def test_pages_least_score_and_folding(self, ask: Ask) -> None:
+        page, everything = ask("red", "-k", 3, "--offset", 4), ask("red", "-k", 10)
+        assert [(r["rank"], r["image_id"]) for r in page] == [(r["rank"], r["image_id"]) for r in everything[4:7]]
+        assert {r["similarity_score"] >= 0.5 for r in ask("red", "--min-score", 0.5)} == {True}
+        assert sum(1 + r["duplicates"] for r in ask("red", "-k", 50, "--dedupe")) == 24
+
+    def test_the_table_says_how_to_get_more(self, cli: Cli, fake_artifact: Artifact) -> None:
+        assert "more with --offset 5" in cli("search", "red", "--in", fake_artifact.path).err
+        assert "more with" not in cli("search", "red", "-k", 24, "--in", fake_artifact.path).err
+
+    @pytest.mark.parametrize("condition", ["shade", "=soft", "~x", ""])
+    def test_a_condition_that_is_none_is_refused(self, cli: Cli, fake_artifact: Artifact, condition: str) -> None:
+        done = cli("search", "red", "--where", condition, "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "--where" in done.err
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["red", "--where", "colour=red"], "there is no field colour; the fields are shade, split"),
+            (["--like", "nobody.png"], "there is no picture nobody.png in this collection"),
+            (["red", "--minus", "red", "--minus", "red"], "cancel each other out"),
+            (["red"] * 17, "at most 16 items"),
+        ],
+    )
+    def test_what_cannot_be_searched_is_one_sentence(
+        self, cli: Cli, fake_artifact: Artifact, arguments: list[str], says: str
+    ) -> None:
+        done = cli("search", *arguments, "--in", fake_artifact.path)
+        assert_one_sentence(done)
+        assert says in " ".join(done.err.split())
+
+    def test_a_query_is_needed(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "--like is needed" in done.err

@@ -4,6 +4,7 @@ No server and no waiting: ``Network`` answers, and the seconds that a client wou
 """
 
 import asyncio
+import base64
 import inspect
 import io
 import json
@@ -17,9 +18,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval import client, schemas
-from clip_retrieval.client import AsyncClient, Client, Retries
-from clip_retrieval.errors import Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
+from clip_retrieval import client, queries, schemas
+from clip_retrieval.client import AsyncClient, Client, Retries, image_id, picture, text
+from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
+from clip_retrieval.queries import search_request
 from tests.samples import png, square
 
 RED = png(square("red"))
@@ -73,6 +75,30 @@ STATS = {
     "cache_misses": 1,
     "cache_size": 1,
     "latency_ms": {"total": {"count": 1, "p50": 1, "p95": 1, "p99": 1}},
+}
+PAGE = {"total_results": 1, "offset": 0, "next_offset": 1, "query_time_ms": 1.5, "cached": False}
+FOUND_IMAGES = {**PAGE, "target": "images", "results": [IMAGE_RESULT]}
+FOUND_CAPTIONS = {**PAGE, "target": "captions", "results": [CAPTION_RESULT]}
+BATCH = {
+    "answers": [
+        {"status": 200, "answer": FOUND_IMAGES},
+        {"status": 422, "error": {"error": "A kind", "detail": "what is wrong"}},
+    ]
+}
+FIELDS = {
+    "fields": [
+        {"name": "year", "type": "number", "count": 3, "values": [], "min": 1999, "max": 2001},
+        {"name": "flag", "type": "boolean", "count": 1, "values": [{"value": True, "count": 1}]},
+    ]
+}
+IMAGE = {
+    "image_id": "red",
+    "image_path": "red.png",
+    "width": 4,
+    "height": 3,
+    "split": "test",
+    "captions": [],
+    "metadata": {"year": 1999, "place": None},
 }
 CLEARED = {"message": "1 dropped", "previous_cache_size": 1, "current_cache_size": 0}
 
@@ -157,6 +183,10 @@ def uploaded(request: httpx.Request) -> Message:
         ("search_similar", (RED,), IMAGES, schemas.ImagesAnswer, "POST", "/search/similar"),
         ("encode_text", ("red",), {**VECTOR, "text": "red"}, schemas.TextEmbedding, "POST", "/encode/text"),
         ("encode_image", (RED,), {**VECTOR, "filename": "x"}, schemas.ImageEmbedding, "POST", "/encode/image"),
+        ("search", ([text("red")],), FOUND_IMAGES, queries.SearchAnswer, "POST", "/search"),
+        ("search_batch", ([search_request([text("red")])],), BATCH, queries.SearchBatchAnswer, "POST", "/search/batch"),
+        ("fields", (), FIELDS, queries.FieldsAnswer, "GET", "/fields"),
+        ("image", ("red",), IMAGE, queries.ImageInfo, "GET", "/images/red"),
         ("info", (), INFO, schemas.ServiceInfo, "GET", "/"),
         ("health", (), HEALTH, schemas.Health, "GET", "/health"),
         ("stats", (), STATS, schemas.Stats, "GET", "/stats"),
@@ -202,6 +232,84 @@ def test_five_results_are_asked_for_unless_said_otherwise(ask: Ask) -> None:
     network = Network(ok(IMAGES))
     ask(network, "search_images", "red")
     assert json.loads(network.request.content)["k"] == 5
+
+
+# Composed queries
+
+
+def test_a_search_sends_its_parts_and_what_differs_from_the_usual(ask: Ask, tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    path.write_bytes(RED)
+    network = Network(ok(FOUND_CAPTIONS))
+    parts = [text("a dog"), picture(path, 0.5), picture(RED, 2), image_id("owl/1", -1)]
+    where = {"year": {"gte": 2020, "in": [2021, None]}, "place": None, "indoor": False}
+    found = ask(network, "search", parts, target="captions", k=7, offset=14, min_score=0.1, dedupe=True, where=where)
+    encoded = base64.b64encode(RED).decode()
+    assert json.loads(network.request.content) == {
+        "queries": [
+            {"text": "a dog"},
+            {"image": encoded, "weight": 0.5},
+            {"image": encoded, "weight": 2},
+            {"image_id": "owl/1", "weight": -1},
+        ],
+        "target": "captions",
+        "k": 7,
+        "offset": 14,
+        "min_score": 0.1,
+        "dedupe": True,
+        "where": where,
+    }
+    assert isinstance(found.results[0], schemas.CaptionResult)
+
+
+def test_a_plain_search_sends_nothing_but_its_parts(ask: Ask) -> None:
+    network = Network(ok(FOUND_IMAGES))
+    found = ask(network, "search", [text("red")])
+    assert json.loads(network.request.content) == {"queries": [{"text": "red"}]}
+    assert isinstance(found.results[0], schemas.ImageResult)
+
+
+def test_a_batch_sends_its_searches_in_order_and_brings_each_outcome(ask: Ask) -> None:
+    network = Network(ok(BATCH))
+    answer = ask(network, "search_batch", [search_request([text("a")], k=2), search_request([image_id("b")])])
+    assert json.loads(network.request.content) == {
+        "searches": [{"queries": [{"text": "a"}], "k": 2}, {"queries": [{"image_id": "b"}]}]
+    }
+    good, bad = answer.answers
+    assert (good.status, good.answer.results[0].image_id, good.error) == (200, "red", None)
+    assert (bad.status, bad.answer, bad.error.detail) == (422, None, "what is wrong")
+
+
+@pytest.mark.parametrize("options", [{"k": 51}, {"offset": -1}, {"min_score": 2}, {"where": {"a": {"like": "b"}}}])
+def test_what_is_out_of_bounds_is_not_sent(ask: Ask, options: dict[str, Any]) -> None:
+    network = Network(ok(FOUND_IMAGES))
+    with pytest.raises(InvalidQuery, match=next(iter(options))):
+        ask(network, "search", [text("red")], **options)
+    assert network.requests == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: text(" "),
+        lambda: text("red", 0),
+        lambda: text("red", 11),
+        lambda: image_id(""),
+        lambda: picture(b""),
+        lambda: text("red", float("nan")),
+    ],
+)
+def test_a_part_that_no_service_takes_cannot_be_made(make: Callable[[], object]) -> None:
+    with pytest.raises(InvalidQuery):
+        make()
+
+
+@pytest.mark.parametrize("identity", ["a/b.png", "../x", ".", "a b?c#d%e", "ü🦊", "//"])
+def test_an_image_id_of_any_characters_reaches_the_service(ask: Ask, identity: str) -> None:
+    network = Network(ok(IMAGE))
+    ask(network, "image", identity)
+    assert network.request.url.path == f"/images/{identity}"
+    assert network.request.url.query == b""
 
 
 # Every kind of picture

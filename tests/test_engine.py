@@ -11,7 +11,8 @@ import pytest
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import COLOURS
 from clip_retrieval.engine import Answer, Engine, Query, answer_images, answer_texts, encode_texts
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.queries import SearchRequest, search_request, text
+from clip_retrieval.retriever import Found, Retriever
 from tests.samples import square
 
 TEXTS = [
@@ -118,3 +119,20 @@ class TestEngine:
 
         Engine(load)
         assert niceness["load"] > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def test_a_composed_query_is_searched_as_the_retriever_does_in_the_thread_of_searches(
+        self, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        threads: list[str] = []
+        find = retriever.find_page
+
+        def noted(vector: Vectors, request: SearchRequest) -> Found:
+            threads.append(threading.current_thread().name)
+            return find(vector, request)
+
+        monkeypatch.setattr(retriever, "find_page", noted)
+        request = search_request([text("a red square")], k=7, offset=2)
+        vector = retriever.encoder.encode_texts(["a red square"])[0]
+        page = asyncio.run(Engine(lambda: retriever).search(vector, request))
+        assert page.images == retriever.search([text("a red square")], k=7, offset=2).images
+        assert threads[0].startswith("search")

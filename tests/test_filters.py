@@ -194,6 +194,7 @@ def test_what_a_field_cannot_be_compared_with_is_refused(values: list[Scalar], c
     ("condition", "says"),
     [
         ({"like": "x"}, "there is no operator like; there are in, gt, gte, lt, lte, contains"),
+        ({"\ud800": "x"}, "there is no operator "),
         ({}, "an operator and its value are needed"),
         ({"gt": None}, "an operator and its value are needed"),
         ({"in": []}, "at least 1 item"),

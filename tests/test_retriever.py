@@ -6,17 +6,22 @@ towards its corner in each channel) has the trilinear weights of the corners: fo
 """
 
 import math
+from contextlib import closing
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from clip_retrieval.artifact import Artifact
+from clip_retrieval.build import Options, Silent, build
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMismatch, ImageRejected, InvalidQuery
+from clip_retrieval.queries import image_id, picture, text
 from clip_retrieval.retriever import Retriever
-from tests.samples import NAMES, captions_of, picture, png, square
+from tests.samples import NAMES, captions_of, png, square, write_pictures
+from tests.samples import picture as picture_of
 
 
 def cosine_of_a_shade(p: float) -> float:
@@ -65,7 +70,7 @@ class TestTextToPictures:
 class TestPictureQueries:
     def test_a_picture_finds_itself(self, retriever: Retriever) -> None:
         for name in NAMES:
-            hit = retriever.search_images(picture(name, size=30), k=1)[0]
+            hit = retriever.search_images(picture_of(name, size=30), k=1)[0]
             assert hit.image.image_path == name
             assert hit.score == pytest.approx(1, abs=1e-6)
 
@@ -127,6 +132,94 @@ class TestQueriesOutOfRange:
             retriever.search_images("red", k)
         with pytest.raises(InvalidQuery, match="at least 1"):
             retriever.search_captions(square("red"), k)
+
+
+class TestComposedQueries:
+    def test_a_sum_of_two_colours_finds_both(self, retriever: Retriever) -> None:
+        hits = retriever.search([text("red"), text("blue")], k=2).images
+        assert {hit.image.image_id for hit in hits} == {"red-bright.png", "blue-bright.png"}
+        assert [hit.score for hit in hits] == pytest.approx([1 / math.sqrt(2)] * 2, abs=5e-3)
+
+    def test_the_heavier_part_comes_first_and_what_is_subtracted_last(self, retriever: Retriever) -> None:
+        hits = retriever.search([text("red"), text("blue", 2), text("green", -1)], k=24).images
+        names = [hit.image.image_id for hit in hits]
+        assert names[0] == "blue-bright.png"
+        assert names[-1] == "green-bright.png"
+        scores = [hit.score for hit in hits if hit.image.image_id.endswith("bright.png")]
+        assert scores[:1] + scores[-1:] == pytest.approx([2 / math.sqrt(6), -1 / math.sqrt(6)], abs=5e-3)
+
+    def test_a_stored_picture_is_as_good_as_its_file(self, retriever: Retriever) -> None:
+        by_file = retriever.search([picture(png(square("red"))), text("blue")], k=24, target="captions")
+        by_id = retriever.search([image_id("red-bright.png"), text("blue")], k=24, target="captions")
+        assert [hit.caption.row for hit in by_id.captions] == [hit.caption.row for hit in by_file.captions]
+        assert [hit.score for hit in by_id.captions] == pytest.approx([hit.score for hit in by_file.captions])
+
+    def test_pictures_that_are_named_are_not_found_again(self, retriever: Retriever) -> None:
+        found = retriever.search([image_id("red-bright.png"), image_id("red-soft.png", -0.5)], k=50)
+        names = {hit.image.image_id for hit in found.images}
+        assert names == set(NAMES) - {"red-bright.png", "red-soft.png"}
+
+    @pytest.mark.parametrize("target", ["images", "captions"])
+    @pytest.mark.parametrize("where", [None, {"shade": "soft"}, {"split": {"in": ["train", "val"]}}])
+    @pytest.mark.parametrize("k", [1, 7, 50])
+    def test_pages_add_up_to_brute_force(
+        self, retriever: Retriever, target: Literal["images", "captions"], where: dict[str, Any] | None, k: int
+    ) -> None:
+        rows: list[int] = []
+        offset: int | None = 0
+        while offset is not None:
+            page = retriever.search([text("a dull magenta square")], target=target, where=where, k=k, offset=offset)
+            rows += [hit.image.row for hit in page.images] + [hit.caption.row for hit in page.captions]
+            offset = page.next_offset
+        vectors = np.asarray(retriever.artifact.vectors(target), np.float64)
+        cosines = vectors @ retriever.encoder.encode_texts(["a dull magenta square"])[0]
+        allowed = {
+            hit.image.row
+            for hit in retriever.search_images("red", 24)
+            if where is None
+            or ("shade" in where and hit.image.metadata["shade"] == "soft")
+            or ("split" in where and hit.image.split != "test")
+        }
+        owners = range(24) if target == "images" else [row // 2 for row in range(48)]
+        expected = [row for row, owner in enumerate(owners) if owner in allowed]
+        assert sorted(rows) == expected
+        np.testing.assert_allclose(cosines[rows], np.sort(cosines[expected])[::-1], atol=1e-6)
+
+    def test_equal_pictures_are_folded_whatever_the_encoder_says(self, encoder_folder: Path, tmp_path: Path) -> None:
+        source = write_pictures(tmp_path / "data", ("red-bright.png", "blue-bright.png"))
+        (source / "again.png").write_bytes(png(square("red")))
+        artifact, _ = build(source, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
+        with closing(Retriever(artifact, FakeEncoder())) as small:
+            hits = small.search([text("red")], dedupe=True).images
+            assert [(hit.rank, hit.image.image_id, hit.duplicates) for hit in hits] == [
+                (1, "again.png", 1),
+                (2, "blue-bright.png", 0),
+            ]
+
+    def test_a_picture_has_a_record_by_its_id(self, retriever: Retriever) -> None:
+        found = retriever.image("red-soft.png")
+        assert found is not None
+        assert found[0].row == NAMES.index("red-soft.png")
+        assert tuple(caption.text for caption in found[1]) == captions_of("red-soft.png")
+        assert retriever.image("nobody.png") is None
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"queries": []}, "queries: .*at least 1"),
+            ({"queries": [text("red")], "k": 0}, "k: "),
+            ({"queries": [text("red")], "where": {"colour": "red"}}, "no field colour; the fields are shade, split"),
+            ({"queries": [image_id("nobody.png")]}, "no picture nobody.png"),
+            ({"queries": [text("red"), text("red", -1)]}, "cancel each other out"),
+        ],
+    )
+    def test_what_cannot_be_asked_is_refused(self, retriever: Retriever, options: dict[str, Any], says: str) -> None:
+        with pytest.raises(InvalidQuery, match=says):
+            retriever.search(**options)
+
+    def test_a_file_that_is_no_picture_is_refused(self, retriever: Retriever) -> None:
+        with pytest.raises(ImageRejected):
+            retriever.search([picture(b"hello")])
 
 
 class TestLoading:

@@ -96,6 +96,18 @@ def test_captions_of_a_picture_stand_in_row_order_and_a_picture_may_have_none(st
     assert {row: [c.row for c in captions] for row, captions in found.items()} == {2: [0, 2], 1: []}
 
 
+def test_pictures_are_found_by_their_ids(store: Store) -> None:
+    store.add([image(row, f"picture's №{row}") for row in range(3)], [])
+    found = store.images_named(["picture's №2", "nobody", "picture's №0"])
+    assert {identity: record.row for identity, record in found.items()} == {"picture's №2": 2, "picture's №0": 0}
+
+
+def test_facts_and_owners_stand_in_row_order(store: Store) -> None:
+    store.add([image(row, metadata={"n": row}) for row in range(3)], [caption(row, 2 - row) for row in range(3)])
+    assert list(store.facts()) == [("train", "0f" * 32, {"n": row}) for row in range(3)]
+    assert store.caption_owners() == [2, 1, 0]
+
+
 def test_more_rows_can_be_asked_for_than_one_statement_takes(store: Store) -> None:
     rows = 1201
     store.add([image(row) for row in range(rows)], [caption(row, row) for row in range(rows)])

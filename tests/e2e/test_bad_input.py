@@ -28,6 +28,7 @@ PHOTO = png(Image.effect_noise((64, 64), 80))
 JSON = {"Content-Type": "application/json"}
 TEXT_PATHS = ("/search/images", "/encode/text")
 PICTURE_PATHS = ("/search/text", "/search/similar", "/encode/image")
+SEARCH_PATHS = ("/search", "/search/batch")
 
 
 # Pictures that are none
@@ -139,7 +140,111 @@ TEXT_BODIES: list[tuple[str, bytes, int]] = [
     ("the same field twice", b'{"text": "blue", "text": "red"}', 200),
 ]
 
+RED64 = base64.b64encode(RED).decode()
+
+SEARCHES: list[tuple[str, object, int]] = [
+    ("no query at all", {"queries": []}, 422),
+    ("a query that is no list", {"queries": {"text": "red"}}, 422),
+    ("null among the queries", {"queries": [None]}, 422),
+    ("17 queries", {"queries": [{"text": "red"}] * 17}, 422),
+    ("a query of nothing", {"queries": [{}]}, 422),
+    ("a query of two things", {"queries": [{"text": "red", "image_id": "red-bright.png"}]}, 422),
+    ("an empty text among the queries", {"queries": [{"text": ""}]}, 422),
+    ("a picture that is no base64", {"queries": [{"image": "%%%"}]}, 422),
+    ("base64 cut off in a query", {"queries": [{"image": RED64[:-3]}]}, 422),
+    ("base64 of letters that are not ASCII", {"queries": [{"image": "rötlich"}]}, 422),
+    ("base64 of rubbish in a query", {"queries": [{"image": base64.b64encode(b"rubbish").decode()}]}, 422),
+    ("a file path as a picture", {"queries": [{"image": "/etc/passwd"}]}, 422),
+    ("a URL as a picture", {"queries": [{"image": "http://127.0.0.1/red.png"}]}, 422),
+    ("an object as a picture", {"queries": [{"image": {"url": "http://127.0.0.1/"}}]}, 422),
+    (
+        "a bomb in a query",
+        {"queries": [{"text": "red"}, {"image": base64.b64encode(png_of_size(60_000, 60_000)).decode()}]},
+        422,
+    ),
+    ("an id that no picture has", {"queries": [{"image_id": "../../etc/passwd"}]}, 422),
+    ("an id of SQL", {"queries": [{"image_id": "' OR 1=1 --"}]}, 422),
+    ("a number as an id", {"queries": [{"image_id": 5}]}, 422),
+    ("a weight of zero", {"queries": [{"text": "red", "weight": 0}]}, 422),
+    ("a weight of eleven", {"queries": [{"text": "red", "weight": 11}]}, 422),
+    ("text as a weight", {"queries": [{"text": "red", "weight": "much"}]}, 422),
+    ("parts that cancel each other out", {"queries": [{"text": "red"}, {"text": "red", "weight": -1}]}, 422),
+    ("an unknown target", {"queries": [{"text": "red"}], "target": "videos"}, 422),
+    ("a k of 51", {"queries": [{"text": "red"}], "k": 51}, 422),
+    ("a negative offset", {"queries": [{"text": "red"}], "offset": -1}, 422),
+    ("an offset over the bound", {"queries": [{"text": "red"}], "offset": 10_001}, 422),
+    ("a least score of two", {"queries": [{"text": "red"}], "min_score": 2}, 422),
+    ("a number in place of conditions", {"queries": [{"text": "red"}], "where": 5}, 422),
+    ("an unknown field to filter by", {"queries": [{"text": "red"}], "where": {"colour": "red"}}, 422),
+    ("a field of SQL", {"queries": [{"text": "red"}], "where": {"1=1; DROP TABLE images": 1}}, 422),
+    ("an unknown operator", {"queries": [{"text": "red"}], "where": {"shade": {"$ne": "x"}}}, 422),
+    ("a condition of nothing", {"queries": [{"text": "red"}], "where": {"shade": {}}}, 422),
+    ("a list as a condition", {"queries": [{"text": "red"}], "where": {"shade": ["soft"]}}, 422),
+    ("a choice of none", {"queries": [{"text": "red"}], "where": {"shade": {"in": []}}}, 422),
+    ("a nested condition", {"queries": [{"text": "red"}], "where": {"shade": {"gt": {"gt": 1}}}}, 422),
+    ("a number of 400 digits to compare with", {"queries": [{"text": "red"}], "where": {"shade": 10**399}}, 200),
+    ("a condition that nothing fulfils", {"queries": [{"text": "red"}], "where": {"shade": "%"}}, 200),
+    ("an offset behind the last", {"queries": [{"text": "red"}], "offset": 10_000}, 200),
+    ("a picture in base64", {"queries": [{"image": RED64}]}, 200),
+]
+
 CASES = [
+    *(Case(what, "POST", "/search", status, body(json.dumps(search).encode())) for what, search, status in SEARCHES),
+    *(
+        Case(what, "POST", path, status, body(content))
+        for path in SEARCH_PATHS
+        for what, content, status in [
+            ("no body", b"", 422),
+            ("half a JSON object", b'{"queries": [{"text": "red"', 400),
+            ("bytes that are no UTF-8", b'{"queries": [{"text": "\xff"}]}', 400),
+            ("half a character", rb'{"queries": [{"text": "\ud800"}]}', 422),
+            ("deeply nested lists", b'{"queries": ' + b"[" * 20_000, 400),
+            ("a list", b'["red"]', 422),
+            ("an empty object", b"{}", 422),
+            ("100,000 numbers", json.dumps({"queries": [1] * 100_000}).encode(), 422),
+            ("an unknown field", b'{"queries": [{"text": "red"}], "searches": [], "colour": 1}', 422),
+        ]
+    ),
+    *(
+        Case(f"NaN as {name}", "POST", "/search", 422, body(b'{"queries": [{"text": "red", %s}' % rest))
+        for name, rest in [
+            ("a weight", b'"weight": NaN}]'),
+            ("the least score", b'"weight": 1}], "min_score": NaN'),
+            ("a bound", b'"weight": 1}], "where": {"shade": {"gt": NaN}}'),
+            ("an infinite value", b'"weight": 1}], "where": {"shade": -Infinity}'),
+        ]
+    ),
+    *(
+        Case("half a character as " + name, "POST", "/search", 422, body(b'{"queries": [%s}' % rest))
+        for name, rest in [
+            ("an id", rb'{"image_id": "\ud800"}]'),
+            ("a picture", rb'{"image": "\ud800"}]'),
+            ("a field", rb'{"text": "red"}], "where": {"\ud800": 1}'),
+            ("a value", rb'{"text": "red"}], "where": {"shade": "\ud800"}'),
+            ("a part of a value", rb'{"text": "red"}], "where": {"shade": {"contains": "\ud800"}}'),
+            ("an operator", rb'{"text": "red"}], "where": {"shade": {"\ud800": 1}}'),
+        ]
+    ),
+    *(
+        Case(what, "POST", "/search/batch", status, body(json.dumps({"searches": searches}).encode()))
+        for what, searches, status in [
+            ("no search at all", [], 422),
+            ("65 searches", [{"queries": [{"text": "red"}]}] * 65, 422),
+            ("a search that is no list", {"queries": [{"text": "red"}]}, 422),
+            ("bad searches alone", [None, 5, "red", [], {}], 200),
+            ("64 searches", [{"queries": [{"text": "red"}]}] * 64, 200),
+        ]
+    ),
+    *(
+        Case(f"a search as {kind or 'nothing'}", "POST", path, 415, {"content": b"{}", "headers": headers})
+        for path in SEARCH_PATHS
+        for kind in ("text/plain", "multipart/form-data; boundary=edge", "")
+        for headers in ([("Content-Type", kind)] if kind else [],)
+    ),
+    *(
+        Case("an id that no picture has", "GET", f"/images/{quoted}", 404)
+        for quoted in ("", "nobody.png", "%00", "%ff", "%2e%2e%2fservice.py", "red-bright.png%2f", "x" * 5000)
+    ),
     *(Case(what, "POST", path, status, body(content)) for path in TEXT_PATHS for what, content, status in TEXT_BODIES),
     *(
         Case(f"k = {k}", "POST", "/search/images", 422, body(b'{"text": "red", "k": %s}' % k.encode()))
@@ -238,19 +343,19 @@ CASES = [
     ),
     *(
         Case("no body", method, path, 405)
-        for path in (*TEXT_PATHS, *PICTURE_PATHS, "/cache/clear", "/encode_texts", "/encode_images")
+        for path in (*TEXT_PATHS, *PICTURE_PATHS, *SEARCH_PATHS, "/cache/clear", "/encode_texts", "/encode_images")
         for method in ("GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "BREW")
     ),
     *(
         Case("no body", method, path, 405)
-        for path in ("/", "/health", "/stats", "/docs")
+        for path in ("/", "/health", "/stats", "/docs", "/fields", "/images/red-bright.png")
         for method in ("POST", "DELETE")
     ),
     *(
         Case("no body", "GET", path, 404)
         for path in (
             "/nowhere",
-            "/search",
+            "/images",
             "//search/images",
             "/%00",
             "/%ff",
@@ -303,7 +408,7 @@ def test_bad_input_is_refused_with_its_status_and_harms_nothing(http: httpx.Clie
 # Bodies over the limit
 
 
-@pytest.mark.parametrize("path", [*PICTURE_PATHS, *TEXT_PATHS, "/encode_texts", "/encode_images"])
+@pytest.mark.parametrize("path", [*PICTURE_PATHS, *TEXT_PATHS, *SEARCH_PATHS, "/encode_texts", "/encode_images"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["by its length", "while it is read"])
 def test_a_body_over_the_limit_is_refused(http: httpx.Client, path: str, chunked: bool) -> None:
     kind = "multipart/form-data; boundary=edge" if path in PICTURE_PATHS else "application/json"
@@ -336,6 +441,8 @@ def test_a_url_is_never_fetched(http: httpx.Client, trap: socket.socket) -> None
     url = f"http://127.0.0.1:{trap.getsockname()[1]}/red.png"
     attempts: list[httpx.Response] = [
         http.post("/encode_images", json={"images": [url]}),
+        http.post("/search", json={"queries": [{"image": url}]}),
+        http.post("/search", json={"queries": [{"image": base64.b64encode(url.encode()).decode()}]}),
         http.post("/encode_images", content=url, headers=JSON),
         http.post("/encode_images", data={"images": url}),
         http.post("/encode_images", files={"images": (None, url)}),

@@ -1,0 +1,128 @@
+"""``bento-clip search``: one query of any mix of texts and pictures, of an artifact or of a running service."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clip_retrieval import console, modelstore
+from clip_retrieval.client import Client
+from clip_retrieval.commands.options import AsJson
+from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.queries import MAX_OFFSET, Part, Target, image_id, picture, text
+from clip_retrieval.results import results as results_of
+from clip_retrieval.retriever import Retriever
+from clip_retrieval.schemas import DEFAULT_K, MAX_K, CaptionResult, ImageResult
+
+LESS = -0.5
+"""The weight of what is subtracted: as in Rocchio's rule, what is not wanted counts for less than what is."""
+
+_CONDITION = re.compile(r"(.*?)(>=|<=|=|>|<|~)(.*)", re.DOTALL)
+_OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "contains"}
+
+
+def search(
+    queries: Annotated[
+        list[str] | None, typer.Argument(metavar="QUERY...", help="Texts, and paths of pictures; they are added up.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")
+    ] = modelstore.LATEST,
+    k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="How many results.")] = DEFAULT_K,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="For a picture: find captions instead of pictures.")
+    ] = False,
+    minus: Annotated[
+        list[str] | None, typer.Option("--minus", help=f"A text or picture to move away from, at weight {LESS}.")
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option("--like", metavar="ID", help="A picture of the collection, by its image_id.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="field=value (field= for none), field>1, >=, <, <=, field~part; = repeated for a field means either.",
+        ),
+    ] = None,
+    offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="How many results to pass over.")] = 0,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Least score of a result.")] = None,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Fold near-duplicates into the best of them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search an artifact or a running service by texts, by pictures, or by any mix of them.
+
+    Examples:
+
+    ```
+    bento-clip search "a red panda"
+    bento-clip search windmill.jpg --captions -k 3
+    bento-clip search "a dog" park.jpg --minus snow --dedupe
+    bento-clip search --like owl-1 --where "year>=2020" --where split=train
+    bento-clip search "an owl" --in http://localhost:3000 --json
+    ```
+    """
+    parts = [
+        *(_part(query) for query in queries or []),
+        *(image_id(identity) for identity in like or []),
+        *(_part(query, LESS) for query in minus or []),
+    ]
+    if not parts:
+        raise typer.BadParameter("a text, a picture or --like is needed", param_hint="QUERY")
+    if captions and all(part.text is not None for part in parts):
+        raise InvalidQuery(f"--captions needs a picture, and there is no file {parts[0].text}")
+    conditions = _conditions(where or [])
+    target: Target = "captions" if captions else "images"
+    results: list[ImageResult] | list[CaptionResult]
+    if source.startswith(("http://", "https://")):
+        with Client(source) as client:
+            answer = client.search(
+                parts, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=conditions
+            )
+        results, next_offset = answer.results, answer.next_offset
+    else:
+        with console.Bars().stage("loading the artifact", None):
+            retriever = Retriever.load(source)
+        found = retriever.search(
+            parts, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=conditions
+        )
+        results, next_offset = results_of(found), found.next_offset
+    if as_json:
+        typer.echo(json.dumps([result.model_dump() for result in results], ensure_ascii=False))
+        return
+    if captions:
+        console.captions_table([r for r in results if isinstance(r, CaptionResult)])
+    else:
+        console.images_table([r for r in results if isinstance(r, ImageResult)])
+    if next_offset is not None:
+        console.note(f"more with --offset {next_offset}")
+
+
+def _part(query: str, weight: float = 1.0) -> Part:
+    """A picture where there is a file of that name, else a text."""
+    # os.path and not pathlib, which fails on a text that is too long for a file name
+    is_file = os.path.isfile(query)  # noqa: PTH113
+    return picture(Path(query), weight) if is_file else text(query, weight)
+
+
+def _conditions(given: list[str]) -> dict[str, object] | None:
+    """Conditions as ``where`` takes them; every value is text, which the field reads in its own type."""
+    either: dict[str, list[str | None]] = {}
+    others: dict[str, dict[str, object]] = {}
+    for condition in given:
+        match = _CONDITION.fullmatch(condition)
+        if match is None or not match[1]:
+            raise typer.BadParameter(f"{condition} is none of field=value, field>1, field~part", param_hint="--where")
+        field, sign, value = match.groups()
+        if sign == "=":
+            either.setdefault(field, []).append(value or None)
+        elif (operator := _OPERATORS[sign]) in others.setdefault(field, {}):
+            raise typer.BadParameter(f"{field}{sign} is given twice", param_hint="--where")
+        else:
+            others[field][operator] = value
+    conditions = {field: {"in": values, **others.pop(field, {})} for field, values in either.items()}
+    return {**conditions, **others} or None

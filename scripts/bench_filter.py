@@ -1,0 +1,145 @@
+"""How long a search takes when a filter keeps it to some of the rows, and whether it still finds the best of them.
+
+    python -m scripts.bench_filter --rows 100000
+
+The collection is synthetic and CLIP-like (see ``bench/collection.py``); each picture has a category (one of ten), a tag
+(one of a thousand), a year, a lot (one of twenty thousand) and a title of its own. A search is the whole search stage
+of ``POST /search``: the mask of the filter, the index, the page. ``first_ms`` is the median with a mask that has to be
+made, ``p50_ms`` and ``p99_ms`` are with one that was kept; all of single searches on one thread, by caption vectors
+against picture rows. ``recall_at_10`` is against brute force over the rows that the filter lets through. Prints a table
+on standard error and one JSON line last.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.filters import Filters
+from clip_retrieval.index import Index, IndexSpec, search_on_one_thread
+from clip_retrieval.queries import search_request, text
+from clip_retrieval.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
+from clip_retrieval.tune import recall_at_k
+from scripts import machine
+from scripts.bench.collection import clip_like, sample_captions
+
+DIM, QUERIES, K = 512, 200, 10
+WHERES: dict[str, Mapping[str, Any] | None] = {
+    "no filter": None,
+    "one lot, 1 of 20,000 rows": {"lot": 77},
+    "one tag, 1 of 1,000": {"tag": "t77"},
+    "one category, 1 of 10": {"category": "c3"},
+    "three categories": {"category": {"in": ["c1", "c2", "c3"]}},
+    "half of the years": {"year": {"gte": 2000}},
+    "nine categories of ten": {"category": {"lt": "c9"}},
+    "text in the title": {"title": {"contains": "red"}},
+}
+
+
+def collection(rows: int, seed: int = 0) -> Filters:
+    """Metadata of ``rows`` pictures, in which nothing goes with the vectors."""
+    rng = np.random.default_rng(seed)
+    words = sample_captions(machine.ROOT / "clip_retrieval" / "sample")
+    numbers = rng.integers(2**31, size=(rows, 5)).tolist()
+    return Filters(
+        (
+            (
+                "train",
+                {
+                    "category": f"c{a % 10}",
+                    "tag": f"t{b % 1000}",
+                    "year": 1980 + c % 40,
+                    "lot": d % 20_000,
+                    "title": f"{words[e % len(words)]} {row}",
+                },
+            )
+            for row, (a, b, c, d, e) in enumerate(numbers)
+        ),
+        [],
+    )
+
+
+def measure(name: str, filters: Filters, index: Index, vectors: Vectors, queries: Vectors) -> dict[str, Any]:
+    """One line of the table."""
+    where = search_request([text("x")], where=WHERES[name]).where
+
+    def search(query: Vectors, k: int = K, offset: int = 0, *, dedupe: bool = False) -> tuple[Page, float]:
+        start = time.perf_counter()
+        allowed = None if where is None else filters.mask(where, "images")
+        ranking = Ranking(index, vectors, query, front=FOLDED_AT_ONCE if dedupe else FRONT, allowed=allowed)
+        page = cut_page(ranking, k, offset, dedupe=dedupe)
+        return page, (time.perf_counter() - start) * 1e3
+
+    allowed = None if where is None else filters.mask(where, "images")
+    count = index.spec.rows if allowed is None else int(allowed.sum())
+    cosines = queries @ vectors.T
+    if allowed is not None:
+        cosines[:, ~allowed] = -np.inf
+    best = min(K, count)
+    truth = np.argsort(-cosines, axis=1, kind="stable")[:, :best]
+    pages = [search(query) for query in queries]
+    times = [ms for _, ms in pages[len(pages) // 10 :]]
+    first = []
+    for query in queries[:10]:
+        filters.forget()
+        first.append(search(query)[1])
+    return {
+        "where": name,
+        "rows": count,
+        "p50_ms": round(float(np.median(times)), 3),
+        "p99_ms": round(float(np.percentile(times, 99)), 3),
+        "first_ms": round(float(np.median(first)), 3),
+        "offset_1000_ms": round(float(np.median([search(query, K, 1000)[1] for query in queries[:20]])), 3),
+        "dedupe_ms": round(float(np.median([search(query, K, dedupe=True)[1] for query in queries[:20]])), 3),
+        "recall_at_10": round(recall_at_k(np.array([page.rows for page, _ in pages]), truth), 4),
+        "results": sum(len(page.rows) for page, _ in pages) == best * len(pages),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--factory", default="HNSW16,SQ8", help="an index factory string of FAISS")
+    parser.add_argument("--ef-search", type=int, default=128)
+    parser.add_argument("--rescored", type=int, default=2)
+    arguments = parser.parse_args()
+    err = Console(stderr=True)
+    pictures, captions = clip_like(arguments.rows, 1, DIM)
+    queries = captions[np.random.default_rng(1).permutation(len(captions))[:QUERIES]]
+    parameters = {"efConstruction": 200, "efSearch": arguments.ef_search} if "HNSW" in arguments.factory else {}
+    spec = IndexSpec(
+        factory=arguments.factory, parameters=parameters, rescored=arguments.rescored, rows=len(pictures), dim=DIM
+    )
+    with err.status(f"building {spec.label()} over {spec.rows} rows"):
+        index = Index.build(spec, pictures)
+    search_on_one_thread()
+    filters = collection(spec.rows)
+    lines = [measure(name, filters, index, pictures, queries) for name in WHERES]
+    table = Table(*lines[0], title=f"{spec.label()}, {spec.rows} rows")
+    for line in lines:
+        table.add_row(*map(str, line.values()))
+    err.print(table)
+    print(
+        json.dumps(
+            {
+                "index": spec.label(),
+                "rows": spec.rows,
+                "dim": DIM,
+                "queries": QUERIES,
+                "searches": lines,
+                "cpu": machine.cpu(),
+                "cores": machine.cores(),
+                "commit": machine.commit(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

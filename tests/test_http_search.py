@@ -1,0 +1,431 @@
+"""Composed queries over HTTP, in this process: what is asked, what comes, what it costs, and what is refused."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clip_retrieval.encoders.fake import CONTEXT
+from clip_retrieval.engine import Answer, Query
+from clip_retrieval.queries import EXAMPLE, Part, SearchRequest
+from clip_retrieval.retriever import Retriever
+from tests.samples import NAMES, captions_of, png, square
+from tests.test_http_api import CAPTION_FIELDS, IMAGE_FIELDS, Api, timings
+
+SEARCH, BATCH = "/search", "/search/batch"
+RED = base64.b64encode(png(square("red"))).decode()
+ANSWER_FIELDS = {
+    "target",
+    "results",
+    "total_results",
+    "offset",
+    "next_offset",
+    "query_time_ms",
+    "cached",
+    "truncated",
+}
+
+
+@pytest.fixture
+def api(retriever: Retriever) -> Iterator[Api]:
+    api = Api(retriever)
+    yield api
+    api.state.decoders.shutdown()
+
+
+@pytest.fixture
+def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
+    made = []
+
+    def make(**options: Any) -> Api:
+        made.append(Api(retriever, **options))
+        return made[-1]
+
+    yield make
+    for api in made:
+        api.state.decoders.shutdown()
+
+
+def search(api: Api, *queries: dict[str, Any], **options: Any) -> Any:
+    return api.post(SEARCH, json={"queries": list(queries), **options})
+
+
+def ids(answer: Any) -> list[str]:
+    return [result["image_id"] for result in answer["results"]]
+
+
+# What is found
+
+
+def test_a_mix_finds_what_the_retriever_finds(api: Api, retriever: Retriever) -> None:
+    queries: list[dict[str, Any]] = [
+        {"text": "a red square"},
+        {"image": RED, "weight": 2},
+        {"image_id": "blue-soft.png", "weight": 0.5},
+        {"text": "green", "weight": -0.3},
+    ]
+    answer = search(api, *queries, k=7)
+    hits = retriever.search([Part(**part) for part in queries], k=7).images
+    assert answer.keys() == ANSWER_FIELDS
+    assert all(result.keys() == IMAGE_FIELDS for result in answer["results"])
+    assert [(r["rank"], r["image_id"]) for r in answer["results"]] == [(h.rank, h.image.image_id) for h in hits]
+    assert [r["similarity_score"] for r in answer["results"]] == pytest.approx([h.score for h in hits])
+    assert (answer["target"], answer["total_results"], answer["offset"], answer["next_offset"]) == ("images", 7, 0, 7)
+    assert (answer["cached"], answer["truncated"]) == (False, False)
+
+
+def test_one_text_finds_what_the_plain_search_finds(api: Api) -> None:
+    assert search(api, {"text": "a red square"}, k=9)["results"] == api.search("a red square", 9)["results"]
+
+
+def test_captions_can_be_the_target_of_any_mix(api: Api) -> None:
+    answer = search(api, {"text": "red"}, {"image": RED}, target="captions", k=3)
+    assert answer["target"] == "captions"
+    assert all(result.keys() == CAPTION_FIELDS for result in answer["results"])
+    assert all("red" in result["caption"] for result in answer["results"])
+
+
+def test_a_result_brings_its_metadata_and_size(api: Api) -> None:
+    [result] = search(api, {"text": "red"}, k=1)["results"]
+    assert (result["metadata"], result["width"], result["height"], result["duplicates"]) == (
+        {"shade": "bright"},
+        12,
+        12,
+        0,
+    )
+
+
+def test_more_like_a_picture_leaves_it_out_but_not_its_captions(api: Api) -> None:
+    assert ids(search(api, {"image_id": "red-bright.png"}, k=2)) == ["red-soft.png", "red-dull.png"]
+    assert "red-bright.png" not in ids(search(api, {"image_id": "red-bright.png"}, {"text": "red"}, k=50))
+    captions = search(api, {"image_id": "red-bright.png"}, target="captions", k=1)["results"]
+    assert captions[0]["image_id"] == "red-bright.png"
+
+
+def test_pages_hold_every_picture_once_with_ranks_that_go_on(api: Api) -> None:
+    rows, offset = [], 0
+    while offset is not None:
+        answer = search(api, {"text": "a red square"}, k=7, offset=offset)
+        rows += answer["results"]
+        offset = answer["next_offset"]
+    assert [row["rank"] for row in rows] == list(range(1, 25))
+    assert sorted(row["image_id"] for row in rows) == sorted(NAMES)
+    assert [row["image_id"] for row in rows] == ids(search(api, {"text": "a red square"}, k=50))
+
+
+def test_the_pages_of_a_query_are_encoded_once(api: Api) -> None:
+    for offset in (0, 5, 10):
+        assert search(api, {"text": "red"}, {"image": RED}, offset=offset)["cached"] is False
+    assert api.backend.batches == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"shade": "soft"}, {"soft"}),
+        ({"shade": {"in": ["soft", "dull"]}}, {"soft", "dull"}),
+        ({"shade": {"contains": "UL"}}, {"dull"}),
+        ({"shade": {"gt": "bright", "lt": "soft"}}, {"dull"}),
+        ({"shade": None}, set()),
+        ({"shade": "soft", "split": "nowhere"}, set()),
+    ],
+)
+@pytest.mark.parametrize("target", ["images", "captions"])
+def test_where_keeps_to_pictures_and_their_captions(api: Api, where: Any, expected: set[str], target: str) -> None:
+    answer = search(api, {"text": "red"}, where=where, k=50, target=target)
+    shades = [name.removesuffix(".png").split("-")[1] for name in ids(answer)]
+    assert set(shades) == expected
+    assert len(shades) == min(50, len(expected) * (8 if target == "images" else 16))
+
+
+def test_the_least_score_ends_the_list(api: Api) -> None:
+    scores = [r["similarity_score"] for r in search(api, {"text": "red"}, k=50)["results"]]
+    answer = search(api, {"text": "red"}, k=50, min_score=0.5)
+    assert answer["total_results"] == sum(score >= 0.5 for score in scores) > 0
+    assert answer["next_offset"] is None
+
+
+def test_folding_counts_what_it_folds(api: Api, retriever: Retriever) -> None:
+    results = search(api, {"text": "red"}, k=50, dedupe=True)["results"]
+    assert sum(1 + result["duplicates"] for result in results) == 24
+    rows = [NAMES.index(result["image_id"]) for result in results]
+    vectors = np.asarray(retriever.artifact.vectors("images"))[rows]
+    assert (vectors @ vectors.T - np.eye(len(rows)) < 0.97).all()
+
+
+def test_an_answer_says_when_the_model_read_only_the_beginning_of_a_text(api: Api) -> None:
+    long = {"text": " ".join(["red"] * (CONTEXT + 1))}
+    for _ in range(2):
+        assert search(api, {"image": RED}, long)["truncated"] is True
+    assert search(api, {"image": RED}, long, offset=1)["truncated"] is True
+
+
+# What it costs
+
+
+def test_a_repeated_request_is_answered_from_the_cache(api: Api) -> None:
+    request = {"queries": [{"text": "red"}, {"image": RED}], "where": {"shade": "soft", "split": "train"}}
+    same = {"queries": [{"weight": 1.0, "text": "red"}, {"image": RED}], "where": {"split": "train", "shade": "soft"}}
+    fresh, cached = api.post(SEARCH, json=request), api.post(SEARCH, json={**same, "k": 5, "dedupe": False})
+    assert (fresh["cached"], cached["cached"]) == (False, True)
+    assert fresh["results"] == cached["results"]
+    assert api.backend.batches == 2
+    assert "cache;desc=hit" in api.request("POST", SEARCH, json=request).headers["Server-Timing"]
+
+
+def test_whatever_changes_the_answer_is_in_the_key(api: Api) -> None:
+    red = {"text": "red"}
+    answers = [
+        search(api, red),
+        search(api, {"text": "red", "weight": -1}),
+        search(api, red, red),
+        search(api, {"image_id": "red-bright.png"}),
+        search(api, {"image": RED}),
+        search(api, red, target="captions"),
+        search(api, red, k=6),
+        search(api, red, offset=1),
+        search(api, red, min_score=0.1),
+        search(api, red, dedupe=True),
+        search(api, red, where={"shade": "soft"}),
+        search(api, red, where={"shade": {"contains": "soft"}}),
+    ]
+    assert not any(answer["cached"] for answer in answers)
+    assert api.get("/stats")["cache_size"] == len(answers)
+
+
+def test_without_a_cache_nothing_is_kept(make_api: Callable[..., Api]) -> None:
+    api = make_api(cache_size=0)
+    first, second = (search(api, {"text": "red"}, {"image": RED}) for _ in range(2))
+    assert (first["results"], second["cached"]) == (second["results"], False)
+    assert api.backend.batches == 4
+
+
+@pytest.mark.parametrize(
+    ("queries", "stages"),
+    [
+        ([{"text": "red"}], {"encode", "search", "total"}),
+        ([{"text": "red"}, {"image": RED}], {"decode", "encode", "search", "total"}),
+        ([{"image_id": "red-bright.png"}], {"search", "total"}),
+    ],
+)
+def test_every_answer_tells_where_its_time_went(api: Api, queries: list[Any], stages: set[str]) -> None:
+    for path, body in ((SEARCH, {"queries": queries, "k": 3}), (BATCH, {"searches": [{"queries": queries}] * 2})):
+        api.state.vectors.clear()
+        times = timings(api.request("POST", path, json=body))
+        assert list(times) == ["decode", "encode", "search", "total"]
+        assert {stage for stage, ms in times.items() if ms > 0} == stages
+    assert api.get("/stats")["queries"] == {"search": 1, "search_batch": 1}
+
+
+# Batches
+
+
+def test_a_batch_is_answered_in_order_and_as_each_search_alone(api: Api) -> None:
+    searches: list[dict[str, Any]] = [
+        {"queries": [{"text": "red"}], "k": 2},
+        {"queries": [{"image": RED}], "target": "captions"},
+        {"queries": [{"image_id": "blue-dull.png"}, {"text": "dull"}], "where": {"shade": "dull"}},
+    ]
+    answers = api.post(BATCH, json={"searches": searches})["answers"]
+    assert [answer["status"] for answer in answers] == [200, 200, 200]
+    alone = [api.post(SEARCH, json=body) for body in searches]
+    assert [answer["answer"]["results"] for answer in answers] == [answer["results"] for answer in alone]
+    assert all(answer["cached"] for answer in alone), "they share a cache"
+
+
+BAD_SEARCHES: list[tuple[Any, str]] = [
+    (None, "valid dictionary"),
+    ({"queries": []}, "queries: List should have at least 1 item"),
+    ({"queries": [{"text": "red"}], "k": 0}, "k: Input should be greater"),
+    ({"queries": [{"image_id": "nobody"}]}, "there is no picture nobody in this collection"),
+    ({"queries": [{"text": "red"}], "where": {"colour": 1}}, "no field colour; the fields are shade, split"),
+    ({"queries": [{"text": "red"}], "where": {"shade": {"like": 1}}}, "no operator like; there are in, gt"),
+    ({"queries": [{"text": "red"}, {"image": "?"}]}, "queries.1.image: the picture is not base64"),
+    ({"queries": [{"image": "aGVsbG8="}]}, "queries.0.image: not a picture"),
+    ({"queries": [{"text": "red"}, {"text": "red", "weight": -1}]}, "cancel each other out"),
+]
+
+
+def test_what_is_wrong_with_one_search_is_reported_in_its_place(api: Api) -> None:
+    good = {"queries": [{"text": "red"}], "k": 1}
+    searches = [good, *(bad for bad, _ in BAD_SEARCHES), good]
+    answers = api.post(BATCH, json={"searches": searches})["answers"]
+    assert [answer["status"] for answer in answers] == [200, *[422] * len(BAD_SEARCHES), 200]
+    assert ids(answers[0]["answer"]) == ids(answers[-1]["answer"]) == ["red-bright.png"]
+    for answer, (_, says) in zip(answers[1:-1], BAD_SEARCHES, strict=True):
+        assert answer["answer"] is None
+        assert answer["error"]["error"]
+        assert says in answer["error"]["detail"]
+
+
+@pytest.mark.parametrize(("bad", "says"), BAD_SEARCHES[1:], ids=[says for _, says in BAD_SEARCHES[1:]])
+def test_the_same_alone_is_refused(api: Api, bad: Any, says: str) -> None:
+    assert says in api.refused("POST", SEARCH, 422, json=bad)
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_a_batch_has_from_one_to_sixty_four_searches(api: Api, count: int) -> None:
+    good = {"queries": [{"text": "red"}]}
+    assert api.refused("POST", BATCH, 422, json={"searches": [good] * count}).startswith("searches: ")
+    assert len(api.post(BATCH, json={"searches": [good] * 64})["answers"]) == 64
+
+
+def test_the_failure_of_the_backend_fails_the_whole_batch(retriever: Retriever) -> None:
+    api = Api(None)
+    assert "starting" in api.refused("POST", BATCH, 503, json={"searches": [{"queries": [{"text": "red"}]}]})
+    api.state.decoders.shutdown()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({}, "one of text, image and image_id is needed, not none of them"),
+        ({"text": "red", "image_id": "x"}, "is needed, not text and image_id"),
+        ({"text": "red", "weight": 0}, "a weight of 0 has no effect"),
+        ({"text": "red", "weight": 11}, "less than or equal to 10"),
+        ({"text": "red", "weight": -10.5}, "greater than or equal to -10"),
+        ({"text": " "}, "text"),
+        ({"text": "x" * 1001}, "text"),
+        ({"image": ""}, "image"),
+        ({"image_id": ""}, "image_id"),
+        ({"words": "red"}, "words: Extra inputs are not permitted"),
+    ],
+)
+def test_a_part_that_makes_no_sense_is_refused_by_its_place(api: Api, part: Any, says: str) -> None:
+    detail = api.refused("POST", SEARCH, 422, json={"queries": [{"text": "blue"}, part]})
+    assert detail.startswith("queries.1")
+    assert says in detail
+    assert api.backend.batches == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"k": 51}, "k: "),
+        ({"offset": -1}, "offset: "),
+        ({"offset": 10_001}, "offset: "),
+        ({"min_score": 1.1}, "min_score: "),
+        ({"target": "words"}, "target: "),
+        ({"dedupe": "perhaps"}, "dedupe: "),
+        ({"where": []}, "where: "),
+        ({"where": {f"f{i}": 1 for i in range(17)}}, "where: "),
+        ({"queries": [{"text": "red"}] * 17}, "queries: "),
+        ({"sort": "year"}, "sort: "),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(api: Api, options: dict[str, Any], says: str) -> None:
+    assert api.refused("POST", SEARCH, 422, json={"queries": [{"text": "red"}], **options}).startswith(says)
+
+
+def test_the_deepest_page_is_empty(api: Api) -> None:
+    answer = search(api, {"text": "red"}, offset=10_000)
+    assert (answer["results"], answer["next_offset"]) == ([], None)
+
+
+def test_the_pictures_of_a_request_share_the_limit_of_pixels(make_api: Callable[..., Api]) -> None:
+    api = make_api(max_pixels=200)
+    small, other = (base64.b64encode(png(square(colour, size=12))).decode() for colour in ("red", "blue"))
+    assert search(api, {"image": small}, {"image": small})["total_results"] == 5, "the same picture counts once"
+    detail = api.refused("POST", SEARCH, 422, json={"queries": [{"image": small}, {"image": other, "weight": 2}]})
+    assert detail.startswith("queries.1.image: 12 x 12 is over the limit")
+    answers = api.post(BATCH, json={"searches": [{"queries": [{"image": other}]}, {"queries": [{"image": RED[:-4]}]}]})
+    assert [answer["status"] for answer in answers["answers"]] == [200, 422]
+
+
+def test_a_backend_that_gives_up_is_overload_and_not_a_bad_query(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    from starlette.exceptions import HTTPException
+
+    async def gives_up(_: Query) -> Answer:
+        raise HTTPException(503, "too busy")
+
+    monkeypatch.setattr(api.backend, "answer_text", gives_up)
+    for path, body in ((SEARCH, {"queries": [{"text": "a"}]}), (BATCH, {"searches": [{"queries": [{"text": "b"}]}]})):
+        assert "too busy" in api.refused("POST", path, 503, json=body)
+
+
+# Fields and pictures
+
+
+def test_fields_tell_what_can_be_filtered(api: Api) -> None:
+    shade, split = api.get("/fields")["fields"]
+    assert (shade["name"], shade["type"], shade["count"], shade["min"]) == ("shade", "text", 24, None)
+    assert shade["values"] == [{"value": value, "count": 8} for value in ("bright", "dull", "soft")]
+    assert (split["name"], sum(value["count"] for value in split["values"])) == ("split", 24)
+
+
+def test_a_picture_has_a_record(api: Api) -> None:
+    record = api.get("/images/red-soft.png")
+    assert record.pop("split") in {"train", "val", "test"}
+    assert record == {
+        "image_id": "red-soft.png",
+        "image_path": "red-soft.png",
+        "width": 12,
+        "height": 12,
+        "captions": list(captions_of("red-soft.png")),
+        "metadata": {"shade": "soft"},
+    }
+
+
+@pytest.mark.parametrize("image_id", ["", "nobody.png", "a/b", "red-soft.png/", "%00", "%F0%9F%A6%8A", "x" * 3000])
+def test_a_picture_that_is_not_there_is_404(api: Api, image_id: str) -> None:
+    assert api.refused("GET", f"/images/{image_id}", 404).startswith("there is no picture ")
+
+
+# Anything
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=6,
+)
+operators = st.dictionaries(st.sampled_from(["in", "gt", "gte", "lt", "lte", "contains", "x"]), json_values, max_size=3)
+part_like = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": st.text(max_size=9),
+        "image": st.text(max_size=9),
+        "image_id": json_values,
+        "weight": json_values,
+    },
+)
+search_like = st.fixed_dictionaries(
+    {"queries": st.lists(part_like | st.just({"text": "red"}), max_size=3) | json_values},
+    optional={
+        "where": st.dictionaries(st.sampled_from(["shade", "split", "?"]), operators | json_values, max_size=3),
+        "target": st.sampled_from(["images", "captions"]) | json_values,
+        **{name: json_values | st.integers(0, 60) for name in ("k", "offset", "min_score", "dedupe")},
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def module_api(retriever: Retriever) -> Iterator[Api]:
+    api = Api(retriever)
+    yield api
+    api.state.decoders.shutdown()
+
+
+@settings(max_examples=150, deadline=None)
+@given(body=search_like)
+def test_no_search_whatever_makes_the_service_fail(module_api: Api, body: dict[str, Any]) -> None:
+    content = json.dumps(body).encode()
+    alone = module_api.request("POST", SEARCH, content=content, headers={"Content-Type": "application/json"})
+    assert alone.status_code in {200, 400, 422}, alone.text
+    content = json.dumps({"searches": [body]}).encode()
+    batch = module_api.request("POST", BATCH, content=content, headers={"Content-Type": "application/json"})
+    assert batch.status_code in {200, 400}, batch.text
+    if batch.status_code == 200:
+        assert batch.json()["answers"][0]["status"] == alone.status_code
+
+
+def test_the_example_in_the_documentation_is_a_request() -> None:
+    assert len(SearchRequest.model_validate(EXAMPLE).queries) == 3
