@@ -54,7 +54,7 @@ def answered_with(status: int, title: str, **headers: str) -> Callable[[Page], N
 
     def refuse(route: Route) -> None:
         route.fulfill(
-            status=status, json={"error": "error", "detail": "the service failed; its log says why."}, headers=headers
+            status=status, json={"error": "error", "detail": "the service failed; its log says why"}, headers=headers
         )
 
     def act(page: Page) -> None:
