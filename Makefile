@@ -6,6 +6,7 @@ IMAGES ?= clip_retrieval/sample
 PORT ?= 3000
 HOST ?=
 BENCH ?=
+SCALE ?=
 LOAD ?=
 
 VENV := .venv
@@ -15,7 +16,7 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e browser bench fidelity load lint format constraints clean
+.PHONY: help env demo test test-all test-slow test-e2e browser bench bench-scale fidelity load lint format constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +57,9 @@ browser:  ## Install Debian's Chromium for the tests of the search page, where i
 
 bench: $(DEV)  ## Measure the service beside the usual way (BENCH= for options)
 	$(BIN)/python -m scripts.bench_serving $(BENCH)
+
+bench-scale: $(DEV)  ## Measure every family of index up to a million pictures (SCALE= for options)
+	$(BIN)/python -m scripts.bench_scale $(SCALE)
 
 fidelity: $(DEV)  ## Measure what each numeric precision costs in retrieval
 	$(BIN)/python -m scripts.fidelity

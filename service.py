@@ -6,7 +6,6 @@ batches. Settings come from the environment; see ``clip_retrieval/config.py``.
 """
 
 import asyncio
-import base64
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from PIL import Image
 from pydantic import AfterValidator, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
+from threadpoolctl import threadpool_limits
 
 from clip_retrieval import modelstore, schemas
 from clip_retrieval.artifact import Artifact
@@ -30,13 +30,14 @@ from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
+from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.middleware import ErrorBodies, Guard, MediaTypes
 from clip_retrieval.queries import SearchRequest
-from clip_retrieval.retriever import Found, Retriever
+from clip_retrieval.retriever import Retriever, decode_part
 from clip_retrieval.schemas import describe
-from clip_retrieval.validate import Limits, decode_image
+from clip_retrieval.validate import Limits
 
 MAX_NATIVE_BATCH = 64
 WAIT_MS = 60_000
@@ -92,8 +93,8 @@ def _pixels(pictures: list[str]) -> list[Pixels]:
     pixels, left = [], limits.max_pixels
     for number, encoded in enumerate(pictures):
         try:
-            image = decode_image(base64.b64decode(encoded, validate=True), replace(limits, max_pixels=left))
-        except (ValueError, ImageRejected) as error:
+            image = decode_part(encoded, replace(limits, max_pixels=left))
+        except ImageRejected as error:
             raise ValueError(f"picture {number}: {error}") from error
         left -= image.width * image.height
         pixels.append(preprocess(image))
@@ -164,6 +165,7 @@ class ClipRetrieval:
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         search_on_one_thread()
+        threadpool_limits(1, user_api="blas")  # numpy's, for exact searches: its threads would wait for the encoder's
         try:
             self.engine = Engine(load, vectors_kept=settings.cache_size)
         except ClipRetrievalError as error:

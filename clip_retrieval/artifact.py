@@ -149,6 +149,13 @@ def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thu
     return _json_hash(inputs)[:16]
 
 
+def tuned_version(encoder: EncoderInfo, data: DataInfo, images: IndexSpec, captions: IndexSpec) -> str:
+    """The version of an artifact whose indexes were chosen to a budget: the same for the same choice."""
+    chosen = [[spec.factory, spec.parameters, spec.rescored] for spec in (images, captions)]
+    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), chosen]
+    return _json_hash(inputs)[:16]
+
+
 def write_artifact(
     target: Path,
     *,

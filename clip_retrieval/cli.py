@@ -15,6 +15,7 @@ from clip_retrieval import build as builder
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels, Source, Tag
 from clip_retrieval.commands.search import search
+from clip_retrieval.commands.tune import tune
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.prepare import cache_dir, prepare_encoder
 from clip_retrieval.server import serve_artifact
@@ -200,3 +201,6 @@ def serve(
     tag, folder = modelstore.locate(source)
     Artifact.open(folder, verify=False)
     raise typer.Exit(serve_artifact(tag, host, port, dict(os.environ)))
+
+
+app.command()(tune)

@@ -19,8 +19,9 @@ from cachetools import LRUCache
 
 from clip_retrieval.artifact import Modality
 from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.queries import SearchRequest
-from clip_retrieval.retriever import CaptionHit, Found, ImageHit, Retriever
+from clip_retrieval.retriever import Retriever
 
 ENCODER_NICENESS = 10
 """How far an encoder's threads stand back (Unix niceness). An encoder keeps every core busy for a whole batch; a search

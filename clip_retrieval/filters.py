@@ -7,14 +7,14 @@ conditions are kept, since the pages of one search ask with the same.
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 
 import numpy as np
 from cachetools import LRUCache
 
+from clip_retrieval.answers import FieldInfo
 from clip_retrieval.columns import Column, Mask, make_column
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.queries import Condition, FieldInfo, Target
+from clip_retrieval.queries import Condition, Target
 from clip_retrieval.records import Scalar, Split
 
 SPLIT = "split"
@@ -30,28 +30,25 @@ class Filters:
         A metadata column named ``split`` stands behind the split itself.
         """
         splits: list[Scalar] = []
-        cells: dict[str, list[tuple[int, Scalar]]] = {}
+        cells: dict[str, list[Scalar]] = {}
         for row, (split, metadata) in enumerate(facts):
             splits.append(split)
             for name, value in metadata.items():
                 if value is not None and name != SPLIT:
-                    cells.setdefault(name, []).append((row, value))
+                    column = cells.setdefault(name, [])
+                    column += [None] * (row - len(column))
+                    column.append(value)
         self._columns: dict[str, Column] = {}
         for name in sorted(cells):
-            values: list[Scalar] = [None] * len(splits)
-            for row, value in cells[name]:
-                values[row] = value
-            self._columns[name] = make_column(name, values)
+            column = cells.pop(name)
+            self._columns[name] = make_column(name, column + [None] * (len(splits) - len(column)))
         if splits:
             self._columns[SPLIT] = make_column(SPLIT, splits)
+        self.fields: list[FieldInfo] = [known.info() for known in self._columns.values()]
+        """What can be asked for: the metadata columns by name, then ``split``."""
         self._owners = np.array(caption_owners, dtype=np.int64)
         self._masks: LRUCache[tuple[Target, str], Mask] = LRUCache(MASKS_KEPT)
         self._lock = threading.Lock()
-
-    @cached_property
-    def fields(self) -> list[FieldInfo]:
-        """What can be asked for: the metadata columns by name, then ``split``."""
-        return [column.info() for column in self._columns.values()]
 
     def mask(self, where: Mapping[str, Scalar | Condition], target: Target) -> Mask:
         """The rows of ``target`` that fulfil every condition; for captions, those whose picture does. Do not change it.

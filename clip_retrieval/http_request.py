@@ -23,9 +23,10 @@ from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.engine import Answer
 from clip_retrieval.engine import Query as EngineQuery
+from clip_retrieval.hits import Found
 from clip_retrieval.queries import SearchRequest
 from clip_retrieval.results import caption_result, image_result
-from clip_retrieval.retriever import Found, Retriever
+from clip_retrieval.retriever import Retriever
 from clip_retrieval.stats import STAGES, Recorder
 from clip_retrieval.validate import Limits, decode_image
 

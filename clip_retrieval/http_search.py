@@ -19,15 +19,17 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from clip_retrieval import answers as a
 from clip_retrieval import queries as q
 from clip_retrieval.compose import compose
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.filters import canonical
+from clip_retrieval.hits import Found
 from clip_retrieval.http_request import ERRORS, Exchange, Outcome, State
 from clip_retrieval.results import image_info, results
-from clip_retrieval.retriever import Found, decode_part
+from clip_retrieval.retriever import decode_part
 from clip_retrieval.schemas import ErrorBody, describe
 
 REFUSED = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -38,7 +40,7 @@ NO_PICTURE: Mapping[int | str, dict[str, Any]] = {
 
 
 def add_search_routes(app: FastAPI, state: State) -> None:
-    @app.post("/search", response_model=q.SearchAnswer, responses={**ERRORS}, summary="Any mix to pictures or captions")
+    @app.post("/search", response_model=a.SearchAnswer, responses={**ERRORS}, summary="Any mix to pictures or captions")
     async def search(body: q.SearchRequest) -> Response:
         exchange = Exchange(state, "search", "")
         [outcome] = await _search(exchange, state, [body])
@@ -47,7 +49,7 @@ def add_search_routes(app: FastAPI, state: State) -> None:
         return exchange.respond_found(_answer(exchange, body, outcome), outcome)
 
     @app.post(
-        "/search/batch", response_model=q.SearchBatchAnswer, responses={**ERRORS}, summary="Up to 64 searches at once"
+        "/search/batch", response_model=a.SearchBatchAnswer, responses={**ERRORS}, summary="Up to 64 searches at once"
     )
     async def search_batch(body: q.SearchBatchRequest) -> Response:
         exchange = Exchange(state, "search_batch", "")
@@ -55,23 +57,23 @@ def add_search_routes(app: FastAPI, state: State) -> None:
         sound = [search for search in asked if isinstance(search, q.SearchRequest)]
         outcomes = iter(await _search(exchange, state, sound))
         answered: list[Outcome[Found]] = []
-        items: list[q.BatchItem] = []
+        items: list[a.BatchItem] = []
         for search in asked:
             outcome = next(outcomes) if isinstance(search, q.SearchRequest) else search
             if isinstance(search, q.SearchRequest) and isinstance(outcome, Outcome):
                 answered.append(outcome)
-                items.append(q.BatchItem(status=HTTPStatus.OK, answer=_answer(exchange, search, outcome)))
+                items.append(a.BatchItem(status=HTTPStatus.OK, answer=_answer(exchange, search, outcome)))
             else:
                 error = ErrorBody(error=REFUSED.phrase, detail=str(outcome))
-                items.append(q.BatchItem(status=REFUSED, error=error))
-        return exchange.respond(q.SearchBatchAnswer(answers=items), _stages(outcome.stages for outcome in answered))
+                items.append(a.BatchItem(status=REFUSED, error=error))
+        return exchange.respond(a.SearchBatchAnswer(answers=items), _stages(outcome.stages for outcome in answered))
 
-    @app.get("/fields", response_model=q.FieldsAnswer, summary="What where can filter by")
-    async def fields() -> q.FieldsAnswer:
-        return q.FieldsAnswer(fields=state.ready.retriever.fields())
+    @app.get("/fields", response_model=a.FieldsAnswer, summary="What where can filter by")
+    async def fields() -> a.FieldsAnswer:
+        return a.FieldsAnswer(fields=state.ready.retriever.fields())
 
-    @app.get("/images/{image_id:path}", response_model=q.ImageInfo, responses={**NO_PICTURE}, summary="One picture")
-    async def image(image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")]) -> q.ImageInfo:
+    @app.get("/images/{image_id:path}", response_model=a.ImageInfo, responses={**NO_PICTURE}, summary="One picture")
+    async def image(image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")]) -> a.ImageInfo:
         found = state.ready.retriever.image(image_id)
         if found is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no picture {image_id} in this collection")
@@ -163,9 +165,9 @@ async def _decode(
     return await asyncio.get_running_loop().run_in_executor(state.decoders, work)
 
 
-def _answer(exchange: Exchange, request: q.SearchRequest, outcome: Outcome[Found]) -> q.SearchAnswer:
+def _answer(exchange: Exchange, request: q.SearchRequest, outcome: Outcome[Found]) -> a.SearchAnswer:
     found = results(outcome.answer)
-    return q.SearchAnswer(
+    return a.SearchAnswer(
         target=request.target,
         results=found,
         total_results=len(found),

@@ -92,6 +92,7 @@ class Index:
         if vectors.shape != (spec.rows, spec.dim):
             raise ValueError(f"vectors have shape {vectors.shape}, the index is for {(spec.rows, spec.dim)}")
         if spec.exact:
+            advance(spec.rows)
             return cls(spec, None, np.ascontiguousarray(vectors, dtype=np.float32))
         try:
             index = faiss.index_factory(spec.dim, spec.factory, faiss.METRIC_INNER_PRODUCT)

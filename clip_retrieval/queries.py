@@ -1,4 +1,4 @@
-"""Composed queries and their answers: what ``POST /search`` reads and writes, and what ``search`` takes everywhere.
+"""Composed queries: what ``POST /search`` reads, and what ``search`` takes everywhere; ``answers.py`` has the answers.
 
     search([text("a dog"), picture("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
 
@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.records import Scalar
-from clip_retrieval.schemas import DEFAULT_K, CaptionResult, ErrorBody, ImageResult, K, Text, describe
+from clip_retrieval.schemas import DEFAULT_K, K, Text, describe
 from clip_retrieval.uploads import Picture, read_picture
 
 MAX_PARTS = 16
@@ -29,10 +28,6 @@ Where = Mapping[str, Any]
 """Conditions by field, as ``POST /search`` takes them: a value, or a mapping of operators."""
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True)
 
 
 class _Strict(BaseModel):
@@ -124,19 +119,6 @@ class SearchRequest(_Strict):
     where: Filters | None = None
 
 
-class SearchAnswer(_Model):
-    """One page of results, best first."""
-
-    target: Target
-    results: list[ImageResult] | list[CaptionResult]
-    total_results: int = Field(description="How many results this page has.")
-    offset: int
-    next_offset: int | None = Field(description="The offset of the next page; null if this is the last.")
-    query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
-    cached: bool = Field(description="Whether the results came from the cache.")
-    truncated: bool = Field(False, description="Whether the model read only the beginning of a text.")
-
-
 class SearchBatchRequest(_Strict):
     """Several searches; each is checked by itself."""
 
@@ -147,56 +129,6 @@ class SearchBatchRequest(_Strict):
     searches: list[Any] = Field(
         min_length=1, max_length=MAX_SEARCHES, description="Each as the body of `POST /search`."
     )
-
-
-class BatchItem(_Model):
-    """What became of one search: its answer, or its error with the status that it would have got alone."""
-
-    status: int
-    answer: SearchAnswer | None = None
-    error: ErrorBody | None = None
-
-
-class SearchBatchAnswer(_Model):
-    """The outcome of each search, in order."""
-
-    answers: list[BatchItem]
-
-
-class FieldValue(_Model):
-    """A value that pictures have in a field, and how many have it."""
-
-    value: str | bool
-    count: int
-
-
-class FieldInfo(_Model):
-    """A field that ``where`` can name."""
-
-    name: str
-    type: Literal["text", "number", "boolean"]
-    count: int = Field(description="How many pictures have a value.")
-    values: list[FieldValue] = Field(description="The most frequent values of a text or boolean field.")
-    min: float | None = Field(default=None, description="Least value of a number field.")
-    max: float | None = None
-
-
-class FieldsAnswer(_Model):
-    """The metadata columns of the collection, and its split."""
-
-    fields: list[FieldInfo]
-
-
-class ImageInfo(_Model):
-    """All that the collection holds of one picture."""
-
-    image_id: str
-    image_path: str
-    width: int
-    height: int
-    split: Literal["train", "val", "test"]
-    captions: list[str]
-    metadata: dict[str, Scalar]
 
 
 def text(words: str, weight: float = 1.0) -> Part:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from clip_retrieval.queries import ImageInfo
+from clip_retrieval.answers import ImageInfo
+from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.records import CaptionRecord, ImageRecord
-from clip_retrieval.retriever import CaptionHit, Found, ImageHit
 from clip_retrieval.schemas import CaptionResult, ImageResult
 
 

@@ -10,64 +10,26 @@ found = retriever.search([text("a dog"), image_id("owl-1", -0.5)], where={"year"
 import base64
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 from PIL import Image
 
+from clip_retrieval.answers import FieldInfo
 from clip_retrieval.artifact import Artifact, Modality
 from clip_retrieval.compose import compose
 from clip_retrieval.decode import DEFAULT_LIMITS, Limits
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.filters import Filters
-from clip_retrieval.queries import FieldInfo, Part, SearchRequest, Where, search_request
+from clip_retrieval.hits import CaptionHit, Found, ImageHit
+from clip_retrieval.queries import Part, SearchRequest, Where, search_request
 from clip_retrieval.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
 from clip_retrieval.records import CaptionRecord, Hit, ImageRecord
 from clip_retrieval.schemas import DEFAULT_K
 from clip_retrieval.validate import decode_image
-
-
-@dataclass(frozen=True, slots=True)
-class ImageHit:
-    """A found picture. ``score`` is the cosine; ``confidence`` the softmax of the returned scores.
-
-    ``duplicates`` is the number of near-duplicates that were folded into it.
-    """
-
-    rank: int
-    score: float
-    confidence: float
-    image: ImageRecord
-    captions: tuple[CaptionRecord, ...]
-    duplicates: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionHit:
-    """A found caption and the picture that it is about. Numbers as in ``ImageHit``."""
-
-    rank: int
-    score: float
-    confidence: float
-    caption: CaptionRecord
-    image: ImageRecord
-    duplicates: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One page of a search: hits of the kind that was asked for, and the offset of the next page if there is one.
-
-    ``search_s`` is the wall time of the search in seconds: filter, index, folding; not the look-up of the records.
-    """
-
-    images: list[ImageHit]
-    captions: list[CaptionHit]
-    next_offset: int | None
-    search_s: float
 
 
 class Retriever:
@@ -84,9 +46,10 @@ class Retriever:
             "images": np.asarray(artifact.vectors("images")),
             "captions": np.asarray(artifact.vectors("captions")),
         }
-        facts = list(self._store.facts())
-        self.filters = Filters(((split, data) for split, _, data in facts), self._store.caption_owners())
-        self._content = np.unique([content for _, content, _ in facts], return_inverse=True)[1].astype(np.int64)
+        self.filters = Filters(self._store.facts(), self._store.caption_owners())
+        numbers: dict[str, int] = {}
+        hashes = self._store.content_hashes()
+        self._content = np.array([numbers.setdefault(one, len(numbers)) for one in hashes], dtype=np.int64)
 
     @classmethod
     def load(

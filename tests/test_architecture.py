@@ -22,6 +22,7 @@ ORDER = [
     "schemas",
     "uploads",
     "queries",
+    "answers",
     "config",
     "datasets",
     "decode",
@@ -35,11 +36,16 @@ ORDER = [
     "columns",
     "filters",
     "compose",
+    "families",
     "tune",
+    "trials",
+    "fronts",
     "artifact",
+    "retune",
     "embed",
     "modelstore",
     "build",
+    "hits",
     "retriever",
     "engine",
     "results",
@@ -49,6 +55,7 @@ ORDER = [
     "http_request",
     "http_search",
     "http_api",
+    "calls",
     "client",
     "prepare",
     "console",
@@ -142,9 +149,15 @@ def test_siblings_in_a_sub_package_do_not_know_each_other(package: str, groups: 
             assert siblings <= above, f"{package}/{name}.py imports {siblings - above}"
 
 
-def test_the_client_knows_nothing_but_errors_pictures_and_schemas() -> None:
-    assert {parts[0] for parts in own_imports(PACKAGE / "client.py")} <= {"errors", "queries", "schemas", "uploads"}
-    third_party = {name.split(".")[0] for name in imports(PACKAGE / "client.py")} - set(sys.stdlib_module_names)
+CLIENT = ("uploads", "queries", "answers", "calls", "client")
+"""The modules of the client, which know nothing of the rest but the errors, the records' types and the schemas."""
+
+
+@pytest.mark.parametrize("module", CLIENT)
+def test_the_client_knows_nothing_but_errors_and_schemas(module: str) -> None:
+    path = PACKAGE / f"{module}.py"
+    assert {parts[0] for parts in own_imports(path)} <= {"errors", "records", "schemas", *CLIENT}
+    third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     # Pillow is named for pictures that a user passes; a test below holds that it is not loaded.
     assert third_party <= {"clip_retrieval", "httpx", "pydantic", "PIL"}
 

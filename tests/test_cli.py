@@ -66,7 +66,7 @@ def assert_one_sentence(done: Done) -> None:
 
 class TestHelp:
     def test_there_is_a_command_a_stage(self) -> None:
-        assert COMMANDS == ("check", "build", "info", "search", "serve")
+        assert COMMANDS == ("check", "build", "info", "search", "serve", "tune")
 
     def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:
         done = cli()
@@ -222,7 +222,7 @@ class TestInfo:
         assert done.status == 0
         assert stored_tag in done.out
         assert "squares: 24 pictures, 48 captions" in done.out
-        assert "exact, 24 rows, recall@10 1.0000 with 48 captions" in done.out
+        assert "exact, 24 rows, recall@10 1.0000 with 24 captions" in done.out
 
     def test_a_folder_will_do(self, cli: Cli, fake_artifact: Artifact) -> None:
         assert cli("info", fake_artifact.path).status == 0
@@ -240,6 +240,39 @@ class TestInfo:
         done = cli(command, source)
         assert_one_sentence(done)
         assert "bento-clip build" in done.err
+
+
+class TestTune:
+    def test_the_new_artifact_s_tag_is_the_only_result(
+        self, cli: Cli, stored_tag: str, model_store: Callable[[], list[str]], tmp_path: Path
+    ) -> None:
+        done = cli("tune", stored_tag, "--recall", 0.9, "--report", tmp_path / "report")
+        assert done.status == 0
+        tag = done.out.strip()
+        assert tag != stored_tag
+        assert set(model_store()) == {tag, stored_tag}
+        assert "confirmed with 24 held-out queries: recall@10 1.0000" in done.err
+        for name in ("front-images.png", "front-captions.png"):
+            assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+    def test_json_has_every_trial_and_the_choice(self, cli: Cli, artifact_copy: Artifact, tmp_path: Path) -> None:
+        done = cli("tune", artifact_copy.path, "--memory-mb", 1, "--report", tmp_path / "report", "--json")
+        found = json.loads(done.out)
+        assert found["budget"] == {"recall": 0.99, "p99_ms": None, "memory_mb": 1}
+        assert set(found["indexes"]) == {"images", "captions"}
+        for index in found["indexes"].values():
+            assert index["chosen"]["factory"] == "Flat"
+            assert index["held_out"]["recall_at_10"] == 1
+            assert [trial["family"] for trial in index["trials"]] == ["flat"]
+
+    def test_where_nothing_meets_the_budget_the_nearest_is_told_and_the_status_is_1(
+        self, cli: Cli, stored_tag: str, model_store: Callable[[], list[str]], tmp_path: Path
+    ) -> None:
+        done = cli("tune", stored_tag, "--memory-mb", 0.000001, "--report", tmp_path / "report")
+        assert done.status == 1
+        assert done.out == ""
+        assert "nothing meets the budget for the pictures; nearest: Flat, but" in done.err
+        assert model_store() == [stored_tag]
 
 
 class TestSearch:

@@ -18,8 +18,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval import client, queries, schemas
-from clip_retrieval.client import AsyncClient, Client, Retries, image_id, picture, text
+from clip_retrieval import answers, client, schemas
+from clip_retrieval.calls import Retries
+from clip_retrieval.client import AsyncClient, Client, image_id, picture, text
 from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
 from clip_retrieval.queries import search_request
 from tests.samples import png, square
@@ -183,10 +184,10 @@ def uploaded(request: httpx.Request) -> Message:
         ("search_similar", (RED,), IMAGES, schemas.ImagesAnswer, "POST", "/search/similar"),
         ("encode_text", ("red",), {**VECTOR, "text": "red"}, schemas.TextEmbedding, "POST", "/encode/text"),
         ("encode_image", (RED,), {**VECTOR, "filename": "x"}, schemas.ImageEmbedding, "POST", "/encode/image"),
-        ("search", ([text("red")],), FOUND_IMAGES, queries.SearchAnswer, "POST", "/search"),
-        ("search_batch", ([search_request([text("red")])],), BATCH, queries.SearchBatchAnswer, "POST", "/search/batch"),
-        ("fields", (), FIELDS, queries.FieldsAnswer, "GET", "/fields"),
-        ("image", ("red",), IMAGE, queries.ImageInfo, "GET", "/images/red"),
+        ("search", ([text("red")],), FOUND_IMAGES, answers.SearchAnswer, "POST", "/search"),
+        ("search_batch", ([search_request([text("red")])],), BATCH, answers.SearchBatchAnswer, "POST", "/search/batch"),
+        ("fields", (), FIELDS, answers.FieldsAnswer, "GET", "/fields"),
+        ("image", ("red",), IMAGE, answers.ImageInfo, "GET", "/images/red"),
         ("info", (), INFO, schemas.ServiceInfo, "GET", "/"),
         ("health", (), HEALTH, schemas.Health, "GET", "/health"),
         ("stats", (), STATS, schemas.Stats, "GET", "/stats"),

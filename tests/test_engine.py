@@ -11,8 +11,9 @@ import pytest
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import COLOURS
 from clip_retrieval.engine import Answer, Engine, Query, answer_images, answer_texts, encode_texts
+from clip_retrieval.hits import Found
 from clip_retrieval.queries import SearchRequest, search_request, text
-from clip_retrieval.retriever import Found, Retriever
+from clip_retrieval.retriever import Retriever
 from tests.samples import square
 
 TEXTS = [

@@ -24,10 +24,11 @@ from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
 from clip_retrieval.engine import Answer, Query, answer_images, answer_texts
+from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.middleware import ErrorBodies
 from clip_retrieval.queries import SearchRequest
-from clip_retrieval.retriever import Found, Retriever
+from clip_retrieval.retriever import Retriever
 from tests.samples import captions_of, png, square, write_pictures
 
 RED = png(square("red"))

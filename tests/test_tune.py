@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 
 from clip_retrieval import tune
 from clip_retrieval.encoders.base import Vectors, unit_rows
-from clip_retrieval.index import Index
-from clip_retrieval.tune import choose_index, recall_at_k
+from clip_retrieval.index import Index, IndexSpec
+from clip_retrieval.tune import Queries, choose_index, recall_at_k
 
 
 def clustered(rows: int, seed: int, dim: int = 64) -> Vectors:
@@ -32,9 +32,15 @@ def judged_recall(index: Index, vectors: Vectors, queries: Vectors) -> float:
 
 def pretend_that_a_graph_pays(patch: pytest.MonkeyPatch) -> None:
     """A thousand rows are searched faster flat; pretend that a flat search is slow, so that the graph counts."""
-    measured = tune.median_ms
+    measured = tune.single_ms
+
+    def slow_if_flat(index: Index, queries: Vectors) -> tuple[float, float]:
+        p50, p99 = measured(index, queries)
+        return p50 + 1000 * index.spec.exact, p99
+
     patch.setattr(tune, "ALWAYS_FLAT_ROWS", 100)
-    patch.setattr(tune, "median_ms", lambda index, q: measured(index, q) + 1000 * (index.spec.exact))
+    patch.setattr(tune, "TIMED_QUERIES", 20)
+    patch.setattr(tune, "single_ms", slow_if_flat)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,25 @@ def chosen() -> dict[float, Index]:
             recall: choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=recall)
             for recall in (0.5, 0.9, 0.99)
         }
+
+
+class TestQueries:
+    @given(st.integers(2, 100), st.integers(0, 99))
+    def test_fall_into_two_halves_that_share_none(self, count: int, seed: int) -> None:
+        drawn = Queries.draw(PICTURES[:50], CAPTIONS[:count], "captions", seed)
+        halves = [{line.tobytes() for line in half} for half in (drawn.sweep, drawn.held_out)]
+        assert not halves[0] & halves[1]
+        assert len(halves[0]) + len(halves[1]) == count
+        assert 0 <= len(halves[0]) - len(halves[1]) <= 1
+
+    def test_each_has_the_rows_that_brute_force_finds(self) -> None:
+        drawn = Queries.draw(PICTURES, CAPTIONS, "captions")
+        for asked, truth in ((drawn.sweep, drawn.sweep_truth), (drawn.held_out, drawn.held_out_truth)):
+            np.testing.assert_array_equal(np.sort(truth), np.sort(np.argsort(-(asked @ PICTURES.T), axis=1)[:, :10]))
+
+    def test_a_single_query_is_in_both_halves(self) -> None:
+        drawn = Queries.draw(PICTURES, CAPTIONS[:1], "captions")
+        np.testing.assert_array_equal(drawn.sweep, drawn.held_out)
 
 
 class TestRecall:
@@ -70,9 +95,11 @@ class TestRecall:
 class TestChoice:
     def test_a_small_collection_is_searched_exactly(self) -> None:
         spec = choose_index(PICTURES[:500], CAPTIONS, query_kind="captions").spec
-        assert (spec.factory, spec.recall_at_10, spec.queries, spec.query_kind) == ("Flat", 1, 100, "captions")
+        assert (spec.factory, spec.recall_at_10, spec.queries, spec.query_kind) == ("Flat", 1, 50, "captions")
         assert spec.p50_ms is not None
-        assert spec.p50_ms > 0
+        assert spec.p99_ms is not None
+        assert 0 < spec.p50_ms <= spec.p99_ms
+        assert spec.memory_mb == PICTURES[:500].nbytes / 1e6
 
     @pytest.mark.parametrize("recall", [0.5, 0.9, 0.99])
     def test_a_graph_has_at_least_the_recall_that_was_asked_for(
@@ -80,20 +107,20 @@ class TestChoice:
     ) -> None:
         index = chosen[recall]
         assert index.spec.factory == "HNSW16,SQ8"
-        judged = judged_recall(index, PICTURES, CAPTIONS)
+        held_out = Queries.draw(PICTURES, CAPTIONS, "captions").held_out
+        judged = judged_recall(index, PICTURES, held_out)
         assert judged >= recall
         assert index.spec.recall_at_10 == pytest.approx(judged, abs=1e-3)
-        assert index.spec.queries == len(CAPTIONS)
+        assert index.spec.queries == len(held_out) == 50
 
-    def test_the_narrowest_graph_search_that_suffices_is_taken(self, chosen: dict[float, Index]) -> None:
+    def test_more_recall_needs_a_broader_search(self, chosen: dict[float, Index]) -> None:
         breadths = [chosen[recall].spec.parameters["efSearch"] for recall in (0.5, 0.9, 0.99)]
-        assert breadths[0] == min(tune.EF_SEARCH)
         assert breadths == sorted(breadths)
         assert breadths[0] < breadths[2]
 
     def test_a_graph_that_is_not_faster_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tune, "ALWAYS_FLAT_ROWS", 100)
-        monkeypatch.setattr(tune, "median_ms", lambda index, q: 1.0 if index.spec.exact else 2.0)
+        monkeypatch.setattr(tune, "single_ms", lambda index, q: (1.0, 1.0) if index.spec.exact else (2.0, 2.0))
         assert choose_index(PICTURES, CAPTIONS, query_kind="captions").spec.exact
 
     def test_a_recall_that_no_graph_reaches_is_searched_exactly(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,9 +128,22 @@ class TestChoice:
         spec = choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=1.01).spec
         assert (spec.factory, spec.recall_at_10) == ("Flat", 1)
 
+    def test_a_choice_that_held_out_queries_do_not_confirm_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_that_a_graph_pays(monkeypatch)
+        held_out = Queries.draw(PICTURES, CAPTIONS, "captions").held_out
+        judge = tune.measured
+
+        def pessimist(index: Index, queries: Vectors, truth: np.ndarray, kind: tune.QueryKind) -> IndexSpec:
+            spec = judge(index, queries, truth, kind)
+            lost = len(queries) == len(held_out) and (queries == held_out).all() and not index.spec.exact
+            return spec.model_copy(update={"recall_at_10": 0.0}) if lost else spec
+
+        monkeypatch.setattr(tune, "measured", pessimist)
+        assert choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=0.5).spec.exact
+
     def test_a_sample_of_many_queries_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tune, "MAX_QUERIES", 50)
-        assert choose_index(PICTURES[:200], CAPTIONS, query_kind="captions").spec.queries == 50
+        monkeypatch.setattr(tune, "MAX_QUERIES", 30)
+        assert choose_index(PICTURES[:200], CAPTIONS, query_kind="captions").spec.queries == 30
 
     @pytest.mark.parametrize(("rows", "queries"), [(0, 5), (5, 0), (0, 0)])
     def test_without_rows_or_queries_nothing_is_measured(self, rows: int, queries: int) -> None:

@@ -1,10 +1,21 @@
-"""The collection of the serving benchmark: as many rows as Flickr8k has, CLIP-like vectors, real caption texts.
+"""The collections of the benchmarks: CLIP-like vectors, and real caption texts.
 
-Vectors are synthetic, since the speed of a search does not depend on what they mean but does on how they lie: a
-power-law spectrum, clusters, and two modalities that lie apart, as CLIP's do (Liang et al., 2022, arXiv:2203.02053).
+Vectors are synthetic, since the speed of a search does not depend on what they mean but does on how they lie:
+
+- spectrum: the variance along the n-th axis falls as 1/n, as it does in networks that represent pictures well (Agrawal
+  et al., 2022, arXiv:2202.05808; Stringer et al., 2019, Nature 571, on the visual cortex). Of 512 axes that leaves an
+  effective number of 28: (sum of variances)² / sum of squared variances;
+- clusters: 300 centres that make up half of the variance of what pictures mean;
+- modality gap: pictures and captions lie on two sides of the origin along one random direction, apart as in CLIP (Liang
+  et al., 2022, arXiv:2203.02053);
+- a caption means what its picture means and adds noise of 1.2 times the picture's own spread, so that the ten nearest
+  pictures of a caption are not those of its picture.
+
+Everything is drawn block by block from a seed, so that a million rows need no more memory than one block.
 """
 
 import csv
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +24,52 @@ from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.records import CaptionRecord, ImageRecord
 
 IMAGES, CAPTIONS_EACH = 8091, 5
-SPECTRUM, CLUSTERS, GAP = 0.5, 300, 0.6
+SPECTRUM, CLUSTERS, GAP, CAPTION_NOISE = 0.5, 300, 0.6, 1.2
+"""The spread along the n-th axis is n to the power of -SPECTRUM; the others are in units of what a picture means."""
+BLOCK = 65_536
 
 
 def clip_like(images: int, captions_each: int, dim: int, seed: int = 0) -> tuple[Vectors, Vectors]:
     """Unit vectors of pictures (images, dim) and of captions (images * captions_each, dim), in picture order."""
-    rng = np.random.default_rng(seed)
-    scale = np.arange(1, dim + 1) ** -SPECTRUM
+    blocks = list(clip_like_blocks(images, captions_each, dim, seed))
+    return np.concatenate([pictures for pictures, _ in blocks]), np.concatenate([captions for _, captions in blocks])
 
-    def noise(rows: int) -> Vectors:
-        return (rng.standard_normal((rows, dim)) * scale).astype(np.float32)
 
-    meaning = noise(CLUSTERS)[rng.integers(CLUSTERS, size=images)] + noise(images)
-    gap = rng.standard_normal(dim)
-    gap *= GAP * np.linalg.norm(meaning, axis=1).mean() / np.linalg.norm(gap)
-    pictures = unit_rows(meaning + gap)
-    captions = unit_rows(np.repeat(meaning, captions_each, axis=0) + 1.2 * noise(images * captions_each) - gap)
-    return pictures, captions
+def clip_like_blocks(images: int, captions_each: int, dim: int, seed: int = 0) -> Iterator[tuple[Vectors, Vectors]]:
+    """The same, of at most ``BLOCK`` pictures at a time."""
+    scale = (np.arange(1, dim + 1) ** -SPECTRUM).astype(np.float32)
+    shared = np.random.default_rng(seed)
+    centres = shared.standard_normal((CLUSTERS, dim), dtype=np.float32) * scale
+    gap = unit_rows(shared.standard_normal((1, dim))) * (GAP * np.sqrt(2 * (scale**2).sum()))
+    for number, start in enumerate(range(0, images, BLOCK)):
+        rng = np.random.default_rng((seed, number))
+        rows = min(BLOCK, images - start)
+        meaning = centres[rng.integers(CLUSTERS, size=rows)]
+        meaning += rng.standard_normal((rows, dim), dtype=np.float32) * scale
+        noise = rng.standard_normal((rows * captions_each, dim), dtype=np.float32) * (CAPTION_NOISE * scale)
+        yield unit_rows(meaning + gap), unit_rows(np.repeat(meaning, captions_each, axis=0) + noise - gap)
+
+
+def write_clip_like(
+    folder: Path, images: int, queries: int, dim: int, *, advance: Callable[[int], None] = lambda _: None, seed: int = 0
+) -> None:
+    """Write ``images.npy`` and, of pictures spread over all of them, ``queries`` caption vectors to ``captions.npy``.
+
+    Through memory maps; ``advance`` is told the number of pictures just written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = np.lib.format.open_memmap(folder / "images.npy.partial", "w+", np.float32, (images, dim))
+    asked = np.linspace(0, images - 1, queries).astype(np.int64)
+    captions, start = [], 0
+    for pictures, texts in clip_like_blocks(images, 1, dim, seed):
+        shown[start : start + len(pictures)] = pictures
+        here = asked[(asked >= start) & (asked < start + len(pictures))]
+        captions.append(texts[here - start])
+        start += len(pictures)
+        advance(len(pictures))
+    shown.flush()
+    np.save(folder / "captions.npy", np.concatenate(captions))
+    (folder / "images.npy.partial").rename(folder / "images.npy")
 
 
 def sample_captions(sample: Path) -> list[str]:

@@ -355,7 +355,7 @@ CASES = [
         Case("no body", "GET", path, 404)
         for path in (
             "/nowhere",
-            "/images",
+            "/fields/shade",
             "//search/images",
             "/%00",
             "/%ff",

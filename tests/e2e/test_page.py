@@ -499,7 +499,7 @@ def test_axe_finds_nothing_to_complain_about(meet: Meet, look: str) -> None:
     visit.page.get_by_label("author").fill("nobody of that name")
     expect(visit.page.get_by_role("heading", name="No picture passes these filters")).to_be_visible()
     check("no result")
-    visit.page.route("**/search", refuse(503, "too many", {"Retry-After": "20"}))
+    visit.page.route("**/search", refuse(503, "too many", {"Retry-After": "20"}, times=9))
     visit.page.get_by_label("Describe a picture").fill("a bird")
     expect(visit.page.get_by_role("heading", name="The service is busy")).to_be_visible()
     check("overload")

@@ -1,0 +1,112 @@
+"""``bento-clip tune``: indexes that meet a budget, chosen by measuring, in a new version of an artifact."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from clip_retrieval import console, modelstore
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.commands.options import AsJson, Tag
+from clip_retrieval.fronts import draw_front
+from clip_retrieval.index import search_on_one_thread
+from clip_retrieval.prepare import cache_dir
+from clip_retrieval.retune import Tuned
+from clip_retrieval.retune import tune as find
+from clip_retrieval.trials import Budget, Outcome, Trial, front
+
+
+def tune(
+    source: Tag = modelstore.LATEST,
+    recall: Annotated[float, typer.Option(min=0, max=1, help="Least recall@10 against exact search.")] = 0.99,
+    p99_ms: Annotated[
+        float | None, typer.Option("--p99-ms", min=0, help="Most milliseconds of 99 in 100 single searches.")
+    ] = None,
+    memory_mb: Annotated[
+        float | None, typer.Option("--memory-mb", min=0, help="Most MB that an index holds in memory.")
+    ] = None,
+    report: Annotated[Path, typer.Option(help="Folder for the plots of the Pareto fronts.")] = Path("reports/tune"),
+    as_json: AsJson = False,
+) -> None:
+    """Choose the fastest indexes that meet a budget and print the tag of the new artifact last.
+
+    The budget holds for the index of the pictures and for that of the captions, each alone. Exits with 1 and writes no
+    artifact if nothing meets it.
+
+    Examples:
+
+    ```
+    bento-clip tune --recall 0.99 --p99-ms 1 --memory-mb 50
+    bento-clip tune clip-retrieval:latest --recall 0.95 --json
+    ```
+    """
+    _, folder = modelstore.locate(source)
+    artifact = Artifact.open(folder)
+    budget = Budget(recall, p99_ms, memory_mb)
+    search_on_one_thread()
+    done = find(artifact, budget, cache_dir() / "builds", console.Bars().stage)
+    for modality, outcome in done.outcomes.items():
+        name = "pictures" if modality == "images" else "captions"
+        draw_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
+        _show(name, outcome, budget)
+    console.note(f"plots: {report}")
+    tag = modelstore.save(done.artifact) if done.artifact else None
+    if as_json:
+        typer.echo(json.dumps(_as_json(done, budget, tag)))
+    elif tag:
+        typer.echo(tag)
+    if tag is None:
+        raise typer.Exit(1)
+
+
+def _show(name: str, outcome: Outcome, budget: Budget) -> None:
+    """The front of one index and what was chosen, on standard error."""
+    queries = outcome.nearest.spec.queries
+    table = Table(
+        *("index", "recall@10", "p50 ms", "p99 ms", "p99 under load", "memory MB", "build s"),
+        title=f"{name}: Pareto front of {len(outcome.trials)} trials, with {queries} queries",
+    )
+    for trial in front(outcome.trials):
+        spec = trial.spec
+        chosen = outcome.chosen is not None and trial.spec == outcome.chosen.spec
+        times = [f"{ms or 0:.3f}" for ms in (spec.p50_ms, spec.p99_ms, trial.loaded_p99_ms)]
+        size = f"{spec.memory_mb or 0:.2f}"
+        row = (spec.label(), f"{spec.recall_at_10:.4f}", *times, size, f"{spec.build_s or 0:.2f}")
+        table.add_row(*row, style="bold green" if chosen else None)
+    console.err.print(table)
+    for trial, missed in outcome.refused:
+        console.note(f"{trial.spec.label()} met the budget in the sweep, but with held-out queries {'; '.join(missed)}")
+    if outcome.confirmed is not None:
+        spec = outcome.confirmed.spec
+        console.note(f"chosen for the {name}: {spec.label()}")
+        console.note(
+            f"confirmed with {spec.queries} held-out queries: recall@10 {spec.recall_at_10:.4f}, "
+            f"p50 {spec.p50_ms:.3f} ms, p99 {spec.p99_ms:.3f} ms"
+        )
+    else:
+        why = "; ".join(budget.misses(outcome.nearest.spec)) or "held-out queries did not confirm it"
+        console.note(f"nothing meets the budget for the {name}; nearest: {outcome.nearest.spec.label()}, but {why}")
+
+
+def _as_json(done: Tuned, budget: Budget, tag: str | None) -> dict[str, Any]:
+    def trial_json(trial: Trial) -> dict[str, Any]:
+        spec = trial.spec.model_dump(mode="json")
+        return {"family": trial.family, **spec, "loaded_p99_ms": trial.loaded_p99_ms}
+
+    return {
+        "tag": tag,
+        "budget": {"recall": budget.recall, "p99_ms": budget.p99_ms, "memory_mb": budget.memory_mb},
+        "indexes": {
+            modality: {
+                "chosen": outcome.chosen and trial_json(outcome.chosen),
+                "held_out": outcome.confirmed and outcome.confirmed.spec.model_dump(mode="json"),
+                "nearest": trial_json(outcome.nearest),
+                "nearest_misses": budget.misses(outcome.nearest.spec),
+                "front": [trial_json(trial) for trial in front(outcome.trials)],
+                "trials": [trial_json(trial) for trial in outcome.trials],
+            }
+            for modality, outcome in done.outcomes.items()
+        },
+    }

@@ -1,0 +1,86 @@
+"""An artifact with indexes chosen to a budget, from one that exists: same encoder, vectors and records."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_retrieval.artifact import (
+    ENCODER,
+    RECORDS,
+    Artifact,
+    Modality,
+    tuned_version,
+    write_artifact,
+)
+from clip_retrieval.families import families
+from clip_retrieval.index import Index
+from clip_retrieval.trials import Budget, Outcome, Stage, find_index
+from clip_retrieval.tune import Queries, QueryKind
+
+MODALITIES: tuple[Modality, ...] = ("images", "captions")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome for each index that has rows and queries, and the new artifact if all of them met the budget."""
+
+    outcomes: dict[Modality, Outcome]
+    artifact: Artifact | None
+
+
+def tune(artifact: Artifact, budget: Budget, workspace: Path, stage: Stage, seed: int = 0) -> Tuned:
+    """Choose both indexes of ``artifact`` to ``budget``, which holds for each alone, and write a new artifact.
+
+    It is written in ``workspace``, in a folder named by its version, which follows from the encoder, the data and what
+    was chosen. A collection without captions has its pictures as queries.
+    """
+    scratch = workspace / f"{artifact.manifest.version}.tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    outcomes: dict[Modality, Outcome] = {}
+    try:
+        for modality in MODALITIES:
+            vectors, other = artifact.vectors(modality), _queries_of(artifact, modality)
+            if not len(vectors):
+                continue
+            kind: QueryKind = "captions" if other == "captions" else "pictures"
+            with stage(f"exact search for {modality}", None):
+                queries = Queries.draw(vectors, artifact.vectors(other), kind, seed)
+            files = scratch / modality
+            files.mkdir(parents=True)
+            outcomes[modality] = find_index(vectors, queries, families(*vectors.shape), budget, files, stage)
+        found = {modality: outcome.confirmed for modality, outcome in outcomes.items()}
+        if any(index is None for index in found.values()):
+            return Tuned(outcomes, None)
+        with stage("writing the artifact", None):
+            return Tuned(outcomes, _rewritten(artifact, found, workspace))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _queries_of(artifact: Artifact, modality: Modality) -> Modality:
+    """Whose vectors are the queries: the other modality's, unless there are none."""
+    return "captions" if modality == "images" and artifact.manifest.captions.rows else "images"
+
+
+def _rewritten(artifact: Artifact, found: dict[Modality, Index | None], workspace: Path) -> Artifact:
+    indexes = {modality: found.get(modality) or artifact.index(modality) for modality in MODALITIES}
+    images, captions = indexes["images"].spec, indexes["captions"].spec
+    manifest = artifact.manifest
+    version = tuned_version(manifest.encoder, manifest.data, images, captions)
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(artifact.path / ENCODER, folder / ENCODER)
+        shutil.copy2(artifact.path / RECORDS, folder / RECORDS)
+        for modality, index in indexes.items():
+            shutil.copy2(artifact.path / f"{modality}.npy", folder / f"{modality}.npy")
+            index.save(folder / f"{modality}.faiss")
+
+    return write_artifact(
+        workspace / version,
+        version=version,
+        encoder=manifest.encoder,
+        data=manifest.data,
+        images=images,
+        captions=captions,
+        fill=fill,
+    )

@@ -1,0 +1,131 @@
+"""One process of the scale benchmark, so that memory and start time are its own: builds an index, or searches one.
+
+    python -m scripts.bench.scale_child build  FOLDER FAMILY INDEX
+    python -m scripts.bench.scale_child search FOLDER FAMILY INDEX RECALL
+
+FOLDER holds the vectors, FAMILY is a name of ``clip_retrieval/families.py``, INDEX the index's file. Prints one JSON
+line.
+"""
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.families import Family, families
+from clip_retrieval.index import Index, IndexSpec, search_on_one_thread
+from clip_retrieval.tune import K, Queries, build_family, confirmed, fastest_first, sweep
+
+
+def main() -> None:
+    verb, folder, name, path = sys.argv[1], Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+    vectors = np.load(folder / "images.npy", mmap_mode="r")
+    family = next(family for family in families(*vectors.shape) if family.name == name)
+    if verb == "build":
+        print(json.dumps(build(family, vectors, path)))
+    else:
+        print(json.dumps(search(family, folder, vectors, path, float(sys.argv[5]))))
+
+
+def build(family: Family, vectors: Any, path: Path) -> dict[str, Any]:
+    """Build and save; memory is the peak of what the process holds itself, the mapped file of vectors aside."""
+    with watched_memory() as peak:
+        index = build_family(family, vectors, advance=lambda n: print(f"{n}", file=sys.stderr, flush=True))
+        index.save(path)
+    return {"build_s": index.spec.build_s, "build_rss_mb": max(peak)}
+
+
+def search(family: Family, folder: Path, vectors: Any, path: Path, recall: float) -> dict[str, Any]:
+    """Load, find the quickest setting that reaches ``recall`` and measure it with queries that it was not chosen by."""
+    search_on_one_thread()
+    with np.load(folder / "queries.npz") as kept:
+        queries = Queries("captions", kept["sweep"], kept["sweep_truth"], kept["held_out"], kept["held_out_truth"])
+    before = anonymous_mb()
+    rows, dim = vectors.shape
+    index = Index.load(IndexSpec(factory=family.factory, parameters=family.build, rows=rows, dim=dim), path, vectors)
+    index.search(queries.sweep[:1], 10)
+    ready_s = time.time() - psutil.Process().create_time()
+    tried = list(sweep(index, family, queries, until=recall))
+    good = [spec for spec in tried if (spec.recall_at_10 or 0) >= recall]
+    best = fastest_first(good)[0] if good else max(tried, key=lambda spec: spec.recall_at_10 or 0)
+    if not index.spec.exact:
+        index = index.with_search(best.parameters, best.rescored)
+    index = confirmed(index, queries)
+    p50, p99, cpu_p99 = times_ms(index, queries.held_out)
+    held, mapped_vectors = anonymous_mb() - before + mapped_mb(path), mapped_mb(folder / "images.npy")
+    return {
+        "setting": index.spec.label(),
+        "ready_s": ready_s,
+        "recall_at_10": index.spec.recall_at_10,
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "cpu_p99_ms": cpu_p99,
+        "index_mb": mapped_vectors if index.spec.exact else held,
+        "mapped_vectors_mb": mapped_vectors,
+        "tried": [[spec.label(), spec.recall_at_10, spec.p50_ms, spec.p99_ms] for spec in tried],
+    }
+
+
+def times_ms(index: Index, queries: Vectors) -> tuple[float, float, float]:
+    """Median and 99th percentile of the wall time of single searches, and the 99th of their processor time, in ms.
+
+    A neighbour that takes the core away shows in the wall time and not in the processor's.
+    """
+    wall, cpu = [], []
+    for query in np.concatenate([queries[:100], queries]):
+        start, start_cpu = time.perf_counter(), time.thread_time()
+        index.search(query[None], K)
+        cpu.append(time.thread_time() - start_cpu)
+        wall.append(time.perf_counter() - start)
+    p50, p99 = np.percentile(wall[100:], [50, 99]) * 1e3
+    return float(p50), float(p99), float(np.percentile(cpu[100:], 99) * 1e3)
+
+
+def anonymous_mb() -> float:
+    """Resident memory that is no file's, of this process, in MB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = re.search(r"RssAnon:\s*(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e6 if found else float("nan")
+
+
+def mapped_mb(path: Path) -> float:
+    """Resident pages of a mapped file in this process, in MB."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            ours = line.endswith(str(path.resolve()))
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total * 1024 / 1e6
+
+
+@contextmanager
+def watched_memory() -> Iterator[list[float]]:
+    """Look at the memory every 50 ms; yields the list of what was seen."""
+    seen, stop = [anonymous_mb()], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            seen.append(anonymous_mb())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        seen.append(anonymous_mb())
+        stop.set()
+        watcher.join()
+
+
+if __name__ == "__main__":
+    main()

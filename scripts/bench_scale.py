@@ -1,0 +1,189 @@
+"""What each family of index costs as a collection grows to a million pictures: CLIP-like vectors of 512 dimensions.
+
+    python -m scripts.bench_scale                               # 10 thousand, 100 thousand and 1 million; see docs
+    python -m scripts.bench_scale --sizes 10000,100000          # minutes
+    python -m scripts.bench_scale --families "IVF, RaBitQ" --fresh
+
+Building has a process of its own, with every core; searching has another, with one thread. Of each family the quickest
+setting that reaches the recall is taken, with 1,000 captions as queries against pictures; 1,000 others give
+recall_at_10 and the percentiles of single searches. What the figures mean:
+
+    build_rss_mb        peak of what the building process holds itself; the mapped file of vectors is not counted
+    index_mb            resident after all searches for the index: its own memory and the touched pages of its mapped
+                        file; for a flat index the pages of the vectors
+    mapped_vectors_mb   touched pages of the file of vectors, which score what was found; the kernel may drop them
+    p99_ms, cpu_p99_ms  wall and processor time: what neighbours on the machine take shows in the first alone
+    ready_s             from the start of the process to the first answer, the files being in the page cache
+
+Rows that were measured before are taken from the cache folder (``--fresh`` measures anew), so a run that was stopped
+goes on. Prints a table on standard error, draws reports/scale.png and prints one JSON line last.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from clip_retrieval.console import Bars
+from clip_retrieval.families import Family, families
+from clip_retrieval.prepare import cache_dir
+from clip_retrieval.tune import Queries
+from scripts.bench import collection
+from scripts.machine import ROOT, commit, cores, cpu
+
+DIM, QUERIES = 512, 2000
+GOAL = {"recall_at_10": 0.95, "p99_ms": 1.0, "index_mb": 1000.0, "ready_s": 10.0}
+AT_A_MILLION = ("flat", "HNSW, 8 bits", "PCA, HNSW, 8 bits", "PCA, IVF, PQ", "IVF, RaBitQ", "IVF, RaBitQ, 8 bits")
+"""Families whose building takes minutes, not an hour, and whose index is below a gigabyte; and the exact one."""
+err = Console(stderr=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="10000,100000,1000000", help="numbers of pictures, with commas")
+    parser.add_argument("--families", help="names, with semicolons; all that fit the size if left out")
+    parser.add_argument("--recall", type=float, default=GOAL["recall_at_10"], help="what each family should reach")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    arguments = parser.parse_args()
+    wanted = [name.strip() for name in arguments.families.split(";")] if arguments.families else None
+    rows: list[dict[str, Any]] = []
+    for size in (int(size) for size in arguments.sizes.split(",")):
+        folder = prepare(size)
+        names = wanted or (AT_A_MILLION if size >= 500_000 else [family.name for family in families(size, DIM)])
+        chosen = [family for family in families(size, DIM) if family.name in names]
+        rows += [measure(folder, size, family, arguments.recall, fresh=arguments.fresh) for family in chosen]
+    show(rows)
+    picture = ROOT / "reports" / "scale.png"
+    draw(rows, picture)
+    err.print(f"drawn: {picture}")
+    machine = {"cpu": cpu(), "cores": cores()}
+    print(json.dumps({"machine": machine, "commit": commit(), "goal": GOAL, "rows": rows, "plot": str(picture)}))
+
+
+def prepare(size: int) -> Path:
+    """The folder with the vectors of ``size`` pictures and the queries with their true rows."""
+    source = Path(collection.__file__).read_bytes()
+    folder = cache_dir() / "scale" / f"{size}-{hashlib.sha256(source).hexdigest()[:8]}"
+    if not (folder / "images.npy").exists():
+        with Bars().stage(f"drawing {size:,} pictures", size) as advance:
+            collection.write_clip_like(folder, size, QUERIES, DIM, advance=advance)
+    if not (folder / "queries.npz").exists():
+        with Bars().stage("exact search, the judge", None):
+            vectors, captions = np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "captions.npy")
+            asked = Queries.draw(vectors, captions, "captions")
+        np.savez(
+            folder / "queries.npz",
+            sweep=asked.sweep,
+            sweep_truth=asked.sweep_truth,
+            held_out=asked.held_out,
+            held_out_truth=asked.held_out_truth,
+        )
+    return folder
+
+
+def measure(folder: Path, size: int, family: Family, recall: float, *, fresh: bool) -> dict[str, Any]:
+    """The row of one family at one size, from the cache if it was measured there before with the same code."""
+    key = hashlib.sha256(f"{family} {recall} {faiss.__version__}".encode()).hexdigest()[:16]
+    kept, path = folder / f"{key}.json", folder / f"{key}.faiss"
+    if kept.exists() and not fresh:
+        row: dict[str, Any] = json.loads(kept.read_text())
+        return row
+    with Bars().stage(f"{size:,}: building {family.name}", size if family.name != "flat" else None) as advance:
+        built = child("build", folder, family, path, advance=advance)
+    with Bars().stage(f"{size:,}: searching {family.name}", None):
+        searched = child("search", folder, family, path, f"{recall}")
+    row = {"rows": size, "family": family.name, "factory": family.factory, **built, **searched}
+    row["meets_goal"] = (
+        row["recall_at_10"] >= GOAL["recall_at_10"]
+        and row["p99_ms"] < GOAL["p99_ms"]
+        and row["index_mb"] <= GOAL["index_mb"]
+        and row["ready_s"] < GOAL["ready_s"]
+    )
+    path.unlink(missing_ok=True)
+    kept.write_text(json.dumps(row))
+    return row
+
+
+def child(verb: str, folder: Path, family: Family, path: Path, *more: str, advance: Any = None) -> dict[str, Any]:
+    command = [sys.executable, "-m", "scripts.bench.scale_child", verb, str(folder), family.name, str(path), *more]
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}  # threads that wait do not take a core from others
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        said = []
+        for line in process.stderr:
+            if advance is not None and line.strip().isdigit():
+                advance(int(line))
+            else:
+                said.append(line)
+        answer = process.stdout.read()
+    if process.returncode:
+        raise SystemExit(f"bench_scale: {verb} of {family.name} failed: {''.join(said)}")
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    table = Table(
+        "rows", "family", "setting", "build s", "build MB", "index MB", "ready s", "recall@10", "p50 ms", "p99 ms"
+    )
+    for row in rows:
+        table.add_row(
+            f"{row['rows']:,}",
+            f"{row['family']}{' ✓' if row['meets_goal'] else ''}",
+            row["setting"],
+            f"{row['build_s']:.0f}",
+            f"{row['build_rss_mb']:.0f}",
+            f"{row['index_mb']:.0f}",
+            f"{row['ready_s']:.1f}",
+            f"{row['recall_at_10']:.3f}",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+        )
+    err.print(table)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """How building, memory and search grow, a line a family."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    panels = (("build_s", "build, s"), ("index_mb", "index in memory, MB"), ("p99_ms", "search, p99 of one thread, ms"))
+    names = list(dict.fromkeys(row["family"] for row in rows))
+    for axis, (key, label) in zip(axes, panels, strict=True):
+        for number, name in enumerate(names):
+            points = [(row["rows"], max(row[key], 1e-2)) for row in rows if row["family"] == name]
+            axis.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                label=name,
+                color=f"C{number % 10}",
+                ls="--" if number > 9 else "-",
+            )
+        if (goal := GOAL.get(key)) is not None:
+            axis.axhline(goal, color="0.6", lw=1, ls=":")
+            axis.annotate("goal", (min(row["rows"] for row in rows), goal), color="0.4", va="bottom")
+        axis.set(xscale="log", yscale="log", xlabel="pictures", title=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

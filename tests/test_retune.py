@@ -1,0 +1,110 @@
+"""Tuning makes a new version of an artifact that differs in its indexes alone, or none if nothing meets the budget."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip_retrieval import retune, tune
+from clip_retrieval.artifact import Artifact, write_artifact
+from clip_retrieval.build import Silent
+from clip_retrieval.encoders.base import Vectors, unit_rows
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.families import Family
+from clip_retrieval.index import IndexSpec
+from clip_retrieval.records import CaptionRecord, ImageRecord
+from clip_retrieval.store import Store
+from clip_retrieval.trials import Budget
+
+SHORT = [
+    Family("flat", "Flat"),
+    Family("cells", "IVF4,SQ8", {}, ({"nprobe": 1}, {"nprobe": 4}), (2,)),
+]
+PICTURES = 300
+
+
+@pytest.fixture(autouse=True)
+def short_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retune, "families", lambda rows, dim: SHORT if rows else SHORT[:1])
+    monkeypatch.setattr(tune, "TIMED_QUERIES", 10)
+
+
+def artifact_of(folder: Path, fake_artifact: Artifact, captions_each: int) -> Artifact:
+    """An artifact of 300 pictures with vectors at random and the fake encoder."""
+    rng, dim = np.random.default_rng(0), FakeEncoder().info.dim
+
+    def vectors(rows: int) -> Vectors:
+        return unit_rows(rng.standard_normal((rows, dim)))
+
+    def fill(partial: Path) -> None:
+        (partial / "encoder").mkdir()
+        for path in (fake_artifact.path / "encoder").iterdir():
+            (partial / "encoder" / path.name).write_bytes(path.read_bytes())
+        np.save(partial / "images.npy", vectors(PICTURES))
+        np.save(partial / "captions.npy", vectors(PICTURES * captions_each))
+        with Store.create(partial / "records.sqlite") as store:
+            store.add(
+                [ImageRecord(row, f"{row}", f"{row}.png", "0" * 64, 9, 9, "train", {}) for row in range(PICTURES)],
+                [CaptionRecord(r, f"{r}", r // captions_each, "a") for r in range(PICTURES * captions_each)],
+            )
+
+    manifest = fake_artifact.manifest
+    return write_artifact(
+        folder,
+        version="0" * 16,
+        encoder=manifest.encoder,
+        data=manifest.data,
+        images=IndexSpec(rows=PICTURES, dim=dim),
+        captions=IndexSpec(rows=PICTURES * captions_each, dim=dim),
+        fill=fill,
+    )
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, fake_artifact: Artifact) -> Artifact:
+    return artifact_of(tmp_path / "plain", fake_artifact, 2)
+
+
+def tuned(artifact: Artifact, tmp_path: Path, memory_mb: float) -> retune.Tuned:
+    return retune.tune(artifact, Budget(0.9, None, memory_mb), tmp_path / "work", Silent().stage)
+
+
+def test_the_new_artifact_has_other_indexes_and_the_same_of_all_else(artifact: Artifact, tmp_path: Path) -> None:
+    dim = FakeEncoder().info.dim
+    limit = PICTURES * dim * 4 * 2 / 1e6 * 0.99  # a little less than the vectors of the captions
+    done = tuned(artifact, tmp_path, limit)
+    assert done.artifact is not None
+    made = Artifact.open(done.artifact.path)
+    assert made.manifest.version != artifact.manifest.version
+    assert not made.manifest.captions.exact
+    for name, digest in artifact.manifest.files.items():
+        assert made.manifest.files[name] == digest
+    for modality in ("images", "captions"):
+        spec = made.index(modality).spec
+        assert spec.recall_at_10 is not None
+        assert spec.recall_at_10 >= 0.9
+        assert (spec.memory_mb or 0) <= limit
+    assert (made.manifest.images.query_kind, made.manifest.captions.query_kind) == ("captions", "pictures")
+    assert made.store().counts() == (PICTURES, 2 * PICTURES)
+    assert not list((tmp_path / "work").glob("*.tune")), "nothing is left of the sweep"
+
+
+def test_the_version_follows_from_the_choice(artifact: Artifact, tmp_path: Path) -> None:
+    limit = artifact.vectors("captions").nbytes / 1e6 * 0.99
+    versions = {tuned(artifact, tmp_path, limit).artifact.manifest.version for _ in range(2)}  # type: ignore[union-attr]
+    chosen = {Artifact.open(path).manifest.captions.label() for path in (tmp_path / "work").iterdir()}
+    assert len(versions) == len(chosen)
+
+
+def test_nothing_is_written_where_nothing_meets_the_budget(artifact: Artifact, tmp_path: Path) -> None:
+    done = tuned(artifact, tmp_path, 0.0001)
+    assert done.artifact is None
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_without_captions_the_pictures_are_the_queries(tmp_path: Path, fake_artifact: Artifact) -> None:
+    done = tuned(artifact_of(tmp_path / "bare", fake_artifact, 0), tmp_path, 50)
+    assert list(done.outcomes) == ["images"]
+    assert done.artifact is not None
+    assert done.artifact.manifest.images.query_kind == "pictures"
+    assert done.artifact.index("captions").spec.rows == 0
