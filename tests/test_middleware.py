@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.middleware import MAX_DETAIL, UNBOUNDED, ErrorBodies, Guard, MediaTypes
+from clip_retrieval.middleware import MAX_DETAIL, UNBOUNDED, UNBOUNDED_BELOW, ErrorBodies, Guard, MediaTypes
 from clip_retrieval.schemas import describe
 
 LIMIT = 100
@@ -186,7 +186,7 @@ def test_a_request_that_fails_gives_its_place_back() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("path", sorted(UNBOUNDED))
+@pytest.mark.parametrize("path", [*sorted(UNBOUNDED), f"{UNBOUNDED_BELOW}small/a.jpg"])
 def test_cheap_paths_answer_when_all_places_are_taken(path: str) -> None:
     async def scenario() -> None:
         gate = Gate()
