@@ -100,7 +100,11 @@ Filters = Annotated[
 ]
 
 EXAMPLE: Any = {
-    "queries": [{"text": "a dog"}, {"image_id": "animals-owl.jpg", "weight": 0.5}, {"text": "snow", "weight": -0.5}],
+    "queries": [
+        {"text": "a dog"},
+        {"image_id": "images/animals-owl.jpg", "weight": 0.5},
+        {"text": "snow", "weight": -0.5},
+    ],
     "k": 5,
 }
 
