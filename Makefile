@@ -18,8 +18,8 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e bench bench-embedding bench-threads bench-scale fidelity load bento image image-test \
-  some-artifact lint format constraints clean
+.PHONY: help env demo test test-all test-slow test-e2e browser bench bench-embedding bench-threads bench-scale fidelity load bento image \
+  image-test some-artifact lint format constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,14 +45,20 @@ demo: $(ENV)  ## Build and serve the bundled photographs, or IMAGES= with MODEL=
 test: $(DEV)  ## Run the default tests
 	$(BIN)/python -m pytest
 
-test-all: $(DEV)  ## Run every test: the slow and the end-to-end ones too
+test-all: $(DEV) browser  ## Run every test: the slow and the end-to-end ones too
 	$(BIN)/python -m pytest -m ''
 
 test-slow: $(DEV)  ## Run the tests that need torch or time
 	$(BIN)/python -m pytest -m slow
 
-test-e2e: $(DEV)  ## Run the tests that start real servers
+test-e2e: $(DEV) browser  ## Run the tests that start real servers and a browser
 	$(BIN)/python -m pytest -m e2e
+
+browser:  ## Install Debian's Chromium for the tests of the search page, where it is missing
+	@if test -x /usr/bin/chromium; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else echo "no /usr/bin/chromium: the tests of the search page are skipped; install it with: sudo apt-get install chromium"; fi
 
 bench: $(DEV)  ## Measure the service beside the usual way (BENCH= for options)
 	$(BIN)/python -m scripts.bench_serving $(BENCH)

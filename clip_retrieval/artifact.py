@@ -6,6 +6,7 @@
     captions.npy        caption vectors, float32 (captions, dim); likewise
     images.faiss …      an index where it is more than the vectors themselves
     records.sqlite      the records
+    thumbnails.sqlite   small pictures for people, where the build made them
 
 An artifact is immutable. It is written beside its place and renamed into it, so half of one never has its name. It
 refuses to open when a file is missing or changed, when another schema version wrote it, and it refuses an encoder
@@ -34,11 +35,13 @@ from clip_retrieval.encoders.base import Encoder, EncoderInfo, Vectors
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema, EncoderMismatch
 from clip_retrieval.index import Index, IndexSpec
 from clip_retrieval.store import Store
+from clip_retrieval.thumbnails import FORMAT, Thumbnails
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ENCODER = "encoder"
 RECORDS = "records.sqlite"
+THUMBNAILS = "thumbnails.sqlite"
 LIBRARIES = ("faiss-cpu", "numpy", "pillow", "open_clip_torch", "torch", "openvino")
 
 Modality = Literal["images", "captions"]
@@ -114,6 +117,14 @@ class Artifact:
             raise ArtifactDamaged(f"{self.path} has other numbers of records and vectors; build it again")
         return store
 
+    @property
+    def has_thumbnails(self) -> bool:
+        return THUMBNAILS in self.manifest.files
+
+    def thumbnails(self) -> Thumbnails | None:
+        """The thumbnails; None if the artifact was built without."""
+        return Thumbnails.open(self.path / THUMBNAILS) if self.has_thumbnails else None
+
     def encoder(self, *, precision: Literal["auto", "f32", "int8"] = "auto", threads: int | None = None) -> Encoder:
         """Load the encoder inside the artifact. Raises ModelUnavailable, MissingExtra or EncoderMismatch."""
         encoder = load_encoder(self.path / ENCODER, precision=precision, threads=threads)
@@ -130,9 +141,11 @@ class Artifact:
             )
 
 
-def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float) -> str:
+def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thumbnails_mb: int = 0) -> str:
     """The version that a build from these inputs has: 16 hex digits."""
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), recall]
+    if thumbnails_mb:
+        inputs.append({"thumbnails_mb": thumbnails_mb, "format": FORMAT})
     return _json_hash(inputs)[:16]
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from clip_retrieval.artifact import (
     ENCODER,
     RECORDS,
+    THUMBNAILS,
     Artifact,
     DataInfo,
     artifact_version,
@@ -29,6 +30,7 @@ from clip_retrieval.errors import ArtifactError, SourceError
 from clip_retrieval.records import SPLITS, CaptionRecord, ImageRecord, Split, ValidImage
 from clip_retrieval.splits import assign_splits
 from clip_retrieval.store import Store
+from clip_retrieval.thumbnails import PLANS, write_thumbnails
 from clip_retrieval.tune import choose_index
 from clip_retrieval.validate import Limits, Report, decode_image, validate
 
@@ -59,6 +61,8 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """Whether any reject ends the build."""
+    thumbnails_mb: int = 500
+    """Most megabytes (10⁶ bytes) of thumbnails; 0 makes none."""
 
 
 def check(source: Path, limits: Limits, progress: Progress) -> Report:
@@ -80,11 +84,13 @@ def build(
     progress: Progress,
     *,
     find: Callable[[str], Path | None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[Artifact, Report]:
     """Build the artifact of ``source`` in ``workspace``, in a folder named by its version.
 
     ``prepare`` gives the encoder's folder once the data is known. ``find`` says where a version has been kept by an
-    earlier build; if that one passes its own checks it is returned as it is. Raises SourceError, ModelUnavailable or
+    earlier build; if that one passes its own checks it is returned as it is. ``say`` gets what a person should know of
+    the outcome, a line at a time. Raises SourceError, ModelUnavailable or
     MissingExtra.
     """
     report = check(source, options.limits, progress)
@@ -107,7 +113,7 @@ def build(
         split_ratios=options.ratios,
         split_seed=options.seed,
     )
-    version = artifact_version(info, data, options.recall)
+    version = artifact_version(info, data, options.recall, thumbnails_mb=options.thumbnails_mb)
     if (kept := find(version)) is not None:
         with suppress(ArtifactError):
             return Artifact.open(kept), report
@@ -130,6 +136,9 @@ def build(
     with progress.stage("choosing the index of the captions", None):
         caption_index = choose_index(caption_vectors, image_vectors, query_kind="pictures", recall=options.recall)
 
+    if options.thumbnails_mb:
+        _make_thumbnails(report.kept, work / THUMBNAILS, options, progress, say)
+
     def fill(folder: Path) -> None:
         shutil.copytree(encoder_folder, folder / ENCODER)
         for name in ("images", "captions"):
@@ -138,6 +147,8 @@ def build(
         caption_index.save(folder / "captions.faiss")
         with Store.create(folder / RECORDS) as store:
             store.add(images, captions)
+        if (work / THUMBNAILS).exists():
+            shutil.copy2(work / THUMBNAILS, folder / THUMBNAILS)
 
     with progress.stage("writing the artifact", None):
         artifact = write_artifact(
@@ -151,6 +162,19 @@ def build(
         )
     shutil.rmtree(work, ignore_errors=True)
     return artifact, report
+
+
+def _make_thumbnails(
+    kept: list[ValidImage], out: Path, options: Options, progress: Progress, say: Callable[[str], None]
+) -> None:
+    budget = options.thumbnails_mb * 10**6
+    with progress.stage("making thumbnails", len(kept)) as advance:
+        plan = write_thumbnails(kept, out, limits=options.limits, budget=budget, advance=advance)
+    limit = f"--thumbnails-mb {options.thumbnails_mb}"
+    if plan is None:
+        say(f"no thumbnails: not even the smallest fit into {limit}; the search page shows captions instead")
+    elif plan != PLANS[0]:
+        say(f"thumbnails of {plan} fit into {limit}, of {PLANS[0]} would not")
 
 
 def calibration(report: Report, limits: Limits) -> tuple[list[Image.Image], list[str]]:

@@ -109,6 +109,9 @@ def build(
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     recall: Annotated[float, typer.Option(min=0, max=1, help="Least recall@10 of an index.")] = 0.99,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if anything is rejected.")] = False,
+    thumbnails_mb: Annotated[
+        int, typer.Option(min=0, help="Most megabytes of thumbnails for the search page; 0 makes none.")
+    ] = builder.Options.thumbnails_mb,
     output: Annotated[
         Path | None, typer.Option(help="Write the artifact to this new folder, not to the model store.")
     ] = None,
@@ -136,7 +139,9 @@ def build(
         raise typer.BadParameter("8 bits need the openvino runtime", param_hint="--precision")
     bars = console.Bars()
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
-    options = builder.Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict)
+    options = builder.Options(
+        ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb
+    )
 
     def prepare(report: Report) -> Path:
         samples = builder.calibration(report, limits) if precision is Precision.INT8 else None
@@ -145,7 +150,7 @@ def build(
 
     workspace = cache_dir() / "builds"
     find = modelstore.find if output is None else lambda _: None
-    artifact, report = builder.build(source, prepare, workspace, options, bars, find=find)
+    artifact, report = builder.build(source, prepare, workspace, options, bars, find=find, say=console.note)
     if output is None:
         tag = modelstore.save(artifact)
     else:

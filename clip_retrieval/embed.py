@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
-from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import ValidImage
-from clip_retrieval.validate import Limits, content_hash, decode_image, map_ahead
+from clip_retrieval.validate import Limits, decode_again, map_ahead
 
 TEXT_BATCH, IMAGE_BATCH = 64, 32
 Advance = Callable[[int], None]
@@ -55,14 +54,7 @@ def embed_images(
     advance(vectors.done)
 
     def load(image: ValidImage) -> Pixels:
-        try:
-            decoded = decode_image(image.path.read_bytes(), limits)
-            changed = content_hash(decoded) != image.content_hash
-        except (OSError, ImageRejected) as error:
-            raise SourceError(f"{image.image_path} changed while the build was running ({error})") from error
-        if changed:
-            raise SourceError(f"{image.image_path} changed while the build was running; run it again")
-        return encoder.preprocess(decoded)
+        return encoder.preprocess(decode_again(image, limits))
 
     decoded = map_ahead(load, images[vectors.done :], ahead=2 * batch_size)
     while batch := list(islice(decoded, batch_size)):

@@ -6,7 +6,7 @@ Route handlers decode and validate; only what is sound joins a batch.
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from cachetools import LRUCache, TTLCache
 from fastapi import Depends, FastAPI, File, Query, Request, UploadFile
@@ -20,6 +20,7 @@ from clip_retrieval import schemas as s
 from clip_retrieval.config import Settings
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, InvalidQuery, NotAnImage
+from clip_retrieval.http_page import add_page_routes, prefers_page, thumbnail_template
 from clip_retrieval.http_request import ERRORS, Exchange, State, stages_of
 from clip_retrieval.http_search import add_search_routes
 from clip_retrieval.middleware import error_response
@@ -68,8 +69,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _add_info_routes(app: FastAPI, state: State) -> None:
-    @app.get("/", response_model=s.ServiceInfo, summary="What is served here")
-    async def info() -> s.ServiceInfo:
+    page = add_page_routes(app, lambda: state.ready)
+
+    @app.head("/", include_in_schema=False)
+    @app.get("/", response_model=s.ServiceInfo, summary="What is served here; to a browser, the search page")
+    async def info(request: Request, response: Response) -> Any:
+        if prefers_page(request.headers.get("accept", "")):
+            return page.response(request.headers.get("if-none-match", ""))
+        response.headers["Vary"] = "Accept"
         backend = state.ready
         manifest = backend.retriever.artifact.manifest
         notes = []
@@ -82,7 +89,8 @@ def _add_info_routes(app: FastAPI, state: State) -> None:
             images=manifest.data.images,
             captions=manifest.data.captions,
             artifact=backend.artifact,
-            links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"},
+            links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"}
+            | thumbnail_template(backend.retriever.artifact),
             notes=notes,
         )
 

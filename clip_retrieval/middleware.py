@@ -28,8 +28,10 @@ MAX_DETAIL = 1000
 DRAIN_BYTES = 64 * 2**20
 """How much of a body that is too large is read and dropped, so that the client gets to see the answer."""
 
-UNBOUNDED = frozenset({"/", "/health", "/stats", "/metrics", "/livez", "/readyz", "/healthz"})
+UNBOUNDED = frozenset({"/", "/examples", "/health", "/stats", "/metrics", "/livez", "/readyz", "/healthz"})
 """Cheap paths that must answer under overload too."""
+UNBOUNDED_BELOW = "/thumbnails/"
+"""Likewise all paths that begin so: a page asks for dozens at once, which would take the places of queries."""
 
 TURNED_AWAY = ("too_many", "too_large", "too_slow")
 """Why ``Guard`` turns requests away: 503, 413 and 504."""
@@ -83,7 +85,7 @@ class Guard:
         self._slow = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNBOUNDED:
+        if scope["type"] != "http" or scope["path"] in UNBOUNDED or scope["path"].startswith(UNBOUNDED_BELOW):
             await self._app(scope, receive, send)
             return
         slow = scope["path"] in self._slow_paths

@@ -140,6 +140,22 @@ class ServiceInfo(_Model):
     notes: list[str] = Field(description="What a user should know, such as a search that is off and why.")
 
 
+class Example(_Model):
+    """A picture of the collection."""
+
+    image_id: str
+    image_path: str
+    captions: list[str]
+    width: int
+    height: int
+
+
+class Examples(_Model):
+    """Pictures spread over the collection."""
+
+    images: list[Example]
+
+
 class Health(_Model):
     """Whether queries can be answered."""
 

@@ -17,13 +17,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from PIL import Image
+
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import Source
 from clip_retrieval.decode import DEFAULT_LIMITS, Limits, content_hash, decode_image
-from clip_retrieval.errors import ImageRejected
+from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption, ValidImage
 
-__all__ = ["Limits", "Report", "content_hash", "decode_image", "map_ahead", "normalise_caption", "validate"]
+__all__ = [
+    "Limits",
+    "Report",
+    "content_hash",
+    "decode_again",
+    "decode_image",
+    "map_ahead",
+    "normalise_caption",
+    "validate",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -117,6 +128,18 @@ def validate(
         if progress is not None and not isinstance(item, Reject):
             progress(1)
     return Report(_with_caption_ids(kept), rejects)
+
+
+def decode_again(image: ValidImage, limits: Limits) -> Image.Image:
+    """The pixels of a validated picture. Raises SourceError when its file is no longer that picture."""
+    try:
+        decoded = decode_image(image.path.read_bytes(), limits)
+        changed = content_hash(decoded) != image.content_hash
+    except (OSError, ImageRejected) as error:
+        raise SourceError(f"{image.image_path} changed while the build was running ({error})") from error
+    if changed:
+        raise SourceError(f"{image.image_path} changed while the build was running; run it again")
+    return decoded
 
 
 def normalise_caption(text: str) -> str:

@@ -15,6 +15,7 @@ from clip_retrieval.artifact import (
     MANIFEST,
     RECORDS,
     SCHEMA_VERSION,
+    THUMBNAILS,
     Artifact,
     DataInfo,
     Manifest,
@@ -315,7 +316,7 @@ def test_the_manifest_says_what_the_artifact_was_made_of(fake_artifact: Artifact
     assert sum(manifest.data.splits.values()) == 24
     assert manifest.libraries["numpy"] == np.__version__
     assert "faiss-cpu" in manifest.libraries
-    assert {"images.npy", "captions.npy", RECORDS, "encoder/encoder.json"} == set(manifest.files)
+    assert {"images.npy", "captions.npy", RECORDS, THUMBNAILS, "encoder/encoder.json"} == set(manifest.files)
 
 
 def test_an_artifact_can_be_moved(artifact_copy: Artifact, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval import __version__
+from clip_retrieval.artifact import Artifact
 from clip_retrieval.build import Options, Silent, build
 from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Vectors
@@ -133,7 +134,7 @@ def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
 # What is served
 
 
-def test_the_root_says_what_is_served(api: Api) -> None:
+def test_the_root_says_what_is_served(api: Api, fake_artifact: Artifact) -> None:
     info = api.get("/")
     assert info == {
         "name": "bento-clip",
@@ -142,7 +143,13 @@ def test_the_root_says_what_is_served(api: Api) -> None:
         "images": 24,
         "captions": 48,
         "artifact": "clip-retrieval:test",
-        "links": {"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"},
+        "links": {
+            "docs": "/docs",
+            "redoc": "/redoc",
+            "openapi": "/docs.json",
+            "metrics": "/metrics",
+            "thumbnails": f"/thumbnails/{{size}}/{{image_id}}?v={fake_artifact.manifest.version}",
+        },
         "notes": [],
     }
 
@@ -419,6 +426,7 @@ def test_stats_count_queries_by_kind_and_give_percentiles(api: Api) -> None:
 
 ENDPOINTS = {
     ("get", "/"): ("ServiceInfo", set()),
+    ("get", "/examples"): ("Examples", set()),
     ("get", "/health"): ("Health", set()),
     ("get", "/stats"): ("Stats", set()),
     ("post", "/cache/clear"): ("CacheCleared", set()),
@@ -442,6 +450,8 @@ def model_of(answer: dict[str, Any]) -> str:
 def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) -> None:
     schema = api.get("/docs.json")
     operations = {(method, path): op for path, ops in schema["paths"].items() for method, op in ops.items()}
+    thumbnail = operations.pop(("get", "/thumbnails/{size}/{image_id}"))
+    assert thumbnail["responses"]["200"]["content"].keys() == {"image/webp"}
     assert operations.keys() == ENDPOINTS.keys()
     for place, (model, errors) in ENDPOINTS.items():
         answers = operations[place]["responses"]

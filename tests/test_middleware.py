@@ -18,6 +18,7 @@ from clip_retrieval.middleware import (
     MAX_DETAIL,
     TURNED_AWAY,
     UNBOUNDED,
+    UNBOUNDED_BELOW,
     Disconnects,
     ErrorBodies,
     Guard,
@@ -198,7 +199,7 @@ def test_a_request_that_fails_gives_its_place_back() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("path", sorted(UNBOUNDED))
+@pytest.mark.parametrize("path", [*sorted(UNBOUNDED), f"{UNBOUNDED_BELOW}small/a.jpg"])
 def test_cheap_paths_answer_when_all_places_are_taken(path: str) -> None:
     async def scenario() -> None:
         gate = Gate()

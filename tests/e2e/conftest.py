@@ -2,6 +2,8 @@
 
     store       the environment of a model store of its own that holds the artifact: BENTOML_HOME and the tag
     service     ``bentoml serve``, started once for the session, stopped with SIGTERM at its end
+    demo        the bundled photographs with the demo model, built once for the session
+    photographs ``bento-clip serve`` over that
     launch      starts another server, or a command that should fail; what still runs at the test's end is killed
 
 A server writes its log to a file, and a server that does not get ready in time fails the test with that log.
@@ -152,6 +154,39 @@ def service(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield server.wait_until_ready()
         server.terminate()
         assert server.wait() == 0, server.text()
+    finally:
+        server.kill()
+
+
+SAMPLE = ROOT / "clip_retrieval" / "sample"
+
+
+def build_demo(environment: Mapping[str, str]) -> str:
+    """The tag of the artifact of the bundled photographs, as ``make demo`` builds it."""
+    command = [str(Path(sys.executable).with_name("bento-clip")), "build", str(SAMPLE), "--model", "demo"]
+    # The model's folder may be the user's own cache: it is pinned by hashes, and saves a download.
+    kept = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
+    done = subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The bundled photographs with the demo model in a model store of their own."""
+    environment = {"BENTOML_HOME": str(tmp_path_factory.mktemp("demo") / "bentoml")}
+    return Store(build_demo(environment), environment)
+
+
+@pytest.fixture(scope="session")
+def photographs(demo: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service over the bundled photographs."""
+    port = free_port()
+    folder = tmp_path_factory.mktemp("photographs")
+    environment = {"BENTOML_HOME": str(shutil.copytree(demo.environment["BENTOML_HOME"], folder / "bentoml"))}
+    server = start(bento_clip_serve(port, demo.tag), port, folder / "log", environment)
+    try:
+        yield server.wait_until_ready()
     finally:
         server.kill()
 

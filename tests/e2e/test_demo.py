@@ -1,51 +1,27 @@
 """The main job as ``make demo`` does it: the bundled photographs and the demo model become a service that answers."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from clip_retrieval.client import Client
-from tests.e2e.conftest import ROOT, Launch, bento_clip_serve, free_port
+from tests.e2e.conftest import SAMPLE, Launch, Store, bento_clip_serve, build_demo, free_port
 
 pytestmark = pytest.mark.e2e
 
-SAMPLE = ROOT / "clip_retrieval" / "sample"
 REUSE_S = 15
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("demo")
-    return {"BENTOML_HOME": str(folder / "bentoml")}
-
-
-def build(home: dict[str, str]) -> str:
-    command = [str(Path(sys.executable).with_name("bento-clip")), "build", str(SAMPLE), "--model", "demo"]
-    # The model's folder may be the user's own cache: it is pinned by hashes, and saves a download.
-    environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
-    done = subprocess.run(command, env={**environment, **home}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()[-1]
-
-
-@pytest.fixture(scope="module")
-def tag(home: dict[str, str]) -> str:
-    return build(home)
-
-
-def test_building_again_reuses_what_is_there(home: dict[str, str], tag: str) -> None:
+def test_building_again_reuses_what_is_there(demo: Store) -> None:
     start = time.monotonic()
-    assert build(home) == tag
+    assert build_demo(demo.environment) == demo.tag
     assert time.monotonic() - start < REUSE_S
 
 
-def test_the_service_finds_real_photographs(home: dict[str, str], tag: str, launch: Launch) -> None:
+def test_the_service_finds_real_photographs(demo: Store, launch: Launch) -> None:
     port = free_port()
-    server = launch(bento_clip_serve(port, tag), port, **home).wait_until_ready()
+    server = launch(bento_clip_serve(port, demo.tag), port, **demo.environment).wait_until_ready()
     with Client(server.url) as client:
         info = client.info()
         assert (info.images, info.captions, info.model) == (160, 160, "demo")

@@ -1,0 +1,135 @@
+"""Pictures of the search page in each of its states, taken with Debian's Chromium over a running service.
+
+    python -m scripts.page_screenshots http://localhost:3000 reports/page
+
+A service of ``make demo`` gives the two pictures in ``docs/``: ``--docs`` writes those alone, as small WebP files.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+DESKTOP = {"viewport": {"width": 1280, "height": 860}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+DARK = {"color_scheme": "dark"}
+LONGEST = 1280
+
+
+def search(page: Page, words: str = "a bird on a branch") -> None:
+    page.get_by_label("Describe a picture").fill(words)
+    page.locator("#status", has_text="nearest first").wait_for()
+
+
+def large(page: Page) -> None:
+    search(page, "the Eiffel Tower")
+    page.locator("#grid button").first.click()
+    page.locator("dialog figure img").wait_for()
+
+
+def composed(page: Page) -> None:
+    search(page)
+    page.locator("#grid button").nth(2).click()
+    page.get_by_role("button", name="More like this").click()
+    page.get_by_label("Describe a picture").fill("-snow")
+    page.get_by_role("button", name="Add these words").click()
+    page.get_by_role("region", name="Captions that fit").wait_for()
+
+
+def no_result(page: Page) -> None:
+    search(page)
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("author").fill("nobody")
+    page.get_by_role("heading", name="No picture passes").wait_for()
+
+
+def answered_with(status: int, title: str, **headers: str) -> Callable[[Page], None]:
+    """A search that the service answers with an error."""
+
+    def refuse(route: Route) -> None:
+        route.fulfill(
+            status=status, json={"error": "error", "detail": "the service failed; its log says why"}, headers=headers
+        )
+
+    def act(page: Page) -> None:
+        page.route("**/search", refuse)
+        page.get_by_label("Describe a picture").fill("an owl")
+        page.get_by_role("heading", name=title).wait_for()
+
+    return act
+
+
+def waiting(page: Page) -> None:
+    page.route("**/search", lambda _: None)
+    page.get_by_label("Describe a picture").fill("an owl")
+    page.locator("#grid.ghost").wait_for()
+
+
+SHOTS: dict[str, tuple[dict[str, Any], Callable[[Page], None] | None]] = {
+    "empty": (DESKTOP, None),
+    "results": (DESKTOP, search),
+    "composed": (DESKTOP, composed),
+    "large": (DESKTOP, large),
+    "dark": (DESKTOP | DARK, search),
+    "dark-large": (DESKTOP | DARK, large),
+    "phone": (PHONE, search),
+    "phone-empty": (PHONE, None),
+    "phone-composed": (PHONE, composed),
+    "phone-dark-large": (PHONE | DARK, large),
+    "no-result": (DESKTOP, no_result),
+    "error": (DESKTOP, answered_with(500, "The service failed")),
+    "overload": (DESKTOP, answered_with(503, "The service is busy", **{"Retry-After": "8"})),
+    "loading": (DESKTOP, waiting),
+}
+DOCS = {"results": "page.webp", "phone-dark-large": "page-phone.webp"}
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def take(browser: Browser, url: str, name: str) -> Image.Image:
+    """The state ``name`` as a picture."""
+    options, act = SHOTS[name]
+    with browser.new_context(reduced_motion="reduce", **options) as context:
+        page = context.new_page()
+        page.goto(url)
+        page.locator("#grid img").first.wait_for()
+        if act is not None:
+            act(page)
+        if name != "loading":
+            page.wait_for_load_state("networkidle")
+        return Image.open(BytesIO(page.screenshot()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("url")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--docs", action="store_true", help="only the pictures of docs/, small")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with chromium() as browser:
+        for name in DOCS if options.docs else SHOTS:
+            image = take(browser, options.url, name)
+            path = options.folder / (DOCS[name] if options.docs else f"{name}.png")
+            if options.docs:
+                image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+                image.save(path, quality=82, method=6)
+            else:
+                image.save(path)
+            print(path, f"{path.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()
