@@ -117,6 +117,7 @@ class Dispatch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if Dispatch.infer is None and scope["type"] == "http":
+            scope["app"].router.redirect_slashes = False  # /images is as wrong as /image, and is answered so
             route = next(route for route in scope["app"].routes if route.name == "encode_texts")
             bento_app = route.endpoint.func.__self__
             Dispatch.dispatchers = bento_app.dispatchers

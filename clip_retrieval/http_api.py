@@ -49,7 +49,6 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url="/docs.json",
         docs_url="/docs",
         redoc_url="/redoc",
-        redirect_slashes=False,  # /images is as wrong as /image, and says so
     )
     state = State(
         settings=settings,

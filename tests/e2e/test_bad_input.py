@@ -356,6 +356,7 @@ CASES = [
         for path in (
             "/nowhere",
             "/fields/shade",
+            "/images",
             "//search/images",
             "/%00",
             "/%ff",
