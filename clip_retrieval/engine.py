@@ -97,10 +97,10 @@ class Engine:
         if not wanted:
             return [None] * len(queries)
         loop = asyncio.get_running_loop()
-        vectors, *encoding_time = await loop.run_in_executor(encoding, encode, self.retriever, wanted)
+        vectors, start, seconds = await loop.run_in_executor(encoding, encode, self.retriever, wanted)
         answers = []
         for query, vector in zip(wanted, vectors, strict=True):
-            answers.append(answer(self.retriever, query, vector, *encoding_time, len(wanted)))
+            answers.append(answer(self.retriever, query, vector, start, seconds, len(wanted)))
             await asyncio.sleep(0)  # others get their turn after each search, which is all that holds them up
         found = iter(answers)
         chosen = {id(query) for query in wanted}
