@@ -79,7 +79,7 @@ class TestHelp:
         _, _, examples = done.out.partition("Examples:")
         lines = [line.strip() for line in examples.splitlines() if "bento-clip" in line]
         assert lines
-        assert lines[0].startswith(f"bento-clip {command}")
+        assert all(line.startswith(f"bento-clip {command}") for line in lines)
         assert all(line.count("bento-clip ") == 1 for line in lines)
 
     def test_the_version_is_the_package_s(self, cli: Cli) -> None:

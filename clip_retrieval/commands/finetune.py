@@ -69,7 +69,6 @@ def finetune(
     bento-clip finetune my-photos --output my-model
     bento-clip finetune flickr8k --model ViT-B-32 --pretrained openai --train adapters --output tuned
     bento-clip finetune clip-retrieval:latest --pictures my-photos --output my-model
-    bento-clip build my-photos --model local-dir:my-model
     ```
     """
     if output.exists():
