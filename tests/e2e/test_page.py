@@ -135,6 +135,26 @@ def test_pictures_appear_while_one_types(visit: Visit) -> None:
     )
 
 
+def test_words_typed_before_the_page_knows_its_collection_stay_as_they_are(meet: Meet) -> None:
+    visit = meet()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    visit.page.route("**/fields", hold)
+    with visit.page.expect_request("**/fields"):
+        visit.open()
+    box = visit.page.get_by_label("Describe a picture")
+    box.press_sequentially("a ")
+    held[0].continue_()
+    expect(visit.page.locator("#about")).to_contain_text("160 pictures")
+    box.press_sequentially("red panda")
+    expect(box).to_have_value("a red panda")
+    visit.settled()
+    expect(visit.page.locator("#grid img").first).to_have_attribute("alt", re.compile("red panda"))
+
+
 def test_letters_in_a_burst_are_one_search(visit: Visit) -> None:
     expect(visit.page.locator("#grid img").first).to_be_visible()
     visit.page.get_by_label("Describe a picture").evaluate(
