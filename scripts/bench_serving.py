@@ -33,11 +33,14 @@ from rich.console import Console
 from rich.table import Table
 
 from clip_retrieval.artifact import Artifact, DataInfo, artifact_version, write_artifact
+from clip_retrieval.build import calibration
 from clip_retrieval.cores import usable_cores
+from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import read_info
-from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.prepare import Calibration, cache_dir, prepare_encoder
 from clip_retrieval.store import Store
 from clip_retrieval.tune import choose_index
+from clip_retrieval.validate import Limits, validate
 from scripts.bench import collection
 from scripts.machine import commit, cpu
 
@@ -63,7 +66,10 @@ def main() -> None:
         arguments.rounds, arguments.seconds = 1, 3.0
     pretrained = arguments.pretrained or random_weights(arguments.model)
     reference_model = prepare_encoder(arguments.model, pretrained, runtime="torch")
-    served_model = prepare_encoder(arguments.model, pretrained)
+    to_quantise = (
+        calibration(validate(open_source(SAMPLE), Limits()), Limits()) if arguments.precision == "int8" else None
+    )
+    served_model = prepare_encoder(arguments.model, pretrained, calibration=to_quantise)
     artifact = make_artifact(served_model, 500 if arguments.short else collection.IMAGES)
     result = measure(arguments, reference_model, artifact)
     print(json.dumps(result))
@@ -168,6 +174,11 @@ def random_weights(model: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(open_clip.create_model(model).state_dict(), path)
     return str(path)
+
+
+def examples(precision: str) -> Calibration | None:
+    """The bundled photographs and captions where the model is to be quantised."""
+    return calibration(validate(open_source(SAMPLE)), Limits()) if precision == "int8" else None
 
 
 def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:

@@ -6,9 +6,9 @@
 
 For each precision that this CPU runs: the cosine of every vector to torch's, and recall@1/5/10 both ways with its
 change and a 95 % interval of the change. The interval is a paired bootstrap over pictures (a picture's captions stay
-together, both runtimes answer the same queries). As in every report of this project a picture's rank is that of the
-best of its own captions, and ties keep the order of the rows. int8 is calibrated on the same collection, as ``build``
-does. Prints tables on standard error and one JSON line last. Random weights give meaningless recalls.
+together, both runtimes answer the same queries). Ranks are those of ``clip_retrieval/metrics.py``. int8 is calibrated
+on the same collection, as ``build`` does. Prints tables on standard error and one JSON line last. Random weights give
+meaningless recalls.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from clip_retrieval.decode import DEFAULT_LIMITS, decode_image
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.metrics import Ranks, image_to_text, text_to_image
 from clip_retrieval.prepare import prepare_encoder
 from clip_retrieval.validate import Report, validate
 from scripts.machine import commit, cpu
@@ -39,8 +40,6 @@ RESAMPLES = 10_000
 BATCH = 32
 WAYS = ("text_to_image", "image_to_text")
 err = Console(stderr=True)
-
-Ranks = NDArray[np.intp]
 
 
 def main() -> None:
@@ -77,7 +76,7 @@ def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[st
         "machine": {"cpu": cpu(), "cores": usable_cores()},
         "commit": commit(),
         "images": len(report.kept),
-        "queries": {way: len(of_way) for way, of_way in zip(WAYS, expected_ranks, strict=True)},
+        "queries": {way: len(of_way.values) for way, of_way in zip(WAYS, expected_ranks, strict=True)},
         "torch_f32": {way: recalls(of_way) for way, of_way in zip(WAYS, expected_ranks, strict=True)},
         "precisions": {},
     }
@@ -86,16 +85,12 @@ def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[st
         got = encode(load_encoder(folder, precision=precision), report)  # type: ignore[arg-type]
         cosines = [(ours * theirs).sum(axis=1) for ours, theirs in zip(got, expected, strict=True)]
         got_ranks = ranks(*got, owners)
-        groups = (owners, np.arange(len(expected_ranks[1])))
         result["precisions"][precision] = {
             "cosine": {
                 tower: {"min": float(values.min()), "mean": float(values.mean())}
                 for tower, values in zip(("text", "image"), cosines, strict=True)
             },
-            **{
-                way: compare(*pair, group)
-                for way, pair, group in zip(WAYS, zip(got_ranks, expected_ranks, strict=True), groups, strict=True)
-            },
+            **{way: compare(*pair) for way, *pair in zip(WAYS, got_ranks, expected_ranks, strict=True)},
         }
     show(result)
     return result
@@ -112,33 +107,23 @@ def encode(encoder: Encoder, report: Report) -> tuple[Vectors, Vectors]:
     return np.concatenate(parts), np.concatenate(images)
 
 
-def ranks(texts: Vectors, images: Vectors, owners: NDArray[np.intp]) -> tuple[Ranks, Ranks]:
-    """Rank from 0 of each caption's own picture, and of the best own caption of each picture; shapes (n,), (m,)."""
-    scores = texts @ images.T
-    to_image = _places(scores)[np.arange(len(owners)), owners]
-    places = _places(scores.T)
-    to_text = np.array([places[row, owners == row].min() for row in range(len(images)) if (owners == row).any()])
-    return to_image, to_text
-
-
-def _places(scores: NDArray[np.float32]) -> Ranks:
-    order = np.argsort(-scores, axis=1, kind="stable")
-    places = np.empty_like(order)
-    np.put_along_axis(places, order, np.arange(scores.shape[1])[None], axis=1)
-    return places
+def ranks(texts: Vectors, images: Vectors, owners: NDArray[np.int64]) -> tuple[Ranks, Ranks]:
+    """Ranks of both ways, in the order of ``WAYS``."""
+    return text_to_image(texts, images, owners), image_to_text(texts, images, owners)
 
 
 def recalls(found: Ranks) -> dict[str, float]:
-    return {f"recall@{k}": float((found < k).mean()) for k in CUTOFFS}
+    return {f"recall@{k}": float((found.values <= k).mean()) for k in CUTOFFS}
 
 
-def compare(found: Ranks, expected: Ranks, groups: NDArray[np.intp]) -> dict[str, Any]:
-    """Recalls of ``found``, their change in queries and its 95 % interval; ``groups`` are resampled as wholes."""
+def compare(found: Ranks, expected: Ranks) -> dict[str, Any]:
+    """Recalls of ``found``, their change in queries and its 95 % interval; a picture's queries stay together."""
     result: dict[str, Any] = recalls(found)
-    picked = np.random.default_rng(0).integers(0, groups.max() + 1, size=(RESAMPLES, groups.max() + 1))
+    _, groups = np.unique(found.pictures, return_inverse=True)
     counts = np.bincount(groups)
+    picked = np.random.default_rng(0).integers(0, len(counts), size=(RESAMPLES, len(counts)))
     for k in CUTOFFS:
-        change = (found < k).astype(int) - (expected < k).astype(int)
+        change = (found.values <= k).astype(int) - (expected.values <= k).astype(int)
         totals = np.bincount(groups, weights=change)
         resampled = totals[picked].sum(axis=1) / counts[picked].sum(axis=1)
         low, high = np.percentile(resampled, [2.5, 97.5])
