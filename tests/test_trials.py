@@ -154,7 +154,9 @@ class TestFamilies:
                 for setting in family.settings:
                     index.with_search(setting, family.rescored[0])
 
-    @pytest.mark.parametrize(("rows", "cells"), [(2000, 32), (10_000, 256), (100_000, 1024), (1_000_000, 2048)])
+    @pytest.mark.parametrize(
+        ("rows", "cells"), [(2000, 32), (10_000, 256), (100_000, 2048), (1_000_000, 4096), (10_000_000, 4096)]
+    )
     def test_cells_grow_with_the_root_of_the_rows(self, rows: int, cells: int) -> None:
         assert f"IVF{cells}" in next(f.factory for f in families(rows, 512) if f.name == "IVF").replace("_", ",").split(
             ","
