@@ -26,11 +26,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
 from clip_retrieval import __version__, logs, modelstore, schemas
-from clip_retrieval.artifact import Artifact, Modality
+from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.encoders.base import Pixels, Vectors
-from clip_retrieval.engine import Answer, Encoded, Engine, Query
+from clip_retrieval.encoders.base import Pixels
+from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
 from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
@@ -173,31 +173,26 @@ class ClipRetrieval:
     async def warm_up(self) -> None:
         """Answer one query of each kind before the first that counts."""
         blank = self.retriever.encoder.preprocess(Image.new("RGB", (64, 64)))
-        texts = await self.engine.encode_texts([Query("warm-up")])
-        for encoded in (*texts, *await self.engine.encode_images([Query(blank)])):
-            assert encoded is not None, "nobody gives these up"
-            await self.engine.answer(encoded, "images", 1)
+        await self.engine.answer_texts([Query("warm-up", "images", 1)])
+        await self.engine.answer_images([Query(blank, "images", 1)])
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
     async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
         """Unit vectors of texts, float32 (n, dim)."""
-        return await _mixed_batch(texts, self.engine.encode_texts)
+        return await _mixed_batch(texts, self.engine.answer_texts)
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
     async def encode_images(self, images: Pictures) -> NDArray[np.float32]:
         """Unit vectors of base64-encoded pictures, float32 (n, dim)."""
-        return await _mixed_batch(images, self.engine.encode_images)
+        return await _mixed_batch(images, self.engine.answer_images)
 
-    async def encode_text(self, text: str) -> Encoded:
-        return await _dispatch("encode_texts", Query(text))
+    async def answer_text(self, query: Query) -> Answer:
+        return await _dispatch("encode_texts", query)
 
-    async def encode_image(self, pixels: Pixels) -> Encoded:
-        return await _dispatch("encode_images", Query(pixels))
+    async def answer_image(self, query: Query) -> Answer:
+        return await _dispatch("encode_images", query)
 
-    async def answer(self, encoded: Encoded, target: Modality, k: int) -> Answer:
-        return await self.engine.answer(encoded, target, k)
-
-    async def search(self, vector: Vectors, request: SearchRequest) -> Found:
+    async def search(self, vector: NDArray[np.float32], request: SearchRequest) -> Found:
         return await self.engine.search(vector, request)
 
     def observe(self, stage: str, seconds: float) -> None:
@@ -217,15 +212,15 @@ def _refresh_metrics() -> None:
     metrics.take(reading, resident_memory(supervised=SUPERVISED))
 
 
-async def _dispatch(api: str, query: Query) -> Encoded:
+async def _dispatch(api: str, query: Query) -> Answer:
     try:
-        encoded: list[Encoded] = await Dispatch.infer(api, ([query],), {})
+        answers: list[Answer] = await Dispatch.infer(api, ([query],), {})
     except ServiceUnavailable as error:  # the dispatcher gave the query up, or it was cancelled while it waited
         query.abandoned = True
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError from error
         raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
-    return encoded[0]
+    return answers[0]
 
 
 def _end(error: ClipRetrievalError) -> NoReturn:
@@ -238,10 +233,10 @@ def _end(error: ClipRetrievalError) -> NoReturn:
     os._exit(1)
 
 
-async def _mixed_batch(items: Sequence[Any], encode: Callable[[list[Query]], Awaitable[list[Encoded | None]]]) -> Any:
-    """Encode a batch in which native inputs and queries of the HTTP API are mixed, and give each what it expects."""
-    encoded = await encode([item if isinstance(item, Query) else Query(item) for item in items])
-    pairs = zip(items, encoded, strict=True)
+async def _mixed_batch(items: Sequence[Any], answer: Callable[[list[Query]], Awaitable[list[Answer | None]]]) -> Any:
+    """Answer a batch in which native inputs and queries of the HTTP API are mixed, each in its own kind."""
+    answers = await answer([item if isinstance(item, Query) else Query(item) for item in items])
+    pairs = zip(items, answers, strict=True)
     return [found if found is None or isinstance(item, Query) else found.vector for item, found in pairs]
 
 

@@ -1,4 +1,4 @@
-"""Queries encoded a batch at a time, then searched one by one with the records looked up.
+"""Queries answered a batch at a time: encode them together, search each, look up the records.
 
 Knows nothing of HTTP and nothing of how a batch came to be. A batch fails whole, so everything in it has been decoded
 and validated before: texts are not empty, pictures are preprocessed pixels.
@@ -30,43 +30,37 @@ takes a fraction of a millisecond, less than a scheduler's slice that it might w
 
 @dataclass(slots=True)
 class Query:
-    """One text or one preprocessed picture to encode."""
+    """One text or one preprocessed picture, and what to find for it; with ``target`` None only its vector is wanted."""
 
     content: str | Pixels
+    target: Modality | None = None
+    k: int = 0
     abandoned: bool = False
-    """Set when nobody waits for the vector any more; a batch then leaves the query out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A query's vector, and when the batch that it was encoded in began, of ``time.perf_counter``, and how long that
-    took, in seconds."""
-
-    vector: Vectors
-    start: float
-    seconds: float
-    batch_size: int
-    """How many queries were encoded together."""
+    """Set when nobody waits for the answer any more; a batch then leaves the query out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a query found; when its own index search began, of ``time.perf_counter``, and its wall time in seconds."""
+    """What a query got. ``encode_s`` is the wall time of its batch's encoding, ``search_s`` that of its own index
+    search, both in seconds; they began at ``encode_start`` and ``search_start`` of ``time.perf_counter``."""
 
-    encoded: Encoded
+    vector: Vectors
     images: list[ImageHit]
     captions: list[CaptionHit]
+    encode_start: float
+    encode_s: float
     search_start: float
     search_s: float
+    batch_size: int
+    """How many queries were encoded together."""
 
 
 class Engine:
-    """Answers queries for a server: encoders in threads that stand back, each query's search in the event loop.
+    """Answers batches for a server: encoders in threads that stand back, each query's search in the event loop.
 
-    Texts and pictures may be encoded at the same time, one batch of each; a batch's searches are made while the next
-    one is encoded. A search takes less time than its thread would wait for the interpreter's lock, which FAISS gives
-    back meanwhile: p99 was 2 to 4 ms there under load, and is 0.3 to 0.9 ms in the loop. Pages of composed queries may
-    take longer, so these have a thread.
+    Texts and pictures may be answered at the same time, one batch of each. A search takes less time than its thread
+    would wait for the interpreter's lock, which FAISS gives back meanwhile: p99 was 2 to 4 ms there under load, and
+    is 0.3 to 0.9 ms in the loop. Pages of composed queries may take longer, so these have a thread.
     """
 
     def __init__(self, load: Callable[[], Retriever], *, vectors_kept: int = 0) -> None:
@@ -78,48 +72,58 @@ class Engine:
         self._images = ThreadPoolExecutor(1, "encode-images", initializer=_stand_back)
         self._searches = ThreadPoolExecutor(1, "search")
         self.retriever = self._texts.submit(load).result()
-        self._turn = asyncio.Lock()
         self._known: LRUCache[str, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
 
-    async def encode_texts(self, queries: Sequence[Query]) -> list[Encoded | None]:
-        """In the order of ``queries``; None for one that was abandoned."""
-        return await self._encode(self._texts, partial(encode_texts, known=self._known), queries)
+    async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:
+        """Answers in the order of ``queries``; None for one that was abandoned."""
+        return await self._answer(self._texts, partial(encode_texts, known=self._known), queries)
 
-    async def encode_images(self, queries: Sequence[Query]) -> list[Encoded | None]:
-        """In the order of ``queries``; None for one that was abandoned."""
-        return await self._encode(self._images, encode_images, queries)
-
-    async def answer(self, encoded: Encoded, target: Modality, k: int) -> Answer:
-        """The ``k`` best of ``target``. Of many that want to search, each leaves others of the event loop a turn."""
-        async with self._turn:
-            found = answer(self.retriever, encoded, target, k)
-            await asyncio.sleep(0)
-        return found
+    async def answer_images(self, queries: Sequence[Query]) -> list[Answer | None]:
+        """Answers in the order of ``queries``; None for one that was abandoned."""
+        return await self._answer(self._images, encode_images, queries)
 
     async def search(self, vector: Vectors, request: SearchRequest) -> Found:
         """The page that ``request`` asks for with its composed unit vector, found in the search thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._searches, self.retriever.find_page, vector, request)
 
-    async def _encode(
+    async def _answer(
         self,
         encoding: ThreadPoolExecutor,
-        encode: Callable[[Retriever, Sequence[Query]], list[Encoded]],
+        encode: Callable[[Retriever, Sequence[Query]], tuple[Vectors, float, float]],
         queries: Sequence[Query],
-    ) -> list[Encoded | None]:
+    ) -> list[Answer | None]:
         wanted = [query for query in queries if not query.abandoned]
         if not wanted:
             return [None] * len(queries)
         loop = asyncio.get_running_loop()
-        found = iter(await loop.run_in_executor(encoding, encode, self.retriever, wanted))
+        vectors, start, seconds = await loop.run_in_executor(encoding, encode, self.retriever, wanted)
+        answers = []
+        for query, vector in zip(wanted, vectors, strict=True):
+            answers.append(answer(self.retriever, query, vector, start, seconds, len(wanted)))
+            await asyncio.sleep(0)  # others get their turn after each search, which is all that holds them up
+        found = iter(answers)
         chosen = {id(query) for query in wanted}
         return [next(found) if id(query) in chosen else None for query in queries]
 
 
+def answer_texts(retriever: Retriever, queries: Sequence[Query]) -> list[Answer]:
+    """Answer text queries as one batch in this thread, in order."""
+    return search(retriever, queries, *encode_texts(retriever, queries))
+
+
+def answer_images(retriever: Retriever, queries: Sequence[Query]) -> list[Answer]:
+    """Answer picture queries as one batch in this thread, in order."""
+    return search(retriever, queries, *encode_images(retriever, queries))
+
+
 def encode_texts(
     retriever: Retriever, queries: Sequence[Query], known: MutableMapping[str, Vectors] | None = None
-) -> list[Encoded]:
-    """Encode text queries as one batch in this thread, in order. ``known`` vectors are used, and new ones added."""
+) -> tuple[Vectors, float, float]:
+    """Vectors of text queries, when that began and the seconds it took.
+
+    ``known`` vectors are used, and new ones added to it.
+    """
     start = time.perf_counter()
     texts = [str(query.content) for query in queries]
     found = {text: vector for text in texts if (vector := (known or {}).get(text)) is not None}
@@ -129,25 +133,39 @@ def encode_texts(
         found |= encoded
         if known is not None:
             known.update(encoded)
-    seconds = time.perf_counter() - start
-    return [Encoded(found[text], start, seconds, len(texts)) for text in texts]
+    return np.stack([found[text] for text in texts]), start, time.perf_counter() - start
 
 
-def encode_images(retriever: Retriever, queries: Sequence[Query]) -> list[Encoded]:
-    """Encode picture queries as one batch in this thread, in order."""
+def encode_images(retriever: Retriever, queries: Sequence[Query]) -> tuple[Vectors, float, float]:
+    """Vectors of picture queries, when that began and the seconds it took."""
     start = time.perf_counter()
     vectors = retriever.encoder.encode_pixels(np.stack([np.asarray(query.content) for query in queries]))
-    seconds = time.perf_counter() - start
-    return [Encoded(vector, start, seconds, len(queries)) for vector in vectors]
+    return vectors, start, time.perf_counter() - start
 
 
-def answer(retriever: Retriever, encoded: Encoded, target: Modality, k: int) -> Answer:
-    """The ``k`` best of ``target`` for an encoded query, with their records."""
+def search(
+    retriever: Retriever, queries: Sequence[Query], vectors: Vectors, encode_start: float, encode_s: float
+) -> list[Answer]:
+    """What each query finds with its vector, which was made with the others'."""
+    pairs = zip(queries, vectors, strict=True)
+    return [answer(retriever, query, vector, encode_start, encode_s, len(queries)) for query, vector in pairs]
+
+
+def answer(
+    retriever: Retriever, query: Query, vector: Vectors, encode_start: float, encode_s: float, batch_size: int
+) -> Answer:
+    """What one query finds with its vector; without a target it finds nothing."""
+    images: list[ImageHit] = []
+    captions: list[CaptionHit] = []
     search_start = time.perf_counter()
-    found, search_s = retriever.find(target, encoded.vector, k)
-    if target == "images":
-        return Answer(encoded, retriever.image_hits(found), [], search_start, search_s)
-    return Answer(encoded, [], retriever.caption_hits(found), search_start, search_s)
+    search_s = 0.0
+    if query.target is not None:
+        found, search_s = retriever.find(query.target, vector, query.k)
+        if query.target == "images":
+            images = retriever.image_hits(found)
+        else:
+            captions = retriever.caption_hits(found)
+    return Answer(vector, images, captions, encode_start, encode_s, search_start, search_s, batch_size)
 
 
 def _stand_back() -> None:

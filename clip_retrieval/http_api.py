@@ -18,9 +18,10 @@ from starlette.responses import Response
 from clip_retrieval import __version__
 from clip_retrieval import schemas as s
 from clip_retrieval.config import Settings
+from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, InvalidQuery, NotAnImage
 from clip_retrieval.http_page import add_page_routes, prefers_page, thumbnail_template
-from clip_retrieval.http_request import ERRORS, Exchange, State, encoding
+from clip_retrieval.http_request import ERRORS, Exchange, State, stages_of
 from clip_retrieval.http_search import add_search_routes
 from clip_retrieval.middleware import error_response
 from clip_retrieval.stats import Recorder
@@ -138,14 +139,14 @@ def _add_query_routes(app: FastAPI, state: State) -> None:
     @app.post("/encode/text", response_model=s.TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
     async def encode_text(body: s.EncodeTextRequest) -> Response:
         request = Exchange(state, "encode_text", body.text)
-        encoded = await state.ready.encode_text(body.text)
-        vector = encoded.vector.tolist()
+        answer = await state.ready.answer_text(EngineQuery(body.text))
+        vector = answer.vector.tolist()
         return request.respond(
             s.TextEmbedding(
                 embedding=vector, dimension=len(vector), text=body.text, truncated=request.is_cut(body.text)
             ),
-            {"encode": encoding(encoded)},
-            encoded.batch_size,
+            stages_of(answer, searched=False),
+            answer.batch_size,
         )
 
     @app.post(
@@ -157,12 +158,12 @@ def _add_query_routes(app: FastAPI, state: State) -> None:
     async def encode_image(file: Upload) -> Response:
         request = Exchange(state, "encode_image", file.filename or "")
         pixels, decoding = await request.decode(await file.read())
-        encoded = await state.ready.encode_image(pixels)
-        vector = encoded.vector.tolist()
+        answer = await state.ready.answer_image(EngineQuery(pixels))
+        vector = answer.vector.tolist()
         return request.respond(
             s.ImageEmbedding(embedding=vector, dimension=len(vector), filename=request.name),
-            {"decode": decoding, "encode": encoding(encoded)},
-            encoded.batch_size,
+            {"decode": decoding, **stages_of(answer, searched=False)},
+            answer.batch_size,
         )
 
 

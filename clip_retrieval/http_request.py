@@ -22,7 +22,8 @@ from clip_retrieval import schemas as s
 from clip_retrieval.artifact import Modality
 from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Pixels, Vectors
-from clip_retrieval.engine import Answer, Encoded
+from clip_retrieval.engine import Answer
+from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.hits import Found
 from clip_retrieval.queries import SearchRequest
 from clip_retrieval.results import caption_result, image_result
@@ -50,16 +51,14 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
 
 
 class Backend(Protocol):
-    """What answers queries: the retriever, its batched encoder and its searches."""
+    """What answers queries: the retriever, and its batched ways in."""
 
     artifact: str
     retriever: Retriever
 
-    async def encode_text(self, text: str) -> Encoded: ...
+    async def answer_text(self, query: EngineQuery) -> Answer: ...
 
-    async def encode_image(self, pixels: Pixels) -> Encoded: ...
-
-    async def answer(self, encoded: Encoded, target: Modality, k: int) -> Answer: ...
+    async def answer_image(self, query: EngineQuery) -> Answer: ...
 
     async def search(self, vector: Vectors, request: SearchRequest) -> Found: ...
 
@@ -121,8 +120,8 @@ class Exchange:
         found: Outcome[Answer] | None = self.cached(key)
         if found is not None:
             return found
-        answer = await self.backend.answer(await self.backend.encode_text(text), target, k)
-        return self.keep(key, Outcome(answer, self.is_cut(text), _stages_of(answer)))
+        answer = await self.backend.answer_text(EngineQuery(text, target, k))
+        return self.keep(key, Outcome(answer, self.is_cut(text), stages_of(answer)))
 
     async def find_for_image(self, target: Modality, data: bytes, k: int) -> Outcome[Answer]:
         key = (self._kind, hashlib.sha256(data).digest(), k)
@@ -130,8 +129,8 @@ class Exchange:
         if found is not None:
             return found
         pixels, decoding = await self.decode(data)
-        answer = await self.backend.answer(await self.backend.encode_image(pixels), target, k)
-        return self.keep(key, Outcome(answer, False, {"decode": decoding, **_stages_of(answer)}))
+        answer = await self.backend.answer_image(EngineQuery(pixels, target, k))
+        return self.keep(key, Outcome(answer, False, {"decode": decoding, **stages_of(answer)}))
 
     async def decode(self, data: bytes) -> tuple[Pixels, Stage]:
         """Decode and preprocess an upload in a decoder thread; also when that was."""
@@ -171,8 +170,7 @@ class Exchange:
 
     def respond_found(self, body: BaseModel, found: Outcome[Any]) -> Response:
         """The answer with what was found, and whether it came from the cache."""
-        batch_size = found.answer.encoded.batch_size if isinstance(found.answer, Answer) else None
-        response = self.respond(body, found.stages, batch_size)
+        response = self.respond(body, found.stages, getattr(found.answer, "batch_size", None))
         if found.cached:
             response.headers["Server-Timing"] += ", cache;desc=hit"
         return response
@@ -203,10 +201,9 @@ class Exchange:
         return found
 
 
-def encoding(encoded: Encoded) -> Stage:
-    """The stage of a query that waited for its whole batch."""
-    return Stage(encoded.start, encoded.seconds)
-
-
-def _stages_of(answer: Answer) -> dict[str, Stage]:
-    return {"encode": encoding(answer.encoded), "search": Stage(answer.search_start, answer.search_s)}
+def stages_of(answer: Answer, *, searched: bool = True) -> dict[str, Stage]:
+    """The stages of a query that went through the encoder."""
+    stages = {"encode": Stage(answer.encode_start, answer.encode_s)}
+    if searched:
+        stages["search"] = Stage(answer.search_start, answer.search_s)
+    return stages

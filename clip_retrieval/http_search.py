@@ -23,10 +23,11 @@ from clip_retrieval import answers as a
 from clip_retrieval import queries as q
 from clip_retrieval.compose import compose
 from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.filters import canonical
 from clip_retrieval.hits import Found
-from clip_retrieval.http_request import ERRORS, Exchange, Outcome, State, encoding
+from clip_retrieval.http_request import ERRORS, Exchange, Outcome, State
 from clip_retrieval.results import image_info, results
 from clip_retrieval.retriever import decode_part
 from clip_retrieval.schemas import ErrorBody, describe
@@ -129,17 +130,17 @@ async def _compose(
         if part.image_id is not None:
             return backend.retriever.stored_vector(part.image_id), Stage(time.perf_counter(), 0.0)
         if part.image is None:
-            encoded = await backend.encode_text(part.text or "")
+            answer = await backend.answer_text(EngineQuery(part.text or ""))
         elif isinstance(decoded := pixels[part.image], ImageRejected):
             raise InvalidQuery(f"queries.{number}.image: {decoded}")
         else:
-            encoded = await backend.encode_image(decoded)
-        return encoded.vector, encoding(encoded)
+            answer = await backend.answer_image(EngineQuery(decoded))
+        return answer.vector, Stage(answer.encode_start, answer.encode_s)
 
-    parts = await asyncio.gather(*(encode(number, part) for number, part in enumerate(request.queries)))
-    vector = compose(np.stack([vector for vector, _ in parts]), [part.weight for part in request.queries])
+    encoded = await asyncio.gather(*(encode(number, part) for number, part in enumerate(request.queries)))
+    vector = compose(np.stack([vector for vector, _ in encoded]), [part.weight for part in request.queries])
     cut = any(exchange.is_cut(part.text) for part in request.queries if part.text is not None)
-    return vector, cut, max((stage for _, stage in parts), key=lambda stage: stage.seconds)
+    return vector, cut, max((stage for _, stage in encoded), key=lambda stage: stage.seconds)
 
 
 async def _decode(

@@ -1,7 +1,6 @@
-"""A batch of queries is encoded in order as each would be alone, and each finds what the retriever finds."""
+"""A batch of queries gets, in order, what each would have got alone."""
 
 import asyncio
-import itertools
 import os
 import sys
 import threading
@@ -9,21 +8,20 @@ import threading
 import numpy as np
 import pytest
 
-from clip_retrieval.artifact import Modality
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import COLOURS
-from clip_retrieval.engine import Answer, Engine, Query, answer, encode_images, encode_texts
+from clip_retrieval.engine import Answer, Engine, Query, answer_images, answer_texts, encode_texts
 from clip_retrieval.hits import Found
 from clip_retrieval.queries import SearchRequest, search_request, text
 from clip_retrieval.retriever import Retriever
 from tests.samples import square
 
-TEXTS = ["a red square", "blue", "green", "something else"]
-
-
-def answers(retriever: Retriever, texts: list[str], target: Modality = "images", k: int = 3) -> list[Answer]:
-    encoded = encode_texts(retriever, [Query(text) for text in texts])
-    return [answer(retriever, one, target, k) for one in encoded]
+TEXTS = [
+    Query("a red square", "images", 3),
+    Query("blue", "captions", 2),
+    Query("green"),
+    Query("something else", "images", 50),
+]
 
 
 def found(answer: Answer) -> list[tuple[int, float]]:
@@ -31,40 +29,42 @@ def found(answer: Answer) -> list[tuple[int, float]]:
 
 
 def test_texts_are_answered_in_order(retriever: Retriever) -> None:
-    paths = [answer.images[0].image.image_path for answer in answers(retriever, list(COLOURS), k=1)]
-    assert paths == [f"{colour}-bright.png" for colour in COLOURS]
+    answers = answer_texts(retriever, [Query(colour, "images", 1) for colour in COLOURS])
+    assert [answer.images[0].image.image_path for answer in answers] == [f"{colour}-bright.png" for colour in COLOURS]
 
 
 def test_pictures_are_answered_in_order(retriever: Retriever) -> None:
     pixels = [retriever.encoder.preprocess(square(colour)) for colour in COLOURS]
-    encoded = encode_images(retriever, [Query(item) for item in pixels])
-    captions = [answer(retriever, one, "captions", 1).captions[0].caption.text for one in encoded]
-    assert captions == [f"a {colour} square" for colour in COLOURS]
+    answers = answer_images(retriever, [Query(item, "captions", 1) for item in pixels])
+    assert [answer.captions[0].caption.text for answer in answers] == [f"a {colour} square" for colour in COLOURS]
 
 
 def test_a_batch_answers_as_each_query_alone(retriever: Retriever) -> None:
-    alone = [answers(retriever, [text])[0] for text in TEXTS]
-    assert [found(answer) for answer in answers(retriever, TEXTS)] == [found(answer) for answer in alone]
+    together = answer_texts(retriever, TEXTS)
+    alone = [answer_texts(retriever, [query])[0] for query in TEXTS]
+    assert [found(answer) for answer in together] == [found(answer) for answer in alone]
 
 
 def test_the_retriever_gives_the_same_hits(retriever: Retriever) -> None:
-    (by_text,) = answers(retriever, ["a soft cyan square"], k=4)
-    assert by_text.images == retriever.search_images("a soft cyan square", 4)
-    (encoded,) = encode_images(retriever, [Query(retriever.encoder.preprocess(square("cyan")))])
-    assert answer(retriever, encoded, "captions", 4).captions == retriever.search_captions(square("cyan"), 4)
+    (answer,) = answer_texts(retriever, [Query("a soft cyan square", "images", 4)])
+    assert answer.images == retriever.search_images("a soft cyan square", 4)
+    pixels = retriever.encoder.preprocess(square("cyan"))
+    (answer,) = answer_images(retriever, [Query(pixels, "captions", 4)])
+    assert answer.captions == retriever.search_captions(square("cyan"), 4)
 
 
 def test_each_query_finds_what_it_targets_and_no_more(retriever: Retriever) -> None:
-    (pictures,) = answers(retriever, ["red"], "images", 50)
-    (captions,) = answers(retriever, ["red"], "captions", 2)
-    assert (len(pictures.images), len(pictures.captions)) == (24, 0)
+    pictures, captions, vector_alone, everything = answer_texts(retriever, TEXTS)
+    assert (len(pictures.images), len(pictures.captions)) == (3, 0)
     assert (len(captions.images), len(captions.captions)) == (0, 2)
+    assert (vector_alone.images, vector_alone.captions, vector_alone.search_s) == ([], [], 0)
+    assert len(everything.images) == 24
 
 
-def test_every_query_gets_its_unit_vector(retriever: Retriever) -> None:
-    (encoded,) = encode_texts(retriever, [Query("red")])
-    assert encoded.vector.shape == (16,)
-    assert encoded.vector[COLOURS.index("red")] == 1
+def test_every_answer_has_its_unit_vector(retriever: Retriever) -> None:
+    (answer,) = answer_texts(retriever, [Query("red")])
+    assert answer.vector.shape == (16,)
+    assert answer.vector[COLOURS.index("red")] == 1
 
 
 def test_times_are_those_of_the_batch_and_of_the_own_search(
@@ -72,11 +72,12 @@ def test_times_are_those_of_the_batch_and_of_the_own_search(
 ) -> None:
     seconds = iter([10.0, 10.5, 19.5, 20.0, 20.25, 29.5, 30.0, 30.125])
     monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
-    first, second = answers(retriever, ["red", "blue"])
-    for each in (first, second):
-        assert (each.encoded.start, each.encoded.seconds, each.encoded.batch_size) == (10.0, 0.5, 2)
-    assert (first.search_start, first.search_s) == (19.5, 0.25)
-    assert (second.search_start, second.search_s) == (29.5, 0.125)
+    first, second = answer_texts(retriever, [Query("red", "images", 1), Query("blue", "captions", 1)])
+    assert (first.encode_s, second.encode_s) == (0.5, 0.5)
+    assert (first.encode_start, second.encode_start) == (10.0, 10.0)
+    assert (first.batch_size, second.batch_size) == (2, 2)
+    assert (first.search_s, second.search_s) == (0.25, 0.125)
+    assert (first.search_start, second.search_start) == (19.5, 29.5)
 
 
 def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,51 +90,28 @@ def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: py
 
     monkeypatch.setattr(retriever.encoder, "encode_texts", noted)
     known: dict[str, Vectors] = {}
-    first = encode_texts(retriever, [Query("red"), Query("blue"), Query("red")], known)
-    second = encode_texts(retriever, [Query("blue"), Query("green")], known)
+    first, *_ = encode_texts(retriever, [Query("red"), Query("blue"), Query("red")], known)
+    second, *_ = encode_texts(retriever, [Query("blue", "images", 3), Query("green")], known)
     assert encoded == ["red", "blue", "green"]
-    np.testing.assert_array_equal(first[0].vector, first[2].vector)
-    np.testing.assert_array_equal(first[1].vector, second[0].vector)
+    np.testing.assert_array_equal(first[[0, 2, 1]], [first[0], first[0], second[0]])
 
 
 class TestEngine:
-    def test_vectors_stand_in_the_order_of_the_queries_without_the_abandoned(self, retriever: Retriever) -> None:
-        queries = [Query("red"), Query("blue", abandoned=True), Query("green")]
-        red, nothing, green = asyncio.run(Engine(lambda: retriever).encode_texts(queries))
+    def test_answers_stand_in_the_order_of_the_queries_without_the_abandoned(self, retriever: Retriever) -> None:
+        queries = [Query("red", "images", 1), Query("blue", "images", 1, abandoned=True), Query("green", "images", 1)]
+        engine = Engine(lambda: retriever)
+        red, nothing, green = asyncio.run(engine.answer_texts(queries))
         assert nothing is None
-        for encoded, colour in ((red, "red"), (green, "green")):
-            assert encoded is not None
-            assert encoded.vector[COLOURS.index(colour)] == 1
-            assert encoded.batch_size == 2
+        assert [answer and found(answer) for answer in (red, green)] == [
+            found(answer_texts(retriever, [query])[0]) for query in (queries[0], queries[2])
+        ]
 
     def test_a_batch_that_nobody_waits_for_costs_nothing(
         self, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = Engine(lambda: retriever)
         monkeypatch.setattr(retriever.encoder, "encode_texts", None)
-        assert asyncio.run(engine.encode_texts([Query("red", abandoned=True)])) == [None]
-
-    def test_others_have_a_turn_between_two_searches(self, retriever: Retriever) -> None:
-        engine = Engine(lambda: retriever)
-        order: list[str] = []
-
-        async def search(number: int) -> None:
-            await engine.answer(encoded, "images", 1)
-            order.append(f"search {number}")
-
-        async def other() -> None:
-            while len(order) < 12:
-                order.append("other")
-                await asyncio.sleep(0)
-
-        async def run() -> None:
-            await asyncio.gather(*(search(number) for number in range(4)), other())
-
-        (encoded,) = encode_texts(retriever, [Query("red")])
-        asyncio.run(run())
-        searches = [place for place, what in enumerate(order) if what != "other"]
-        assert [order[place] for place in searches] == [f"search {number}" for number in range(4)]
-        assert all(later - earlier > 1 for earlier, later in itertools.pairwise(searches))
+        assert asyncio.run(engine.answer_texts([Query("red", abandoned=True)])) == [None]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is of a whole process")
     def test_the_encoder_stands_back_and_the_search_does_not(self, retriever: Retriever) -> None:

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval import __version__
-from clip_retrieval.artifact import Artifact, Modality
+from clip_retrieval.artifact import Artifact
 from clip_retrieval.build import Options, Silent, build
 from clip_retrieval.config import Settings
-from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
-from clip_retrieval.engine import Answer, Encoded, Query, answer, encode_images, encode_texts
+from clip_retrieval.engine import Answer, Query, answer_images, answer_texts
 from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.middleware import ErrorBodies
@@ -49,16 +49,13 @@ class InProcess:
     batches: int = 0
     observed: list[str] = field(default_factory=list)
 
-    async def encode_text(self, text: str) -> Encoded:
+    async def answer_text(self, query: Query) -> Answer:
         self.batches += 1
-        return encode_texts(self.retriever, [Query(text)])[0]
+        return answer_texts(self.retriever, [query])[0]
 
-    async def encode_image(self, pixels: Pixels) -> Encoded:
+    async def answer_image(self, query: Query) -> Answer:
         self.batches += 1
-        return encode_images(self.retriever, [Query(pixels)])[0]
-
-    async def answer(self, encoded: Encoded, target: Modality, k: int) -> Answer:
-        return answer(self.retriever, encoded, target, k)
+        return answer_images(self.retriever, [query])[0]
 
     async def search(self, vector: Vectors, request: SearchRequest) -> Found:
         return self.retriever.find_page(vector, request)

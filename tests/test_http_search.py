@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval.encoders.fake import CONTEXT
-from clip_retrieval.engine import Encoded
+from clip_retrieval.engine import Answer, Query
 from clip_retrieval.queries import EXAMPLE, Part, SearchRequest
 from clip_retrieval.retriever import Retriever
 from tests.samples import NAMES, captions_of, png, square
@@ -343,10 +343,10 @@ def test_the_pictures_of_a_request_share_the_limit_of_pixels(make_api: Callable[
 def test_a_backend_that_gives_up_is_overload_and_not_a_bad_query(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     from starlette.exceptions import HTTPException
 
-    async def gives_up(_: str) -> Encoded:
+    async def gives_up(_: Query) -> Answer:
         raise HTTPException(503, "too busy")
 
-    monkeypatch.setattr(api.backend, "encode_text", gives_up)
+    monkeypatch.setattr(api.backend, "answer_text", gives_up)
     for path, body in ((SEARCH, {"queries": [{"text": "a"}]}), (BATCH, {"searches": [{"queries": [{"text": "b"}]}]})):
         assert "too busy" in api.refused("POST", path, 503, json=body)
 
