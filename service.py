@@ -212,6 +212,10 @@ def _refresh_metrics() -> None:
     metrics.take(reading, resident_memory(supervised=SUPERVISED))
 
 
+_turn = asyncio.Lock()
+"""One of a batch's queries goes on at a time, so that the next batch does not wait until all have been answered."""
+
+
 async def _dispatch(api: str, query: Query) -> Answer:
     try:
         answers: list[Answer] = await Dispatch.infer(api, ([query],), {})
@@ -220,6 +224,8 @@ async def _dispatch(api: str, query: Query) -> Answer:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError from error
         raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+    async with _turn:
+        await asyncio.sleep(0)
     return answers[0]
 
 
