@@ -97,10 +97,10 @@ def plot(result: Result, path: Path) -> None:
     upper.bar(places, fresh, color="#3b6ea5", label="answered afresh")
     upper.bar(places, cached, bottom=fresh, color="#a9c4e0", label="from the cache")
     for place, step in enumerate(steps):
-        text = f"{step.throughput_rps:.0f}" + (f"\n{step.turned_away} turned away" if step.turned_away else "")
-        upper.annotate(text, (place, step.throughput_rps), ha="center", va="bottom", fontsize=8)
+        text = f"{step.throughput_rps:.0f}" + (f"\n{step.turned_away}\nturned\naway" if step.turned_away else "")
+        upper.annotate(text, (place, step.throughput_rps), ha="center", va="bottom", fontsize=7)
     upper.set(ylabel="answers a second", title=f"{result.machine.cpu}, {result.machine.cores} cores")
-    upper.margins(y=0.2)
+    upper.margins(y=0.35)
     upper.legend(loc="upper left", fontsize=8, ncols=2)
 
     lines: list[tuple[Measure, str, str, str]] = [

@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.embed import IMAGE_BATCH, TEXT_BATCH, embed_images, embed_texts
@@ -57,9 +58,11 @@ def main() -> None:
         "captions, encoder alone": (len(texts), lambda _: encode_texts(encoder, texts)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(arguments.rounds):
-        for name, (count, work) in ways.items():
-            speeds[name].append(count / seconds(work))
+    with Bars().stage("measuring", arguments.rounds * len(ways)) as advance:
+        for _ in range(arguments.rounds):
+            for name, (count, work) in ways.items():
+                speeds[name].append(count / seconds(work))
+                advance(1)
     table = Table("what", *(f"round {number}" for number in range(1, arguments.rounds + 1)), title="items a second")
     for name, found in speeds.items():
         table.add_row(name, *(f"{speed:.1f}" for speed in found))

@@ -48,7 +48,7 @@ PLOT = "reports/scale.png"
 GOAL = {"recall_at_10": 0.95, "p99_ms": 1.0, "index_mb": 1000.0, "ready_s": 10.0}
 AT_A_MILLION = ("flat", "HNSW, 8 bits", "PCA, HNSW, 8 bits", "IVF, PQ", "IVF, RaBitQ", "IVF, RaBitQ, 8 bits")
 """Families whose building takes minutes, not an hour, and whose index is below a gigabyte; and the exact one."""
-err = Console(stderr=True)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else 130)
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from rich.table import Table
 
 from clip_retrieval.artifact import Artifact, DataInfo, artifact_version, write_artifact
 from clip_retrieval.build import calibration
+from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import read_info
@@ -42,7 +43,7 @@ from clip_retrieval.store import Store
 from clip_retrieval.tune import choose_index
 from clip_retrieval.validate import Limits, validate
 from scripts.bench import collection
-from scripts.machine import commit, cpu
+from scripts.machine import anonymous_mb, commit, cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "clip_retrieval" / "sample"
@@ -78,8 +79,8 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, reference_model: Path, artifact: Artifact) -> dict[str, Any]:
     rounds: dict[str, list[dict[str, Any]]] = {}
-    facts: dict[str, Any] = {}
-    with queries_file() as queries:
+    facts: dict[str, list[dict[str, float]]] = {}
+    with queries_file() as queries, Bars().stage("measuring", arguments.rounds * (2 * len(LOADS) + 1)) as advance:
         for _ in range(arguments.rounds):
             for side in ("reference", "service"):
                 with serving(side, reference_model, artifact, precision=arguments.precision) as (url, pid, ready_s):
@@ -88,16 +89,21 @@ def measure(arguments: argparse.Namespace, reference_model: Path, artifact: Arti
                         # Each part asks what no other part of the server's life has asked: no cache can help.
                         found = run_clients(url, kind, clients, arguments.seconds, queries, offset=part * OFFSET)
                         rounds.setdefault(f"{side} {kind} {clients}", []).append(found)
+                        advance(1)
                         if before is not None and clients == TEXT_CLIENTS:
                             found["mean_batch"] = mean_batch(before, text_batches(url))
-                    facts[side] = {"ready_s": ready_s, "rss_mb": rss_mb(pid)}
+                    facts.setdefault(side, []).append({"ready_s": ready_s, **memory(pid)})
             rounds.setdefault("encoder alone", []).append(encoder_alone(artifact, queries, arguments))
+            advance(1)
     show(rounds)
     return summary(arguments, rounds, facts, artifact)
 
 
 def summary(
-    arguments: argparse.Namespace, rounds: dict[str, list[dict[str, Any]]], facts: dict[str, Any], artifact: Artifact
+    arguments: argparse.Namespace,
+    rounds: dict[str, list[dict[str, Any]]],
+    facts: dict[str, list[dict[str, float]]],
+    artifact: Artifact,
 ) -> dict[str, Any]:
     def throughput(name: str) -> float:
         return float(np.median([run["requests"] / run["seconds"] for run in rounds[name]]))
@@ -116,7 +122,7 @@ def summary(
             "text_p99_ms": float(
                 np.percentile(np.concatenate([run["latencies_ms"] for run in rounds[f"{side} {text}"]]), 99)
             ),
-            **facts[side],
+            **{name: float(np.median([fact[name] for fact in facts[side]])) for name in facts[side][0]},
         }
         for side in ("reference", "service")
     }
@@ -133,6 +139,7 @@ def summary(
         "search_p99_ms": float(np.percentile(searches, 99)),
         "ready_s": ours["ready_s"],
         "rss_mb": ours["rss_mb"],
+        "anonymous_mb": ours["anonymous_mb"],
         "index_mb": index_mb(artifact),
         "encoder_text_per_s": encoder,
         "encoder_image_per_s": float(np.median([run["image_per_s"] for run in rounds["encoder alone"]])),
@@ -297,10 +304,14 @@ def mean_batch(before: tuple[float, float], after: tuple[float, float] | None) -
     return (after[0] - before[0]) / max(1.0, after[1] - before[1])
 
 
-def rss_mb(pid: int) -> float:
-    """Resident memory of the process and all below it; pages they share count once."""
+def memory(pid: int) -> dict[str, float]:
+    """Resident memory in MB of the process and all below it: in all, pages they share counted once, and what of it
+    the kernel cannot drop, because it is no file's."""
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return float(sum(process.memory_full_info().pss for process in processes)) / 1e6
+    return {
+        "rss_mb": sum(process.memory_full_info().pss for process in processes) / 1e6,
+        "anonymous_mb": sum(anonymous_mb(process.pid) for process in processes),
+    }
 
 
 def index_mb(artifact: Artifact) -> float:

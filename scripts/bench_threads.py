@@ -10,26 +10,28 @@ one JSON line last.
 import argparse
 import itertools
 import json
+import sys
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.prepare import prepare_encoder
 from scripts.bench_serving import (
     LOADS,
     OFFSET,
     make_artifact,
+    memory,
     queries_file,
     random_weights,
-    rss_mb,
     run_clients,
     serving,
 )
 from scripts.machine import commit, cpu
 
-err = Console(stderr=True)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else 130)
 
 
 def main() -> None:
@@ -46,9 +48,10 @@ def main() -> None:
     artifact = make_artifact(encoder)
     numbers = [[int(part) for part in text.split(",")] for text in (arguments.workers, arguments.threads)]
     found: dict[tuple[int, int], dict[str, list[float]]] = {}
-    with queries_file() as queries:
+    ways = list(itertools.product(*numbers))
+    with queries_file() as queries, Bars().stage("measuring", arguments.rounds * len(ways)) as advance:
         for _ in range(arguments.rounds):
-            for workers, threads in itertools.product(*numbers):
+            for workers, threads in ways:
                 kept = found.setdefault((workers, threads), {})
                 settings = {"workers": str(workers), "encoder_threads": str(threads)}
                 with serving("service", encoder, artifact, **settings) as (url, pid, _):
@@ -58,7 +61,8 @@ def main() -> None:
                         kept.setdefault(f"{label} per_s", []).append(run["requests"] / run["seconds"])
                         kept.setdefault(f"{label} p50_ms", []).append(float(np.median(run["latencies_ms"])))
                         kept.setdefault(f"{label} search_p99_ms", []).append(float(np.percentile(run["search_ms"], 99)))
-                    kept.setdefault("memory_mb", []).append(rss_mb(pid))
+                    kept.setdefault("rss_mb", []).append(memory(pid)["rss_mb"])
+                    advance(1)
     rows = [
         {"workers": workers, "threads": threads} | {name: float(np.median(values)) for name, values in kept.items()}
         for (workers, threads), kept in found.items()

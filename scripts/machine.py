@@ -29,6 +29,13 @@ def commit() -> str | None:
         return None
 
 
+def anonymous_mb(pid: int | str = "self") -> float:
+    """Resident memory of a process that is no file's, in MB (10⁶ bytes): the kernel cannot drop it. Linux alone."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    found = re.search(r"RssAnon:\s*(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e6 if found else float("nan")
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True)
     return done.stdout

@@ -24,6 +24,7 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.families import Family, families
 from clip_retrieval.index import Index, IndexSpec, search_on_one_thread
 from clip_retrieval.tune import K, Queries, build_family, fastest_first, recall_at_k, sweep
+from scripts.machine import anonymous_mb
 
 
 def main() -> None:
@@ -91,13 +92,6 @@ def times_ms(index: Index, queries: Vectors) -> tuple[float, float, float]:
         wall.append(time.perf_counter() - start)
     p50, p99 = np.percentile(wall[100:], [50, 99]) * 1e3
     return float(p50), float(p99), float(np.percentile(cpu[100:], 99) * 1e3)
-
-
-def anonymous_mb() -> float:
-    """Resident memory that is no file's, of this process, in MB."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"RssAnon:\s*(\d+) kB", status)
-    return int(found[1]) * 1024 / 1e6 if found else float("nan")
 
 
 def mapped_mb(path: Path) -> float:
