@@ -247,6 +247,7 @@ async def _mixed_batch(items: Sequence[Any], answer: Callable[[list[Query]], Awa
 
 
 _service = cast("bentoml.Service[ClipRetrieval]", ClipRetrieval)
+_service.add_asgi_middleware(Disconnects)  # outermost: ErrorBodies has no words for a client that is gone
 _service.add_asgi_middleware(ErrorBodies)
 _service.add_asgi_middleware(
     MediaTypes,
@@ -266,6 +267,5 @@ _service.add_asgi_middleware(
     smaller_bodies=SMALL_BODIES,
     traffic=traffic,
 )
-_service.add_asgi_middleware(Disconnects)
 _service.add_asgi_middleware(BeforeScrape, refresh=_refresh_metrics)
 _service.add_asgi_middleware(Dispatch)

@@ -23,6 +23,7 @@ from clip_retrieval.schemas import ErrorBody, describe
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+CLIENT_CLOSED_REQUEST = 499
 MAX_DETAIL = 1000
 """Characters of a detail that are shown: it quotes the request, which may be large."""
 DRAIN_BYTES = 64 * 2**20
@@ -159,7 +160,11 @@ class Guard:
 
 
 class Disconnects:
-    """Cancels the work for a client that closed its connection while it waited for the answer."""
+    """Cancels the work for a client that closed its connection before it had its answer.
+
+    The answer is then 499, nginx's number for this. Nobody reads it, but BentoML's time limit, its log and its metrics
+    wait for an answer: without one the request would count as under way, and hold up a stop, until the limit is over.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -171,29 +176,42 @@ class Disconnects:
         task = asyncio.current_task()
         assert task is not None
         watcher: asyncio.Task[None] | None = None
-        gone = False
+        gone = started = False
 
-        async def watch() -> None:
+        def leave() -> None:
             nonlocal gone
-            while (await receive())["type"] != "http.disconnect":
-                pass
             gone = True
             task.cancel()
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            leave()
 
         async def watched() -> Message:
             nonlocal watcher
             message = await receive()
-            # Before its end the body is the reader's, and so is the news that no more of it comes.
-            if watcher is None and message["type"] == "http.request" and not message.get("more_body", False):
+            if message["type"] == "http.disconnect":
+                leave()
+                await asyncio.sleep(0)  # cancelled here: a reader that got the message might make an error of it
+            elif watcher is None and not message.get("more_body", False):  # until then the body is its reader's
                 watcher = asyncio.create_task(watch())
             return message
 
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
         try:
-            await self._app(scope, watched, send)
+            await self._app(scope, watched, noted)
         except asyncio.CancelledError:
             if not gone:
                 raise
             task.uncancel()
+            if not started:
+                await send({"type": "http.response.start", "status": CLIENT_CLOSED_REQUEST, "headers": []})
+                await send({"type": "http.response.body"})
         finally:
             if watcher is not None:
                 watcher.cancel()

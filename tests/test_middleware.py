@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -415,13 +415,46 @@ def test_the_work_for_a_client_that_went_away_is_cancelled() -> None:
                 ended.append("cancelled")
                 raise
 
-        guarded = guard(Disconnects(long), max_pending=1)
+        guarded = Disconnects(guard(long, max_pending=1))
         for _ in range(2):
             answer = await ask(guarded, chunks=[b"a", b"b"], impatient=True)
-            assert answer.status == 0, "nobody is there for an answer"
+            assert answer.status == 499, "what waits for the answer, though nobody reads it, must see its end"
         assert ended == ["cancelled"] * 2
 
     asyncio.run(scenario())
+
+
+def test_a_client_that_goes_away_before_its_body_has_ended_is_no_error() -> None:
+    async def scenario() -> None:
+        messages = iter([{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}])
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return next(messages)
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await Request(scope, receive).body()
+            except ClientDisconnect as error:
+                pytest.fail(f"the reader saw {error!r}")
+
+        await Disconnects(reads)({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+        assert [message.get("status") for message in sent] == [499, None]
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_has_begun_is_not_followed_by_another() -> None:
+    async def streams(scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(scope, receive).body()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(60)
+
+    answer = asyncio.run(ask(Disconnects(streams), impatient=True))
+    assert answer.status == 200
 
 
 def test_a_client_that_waits_gets_its_answer() -> None:

@@ -1,6 +1,7 @@
 """How a server starts and ends: what it refuses, in which words, and that a stop loses nothing that was accepted."""
 
 import asyncio
+import functools
 import re
 import shutil
 import socket
@@ -55,6 +56,42 @@ def test_sigterm_loses_no_request_that_is_in_flight(launch: Launch, fake_artifac
     assert "Traceback" not in server.text()
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
         pass
+
+
+def test_clients_that_went_away_hold_up_no_stop(launch: Launch, fake_artifact: Artifact) -> None:
+    """Some leave while they wait for the answer, some in the middle of their own body."""
+    port = free_port()
+    server = launch(bento_clip_serve(port, str(fake_artifact.path)), port).wait_until_ready()
+    picture = png(Image.new("RGB", (4000, 4000), "red"))
+
+    async def leave_while_waiting() -> None:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            post = functools.partial(http.post, "/search/similar", files={"file": picture})
+            requests = [asyncio.create_task(post()) for _ in range(12)]
+            while in_progress((await http.get("/metrics")).text, "/search/similar") < 8:
+                pass
+            for request in requests:
+                request.cancel()
+
+    def leave_in_the_body(path: str) -> None:
+        head = f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(head.encode() + b'{"text": "a')
+
+    asyncio.run(leave_while_waiting())
+    for path in ("/search/images", "/encode_texts"):
+        leave_in_the_body(path)
+    deadline = time.monotonic() + 10
+    while (under_way := in_progress(httpx.get(f"{server.url}/metrics").text, "/search/similar")) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.1)
+    assert under_way == 0
+    server.terminate()
+    assert server.wait(15) == 0, server.text()
+    assert "Traceback" not in server.text()
+    assert "status=500" not in server.text()
+    assert "status=499" in server.text()
 
 
 def refused(server: Server, sentence: str, seconds: float = 30) -> None:
