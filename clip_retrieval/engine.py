@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 from cachetools import LRUCache
@@ -21,6 +21,7 @@ from clip_retrieval.artifact import Modality
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.queries import SearchRequest
+from clip_retrieval.records import Hit
 from clip_retrieval.retriever import Retriever
 
 ENCODER_NICENESS = 10
@@ -39,20 +40,34 @@ class Query:
     """Set when nobody waits for the answer any more; a batch then leaves the query out."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """What a query got. ``encode_s`` is the wall time of its batch's encoding, ``search_s`` that of its own index
-    search, both in seconds; they began at ``encode_start`` and ``search_start`` of ``time.perf_counter``."""
+    search, both in seconds; they began at ``encode_start`` and ``search_start`` of ``time.perf_counter``.
+
+    Records are looked up when they are first asked for: by then the next batch is being encoded.
+    """
 
     vector: Vectors
-    images: list[ImageHit]
-    captions: list[CaptionHit]
+    target: Modality | None
+    hits: Sequence[Hit]
     encode_start: float
     encode_s: float
     search_start: float
     search_s: float
     batch_size: int
     """How many queries were encoded together."""
+    retriever: Retriever = field(repr=False)
+
+    @cached_property
+    def images(self) -> list[ImageHit]:
+        """The pictures that were found."""
+        return self.retriever.image_hits(self.hits) if self.target == "images" else []
+
+    @cached_property
+    def captions(self) -> list[CaptionHit]:
+        """The captions that were found."""
+        return self.retriever.caption_hits(self.hits) if self.target == "captions" else []
 
 
 class Engine:
@@ -64,14 +79,16 @@ class Engine:
     """
 
     def __init__(self, load: Callable[[], Retriever], *, vectors_kept: int = 0) -> None:
-        """``load`` is called in an encoder's thread, so that the threads it starts stand back, too.
+        """``load`` is called in a thread that stands back, as do all that it starts, which are those that compute.
 
-        The vectors of the ``vectors_kept`` latest texts are kept, for the same text with another target or ``k``.
+        The threads that hand them their batches do not: they would be kept waiting while they hold the interpreter's
+        lock. The vectors of the ``vectors_kept`` latest texts are kept, for the same text with another target or ``k``.
         """
-        self._texts = ThreadPoolExecutor(1, "encode-texts", initializer=_stand_back)
-        self._images = ThreadPoolExecutor(1, "encode-images", initializer=_stand_back)
+        self._texts = ThreadPoolExecutor(1, "encode-texts")
+        self._images = ThreadPoolExecutor(1, "encode-images")
         self._searches = ThreadPoolExecutor(1, "search")
-        self.retriever = self._texts.submit(load).result()
+        with ThreadPoolExecutor(1, "load", initializer=_stand_back) as loading:
+            self.retriever = loading.submit(load).result()
         self._known: LRUCache[str, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
 
     async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:
@@ -155,17 +172,12 @@ def answer(
     retriever: Retriever, query: Query, vector: Vectors, encode_start: float, encode_s: float, batch_size: int
 ) -> Answer:
     """What one query finds with its vector; without a target it finds nothing."""
-    images: list[ImageHit] = []
-    captions: list[CaptionHit] = []
+    hits: list[Hit] = []
     search_start = time.perf_counter()
     search_s = 0.0
     if query.target is not None:
-        found, search_s = retriever.find(query.target, vector, query.k)
-        if query.target == "images":
-            images = retriever.image_hits(found)
-        else:
-            captions = retriever.caption_hits(found)
-    return Answer(vector, images, captions, encode_start, encode_s, search_start, search_s, batch_size)
+        hits, search_s = retriever.find(query.target, vector, query.k)
+    return Answer(vector, query.target, hits, encode_start, encode_s, search_start, search_s, batch_size, retriever)
 
 
 def _stand_back() -> None:

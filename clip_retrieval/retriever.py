@@ -8,6 +8,7 @@ found = retriever.search([text("a dog"), image_id("owl-1", -0.5)], where={"year"
 """
 
 import base64
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
+from cachetools import LRUCache
 from PIL import Image
 
 from clip_retrieval.answers import FieldInfo
@@ -31,6 +33,10 @@ from clip_retrieval.records import CaptionRecord, Hit, ImageRecord
 from clip_retrieval.schemas import DEFAULT_K
 from clip_retrieval.validate import decode_image
 
+PICTURES_KEPT = 10_000
+"""Records that are kept after they were read: about 2 KB a picture with five captions, and a fifth of a request's time
+where they have to be read."""
+
 
 class Retriever:
     """Text and pictures to pictures and captions. Safe to call from several threads."""
@@ -41,6 +47,8 @@ class Retriever:
         self.artifact = artifact
         self.encoder = encoder
         self._store = artifact.store()
+        self._recent: LRUCache[int, tuple[ImageRecord, tuple[CaptionRecord, ...]]] = LRUCache(PICTURES_KEPT)
+        self._recent_lock = threading.Lock()
         self._indexes = {"images": artifact.index("images"), "captions": artifact.index("captions")}
         self._vectors: dict[Modality, Vectors] = {
             "images": np.asarray(artifact.vectors("images")),
@@ -152,23 +160,33 @@ class Retriever:
 
     def image_hits(self, found: Sequence[Hit]) -> list[ImageHit]:
         """The records behind picture rows."""
-        rows = [hit.row for hit in found]
-        captions = self._store.captions_of(rows)
-        numbers = zip(found, self._confidence(found), self._store.images(rows), strict=True)
+        numbers = zip(found, self._confidence(found), self._pictures([hit.row for hit in found]), strict=True)
         return [
-            ImageHit(rank, hit.score, confidence, image, tuple(captions[hit.row]))
-            for rank, (hit, confidence, image) in enumerate(numbers, start=1)
+            ImageHit(rank, hit.score, confidence, image, captions)
+            for rank, (hit, confidence, (image, captions)) in enumerate(numbers, start=1)
         ]
 
     def caption_hits(self, found: Sequence[Hit]) -> list[CaptionHit]:
         """The records behind caption rows."""
         captions = self._store.captions([hit.row for hit in found])
-        images = self._store.images([caption.image_row for caption in captions])
-        numbers = zip(found, self._confidence(found), captions, images, strict=True)
+        pictures = self._pictures([caption.image_row for caption in captions])
+        numbers = zip(found, self._confidence(found), captions, pictures, strict=True)
         return [
             CaptionHit(rank, hit.score, confidence, caption, image)
-            for rank, (hit, confidence, caption, image) in enumerate(numbers, start=1)
+            for rank, (hit, confidence, caption, (image, _)) in enumerate(numbers, start=1)
         ]
+
+    def _pictures(self, rows: Sequence[int]) -> list[tuple[ImageRecord, tuple[CaptionRecord, ...]]]:
+        """The records of these pictures, each with its captions, in the order asked; the latest are kept."""
+        with self._recent_lock:
+            found = {row: kept for row in rows if (kept := self._recent.get(row)) is not None}
+        if missing := [row for row in rows if row not in found]:
+            captions = self._store.captions_of(missing)
+            read = {image.row: (image, tuple(captions[image.row])) for image in self._store.images(missing)}
+            with self._recent_lock:
+                self._recent.update(read)
+            found |= read
+        return [found[row] for row in rows]
 
     def _hits(self, page: Page, target: Modality, offset: int) -> tuple[list[ImageHit], list[CaptionHit]]:
         found = [Hit(row, score) for row, score in zip(page.rows, page.scores, strict=True)]

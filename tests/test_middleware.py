@@ -5,7 +5,7 @@ Applications and their server are functions here: ``ask`` plays uvicorn for one 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -426,7 +426,9 @@ def test_the_work_for_a_client_that_went_away_is_cancelled() -> None:
 
 def test_a_client_that_goes_away_before_its_body_has_ended_is_no_error() -> None:
     async def scenario() -> None:
-        messages = iter([{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}])
+        messages: Iterator[Message] = iter(
+            [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}]
+        )
         sent: list[Message] = []
 
         async def receive() -> Message:

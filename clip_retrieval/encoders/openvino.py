@@ -5,9 +5,10 @@ tokenizer. Compiles both towers at once and runs each once before it returns, so
 """
 
 import ctypes
+import math
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Vectors, unit_rows
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer
@@ -26,8 +28,11 @@ from clip_retrieval.errors import ModelUnavailable
 SPEC_FILE = "runtime.json"
 TOWERS = ("text", "image")
 
+SIDE_BY_SIDE = "text"
+"""The tower whose threads compute parts of their own: it gains most by that (an eighth), and its weights are small."""
+
 IMAGES_AT_ONCE = 8
-TEXTS_AT_ONCE = 16
+TEXTS_AT_ONCE = 8
 """A larger batch is run in parts: above these the speed no longer rises, but the memory does, and texts of similar
 length run together need less padding."""
 
@@ -94,15 +99,20 @@ class OpenVinoEncoder(Encoder):
             raise ModelUnavailable(f"{folder} was exported without int8 graphs: build it with precision int8")
         graphs = [folder / graph_file(name, "int8" if precision == "int8" else "f32") for name in TOWERS]
         core = openvino.Core()
+        threads = threads or usable_cores()
         settings = _settings(core, precision, threads)
         tokenizer = Tokenizer.load(folder)
         # The binding's table of types is filled on first use; two threads that do so at once deadlock (2026.4.1).
         openvino.Tensor(np.zeros(1, np.float32)).element_type.to_dtype()
         with ThreadPoolExecutor(len(graphs) + 1) as pool:
-            text, image = pool.map(lambda graph: _Tower(core, graph, settings), graphs)
+            made = [
+                pool.submit(_Tower, core, graph, threads, settings, side_by_side=name == SIDE_BY_SIDE)
+                for name, graph in zip(TOWERS, graphs, strict=True)
+            ]
+            text, image = (tower.result() for tower in made)
             encoder = cls(info, spec, tokenizer, text, image)
-            # Two sizes each: the weights of some layers are packed once for one row and once for more.
-            for size in (1, 2):
+            # Three sizes: the weights of some layers are packed once for one row and once for more, in each way.
+            for size in (1, threads, 2 * threads):
                 texts = pool.submit(encoder.encode_texts, ["warm up"] * size)
                 pool.submit(encoder.encode_pixels, np.zeros((size, 3, *info.image_size), np.float32)).result()
                 texts.result()
@@ -116,8 +126,10 @@ class OpenVinoEncoder(Encoder):
         length = self.info.context_length if self.spec.text_length == "full" else None
         vectors = np.empty((len(texts), self.info.dim), dtype=np.float32)
         by_length = np.argsort([len(tokens) for tokens in ids], kind="stable")
-        for part in _parts(by_length, TEXTS_AT_ONCE):
-            vectors[part] = self._text(self._tokenizer.pad([ids[row] for row in part], length))
+        parts = _parts(by_length, TEXTS_AT_ONCE, self._text.at_once)
+        outputs = self._text([self._tokenizer.pad([ids[row] for row in part], length) for part in parts])
+        for part, output in zip(parts, outputs, strict=True):
+            vectors[part] = output
         return unit_rows(vectors)
 
     def preprocess(self, image: Image.Image) -> Pixels:
@@ -125,8 +137,9 @@ class OpenVinoEncoder(Encoder):
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         vectors = np.empty((len(pixels), self.info.dim), dtype=np.float32)
-        for part in _parts(np.arange(len(pixels)), IMAGES_AT_ONCE):
-            vectors[part] = self._image(pixels[part[0] : part[-1] + 1])
+        parts = _parts(np.arange(len(pixels)), IMAGES_AT_ONCE, self._image.at_once)
+        for part, output in zip(parts, self._image([pixels[p[0] : p[-1] + 1] for p in parts]), strict=True):
+            vectors[part] = output
         return unit_rows(vectors)
 
     def is_cut(self, text: str) -> bool:
@@ -142,36 +155,72 @@ def read_spec(folder: Path) -> RuntimeSpec:
 
 
 class _Tower:
-    """One compiled graph with one input and one output."""
+    """One graph with one input and one output.
 
-    def __init__(self, core: Any, graph: Path, settings: dict[str, Any]) -> None:
+    One part of a batch is computed by all threads together. Of more, if ``side_by_side``, each thread computes its own:
+    they need not wait for each other after every layer, which costs most where a thread shares its core with the
+    server. The weights are then packed twice, once for each way.
+    """
+
+    def __init__(self, core: Any, graph: Path, threads: int, settings: dict[str, Any], *, side_by_side: bool) -> None:
         try:
-            self._request = core.compile_model(graph, "CPU", settings).create_infer_request()
+            self._together = core.compile_model(graph, "CPU", settings | {"NUM_STREAMS": 1}).create_infer_request()
+            self.at_once = threads if side_by_side else 1
+            if self.at_once > 1:
+                streams = core.compile_model(graph, "CPU", settings | {"NUM_STREAMS": threads})
+                self._queue = openvino.AsyncInferQueue(streams, threads)
         except RuntimeError as error:
             raise ModelUnavailable(f"{graph} cannot be loaded ({str(error).strip().splitlines()[0]})") from error
         _release(graph.with_suffix(".bin"))
-        # One request: a tower uses all its threads for one batch, so a second request would only wait inside.
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # the threads are busy with one batch, so a second would only wait inside
 
-    def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def __call__(self, parts: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """The output of each part, in order."""
         with self._lock:
-            output: NDArray[np.float32] = self._request.infer([batch], share_inputs=True)[0]
+            if len(parts) > 1 and self.at_once > 1:
+                return self._each_alone(parts)
+            return [self._by_all(part) for part in parts]
+
+    def _by_all(self, part: NDArray[Any]) -> NDArray[np.float32]:
+        self._together.start_async([part], share_inputs=True)  # ``infer`` would compute in the thread that calls
+        self._together.wait()
+        output: NDArray[np.float32] = self._together.get_output_tensor().data.copy()
         return output
 
+    def _each_alone(self, parts: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        outputs: dict[int, NDArray[np.float32]] = {}
+        at_work: dict[int, int] = {}
 
-def _settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
+        def collect(request: int) -> None:
+            if (part := at_work.pop(request, None)) is not None:
+                outputs[part] = self._queue[request].get_output_tensor().data.copy()
+
+        for number, part in enumerate(parts):
+            idle = self._queue.get_idle_request_id()  # waits for one; ``start_async`` takes the same
+            collect(idle)
+            at_work[idle] = number
+            self._queue.start_async([part], share_inputs=True)
+        self._queue.wait_all()
+        for request in list(at_work):
+            collect(request)
+        return [outputs[number] for number in range(len(parts))]
+
+
+def _settings(core: Any, precision: str, threads: int) -> dict[str, Any]:
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 and precision != "f32" else "f32",
         # Both towers may run at once; pinned, they would share cores while others are idle.
         "ENABLE_CPU_PINNING": False,
-    } | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+    }
 
 
-def _parts(rows: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+def _parts(rows: NDArray[np.intp], size: int, at_once: int) -> list[NDArray[np.intp]]:
+    """``rows`` in parts of about the same length, at most ``size``; ``at_once`` of them, if there are rows for that."""
+    count = max(min(at_once, len(rows)), math.ceil(len(rows) / size))
+    return np.array_split(rows, count) if count else []
 
 
 def _release(weights: Path) -> None:

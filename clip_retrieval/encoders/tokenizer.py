@@ -22,6 +22,9 @@ from clip_retrieval.errors import ModelUnavailable
 VOCABULARY_FILE = "tokenizer.json"
 RULES_FILE = "tokenizer_rules.json"
 
+NOT_OF_THE_TEXT = 4
+"""At most so many tokens stand for no letter of a text: its start, its end, a separator, a space put before it."""
+
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -71,6 +74,8 @@ class Tokenizer:
 
     def is_cut(self, text: str) -> bool:
         """Whether ``text`` has more tokens than the context holds."""
+        if _is_plain(text) and len(text) <= self.rules.context_length - NOT_OF_THE_TEXT:
+            return False
         return bool(self._encoding(text).overflowing)
 
     def pad(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
@@ -95,11 +100,15 @@ def clean(text: str, how: Literal["lower", "whitespace", "canonicalize"]) -> str
     All three repair broken Unicode (ftfy), resolve HTML entities twice and join the words by single spaces; ``lower``
     also lowers the case, ``canonicalize`` lowers it and deletes ASCII punctuation.
     """
-    # The repairs leave printable ASCII without entities as it is, and most queries are that.
-    if not (text.isascii() and text.isprintable() and "&" not in text):
+    if not _is_plain(text):
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
     if how == "canonicalize":
         text = text.replace("_", " ").translate(_NO_PUNCTUATION)
     if how != "whitespace":
         text = text.lower()
     return " ".join(text.split())
+
+
+def _is_plain(text: str) -> bool:
+    """Printable ASCII without entities, as most queries are: nothing to mend, and each token is for some letters."""
+    return text.isascii() and text.isprintable() and "&" not in text
