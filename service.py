@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Annotated, Any, ClassVar, NoReturn, cast
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, cast
 
 import bentoml
 import numpy as np
@@ -49,10 +49,6 @@ WAIT_MS = 60_000
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a search that is done may wait for the interpreter while another thread runs; Python's default is 5 ms."""
-
-GARBAGE_THRESHOLDS = (10_000, 10, 10)
-"""Collecting less often: with Python's defaults and full caches all objects were looked through every two seconds under
-load, and nothing was answered for the 0.3 s that this took."""
 
 CORES_A_WORKER = 8
 """One process answers as many requests as one core can handle; about so many cores more keep its encoder busy."""
@@ -158,7 +154,8 @@ class ClipRetrieval:
     def __init__(self) -> None:
         def load() -> Retriever:
             artifact = Artifact.open(folder, verify=not SUPERVISED)
-            encoder = artifact.encoder(precision=settings.precision, threads=encoder_threads)
+            built_for: Literal["int8", "auto"] = "int8" if "int8" in artifact.manifest.encoder.precisions else "auto"
+            encoder = artifact.encoder(precision=settings.precision or built_for, threads=encoder_threads)
             return Retriever(artifact, encoder)
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -180,9 +177,10 @@ class ClipRetrieval:
         blank = self.retriever.encoder.preprocess(Image.new("RGB", (64, 64)))
         await self.engine.answer_texts([Query("warm-up", "images", 1)])
         await self.engine.answer_images([Query(blank, "images", 1)])
+        # What is there now stays. Without this the collector looks through all of it again, and nothing is answered
+        # for the quarter of a second that this takes under load.
         gc.collect()
-        gc.freeze()  # what is there now stays
-        gc.set_threshold(*GARBAGE_THRESHOLDS)
+        gc.freeze()
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
     async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:

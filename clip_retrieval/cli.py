@@ -99,7 +99,7 @@ def build(
     ] = None,
     runtime: Annotated[Runtime, typer.Option(help="What runs the encoder.")] = Runtime.OPENVINO,
     precision: Annotated[
-        Precision, typer.Option(help="int8 adds weights of 8 bits; the server's setting chooses.")
+        Precision, typer.Option(help="int8 adds weights of 8 bits, which are then served; for CPUs with VNNI.")
     ] = Precision.F32,
     split: Annotated[tuple[float, float, float], typer.Option(help="Shares of train, validation and test.")] = (
         0.70,

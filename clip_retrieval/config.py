@@ -35,5 +35,8 @@ class Settings(BaseSettings):
     )
     access_log: bool = Field(default=True, description="a line in the log for each request")
     traces: bool = Field(default=False, description="spans of requests; BentoML's own configuration says where to")
-    precision: Literal["auto", "f32", "int8"] = Field(default="auto", description="numeric precision of the encoder")
+    precision: Literal["auto", "f32", "int8"] | None = Field(
+        default=None,
+        description="numeric precision of the encoder; int8 for an artifact built with it, else auto, if not set",
+    )
     log_format: Literal["plain", "json"] = Field(default="plain", description="how log lines are written")

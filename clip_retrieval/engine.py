@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from cachetools import LRUCache
@@ -40,12 +40,13 @@ class Query:
     """Set when nobody waits for the answer any more; a batch then leaves the query out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a query got. ``encode_s`` is the wall time of its batch's encoding, ``search_s`` that of its own index
     search, both in seconds; they began at ``encode_start`` and ``search_start`` of ``time.perf_counter``.
 
-    Records are looked up when they are first asked for: by then the next batch is being encoded.
+    Records are looked up when they are asked for: by then the next batch is being encoded. They are not kept with the
+    answer: caches hold thousands of answers, and the garbage collector would look through every record of each.
     """
 
     vector: Vectors
@@ -59,12 +60,12 @@ class Answer:
     """How many queries were encoded together."""
     retriever: Retriever = field(repr=False)
 
-    @cached_property
+    @property
     def images(self) -> list[ImageHit]:
         """The pictures that were found."""
         return self.retriever.image_hits(self.hits) if self.target == "images" else []
 
-    @cached_property
+    @property
     def captions(self) -> list[CaptionHit]:
         """The captions that were found."""
         return self.retriever.caption_hits(self.hits) if self.target == "captions" else []

@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import Counter
@@ -184,9 +185,11 @@ class Disconnects:
             task.cancel()
 
         async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            leave()
+            # Ended here, for a task keeps the exception that ends it, and that all that its frames know.
+            with contextlib.suppress(asyncio.CancelledError):
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                leave()
 
         async def watched() -> Message:
             nonlocal watcher
@@ -215,6 +218,9 @@ class Disconnects:
         finally:
             if watcher is not None:
                 watcher.cancel()
+                # Its context knows the request, and that ``watched``: a circle that only the garbage collector would
+                # break, with a hundred objects a request.
+                watcher = None
 
 
 class MediaTypes:

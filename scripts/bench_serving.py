@@ -1,9 +1,10 @@
 """This service beside the usual way, in one run: same weights, same queries, same collection, alternating rounds.
 
-    python scripts/bench_serving.py                       # ViT-B/32 with random weights; about 10 minutes
+    python scripts/bench_serving.py                       # ViT-B/32 with random weights; about 12 minutes
     python scripts/bench_serving.py --short               # does it work? (not: how fast); about 2 minutes
     python scripts/bench_serving.py --model ViT-B-32 --pretrained laion2b_s34b_b79k
 
+This service is measured at each of ``--precisions``; the JSON has the first at the top and each other below its name.
 Speed does not depend on the weights, so random ones serve where no model hub is in reach. The collection has 8,091
 pictures and 40,455 captions with CLIP-like vectors (``scripts/bench/collection.py``). Clients are in a process of their
 own on the same machine, which both sides pay for. Prints tables on standard error and one JSON line last; each
@@ -38,7 +39,7 @@ from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import read_info
-from clip_retrieval.prepare import Calibration, cache_dir, prepare_encoder
+from clip_retrieval.prepare import cache_dir, prepare_encoder
 from clip_retrieval.store import Store
 from clip_retrieval.tune import choose_index
 from clip_retrieval.validate import Limits, validate
@@ -58,102 +59,119 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ViT-B-32", help="as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
-    parser.add_argument("--precision", default="auto", choices=("auto", "f32", "int8"))
+    parser.add_argument("--precisions", default="int8,auto", help="of this service, separated by commas")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
-    parser.add_argument("--short", action="store_true", help="one round of 3 s, a small collection")
+    parser.add_argument("--short", action="store_true", help="one round of 3 s, one precision, a small collection")
     arguments = parser.parse_args()
     if arguments.short:
-        arguments.rounds, arguments.seconds = 1, 3.0
+        arguments.rounds, arguments.seconds, arguments.precisions = 1, 3.0, "auto"
+    precisions = arguments.precisions.split(",")
+    if unknown := {*precisions} - {"auto", "f32", "int8"}:
+        parser.error(f"--precisions: there is no {', '.join(sorted(unknown))}; choose from auto, f32, int8")
     pretrained = arguments.pretrained or random_weights(arguments.model)
     reference_model = prepare_encoder(arguments.model, pretrained, runtime="torch")
-    to_quantise = (
-        calibration(validate(open_source(SAMPLE), Limits()), Limits()) if arguments.precision == "int8" else None
-    )
+    limits = Limits()
+    to_quantise = calibration(validate(open_source(SAMPLE), limits), limits) if "int8" in precisions else None
     served_model = prepare_encoder(arguments.model, pretrained, calibration=to_quantise)
     artifact = make_artifact(served_model, 500 if arguments.short else collection.IMAGES)
-    result = measure(arguments, reference_model, artifact)
+    result = measure(precisions, arguments.rounds, arguments.seconds, reference_model, artifact)
     print(json.dumps(result))
     sys.exit(1 if result["failed"] else 0)
 
 
-def measure(arguments: argparse.Namespace, reference_model: Path, artifact: Artifact) -> dict[str, Any]:
+def measure(
+    precisions: list[str], count: int, seconds: float, reference_model: Path, artifact: Artifact
+) -> dict[str, Any]:
+    """Every measurement of every side, ``count`` times in turn; what came of the first precision stands at the top."""
     rounds: dict[str, list[dict[str, Any]]] = {}
     facts: dict[str, list[dict[str, float]]] = {}
-    with queries_file() as queries, Bars().stage("measuring", arguments.rounds * (2 * len(LOADS) + 1)) as advance:
-        for _ in range(arguments.rounds):
-            for side in ("reference", "service"):
-                with serving(side, reference_model, artifact, precision=arguments.precision) as (url, pid, ready_s):
+    sides = ("reference", *precisions)
+    with queries_file() as queries, Bars().stage("measuring", count * (len(sides) * len(LOADS) + 1)) as advance:
+        for _ in range(count):
+            for side in sides:
+                settings = {} if side == "reference" else {"precision": side}
+                with serving(side, reference_model, artifact, **settings) as (url, pid, ready_s):
                     for part, (kind, clients) in enumerate(LOADS):
                         before = text_batches(url)
                         # Each part asks what no other part of the server's life has asked: no cache can help.
-                        found = run_clients(url, kind, clients, arguments.seconds, queries, offset=part * OFFSET)
+                        found = run_clients(url, kind, clients, seconds, queries, offset=part * OFFSET)
                         rounds.setdefault(f"{side} {kind} {clients}", []).append(found)
                         advance(1)
                         if before is not None and clients == TEXT_CLIENTS:
                             found["mean_batch"] = mean_batch(before, text_batches(url))
                     facts.setdefault(side, []).append({"ready_s": ready_s, **memory(pid)})
-            rounds.setdefault("encoder alone", []).append(encoder_alone(artifact, queries, arguments))
+            for precision in precisions:
+                alone = encoder_alone(artifact, queries, precision, seconds / 2)
+                rounds.setdefault(f"{precision} encoder alone", []).append(alone)
             advance(1)
     show(rounds)
-    return summary(arguments, rounds, facts, artifact)
-
-
-def summary(
-    arguments: argparse.Namespace,
-    rounds: dict[str, list[dict[str, Any]]],
-    facts: dict[str, list[dict[str, float]]],
-    artifact: Artifact,
-) -> dict[str, Any]:
-    def throughput(name: str) -> float:
-        return float(np.median([run["requests"] / run["seconds"] for run in rounds[name]]))
-
-    def p50(name: str) -> float:
-        return float(np.median([np.median(run["latencies_ms"]) for run in rounds[name]]))
-
-    text, image, lone = f"text {TEXT_CLIENTS}", f"image {IMAGE_CLIENTS}", "text 1"
-    searches = np.concatenate([run["search_ms"] for name in (text, image) for run in rounds[f"service {name}"]])
-    sides = {
-        side: {
-            "text_per_s": throughput(f"{side} {text}"),
-            "image_per_s": throughput(f"{side} {image}"),
-            "lone_text_p50_ms": p50(f"{side} {lone}"),
-            "text_p50_ms": p50(f"{side} {text}"),
-            "text_p99_ms": float(
-                np.percentile(np.concatenate([run["latencies_ms"] for run in rounds[f"{side} {text}"]]), 99)
-            ),
-            **{name: float(np.median([fact[name] for fact in facts[side]])) for name in facts[side][0]},
-        }
-        for side in ("reference", "service")
-    }
-    ours, theirs = sides["service"], sides["reference"]
-    encoder = float(np.median([run["text_per_s"] for run in rounds["encoder alone"]]))
+    first, *others = (compared(precision, rounds, facts) for precision in precisions)
     return {
-        "text_throughput_ratio": ours["text_per_s"] / theirs["text_per_s"],
-        "image_throughput_ratio": ours["image_per_s"] / theirs["image_per_s"],
-        "text_p50_ratio": ours["lone_text_p50_ms"] / theirs["lone_text_p50_ms"],
-        "served_to_encoder_ratio": ours["text_per_s"] / encoder,
-        "failed": sum(run["failed"] for name, runs in rounds.items() if "service" in name for run in runs),
-        "mean_batch": float(np.median([run["mean_batch"] for run in rounds[f"service {text}"]])),
-        "search_p50_ms": float(np.percentile(searches, 50)),
-        "search_p99_ms": float(np.percentile(searches, 99)),
-        "ready_s": ours["ready_s"],
-        "rss_mb": ours["rss_mb"],
-        "anonymous_mb": ours["anonymous_mb"],
+        **first,
+        **{other["precision"]: other for other in others},
+        "reference": figures("reference", rounds, facts),
         "index_mb": index_mb(artifact),
-        "encoder_text_per_s": encoder,
-        "encoder_image_per_s": float(np.median([run["image_per_s"] for run in rounds["encoder alone"]])),
         "indexes": {
             name: spec.model_dump(exclude_none=True)
             for name, spec in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions))
         },
         "model": artifact.manifest.encoder.name,
-        "precision": arguments.precision,
-        "rounds": arguments.rounds,
-        "seconds": arguments.seconds,
-        **sides,
+        "rounds": count,
+        "seconds": seconds,
         "machine": {"cpu": cpu(), "cores": usable_cores()},
         "commit": commit(),
+    }
+
+
+def compared(
+    precision: str, rounds: dict[str, list[dict[str, Any]]], facts: dict[str, list[dict[str, float]]]
+) -> dict[str, Any]:
+    """This service at one precision beside the usual way and beside its own encoder."""
+    ours, theirs = figures(precision, rounds, facts), figures("reference", rounds, facts)
+    text = f"{precision} text {TEXT_CLIENTS}"
+    busy = (text, f"{precision} image {IMAGE_CLIENTS}")
+    searches = np.concatenate([run["search_ms"] for name in busy for run in rounds[name]])
+    alone = rounds[f"{precision} encoder alone"]
+    encoder = {name: float(np.median([run[name] for run in alone])) for name in ("text_per_s", "image_per_s")}
+    return {
+        "precision": precision,
+        "text_throughput_ratio": ours["text_per_s"] / theirs["text_per_s"],
+        "image_throughput_ratio": ours["image_per_s"] / theirs["image_per_s"],
+        "text_p50_ratio": ours["lone_text_p50_ms"] / theirs["lone_text_p50_ms"],
+        "served_to_encoder_ratio": ours["text_per_s"] / encoder["text_per_s"],
+        "failed": sum(run["failed"] for name, runs in rounds.items() if name.startswith(precision) for run in runs),
+        "mean_batch": float(np.median([run["mean_batch"] for run in rounds[text]])),
+        "search_p50_ms": float(np.percentile(searches, 50)),
+        "search_p99_ms": float(np.percentile(searches, 99)),
+        "ready_s": ours["ready_s"],
+        "rss_mb": ours["rss_mb"],
+        "anonymous_mb": ours["anonymous_mb"],
+        "encoder_text_per_s": encoder["text_per_s"],
+        "encoder_image_per_s": encoder["image_per_s"],
+        "service": ours,
+    }
+
+
+def figures(
+    side: str, rounds: dict[str, list[dict[str, Any]]], facts: dict[str, list[dict[str, float]]]
+) -> dict[str, float]:
+    """Medians over the rounds of one side."""
+
+    def throughput(kind: str, clients: int) -> float:
+        return float(np.median([run["requests"] / run["seconds"] for run in rounds[f"{side} {kind} {clients}"]]))
+
+    def p50(clients: int) -> float:
+        return float(np.median([np.median(run["latencies_ms"]) for run in rounds[f"{side} text {clients}"]]))
+
+    latencies = np.concatenate([run["latencies_ms"] for run in rounds[f"{side} text {TEXT_CLIENTS}"]])
+    return {
+        "text_per_s": throughput("text", TEXT_CLIENTS),
+        "image_per_s": throughput("image", IMAGE_CLIENTS),
+        "lone_text_p50_ms": p50(1),
+        "text_p50_ms": p50(TEXT_CLIENTS),
+        "text_p99_ms": float(np.percentile(latencies, 99)),
+        **{name: float(np.median([fact[name] for fact in facts[side]])) for name in facts[side][0]},
     }
 
 
@@ -181,11 +199,6 @@ def random_weights(model: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(open_clip.create_model(model).state_dict(), path)
     return str(path)
-
-
-def examples(precision: str) -> Calibration | None:
-    """The bundled photographs and captions where the model is to be quantised."""
-    return calibration(validate(open_source(SAMPLE)), Limits()) if precision == "int8" else None
 
 
 def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
@@ -232,7 +245,7 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
 
 @contextlib.contextmanager
 def serving(side: str, reference_model: Path, artifact: Artifact, **settings: str) -> Iterator[tuple[str, int, float]]:
-    """One of the two servers while it is up: its URL, the process id of its root and the seconds until it was ready.
+    """The usual way (``reference``) or this service while it is up: its URL, the process id of its root and the seconds until it was ready.
 
     ``settings`` are those of ``clip_retrieval/config.py``.
     """
@@ -282,10 +295,10 @@ def run_clients(url: str, kind: str, clients: int, seconds: float, queries: Path
     return found
 
 
-def encoder_alone(artifact: Artifact, queries: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def encoder_alone(artifact: Artifact, queries: Path, precision: str, seconds: float) -> dict[str, Any]:
     """Texts and pictures a second of the encoder in batches of 32, in a process of its own with nothing beside it."""
     command = [sys.executable, "-m", "scripts.bench.encoder_alone", str(artifact.path), str(queries)]
-    command += ["--precision", arguments.precision, "--seconds", str(arguments.seconds / 2)]
+    command += ["--precision", precision, "--seconds", str(seconds)]
     found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
     return found
 

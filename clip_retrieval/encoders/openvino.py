@@ -28,9 +28,6 @@ from clip_retrieval.errors import ModelUnavailable
 SPEC_FILE = "runtime.json"
 TOWERS = ("text", "image")
 
-SIDE_BY_SIDE = "text"
-"""The tower whose threads compute parts of their own: it gains most by that (an eighth), and its weights are small."""
-
 IMAGES_AT_ONCE = 8
 TEXTS_AT_ONCE = 8
 """A larger batch is run in parts: above these the speed no longer rises, but the memory does, and texts of similar
@@ -97,26 +94,27 @@ class OpenVinoEncoder(Encoder):
         spec = read_spec(folder)
         if precision == "int8" and "int8" not in spec.precisions:
             raise ModelUnavailable(f"{folder} was exported without int8 graphs: build it with precision int8")
-        graphs = [folder / graph_file(name, "int8" if precision == "int8" else "f32") for name in TOWERS]
+        text_graph, image_graph = (
+            folder / graph_file(name, "int8" if precision == "int8" else "f32") for name in TOWERS
+        )
         core = openvino.Core()
         threads = threads or usable_cores()
         settings = _settings(core, precision, threads)
         tokenizer = Tokenizer.load(folder)
         # The binding's table of types is filled on first use; two threads that do so at once deadlock (2026.4.1).
         openvino.Tensor(np.zeros(1, np.float32)).element_type.to_dtype()
-        with ThreadPoolExecutor(len(graphs) + 1) as pool:
-            made = [
-                pool.submit(_Tower, core, graph, threads, settings, side_by_side=name == SIDE_BY_SIDE)
-                for name, graph in zip(TOWERS, graphs, strict=True)
-            ]
-            text, image = (tower.result() for tower in made)
+        wanted = [(text_graph, 1), (image_graph, 1), *([(text_graph, threads)] if threads > 1 else [])]
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            made = pool.map(lambda one: _compile(core, one[0], settings | {"NUM_STREAMS": one[1]}), wanted)
+            compiled_text, compiled_image, *side_by_side = made
+            text, image = _Tower(compiled_text, *side_by_side), _Tower(compiled_image)
             encoder = cls(info, spec, tokenizer, text, image)
-            # Three sizes: the weights of some layers are packed once for one row and once for more, in each way.
-            for size in (1, threads, 2 * threads):
-                texts = pool.submit(encoder.encode_texts, ["warm up"] * size)
-                pool.submit(encoder.encode_pixels, np.zeros((size, 3, *info.image_size), np.float32)).result()
-                texts.result()
-        for graph in graphs:
+            warmed = [pool.submit(encoder.encode_texts, ["warm up"] * size) for size in text.sizes]
+            for size in image.sizes:
+                encoder.encode_pixels(np.zeros((size, 3, *info.image_size), np.float32))
+            for done in warmed:
+                done.result()
+        for graph in (text_graph, image_graph):
             _release(graph.with_suffix(".bin"))
         _trim()
         return encoder
@@ -125,7 +123,7 @@ class OpenVinoEncoder(Encoder):
         ids = self._tokenizer.encode(texts)
         length = self.info.context_length if self.spec.text_length == "full" else None
         vectors = np.empty((len(texts), self.info.dim), dtype=np.float32)
-        by_length = np.argsort([len(tokens) for tokens in ids], kind="stable")
+        by_length = np.argsort([-len(tokens) for tokens in ids], kind="stable")  # short ones last, to end together
         parts = _parts(by_length, TEXTS_AT_ONCE, self._text.at_once)
         outputs = self._text([self._tokenizer.pad([ids[row] for row in part], length) for part in parts])
         for part, output in zip(parts, outputs, strict=True):
@@ -154,24 +152,30 @@ def read_spec(folder: Path) -> RuntimeSpec:
         raise ModelUnavailable(f"{folder} holds no exported model that can be read ({SPEC_FILE}: {error})") from error
 
 
+def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
+    try:
+        compiled = core.compile_model(graph, "CPU", settings)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"{graph} cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+    _release(graph.with_suffix(".bin"))
+    return compiled
+
+
 class _Tower:
     """One graph with one input and one output.
 
-    One part of a batch is computed by all threads together. Of more, if ``side_by_side``, each thread computes its own:
-    they need not wait for each other after every layer, which costs most where a thread shares its core with the
-    server. The weights are then packed twice, once for each way.
+    One part of a batch is computed by all threads together. Of more, where the graph is compiled ``side_by_side`` as
+    well, each thread computes its own: they need not wait for each other after every layer, which costs most where a
+    thread shares its core with the server. That packs the weights a second time, so it is for the text tower, whose
+    weights are small: there it is worth an eighth.
     """
 
-    def __init__(self, core: Any, graph: Path, threads: int, settings: dict[str, Any], *, side_by_side: bool) -> None:
-        try:
-            self._together = core.compile_model(graph, "CPU", settings | {"NUM_STREAMS": 1}).create_infer_request()
-            self.at_once = threads if side_by_side else 1
-            if self.at_once > 1:
-                streams = core.compile_model(graph, "CPU", settings | {"NUM_STREAMS": threads})
-                self._queue = openvino.AsyncInferQueue(streams, threads)
-        except RuntimeError as error:
-            raise ModelUnavailable(f"{graph} cannot be loaded ({str(error).strip().splitlines()[0]})") from error
-        _release(graph.with_suffix(".bin"))
+    def __init__(self, together: Any, side_by_side: Any = None) -> None:
+        self._together = together.create_infer_request()
+        self._queue = side_by_side and openvino.AsyncInferQueue(side_by_side, side_by_side.get_property("NUM_STREAMS"))
+        self.at_once = len(self._queue) if self._queue else 1
+        self.sizes = sorted({1, self.at_once, 2 * self.at_once})
+        """Of batches that make everything ready: some layers' weights are packed once for one row, once for more."""
         self._lock = threading.Lock()  # the threads are busy with one batch, so a second would only wait inside
 
     def __call__(self, parts: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
