@@ -245,7 +245,7 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
 
 @contextlib.contextmanager
 def serving(side: str, reference_model: Path, artifact: Artifact, **settings: str) -> Iterator[tuple[str, int, float]]:
-    """The usual way (``reference``) or this service while it is up: its URL, the process id of its root and the seconds until it was ready.
+    """The usual way (``reference``) or this service while it is up: URL, root process id, seconds until it was ready.
 
     ``settings`` are those of ``clip_retrieval/config.py``.
     """
