@@ -103,7 +103,7 @@ def measure(
                     facts.setdefault(side, []).append({"ready_s": ready_s, **memory(pid)})
             for precision in precisions:
                 alone = encoder_alone(artifact, queries, precision, seconds / 2)
-                rounds.setdefault(f"{precision} encoder alone", []).append(alone)
+                rounds.setdefault(f"encoder alone {precision}", []).append(alone)
             advance(1)
     show(rounds)
     first, *others = (compared(precision, rounds, facts) for precision in precisions)
@@ -132,7 +132,7 @@ def compared(
     text = f"{precision} text {TEXT_CLIENTS}"
     busy = (text, f"{precision} image {IMAGE_CLIENTS}")
     searches = np.concatenate([run["search_ms"] for name in busy for run in rounds[name]])
-    alone = rounds[f"{precision} encoder alone"]
+    alone = rounds[f"encoder alone {precision}"]
     encoder = {name: float(np.median([run[name] for run in alone])) for name in ("text_per_s", "image_per_s")}
     return {
         "precision": precision,

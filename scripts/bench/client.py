@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 
 import aiohttp
+import uvloop
 
 SEARCH = re.compile(r"search;dur=([\d.]+)")
 
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--queries", type=Path, required=True, help="JSON list of texts")
     parser.add_argument("--pictures", type=Path, help="folder of JPEGs")
     arguments = parser.parse_args()
-    tally = asyncio.run(run(arguments))
+    tally = uvloop.run(run(arguments))
     print(
         json.dumps(
             {
