@@ -20,7 +20,7 @@ def quantise(graph: openvino.Model, batches: Sequence[NDArray[Any]]) -> openvino
             subset_size=len(batches),
             # Also for convolutional towers: measured no worse there, and their heads are linear layers too.
             model_type=nncf.ModelType.TRANSFORMER,
-            # The final normalisation: in int8 the output would not have unit length. And the token embedding: nothing is
-            # computed with it, and the compiler would keep it in memory as float32, where it now stays in its file.
+            # The final normalisation, since in int8 the output would not have unit length; and the token embedding:
+            # nothing is computed with it, and the compiler would hold it as float32, where it now stays in its file.
             ignored_scope=nncf.IgnoredScope(types=["ReduceL2", "Divide", "Gather"], validate=False),
         )
