@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, cast
+from typing import Annotated, Any, ClassVar, NoReturn, cast
 
 import bentoml
 import numpy as np
@@ -123,6 +123,7 @@ class Dispatch:
             bento_app = route.endpoint.func.__self__
             Dispatch.dispatchers = bento_app.dispatchers
             for dispatcher in bento_app.dispatchers.values():
+                dispatcher.fallback = _given_up
                 optimizer = dispatcher.optimizer
                 optimizer.o_a = optimizer.o_b = optimizer.wait = 0
                 optimizer.trigger_refresh = lambda: None
@@ -154,8 +155,7 @@ class ClipRetrieval:
     def __init__(self) -> None:
         def load() -> Retriever:
             artifact = Artifact.open(folder, verify=not SUPERVISED)
-            built_for: Literal["int8", "auto"] = "int8" if "int8" in artifact.manifest.encoder.precisions else "auto"
-            encoder = artifact.encoder(precision=settings.precision or built_for, threads=encoder_threads)
+            encoder = artifact.encoder(precision=settings.precision, threads=encoder_threads)
             return Retriever(artifact, encoder)
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -222,14 +222,25 @@ _turn = asyncio.Lock()
 """One of a batch's queries goes on at a time, so that the next batch does not wait until all have been answered."""
 
 
+def _given_up() -> NoReturn:
+    """What a dispatcher does with a query that was cancelled while it waited, by its client or by the dispatcher.
+
+    BentoML's own way is ServiceUnavailable for both: a client that left would be a 503 with a traceback in the log.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    raise ServiceUnavailable("the query waited too long for the encoder")
+
+
 async def _dispatch(api: str, query: Query) -> Answer:
     try:
         answers: list[Answer] = await Dispatch.infer(api, ([query],), {})
-    except ServiceUnavailable as error:  # the dispatcher gave the query up, or it was cancelled while it waited
+    except (ServiceUnavailable, asyncio.CancelledError) as error:
         query.abandoned = True
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise asyncio.CancelledError from error
-        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        if isinstance(error, ServiceUnavailable):
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        raise
     async with _turn:
         await asyncio.sleep(0)
     return answers[0]

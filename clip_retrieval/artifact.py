@@ -125,9 +125,15 @@ class Artifact:
         """The thumbnails; None if the artifact was built without."""
         return Thumbnails.open(self.path / THUMBNAILS) if self.has_thumbnails else None
 
-    def encoder(self, *, precision: Literal["auto", "f32", "int8"] = "auto", threads: int | None = None) -> Encoder:
-        """Load the encoder inside the artifact. Raises ModelUnavailable, MissingExtra or EncoderMismatch."""
-        encoder = load_encoder(self.path / ENCODER, precision=precision, threads=threads)
+    def encoder(
+        self, *, precision: Literal["auto", "f32", "int8"] | None = None, threads: int | None = None
+    ) -> Encoder:
+        """Load the encoder inside the artifact; without ``precision`` as it was built: int8 if with that, else auto.
+
+        Raises ModelUnavailable, MissingExtra or EncoderMismatch.
+        """
+        built: Literal["int8", "auto"] = "int8" if "int8" in self.manifest.encoder.precisions else "auto"
+        encoder = load_encoder(self.path / ENCODER, precision=precision or built, threads=threads)
         self.require(encoder)
         return encoder
 

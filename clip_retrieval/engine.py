@@ -1,4 +1,4 @@
-"""Queries answered a batch at a time: encode them together, search each, look up the records.
+"""Queries answered a batch at a time: encode them together, then search each.
 
 Knows nothing of HTTP and nothing of how a batch came to be. A batch fails whole, so everything in it has been decoded
 and validated before: texts are not empty, pictures are preprocessed pixels.
@@ -80,16 +80,20 @@ class Engine:
     """
 
     def __init__(self, load: Callable[[], Retriever], *, vectors_kept: int = 0) -> None:
-        """``load`` is called in a thread that stands back, as do all that it starts, which are those that compute.
+        """``load`` is called in a thread that stands back, as do all that it starts: OpenVINO's, which compute.
 
-        The threads that hand them their batches do not: they would be kept waiting while they hold the interpreter's
-        lock. The vectors of the ``vectors_kept`` latest texts are kept, for the same text with another target or ``k``.
+        Those that only hand them the batches do not: they would be kept waiting while they hold the interpreter's lock.
+        torch computes in the thread that asks, so that one stands back. The vectors of the ``vectors_kept`` latest
+        texts are kept, for the same text with another target or ``k``.
         """
-        self._texts = ThreadPoolExecutor(1, "encode-texts")
-        self._images = ThreadPoolExecutor(1, "encode-images")
-        self._searches = ThreadPoolExecutor(1, "search")
         with ThreadPoolExecutor(1, "load", initializer=_stand_back) as loading:
             self.retriever = loading.submit(load).result()
+        asks_only = self.retriever.encoder.info.runtime == "openvino"
+        self._texts, self._images = (
+            ThreadPoolExecutor(1, f"encode-{kind}", initializer=None if asks_only else _stand_back)
+            for kind in ("texts", "images")
+        )
+        self._searches = ThreadPoolExecutor(1, "search")
         self._known: LRUCache[str, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
 
     async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:

@@ -64,7 +64,7 @@ class Retriever:
         cls,
         source: str | Path,
         *,
-        precision: Literal["auto", "f32", "int8"] = "auto",
+        precision: Literal["auto", "f32", "int8"] | None = None,
         threads: int | None = None,
     ) -> Self:
         """Open an artifact by model store tag or by folder, check its files and load its encoder.

@@ -109,6 +109,7 @@ def measure(
     first, *others = (compared(precision, rounds, facts) for precision in precisions)
     return {
         **first,
+        "failed": sum(one["failed"] for one in (first, *others)),
         **{other["precision"]: other for other in others},
         "reference": figures("reference", rounds, facts),
         "index_mb": index_mb(artifact),

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
@@ -25,6 +27,7 @@ from clip_retrieval.encoders.openvino import (  # noqa: E402
     TEXTS_AT_ONCE,
     OpenVinoEncoder,
     RuntimeSpec,
+    _parts,
     graph_file,
     read_spec,
 )
@@ -76,9 +79,23 @@ def unit(rows: Any) -> Any:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenVinoEncoder:
-    return OpenVinoEncoder.load(write_folder(tmp_path_factory.mktemp("openvino")), INFO, threads=1)
+@pytest.fixture(scope="module", params=[1, 2, 3], ids=lambda threads: f"threads-{threads}")
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OpenVinoEncoder:
+    return OpenVinoEncoder.load(write_folder(tmp_path_factory.mktemp("openvino")), INFO, threads=request.param)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 17, 60])
+def test_each_text_of_a_batch_gets_its_own_vector(encoder: OpenVinoEncoder, count: int) -> None:
+    vectors = encoder.encode_texts([f"{number} 1" for number in range(1, count + 1)])
+    np.testing.assert_allclose(vectors, unit([[number + 1, 2] for number in range(1, count + 1)]), rtol=1e-6)
+
+
+@given(st.integers(0, 200), st.integers(2, 20), st.integers(1, 64))
+def test_parts_hold_every_row_once_and_leave_no_thread_without_work(rows: int, size: int, at_once: int) -> None:
+    parts = _parts(np.arange(rows), size, at_once)
+    assert np.concatenate([[], *parts]).tolist() == list(range(rows))
+    assert all(0 < len(part) <= size for part in parts)
+    assert rows < at_once or len(parts) % at_once == 0
 
 
 def test_texts_keep_their_order_whatever_their_lengths(encoder: OpenVinoEncoder) -> None:

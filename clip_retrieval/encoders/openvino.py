@@ -1,7 +1,7 @@
 """The serving encoder: OpenVINO on the CPU, without torch, open_clip or transformers in the process.
 
 Loads a folder that ``export_openvino`` wrote: ``runtime.json`` (``RuntimeSpec``), the towers' graphs and the
-tokenizer. Compiles both towers at once and runs each once before it returns, so that the first query is not slower.
+tokenizer. Compiles the towers at once and runs each in every way before it returns, so that no first query is slower.
 """
 
 import ctypes
@@ -172,8 +172,9 @@ class _Tower:
 
     def __init__(self, together: Any, side_by_side: Any = None) -> None:
         self._together = together.create_infer_request()
-        self._queue = side_by_side and openvino.AsyncInferQueue(side_by_side, side_by_side.get_property("NUM_STREAMS"))
-        self.at_once = len(self._queue) if self._queue else 1
+        self._side_by_side = side_by_side
+        self.at_once = side_by_side.get_property("NUM_STREAMS") if side_by_side else 1
+        self._queue = self._new_queue()
         self.sizes = sorted({1, self.at_once, 2 * self.at_once})
         """Of batches that make everything ready: some layers' weights are packed once for one row, once for more."""
         self._lock = threading.Lock()  # the threads are busy with one batch, so a second would only wait inside
@@ -184,6 +185,9 @@ class _Tower:
             if len(parts) > 1 and self.at_once > 1:
                 return self._each_alone(parts)
             return [self._by_all(part) for part in parts]
+
+    def _new_queue(self) -> Any:
+        return self._side_by_side and openvino.AsyncInferQueue(self._side_by_side, self.at_once)
 
     def _by_all(self, part: NDArray[Any]) -> NDArray[np.float32]:
         self._together.start_async([part], share_inputs=True)  # ``infer`` would compute in the thread that calls
@@ -199,12 +203,16 @@ class _Tower:
             if (part := at_work.pop(request, None)) is not None:
                 outputs[part] = self._queue[request].get_output_tensor().data.copy()
 
-        for number, part in enumerate(parts):
-            idle = self._queue.get_idle_request_id()  # waits for one; ``start_async`` takes the same
-            collect(idle)
-            at_work[idle] = number
-            self._queue.start_async([part], share_inputs=True)
-        self._queue.wait_all()
+        try:
+            for number, part in enumerate(parts):
+                idle = self._queue.get_idle_request_id()  # waits for one; ``start_async`` takes the same
+                collect(idle)
+                at_work[idle] = number
+                self._queue.start_async([part], share_inputs=True)
+            self._queue.wait_all()
+        except RuntimeError:
+            self._queue = self._new_queue()  # a queue tells of its first error again and again
+            raise
         for request in list(at_work):
             collect(request)
         return [outputs[number] for number in range(len(parts))]
@@ -223,8 +231,11 @@ def _settings(core: Any, precision: str, threads: int) -> dict[str, Any]:
 
 
 def _parts(rows: NDArray[np.intp], size: int, at_once: int) -> list[NDArray[np.intp]]:
-    """``rows`` in parts of about the same length, at most ``size``; ``at_once`` of them, if there are rows for that."""
-    count = max(min(at_once, len(rows)), math.ceil(len(rows) / size))
+    """``rows`` in parts of about the same length, at most ``size``: as many for each of the ``at_once`` that work on
+    them, if there are rows for all."""
+    count = math.ceil(len(rows) / size)
+    if len(rows) >= at_once:
+        count = math.ceil(count / at_once) * at_once
     return np.array_split(rows, count) if count else []
 
 
