@@ -219,6 +219,8 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
     version = artifact_version(info, data, 0.99)
     target = cache_dir() / "bench" / version
     if target.exists():
+        (target / "encoder").unlink()
+        (target / "encoder").symlink_to(encoder)  # the one that it was made with may be gone from the cache
         return Artifact.open(target)
     with err.status(f"building indexes of {images} pictures and {captions} captions"):
         pictures, texts = collection.clip_like(images, collection.CAPTIONS_EACH, info.dim)
