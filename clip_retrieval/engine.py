@@ -72,7 +72,7 @@ class Answer:
 
 
 class Engine:
-    """Answers batches for a server: encoders in threads that stand back, each query's search in the event loop.
+    """Answers batches for a server: what computes stands back, each query's search in the event loop.
 
     Texts and pictures may be answered at the same time, one batch of each. A search takes less time than its thread
     would wait for the interpreter's lock, which FAISS gives back meanwhile: p99 was 2 to 4 ms there under load, and
