@@ -29,8 +29,8 @@ FAKE = "fake"
 LOCAL_DIR = "local-dir:"
 DEMO_HEAD = Path(__file__).with_name("encoders") / "demo_head.safetensors"
 
-INT8_RECIPE = 2
-"""Counts the ways of quantising (``encoders/_quantise.py``), so that the cache gives no graphs of an older one."""
+RECIPE = 3
+"""Counts the ways of exporting and quantising a model, so that the cache gives no graphs of an older one."""
 
 Runtime = Literal["openvino", "torch"]
 Calibration: TypeAlias = tuple[Sequence[Image.Image], Sequence[str]]
@@ -71,11 +71,11 @@ def prepare_encoder(
         if runtime == "torch":
             return reference
         if calibration is None:
-            return _cached(f"{key}-openvino", lambda target: _save_openvino(reference, target, None, say))
+            return _cached(f"{key}-openvino.{RECIPE}", lambda target: _save_openvino(reference, target, None, say))
         pictures, texts = calibration
         digest = hashlib.sha256(repr([texts, *(content_hash(picture) for picture in pictures)]).encode()).hexdigest()
         return _cached(
-            f"{key}-int8.{INT8_RECIPE}-{digest[:8]}", lambda target: _save_openvino(reference, target, calibration, say)
+            f"{key}-int8.{RECIPE}-{digest[:8]}", lambda target: _save_openvino(reference, target, calibration, say)
         )
     except ModuleNotFoundError as error:
         raise MissingExtra("preparing a model", "build") from error

@@ -25,6 +25,7 @@ from clip_retrieval.encoders.openvino import (  # noqa: E402
     IMAGES_AT_ONCE,
     SPEC_FILE,
     TEXTS_AT_ONCE,
+    Layout,
     OpenVinoEncoder,
     RuntimeSpec,
     _parts,
@@ -55,6 +56,19 @@ def text_graph() -> Any:
     return openvino.Model([ops.convert(ops.concat([total, length], 1), "f32")], [ids], "text")
 
 
+def prefix_graph() -> Any:
+    """The arrays of ``prefixes.share`` to (sum of the ids, number of ids), read through the prefixes; ids are not 0."""
+    ids = ops.parameter([-1, -1], np.int64, name="ids")
+    distinct = ops.parameter([-1], np.int64, name="distinct")
+    where = ops.parameter([-1, -1], np.int64, name="where")
+    zero = np.int64(0)
+    tokens = ops.gather(ops.reshape(ids, np.array([-1]), False), distinct, zero)
+    real = ops.convert(ops.not_equal(ids, zero), "i64")
+    total = ops.reduce_sum(ops.multiply(ops.gather(tokens, where, zero), real), np.array([1]), keep_dims=True)
+    number = ops.reduce_sum(real, np.array([1]), keep_dims=True)
+    return openvino.Model([ops.convert(ops.concat([total, number], 1), "f32")], [ids, distinct, where], "text")
+
+
 def image_graph() -> Any:
     """Pixels to (mean of the first channel, mean of the second)."""
     pixels = ops.parameter([-1, 3, SIZE, SIZE], np.float32, name="pixels")
@@ -62,14 +76,15 @@ def image_graph() -> Any:
     return openvino.Model([ops.gather(means, np.array([0, 1]), np.int64(1))], [pixels], "image")
 
 
-def write_folder(folder: Path, length: Literal["longest", "full"] = "longest") -> Path:
-    for graph, tower in ((text_graph(), "text"), (image_graph(), "image")):
+def write_folder(folder: Path, layout: Layout = "longest") -> Path:
+    text = prefix_graph() if layout == "prefixes" else text_graph()
+    for graph, tower in ((text, "text"), (image_graph(), "image")):
         openvino.save_model(graph, folder / graph_file(tower, "f32"), compress_to_fp16=False)
     backend = tokenizers.Tokenizer(models.WordLevel({str(number): number for number in range(100)}, unk_token="0"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     Tokenizer(backend, Rules(clean="lower", context_length=CONTEXT, pad_id=0)).save(folder)
     preprocess = Preprocess(size=SIZE, mean=0.0, std=1.0)
-    spec = RuntimeSpec(precisions=("f32",), text_length=length, preprocess=preprocess, checks={})
+    spec = RuntimeSpec(precisions=("f32",), text_layout=layout, preprocess=preprocess, checks={})
     (folder / SPEC_FILE).write_text(spec.model_dump_json())
     return folder
 
@@ -107,6 +122,23 @@ def test_texts_keep_their_order_whatever_their_lengths(encoder: OpenVinoEncoder)
     assert (np.rint(padded) >= lengths).all()
     assert np.rint(padded).sum() < CONTEXT * len(lengths), "similar lengths run together"
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_texts_that_begin_alike_each_get_their_own_vector(tmp_path: Path, threads: int) -> None:
+    encoder = OpenVinoEncoder.load(write_folder(tmp_path, "prefixes"), INFO, threads=threads)
+    lists = [[1 + (row * step) % 3 for step in range(1 + row % CONTEXT)] for row in range(TEXTS_AT_ONCE * 3 + 1)]
+    for count in (1, 2, 3, len(lists)):
+        vectors = encoder.encode_texts([" ".join(map(str, ids)) for ids in lists[:count]])
+        np.testing.assert_allclose(vectors, unit([[sum(ids), len(ids)] for ids in lists[:count]]), rtol=1e-6)
+    assert encoder.encode_texts([]).shape == (0, 2)
+
+
+def test_an_artifact_of_before_prefixes_is_read(tmp_path: Path, encoder: OpenVinoEncoder) -> None:
+    write_folder(tmp_path)
+    written = (tmp_path / SPEC_FILE).read_text()
+    (tmp_path / SPEC_FILE).write_text(written.replace('"text_layout"', '"text_length"'))
+    assert read_spec(tmp_path) == encoder.spec
 
 
 def test_a_text_alone_is_not_padded_or_padded_to_the_whole_context(tmp_path: Path, encoder: OpenVinoEncoder) -> None:
@@ -192,16 +224,16 @@ def with_vision(**changes: Any) -> dict[str, Any]:
 
 SIGLIP = {"no_causal_mask": True, "pool_type": "last", "proj_bias": True, "norm_kwargs": {"eps": 1e-6}}
 BUILT_IN: dict[str, tuple[dict[str, Any], str]] = {
-    "clip": (TINY, "longest"),
-    "clip with quick_gelu": (TINY | {"quick_gelu": True}, "longest"),
-    "custom text": (with_text(), "longest"),
+    "clip": (TINY, "prefixes"),
+    "clip with quick_gelu": (TINY | {"quick_gelu": True}, "prefixes"),
+    "custom text": (with_text(), "prefixes"),
     "siglip": (with_text(**SIGLIP), "full"),
     "end token, both ways": (with_text(no_causal_mask=True, pool_type="eos", eos_id=49407), "full"),
     "coca": (with_text(embed_cls=True), "full"),
     "custom blocks": (with_text(qk_norm=True, ls_init_value=0.1), "longest"),
-    "mean of patches": (with_vision(pool_type="avg"), "longest"),
-    "attention pool": (with_vision(attentional_pool=True, attn_pooler_heads=2), "longest"),
-    "resnet": (with_vision(layers=[1, 1, 1, 1], width=16, image_size=64), "longest"),
+    "mean of patches": (with_vision(pool_type="avg"), "prefixes"),
+    "attention pool": (with_vision(attentional_pool=True, attn_pooler_heads=2), "prefixes"),
+    "resnet": (with_vision(layers=[1, 1, 1, 1], width=16, image_size=64), "prefixes"),
 }
 
 
@@ -282,7 +314,7 @@ def pixels_for(encoder: OpenVinoEncoder) -> Any:
 def test_an_exported_model_equals_torch(tmp_path: Path, kind: str) -> None:
     config, length = BUILT_IN[kind]
     model, encoder, tokenizer = exported(tmp_path, lambda folder: write_model(folder, config))
-    assert encoder.spec.text_length == length
+    assert encoder.spec.text_layout == length
     pixels = pixels_for(encoder)
     texts, images = torch_vectors(model, tokenizer, pixels)
     np.testing.assert_allclose(encoder.encode_texts(CAPTIONS), texts, atol=1e-5)
@@ -293,7 +325,7 @@ def test_an_exported_model_equals_torch(tmp_path: Path, kind: str) -> None:
 @pytest.mark.slow
 def test_a_hugging_face_tower_masks_its_padding(tmp_path: Path) -> None:
     model, encoder, tokenizer = exported(tmp_path, write_bert)
-    assert encoder.spec.text_length == "longest"
+    assert encoder.spec.text_layout == "longest"
     texts, _ = torch_vectors(model, tokenizer, pixels_for(encoder))
     np.testing.assert_allclose(encoder.encode_texts(CAPTIONS), texts, atol=1e-5)
     for row, caption in enumerate(CAPTIONS):

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
-from typing import Any
 
 import nncf
 import openvino
-from numpy.typing import NDArray
+
+from clip_retrieval.encoders.openvino import Inputs
 
 
-def quantise(graph: openvino.Model, batches: Sequence[NDArray[Any]]) -> openvino.Model:
+def quantise(graph: openvino.Model, batches: Sequence[Inputs]) -> openvino.Model:
     """An int8 copy of ``graph``, with value ranges taken from running it on every one of ``batches``."""
     nncf.set_log_level("ERROR")
     with redirect_stdout(StringIO()):  # NNCF draws progress bars there and has no switch for them

@@ -1,7 +1,7 @@
 """Build time: what torch float32 says of some texts and pictures, to judge exported graphs by."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import openvino
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_retrieval.encoders.base import Pixels, Vectors
-from clip_retrieval.encoders.openvino import Check
+from clip_retrieval.encoders.openvino import Check, Inputs, Layout, text_batch
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer
 
@@ -36,37 +36,41 @@ class Reference:
         noise = np.random.default_rng(0).integers(0, 256, size=(3, *preprocess.height_width, 3), dtype=np.uint8)
         pictures = images[:OWN_IMAGES] or [Image.fromarray(one) for one in noise]
         self.pixels: Pixels = np.stack([preprocess(picture) for picture in pictures])
-        self.ids = tokenizer.encode([*PROBES, *texts[:OWN_TEXTS]])
-        self.full_ids = tokenizer.pad(self.ids, tokenizer.rules.context_length)
-        self._pad = tokenizer.pad
+        self._ids = sorted(tokenizer.encode([*PROBES, *texts[:OWN_TEXTS]]))
+        self._tokenizer = tokenizer
+        (full,) = self.text_batch("full", range(len(self._ids)))
         with torch.inference_mode():
             self._images: Vectors = model.encode_image(torch.from_numpy(self.pixels), normalize=True).numpy()
-            self._texts: Vectors = model.encode_text(torch.from_numpy(self.full_ids), normalize=True).numpy()
+            self._texts: Vectors = model.encode_text(torch.from_numpy(full), normalize=True).numpy()
 
     def check_image(self, graph: openvino.Model) -> Check:
         """Compare an image tower, both one by one and as a batch."""
         run = _compile(graph)
         return _compare([(run(self.pixels), self._images), (run(self.pixels[:1]), self._images[:1])])
 
-    def check_text(self, graph: openvino.Model, length: Literal["longest", "full"]) -> Check | None:
-        """Compare a text tower under a length rule. None if it cannot run on such lengths at all."""
-        run = _compile(graph)
-        if length == "full":
-            return _compare([(run(self.full_ids), self._texts), (run(self.full_ids[:1]), self._texts[:1])])
+    def text_batch(self, layout: Layout, rows: Sequence[int]) -> Inputs:
+        """Inputs of a text tower for these of the texts, in rising order."""
+        return text_batch(self._tokenizer, layout, [self._ids[row] for row in rows])
+
+    def check_text(self, graph: openvino.Model, layout: Layout) -> Check | None:
+        """Compare a text tower that is given texts in a ``layout``. None if it cannot run on such at all."""
+        run, every = _compile(graph), list(range(len(self._ids)))
+        if layout == "full":
+            batches = [every, every[:1]]
+        else:
+            batches = [*([row] for row in every), *(every[:end] for end in range(2, len(every) + 1, 2))]
         try:
-            alone = [(run(self._pad([ids])), self._texts[[row]]) for row, ids in enumerate(self.ids)]
-            mixed = [(run(self._pad(self.ids[:end])), self._texts[:end]) for end in range(2, len(self.ids) + 1, 2)]
+            return _compare([(run(*self.text_batch(layout, rows)), self._texts[rows]) for rows in batches])
         except RuntimeError:
             return None
-        return _compare([*alone, *mixed])
 
 
 def _compile(graph: openvino.Model) -> Any:
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(graph, "CPU", exact)
 
-    def run(batch: NDArray[Any]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = compiled([batch])[0]
+    def run(*batch: NDArray[Any]) -> NDArray[np.float32]:
+        output: NDArray[np.float32] = compiled(batch)[0]
         return output
 
     return run

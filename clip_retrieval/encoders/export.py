@@ -1,7 +1,7 @@
 """Build time: an open_clip model folder to a folder that ``OpenVinoEncoder`` serves, checked against torch.
 
-Nothing is exported on trust: each graph is compared with the untouched float32 model, and whether texts may be cut to
-a batch's longest is decided by trying it.
+Nothing is exported on trust: each graph is compared with the untouched float32 model, and whether texts may share their
+beginnings, or be cut to a batch's longest, is decided by trying it.
 """
 
 import warnings
@@ -16,8 +16,8 @@ from PIL import Image
 from clip_retrieval.encoders._openclip import open_folder
 from clip_retrieval.encoders._reference import PROBES, Reference
 from clip_retrieval.encoders._tokenizer_export import from_open_clip
-from clip_retrieval.encoders._towers import image_tower, text_tower
-from clip_retrieval.encoders.openvino import SPEC_FILE, Check, RuntimeSpec, graph_file
+from clip_retrieval.encoders._towers import image_tower, prefix_tower, text_tower
+from clip_retrieval.encoders.openvino import SPEC_FILE, Check, Inputs, Layout, RuntimeSpec, graph_file, text_batch
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.errors import ModelUnavailable
 
@@ -25,8 +25,8 @@ LEAST_COSINE_F32 = 0.999
 LEAST_MEAN_COSINE_INT8 = 0.9
 """An export that falls below is broken. How much int8 costs in retrieval is for the fidelity report to say."""
 
-MOST_DIFFERENCE_CUT = 1e-4
-"""Cutting a batch of texts may change a component of a unit vector by rounding and no more."""
+MOST_DIFFERENCE = 1e-4
+"""Sharing beginnings and cutting may change a component of a text's unit vector by rounding and no more."""
 
 Calibration = tuple[Sequence[Image.Image], Sequence[str]]
 
@@ -56,19 +56,14 @@ def export_openvino(
     reference = Reference(model, tokenizer, preprocess, images, texts)
 
     progress("converting the image tower")
-    image = _convert(image_tower(model), reference.pixels[:2], [-1, 3, *preprocess.height_width])
+    image = _convert(image_tower(model), (reference.pixels[:2],), ([-1, 3, *preprocess.height_width],))
     progress("converting the text tower")
-    text = _convert(text_tower(model), reference.full_ids[:2], [-1, -1])
+    text, layout, text_check = _convert_text(model, reference)
     del model
     progress("checking")
     checks: dict[str, Check] = {}
     _record(checks, "image", "f32", reference.check_image(image))
-    length: Literal["longest", "full"] = "longest"
-    check = reference.check_text(text, length)
-    if check is None or check.max_difference > MOST_DIFFERENCE_CUT:
-        length = "full"
-        check = reference.check_text(text, length)
-    _record(checks, "text", "f32", check)
+    _record(checks, "text", "f32", text_check)
     _write(image, target / graph_file("image", "f32"))
     _write(text, target / graph_file("text", "f32"))
 
@@ -76,20 +71,20 @@ def export_openvino(
         from clip_retrieval.encoders._quantise import quantise
 
         progress("quantising the image tower")
-        image = quantise(image, [preprocess(picture)[None] for picture in images])
+        image = quantise(image, [(preprocess(picture)[None],) for picture in images])
         _record(checks, "image", "int8", reference.check_image(image))
         _write(image, target / graph_file("image", "int8"))
         progress("quantising the text tower")
-        full = tokenizer.rules.context_length if length == "full" else None
         # The probes too, or texts much shorter than the captions fall outside the ranges.
-        text = quantise(text, [tokenizer.pad([ids], full) for ids in tokenizer.encode([*PROBES, *texts])])
-        _record(checks, "text", "int8", reference.check_text(text, length))
+        each = tokenizer.encode([*PROBES, *texts])
+        text = quantise(text, [text_batch(tokenizer, layout, [ids]) for ids in each])
+        _record(checks, "text", "int8", reference.check_text(text, layout))
         _write(text, target / graph_file("text", "int8"))
 
     tokenizer.save(target)
     spec = RuntimeSpec(
         precisions=("f32", "int8") if precision == "int8" else ("f32",),
-        text_length=length,
+        text_layout=layout,
         preprocess=preprocess,
         checks=checks,
     )
@@ -97,7 +92,25 @@ def export_openvino(
     return spec
 
 
-def _convert(tower: torch.nn.Module, example: Any, shape: list[int]) -> openvino.Model:
+def _convert_text(model: Any, reference: Reference) -> tuple[openvino.Model, Layout, Check | None]:
+    """The text tower in the layout that is the fastest of those that reproduce the model, and how it compares."""
+    if (tower := prefix_tower(model)) is not None:
+        text = _convert(tower, reference.text_batch("prefixes", (0, 1)), ([-1, -1], [-1], [-1, -1]))
+        check = reference.check_text(text, "prefixes")
+        if _only_rounding(check):
+            return text, "prefixes", check
+    text = _convert(text_tower(model), reference.text_batch("full", (0, 1)), ([-1, -1],))
+    check = reference.check_text(text, "longest")
+    if _only_rounding(check):
+        return text, "longest", check
+    return text, "full", reference.check_text(text, "full")
+
+
+def _only_rounding(check: Check | None) -> bool:
+    return check is not None and check.max_difference <= MOST_DIFFERENCE
+
+
+def _convert(tower: torch.nn.Module, examples: Inputs, shapes: Sequence[list[int]]) -> openvino.Model:
     # The fast path of nn.MultiheadAttention is one operation that no converter knows.
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -110,7 +123,9 @@ def _convert(tower: torch.nn.Module, example: Any, shape: list[int]) -> openvino
             # transformers 5.23 reads its own deprecated property when it is traced.
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
             return openvino.convert_model(
-                tower, example_input=torch.from_numpy(example), input=[openvino.PartialShape(shape)]
+                tower,
+                example_input=tuple(map(torch.from_numpy, examples)),
+                input=[openvino.PartialShape(shape) for shape in shapes],
             )
     except Exception as error:  # the tracer and the converter raise most kinds of errors
         raise ModelUnavailable(f"the model cannot be converted to OpenVINO: {error}") from error

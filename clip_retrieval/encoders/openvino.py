@@ -17,10 +17,11 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Vectors, unit_rows
+from clip_retrieval.encoders.prefixes import share
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer
 from clip_retrieval.errors import ModelUnavailable
@@ -29,9 +30,16 @@ SPEC_FILE = "runtime.json"
 TOWERS = ("text", "image")
 
 IMAGES_AT_ONCE = 8
-TEXTS_AT_ONCE = 8
-"""A larger batch is run in parts: above these the speed no longer rises, but the memory does, and texts of similar
-length run together need less padding."""
+TEXTS_AT_ONCE = 16
+"""A larger batch is run in parts: above these the speed no longer rises, but the memory does."""
+
+Layout = Literal["prefixes", "longest", "full"]
+"""How a text tower wants a batch: as the arrays of ``prefixes.share``, or as rows of ids padded to the batch's longest
+or always to the whole context."""
+
+
+Inputs = tuple[NDArray[Any], ...]
+"""Of a graph, in its order."""
 
 
 class Check(BaseModel):
@@ -53,8 +61,8 @@ class RuntimeSpec(BaseModel):
 
     precisions: tuple[Literal["f32", "int8"], ...]
     """Which graphs the folder holds: ``text.xml`` for f32, ``text.int8.xml`` for int8, the image tower likewise."""
-    text_length: Literal["longest", "full"]
-    """Whether a batch of texts is padded to its longest or always to the whole context."""
+    text_layout: Layout = Field(validation_alias=AliasChoices("text_layout", "text_length"))
+    """``text_length`` is what artifacts call it that were built when no tower took prefixes."""
     preprocess: Preprocess
     checks: dict[str, Check]
     """Tower file → comparison made when it was exported."""
@@ -121,12 +129,13 @@ class OpenVinoEncoder(Encoder):
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         ids = self._tokenizer.encode(texts)
-        length = self.info.context_length if self.spec.text_length == "full" else None
         vectors = np.empty((len(texts), self.info.dim), dtype=np.float32)
-        by_length = np.argsort([-len(tokens) for tokens in ids], kind="stable")  # short ones last, to end together
-        parts = _parts(by_length, TEXTS_AT_ONCE, self._text.at_once)
-        outputs = self._text([self._tokenizer.pad([ids[row] for row in part], length) for part in parts])
-        for part, output in zip(parts, outputs, strict=True):
+        sharing = self.spec.text_layout == "prefixes"
+        # Texts that begin alike together, or else such of one length, the short ones last, so that all end together.
+        in_order = sorted(range(len(ids)), key=lambda row: ids[row] if sharing else [-len(ids[row])])
+        parts = _parts(np.array(in_order, dtype=np.intp), TEXTS_AT_ONCE, self._text.at_once)
+        batches = [text_batch(self._tokenizer, self.spec.text_layout, [ids[row] for row in part]) for part in parts]
+        for part, output in zip(parts, self._text(batches), strict=True):
             vectors[part] = output
         return unit_rows(vectors)
 
@@ -136,7 +145,7 @@ class OpenVinoEncoder(Encoder):
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         vectors = np.empty((len(pixels), self.info.dim), dtype=np.float32)
         parts = _parts(np.arange(len(pixels)), IMAGES_AT_ONCE, self._image.at_once)
-        for part, output in zip(parts, self._image([pixels[p[0] : p[-1] + 1] for p in parts]), strict=True):
+        for part, output in zip(parts, self._image([(pixels[p[0] : p[-1] + 1],) for p in parts]), strict=True):
             vectors[part] = output
         return unit_rows(vectors)
 
@@ -152,6 +161,13 @@ def read_spec(folder: Path) -> RuntimeSpec:
         raise ModelUnavailable(f"{folder} holds no exported model that can be read ({SPEC_FILE}: {error})") from error
 
 
+def text_batch(tokenizer: Tokenizer, layout: Layout, ids: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], ...]:
+    """The inputs of a text tower for texts of these token ids, for ``prefixes`` in lexicographic order."""
+    if layout == "prefixes":
+        return share(ids, tokenizer.rules.pad_id)
+    return (tokenizer.pad(ids, tokenizer.rules.context_length if layout == "full" else None),)
+
+
 def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
     try:
         compiled = core.compile_model(graph, "CPU", settings)
@@ -162,7 +178,7 @@ def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
 
 
 class _Tower:
-    """One graph with one input and one output.
+    """One graph with one output.
 
     One part of a batch is computed by all threads together. Of more, where the graph is compiled ``side_by_side`` as
     well, each thread computes its own: they need not wait for each other after every layer, which costs most where a
@@ -179,7 +195,7 @@ class _Tower:
         """Of batches that make everything ready: some layers' weights are packed once for one row, once for more."""
         self._lock = threading.Lock()  # the threads are busy with one batch, so a second would only wait inside
 
-    def __call__(self, parts: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def __call__(self, parts: Sequence[Inputs]) -> list[NDArray[np.float32]]:
         """The output of each part, in order."""
         with self._lock:
             if len(parts) > 1 and self.at_once > 1:
@@ -189,13 +205,13 @@ class _Tower:
     def _new_queue(self) -> Any:
         return self._side_by_side and openvino.AsyncInferQueue(self._side_by_side, self.at_once)
 
-    def _by_all(self, part: NDArray[Any]) -> NDArray[np.float32]:
-        self._together.start_async([part], share_inputs=True)  # ``infer`` would compute in the thread that calls
+    def _by_all(self, part: Inputs) -> NDArray[np.float32]:
+        self._together.start_async(part, share_inputs=True)  # ``infer`` would compute in the thread that calls
         self._together.wait()
         output: NDArray[np.float32] = self._together.get_output_tensor().data.copy()
         return output
 
-    def _each_alone(self, parts: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def _each_alone(self, parts: Sequence[Inputs]) -> list[NDArray[np.float32]]:
         outputs: dict[int, NDArray[np.float32]] = {}
         at_work: dict[int, int] = {}
 
@@ -208,7 +224,7 @@ class _Tower:
                 idle = self._queue.get_idle_request_id()  # waits for one; ``start_async`` takes the same
                 collect(idle)
                 at_work[idle] = number
-                self._queue.start_async([part], share_inputs=True)
+                self._queue.start_async(part, share_inputs=True)
             self._queue.wait_all()
         except RuntimeError:
             self._queue = self._new_queue()  # a queue tells of its first error again and again
