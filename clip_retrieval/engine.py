@@ -13,12 +13,13 @@ from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import numpy as np
 from cachetools import LRUCache
 
 from clip_retrieval.artifact import Modality
-from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.queries import SearchRequest
 from clip_retrieval.records import Hit
@@ -31,9 +32,12 @@ takes a fraction of a millisecond, less than a scheduler's slice that it might w
 
 @dataclass(slots=True)
 class Query:
-    """One text or one preprocessed picture, and what to find for it; with ``target`` None only its vector is wanted."""
+    """One text or one preprocessed picture, and what to find for it; with ``target`` None only its vector is wanted.
 
-    content: str | Pixels
+    A text that is not tokenised yet is so with its batch, and the encoder waits for that.
+    """
+
+    content: str | Tokens | Pixels
     target: Modality | None = None
     k: int = 0
     abandoned: bool = False
@@ -84,7 +88,7 @@ class Engine:
 
         Those that only hand them the batches do not: they would be kept waiting while they hold the interpreter's lock.
         torch computes in the thread that asks, so that one stands back. The vectors of the ``vectors_kept`` latest
-        texts are kept, for the same text with another target or ``k``.
+        texts are kept, for the same tokens with another target or ``k``.
         """
         with ThreadPoolExecutor(1, "load", initializer=_stand_back) as loading:
             self.retriever = loading.submit(load).result()
@@ -94,7 +98,7 @@ class Engine:
             for kind in ("texts", "images")
         )
         self._searches = ThreadPoolExecutor(1, "search")
-        self._known: LRUCache[str, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
+        self._known: LRUCache[Tokens, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
 
     async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:
         """Answers in the order of ``queries``; None for one that was abandoned."""
@@ -140,18 +144,21 @@ def answer_images(retriever: Retriever, queries: Sequence[Query]) -> list[Answer
 
 
 def encode_texts(
-    retriever: Retriever, queries: Sequence[Query], known: MutableMapping[str, Vectors] | None = None
+    retriever: Retriever, queries: Sequence[Query], known: MutableMapping[Tokens, Vectors] | None = None
 ) -> tuple[Vectors, float, float]:
     """Vectors of text queries, when that began and the seconds it took.
 
     ``known`` vectors are used, and new ones added to it.
     """
     start = time.perf_counter()
-    texts = [str(query.content) for query in queries]
+    encoder = retriever.encoder
+    texts = [
+        encoder.tokenize(one) if isinstance(one := query.content, str) else cast("Tokens", one) for query in queries
+    ]
     found = {text: vector for text in texts if (vector := (known or {}).get(text)) is not None}
     new = list(dict.fromkeys(text for text in texts if text not in found))
     if new:
-        encoded = dict(zip(new, retriever.encoder.encode_texts(new), strict=True))
+        encoded = dict(zip(new, encoder.encode_tokens(new), strict=True))
         found |= encoded
         if known is not None:
             known.update(encoded)

@@ -139,12 +139,11 @@ def _add_query_routes(app: FastAPI, state: State) -> None:
     @app.post("/encode/text", response_model=s.TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
     async def encode_text(body: s.EncodeTextRequest) -> Response:
         request = Exchange(state, "encode_text", body.text)
-        answer = await state.ready.answer_text(EngineQuery(body.text))
+        tokens = request.tokenize(body.text)
+        answer = await state.ready.answer_text(EngineQuery(tokens))
         vector = answer.vector.tolist()
         return request.respond(
-            s.TextEmbedding(
-                embedding=vector, dimension=len(vector), text=body.text, truncated=request.is_cut(body.text)
-            ),
+            s.TextEmbedding(embedding=vector, dimension=len(vector), text=body.text, truncated=tokens.is_cut),
             stages_of(answer, searched=False),
             answer.batch_size,
         )

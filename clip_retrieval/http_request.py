@@ -21,7 +21,7 @@ from starlette.responses import Response
 from clip_retrieval import schemas as s
 from clip_retrieval.artifact import Modality
 from clip_retrieval.config import Settings
-from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.engine import Answer
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.hits import Found
@@ -112,16 +112,17 @@ class Exchange:
         """Milliseconds since the request was parsed."""
         return (time.perf_counter() - self._start) * 1e3
 
-    def is_cut(self, text: str) -> bool:
-        return self.backend.retriever.encoder.is_cut(text)
+    def tokenize(self, text: str) -> Tokens:
+        return self.backend.retriever.encoder.tokenize(text)
 
     async def find_for_text(self, target: Modality, text: str, k: int) -> Outcome[Answer]:
         key = (self._kind, text, k)
         found: Outcome[Answer] | None = self.cached(key)
         if found is not None:
             return found
-        answer = await self.backend.answer_text(EngineQuery(text, target, k))
-        return self.keep(key, Outcome(answer, self.is_cut(text), stages_of(answer)))
+        tokens = self.tokenize(text)
+        answer = await self.backend.answer_text(EngineQuery(tokens, target, k))
+        return self.keep(key, Outcome(answer, tokens.is_cut, stages_of(answer)))
 
     async def find_for_image(self, target: Modality, data: bytes, k: int) -> Outcome[Answer]:
         key = (self._kind, hashlib.sha256(data).digest(), k)

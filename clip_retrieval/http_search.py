@@ -125,12 +125,13 @@ async def _compose(
 ) -> tuple[Vectors, bool, Stage]:
     """The query vector, whether the model read a text in part only, and the encoding of the slowest part."""
     backend = exchange.backend
+    tokens = {n: exchange.tokenize(part.text) for n, part in enumerate(request.queries) if part.text is not None}
 
     async def encode(number: int, part: q.Part) -> tuple[Vectors, Stage]:
         if part.image_id is not None:
             return backend.retriever.stored_vector(part.image_id), Stage(time.perf_counter(), 0.0)
         if part.image is None:
-            answer = await backend.answer_text(EngineQuery(part.text or ""))
+            answer = await backend.answer_text(EngineQuery(tokens[number]))
         elif isinstance(decoded := pixels[part.image], ImageRejected):
             raise InvalidQuery(f"queries.{number}.image: {decoded}")
         else:
@@ -139,7 +140,7 @@ async def _compose(
 
     encoded = await asyncio.gather(*(encode(number, part) for number, part in enumerate(request.queries)))
     vector = compose(np.stack([vector for vector, _ in encoded]), [part.weight for part in request.queries])
-    cut = any(exchange.is_cut(part.text) for part in request.queries if part.text is not None)
+    cut = any(text.is_cut for text in tokens.values())
     return vector, cut, max((stage for _, stage in encoded), key=lambda stage: stage.seconds)
 
 

@@ -90,7 +90,7 @@ DATASETS = [
 
 ENCODERS = [
     {"base"},
-    {"preprocess", "tokenizer", "_torchvision"},
+    {"preprocess", "tokenizer", "prefixes", "_torchvision"},
     {"_openclip"},
     {"fake", "torch", "openvino"},
     {"demo", "_tokenizer_export", "_towers", "_reference", "_quantise"},

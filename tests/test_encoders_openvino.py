@@ -149,8 +149,8 @@ def test_a_text_alone_is_not_padded_or_padded_to_the_whole_context(tmp_path: Pat
 
 def test_a_long_text_is_cut_and_says_so(encoder: OpenVinoEncoder) -> None:
     np.testing.assert_allclose(encoder.encode_texts(["1 " * 50]), unit([[CONTEXT, CONTEXT]]), rtol=1e-6)
-    assert encoder.is_cut("1 " * (CONTEXT + 1))
-    assert not encoder.is_cut("1 " * CONTEXT)
+    assert encoder.tokenize("1 " * (CONTEXT + 1)).is_cut
+    assert not encoder.tokenize("1 " * CONTEXT).is_cut
 
 
 def test_pictures_keep_their_order_in_a_batch_of_any_size(encoder: OpenVinoEncoder) -> None:

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from clip_retrieval.encoders.base import Tokens
 from clip_retrieval.encoders.tokenizer import RULES_FILE, VOCABULARY_FILE, Rules, Tokenizer, clean
 from clip_retrieval.errors import ModelUnavailable
 
@@ -27,14 +28,14 @@ def small(**rules: Any) -> Tokenizer:
 
 
 def test_special_tokens_stand_around_the_words() -> None:
-    assert small().encode(["a red fox", "", "RED  newt"]) == [[1, 3, 4, 5, 2], [1, 2], [1, 4, 6, 2]]
+    ids = [small().tokenize(text).ids for text in ("a red fox", "", "RED  newt")]
+    assert ids == [(1, 3, 4, 5, 2), (1, 2), (1, 4, 6, 2)]
 
 
 def test_a_long_text_is_cut_before_its_end_token_and_says_so() -> None:
     tokenizer = small()
-    assert tokenizer.encode(["a a a fox"]) == [[1, 3, 3, 3, 2]]
-    assert tokenizer.is_cut("a a a fox")
-    assert not tokenizer.is_cut("a a fox")
+    assert tokenizer.tokenize("a a a fox") == Tokens((1, 3, 3, 3, 2), is_cut=True)
+    assert tokenizer.tokenize("a a fox") == Tokens((1, 3, 3, 5, 2), is_cut=False)
 
 
 def test_padding_goes_to_the_longest_or_to_a_given_length() -> None:
@@ -46,14 +47,14 @@ def test_padding_goes_to_the_longest_or_to_a_given_length() -> None:
 
 
 def test_a_dropped_token_becomes_token_zero() -> None:
-    assert small(dropped_id=2).encode(["fox"]) == [[1, 5, 0]]
+    assert small(dropped_id=2).tokenize("fox").ids == (1, 5, 0)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     small(pad_id=7).save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
     assert loaded.rules == Rules(clean="lower", context_length=5, pad_id=7)
-    assert loaded.encode(["A red fox ?"]) == [[1, 3, 4, 5, 2]]
+    assert loaded.tokenize("A red fox ?").ids == (1, 3, 4, 5, 2)
 
 
 @pytest.mark.parametrize("name", [VOCABULARY_FILE, RULES_FILE])
@@ -122,13 +123,13 @@ def pair(live: Any) -> tuple[Any, Tokenizer]:
 
 def assert_same(live: Any, ours: Tokenizer, text: str) -> None:
     expected = live([text])[0].tolist()
-    ids = ours.encode([text])
-    assert len(ids[0]) <= ours.rules.context_length
-    assert ours.pad(ids, ours.rules.context_length)[0].tolist() == expected
+    tokens = ours.tokenize(text)
+    assert len(tokens.ids) <= ours.rules.context_length
+    assert ours.pad([tokens.ids], ours.rules.context_length)[0].tolist() == expected
     if ours.rules.dropped_id is None:
         # A text that is not cut gets nothing but padding from more room.
         longer = live([text], context_length=ours.rules.context_length + 1)[0].tolist()
-        assert ours.is_cut(text) == (longer != [*expected, ours.rules.pad_id])
+        assert tokens.is_cut == (longer != [*expected, ours.rules.pad_id])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.encoders.base import Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS
 from clip_retrieval.engine import Answer, Engine, Query, answer_images, answer_texts, encode_texts
 from clip_retrieval.hits import Found
@@ -81,18 +81,18 @@ def test_times_are_those_of_the_batch_and_of_the_own_search(
 
 
 def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[str] = []
-    encode = retriever.encoder.encode_texts
+    encoded: list[Tokens] = []
+    tokenize, encode = retriever.encoder.tokenize, retriever.encoder.encode_tokens
 
-    def noted(texts: list[str]) -> Vectors:
+    def noted(texts: list[Tokens]) -> Vectors:
         encoded.extend(texts)
         return encode(texts)
 
-    monkeypatch.setattr(retriever.encoder, "encode_texts", noted)
-    known: dict[str, Vectors] = {}
-    first, *_ = encode_texts(retriever, [Query("red"), Query("blue"), Query("red")], known)
-    second, *_ = encode_texts(retriever, [Query("blue", "images", 3), Query("green")], known)
-    assert encoded == ["red", "blue", "green"]
+    monkeypatch.setattr(retriever.encoder, "encode_tokens", noted)
+    known: dict[Tokens, Vectors] = {}
+    first, *_ = encode_texts(retriever, [Query("red"), Query("blue"), Query(tokenize("RED"))], known)
+    second, *_ = encode_texts(retriever, [Query(tokenize("blue"), "images", 3), Query("green")], known)
+    assert encoded == [tokenize("red"), tokenize("blue"), tokenize("green")]
     np.testing.assert_array_equal(first[[0, 2, 1]], [first[0], first[0], second[0]])
 
 

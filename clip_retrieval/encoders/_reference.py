@@ -36,7 +36,7 @@ class Reference:
         noise = np.random.default_rng(0).integers(0, 256, size=(3, *preprocess.height_width, 3), dtype=np.uint8)
         pictures = images[:OWN_IMAGES] or [Image.fromarray(one) for one in noise]
         self.pixels: Pixels = np.stack([preprocess(picture) for picture in pictures])
-        self._ids = sorted(tokenizer.encode([*PROBES, *texts[:OWN_TEXTS]]))
+        self._ids = sorted(tokenizer.tokenize(text).ids for text in (*PROBES, *texts[:OWN_TEXTS]))
         self._tokenizer = tokenizer
         (full,) = self.text_batch("full", range(len(self._ids)))
         with torch.inference_mode():

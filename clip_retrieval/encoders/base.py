@@ -1,13 +1,14 @@
 """The seam between the product and its models: what an encoder is, whatever runs it.
 
 An encoder maps texts and pictures into one space of unit float32 vectors, so that an inner product is a cosine.
-Work that belongs to one picture (``preprocess``) is apart from work that is done on a batch (``encode_pixels``), so
-that a server can decode and resize pictures beside the model and never in front of it. Implementations are
-interchangeable files beside this one; this file knows none of them.
+Work that belongs to one text (``tokenize``) or to one picture (``preprocess``) is apart from work that is done on a
+batch (``encode_tokens``, ``encode_pixels``), so that a server can do it beside the model and never in front of it.
+Implementations are interchangeable files beside this one; this file knows none of them.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +21,16 @@ Vectors: TypeAlias = NDArray[np.float32]
 
 Pixels: TypeAlias = NDArray[np.float32]
 """Shape (n, 3, height, width) or, for one picture, (3, height, width); float32, normalised as the model wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text as a model reads it. Texts with the same tokens have the same vector."""
+
+    ids: tuple[int, ...]
+    """Special tokens included, no more than the model's context holds."""
+    is_cut: bool
+    """Whether the text has more tokens than the context holds, so that its end is not read."""
 
 
 class EncoderInfo(BaseModel):
@@ -52,8 +63,12 @@ class Encoder(ABC):
     info: EncoderInfo
 
     @abstractmethod
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts as one batch; each is cut at the model's context length. Shape (len(texts), dim)."""
+    def tokenize(self, text: str) -> Tokens:
+        """Clean, split and cut one text as the model wants it."""
+
+    @abstractmethod
+    def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+        """Encode tokenised texts as one batch. Shape (len(texts), dim)."""
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Pixels:
@@ -63,9 +78,9 @@ class Encoder(ABC):
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         """Encode preprocessed pictures, shape (n, 3, height, width), as one batch. Shape (n, dim)."""
 
-    @abstractmethod
-    def is_cut(self, text: str) -> bool:
-        """Whether ``text`` has more tokens than the model's context, so that its end is not read."""
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Tokenise and encode texts as one batch; each is cut at the model's context. Shape (len(texts), dim)."""
+        return self.encode_tokens([self.tokenize(text) for text in texts])
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Preprocess and encode RGB pictures as one batch. Shape (len(images), dim)."""

@@ -76,7 +76,7 @@ def export_openvino(
         _write(image, target / graph_file("image", "int8"))
         progress("quantising the text tower")
         # The probes too, or texts much shorter than the captions fall outside the ranges.
-        each = tokenizer.encode([*PROBES, *texts])
+        each = [tokenizer.tokenize(one).ids for one in (*PROBES, *texts)]
         text = quantise(text, [text_batch(tokenizer, layout, [ids]) for ids in each])
         _record(checks, "text", "int8", reference.check_text(text, layout))
         _write(text, target / graph_file("text", "int8"))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Vectors, unit_rows
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
 
 COLOURS = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
 """Position i is the cube corner with the bits of i as (red, green, blue)."""
@@ -37,15 +37,15 @@ class FakeEncoder(Encoder):
             fingerprint=hashlib.sha256(f"fake encoder {seed}".encode()).hexdigest(),
         )
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+    def tokenize(self, text: str) -> Tokens:
+        ids = [_axis(word) for word in re.findall(r"\w+", text.lower())]
+        return Tokens(tuple(ids[:CONTEXT]), len(ids) > CONTEXT)
+
+    def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
         vectors = np.zeros((len(texts), self.info.dim), dtype=np.float32)
         for vector, text in zip(vectors, texts, strict=True):
-            for word in _words(text)[:CONTEXT]:
-                if word in COLOURS:
-                    vector[COLOURS.index(word)] += 1
-                else:
-                    digest = hashlib.sha256(word.encode()).digest()
-                    vector[len(COLOURS) + digest[0] % len(COLOURS)] += WORD_WEIGHT
+            for axis in text.ids:
+                vector[axis] += 1 if axis < len(COLOURS) else WORD_WEIGHT
             if not vector.any():
                 vector[-1] = 1
         return unit_rows(vectors)
@@ -65,9 +65,8 @@ class FakeEncoder(Encoder):
             )
         return unit_rows(vectors)
 
-    def is_cut(self, text: str) -> bool:
-        return len(_words(text)) > CONTEXT
 
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+def _axis(word: str) -> int:
+    if word in COLOURS:
+        return COLOURS.index(word)
+    return len(COLOURS) + hashlib.sha256(word.encode()).digest()[0] % len(COLOURS)

@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Vectors, unit_rows
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
 from clip_retrieval.encoders.prefixes import share
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer
@@ -127,12 +127,15 @@ class OpenVinoEncoder(Encoder):
         _trim()
         return encoder
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        ids = self._tokenizer.encode(texts)
+    def tokenize(self, text: str) -> Tokens:
+        return self._tokenizer.tokenize(text)
+
+    def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+        ids = [text.ids for text in texts]
         vectors = np.empty((len(texts), self.info.dim), dtype=np.float32)
         sharing = self.spec.text_layout == "prefixes"
         # Texts that begin alike together, or else such of one length, the short ones last, so that all end together.
-        in_order = sorted(range(len(ids)), key=lambda row: ids[row] if sharing else [-len(ids[row])])
+        in_order = sorted(range(len(ids)), key=lambda row: ids[row] if sharing else (-len(ids[row]),))
         parts = _parts(np.array(in_order, dtype=np.intp), TEXTS_AT_ONCE, self._text.at_once)
         batches = [text_batch(self._tokenizer, self.spec.text_layout, [ids[row] for row in part]) for part in parts]
         for part, output in zip(parts, self._text(batches), strict=True):
@@ -148,9 +151,6 @@ class OpenVinoEncoder(Encoder):
         for part, output in zip(parts, self._image([(pixels[p[0] : p[-1] + 1],) for p in parts]), strict=True):
             vectors[part] = output
         return unit_rows(vectors)
-
-    def is_cut(self, text: str) -> bool:
-        return self._tokenizer.is_cut(text)
 
 
 def read_spec(folder: Path) -> RuntimeSpec:

@@ -17,13 +17,11 @@ import tokenizers
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clip_retrieval.encoders.base import Tokens
 from clip_retrieval.errors import ModelUnavailable
 
 VOCABULARY_FILE = "tokenizer.json"
 RULES_FILE = "tokenizer_rules.json"
-
-NOT_OF_THE_TEXT = 4
-"""At most so many tokens stand for no letter of a text: its start, its end, a separator, a space put before it."""
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -67,16 +65,14 @@ class Tokenizer:
         (folder / VOCABULARY_FILE).write_text(self._backend.to_str(), "utf-8")
         (folder / RULES_FILE).write_text(self.rules.model_dump_json(indent=2) + "\n", "utf-8")
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text with its special tokens, at most ``rules.context_length`` long, not padded."""
-        # One by one: encode_batch would start the library's own threads beside those of the model.
-        return [self._ids(self._encoding(text)) for text in texts]
-
-    def is_cut(self, text: str) -> bool:
-        """Whether ``text`` has more tokens than the context holds."""
-        if _is_plain(text) and len(text) <= self.rules.context_length - NOT_OF_THE_TEXT:
-            return False
-        return bool(self._encoding(text).overflowing)
+    def tokenize(self, text: str) -> Tokens:
+        """The tokens of ``text`` with the special ones, not padded."""
+        encoding = self._backend.encode(clean(text, self.rules.clean))
+        ids: tuple[int, ...] = tuple(encoding.ids)
+        is_cut = len(ids) >= self.rules.context_length and bool(encoding.overflowing)
+        if (dropped := self.rules.dropped_id) is not None:
+            ids = tuple(0 if token == dropped else token for token in ids)
+        return Tokens(ids, is_cut)
 
     def pad(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
         """One row a text, shape (n, length), padded on the right; ``length`` is that of the longest when None."""
@@ -84,14 +80,6 @@ class Tokenizer:
         for row, tokens in zip(padded, ids, strict=True):
             row[: len(tokens)] = tokens
         return padded
-
-    def _encoding(self, text: str) -> tokenizers.Encoding:
-        return self._backend.encode(clean(text, self.rules.clean))
-
-    def _ids(self, encoding: tokenizers.Encoding) -> list[int]:
-        ids: list[int] = encoding.ids
-        dropped = self.rules.dropped_id
-        return ids if dropped is None else [0 if token == dropped else token for token in ids]
 
 
 def clean(text: str, how: Literal["lower", "whitespace", "canonicalize"]) -> str:
@@ -110,5 +98,5 @@ def clean(text: str, how: Literal["lower", "whitespace", "canonicalize"]) -> str
 
 
 def _is_plain(text: str) -> bool:
-    """Printable ASCII without entities, as most queries are: nothing to mend, and each token is for some letters."""
+    """Printable ASCII without entities, as most queries are: nothing to mend."""
     return text.isascii() and text.isprintable() and "&" not in text

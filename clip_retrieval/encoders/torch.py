@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders._openclip import CONFIG_FILE, HERE, get_model_config, open_folder, open_model, save_config
-from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Vectors, unit_rows
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
 
@@ -37,8 +37,19 @@ class TorchEncoder(Encoder):
         model, preprocess, tokenizer = open_folder(folder)
         return cls(info, model, preprocess, tokenizer, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
+    def tokenize(self, text: str) -> Tokens:
+        # With room for one token more, that last place is padding unless the text needs it.
+        longer = self._tokenizer([text, ""], context_length=self.info.context_length + 1)
+        is_cut = bool(longer[0, -1] != longer[1, -1])
+        return Tokens(tuple(self._tokenizer([text])[0].tolist()), is_cut)
+
+    def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+        return self._encode(torch.tensor([text.ids for text in texts]))
+
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        tokens = self._tokenizer(list(texts))
+        return self._encode(self._tokenizer(list(texts)))  # without asking of each whether it is cut
+
+    def _encode(self, tokens: torch.Tensor) -> Vectors:
         with torch.inference_mode():
             return unit_rows(self._model.encode_text(tokens.to(self._device), normalize=True).cpu().numpy())
 
@@ -50,11 +61,6 @@ class TorchEncoder(Encoder):
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(self._device)
             return unit_rows(self._model.encode_image(batch, normalize=True).cpu().numpy())
-
-    def is_cut(self, text: str) -> bool:
-        # With room for one token more, that last place is padding unless the text needs it.
-        longer = self._tokenizer([text, ""], context_length=self.info.context_length + 1)
-        return bool(longer[0, -1] != longer[1, -1])
 
 
 def prepare(model: str, pretrained: str | None, target: Path, *, name: str | None = None) -> EncoderInfo:

@@ -78,7 +78,7 @@ def test_answers_equal_the_retrievers(client: Client, retriever: Retriever) -> N
         assert [r.captions for r in found.results] == [[c.text for c in h.captions] for h in hits]
         assert [r.similarity_score for r in found.results] == pytest.approx([h.score for h in hits])
         assert [r.confidence for r in found.results] == pytest.approx([h.confidence for h in hits])
-        assert found.truncated is retriever.encoder.is_cut(text)
+        assert found.truncated is retriever.encoder.tokenize(text).is_cut
     for colour in ("red", "cyan", "black"):
         picture = square(colour, "soft")
         captions = client.search_captions(picture, k=7).results
