@@ -107,7 +107,8 @@ class Dispatch:
     BentoML's only in-process way into a batchable API is a request to itself. Its application object, which each
     request carries, has the dispatchers; bentoml is pinned for this, and the end-to-end test holds it. A dispatcher
     holds queries back for as long as they waited on average before, 300 ms after a busy time. Here a batch leaves as
-    soon as the encoder is free: the company that makes batching pay gathers while the last one is encoded.
+    soon as the encoder has room: the company that makes batching pay gathers while others are encoded. BentoML has one
+    batch of an API under way at a time; of texts it may be two, so that one is encoded while the other is searched.
     """
 
     infer: Any = None
@@ -117,7 +118,7 @@ class Dispatch:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if Dispatch.infer is None and scope["type"] == "http":
+        if Dispatch.infer is None and scope["type"] == "http" and (backend := app.state.api.backend) is not None:
             scope["app"].router.redirect_slashes = False  # /images is as wrong as /image, and is answered so
             route = next(route for route in scope["app"].routes if route.name == "encode_texts")
             bento_app = route.endpoint.func.__self__
@@ -127,6 +128,7 @@ class Dispatch:
                 optimizer = dispatcher.optimizer
                 optimizer.o_a = optimizer.o_b = optimizer.wait = 0
                 optimizer.trigger_refresh = lambda: None
+            bento_app.dispatchers["encode_texts"]._sema.sema = backend.engine.text_batches_at_once
             Dispatch.infer = bento_app.batch_infer
         await self._app(scope, receive, send)
 
@@ -166,8 +168,9 @@ class ClipRetrieval:
         except ClipRetrievalError as error:
             _end(error)
         for api in ("encode_texts", "encode_images"):
-            # BentoML binds an API anew, signature and all, each time that it is looked up: 9 % of the event loop.
-            vars(self)[api] = getattr(self, api)
+            # BentoML binds an API anew, signature and all, each time that it is looked up: 9 % of the event loop. Bound
+            # here it is the method itself, which is what BentoML's batches call; called on ``self`` it would not batch.
+            setattr(self, api, getattr(self, api))
         self.artifact = tag
         self.retriever = self.engine.retriever
         app.state.api.backend = self

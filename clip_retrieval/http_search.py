@@ -22,7 +22,7 @@ from starlette.responses import Response
 from clip_retrieval import answers as a
 from clip_retrieval import queries as q
 from clip_retrieval.compose import compose
-from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.filters import canonical
@@ -87,21 +87,25 @@ async def _search(
     """The outcome of each request, in order; what is wrong with one is its own outcome."""
     keys = [_parts_key(request) for request in requests]
     kept = [exchange.cached(_key(parts, request)) for parts, request in zip(keys, requests, strict=True)]
-    pictures = dict.fromkeys(
-        part.image
-        for request, parts, outcome in zip(requests, keys, kept, strict=True)
-        if outcome is None and parts not in state.vectors
+    composed = [state.vectors.get(parts) for parts in keys]
+    new = [
+        part
+        for request, outcome, known in zip(requests, kept, composed, strict=True)
+        if outcome is None and known is None
         for part in request.queries
-        if part.image is not None
-    )
+    ]
+    pictures = dict.fromkeys(part.image for part in new if part.image is not None)
     pixels, decoding = await _decode(exchange, state, pictures) if pictures else ({}, None)
+    tokens = await _tokenize(exchange, dict.fromkeys(part.text for part in new if part.text is not None))
 
-    async def one(request: q.SearchRequest, parts: Hashable) -> Outcome[Found] | InvalidQuery:
+    async def one(
+        request: q.SearchRequest, parts: Hashable, known: tuple[Vectors, bool] | None
+    ) -> Outcome[Found] | InvalidQuery:
         stages: dict[str, Stage] = {"decode": decoding} if decoding and any(p.image for p in request.queries) else {}
         try:
             exchange.backend.retriever.filters.check(request.where or {})
-            if (known := state.vectors.get(parts)) is None:
-                vector, cut, stages["encode"] = await _compose(exchange, request, pixels)
+            if known is None:
+                vector, cut, stages["encode"] = await _compose(exchange, request, pixels, tokens)
                 if state.settings.cache_size:  # who composed the same meanwhile goes first: pages share a vector
                     vector, cut = state.vectors.setdefault(parts, (vector, cut))
             else:
@@ -112,27 +116,38 @@ async def _search(
         stages["search"] = Stage(found.search_start, found.search_s)
         return exchange.keep(_key(parts, request), Outcome(found, cut, stages))
 
-    async def known_or_one(
-        outcome: Outcome[Found] | None, request: q.SearchRequest, parts: Hashable
+    async def kept_or_one(
+        outcome: Outcome[Found] | None, request: q.SearchRequest, parts: Hashable, known: tuple[Vectors, bool] | None
     ) -> Outcome[Found] | InvalidQuery:
-        return await one(request, parts) if outcome is None else outcome
+        return await one(request, parts, known) if outcome is None else outcome
 
-    return await asyncio.gather(*map(known_or_one, kept, requests, keys))
+    return await asyncio.gather(*map(kept_or_one, kept, requests, keys, composed))
+
+
+async def _tokenize(exchange: Exchange, texts: Iterable[str]) -> dict[str, Tokens]:
+    """The tokens of each text. A batch of searches may have a thousand long ones, so others get their turn."""
+    tokens = {}
+    for text in texts:
+        tokens[text] = exchange.tokenize(text)
+        await asyncio.sleep(0)
+    return tokens
 
 
 async def _compose(
-    exchange: Exchange, request: q.SearchRequest, pixels: Mapping[str, Pixels | ImageRejected]
+    exchange: Exchange,
+    request: q.SearchRequest,
+    pixels: Mapping[str, Pixels | ImageRejected],
+    tokens: Mapping[str, Tokens],
 ) -> tuple[Vectors, bool, Stage]:
     """The query vector, whether the model read a text in part only, and the encoding of the slowest part."""
     backend = exchange.backend
-    tokens = {n: exchange.tokenize(part.text) for n, part in enumerate(request.queries) if part.text is not None}
 
     async def encode(number: int, part: q.Part) -> tuple[Vectors, Stage]:
         if part.image_id is not None:
             return backend.retriever.stored_vector(part.image_id), Stage(time.perf_counter(), 0.0)
-        if part.image is None:
-            answer = await backend.answer_text(EngineQuery(tokens[number]))
-        elif isinstance(decoded := pixels[part.image], ImageRejected):
+        if part.text is not None:
+            answer = await backend.answer_text(EngineQuery(tokens[part.text]))
+        elif isinstance(decoded := pixels[part.image or ""], ImageRejected):
             raise InvalidQuery(f"queries.{number}.image: {decoded}")
         else:
             answer = await backend.answer_image(EngineQuery(decoded))
@@ -140,7 +155,7 @@ async def _compose(
 
     encoded = await asyncio.gather(*(encode(number, part) for number, part in enumerate(request.queries)))
     vector = compose(np.stack([vector for vector, _ in encoded]), [part.weight for part in request.queries])
-    cut = any(text.is_cut for text in tokens.values())
+    cut = any(tokens[part.text].is_cut for part in request.queries if part.text is not None)
     return vector, cut, max((stage for _, stage in encoded), key=lambda stage: stage.seconds)
 
 

@@ -60,13 +60,13 @@ def prefix_graph() -> Any:
     """The arrays of ``prefixes.share`` to (sum of the ids, number of ids), read through the prefixes; ids are not 0."""
     ids = ops.parameter([-1, -1], np.int64, name="ids")
     distinct = ops.parameter([-1], np.int64, name="distinct")
-    where = ops.parameter([-1, -1], np.int64, name="where")
+    prefix_of = ops.parameter([-1, -1], np.int64, name="prefix_of")
     zero = np.int64(0)
     tokens = ops.gather(ops.reshape(ids, np.array([-1]), False), distinct, zero)
     real = ops.convert(ops.not_equal(ids, zero), "i64")
-    total = ops.reduce_sum(ops.multiply(ops.gather(tokens, where, zero), real), np.array([1]), keep_dims=True)
+    total = ops.reduce_sum(ops.multiply(ops.gather(tokens, prefix_of, zero), real), np.array([1]), keep_dims=True)
     number = ops.reduce_sum(real, np.array([1]), keep_dims=True)
-    return openvino.Model([ops.convert(ops.concat([total, number], 1), "f32")], [ids, distinct, where], "text")
+    return openvino.Model([ops.convert(ops.concat([total, number], 1), "f32")], [ids, distinct, prefix_of], "text")
 
 
 def image_graph() -> Any:
@@ -159,6 +159,24 @@ def test_pictures_keep_their_order_in_a_batch_of_any_size(encoder: OpenVinoEncod
     np.testing.assert_allclose(vectors, unit(colours)[:, :2], rtol=1e-5)
 
 
+def test_a_batch_has_all_threads_unless_another_is_under_way(encoder: OpenVinoEncoder) -> None:
+    tower = encoder._text
+    with tower.share() as alone, tower.share() as second, tower.share() as third:
+        assert (alone, second, third) == (tower.threads, (tower.threads + 1) // 2, (tower.threads + 1) // 2)
+    with tower.share() as again:
+        assert again == tower.threads
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_batches_at_the_same_time_do_not_mix(encoder: OpenVinoEncoder, count: int) -> None:
+    def encode(first: int) -> None:
+        vectors = encoder.encode_texts([f"{first + number % 40} 1" for number in range(count)])
+        np.testing.assert_allclose(vectors, unit([[first + number % 40 + 1, 2] for number in range(count)]), rtol=1e-5)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(encode, [1, 20, 40] * 20))
+
+
 def test_nothing_in_nothing_out(encoder: OpenVinoEncoder) -> None:
     assert encoder.encode_texts([]).shape == (0, 2)
     assert encoder.encode_images([]).shape == (0, 2)
@@ -227,6 +245,9 @@ BUILT_IN: dict[str, tuple[dict[str, Any], str]] = {
     "clip": (TINY, "prefixes"),
     "clip with quick_gelu": (TINY | {"quick_gelu": True}, "prefixes"),
     "custom text": (with_text(), "prefixes"),
+    "end token, causal": (with_text(pool_type="eos", eos_id=49407, ls_init_value=0.1), "prefixes"),
+    "first token, causal": (with_text(pool_type="first"), "longest"),
+    "last token, causal": (with_text(pool_type="last"), "full"),
     "siglip": (with_text(**SIGLIP), "full"),
     "end token, both ways": (with_text(no_causal_mask=True, pool_type="eos", eos_id=49407), "full"),
     "coca": (with_text(embed_cls=True), "full"),
@@ -330,6 +351,49 @@ def test_a_hugging_face_tower_masks_its_padding(tmp_path: Path) -> None:
     np.testing.assert_allclose(encoder.encode_texts(CAPTIONS), texts, atol=1e-5)
     for row, caption in enumerate(CAPTIONS):
         np.testing.assert_allclose(encoder.encode_texts([caption]), texts[[row]], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["differs", "fails"])
+def test_a_tower_that_does_not_share_prefixes_well_gets_padded_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    from clip_retrieval.encoders import export
+    from clip_retrieval.encoders._towers import prefix_tower
+
+    def broken(model: Any) -> Any:
+        tower: Any = prefix_tower(model)
+        if how == "differs":
+            tower.tower.mask = tower.tower.mask.T  # sees what comes after in place of what came before
+        else:
+            tower.tower.mask = None
+        return tower
+
+    monkeypatch.setattr(export, "prefix_tower", broken)
+    model, encoder, tokenizer = exported(tmp_path, lambda folder: write_model(folder, TINY))
+    assert encoder.spec.text_layout == "longest"
+    texts, _ = torch_vectors(model, tokenizer, pixels_for(encoder))
+    np.testing.assert_allclose(encoder.encode_texts(CAPTIONS), texts, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [lambda folder: write_model(folder, TINY), write_bert], ids=["clip", "hugging face"])
+def test_the_torch_encoder_tokenises_in_any_thread_what_it_encodes(
+    tmp_path: Path, write: Callable[[Path], Any]
+) -> None:
+    from clip_retrieval.encoders.torch import TorchEncoder, prepare
+
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    write(source)
+    encoder = TorchEncoder.load(target, prepare(f"local-dir:{source}", None, target), device="cpu")
+    texts = CAPTIONS * 20
+    expected = encoder.encode_texts(texts)
+    with ThreadPoolExecutor(4) as pool:
+        tokens = list(pool.map(encoder.tokenize, texts))
+    assert [text.is_cut for text in tokens] == [text.startswith("red") for text in texts]
+    np.testing.assert_allclose(encoder.encode_tokens(tokens), expected, atol=1e-6)
+    assert encoder.encode_tokens([]).shape == (0, 32)
 
 
 @pytest.mark.slow

@@ -6,32 +6,32 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_retrieval.encoders.prefixes import ROWS, share
+from clip_retrieval.encoders.prefixes import ROW_MULTIPLE, share
 
 texts = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=7), min_size=1, max_size=20).map(sorted)
 
 
 @given(texts)
 def test_each_token_of_each_text_finds_its_own_prefix(ids: list[list[int]]) -> None:
-    padded, distinct, where = share(ids, 0)
+    padded, distinct, prefix_of = share(ids, 0)
     rows, ends = np.unravel_index(distinct, padded.shape)
     prefixes = [tuple(padded[row, : end + 1]) for row, end in zip(rows, ends, strict=True)]
-    for tokens, found in zip(ids, where, strict=True):
+    for tokens, found in zip(ids, prefix_of, strict=True):
         assert [prefixes[number] for number in found[: len(tokens)]] == list(accumulate((token,) for token in tokens))
 
 
 @given(texts)
 def test_no_prefix_is_computed_twice_and_padding_never(ids: list[list[int]]) -> None:
-    _, distinct, where = share(ids, 0)
+    _, distinct, prefix_of = share(ids, 0)
     prefixes = {tuple(tokens[:end]) for tokens in ids for end in range(1, len(tokens) + 1)}
-    assert len(distinct) == -(-len(prefixes) // ROWS) * ROWS
+    assert len(distinct) == -(-len(prefixes) // ROW_MULTIPLE) * ROW_MULTIPLE
     assert len(set(distinct.tolist()) - {0}) == len(prefixes) - 1
-    assert where.max() < len(prefixes)
+    assert prefix_of.max() < len(prefixes)
 
 
 def test_an_example() -> None:
-    padded, distinct, where = share([[7, 1, 9], [7, 1, 2, 9], [7, 3, 9]], pad_id=5)
+    padded, distinct, prefix_of = share([[7, 1, 9], [7, 1, 2, 9], [7, 3, 9]], pad_id=5)
     assert padded.tolist() == [[7, 1, 9, 5], [7, 1, 2, 9], [7, 3, 9, 5]]
     # 7, 7 1, 7 1 9 | 7 1 2, 7 1 2 9 | 7 3, 7 3 9, and one to fill up
     assert distinct.tolist() == [0, 1, 2, 6, 7, 9, 10, 0]
-    assert where[:, :3].tolist() == [[0, 1, 2], [0, 1, 3], [0, 5, 6]]
+    assert prefix_of[:, :3].tolist() == [[0, 1, 2], [0, 1, 3], [0, 5, 6]]

@@ -1,5 +1,6 @@
 """Composed queries over HTTP, in this process: what is asked, what comes, what it costs, and what is refused."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_retrieval.encoders.base import Encoder, Tokens
 from clip_retrieval.encoders.fake import CONTEXT
 from clip_retrieval.engine import Answer, Query
 from clip_retrieval.queries import EXAMPLE, Part, SearchRequest
@@ -266,6 +268,29 @@ def test_what_is_wrong_with_one_search_is_reported_in_its_place(api: Api) -> Non
 @pytest.mark.parametrize(("bad", "says"), BAD_SEARCHES[1:], ids=[says for _, says in BAD_SEARCHES[1:]])
 def test_the_same_alone_is_refused(api: Api, bad: Any, says: str) -> None:
     assert says in api.refused("POST", SEARCH, 422, json=bad)
+
+
+def test_others_get_their_turn_between_the_texts_of_a_batch(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder: Encoder = api.state.ready.retriever.encoder
+    tokenize, turns, seen = encoder.tokenize, [0], []
+    others: list[asyncio.Task[None]] = []
+
+    async def take_turns() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    def noted(text: str) -> Tokens:
+        if not others:
+            others.append(asyncio.get_running_loop().create_task(take_turns()))
+        seen.append(turns[0])
+        return tokenize(text)
+
+    monkeypatch.setattr(encoder, "tokenize", noted)
+    searches = [{"queries": [{"text": f"red {number} {part}"} for part in range(4)]} for number in range(8)]
+    api.post(BATCH, json={"searches": searches})
+    assert len(seen) == 32
+    assert (np.diff(seen) > 0).all()
 
 
 @pytest.mark.parametrize("count", [0, 65])

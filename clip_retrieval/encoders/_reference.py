@@ -14,8 +14,16 @@ from clip_retrieval.encoders.openvino import Check, Inputs, Layout, text_batch
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer
 
-PROBES = ("", "a", "a photo of a cat", "Two brown dogs run across a wet meadow, chasing a red ball!", "one word " * 200)
-"""Texts from the shortest to one beyond any context."""
+PROBES = (
+    "",
+    "a",
+    "a photo of a cat",
+    "a photo of a cat and a dog",
+    "a photo of a dog",
+    "Two brown dogs run across a wet meadow, chasing a red ball!",
+    "one word " * 200,
+)
+"""Texts from the shortest to one beyond any context, some of which begin alike."""
 
 OWN_TEXTS = 27
 OWN_IMAGES = 8
@@ -58,7 +66,7 @@ class Reference:
         if layout == "full":
             batches = [every, every[:1]]
         else:
-            batches = [*([row] for row in every), *(every[:end] for end in range(2, len(every) + 1, 2))]
+            batches = [*([row] for row in every), *(every[:end] for end in range(len(every), 1, -2))]
         try:
             return _compare([(run(*self.text_batch(layout, rows)), self._texts[rows]) for rows in batches])
         except RuntimeError:

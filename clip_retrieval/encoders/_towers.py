@@ -6,7 +6,7 @@ Everything here computes exactly what open_clip computes, with less work:
 - other text towers read as many tokens as they are given instead of always their whole context;
 - attention is one projection and one ``scaled_dot_product_attention``, which a compiler recognises as a whole
   (``nn.MultiheadAttention`` hides it behind transpositions);
-- the last block computes only the one position that is pooled.
+- the last block computes only the one position that is pooled, where that is the same for all or the end token's.
 
 What is not recognised is left as open_clip has it. The exporter compares the result with the untouched model.
 """
@@ -145,16 +145,16 @@ class _PrefixText(_Text):
     the ``m`` prefixes. (Of two dimensions OpenVINO would quantise the rows in steps of their own: 7 % slower.)
     """
 
-    def forward(self, ids: Tensor, distinct: Tensor, where: Tensor) -> Any:
+    def forward(self, ids: Tensor, distinct: Tensor, prefix_of: Tensor) -> Any:
         length = ids.shape[1]
         distinct = distinct[None]
         x = self.token_embedding(ids.reshape(-1)[distinct]) + self.positional_embedding[distinct % length]
         mask = self.mask[:length, :length]
         for block in self.blocks:
-            x = block.of_prefixes(x, distinct, where, mask)
-        ends = self.pool(where[..., None], ids)[:, 0]
+            x = block.of_prefixes(x, distinct, prefix_of, mask)
+        ends = self.pool(prefix_of[..., None], ids)[:, 0]
         seen = self.pool(mask.expand(ids.shape[0], -1, -1), ids)
-        return self.project(self.last.at_prefixes(x, x[:, ends], where, seen[:, None, None])[0])
+        return self.project(self.last.at_prefixes(x, x[:, ends], prefix_of, seen[:, None, None])[0])
 
 
 class _Block(nn.Module):
@@ -177,19 +177,19 @@ class _Block(nn.Module):
         key, value = self._heads(self._projected(x, 1, 3), 2)
         return self._rest(chosen, _attend(query, key, value, attn_mask))
 
-    def of_prefixes(self, x: Tensor, distinct: Tensor, where: Tensor, attn_mask: Tensor) -> Any:
-        """The block's output for the prefixes ``x`` (1, m, width), with ``distinct`` (1, m) and ``where`` (n, length).
+    def of_prefixes(self, x: Tensor, distinct: Tensor, prefix_of: Tensor, attn_mask: Tensor) -> Any:
+        """The block's output for the prefixes ``x`` (1, m, width).
 
-        They are those of ``prefixes.share``.
+        ``distinct`` (1, m) and ``prefix_of`` (n, length) are those of ``prefixes.share``.
         """
-        query, key, value = self._heads_at(where, self._projected(x, 0, 3), 3)
+        query, key, value = self._heads_at(prefix_of, self._projected(x, 0, 3), 3)
         mixed = _attend(query, key, value, attn_mask).reshape(-1, x.shape[-1])
         return self._rest(x, mixed[distinct])
 
-    def at_prefixes(self, x: Tensor, chosen: Tensor, where: Tensor, attn_mask: Tensor) -> Any:
+    def at_prefixes(self, x: Tensor, chosen: Tensor, prefix_of: Tensor, attn_mask: Tensor) -> Any:
         """The block's output for one prefix of each text, ``chosen`` (1, n, width), alone."""
         (query,) = self._heads(self._projected(chosen, 0, 1).transpose(0, 1), 1)
-        key, value = self._heads_at(where, self._projected(x, 1, 3), 2)
+        key, value = self._heads_at(prefix_of, self._projected(x, 1, 3), 2)
         return self._rest(chosen, _attend(query, key, value, attn_mask).transpose(0, 1))
 
     def _projected(self, x: Tensor, start: int, stop: int) -> Tensor:
@@ -203,10 +203,10 @@ class _Block(nn.Module):
         split = joined.view(*joined.shape[:2], parts, attention.num_heads, attention.head_dim)
         return [split[:, :, part].transpose(1, 2) for part in range(parts)]
 
-    def _heads_at(self, where: Tensor, joined: Tensor, parts: int) -> list[Tensor]:
+    def _heads_at(self, prefix_of: Tensor, joined: Tensor, parts: int) -> list[Tensor]:
         attention = self.block.attn
         split = joined.reshape(-1, attention.num_heads, attention.head_dim)
-        return [split[where * parts + part].transpose(1, 2) for part in range(parts)]
+        return [split[prefix_of * parts + part].transpose(1, 2) for part in range(parts)]
 
     def _rest(self, x: Tensor, mixed: Tensor) -> Any:
         x = x + self.block.ls_1(self.block.attn.out_proj(mixed))

@@ -1,7 +1,7 @@
 """The distinct prefixes of a batch of texts, for towers that compute each once.
 
-Captions begin alike: of 32 together, with a start token each, a sixth of all prefixes are another's too. Without
-padding that leaves four fifths of the rows that the same batch has in padded parts of eight.
+Captions begin alike: of 16 together, with a start token each, a seventh of all prefixes are another's too. Without
+padding that leaves four fifths of the rows that the same captions have in padded parts of eight.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS = 8
+ROW_MULTIPLE = 8
 """The number of prefixes is rounded up to a multiple of it: kernels are compiled for each number that occurs."""
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
@@ -19,8 +19,8 @@ def share(ids: Sequence[Sequence[int]], pad_id: int) -> Batch:
     """What a tower needs to know of texts in lexicographic order of their token ids, of which there is at least one.
 
     Returns three int64 arrays: the ids (n, length), padded to the longest; ``distinct`` (m,), which says where in the
-    flattened ids the last token of each distinct prefix stands; and ``where`` (n, length), which says for each token of
-    each text which of the ``m`` prefixes ends with it. At padding, ``where`` has some prefix or other.
+    flattened ids the last token of each distinct prefix stands; and ``prefix_of`` (n, length), which says for each
+    token of each text which of the ``m`` prefixes ends with it. At padding, ``prefix_of`` has some prefix or other.
     """
     lengths = np.array([len(tokens) for tokens in ids])
     is_token = np.arange(lengths.max()) < lengths[:, None]
@@ -29,6 +29,6 @@ def share(ids: Sequence[Sequence[int]], pad_id: int) -> Batch:
     new = is_token.copy()
     new[1:] &= ~np.logical_and.accumulate((padded[1:] == padded[:-1]) & is_token[:-1], axis=1)
     numbers = np.cumsum(new).reshape(new.shape) - 1
-    where = np.maximum.accumulate(np.where(new, numbers, 0), axis=0)  # equal prefixes stand one below the other
+    prefix_of = np.maximum.accumulate(np.where(new, numbers, 0), axis=0)  # equal prefixes stand one below the other
     distinct = np.flatnonzero(new)
-    return padded, np.pad(distinct, (0, -len(distinct) % ROWS)), where
+    return padded, np.pad(distinct, (0, -len(distinct) % ROW_MULTIPLE)), prefix_of

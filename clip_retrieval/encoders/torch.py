@@ -5,10 +5,12 @@ from which ``TorchEncoder`` (and every exporter) starts, so that nothing depends
 """
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -28,6 +30,7 @@ class TorchEncoder(Encoder):
         self._model = model.eval().to(device)
         self._preprocess = preprocess
         self._tokenizer = tokenizer
+        self._tokenizing = threading.Lock()  # a tokenizer of Hugging Face keeps the length it is asked for
         self._device = device
 
     @classmethod
@@ -39,15 +42,20 @@ class TorchEncoder(Encoder):
 
     def tokenize(self, text: str) -> Tokens:
         # With room for one token more, that last place is padding unless the text needs it.
-        longer = self._tokenizer([text, ""], context_length=self.info.context_length + 1)
-        is_cut = bool(longer[0, -1] != longer[1, -1])
-        return Tokens(tuple(self._tokenizer([text])[0].tolist()), is_cut)
+        with self._tokenizing:
+            longer = self._tokenizer([text, ""], context_length=self.info.context_length + 1)
+            (ids,) = self._tokenizer([text]).tolist()
+        return Tokens(tuple(ids), is_cut=bool(longer[0, -1] != longer[1, -1]))
 
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+        if not texts:
+            return np.empty((0, self.info.dim), dtype=np.float32)
         return self._encode(torch.tensor([text.ids for text in texts]))
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        return self._encode(self._tokenizer(list(texts)))  # without asking of each whether it is cut
+        with self._tokenizing:
+            tokens = self._tokenizer(list(texts))  # without asking of each whether it is cut
+        return self._encode(tokens)
 
     def _encode(self, tokens: torch.Tensor) -> Vectors:
         with torch.inference_mode():
