@@ -32,6 +32,6 @@ def test_no_prefix_is_computed_twice_and_padding_never(ids: list[list[int]]) -> 
 def test_an_example() -> None:
     padded, distinct, prefix_of = share([[7, 1, 9], [7, 1, 2, 9], [7, 3, 9]], pad_id=5)
     assert padded.tolist() == [[7, 1, 9, 5], [7, 1, 2, 9], [7, 3, 9, 5]]
-    # 7, 7 1, 7 1 9 | 7 1 2, 7 1 2 9 | 7 3, 7 3 9, and one to fill up
-    assert distinct.tolist() == [0, 1, 2, 6, 7, 9, 10, 0]
+    # 7, 7 1, 7 1 9 | 7 1 2, 7 1 2 9 | 7 3, 7 3 9, and nine to fill up
+    assert distinct.tolist() == [0, 1, 2, 6, 7, 9, 10, *[0] * 9]
     assert prefix_of[:, :3].tolist() == [[0, 1, 2], [0, 1, 3], [0, 5, 6]]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ROW_MULTIPLE = 8
-"""The number of prefixes is rounded up to a multiple of it: kernels are compiled for each number that occurs."""
+ROW_MULTIPLE = 16
+"""The number of prefixes is rounded up to a multiple of it: kernels are compiled and kept for each that occurs."""
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
