@@ -107,8 +107,7 @@ class Dispatch:
     BentoML's only in-process way into a batchable API is a request to itself. Its application object, which each
     request carries, has the dispatchers; bentoml is pinned for this, and the end-to-end test holds it. A dispatcher
     holds queries back for as long as they waited on average before, 300 ms after a busy time. Here a batch leaves as
-    soon as the encoder has room: the company that makes batching pay gathers while others are encoded. BentoML has one
-    batch of an API under way at a time; of texts it may be two, so that one is encoded while the other is searched.
+    soon as the encoder is free: the company that makes batching pay gathers while the last one is encoded.
     """
 
     infer: Any = None
@@ -118,7 +117,7 @@ class Dispatch:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if Dispatch.infer is None and scope["type"] == "http" and (backend := app.state.api.backend) is not None:
+        if Dispatch.infer is None and scope["type"] == "http":
             scope["app"].router.redirect_slashes = False  # /images is as wrong as /image, and is answered so
             route = next(route for route in scope["app"].routes if route.name == "encode_texts")
             bento_app = route.endpoint.func.__self__
@@ -128,7 +127,6 @@ class Dispatch:
                 optimizer = dispatcher.optimizer
                 optimizer.o_a = optimizer.o_b = optimizer.wait = 0
                 optimizer.trigger_refresh = lambda: None
-            bento_app.dispatchers["encode_texts"]._sema.sema = backend.engine.text_batches_at_once
             Dispatch.infer = bento_app.batch_infer
         await self._app(scope, receive, send)
 

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -75,29 +75,10 @@ class Answer:
         return self.retriever.caption_hits(self.hits) if self.target == "captions" else []
 
 
-class KnownVectors:
-    """The vectors of the latest texts. Safe to use from several threads."""
-
-    def __init__(self, size: int) -> None:
-        self._vectors: LRUCache[Tokens, Vectors] = LRUCache(size)
-        self._lock = threading.Lock()
-
-    def of(self, texts: Iterable[Tokens]) -> dict[Tokens, Vectors]:
-        """The vectors of those texts that are known."""
-        with self._lock:
-            return {text: vector for text in texts if (vector := self._vectors.get(text)) is not None}
-
-    def keep(self, vectors: Mapping[Tokens, Vectors]) -> None:
-        """Keep vectors by their texts, as many as there is room for."""
-        if self._vectors.maxsize:  # 0 would raise
-            with self._lock:
-                self._vectors.update(vectors)
-
-
 class Engine:
     """Answers batches for a server: what computes stands back, each query's search in the event loop.
 
-    Texts and pictures may be answered at the same time. A search takes less time than its thread
+    Texts and pictures may be answered at the same time, one batch of each. A search takes less time than its thread
     would wait for the interpreter's lock, which FAISS gives back meanwhile: p99 was 2 to 4 ms there under load, and
     is 0.3 to 0.9 ms in the loop. Pages of composed queries may take longer, so these have a thread.
     """
@@ -112,14 +93,12 @@ class Engine:
         with ThreadPoolExecutor(1, "load", initializer=_stand_back) as loading:
             self.retriever = loading.submit(load).result()
         asks_only = self.retriever.encoder.info.runtime == "openvino"
-        self.text_batches_at_once = self.retriever.encoder.text_batches_at_once
-        """How many batches of texts to answer at the same time; of pictures one."""
         self._texts, self._images = (
-            ThreadPoolExecutor(threads, f"encode-{kind}", initializer=None if asks_only else _stand_back)
-            for kind, threads in (("texts", self.text_batches_at_once), ("images", 1))
+            ThreadPoolExecutor(1, f"encode-{kind}", initializer=None if asks_only else _stand_back)
+            for kind in ("texts", "images")
         )
         self._searches = ThreadPoolExecutor(1, "search")
-        self._known = KnownVectors(vectors_kept)
+        self._known: LRUCache[Tokens, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
 
     async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:
         """Answers in the order of ``queries``; None for one that was abandoned."""
@@ -165,7 +144,7 @@ def answer_images(retriever: Retriever, queries: Sequence[Query]) -> list[Answer
 
 
 def encode_texts(
-    retriever: Retriever, queries: Sequence[Query], known: KnownVectors | None = None
+    retriever: Retriever, queries: Sequence[Query], known: MutableMapping[Tokens, Vectors] | None = None
 ) -> tuple[Vectors, float, float]:
     """Vectors of text queries, when that began and the seconds it took.
 
@@ -176,13 +155,13 @@ def encode_texts(
     texts = [
         encoder.tokenize(one) if isinstance(one := query.content, str) else cast("Tokens", one) for query in queries
     ]
-    found = known.of(texts) if known else {}
+    found = {text: vector for text in texts if (vector := (known or {}).get(text)) is not None}
     new = list(dict.fromkeys(text for text in texts if text not in found))
     if new:
         encoded = dict(zip(new, encoder.encode_tokens(new), strict=True))
         found |= encoded
-        if known:
-            known.keep(encoded)
+        if known is not None:
+            known.update(encoded)
     return np.stack([found[text] for text in texts]), start, time.perf_counter() - start
 
 

@@ -159,14 +159,6 @@ def test_pictures_keep_their_order_in_a_batch_of_any_size(encoder: OpenVinoEncod
     np.testing.assert_allclose(vectors, unit(colours)[:, :2], rtol=1e-5)
 
 
-def test_a_batch_has_all_threads_unless_another_is_under_way(encoder: OpenVinoEncoder) -> None:
-    tower = encoder._text
-    with tower.share() as alone, tower.share() as second, tower.share() as third:
-        assert (alone, second, third) == (tower.threads, (tower.threads + 1) // 2, (tower.threads + 1) // 2)
-    with tower.share() as again:
-        assert again == tower.threads
-
-
 @pytest.mark.parametrize("count", [1, 40])
 def test_batches_at_the_same_time_do_not_mix(encoder: OpenVinoEncoder, count: int) -> None:
     def encode(first: int) -> None:

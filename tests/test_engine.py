@@ -10,7 +10,7 @@ import pytest
 
 from clip_retrieval.encoders.base import Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS
-from clip_retrieval.engine import Answer, Engine, KnownVectors, Query, answer_images, answer_texts, encode_texts
+from clip_retrieval.engine import Answer, Engine, Query, answer_images, answer_texts, encode_texts
 from clip_retrieval.hits import Found
 from clip_retrieval.queries import SearchRequest, search_request, text
 from clip_retrieval.retriever import Retriever
@@ -89,7 +89,7 @@ def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: py
         return encode(texts)
 
     monkeypatch.setattr(retriever.encoder, "encode_tokens", noted)
-    known = KnownVectors(10)
+    known: dict[Tokens, Vectors] = {}
     first, *_ = encode_texts(retriever, [Query("red"), Query("blue"), Query(tokenize("RED"))], known)
     second, *_ = encode_texts(retriever, [Query(tokenize("blue"), "images", 3), Query("green")], known)
     assert encoded == [tokenize("red"), tokenize("blue"), tokenize("green")]
@@ -112,30 +112,6 @@ class TestEngine:
         engine = Engine(lambda: retriever)
         monkeypatch.setattr(retriever.encoder, "encode_tokens", None)
         assert asyncio.run(engine.answer_texts([Query("red", abandoned=True)])) == [None]
-
-    def test_as_many_batches_of_texts_are_encoded_together_as_the_encoder_says(
-        self, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(retriever.encoder, "text_batches_at_once", 2)
-        encode, together = retriever.encoder.encode_tokens, threading.Barrier(2, timeout=10)
-
-        def both(texts: list[Tokens]) -> Vectors:
-            together.wait()
-            return encode(texts)
-
-        monkeypatch.setattr(retriever.encoder, "encode_tokens", both)
-        engine = Engine(lambda: retriever, vectors_kept=10)
-
-        async def ask() -> list[list[Answer | None]]:
-            batches = [[Query("red", "images", 1)], [Query("blue", "images", 1)]]
-            return await asyncio.gather(*map(engine.answer_texts, batches))
-
-        [[red], [blue]] = asyncio.run(ask())
-        assert red is not None
-        assert blue is not None
-        np.testing.assert_array_equal(
-            [red.vector, blue.vector], encode([*map(retriever.encoder.tokenize, ("red", "blue"))])
-        )
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is of a whole process")
     def test_the_encoder_stands_back_and_the_search_does_not(self, retriever: Retriever) -> None:

@@ -61,8 +61,6 @@ class Encoder(ABC):
     """Texts and pictures to unit vectors. Safe to call from several threads."""
 
     info: EncoderInfo
-    text_batches_at_once: int = 1
-    """How many batches of texts a server had best encode at the same time, each in a thread of its own."""
 
     @abstractmethod
     def tokenize(self, text: str) -> Tokens:

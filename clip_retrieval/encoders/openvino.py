@@ -8,12 +8,9 @@ import ctypes
 import math
 import sys
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -33,13 +30,10 @@ SPEC_FILE = "runtime.json"
 TOWERS = ("text", "image")
 
 IMAGES_AT_ONCE = 8
-TEXTS_AT_ONCE = 24
+TEXTS_AT_ONCE = 16
 PADDED_TEXTS_AT_ONCE = 8
 """A larger batch is run in parts: above these the speed no longer rises, but the memory does, and texts that are padded
 need less of that among few of a similar length."""
-
-BATCHES_AT_ONCE = 2
-"""So many batches of texts share the threads best: while the queries of one are searched, the other is computed."""
 
 Layout = Literal["prefixes", "longest", "full"]
 """How a text tower wants a batch: as the arrays of ``prefixes.share``, or as rows of ids padded to the batch's longest
@@ -91,7 +85,6 @@ class OpenVinoEncoder(Encoder):
         self._tokenizer = tokenizer
         self._text = text
         self._image = image
-        self.text_batches_at_once = min(BATCHES_AT_ONCE, text.threads)
 
     @classmethod
     def load(
@@ -145,11 +138,10 @@ class OpenVinoEncoder(Encoder):
         # Texts that begin alike together, or else such of one length, the short ones last, to end together.
         in_order = sorted(range(len(ids)), key=lambda row: ids[row] if sharing else (-len(ids[row]),))
         size = TEXTS_AT_ONCE if sharing else PADDED_TEXTS_AT_ONCE
-        with self._text.share() as threads:
-            parts = _parts(np.array(in_order, dtype=np.intp), size, threads)
-            inputs = [text_batch(self._tokenizer, self.spec.text_layout, [ids[row] for row in part]) for part in parts]
-            for part, output in zip(parts, self._text(inputs, threads), strict=True):
-                vectors[part] = output
+        parts = _parts(np.array(in_order, dtype=np.intp), size, self._text.at_once)
+        inputs = [text_batch(self._tokenizer, self.spec.text_layout, [ids[row] for row in part]) for part in parts]
+        for part, output in zip(parts, self._text(inputs), strict=True):
+            vectors[part] = output
         return unit_rows(vectors)
 
     def preprocess(self, image: Image.Image) -> Pixels:
@@ -157,11 +149,10 @@ class OpenVinoEncoder(Encoder):
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         vectors = np.empty((len(pixels), self.info.dim), dtype=np.float32)
-        with self._image.share() as threads:
-            parts = _parts(np.arange(len(pixels)), IMAGES_AT_ONCE, threads)
-            inputs = [(pixels[part[0] : part[-1] + 1],) for part in parts]
-            for part, output in zip(parts, self._image(inputs, threads), strict=True):
-                vectors[part] = output
+        parts = _parts(np.arange(len(pixels)), IMAGES_AT_ONCE, self._image.at_once)
+        inputs = [(pixels[part[0] : part[-1] + 1],) for part in parts]
+        for part, output in zip(parts, self._image(inputs), strict=True):
+            vectors[part] = output
         return unit_rows(vectors)
 
 
@@ -192,72 +183,58 @@ def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
 class _Tower:
     """One graph with one output.
 
-    A single text or picture is computed by all threads together. Of more, where the graph is compiled ``side_by_side``
-    as well, each thread computes a part: they need not wait for each other after every layer, which costs most where a
+    One part of a batch is computed by all threads together. Of more, where the graph is compiled ``side_by_side`` as
+    well, each thread computes its own: they need not wait for each other after every layer, which costs most where a
     thread shares its core with the server. That packs the weights a second time, so it is for the text tower, whose
     weights are small: there it is worth an eighth.
     """
 
     def __init__(self, together: Any, side_by_side: Any = None) -> None:
         self._together = together.create_infer_request()
-        self._together_lock = threading.Lock()
-        self.threads = side_by_side.get_property("NUM_STREAMS") if side_by_side else 1
-        """How many parts may be computed at the same time."""
-        self.sizes = sorted({1, self.threads, 2 * self.threads})
+        self._side_by_side = side_by_side
+        self.at_once = side_by_side.get_property("NUM_STREAMS") if side_by_side else 1
+        self._queue = self._new_queue()
+        self.sizes = sorted({1, self.at_once, 2 * self.at_once})
         """Of batches that make everything ready: some layers' weights are packed once for one row, once for more."""
-        self._idle: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(self.threads if side_by_side else 0):
-            self._idle.put(side_by_side.create_infer_request())
-        self._batches = 0
-        self._batches_lock = threading.Lock()
+        self._lock = threading.Lock()  # the threads are busy with one batch, so a second would only wait inside
 
-    @contextmanager
-    def share(self) -> Iterator[int]:
-        """The number of threads for a batch that begins now: all, or half if it is not alone."""
-        with self._batches_lock:
-            self._batches += 1
-            share = math.ceil(self.threads / min(self._batches, BATCHES_AT_ONCE))
+    def __call__(self, parts: Sequence[Inputs]) -> list[NDArray[np.float32]]:
+        """The output of each part, in order."""
+        with self._lock:
+            if len(parts) > 1 and self.at_once > 1:
+                return self._each_alone(parts)
+            return [self._by_all(part) for part in parts]
+
+    def _new_queue(self) -> Any:
+        return self._side_by_side and openvino.AsyncInferQueue(self._side_by_side, self.at_once)
+
+    def _by_all(self, part: Inputs) -> NDArray[np.float32]:
+        self._together.start_async(part, share_inputs=True)  # ``infer`` would compute in the thread that calls
+        self._together.wait()
+        output: NDArray[np.float32] = self._together.get_output_tensor().data.copy()
+        return output
+
+    def _each_alone(self, parts: Sequence[Inputs]) -> list[NDArray[np.float32]]:
+        outputs: dict[int, NDArray[np.float32]] = {}
+        at_work: dict[int, int] = {}
+
+        def collect(request: int) -> None:
+            if (part := at_work.pop(request, None)) is not None:
+                outputs[part] = self._queue[request].get_output_tensor().data.copy()
+
         try:
-            yield share
-        finally:
-            with self._batches_lock:
-                self._batches -= 1
-
-    def __call__(self, parts: Sequence[Inputs], share: int) -> list[NDArray[np.float32]]:
-        """The output of each part, in order, with a ``share`` of the threads."""
-        if self.threads == 1 or (len(parts) == 1 and share == self.threads):
-            with self._together_lock:
-                return [_output(_started(self._together, part)) for part in parts]
-        outputs: list[NDArray[np.float32]] = []
-        at_work: deque[Any] = deque()
-        try:
-            for part in parts:
-                if len(at_work) == share:
-                    outputs.append(self._finished(at_work.popleft()))
-                at_work.append(_started(self._idle.get(), part))
-            while at_work:
-                outputs.append(self._finished(at_work.popleft()))
-        finally:
-            for request in at_work:  # after an error; what they compute is done before they begin something new
-                self._idle.put(request)
-        return outputs
-
-    def _finished(self, request: Any) -> NDArray[np.float32]:
-        try:
-            return _output(request)
-        finally:
-            self._idle.put(request)
-
-
-def _started(request: Any, part: Inputs) -> Any:
-    request.start_async(part, share_inputs=True)  # ``infer`` would compute in the thread that calls
-    return request
-
-
-def _output(request: Any) -> NDArray[np.float32]:
-    request.wait()
-    output: NDArray[np.float32] = request.get_output_tensor().data.copy()
-    return output
+            for number, part in enumerate(parts):
+                idle = self._queue.get_idle_request_id()  # waits for one; ``start_async`` takes the same
+                collect(idle)
+                at_work[idle] = number
+                self._queue.start_async(part, share_inputs=True)
+            self._queue.wait_all()
+        except RuntimeError:
+            self._queue = self._new_queue()  # a queue tells of its first error again and again
+            raise
+        for request in list(at_work):
+            collect(request)
+        return [outputs[number] for number in range(len(parts))]
 
 
 def _settings(core: Any, precision: str, threads: int) -> dict[str, Any]:
