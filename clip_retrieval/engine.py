@@ -13,7 +13,6 @@ from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 
 import numpy as np
 from cachetools import LRUCache
@@ -152,9 +151,7 @@ def encode_texts(
     """
     start = time.perf_counter()
     encoder = retriever.encoder
-    texts = [
-        encoder.tokenize(one) if isinstance(one := query.content, str) else cast("Tokens", one) for query in queries
-    ]
+    texts = [one if isinstance(one := query.content, Tokens) else encoder.tokenize(str(one)) for query in queries]
     found = {text: vector for text in texts if (vector := (known or {}).get(text)) is not None}
     new = list(dict.fromkeys(text for text in texts if text not in found))
     if new:

@@ -99,8 +99,10 @@ async def _search(
     tokens = await _tokenize(exchange, dict.fromkeys(part.text for part in new if part.text is not None))
 
     async def one(
-        request: q.SearchRequest, parts: Hashable, known: tuple[Vectors, bool] | None
+        request: q.SearchRequest, parts: Hashable, outcome: Outcome[Found] | None, known: tuple[Vectors, bool] | None
     ) -> Outcome[Found] | InvalidQuery:
+        if outcome is not None:
+            return outcome
         stages: dict[str, Stage] = {"decode": decoding} if decoding and any(p.image for p in request.queries) else {}
         try:
             exchange.backend.retriever.filters.check(request.where or {})
@@ -116,12 +118,7 @@ async def _search(
         stages["search"] = Stage(found.search_start, found.search_s)
         return exchange.keep(_key(parts, request), Outcome(found, cut, stages))
 
-    async def kept_or_one(
-        outcome: Outcome[Found] | None, request: q.SearchRequest, parts: Hashable, known: tuple[Vectors, bool] | None
-    ) -> Outcome[Found] | InvalidQuery:
-        return await one(request, parts, known) if outcome is None else outcome
-
-    return await asyncio.gather(*map(kept_or_one, kept, requests, keys, composed))
+    return await asyncio.gather(*map(one, requests, keys, kept, composed))
 
 
 async def _tokenize(exchange: Exchange, texts: Iterable[str]) -> dict[str, Tokens]:
