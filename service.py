@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
-from clip_retrieval import __version__, logs, modelstore, schemas
+from clip_retrieval import __version__, http_protocol, logs, modelstore, schemas
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
 from clip_retrieval.cores import usable_cores
@@ -47,8 +47,12 @@ MAX_NATIVE_BATCH = 64
 WAIT_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Guard`` bounds the queue instead, and says so."""
 
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0001
 """How long a search that is done may wait for the interpreter while another thread runs; Python's default is 5 ms."""
+
+OBJECTS_A_COLLECTION = 10_000
+"""Python looks for circular garbage after so many new objects. Requests leave none, and 64 under way have some 7,000
+objects, all of which would be looked at again and again with Python's default of 700."""
 
 CORES_A_WORKER = 8
 """One process answers as many requests as one core can handle; about so many cores more keep its encoder busy."""
@@ -68,6 +72,8 @@ workers = settings.workers or max(1, usable_cores() // CORES_A_WORKER)
 encoder_threads = settings.encoder_threads or max(1, usable_cores() // workers)
 if settings.log_format == "json":
     logs.use_json()
+http_protocol.use_in_this_process()
+logs.skip_unused_fields()
 limits = Limits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
 app = create_app(settings)
 
@@ -107,7 +113,8 @@ class Dispatch:
     BentoML's only in-process way into a batchable API is a request to itself. Its application object, which each
     request carries, has the dispatchers; bentoml is pinned for this, and the end-to-end test holds it. A dispatcher
     holds queries back for as long as they waited on average before, 300 ms after a busy time. Here a batch leaves as
-    soon as the encoder is free: the company that makes batching pay gathers while the last one is encoded.
+    soon as the encoder has room: the company that makes batching pay gathers while others are encoded. BentoML has one
+    batch of an API under way at a time; of texts it may be two, so that one is encoded while the other is searched.
     """
 
     infer: Any = None
@@ -117,16 +124,18 @@ class Dispatch:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if Dispatch.infer is None and scope["type"] == "http":
+        if Dispatch.infer is None and scope["type"] == "http" and (backend := app.state.api.backend) is not None:
             scope["app"].router.redirect_slashes = False  # /images is as wrong as /image, and is answered so
             route = next(route for route in scope["app"].routes if route.name == "encode_texts")
             bento_app = route.endpoint.func.__self__
             Dispatch.dispatchers = bento_app.dispatchers
             for dispatcher in bento_app.dispatchers.values():
                 dispatcher.fallback = _given_up
+                dispatcher.get_batch_size = len  # all that join are lists; BentoML looks up what they are each time
                 optimizer = dispatcher.optimizer
                 optimizer.o_a = optimizer.o_b = optimizer.wait = 0
                 optimizer.trigger_refresh = lambda: None
+            bento_app.dispatchers["encode_texts"]._sema.sema = backend.engine.text_batches_at_once
             Dispatch.infer = bento_app.batch_infer
         await self._app(scope, receive, send)
 
@@ -185,6 +194,7 @@ class ClipRetrieval:
         # for the quarter of a second that this takes under load.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(OBJECTS_A_COLLECTION)
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
     async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
@@ -222,10 +232,6 @@ def _refresh_metrics() -> None:
     metrics.take(reading, resident_memory(supervised=SUPERVISED))
 
 
-_turn = asyncio.Lock()
-"""One of a batch's queries goes on at a time, so that the next batch does not wait until all have been answered."""
-
-
 def _given_up() -> NoReturn:
     """What a dispatcher does with a query that was cancelled while it waited, by its client or by the dispatcher.
 
@@ -245,8 +251,6 @@ async def _dispatch(api: str, query: Query) -> Answer:
         if isinstance(error, ServiceUnavailable):
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         raise
-    async with _turn:
-        await asyncio.sleep(0)
     return answers[0]
 
 

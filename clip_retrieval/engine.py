@@ -9,10 +9,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from cachetools import LRUCache
@@ -74,6 +73,15 @@ class Answer:
         return self.retriever.caption_hits(self.hits) if self.target == "captions" else []
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The vectors (n, dim) of a batch of queries, when their encoding began and the seconds it took."""
+
+    vectors: Vectors
+    start: float
+    seconds: float
+
+
 class Engine:
     """Answers batches for a server: what computes stands back, each query's search in the event loop.
 
@@ -92,20 +100,22 @@ class Engine:
         with ThreadPoolExecutor(1, "load", initializer=_stand_back) as loading:
             self.retriever = loading.submit(load).result()
         asks_only = self.retriever.encoder.info.runtime == "openvino"
+        self.text_batches_at_once = self.retriever.encoder.text_batches_at_once
+        """How many batches of texts to answer at the same time; of pictures one."""
         self._texts, self._images = (
-            ThreadPoolExecutor(1, f"encode-{kind}", initializer=None if asks_only else _stand_back)
-            for kind in ("texts", "images")
+            ThreadPoolExecutor(threads, f"encode-{kind}", initializer=None if asks_only else _stand_back)
+            for kind, threads in (("texts", self.text_batches_at_once), ("images", 1))
         )
         self._searches = ThreadPoolExecutor(1, "search")
         self._known: LRUCache[Tokens, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
 
     async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:
         """Answers in the order of ``queries``; None for one that was abandoned."""
-        return await self._answer(self._texts, partial(encode_texts, known=self._known), queries)
+        return await self._answer(self._encode_texts, queries)
 
     async def answer_images(self, queries: Sequence[Query]) -> list[Answer | None]:
         """Answers in the order of ``queries``; None for one that was abandoned."""
-        return await self._answer(self._images, encode_images, queries)
+        return await self._answer(self._encode_images, queries)
 
     async def search(self, vector: Vectors, request: SearchRequest) -> Found:
         """The page that ``request`` asks for with its composed unit vector, found in the search thread."""
@@ -113,80 +123,68 @@ class Engine:
         return await loop.run_in_executor(self._searches, self.retriever.find_page, vector, request)
 
     async def _answer(
-        self,
-        encoding: ThreadPoolExecutor,
-        encode: Callable[[Retriever, Sequence[Query]], tuple[Vectors, float, float]],
-        queries: Sequence[Query],
+        self, encode: Callable[[Sequence[Query]], Awaitable[Encoded]], queries: Sequence[Query]
     ) -> list[Answer | None]:
         wanted = [query for query in queries if not query.abandoned]
         if not wanted:
             return [None] * len(queries)
-        loop = asyncio.get_running_loop()
-        vectors, start, seconds = await loop.run_in_executor(encoding, encode, self.retriever, wanted)
+        encoded = await encode(wanted)
         answers = []
-        for query, vector in zip(wanted, vectors, strict=True):
-            answers.append(answer(self.retriever, query, vector, start, seconds, len(wanted)))
+        for query, vector in zip(wanted, encoded.vectors, strict=True):
+            answers.append(self._found(query, vector, encoded))
             await asyncio.sleep(0)  # others get their turn after each search, which is all that holds them up
         found = iter(answers)
         chosen = {id(query) for query in wanted}
         return [next(found) if id(query) in chosen else None for query in queries]
 
+    async def _encode_texts(self, queries: Sequence[Query]) -> Encoded:
+        """Texts that are known are not encoded, and equal ones once."""
+        start = time.perf_counter()
+        encoder = self.retriever.encoder
+        texts = [one if isinstance(one := query.content, Tokens) else encoder.tokenize(str(one)) for query in queries]
+        known = self._known if self._known is not None else {}
+        vectors = {text: vector for text in texts if (vector := known.get(text)) is not None}
+        end = start
+        if new := list(dict.fromkeys(text for text in texts if text not in vectors)):
+            # Prepared here: in the other thread it would want the interpreter while another batch is searched.
+            encoded, end = await self._in_thread(self._texts, encoder.prepare_tokens(new))
+            added = dict(zip(new, encoded, strict=True))
+            vectors |= added
+            if self._known is not None:
+                self._known.update(added)
+        return Encoded(np.stack([vectors[text] for text in texts]), start, end - start)
 
-def answer_texts(retriever: Retriever, queries: Sequence[Query]) -> list[Answer]:
-    """Answer text queries as one batch in this thread, in order."""
-    return search(retriever, queries, *encode_texts(retriever, queries))
+    async def _encode_images(self, queries: Sequence[Query]) -> Encoded:
+        def compute() -> Vectors:
+            return self.retriever.encoder.encode_pixels(np.stack([np.asarray(query.content) for query in queries]))
 
+        start = time.perf_counter()
+        vectors, end = await self._in_thread(self._images, compute)
+        return Encoded(vectors, start, end - start)
 
-def answer_images(retriever: Retriever, queries: Sequence[Query]) -> list[Answer]:
-    """Answer picture queries as one batch in this thread, in order."""
-    return search(retriever, queries, *encode_images(retriever, queries))
+    @staticmethod
+    async def _in_thread(thread: ThreadPoolExecutor, compute: Callable[[], Vectors]) -> tuple[Vectors, float]:
+        """What was computed, and when that ended: the event loop may come to it later."""
+        return await asyncio.get_running_loop().run_in_executor(thread, lambda: (compute(), time.perf_counter()))
 
-
-def encode_texts(
-    retriever: Retriever, queries: Sequence[Query], known: MutableMapping[Tokens, Vectors] | None = None
-) -> tuple[Vectors, float, float]:
-    """Vectors of text queries, when that began and the seconds it took.
-
-    ``known`` vectors are used, and new ones added to it.
-    """
-    start = time.perf_counter()
-    encoder = retriever.encoder
-    texts = [one if isinstance(one := query.content, Tokens) else encoder.tokenize(str(one)) for query in queries]
-    found = {text: vector for text in texts if (vector := (known or {}).get(text)) is not None}
-    new = list(dict.fromkeys(text for text in texts if text not in found))
-    if new:
-        encoded = dict(zip(new, encoder.encode_tokens(new), strict=True))
-        found |= encoded
-        if known is not None:
-            known.update(encoded)
-    return np.stack([found[text] for text in texts]), start, time.perf_counter() - start
-
-
-def encode_images(retriever: Retriever, queries: Sequence[Query]) -> tuple[Vectors, float, float]:
-    """Vectors of picture queries, when that began and the seconds it took."""
-    start = time.perf_counter()
-    vectors = retriever.encoder.encode_pixels(np.stack([np.asarray(query.content) for query in queries]))
-    return vectors, start, time.perf_counter() - start
-
-
-def search(
-    retriever: Retriever, queries: Sequence[Query], vectors: Vectors, encode_start: float, encode_s: float
-) -> list[Answer]:
-    """What each query finds with its vector, which was made with the others'."""
-    pairs = zip(queries, vectors, strict=True)
-    return [answer(retriever, query, vector, encode_start, encode_s, len(queries)) for query, vector in pairs]
-
-
-def answer(
-    retriever: Retriever, query: Query, vector: Vectors, encode_start: float, encode_s: float, batch_size: int
-) -> Answer:
-    """What one query finds with its vector; without a target it finds nothing."""
-    hits: list[Hit] = []
-    search_start = time.perf_counter()
-    search_s = 0.0
-    if query.target is not None:
-        hits, search_s = retriever.find(query.target, vector, query.k)
-    return Answer(vector, query.target, hits, encode_start, encode_s, search_start, search_s, batch_size, retriever)
+    def _found(self, query: Query, vector: Vectors, encoded: Encoded) -> Answer:
+        """What one query finds with its vector; without a target it finds nothing."""
+        hits: list[Hit] = []
+        search_start = time.perf_counter()
+        search_s = 0.0
+        if query.target is not None:
+            hits, search_s = self.retriever.find(query.target, vector, query.k)
+        return Answer(
+            vector,
+            query.target,
+            hits,
+            encoded.start,
+            encoded.seconds,
+            search_start,
+            search_s,
+            len(encoded.vectors),
+            self.retriever,
+        )
 
 
 def _stand_back() -> None:

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -198,7 +198,7 @@ class Exchange:
     def keep(self, key: Hashable, found: Outcome[A]) -> Outcome[A]:
         """Keep an outcome for the next who asks the same; returns it."""
         if self._state.settings.cache_size:
-            self._state.cache[key] = replace(found, stages={}, cached=True)
+            self._state.cache[key] = Outcome(found.answer, found.cut, {}, cached=True)
         return found
 
 

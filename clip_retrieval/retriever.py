@@ -8,6 +8,7 @@ found = retriever.search([text("a dog"), image_id("owl-1", -0.5)], where={"year"
 """
 
 import base64
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -224,10 +225,10 @@ class Retriever:
     def _confidence(self, found: Sequence[Hit]) -> list[float]:
         if not found:
             return []
-        logits = np.array([hit.score for hit in found]) * self.encoder.info.logit_scale
-        shares = np.exp(logits - logits.max())
-        confidence: list[float] = (shares / shares.sum()).tolist()
-        return confidence
+        best = max(hit.score for hit in found)
+        shares = [math.exp((hit.score - best) * self.encoder.info.logit_scale) for hit in found]
+        total = sum(shares)
+        return [share / total for share in shares]
 
 
 def decode_part(encoded: str, limits: Limits = DEFAULT_LIMITS) -> Image.Image:

@@ -62,6 +62,7 @@ ORDER = [
     "results",
     "stats",
     "middleware",
+    "http_protocol",
     "monitoring",
     "tracing",
     "http_page",

@@ -159,14 +159,26 @@ def test_pictures_keep_their_order_in_a_batch_of_any_size(encoder: OpenVinoEncod
     np.testing.assert_allclose(vectors, unit(colours)[:, :2], rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 40])
-def test_batches_at_the_same_time_do_not_mix(encoder: OpenVinoEncoder, count: int) -> None:
-    def encode(first: int) -> None:
-        vectors = encoder.encode_texts([f"{first + number % 40} 1" for number in range(count)])
-        np.testing.assert_allclose(vectors, unit([[first + number % 40 + 1, 2] for number in range(count)]), rtol=1e-5)
+def test_a_batch_has_all_threads_unless_another_is_under_way(encoder: OpenVinoEncoder) -> None:
+    tower = encoder._text
+    with tower._counted():
+        assert tower.share == (tower.threads + 1) // 2
+    assert tower.share == tower.threads
 
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_batches_at_the_same_time_do_not_mix(encoder: OpenVinoEncoder, count: int) -> None:
+    """Batches that were prepared as if each had all threads, too: they must not wait for each other's."""
+
+    def texts(first: int) -> list[str]:
+        return [f"{first + number % 40} 1" for number in range(count)]
+
+    firsts = [1, 20, 40] * 20
+    batches = [encoder.prepare_tokens([encoder.tokenize(text) for text in texts(first)]) for first in firsts]
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(encode, [1, 20, 40] * 20))
+        for first, vectors in zip(firsts, pool.map(lambda compute: compute(), batches), strict=True):
+            expected = unit([[first + number % 40 + 1, 2] for number in range(count)])
+            np.testing.assert_allclose(vectors, expected, rtol=1e-5)
 
 
 def test_nothing_in_nothing_out(encoder: OpenVinoEncoder) -> None:

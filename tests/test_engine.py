@@ -4,13 +4,15 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from clip_retrieval.encoders.base import Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS
-from clip_retrieval.engine import Answer, Engine, Query, answer_images, answer_texts, encode_texts
+from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.hits import Found
 from clip_retrieval.queries import SearchRequest, search_request, text
 from clip_retrieval.retriever import Retriever
@@ -24,63 +26,95 @@ TEXTS = [
 ]
 
 
+@pytest.fixture
+def engine(retriever: Retriever) -> Engine:
+    return Engine(lambda: retriever, vectors_kept=10)
+
+
+def answer_texts(engine: Engine, queries: list[Query]) -> list[Answer]:
+    return answered(asyncio.run(engine.answer_texts(queries)))
+
+
+def answer_images(engine: Engine, queries: list[Query]) -> list[Answer]:
+    return answered(asyncio.run(engine.answer_images(queries)))
+
+
+def answered(answers: list[Answer | None]) -> list[Answer]:
+    assert None not in answers
+    return [answer for answer in answers if answer]
+
+
 def found(answer: Answer) -> list[tuple[int, float]]:
     return [(hit.image.row, hit.score) for hit in answer.images] + [(c.caption.row, c.score) for c in answer.captions]
 
 
-def test_texts_are_answered_in_order(retriever: Retriever) -> None:
-    answers = answer_texts(retriever, [Query(colour, "images", 1) for colour in COLOURS])
+def test_texts_are_answered_in_order(engine: Engine) -> None:
+    answers = answer_texts(engine, [Query(colour, "images", 1) for colour in COLOURS])
     assert [answer.images[0].image.image_path for answer in answers] == [f"{colour}-bright.png" for colour in COLOURS]
 
 
-def test_pictures_are_answered_in_order(retriever: Retriever) -> None:
+def test_pictures_are_answered_in_order(engine: Engine, retriever: Retriever) -> None:
     pixels = [retriever.encoder.preprocess(square(colour)) for colour in COLOURS]
-    answers = answer_images(retriever, [Query(item, "captions", 1) for item in pixels])
+    answers = answer_images(engine, [Query(item, "captions", 1) for item in pixels])
     assert [answer.captions[0].caption.text for answer in answers] == [f"a {colour} square" for colour in COLOURS]
 
 
-def test_a_batch_answers_as_each_query_alone(retriever: Retriever) -> None:
-    together = answer_texts(retriever, TEXTS)
-    alone = [answer_texts(retriever, [query])[0] for query in TEXTS]
+def test_a_batch_answers_as_each_query_alone(engine: Engine) -> None:
+    together = answer_texts(engine, TEXTS)
+    alone = [answer_texts(engine, [query])[0] for query in TEXTS]
     assert [found(answer) for answer in together] == [found(answer) for answer in alone]
 
 
-def test_the_retriever_gives_the_same_hits(retriever: Retriever) -> None:
-    (answer,) = answer_texts(retriever, [Query("a soft cyan square", "images", 4)])
+def test_the_retriever_gives_the_same_hits(engine: Engine, retriever: Retriever) -> None:
+    (answer,) = answer_texts(engine, [Query("a soft cyan square", "images", 4)])
     assert answer.images == retriever.search_images("a soft cyan square", 4)
     pixels = retriever.encoder.preprocess(square("cyan"))
-    (answer,) = answer_images(retriever, [Query(pixels, "captions", 4)])
+    (answer,) = answer_images(engine, [Query(pixels, "captions", 4)])
     assert answer.captions == retriever.search_captions(square("cyan"), 4)
 
 
-def test_each_query_finds_what_it_targets_and_no_more(retriever: Retriever) -> None:
-    pictures, captions, vector_alone, everything = answer_texts(retriever, TEXTS)
+def test_each_query_finds_what_it_targets_and_no_more(engine: Engine) -> None:
+    pictures, captions, vector_alone, everything = answer_texts(engine, TEXTS)
     assert (len(pictures.images), len(pictures.captions)) == (3, 0)
     assert (len(captions.images), len(captions.captions)) == (0, 2)
     assert (vector_alone.images, vector_alone.captions, vector_alone.search_s) == ([], [], 0)
     assert len(everything.images) == 24
 
 
-def test_every_answer_has_its_unit_vector(retriever: Retriever) -> None:
-    (answer,) = answer_texts(retriever, [Query("red")])
+def test_every_answer_has_its_unit_vector(engine: Engine) -> None:
+    (answer,) = answer_texts(engine, [Query("red")])
     assert answer.vector.shape == (16,)
     assert answer.vector[COLOURS.index("red")] == 1
 
 
 def test_times_are_those_of_the_batch_and_of_the_own_search(
-    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = iter([10.0, 10.5, 19.5, 20.0, 20.25, 29.5, 30.0, 30.125])
-    monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
-    first, second = answer_texts(retriever, [Query("red", "images", 1), Query("blue", "captions", 1)])
+    clock = 10.0
+
+    def take(seconds: float, work: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*arguments: Any) -> Any:
+            nonlocal clock
+            clock += seconds
+            return work(*arguments)
+
+        return slow
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock)
+    monkeypatch.setattr(retriever.encoder, "encode_tokens", take(0.5, retriever.encoder.encode_tokens))
+    for index in retriever._indexes.values():
+        monkeypatch.setattr(index, "search", take(0.25, index.search))
+    first, second = answer_texts(engine, [Query("red", "images", 1), Query("blue", "captions", 1)])
     assert (first.encode_s, second.encode_s) == (0.5, 0.5)
-    assert (first.encode_start, second.encode_start) == (10.0, 10.0)
+    assert (first.encode_start, second.encode_start) == (10, 10)
     assert (first.batch_size, second.batch_size) == (2, 2)
-    assert (first.search_s, second.search_s) == (0.25, 0.125)
-    assert (first.search_start, second.search_start) == (19.5, 29.5)
+    assert (first.search_s, second.search_s) == (0.25, 0.25)
+    assert (first.search_start, second.search_start) == (10.5, 10.75)
 
 
-def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_text_is_not_encoded_again(
+    engine: Engine, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoded: list[Tokens] = []
     tokenize, encode = retriever.encoder.tokenize, retriever.encoder.encode_tokens
 
@@ -89,29 +123,85 @@ def test_a_known_text_is_not_encoded_again(retriever: Retriever, monkeypatch: py
         return encode(texts)
 
     monkeypatch.setattr(retriever.encoder, "encode_tokens", noted)
-    known: dict[Tokens, Vectors] = {}
-    first, *_ = encode_texts(retriever, [Query("red"), Query("blue"), Query(tokenize("RED"))], known)
-    second, *_ = encode_texts(retriever, [Query(tokenize("blue"), "images", 3), Query("green")], known)
+    first = answer_texts(engine, [Query("red"), Query("blue"), Query(tokenize("RED"))])
+    second = answer_texts(engine, [Query(tokenize("blue"), "images", 3), Query("green")])
+    (third,) = answer_texts(engine, [Query("green")])
     assert encoded == [tokenize("red"), tokenize("blue"), tokenize("green")]
-    np.testing.assert_array_equal(first[[0, 2, 1]], [first[0], first[0], second[0]])
+    np.testing.assert_array_equal(first[0].vector, first[2].vector)
+    np.testing.assert_array_equal(first[1].vector, second[0].vector)
+    np.testing.assert_array_equal(second[1].vector, third.vector)
+    assert third.encode_s == 0
+
+
+def test_without_room_for_vectors_every_text_is_encoded(retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    encode = retriever.encoder.encode_tokens
+
+    def noted(texts: list[Tokens]) -> Vectors:
+        sizes.append(len(texts))
+        return encode(texts)
+
+    monkeypatch.setattr(retriever.encoder, "encode_tokens", noted)
+    engine = Engine(lambda: retriever)
+    for _ in range(2):
+        answer_texts(engine, [Query("red"), Query("red")])
+    assert sizes == [1, 1]
 
 
 class TestEngine:
-    def test_answers_stand_in_the_order_of_the_queries_without_the_abandoned(self, retriever: Retriever) -> None:
+    def test_answers_stand_in_the_order_of_the_queries_without_the_abandoned(self, engine: Engine) -> None:
         queries = [Query("red", "images", 1), Query("blue", "images", 1, abandoned=True), Query("green", "images", 1)]
-        engine = Engine(lambda: retriever)
         red, nothing, green = asyncio.run(engine.answer_texts(queries))
         assert nothing is None
         assert [answer and found(answer) for answer in (red, green)] == [
-            found(answer_texts(retriever, [query])[0]) for query in (queries[0], queries[2])
+            found(answer_texts(engine, [query])[0]) for query in (queries[0], queries[2])
         ]
 
     def test_a_batch_that_nobody_waits_for_costs_nothing(
-        self, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+        self, engine: Engine, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        engine = Engine(lambda: retriever)
         monkeypatch.setattr(retriever.encoder, "encode_tokens", None)
         assert asyncio.run(engine.answer_texts([Query("red", abandoned=True)])) == [None]
+
+    def test_as_many_batches_of_texts_are_encoded_together_as_the_encoder_says(
+        self, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retriever.encoder, "text_batches_at_once", 2)
+        encode, together = retriever.encoder.encode_tokens, threading.Barrier(2, timeout=10)
+
+        def both(texts: list[Tokens]) -> Vectors:
+            together.wait()
+            return encode(texts)
+
+        monkeypatch.setattr(retriever.encoder, "encode_tokens", both)
+        engine = Engine(lambda: retriever, vectors_kept=10)
+
+        async def ask() -> list[list[Answer | None]]:
+            batches = [[Query("red", "images", 1)], [Query("blue", "images", 1)]]
+            return await asyncio.gather(*map(engine.answer_texts, batches))
+
+        vectors = [answer.vector for batch in asyncio.run(ask()) for answer in answered(batch)]
+        np.testing.assert_array_equal(vectors, encode([*map(retriever.encoder.tokenize, ("red", "blue"))]))
+
+    def test_a_batch_is_prepared_in_the_event_loop_and_computed_in_another_thread(
+        self, engine: Engine, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        threads: list[threading.Thread] = []
+        encode = retriever.encoder.encode_tokens
+
+        def prepare(texts: list[Tokens]) -> Callable[[], Vectors]:
+            threads.append(threading.current_thread())
+
+            def compute() -> Vectors:
+                threads.append(threading.current_thread())
+                return encode(texts)
+
+            return compute
+
+        monkeypatch.setattr(retriever.encoder, "prepare_tokens", prepare)
+        answer_texts(engine, [Query("red")])
+        assert threads[0] is threading.main_thread()
+        assert threads[1].name.startswith("encode-texts")
 
     @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is of a whole process")
     def test_the_encoder_stands_back_and_the_search_does_not(self, retriever: Retriever) -> None:

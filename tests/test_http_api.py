@@ -24,7 +24,7 @@ from clip_retrieval.build import Options, Silent, build
 from clip_retrieval.config import Settings
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
-from clip_retrieval.engine import Answer, Query, answer_images, answer_texts
+from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.middleware import ErrorBodies
@@ -49,13 +49,20 @@ class InProcess:
     batches: int = 0
     observed: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._engine = Engine(lambda: self.retriever)
+
     async def answer_text(self, query: Query) -> Answer:
         self.batches += 1
-        return answer_texts(self.retriever, [query])[0]
+        (answer,) = await self._engine.answer_texts([query])
+        assert answer is not None
+        return answer
 
     async def answer_image(self, query: Query) -> Answer:
         self.batches += 1
-        return answer_images(self.retriever, [query])[0]
+        (answer,) = await self._engine.answer_images([query])
+        assert answer is not None
+        return answer
 
     async def search(self, vector: Vectors, request: SearchRequest) -> Found:
         return self.retriever.find_page(vector, request)

@@ -7,8 +7,9 @@ Implementations are interchangeable files beside this one; this file knows none 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -61,6 +62,8 @@ class Encoder(ABC):
     """Texts and pictures to unit vectors. Safe to call from several threads."""
 
     info: EncoderInfo
+    text_batches_at_once: int = 1
+    """How many batches of texts a server had best encode at the same time, each in a thread of its own."""
 
     @abstractmethod
     def tokenize(self, text: str) -> Tokens:
@@ -69,6 +72,13 @@ class Encoder(ABC):
     @abstractmethod
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
         """Encode tokenised texts as one batch. Shape (len(texts), dim)."""
+
+    def prepare_tokens(self, texts: Sequence[Tokens]) -> Callable[[], Vectors]:
+        """A function that returns what ``encode_tokens`` does and may be called in another thread.
+
+        Python's own work on the batch is done when this returns, as far as an implementation can.
+        """
+        return partial(self.encode_tokens, texts)
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Pixels:

@@ -8,9 +8,12 @@ import ctypes
 import math
 import sys
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -30,10 +33,13 @@ SPEC_FILE = "runtime.json"
 TOWERS = ("text", "image")
 
 IMAGES_AT_ONCE = 8
-TEXTS_AT_ONCE = 16
+TEXTS_AT_ONCE = 32
 PADDED_TEXTS_AT_ONCE = 8
 """A larger batch is run in parts: above these the speed no longer rises, but the memory does, and texts that are padded
 need less of that among few of a similar length."""
+
+BATCHES_AT_ONCE = 2
+"""So many batches of texts share the threads best: while the queries of one are searched, the other is computed."""
 
 Layout = Literal["prefixes", "longest", "full"]
 """How a text tower wants a batch: as the arrays of ``prefixes.share``, or as rows of ids padded to the batch's longest
@@ -85,6 +91,7 @@ class OpenVinoEncoder(Encoder):
         self._tokenizer = tokenizer
         self._text = text
         self._image = image
+        self.text_batches_at_once = min(BATCHES_AT_ONCE, text.threads)
 
     @classmethod
     def load(
@@ -132,26 +139,35 @@ class OpenVinoEncoder(Encoder):
         return self._tokenizer.tokenize(text)
 
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+        return self.prepare_tokens(texts)()
+
+    def prepare_tokens(self, texts: Sequence[Tokens]) -> Callable[[], Vectors]:
         ids = [text.ids for text in texts]
-        vectors = np.empty((len(texts), self.info.dim), dtype=np.float32)
         sharing = self.spec.text_layout == "prefixes"
         # Texts that begin alike together, or else such of one length, the short ones last, to end together.
         in_order = sorted(range(len(ids)), key=lambda row: ids[row] if sharing else (-len(ids[row]),))
         size = TEXTS_AT_ONCE if sharing else PADDED_TEXTS_AT_ONCE
-        parts = _parts(np.array(in_order, dtype=np.intp), size, self._text.at_once)
+        share = self._text.share
+        parts = _parts(np.array(in_order, dtype=np.intp), size, share)
         inputs = [text_batch(self._tokenizer, self.spec.text_layout, [ids[row] for row in part]) for part in parts]
-        for part, output in zip(parts, self._text(inputs), strict=True):
-            vectors[part] = output
-        return unit_rows(vectors)
+
+        def compute() -> Vectors:
+            vectors = np.empty((len(texts), self.info.dim), dtype=np.float32)
+            for part, output in zip(parts, self._text(inputs, share), strict=True):
+                vectors[part] = output
+            return unit_rows(vectors)
+
+        return compute
 
     def preprocess(self, image: Image.Image) -> Pixels:
         return self.spec.preprocess(image)
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         vectors = np.empty((len(pixels), self.info.dim), dtype=np.float32)
-        parts = _parts(np.arange(len(pixels)), IMAGES_AT_ONCE, self._image.at_once)
+        share = self._image.share
+        parts = _parts(np.arange(len(pixels)), IMAGES_AT_ONCE, share)
         inputs = [(pixels[part[0] : part[-1] + 1],) for part in parts]
-        for part, output in zip(parts, self._image(inputs), strict=True):
+        for part, output in zip(parts, self._image(inputs, share), strict=True):
             vectors[part] = output
         return unit_rows(vectors)
 
@@ -183,58 +199,80 @@ def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
 class _Tower:
     """One graph with one output.
 
-    One part of a batch is computed by all threads together. Of more, where the graph is compiled ``side_by_side`` as
-    well, each thread computes its own: they need not wait for each other after every layer, which costs most where a
+    A single text or picture is computed by all threads together. Of more, where the graph is compiled ``side_by_side``
+    as well, each thread computes a part: they need not wait for each other after every layer, which costs most where a
     thread shares its core with the server. That packs the weights a second time, so it is for the text tower, whose
     weights are small: there it is worth an eighth.
     """
 
     def __init__(self, together: Any, side_by_side: Any = None) -> None:
         self._together = together.create_infer_request()
-        self._side_by_side = side_by_side
-        self.at_once = side_by_side.get_property("NUM_STREAMS") if side_by_side else 1
-        self._queue = self._new_queue()
-        self.sizes = sorted({1, self.at_once, 2 * self.at_once})
+        self._together_lock = threading.Lock()
+        self.threads = side_by_side.get_property("NUM_STREAMS") if side_by_side else 1
+        """How many parts may be computed at the same time."""
+        self.sizes = sorted({1, self.threads, 2 * self.threads})
         """Of batches that make everything ready: some layers' weights are packed once for one row, once for more."""
-        self._lock = threading.Lock()  # the threads are busy with one batch, so a second would only wait inside
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(self.threads if side_by_side else 0):
+            self._idle.put(side_by_side.create_infer_request())
+        self._batches = 0
+        self._batches_lock = threading.Lock()
 
-    def __call__(self, parts: Sequence[Inputs]) -> list[NDArray[np.float32]]:
-        """The output of each part, in order."""
-        with self._lock:
-            if len(parts) > 1 and self.at_once > 1:
-                return self._each_alone(parts)
-            return [self._by_all(part) for part in parts]
+    @property
+    def share(self) -> int:
+        """How many threads a batch that begins now had best use: all, or half if it is not alone."""
+        return self.threads if self._batches == 0 else math.ceil(self.threads / BATCHES_AT_ONCE)
 
-    def _new_queue(self) -> Any:
-        return self._side_by_side and openvino.AsyncInferQueue(self._side_by_side, self.at_once)
+    def __call__(self, parts: Sequence[Inputs], share: int) -> list[NDArray[np.float32]]:
+        """The output of each part, in order, with a ``share`` of the threads."""
+        with self._counted():
+            if self.threads == 1 or (len(parts) == 1 and share == self.threads):
+                with self._together_lock:
+                    return [_output(_started(self._together, part)) for part in parts]
+            return self._side_by_side(parts, share)
 
-    def _by_all(self, part: Inputs) -> NDArray[np.float32]:
-        self._together.start_async(part, share_inputs=True)  # ``infer`` would compute in the thread that calls
-        self._together.wait()
-        output: NDArray[np.float32] = self._together.get_output_tensor().data.copy()
-        return output
-
-    def _each_alone(self, parts: Sequence[Inputs]) -> list[NDArray[np.float32]]:
-        outputs: dict[int, NDArray[np.float32]] = {}
-        at_work: dict[int, int] = {}
-
-        def collect(request: int) -> None:
-            if (part := at_work.pop(request, None)) is not None:
-                outputs[part] = self._queue[request].get_output_tensor().data.copy()
-
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._batches_lock:
+            self._batches += 1
         try:
-            for number, part in enumerate(parts):
-                idle = self._queue.get_idle_request_id()  # waits for one; ``start_async`` takes the same
-                collect(idle)
-                at_work[idle] = number
-                self._queue.start_async(part, share_inputs=True)
-            self._queue.wait_all()
-        except RuntimeError:
-            self._queue = self._new_queue()  # a queue tells of its first error again and again
-            raise
-        for request in list(at_work):
-            collect(request)
-        return [outputs[number] for number in range(len(parts))]
+            yield
+        finally:
+            with self._batches_lock:
+                self._batches -= 1
+
+    def _side_by_side(self, parts: Sequence[Inputs], share: int) -> list[NDArray[np.float32]]:
+        outputs: list[NDArray[np.float32]] = []
+        at_work: deque[Any] = deque()
+        try:
+            for part in parts:
+                # Whoever waits for an idle one while others wait for its own would wait for ever.
+                while at_work and (len(at_work) == share or self._idle.empty()):
+                    outputs.append(self._finished(at_work.popleft()))
+                at_work.append(_started(self._idle.get(), part))
+            while at_work:
+                outputs.append(self._finished(at_work.popleft()))
+        finally:
+            for request in at_work:  # after an error; what they compute is done before they begin something new
+                self._idle.put(request)
+        return outputs
+
+    def _finished(self, request: Any) -> NDArray[np.float32]:
+        try:
+            return _output(request)
+        finally:
+            self._idle.put(request)
+
+
+def _started(request: Any, part: Inputs) -> Any:
+    request.start_async(part, share_inputs=True)  # ``infer`` would compute in the thread that calls
+    return request
+
+
+def _output(request: Any) -> NDArray[np.float32]:
+    request.wait()
+    output: NDArray[np.float32] = request.get_output_tensor().data.copy()
+    return output
 
 
 def _settings(core: Any, precision: str, threads: int) -> dict[str, Any]:

@@ -30,5 +30,7 @@ def share(ids: Sequence[Sequence[int]], pad_id: int) -> Batch:
     new[1:] &= ~np.logical_and.accumulate((padded[1:] == padded[:-1]) & is_token[:-1], axis=1)
     numbers = np.cumsum(new).reshape(new.shape) - 1
     prefix_of = np.maximum.accumulate(np.where(new, numbers, 0), axis=0)  # equal prefixes stand one below the other
-    distinct = np.flatnonzero(new)
-    return padded, np.pad(distinct, (0, -len(distinct) % ROW_MULTIPLE)), prefix_of
+    count = int(numbers[-1, -1]) + 1
+    distinct = np.zeros(count + -count % ROW_MULTIPLE, dtype=np.int64)
+    distinct[:count] = np.flatnonzero(new)
+    return padded, distinct, prefix_of

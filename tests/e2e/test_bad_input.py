@@ -18,6 +18,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from clip_retrieval.http_protocol import HINT
 from tests.e2e.conftest import MAX_UPLOAD_BYTES, Server
 from tests.samples import png, square
 
@@ -344,7 +345,7 @@ CASES = [
     *(
         Case("no body", method, path, 405)
         for path in (*TEXT_PATHS, *PICTURE_PATHS, *SEARCH_PATHS, "/cache/clear", "/encode_texts", "/encode_images")
-        for method in ("GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "BREW")
+        for method in ("GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE")
     ),
     *(
         Case("no body", method, path, 405)
@@ -486,3 +487,20 @@ def test_a_connection_that_speaks_no_http_harms_nothing(http: httpx.Client, serv
             answer = b""
     assert b" 500 " not in answer.partition(b"\r\n")[0]
     check_alive(http)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET\r\n\r\n", b"BREW /search/images HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost : x\r\n\r\n"],
+    ids=["no path", "unknown method", "space in a header's name"],
+)
+def test_what_is_no_request_is_answered_in_json_and_closed(service: Server, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+        connection.sendall(sent)
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"content-type: application/json" in head
+    assert b"connection: close" in head
+    assert f"content-length: {len(body)}".encode() in head
+    assert json.loads(body) == {"error": "Bad Request", "detail": f"Invalid HTTP request received. {HINT}"}
