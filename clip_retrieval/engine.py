@@ -17,7 +17,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from clip_retrieval.artifact import Modality
-from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
+from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
 from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.queries import SearchRequest
 from clip_retrieval.records import Hit
@@ -85,9 +85,10 @@ class Encoded:
 class Engine:
     """Answers batches for a server: what computes stands back, each query's search in the event loop.
 
-    Texts and pictures may be answered at the same time, one batch of each. A search takes less time than its thread
-    would wait for the interpreter's lock, which FAISS gives back meanwhile: p99 was 2 to 4 ms there under load, and
-    is 0.3 to 0.9 ms in the loop. Pages of composed queries may take longer, so these have a thread.
+    Texts and pictures may be answered at the same time, and of texts as many batches as the encoder says. A search
+    takes less time than its thread would wait for the interpreter's lock, which FAISS gives back meanwhile: p99 was 2
+    to 4 ms there under load, and is 0.3 to 0.9 ms in the loop. Pages of composed queries may take longer, so these
+    have a thread.
     """
 
     def __init__(self, load: Callable[[], Retriever], *, vectors_kept: int = 0) -> None:
@@ -141,7 +142,9 @@ class Engine:
         """Texts that are known are not encoded, and equal ones once."""
         start = time.perf_counter()
         encoder = self.retriever.encoder
-        texts = [one if isinstance(one := query.content, Tokens) else encoder.tokenize(str(one)) for query in queries]
+        texts = [query.content for query in queries if isinstance(query.content, Tokens)]
+        if len(texts) < len(queries):  # long texts would hold the event loop up
+            texts = await asyncio.get_running_loop().run_in_executor(self._texts, _tokens, encoder, queries)
         known = self._known if self._known is not None else {}
         vectors = {text: vector for text in texts if (vector := known.get(text)) is not None}
         end = start
@@ -185,6 +188,10 @@ class Engine:
             len(encoded.vectors),
             self.retriever,
         )
+
+
+def _tokens(encoder: Encoder, queries: Sequence[Query]) -> list[Tokens]:
+    return [one if isinstance(one := query.content, Tokens) else encoder.tokenize(str(one)) for query in queries]
 
 
 def _stand_back() -> None:

@@ -3,10 +3,11 @@
 from itertools import accumulate
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_retrieval.encoders.prefixes import ROW_MULTIPLE, share
+from clip_retrieval.encoders.prefixes import FEW_ROWS, ROW_MULTIPLE, share
 
 texts = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=7), min_size=1, max_size=20).map(sorted)
 
@@ -35,3 +36,12 @@ def test_an_example() -> None:
     # 7, 7 1, 7 1 9 | 7 1 2, 7 1 2 9 | 7 3, 7 3 9, and nine to fill up
     assert distinct.tolist() == [0, 1, 2, 6, 7, 9, 10, *[0] * 9]
     assert prefix_of[:, :3].tolist() == [[0, 1, 2], [0, 1, 3], [0, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "rows"),
+    [(1, ROW_MULTIPLE), (FEW_ROWS, FEW_ROWS), (FEW_ROWS + 1, FEW_ROWS + 2 * ROW_MULTIPLE), (100, 128)],
+)
+def test_many_prefixes_are_rounded_up_further_than_few(prefixes: int, rows: int) -> None:
+    _, distinct, _ = share([(number,) for number in range(prefixes)], 0)
+    assert distinct.tolist() == [*range(prefixes), *[0] * (rows - prefixes)]

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, Self
@@ -253,7 +253,9 @@ class _Tower:
             while at_work:
                 outputs.append(self._finished(at_work.popleft()))
         finally:
-            for request in at_work:  # after an error; what they compute is done before they begin something new
+            for request in at_work:  # after an error of another
+                with suppress(RuntimeError):
+                    request.wait()
                 self._idle.put(request)
         return outputs
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROW_MULTIPLE = 16
-"""The number of prefixes is rounded up to a multiple of it: kernels are compiled and kept for each that occurs."""
+FEW_ROWS = 64
+"""The number of prefixes is rounded up to a multiple of 16, above 64 of 32: kernels are compiled and kept for each
+number that occurs. A lone text has few, and should not pay for that."""
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -31,6 +33,7 @@ def share(ids: Sequence[Sequence[int]], pad_id: int) -> Batch:
     numbers = np.cumsum(new).reshape(new.shape) - 1
     prefix_of = np.maximum.accumulate(np.where(new, numbers, 0), axis=0)  # equal prefixes stand one below the other
     count = int(numbers[-1, -1]) + 1
-    distinct = np.zeros(count + -count % ROW_MULTIPLE, dtype=np.int64)
+    multiple = ROW_MULTIPLE if count <= FEW_ROWS else 2 * ROW_MULTIPLE
+    distinct = np.zeros(count + -count % multiple, dtype=np.int64)
     distinct[:count] = np.flatnonzero(new)
     return padded, distinct, prefix_of
