@@ -2,20 +2,74 @@
 
 httptools parses in C: with h11, which is Python, a quarter of the event loop's time went into parsing. What it cannot
 parse, an unknown method among it, never becomes a request, so that no middleware can give it the API's error body.
+Two things that h11 does and httptools does not are added here: it bounds a request's head, and it answers a request
+that offers to change the protocol (``Upgrade: h2c``, which some clients always send) as any other.
 """
 
+import sys
 from http import HTTPStatus
+from typing import Any
 
+from httptools import HttpParserUpgrade
 from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clip_retrieval.middleware import error_response
 
 HINT = "Its method is unknown, or there is a mistake in its first line, in a header or in how its body is sent."
 
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request's first line and headers, as far as they come in more than one piece (of at most 256 KiB)."""
+
 
 class JsonErrorsProtocol(HttpToolsProtocol):
-    """uvicorn's own protocol but for the body of its 400."""
+    """uvicorn's own protocol but for the body of its 400, the bound of a request's head, and offers to upgrade."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._received = b""
+        self._in_head = False
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._received = data
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response(f"The request's head is over the limit of {MAX_HEAD_BYTES} bytes.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers are left out: they would become headers of a request that is under way."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _should_upgrade(self) -> bool:
+        """Whether the connection changes hands: llhttp reads no body where a request offers to upgrade, so h11 does."""
+        if self._get_upgrade() is None:
+            return False
+        if not super()._should_upgrade():  # to WebSockets, uvicorn's own way
+            self.ws_protocol_class = H11Protocol
+        return True
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over with the request's head, and to h11 what came behind it too."""
+        stopped = sys.exc_info()[1]
+        assert isinstance(stopped, HttpParserUpgrade)
+        super().handle_websocket_upgrade()
+        successor, rest = self.transport.get_protocol(), self._received[stopped.args[0] :]
+        if rest and isinstance(successor, H11Protocol):
+            successor.data_received(rest)
 
     def send_400_response(self, msg: str) -> None:
         """Answer and close: where the next request would begin is not known."""

@@ -181,6 +181,20 @@ def test_batches_at_the_same_time_do_not_mix(encoder: OpenVinoEncoder, count: in
             np.testing.assert_allclose(vectors, expected, rtol=1e-5)
 
 
+def test_parts_that_do_not_start_leave_room_for_those_that_do(
+    encoder: OpenVinoEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(request: Any, part: Any) -> None:
+        raise RuntimeError("it does not start")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("clip_retrieval.encoders.openvino._start", fail)
+        for _ in range(encoder._text.threads + 1):
+            with pytest.raises(RuntimeError, match="does not start"):
+                encoder.encode_texts(["1"] * 10)
+    np.testing.assert_allclose(encoder.encode_texts(["1 1"] * 10), unit([[2, 2]] * 10), rtol=1e-5)
+
+
 def test_nothing_in_nothing_out(encoder: OpenVinoEncoder) -> None:
     assert encoder.encode_texts([]).shape == (0, 2)
     assert encoder.encode_images([]).shape == (0, 2)

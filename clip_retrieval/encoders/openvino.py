@@ -228,7 +228,7 @@ class _Tower:
         with self._counted():
             if self.threads == 1 or (len(parts) == 1 and share == self.threads):
                 with self._together_lock:
-                    return [_output(_started(self._together, part)) for part in parts]
+                    return [self._by_all(part) for part in parts]
             return self._side_by_side(parts, share)
 
     @contextmanager
@@ -241,6 +241,10 @@ class _Tower:
             with self._batches_lock:
                 self._batches -= 1
 
+    def _by_all(self, part: Inputs) -> NDArray[np.float32]:
+        _start(self._together, part)
+        return _output(self._together)
+
     def _side_by_side(self, parts: Sequence[Inputs], share: int) -> list[NDArray[np.float32]]:
         outputs: list[NDArray[np.float32]] = []
         at_work: deque[Any] = deque()
@@ -249,7 +253,8 @@ class _Tower:
                 # Whoever waits for an idle one while others wait for its own would wait for ever.
                 while at_work and (len(at_work) == share or self._idle.empty()):
                     outputs.append(self._finished(at_work.popleft()))
-                at_work.append(_started(self._idle.get(), part))
+                at_work.append(self._idle.get())
+                _start(at_work[-1], part)
             while at_work:
                 outputs.append(self._finished(at_work.popleft()))
         finally:
@@ -266,9 +271,8 @@ class _Tower:
             self._idle.put(request)
 
 
-def _started(request: Any, part: Inputs) -> Any:
+def _start(request: Any, part: Inputs) -> None:
     request.start_async(part, share_inputs=True)  # ``infer`` would compute in the thread that calls
-    return request
 
 
 def _output(request: Any) -> NDArray[np.float32]:

@@ -489,18 +489,71 @@ def test_a_connection_that_speaks_no_http_harms_nothing(http: httpx.Client, serv
     check_alive(http)
 
 
+def exchange(service: Server, *packets: bytes) -> tuple[bytes, bytes]:
+    """The head and the body that come back until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for packet in packets:
+            connection.sendall(packet)
+            time.sleep(0.05)
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    return head, body
+
+
 @pytest.mark.parametrize(
     "sent",
     [b"GET\r\n\r\n", b"BREW /search/images HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost : x\r\n\r\n"],
     ids=["no path", "unknown method", "space in a header's name"],
 )
 def test_what_is_no_request_is_answered_in_json_and_closed(service: Server, sent: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
-        connection.sendall(sent)
-        with connection.makefile("rb") as stream:
-            head, _, body = stream.read().partition(b"\r\n\r\n")
+    head, body = exchange(service, sent)
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"content-type: application/json" in head
     assert b"connection: close" in head
     assert f"content-length: {len(body)}".encode() in head
     assert json.loads(body) == {"error": "Bad Request", "detail": f"Invalid HTTP request received. {HINT}"}
+
+
+def test_a_head_without_end_is_refused_before_it_fills_the_memory(http: httpx.Client, service: Server) -> None:
+    sent = 0
+
+    def send_header_without_end() -> None:
+        nonlocal sent
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        while sent < 2**24:
+            sent += connection.send(b"y" * 16_384)
+            time.sleep(0.01)
+
+    address = ("127.0.0.1", service.port)
+    with socket.create_connection(address, timeout=5) as connection, pytest.raises(OSError, match=r"reset|pipe"):
+        send_header_without_end()
+    assert sent < 2**20
+    check_alive(http)
+
+
+@pytest.mark.parametrize("offer", ["h2c", "TLS/1.2"])
+@pytest.mark.parametrize("packets", [1, 2], ids=["in one packet", "the body apart"])
+def test_an_offer_to_change_the_protocol_is_not_taken_and_the_request_answered(
+    service: Server, offer: str, packets: int
+) -> None:
+    body = b'{"text": "a red square", "k": 1}'
+    head = (
+        f"POST /search/images HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\n"
+        f"HTTP2-Settings: AAMAAABk\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    end = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"  # on the same connection
+    answer, rest = exchange(service, *([head + body] if packets == 1 else [head, body]), end)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b'"image_path":"red-bright.png"' in rest
+    assert b'"status":"healthy"' in rest
+
+
+def test_an_offer_of_websockets_is_refused_and_harms_nothing(http: httpx.Client, service: Server) -> None:
+    head, _ = exchange(
+        service,
+        b"GET /search/images HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    assert head.startswith(b"HTTP/1.1 4"), head
+    check_alive(http)
