@@ -1,26 +1,32 @@
 """How the server reads HTTP: uvicorn's httptools, with what cannot be read answered as every other error is.
 
 httptools parses in C: with h11, which is Python, a quarter of the event loop's time went into parsing. What it cannot
-parse, an unknown method among it, never becomes a request, so that no middleware can give it the API's error body.
-Two things that h11 does and httptools does not are added here: it bounds a request's head, and it answers a request
-that offers to change the protocol (``Upgrade: h2c``, which some clients always send) as any other.
+parse never becomes a request, so that no middleware can give it the API's error body. What h11 does and httptools does
+not is added here: a request's head is bounded, and a request of an unknown method, or one that offers to change the
+protocol (``Upgrade: h2c``, which some clients always send), is answered as any other. For those h11 takes over.
 """
 
+import asyncio
 import sys
 from http import HTTPStatus
 from typing import Any
 
-from httptools import HttpParserUpgrade
+from httptools import HttpParserInvalidMethodError, HttpParserUpgrade
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clip_retrieval.middleware import error_response
 
-HINT = "Its method is unknown, or there is a mistake in its first line, in a header or in how its body is sent."
+HINT = "There is a mistake in its first line, in a header or in how its body is sent."
 
-MAX_HEAD_BYTES = 64 * 1024
-"""Of a request's first line and headers, as far as they come in more than one piece (of at most 256 KiB)."""
+MAX_HEAD_BYTES = 16 * 1024
+"""Of a request's first line and headers while their end has not come, as h11 has it."""
+
+
+class _H11(H11Protocol):
+    def send_400_response(self, msg: str) -> None:
+        _refuse(self.transport, msg)
 
 
 class JsonErrorsProtocol(HttpToolsProtocol):
@@ -59,7 +65,7 @@ class JsonErrorsProtocol(HttpToolsProtocol):
         if self._get_upgrade() is None:
             return False
         if not super()._should_upgrade():  # to WebSockets, uvicorn's own way
-            self.ws_protocol_class = H11Protocol
+            self.ws_protocol_class = _H11
         return True
 
     def handle_websocket_upgrade(self) -> None:
@@ -73,12 +79,30 @@ class JsonErrorsProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer and close: where the next request would begin is not known."""
-        response = error_response(HTTPStatus.BAD_REQUEST, f"{msg} {HINT}", {"Connection": "close"})
-        head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(response.body)))
-        self.transport.close()
+        if isinstance(sys.exc_info()[1], HttpParserInvalidMethodError) and self._head_bytes == 0 and self._is_idle():
+            self._hand_over_to_h11()
+            return
+        _refuse(self.transport, msg)
+
+    def _is_idle(self) -> bool:
+        """Whether no request is under way, so that what was received now begins with the next one."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _hand_over_to_h11(self) -> None:
+        self.connections.discard(self)
+        successor = _H11(self.config, self.server_state, self.app_state)
+        successor.connection_made(self.transport)
+        self.transport.set_protocol(successor)
+        successor.data_received(self._received)
 
 
 def use_in_this_process() -> None:
     """Have uvicorn take it where nobody says which protocol to use; BentoML does not."""
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{JsonErrorsProtocol.__name__}"
+
+
+def _refuse(transport: asyncio.Transport, message: str) -> None:
+    response = error_response(HTTPStatus.BAD_REQUEST, f"{message} {HINT}", {"Connection": "close"})
+    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(response.body)))
+    transport.close()
