@@ -30,6 +30,7 @@ from clip_retrieval import __version__, http_protocol, logs, modelstore, schemas
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
 from clip_retrieval.cores import usable_cores
+from clip_retrieval.decode import Limits, decode_part
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
@@ -39,9 +40,8 @@ from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes, Traffic
 from clip_retrieval.monitoring import BeforeScrape, Metrics, Reading, resident_memory
 from clip_retrieval.queries import SearchRequest
-from clip_retrieval.retriever import Retriever, decode_part
+from clip_retrieval.retriever import Retriever
 from clip_retrieval.schemas import describe
-from clip_retrieval.validate import Limits
 
 MAX_NATIVE_BATCH = 64
 WAIT_MS = 60_000

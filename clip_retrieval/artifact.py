@@ -34,6 +34,7 @@ from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Vectors
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema, EncoderMismatch
 from clip_retrieval.index import Index, IndexSpec
+from clip_retrieval.records import Modality
 from clip_retrieval.store import Store
 from clip_retrieval.thumbnails import FORMAT, Thumbnails
 
@@ -43,8 +44,6 @@ ENCODER = "encoder"
 RECORDS = "records.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
 LIBRARIES = ("faiss-cpu", "numpy", "pillow", "open_clip_torch", "torch", "openvino")
-
-Modality = Literal["images", "captions"]
 
 
 class DataInfo(BaseModel):

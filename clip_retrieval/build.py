@@ -7,10 +7,9 @@ again with the same inputs, it goes on where the embedding was.
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image
 
@@ -24,30 +23,19 @@ from clip_retrieval.artifact import (
     write_artifact,
 )
 from clip_retrieval.datasets import open_source
+from clip_retrieval.decode import Limits, decode_image
 from clip_retrieval.embed import embed_images, embed_texts
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.errors import ArtifactError, SourceError
+from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, CaptionRecord, ImageRecord, Split, ValidImage
 from clip_retrieval.splits import assign_splits
 from clip_retrieval.store import Store
 from clip_retrieval.thumbnails import PLANS, write_thumbnails
 from clip_retrieval.tune import choose_index
-from clip_retrieval.validate import Limits, Report, decode_image, validate
+from clip_retrieval.validate import Report, validate
 
 CALIBRATION = 300
-
-
-class Progress(Protocol):
-    """Where a build tells how far it is; ``stage`` yields a function that takes the number of items just done."""
-
-    def stage(self, label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]: ...
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def stage(self, label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG002
-        return nullcontext(lambda _: None)
 
 
 @dataclass(frozen=True)

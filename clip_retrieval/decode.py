@@ -7,6 +7,7 @@ Colours are taken as stored: ICC profiles are not applied, as in CLIP's own prep
 at full size: Pillow's draft mode is several times faster on large photographs but changes the pixels.
 """
 
+import base64
 import hashlib
 import re
 import struct
@@ -26,7 +27,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage
+from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage, SourceError
+from clip_retrieval.records import ValidImage
 
 
 @dataclass(frozen=True)
@@ -223,3 +225,24 @@ def _silence_pillow() -> None:
     """
     if not any(entry[3] == _PILLOW for entry in warnings.filters):
         warnings.filterwarnings("ignore", module=_PILLOW.pattern)
+
+
+def decode_again(image: ValidImage, limits: Limits) -> Image.Image:
+    """The pixels of a validated picture. Raises SourceError when its file is no longer that picture."""
+    try:
+        decoded = decode_image(image.path.read_bytes(), limits)
+        changed = content_hash(decoded) != image.content_hash
+    except (OSError, ImageRejected) as error:
+        raise SourceError(f"{image.image_path} changed while the build was running ({error})") from error
+    if changed:
+        raise SourceError(f"{image.image_path} changed while the build was running; run it again")
+    return decoded
+
+
+def decode_part(encoded: str, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """The RGB picture in base64. Raises ImageRejected."""
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError as error:  # binascii.Error, and what is not ASCII
+        raise ImageRejected("the picture is not base64") from error
+    return decode_image(data, limits)

@@ -5,18 +5,19 @@ counts the rows that are done, so that a build which was killed goes on where it
 of the input, always: an item that cannot be embedded ends the run, it is never skipped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from clip_retrieval.decode import Limits, decode_again
 from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
+from clip_retrieval.parallel import map_ahead
+from clip_retrieval.progress import Advance
 from clip_retrieval.records import ValidImage
-from clip_retrieval.validate import Limits, decode_again, map_ahead
 
 TEXT_BATCH, IMAGE_BATCH = 64, 32
-Advance = Callable[[int], None]
 
 
 def embed_texts(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.build import Options, Progress, check, records_of
+from clip_retrieval.build import Options, check, records_of
 from clip_retrieval.embed import ResumableVectors, embed_images, embed_texts
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo, Vectors
+from clip_retrieval.progress import Progress
 from clip_retrieval.records import CaptionRecord, ImageRecord
 from clip_retrieval.splits import assign_splits
 from clip_retrieval.validate import Report

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from cachetools import LRUCache
 
-from clip_retrieval.artifact import Modality
 from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
 from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.queries import SearchRequest
-from clip_retrieval.records import Hit
+from clip_retrieval.records import Hit, Modality
 from clip_retrieval.retriever import Retriever
 
 ENCODER_NICENESS = 10

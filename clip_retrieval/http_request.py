@@ -19,18 +19,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from clip_retrieval import schemas as s
-from clip_retrieval.artifact import Modality
 from clip_retrieval.config import Settings
+from clip_retrieval.decode import Limits, decode_image
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.engine import Answer
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.hits import Found
 from clip_retrieval.queries import SearchRequest
+from clip_retrieval.records import Modality
 from clip_retrieval.results import caption_result, image_result
 from clip_retrieval.retriever import Retriever
 from clip_retrieval.stats import STAGES, Recorder
 from clip_retrieval.tracing import Stage, record_stages
-from clip_retrieval.validate import Limits, decode_image
 
 Kind = Literal[
     "search_images", "search_text", "search_similar", "encode_text", "encode_image", "search", "search_batch"

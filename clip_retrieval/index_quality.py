@@ -10,10 +10,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from clip_retrieval.artifact import Artifact, Modality
-from clip_retrieval.build import Progress
+from clip_retrieval.artifact import Artifact
 from clip_retrieval.embedded import Embedded
 from clip_retrieval.index import exact_search
+from clip_retrieval.progress import Progress
+from clip_retrieval.records import Modality
 from clip_retrieval.tune import recall_at_k
 
 K = 10

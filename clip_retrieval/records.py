@@ -95,3 +95,6 @@ class Hit:
 
     row: int
     score: float
+
+
+Modality = Literal["images", "captions"]

@@ -7,7 +7,6 @@ for hit in retriever.search_images("a red panda", k=5):
 found = retriever.search([text("a dog"), image_id("owl-1", -0.5)], where={"year": {"gte": 2020}})
 """
 
-import base64
 import math
 import threading
 import time
@@ -21,18 +20,17 @@ from cachetools import LRUCache
 from PIL import Image
 
 from clip_retrieval.answers import FieldInfo
-from clip_retrieval.artifact import Artifact, Modality
+from clip_retrieval.artifact import Artifact
 from clip_retrieval.compose import compose
-from clip_retrieval.decode import DEFAULT_LIMITS, Limits
+from clip_retrieval.decode import decode_image, decode_part
 from clip_retrieval.encoders.base import Encoder, Vectors
-from clip_retrieval.errors import ImageRejected, InvalidQuery
+from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.filters import Filters
 from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.queries import Part, SearchRequest, Where, search_request
 from clip_retrieval.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
-from clip_retrieval.records import CaptionRecord, Hit, ImageRecord
+from clip_retrieval.records import CaptionRecord, Hit, ImageRecord, Modality
 from clip_retrieval.schemas import DEFAULT_K
-from clip_retrieval.validate import decode_image
 
 PICTURES_KEPT = 10_000
 """Records that are kept after they were read: about 2 KB a picture with five captions, and a fifth of a request's time
@@ -229,12 +227,3 @@ class Retriever:
         shares = [math.exp((hit.score - best) * self.encoder.info.logit_scale) for hit in found]
         total = sum(shares)
         return [share / total for share in shares]
-
-
-def decode_part(encoded: str, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """The RGB picture in base64. Raises ImageRejected."""
-    try:
-        data = base64.b64decode(encoded, validate=True)
-    except ValueError as error:  # binascii.Error, and what is not ASCII
-        raise ImageRejected("the picture is not base64") from error
-    return decode_image(data, limits)

@@ -4,17 +4,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_retrieval.artifact import (
-    ENCODER,
-    RECORDS,
-    Artifact,
-    Modality,
-    tuned_version,
-    write_artifact,
-)
+from clip_retrieval.artifact import ENCODER, RECORDS, Artifact, tuned_version, write_artifact
 from clip_retrieval.families import families
 from clip_retrieval.index import Index
-from clip_retrieval.trials import Budget, Outcome, Stage, find_index
+from clip_retrieval.progress import Progress
+from clip_retrieval.records import Modality
+from clip_retrieval.trials import Budget, Outcome, find_index
 from clip_retrieval.tune import Queries, QueryKind
 
 MODALITIES: tuple[Modality, ...] = ("images", "captions")
@@ -28,7 +23,7 @@ class Tuned:
     artifact: Artifact | None
 
 
-def tune(artifact: Artifact, budget: Budget, workspace: Path, stage: Stage, seed: int = 0) -> Tuned:
+def tune(artifact: Artifact, budget: Budget, workspace: Path, progress: Progress, seed: int = 0) -> Tuned:
     """Choose both indexes of ``artifact`` to ``budget``, which holds for each alone, and write a new artifact.
 
     It is written in ``workspace``, in a folder named by its version, which follows from the encoder, the data and what
@@ -43,15 +38,15 @@ def tune(artifact: Artifact, budget: Budget, workspace: Path, stage: Stage, seed
             if not len(vectors):
                 continue
             kind: QueryKind = "captions" if other == "captions" else "pictures"
-            with stage(f"exact search for {modality}", None):
+            with progress.stage(f"exact search for {modality}", None):
                 queries = Queries.draw(vectors, artifact.vectors(other), kind, seed)
             files = scratch / modality
             files.mkdir(parents=True)
-            outcomes[modality] = find_index(vectors, queries, families(*vectors.shape), budget, files, stage)
+            outcomes[modality] = find_index(vectors, queries, families(*vectors.shape), budget, files, progress)
         found = {modality: outcome.confirmed for modality, outcome in outcomes.items()}
         if any(index is None for index in found.values()):
             return Tuned(outcomes, None)
-        with stage("writing the artifact", None):
+        with progress.stage("writing the artifact", None):
             return Tuned(outcomes, _rewritten(artifact, found, workspace))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -17,9 +17,10 @@ from typing import Literal, Self, get_args
 
 from PIL import Image
 
+from clip_retrieval.decode import Limits, decode_again
 from clip_retrieval.errors import ArtifactDamaged
+from clip_retrieval.parallel import map_ahead
 from clip_retrieval.records import ValidImage
-from clip_retrieval.validate import Limits, decode_again, map_ahead
 
 Size = Literal["small", "large"]
 SIZES: tuple[Size, ...] = get_args(Size)

@@ -14,18 +14,17 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from clip_retrieval.artifact import MANIFEST, Artifact, Manifest, read_manifest
 from clip_retrieval.errors import ArtifactDamaged
+from clip_retrieval.progress import Advance
 
 CHUNK = 2**20
 MAX_MANIFEST_BYTES = 16 * 2**20
 VERSION = "[0-9a-f]{16}"
 
-Advance = Callable[[int], object]
 """Takes the number of bytes that have gone through since its last call."""
 
 

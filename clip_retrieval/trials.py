@@ -6,18 +6,16 @@ counted: the kernel may drop its pages.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.families import Family
 from clip_retrieval.index import Index, IndexSpec
+from clip_retrieval.progress import Progress
 from clip_retrieval.tune import ENOUGH, K, Queries, build_family, confirmed, fastest_first, single_ms, sweep
-
-Stage = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-"""Where a sweep tells how far it is; as ``build.Progress.stage``."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,12 @@ class Outcome:
 
 
 def find_index(
-    vectors: Vectors, queries: Queries, families: list[Family], budget: Budget, scratch: Path, stage: Stage
+    vectors: Vectors, queries: Queries, families: list[Family], budget: Budget, scratch: Path, progress: Progress
 ) -> Outcome:
     """Try every family and choose the fastest that meets the budget, twice: in the sweep and on held-out queries."""
     trials: list[Trial] = []
     for number, family in enumerate(families):
-        trials += _try_family(family, vectors, queries, scratch / f"{number}.faiss", stage)
+        trials += _try_family(family, vectors, queries, scratch / f"{number}.faiss", progress)
     nearest = min(trials, key=lambda trial: (budget.excess(trial.spec), trial.spec.p50_ms))
     meeting = {id(trial.spec): trial for trial in trials if not budget.misses(trial.spec)}
     refused: list[tuple[Trial, list[str]]] = []
@@ -106,13 +104,13 @@ def front(trials: list[Trial]) -> list[Trial]:
     return sorted(kept, key=lambda trial: _number(trial.spec.recall_at_10))
 
 
-def _try_family(family: Family, vectors: Vectors, queries: Queries, file: Path, stage: Stage) -> Iterator[Trial]:
-    with stage(f"building {family.name}", len(vectors)) as advance:
+def _try_family(family: Family, vectors: Vectors, queries: Queries, file: Path, progress: Progress) -> Iterator[Trial]:
+    with progress.stage(f"building {family.name}", len(vectors)) as advance:
         index = build_family(family, vectors, advance=advance)
         index.save(file)
     held = vectors.nbytes if index.spec.exact else file.stat().st_size
     index = Index.load(index.spec.model_copy(update={"memory_mb": held / 1e6}), file, vectors)
-    with stage(f"searching {family.name}", None) as advance:
+    with progress.stage(f"searching {family.name}", None) as advance:
         for spec in sweep(index, family, queries, ENOUGH):
             with _another_searching(index, queries.sweep):
                 _, loaded = single_ms(index, queries.sweep)

@@ -10,34 +10,18 @@ import json
 import re
 import stat
 import unicodedata
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from PIL import Image
+from typing import Any
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import Source
 from clip_retrieval.decode import DEFAULT_LIMITS, Limits, content_hash, decode_image
-from clip_retrieval.errors import ImageRejected, SourceError
+from clip_retrieval.errors import ImageRejected
+from clip_retrieval.parallel import map_ahead
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption, ValidImage
-
-__all__ = [
-    "Limits",
-    "Report",
-    "content_hash",
-    "decode_again",
-    "decode_image",
-    "map_ahead",
-    "normalise_caption",
-    "validate",
-]
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 # What is not seen and is not white space to Python: controls, lone surrogates, zero-width space and BOM. The
 # zero-width joiners stay, since scripts and emoji need them.
@@ -130,33 +114,9 @@ def validate(
     return Report(_with_caption_ids(kept), rejects)
 
 
-def decode_again(image: ValidImage, limits: Limits) -> Image.Image:
-    """The pixels of a validated picture. Raises SourceError when its file is no longer that picture."""
-    try:
-        decoded = decode_image(image.path.read_bytes(), limits)
-        changed = content_hash(decoded) != image.content_hash
-    except (OSError, ImageRejected) as error:
-        raise SourceError(f"{image.image_path} changed while the build was running ({error})") from error
-    if changed:
-        raise SourceError(f"{image.image_path} changed while the build was running; run it again")
-    return decoded
-
-
 def normalise_caption(text: str) -> str:
     """Unicode NFC, each run of white space, controls and unseen characters as one space; may be empty."""
     return " ".join(_UNSEEN.sub(" ", unicodedata.normalize("NFC", text)).split())
-
-
-def map_ahead(function: Callable[[T], R], items: Iterable[T], *, ahead: int, workers: int | None = None) -> Iterator[R]:
-    """``map`` in threads, in order, with at most ``ahead`` results waiting: bounded memory for any input."""
-    with ThreadPoolExecutor(workers or usable_cores()) as pool:
-        waiting: deque[Future[R]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _check(item: CaptionedImage | Reject, limits: Limits) -> tuple[ValidImage | Reject | None, list[Reject]]:

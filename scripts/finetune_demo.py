@@ -34,6 +34,7 @@ from torch.nn.functional import gelu, normalize
 
 from clip_retrieval import console
 from clip_retrieval.build import check
+from clip_retrieval.decode import Limits
 from clip_retrieval.encoders._openclip import open_folder
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.torch import WEIGHTS_FILE
@@ -46,7 +47,6 @@ from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.metrics import Ranks
 from clip_retrieval.prepare import DEMO, prepare_encoder
-from clip_retrieval.validate import Limits
 from scripts import train_demo_head
 from scripts.demo_head import classes, head, materials, measure, sample, towers
 

@@ -30,14 +30,15 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",  # threads that wait for each other slow small searches down where cores are shared
 }
 
-import pytest  # noqa: E402
+import pytest
 
-from clip_retrieval.artifact import Artifact  # noqa: E402
-from clip_retrieval.build import Options, Silent, build  # noqa: E402
-from clip_retrieval.encoders import INFO_FILE  # noqa: E402
-from clip_retrieval.encoders.fake import FakeEncoder  # noqa: E402
-from clip_retrieval.retriever import Retriever  # noqa: E402
-from tests.samples import write_collection  # noqa: E402
+from clip_retrieval.artifact import Artifact
+from clip_retrieval.build import Options, build
+from clip_retrieval.encoders import INFO_FILE
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.progress import Silent
+from clip_retrieval.retriever import Retriever
+from tests.samples import write_collection
 
 
 @pytest.fixture(scope="session")

@@ -17,13 +17,15 @@ from PIL import Image
 
 from clip_retrieval import build as builder
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.build import Options, Silent, build, check
+from clip_retrieval.build import Options, build, check
+from clip_retrieval.decode import Limits
 from clip_retrieval.embed import embed_images
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import SourceError
+from clip_retrieval.progress import Silent
 from clip_retrieval.retriever import Retriever
-from clip_retrieval.validate import Limits, Report
+from clip_retrieval.validate import Report
 from tests.samples import NAMES, captions_of, picture, png, square, write_collection, write_pictures
 
 Build = Callable[..., tuple[Artifact, Report]]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.build import Options, Silent
+from clip_retrieval.build import Options
 from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ModelUnavailable, SourceError
@@ -20,6 +20,7 @@ from clip_retrieval.evaluation_plot import plot
 from clip_retrieval.index import Index
 from clip_retrieval.index_quality import index_quality
 from clip_retrieval.metrics import image_to_text, text_to_image
+from clip_retrieval.progress import Silent
 from clip_retrieval.records import SPLITS
 from tests.samples import write_collection
 

@@ -13,12 +13,13 @@ from fastapi import FastAPI
 from PIL import Image
 
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.build import Options, Silent, build
+from clip_retrieval.build import Options, build
 from clip_retrieval.config import Settings
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.http_api import create_app
 from clip_retrieval.http_page import EXAMPLES, PAGE, content_security_policy, prefers_page
 from clip_retrieval.middleware import ErrorBodies
+from clip_retrieval.progress import Silent
 from clip_retrieval.retriever import Retriever
 from tests.samples import NAMES, captions_of, write_collection
 

@@ -7,11 +7,11 @@ import pytest
 
 from clip_retrieval import retune, tune
 from clip_retrieval.artifact import Artifact, write_artifact
-from clip_retrieval.build import Silent
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.families import Family
 from clip_retrieval.index import IndexSpec
+from clip_retrieval.progress import Silent
 from clip_retrieval.records import CaptionRecord, ImageRecord
 from clip_retrieval.store import Store
 from clip_retrieval.trials import Budget
@@ -66,7 +66,7 @@ def artifact(tmp_path: Path, fake_artifact: Artifact) -> Artifact:
 
 
 def tuned(artifact: Artifact, tmp_path: Path, memory_mb: float) -> retune.Tuned:
-    return retune.tune(artifact, Budget(0.9, None, memory_mb), tmp_path / "work", Silent().stage)
+    return retune.tune(artifact, Budget(0.9, None, memory_mb), tmp_path / "work", Silent())
 
 
 def test_the_new_artifact_has_other_indexes_and_the_same_of_all_else(artifact: Artifact, tmp_path: Path) -> None:

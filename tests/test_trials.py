@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clip_retrieval import trials, tune
-from clip_retrieval.build import Silent
 from clip_retrieval.families import Family, families
 from clip_retrieval.index import Index, IndexSpec
+from clip_retrieval.progress import Silent
 from clip_retrieval.trials import Budget, Outcome, Trial, find_index, front
 from clip_retrieval.tune import Queries
 from tests.test_tune import CAPTIONS, PICTURES, judged_recall
@@ -35,7 +35,7 @@ def queries() -> Queries:
 
 
 def found(queries: Queries, budget: Budget, scratch: Path, among: list[Family] = SHORT) -> Outcome:
-    return find_index(PICTURES, queries, among, budget, scratch, Silent().stage)
+    return find_index(PICTURES, queries, among, budget, scratch, Silent())
 
 
 def trial(**measured: float) -> Trial:

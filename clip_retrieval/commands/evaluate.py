@@ -11,8 +11,9 @@ from rich.table import Table
 from clip_retrieval import console, modelstore
 from clip_retrieval import evaluate as evaluator
 from clip_retrieval.artifact import MANIFEST, Artifact
-from clip_retrieval.build import Options, Progress
+from clip_retrieval.build import Options
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
+from clip_retrieval.decode import Limits
 from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation_page import page
@@ -20,8 +21,8 @@ from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.index_quality import IndexQuality, index_quality
 from clip_retrieval.metrics import Metrics
 from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.progress import Progress
 from clip_retrieval.quality import Direction, GalleryQuality, Quality
-from clip_retrieval.validate import Limits
 
 
 class Split(StrEnum):

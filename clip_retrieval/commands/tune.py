@@ -46,7 +46,7 @@ def tune(
     artifact = Artifact.open(folder)
     budget = Budget(recall, p99_ms, memory_mb)
     search_on_one_thread()
-    done = find(artifact, budget, cache_dir() / "builds", console.Bars().stage)
+    done = find(artifact, budget, cache_dir() / "builds", console.Bars())
     for modality, outcome in done.outcomes.items():
         name = "pictures" if modality == "images" else "captions"
         draw_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
