@@ -37,11 +37,13 @@ from clip_retrieval.errors import ClipRetrievalError, ImageRejected
 from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.index import search_on_one_thread
-from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes, Traffic
-from clip_retrieval.monitoring import BeforeScrape, Metrics, Reading, resident_memory
+from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes
+from clip_retrieval.monitoring import Metrics, Reading, resident_memory
 from clip_retrieval.queries import SearchRequest
 from clip_retrieval.retriever import Retriever
 from clip_retrieval.schemas import describe
+from clip_retrieval.scrape import BeforeScrape
+from clip_retrieval.traffic import Traffic
 
 MAX_NATIVE_BATCH = 64
 WAIT_MS = 60_000

@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_retrieval.schemas import ErrorBody, describe
+from clip_retrieval.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +33,6 @@ UNBOUNDED = frozenset({"/", "/examples", "/health", "/stats", "/metrics", "/live
 """Cheap paths that must answer under overload too."""
 UNBOUNDED_BELOW = "/thumbnails/"
 """Likewise all paths that begin so: a page asks for dozens at once, which would take the places of queries."""
-
-TURNED_AWAY = ("too_many", "too_large", "too_slow")
-"""Why ``Guard`` turns requests away: 503, 413 and 504."""
-
-
-@dataclass
-class Traffic:
-    """What ``Guard`` sees: requests under way now, and how many were turned away, by reason."""
-
-    pending: int = 0
-    turned_away: Counter[str] = field(default_factory=Counter)
 
 
 def error_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

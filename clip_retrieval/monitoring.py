@@ -8,17 +8,16 @@ BentoML does before it starts a worker.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_retrieval.artifact import Manifest
-from clip_retrieval.middleware import TURNED_AWAY
 from clip_retrieval.stats import STAGES
+from clip_retrieval.traffic import TURNED_AWAY
 
 BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -88,19 +87,6 @@ class Metrics:
     def _count(self, counter: Counter, total: int) -> None:
         counter.inc(total - self._seen.get(counter, 0))
         self._seen[counter] = total
-
-
-class BeforeScrape:
-    """Middleware that calls ``refresh`` when ``/metrics`` is about to be read."""
-
-    def __init__(self, app: ASGIApp, *, refresh: Callable[[], None]) -> None:
-        self._app = app
-        self._refresh = refresh
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/metrics":
-            self._refresh()
-        await self._app(scope, receive, send)
 
 
 def resident_memory(*, supervised: bool) -> dict[str, int]:

@@ -227,8 +227,10 @@ class CountingEncoder(FakeEncoder):
 KILLED_BUILD = """
 import functools, os, signal, sys
 from pathlib import Path
-from clip_retrieval import build as builder, embed
+from clip_retrieval import build as builder
+from clip_retrieval import embed as embed
 from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.progress import Silent
 from clip_retrieval.store import Store
 
 source, encoder_folder, workspace, moment = sys.argv[1:]
@@ -248,7 +250,7 @@ builder.load_encoder = lambda folder: Killed()
 builder.embed_images = functools.partial(embed.embed_images, batch_size=5)
 if moment == "writing":
     Store.add = die
-builder.build(Path(source), lambda _: Path(encoder_folder), Path(workspace), builder.Options(), builder.Silent())
+builder.build(Path(source), lambda _: Path(encoder_folder), Path(workspace), builder.Options(), Silent())
 """
 
 

@@ -18,16 +18,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_retrieval.middleware import (
     MAX_DETAIL,
-    TURNED_AWAY,
     UNBOUNDED,
     UNBOUNDED_BELOW,
     Disconnects,
     ErrorBodies,
     Guard,
     MediaTypes,
-    Traffic,
 )
 from clip_retrieval.schemas import describe
+from clip_retrieval.traffic import TURNED_AWAY, Traffic
 
 LIMIT = 100
 

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.monitoring import BeforeScrape, Metrics, Reading, resident_memory
+from clip_retrieval.monitoring import Metrics, Reading, resident_memory
+from clip_retrieval.scrape import BeforeScrape
 
 READING = Reading(
     pending=3,

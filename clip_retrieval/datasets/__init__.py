@@ -1,4 +1,13 @@
-"""Readers of picture collections, one layout a file. ``open_source`` finds the reader that fits."""
+"""Readers of image collections, one layout a file. ``open_source`` finds the reader that fits.
+
+base.py           what every reader is, and what readers share
+rows.py           rows of a table, and how rows become images
+flickr8k.py       Flickr8k in its public layouts
+jsonl.py          a JSON Lines file
+sidecar.py        a text file beside each image
+csv_table.py      a CSV file
+image_folder.py   a folder of images alone
+"""
 
 from pathlib import Path
 

@@ -1,6 +1,14 @@
 """Interchangeable encoders; ``base.py`` says what an encoder is, ``load_encoder`` opens a saved one.
 
 An encoder folder holds ``encoder.json`` (an ``EncoderInfo``) beside whatever files its runtime needs.
+
+    base.py           the seam: texts and pixels to unit vectors
+    preprocess.py     an RGB image to the pixels that a model takes
+    tokenizer.py      a text to token ids, without torch
+    open_clip.py      opens an open_clip model
+    torch.py          the reference runtime
+    openvino/         the serving runtime
+    fake.py           eight colours and their words, for tests
 """
 
 from pathlib import Path

@@ -1,10 +1,13 @@
-"""The parts of fine-tuning, one file each; ``finetune.py`` puts them together.
+"""Contrastive training of a model on one's own collection, with a guard against a result that is worse.
 
-settings.py    what a run may vary
-pairs.py       captioned pictures as batches, and which pairs are no negatives
-towers.py      what trains of a model, and what is computed once
-adapters.py    low-rank adapters
-loop.py        the training loop
-guard.py       whether the result is better than the start
-plot.py        how the training went, as a picture
+settings.py       what a run may vary
+pairs.py          captioned images as batches, and which pairs are no negatives
+data.py           the images and captions that a run trains and validates on
+adapters.py       low-rank adapters
+towers.py         what trains of a model, and what is computed once
+inputs.py         the tensors that the trained part reads
+loop.py           the training loop
+guard.py          whether the result is better than the start
+training_plot.py  how the training went, as a plot
+run.py            a whole run
 """
