@@ -26,9 +26,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
-from clip_retrieval import __version__, http_protocol, logs, modelstore, schemas
+from clip_retrieval import __version__, http_protocol, logs, modelstore
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.config import Settings
+from clip_retrieval.contract import schemas
+from clip_retrieval.contract.queries import SearchRequest
+from clip_retrieval.contract.schemas import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.decode import Limits, decode_part
 from clip_retrieval.encoders.base import Pixels
@@ -39,9 +42,7 @@ from clip_retrieval.http_api import create_app
 from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes
 from clip_retrieval.monitoring import Metrics, Reading, resident_memory
-from clip_retrieval.queries import SearchRequest
 from clip_retrieval.retriever import Retriever
-from clip_retrieval.schemas import describe
 from clip_retrieval.scrape import BeforeScrape
 from clip_retrieval.traffic import Traffic
 

@@ -13,11 +13,11 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from clip_retrieval import answers as a
-from clip_retrieval import queries as q
-from clip_retrieval import schemas as s
+from clip_retrieval.contract import answers as a
+from clip_retrieval.contract import queries as q
+from clip_retrieval.contract import schemas as s
+from clip_retrieval.contract.image_input import Picture, read_picture
 from clip_retrieval.errors import Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
-from clip_retrieval.uploads import Picture, read_picture
 
 TURNED_AWAY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 

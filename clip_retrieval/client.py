@@ -18,12 +18,12 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from clip_retrieval import answers as a
-from clip_retrieval import queries as q
-from clip_retrieval import schemas as s
 from clip_retrieval.calls import Call, Calls, Retries
-from clip_retrieval.queries import image_id, picture, text
-from clip_retrieval.uploads import Picture
+from clip_retrieval.contract import answers as a
+from clip_retrieval.contract import queries as q
+from clip_retrieval.contract import schemas as s
+from clip_retrieval.contract.image_input import Picture
+from clip_retrieval.contract.queries import image_id, picture, text
 
 __all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "Picture", "Retries", "image_id", "picture", "text"]
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from clip_retrieval.artifact import Manifest
 from clip_retrieval.compare import Comparison
-from clip_retrieval.schemas import CaptionResult, ImageResult
+from clip_retrieval.contract.schemas import CaptionResult, ImageResult
 from clip_retrieval.validate import Report
 
 # File names and captions are shown as they are: no [markup] and no :emoji: in them is followed.

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from cachetools import LRUCache
 
+from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
 from clip_retrieval.hits import CaptionHit, Found, ImageHit
-from clip_retrieval.queries import SearchRequest
 from clip_retrieval.records import Hit, Modality
 from clip_retrieval.retriever import Retriever
 

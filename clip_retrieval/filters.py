@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from cachetools import LRUCache
 
-from clip_retrieval.answers import FieldInfo
 from clip_retrieval.columns import Column, Mask, make_column
+from clip_retrieval.contract.answers import FieldInfo
+from clip_retrieval.contract.queries import Condition, Target
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.queries import Condition, Target
 from clip_retrieval.records import Scalar, Split
 
 SPLIT = "split"

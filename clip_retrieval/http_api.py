@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from clip_retrieval import __version__
-from clip_retrieval import schemas as s
 from clip_retrieval.config import Settings
+from clip_retrieval.contract import schemas as s
 from clip_retrieval.decode import Limits
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, InvalidQuery, NotAnImage

@@ -17,8 +17,8 @@ from fastapi import FastAPI, Header
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from clip_retrieval import schemas as s
 from clip_retrieval.artifact import Artifact
+from clip_retrieval.contract import schemas as s
 from clip_retrieval.retriever import Retriever
 from clip_retrieval.thumbnails import Size
 

@@ -19,18 +19,18 @@ import numpy as np
 from cachetools import LRUCache
 from PIL import Image
 
-from clip_retrieval.answers import FieldInfo
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.compose import compose
+from clip_retrieval.contract.answers import FieldInfo
+from clip_retrieval.contract.queries import Part, SearchRequest, Where, search_request
+from clip_retrieval.contract.schemas import DEFAULT_K
 from clip_retrieval.decode import decode_image, decode_part
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.filters import Filters
 from clip_retrieval.hits import CaptionHit, Found, ImageHit
-from clip_retrieval.queries import Part, SearchRequest, Where, search_request
 from clip_retrieval.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
 from clip_retrieval.records import CaptionRecord, Hit, ImageRecord, Modality
-from clip_retrieval.schemas import DEFAULT_K
 
 PICTURES_KEPT = 10_000
 """Records that are kept after they were read: about 2 KB a picture with five captions, and a fifth of a request's time

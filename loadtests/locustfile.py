@@ -22,7 +22,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from pydantic import BaseModel, ValidationError
 
-from clip_retrieval import schemas as s
+from clip_retrieval.contract import schemas as s
 from loadtests import queries
 from loadtests.bad_input import JSON, MALFORMED, Bad, too_large
 from loadtests.queries import MULTIPART, Mix, Picture

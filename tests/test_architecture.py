@@ -73,10 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "schemas": "contract/schemas",
-    "queries": "contract/queries",
-    "answers": "contract/answers",
-    "uploads": "contract/image_input",
     "calls": "client/endpoints",
     "client": "client/clients",
     "datasets/table": "datasets/csv_table",

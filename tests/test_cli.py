@@ -14,8 +14,8 @@ from typer.main import get_command
 from clip_retrieval import __version__, console
 from clip_retrieval.artifact import Artifact, Manifest
 from clip_retrieval.cli import app, main
+from clip_retrieval.contract.queries import picture, text
 from clip_retrieval.errors import ModelUnavailable
-from clip_retrieval.queries import picture, text
 from clip_retrieval.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_pictures
 

@@ -18,11 +18,12 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval import answers, client, schemas
+from clip_retrieval import client
 from clip_retrieval.calls import Retries
 from clip_retrieval.client import AsyncClient, Client, image_id, picture, text
+from clip_retrieval.contract import answers, schemas
+from clip_retrieval.contract.queries import search_request
 from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
-from clip_retrieval.queries import search_request
 from tests.samples import png, square
 
 RED = png(square("red"))

@@ -22,6 +22,7 @@ from clip_retrieval import __version__
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.build import Options, build
 from clip_retrieval.config import Settings
+from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
 from clip_retrieval.engine import Answer, Engine, Query
@@ -29,7 +30,6 @@ from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.middleware import ErrorBodies
 from clip_retrieval.progress import Silent
-from clip_retrieval.queries import SearchRequest
 from clip_retrieval.retriever import Retriever
 from tests.samples import captions_of, png, square, write_pictures
 

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clip_retrieval.contract.schemas import describe
 from clip_retrieval.middleware import (
     MAX_DETAIL,
     UNBOUNDED,
@@ -25,7 +26,6 @@ from clip_retrieval.middleware import (
     Guard,
     MediaTypes,
 )
-from clip_retrieval.schemas import describe
 from clip_retrieval.traffic import TURNED_AWAY, Traffic
 
 LIMIT = 100

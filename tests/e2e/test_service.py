@@ -16,8 +16,8 @@ import pytest
 import requests
 from PIL import Image
 
-from clip_retrieval import schemas
 from clip_retrieval.client import AsyncClient, Client, Picture
+from clip_retrieval.contract import schemas
 from clip_retrieval.encoders.fake import COLOURS
 from clip_retrieval.errors import RequestRejected
 from clip_retrieval.retriever import Retriever

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from clip_retrieval.contract.image_input import Picture, read_picture
+from clip_retrieval.contract.schemas import DEFAULT_K, K, Text, describe
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.schemas import DEFAULT_K, K, Text, describe
-from clip_retrieval.uploads import Picture, read_picture
 
 MAX_PARTS = 16
 MAX_WEIGHT = 10.0

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clip_retrieval.queries import Target
+from clip_retrieval.contract.queries import Target
+from clip_retrieval.contract.schemas import CaptionResult, ErrorBody, ImageResult
 from clip_retrieval.records import Scalar
-from clip_retrieval.schemas import CaptionResult, ErrorBody, ImageResult
 
 
 class _Model(BaseModel):
