@@ -16,7 +16,8 @@ import pytest
 import requests
 from PIL import Image
 
-from clip_retrieval.client import AsyncClient, Client, Picture
+from clip_retrieval.client import AsyncClient, Client
+from clip_retrieval.client.clients import Picture
 from clip_retrieval.contract import schemas
 from clip_retrieval.encoders.fake import COLOURS
 from clip_retrieval.errors import RequestRejected

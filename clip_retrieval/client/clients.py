@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from clip_retrieval.calls import Call, Calls, Retries
+from clip_retrieval.client.endpoints import Call, Calls, Retries
 from clip_retrieval.contract import answers as a
 from clip_retrieval.contract import queries as q
 from clip_retrieval.contract import schemas as s

@@ -18,9 +18,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval import client
-from clip_retrieval.calls import Retries
 from clip_retrieval.client import AsyncClient, Client, image_id, picture, text
+from clip_retrieval.client import clients as client
+from clip_retrieval.client.endpoints import Retries
 from clip_retrieval.contract import answers, schemas
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
@@ -150,7 +150,7 @@ def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
                 return await getattr(asked, method)(*args, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr("clip_retrieval.client.asyncio.sleep", sleep)
+            patch.setattr("clip_retrieval.client.clients.asyncio.sleep", sleep)
             return asyncio.run(run())
 
     return ask_sync if request.param == "sync" else ask_async
