@@ -73,8 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "datasets/table": "datasets/csv_table",
-    "datasets/pictures": "datasets/image_folder",
     "decode": "images/decode",
     "encoders/_openclip": "encoders/open_clip",
     "encoders/openvino": "encoders/openvino/encoder",

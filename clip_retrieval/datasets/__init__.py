@@ -12,11 +12,11 @@ image_folder.py   a folder of images alone
 from pathlib import Path
 
 from clip_retrieval.datasets.base import PICTURE_SUFFIXES, Source, find_pictures
+from clip_retrieval.datasets.csv_table import CsvTable
 from clip_retrieval.datasets.flickr8k import Flickr8k, captions_file
+from clip_retrieval.datasets.image_folder import PictureFolder
 from clip_retrieval.datasets.jsonl import JsonLines
-from clip_retrieval.datasets.pictures import PictureFolder
 from clip_retrieval.datasets.sidecar import SidecarFolder, has_sidecars
-from clip_retrieval.datasets.table import CsvTable
 from clip_retrieval.errors import SourceError
 
 __all__ = ["Source", "open_source"]
