@@ -33,12 +33,12 @@ from clip_retrieval.contract import schemas
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.contract.schemas import describe
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.decode import Limits, decode_part
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
 from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
+from clip_retrieval.images.decode import Limits, decode_part
 from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes
 from clip_retrieval.monitoring import Metrics, Reading, resident_memory

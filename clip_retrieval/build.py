@@ -23,10 +23,10 @@ from clip_retrieval.artifact import (
     write_artifact,
 )
 from clip_retrieval.datasets import open_source
-from clip_retrieval.decode import Limits, decode_image
 from clip_retrieval.embed import embed_images, embed_texts
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.errors import ArtifactError, SourceError
+from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, CaptionRecord, ImageRecord, Split, ValidImage
 from clip_retrieval.splits import assign_splits

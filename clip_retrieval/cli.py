@@ -19,8 +19,8 @@ from clip_retrieval.commands.finetune import finetune
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels, Source, Tag
 from clip_retrieval.commands.search import search
 from clip_retrieval.commands.tune import tune
-from clip_retrieval.decode import Limits
 from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.prepare import cache_dir, prepare_encoder
 from clip_retrieval.server import serve_artifact
 from clip_retrieval.validate import Report

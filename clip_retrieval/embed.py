@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_retrieval.decode import Limits, decode_again
 from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
+from clip_retrieval.images.decode import Limits, decode_again
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.progress import Advance
 from clip_retrieval.records import ValidImage

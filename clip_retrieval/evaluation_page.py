@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from clip_retrieval.decode import content_hash, decode_image
 from clip_retrieval.embedded import Embedded
 from clip_retrieval.errors import ImageRejected
+from clip_retrieval.images.decode import content_hash, decode_image
 from clip_retrieval.quality import Direction, Miss, Quality, Result
 
 SIDE = 150

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from clip_retrieval.decode import Limits
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders._openclip import open_folder
 from clip_retrieval.encoders.base import Vectors
@@ -31,6 +30,7 @@ from clip_retrieval.finetuning.loop import Epoch, History, Score, contrastive_lo
 from clip_retrieval.finetuning.pairs import Pairs
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Progress
 
 REPORT_FILE = "finetune.json"

@@ -21,11 +21,11 @@ from starlette.responses import Response
 from clip_retrieval.config import Settings
 from clip_retrieval.contract import schemas as s
 from clip_retrieval.contract.queries import SearchRequest
-from clip_retrieval.decode import Limits, decode_image
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.engine import Answer
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.hits import Found
+from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.records import Modality
 from clip_retrieval.results import caption_result, image_result
 from clip_retrieval.retriever import Retriever

@@ -23,13 +23,13 @@ from clip_retrieval.compose import compose
 from clip_retrieval.contract import answers as a
 from clip_retrieval.contract import queries as q
 from clip_retrieval.contract.schemas import ErrorBody, describe
-from clip_retrieval.decode import decode_part
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.filters import canonical
 from clip_retrieval.hits import Found
 from clip_retrieval.http_request import ERRORS, Exchange, Outcome, State
+from clip_retrieval.images.decode import decode_part
 from clip_retrieval.results import image_info, results
 from clip_retrieval.tracing import Stage
 

@@ -19,10 +19,10 @@ import platformdirs
 from PIL import Image
 
 from clip_retrieval import __version__
-from clip_retrieval.decode import content_hash
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
+from clip_retrieval.images.decode import content_hash
 
 DEMO = "demo"
 FAKE = "fake"

@@ -24,11 +24,11 @@ from clip_retrieval.compose import compose
 from clip_retrieval.contract.answers import FieldInfo
 from clip_retrieval.contract.queries import Part, SearchRequest, Where, search_request
 from clip_retrieval.contract.schemas import DEFAULT_K
-from clip_retrieval.decode import decode_image, decode_part
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.filters import Filters
 from clip_retrieval.hits import CaptionHit, Found, ImageHit
+from clip_retrieval.images.decode import decode_image, decode_part
 from clip_retrieval.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
 from clip_retrieval.records import CaptionRecord, Hit, ImageRecord, Modality
 

@@ -17,8 +17,8 @@ from typing import Literal, Self, get_args
 
 from PIL import Image
 
-from clip_retrieval.decode import Limits, decode_again
 from clip_retrieval.errors import ArtifactDamaged
+from clip_retrieval.images.decode import Limits, decode_again
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.records import ValidImage
 

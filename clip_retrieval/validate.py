@@ -18,8 +18,8 @@ from typing import Any
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import Source
-from clip_retrieval.decode import DEFAULT_LIMITS, Limits, content_hash, decode_image
 from clip_retrieval.errors import ImageRejected
+from clip_retrieval.images.decode import DEFAULT_LIMITS, Limits, content_hash, decode_image
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption, ValidImage
 

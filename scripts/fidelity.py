@@ -25,10 +25,10 @@ from rich.table import Table
 from clip_retrieval.build import calibration
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
-from clip_retrieval.decode import DEFAULT_LIMITS, decode_image
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.images.decode import DEFAULT_LIMITS, decode_image
 from clip_retrieval.metrics import Ranks, image_to_text, text_to_image
 from clip_retrieval.prepare import prepare_encoder
 from clip_retrieval.validate import Report, validate

@@ -34,7 +34,6 @@ from torch.nn.functional import gelu, normalize
 
 from clip_retrieval import console
 from clip_retrieval.build import check
-from clip_retrieval.decode import Limits
 from clip_retrieval.encoders._openclip import open_folder
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.torch import WEIGHTS_FILE
@@ -45,6 +44,7 @@ from clip_retrieval.finetuning.loop import train
 from clip_retrieval.finetuning.pairs import Batch, Pairs
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.metrics import Ranks
 from clip_retrieval.prepare import DEMO, prepare_encoder
 from scripts import train_demo_head

@@ -18,11 +18,11 @@ from PIL import Image
 from clip_retrieval import build as builder
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.build import Options, build, check
-from clip_retrieval.decode import Limits
 from clip_retrieval.embed import embed_images
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import SourceError
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
 from clip_retrieval.retriever import Retriever
 from clip_retrieval.validate import Report

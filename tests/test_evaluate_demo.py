@@ -4,9 +4,9 @@ from pathlib import Path
 
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.build import check
-from clip_retrieval.decode import DEFAULT_LIMITS
 from clip_retrieval.embedded import of_artifact
 from clip_retrieval.evaluate import evaluate
+from clip_retrieval.images.decode import DEFAULT_LIMITS
 from clip_retrieval.progress import Silent
 from scripts.demo_head.materials import Drawing
 from scripts.evaluate_demo import figures, write_gallery

@@ -15,13 +15,13 @@ torch = pytest.importorskip("torch", reason="it trains")
 from safetensors.torch import load_file  # noqa: E402
 
 from clip_retrieval.cli import app  # noqa: E402
-from clip_retrieval.decode import Limits  # noqa: E402
 from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info  # noqa: E402
 from clip_retrieval.errors import ModelUnavailable  # noqa: E402
 from clip_retrieval.finetuning import data as sides  # noqa: E402
 from clip_retrieval.finetuning import guard  # noqa: E402
 from clip_retrieval.finetuning.data import Data  # noqa: E402
 from clip_retrieval.finetuning.settings import Part, Settings  # noqa: E402
+from clip_retrieval.images.decode import Limits  # noqa: E402
 from clip_retrieval.prepare import prepare_encoder  # noqa: E402
 from clip_retrieval.progress import Silent  # noqa: E402
 from tests.samples import write_tiles  # noqa: E402

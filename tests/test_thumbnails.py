@@ -13,8 +13,8 @@ from PIL import ExifTags, Image
 from clip_retrieval import thumbnails
 from clip_retrieval.build import Options, build
 from clip_retrieval.datasets import open_source
-from clip_retrieval.decode import Limits
 from clip_retrieval.errors import ArtifactDamaged, SourceError
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import ValidImage
 from clip_retrieval.thumbnails import PLANS, Plan, Thumbnails, shrink, write_thumbnails

@@ -13,10 +13,10 @@ from clip_retrieval import evaluate as evaluator
 from clip_retrieval.artifact import MANIFEST, Artifact
 from clip_retrieval.build import Options
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
-from clip_retrieval.decode import Limits
 from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation_page import page
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.index_quality import IndexQuality, index_quality
 from clip_retrieval.metrics import Metrics

@@ -10,11 +10,11 @@ from rich.table import Table
 from clip_retrieval import console, modelstore
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
-from clip_retrieval.decode import Limits
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
 from clip_retrieval.finetuning.settings import LEARNING_RATES, Part, Settings
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.prepare import DEMO, cache_dir, prepare_encoder
 
 if TYPE_CHECKING:

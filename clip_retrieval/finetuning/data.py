@@ -10,9 +10,9 @@ from pathlib import Path
 
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.build import check
-from clip_retrieval.decode import Limits
 from clip_retrieval.errors import SourceError
 from clip_retrieval.finetuning.pairs import Pairs
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SourceCaption, Split, ValidImage
 from clip_retrieval.splits import Ratios, assign_splits

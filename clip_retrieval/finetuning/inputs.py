@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_retrieval.decode import Limits, content_hash, decode_image
 from clip_retrieval.embed import ResumableVectors
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.finetuning.pairs import Batch, Pairs, Rows
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Tower, Towers
+from clip_retrieval.images.decode import Limits, content_hash, decode_image
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.progress import Advance
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from clip_retrieval.decode import Limits, content_hash, decode_image
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage
+from clip_retrieval.images.decode import Limits, content_hash, decode_image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 PHOTO = Image.fromarray(
