@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 
 from clip_retrieval.encoders import INFO_FILE, read_info
-from clip_retrieval.encoders._openclip import open_folder
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data

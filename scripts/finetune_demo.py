@@ -34,8 +34,8 @@ from torch.nn.functional import gelu, normalize
 
 from clip_retrieval import console
 from clip_retrieval.build import check
-from clip_retrieval.encoders._openclip import open_folder
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.finetune import choose_share, ranked, score
 from clip_retrieval.finetuning.guard import Ranked, gain, judge

@@ -73,9 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "encoders/_openclip": "encoders/open_clip",
-    "encoders/openvino": "encoders/openvino/encoder",
-    "encoders/prefixes": "encoders/openvino/prefixes",
     "prepare": "models/prepare",
     "encoders/demo": "models/demo",
     "encoders/export": "models/export",

@@ -11,11 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the demo model is put together with torch")
 
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file
 
-from clip_retrieval.encoders import demo  # noqa: E402
-from clip_retrieval.encoders._torchvision import ensure_importable  # noqa: E402
-from clip_retrieval.errors import ModelUnavailable  # noqa: E402
+from clip_retrieval.encoders import demo
+from clip_retrieval.encoders._torchvision import ensure_importable
+from clip_retrieval.errors import ModelUnavailable
 
 Completed = subprocess.CompletedProcess[str]
 

@@ -12,20 +12,20 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="it trains")
 
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file
 
-from clip_retrieval.cli import app  # noqa: E402
-from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info  # noqa: E402
-from clip_retrieval.errors import ModelUnavailable  # noqa: E402
-from clip_retrieval.finetuning import data as sides  # noqa: E402
-from clip_retrieval.finetuning import guard  # noqa: E402
-from clip_retrieval.finetuning.data import Data  # noqa: E402
-from clip_retrieval.finetuning.settings import Part, Settings  # noqa: E402
-from clip_retrieval.images.decode import Limits  # noqa: E402
-from clip_retrieval.prepare import prepare_encoder  # noqa: E402
-from clip_retrieval.progress import Silent  # noqa: E402
-from tests.samples import write_tiles  # noqa: E402
-from tests.test_encoders_openvino import TINY, with_text, with_vision, write_bert, write_model  # noqa: E402
+from clip_retrieval.cli import app
+from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info
+from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.finetuning import data as sides
+from clip_retrieval.finetuning import guard
+from clip_retrieval.finetuning.data import Data
+from clip_retrieval.finetuning.settings import Part, Settings
+from clip_retrieval.images.decode import Limits
+from clip_retrieval.prepare import prepare_encoder
+from clip_retrieval.progress import Silent
+from tests.samples import write_tiles
+from tests.encoders.test_openvino import TINY, with_text, with_vision, write_bert, write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # the libraries' warnings are not ours
 

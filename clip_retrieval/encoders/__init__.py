@@ -45,7 +45,7 @@ def load_encoder(
         return FakeEncoder()
     try:
         if info.runtime == "openvino":
-            from clip_retrieval.encoders.openvino import OpenVinoEncoder
+            from clip_retrieval.encoders.openvino.encoder import OpenVinoEncoder
 
             return OpenVinoEncoder.load(folder, info, precision=precision, threads=threads)
         from clip_retrieval.encoders.torch import TorchEncoder

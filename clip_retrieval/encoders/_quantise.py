@@ -7,7 +7,7 @@ from io import StringIO
 import nncf
 import openvino
 
-from clip_retrieval.encoders.openvino import Inputs
+from clip_retrieval.encoders.openvino.encoder import Inputs
 
 
 def quantise(graph: openvino.Model, batches: Sequence[Inputs]) -> openvino.Model:

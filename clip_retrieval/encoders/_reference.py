@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_retrieval.encoders.base import Pixels, Vectors
-from clip_retrieval.encoders.openvino import Check, Inputs, Layout, text_batch
+from clip_retrieval.encoders.openvino.encoder import Check, Inputs, Layout, text_batch
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer
 

@@ -14,11 +14,19 @@ import openvino
 import torch
 from PIL import Image
 
-from clip_retrieval.encoders._openclip import open_folder
 from clip_retrieval.encoders._reference import PROBES, Reference
 from clip_retrieval.encoders._tokenizer_export import from_open_clip
 from clip_retrieval.encoders._towers import image_tower, prefix_tower, text_tower
-from clip_retrieval.encoders.openvino import SPEC_FILE, Check, Inputs, Layout, RuntimeSpec, graph_file, text_batch
+from clip_retrieval.encoders.open_clip import open_folder
+from clip_retrieval.encoders.openvino.encoder import (
+    SPEC_FILE,
+    Check,
+    Inputs,
+    Layout,
+    RuntimeSpec,
+    graph_file,
+    text_batch,
+)
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.errors import ModelUnavailable
 

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.encoders._openclip import CONFIG_FILE, HERE, get_model_config, open_folder, open_model, save_config
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
+from clip_retrieval.encoders.open_clip import CONFIG_FILE, HERE, get_model_config, open_folder, open_model, save_config
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
 

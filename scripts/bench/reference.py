@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.encoders._openclip import open_folder
+from clip_retrieval.encoders.open_clip import open_folder
 
 
 class TextQuery(BaseModel):

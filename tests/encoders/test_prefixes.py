@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_retrieval.encoders.prefixes import FEW_ROWS, ROW_MULTIPLE, share
+from clip_retrieval.encoders.openvino.prefixes import FEW_ROWS, ROW_MULTIPLE, share
 
 texts = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=7), min_size=1, max_size=20).map(sorted)
 

@@ -18,10 +18,10 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 openvino = pytest.importorskip("openvino", reason="the runtime under test")
 
-from openvino import opset13 as ops  # noqa: E402
+from openvino import opset13 as ops
 
-from clip_retrieval.encoders.base import EncoderInfo  # noqa: E402
-from clip_retrieval.encoders.openvino import (  # noqa: E402
+from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.encoders.openvino.encoder import (
     IMAGES_AT_ONCE,
     SPEC_FILE,
     TEXTS_AT_ONCE,
@@ -32,9 +32,9 @@ from clip_retrieval.encoders.openvino import (  # noqa: E402
     graph_file,
     read_spec,
 )
-from clip_retrieval.encoders.preprocess import Preprocess  # noqa: E402
-from clip_retrieval.encoders.tokenizer import Rules, Tokenizer  # noqa: E402
-from clip_retrieval.errors import ModelUnavailable  # noqa: E402
+from clip_retrieval.encoders.preprocess import Preprocess
+from clip_retrieval.encoders.tokenizer import Rules, Tokenizer
+from clip_retrieval.errors import ModelUnavailable
 
 SIZE, CONTEXT = 2, 8
 INFO = EncoderInfo(
@@ -188,7 +188,7 @@ def test_parts_that_do_not_start_leave_room_for_those_that_do(
         raise RuntimeError("it does not start")
 
     with monkeypatch.context() as broken:
-        broken.setattr("clip_retrieval.encoders.openvino._start", fail)
+        broken.setattr("clip_retrieval.encoders.openvino.encoder._start", fail)
         for _ in range(encoder._text.threads + 1):
             with pytest.raises(RuntimeError, match="does not start"):
                 encoder.encode_texts(["1"] * 10)
@@ -231,7 +231,7 @@ def test_serving_loads_no_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from clip_retrieval.encoders.base import EncoderInfo
-from clip_retrieval.encoders.openvino import OpenVinoEncoder
+from clip_retrieval.encoders.openvino.encoder import OpenVinoEncoder
 info = EncoderInfo.model_validate_json({INFO.model_dump_json()!r})
 OpenVinoEncoder.load(Path({str(tmp_path)!r}), info, threads=1).encode_texts(["1"])
 heavy = {{"torch", "torchvision", "open_clip", "transformers", "timm", "nncf"}}

@@ -24,7 +24,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
-from clip_retrieval.encoders.prefixes import share
+from clip_retrieval.encoders.openvino.prefixes import share
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer
 from clip_retrieval.errors import ModelUnavailable
