@@ -21,7 +21,7 @@ from clip_retrieval.commands.search import search
 from clip_retrieval.commands.tune import tune
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.server import serve_artifact
 from clip_retrieval.validate import Report
 

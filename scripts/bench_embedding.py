@@ -27,7 +27,7 @@ from clip_retrieval.embed import IMAGE_BATCH, TEXT_BATCH, embed_images, embed_te
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder
 from clip_retrieval.images.decode import Limits, decode_image
-from clip_retrieval.prepare import prepare_encoder
+from clip_retrieval.models.prepare import prepare_encoder
 from clip_retrieval.validate import validate
 from scripts.bench import collection
 from scripts.bench_serving import SAMPLE, random_weights

@@ -39,7 +39,7 @@ from clip_retrieval import index, tune
 from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.families import Family, families
-from clip_retrieval.prepare import cache_dir
+from clip_retrieval.models.prepare import cache_dir
 from scripts.bench import collection, scale_child
 from scripts.machine import ROOT, commit, cpu
 

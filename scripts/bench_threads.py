@@ -18,7 +18,7 @@ from rich.table import Table
 
 from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.prepare import prepare_encoder
+from clip_retrieval.models.prepare import prepare_encoder
 from scripts.bench_serving import (
     LOADS,
     OFFSET,

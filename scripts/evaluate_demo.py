@@ -22,7 +22,7 @@ from clip_retrieval.embedded import of_source
 from clip_retrieval.evaluate import evaluate
 from clip_retrieval.evaluation_page import page
 from clip_retrieval.evaluation_plot import plot
-from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.quality import Quality
 from scripts.demo_head.materials import Drawing, download, drawings
 from scripts.demo_head.sample import FOLDER

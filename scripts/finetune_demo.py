@@ -46,7 +46,7 @@ from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.metrics import Ranks
-from clip_retrieval.prepare import DEMO, prepare_encoder
+from clip_retrieval.models.prepare import DEMO, prepare_encoder
 from scripts import train_demo_head
 from scripts.demo_head import classes, head, materials, measure, sample, towers
 

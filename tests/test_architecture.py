@@ -73,13 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "prepare": "models/prepare",
-    "encoders/demo": "models/demo",
-    "encoders/export": "models/export",
-    "encoders/_towers": "models/towers",
-    "encoders/_reference": "models/reference",
-    "encoders/_quantise": "models/quantise",
-    "encoders/_tokenizer_export": "models/tokenizer_export",
     "index": "indexes/faiss_index",
     "families": "indexes/families",
     "tune": "indexes/choose",

@@ -22,10 +22,10 @@ from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data
 from clip_retrieval.finetuning.settings import Part, Settings
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.prepare import prepare_encoder
+from clip_retrieval.models.prepare import prepare_encoder
 from clip_retrieval.progress import Silent
-from tests.samples import write_tiles
 from tests.encoders.test_openvino import TINY, with_text, with_vision, write_bert, write_model
+from tests.samples import write_tiles
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # the libraries' warnings are not ours
 

@@ -13,7 +13,7 @@ from clip_retrieval.artifact import MANIFEST, Artifact
 from clip_retrieval.commands.options import AsJson, Tag
 from clip_retrieval.compare import compare as compare_artifacts
 from clip_retrieval.errors import ArtifactError, ClipRetrievalError
-from clip_retrieval.prepare import cache_dir
+from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.transfer import export_artifact, import_artifact
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")

@@ -20,7 +20,7 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.index_quality import IndexQuality, index_quality
 from clip_retrieval.metrics import Metrics
-from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress
 from clip_retrieval.quality import Direction, GalleryQuality, Quality
 

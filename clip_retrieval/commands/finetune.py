@@ -15,7 +15,7 @@ from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
 from clip_retrieval.finetuning.settings import LEARNING_RATES, Part, Settings
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.prepare import DEMO, cache_dir, prepare_encoder
+from clip_retrieval.models.prepare import DEMO, cache_dir, prepare_encoder
 
 if TYPE_CHECKING:
     from clip_retrieval.finetune import Outcome

@@ -12,7 +12,7 @@ from clip_retrieval.artifact import Artifact
 from clip_retrieval.commands.options import AsJson, Tag
 from clip_retrieval.fronts import draw_front
 from clip_retrieval.index import search_on_one_thread
-from clip_retrieval.prepare import cache_dir
+from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.retune import Tuned
 from clip_retrieval.retune import tune as find
 from clip_retrieval.trials import Budget, Outcome, Trial, front

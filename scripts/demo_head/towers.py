@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import linear
 
-from clip_retrieval.encoders.demo import TEXT, VISION, fetch, read_text_files, read_vision_state
+from clip_retrieval.models.demo import TEXT, VISION, fetch, read_text_files, read_vision_state
 
 SIZE = 260
 Pictures = Sequence[Callable[[], Image.Image]]

@@ -320,7 +320,7 @@ def write_bert(folder: Path) -> Any:
 
 def exported(tmp_path: Path, write: Callable[[Path], Any], **options: Any) -> tuple[Any, OpenVinoEncoder, Any]:
     """The torch model, its export loaded, and open_clip's tokenizer."""
-    from clip_retrieval.encoders.export import export_openvino
+    from clip_retrieval.models.export import export_openvino
 
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
@@ -376,8 +376,8 @@ def test_a_hugging_face_tower_masks_its_padding(tmp_path: Path) -> None:
 def test_a_tower_that_does_not_share_prefixes_well_gets_padded_texts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    from clip_retrieval.encoders import export
-    from clip_retrieval.encoders._towers import prefix_tower
+    from clip_retrieval.models import export
+    from clip_retrieval.models.towers import prefix_tower
 
     def broken(model: Any) -> Any:
         tower: Any = prefix_tower(model)
@@ -435,8 +435,8 @@ def test_int8_stays_near(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_export_that_differs_from_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clip_retrieval.encoders import export
-    from clip_retrieval.encoders._towers import image_tower
+    from clip_retrieval.models import export
+    from clip_retrieval.models.towers import image_tower
 
     write_model(tmp_path, TINY)
 
@@ -452,7 +452,7 @@ def test_an_export_that_differs_from_torch_is_refused(tmp_path: Path, monkeypatc
 
 @pytest.mark.slow
 def test_int8_without_examples_is_refused(tmp_path: Path) -> None:
-    from clip_retrieval.encoders.export import export_openvino
+    from clip_retrieval.models.export import export_openvino
 
     with pytest.raises(ModelUnavailable, match="calibrate"):
         export_openvino(tmp_path, tmp_path / "target", precision="int8")

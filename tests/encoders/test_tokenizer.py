@@ -116,7 +116,7 @@ def open_clip() -> Any:
 
 
 def pair(live: Any) -> tuple[Any, Tokenizer]:
-    from clip_retrieval.encoders._tokenizer_export import from_open_clip
+    from clip_retrieval.models.tokenizer_export import from_open_clip
 
     return live, from_open_clip(live)
 
@@ -227,7 +227,7 @@ def test_transformers_ids_equal_those_of_open_clip(hf_pair: tuple[Any, Tokenizer
 
 @pytest.mark.slow
 def test_tokenizers_without_an_equal_are_refused(open_clip: Any, tmp_path: Path) -> None:
-    from clip_retrieval.encoders._tokenizer_export import from_open_clip
+    from clip_retrieval.models.tokenizer_export import from_open_clip
 
     with pytest.raises(ModelUnavailable, match="torch runtime"):
         from_open_clip(open_clip.tokenizer.SimpleTokenizer(reduction_mask="random"))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval import prepare
 from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
-from clip_retrieval.prepare import cache_dir, prepare_encoder
+from clip_retrieval.models import prepare
+from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_release_of_its_own_has_its_own_folders(cache_home: Path, monkeypatch:
 def test_another_head_is_another_demo_encoder(
     prepared: list[tuple[str, str | None, str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clip_retrieval.encoders.demo.assemble", lambda *_, **__: tmp_path)
+    monkeypatch.setattr("clip_retrieval.models.demo.assemble", lambda *_, **__: tmp_path)
     before = reference("demo")
     other = tmp_path / "head"
     other.write_bytes(b"another head")

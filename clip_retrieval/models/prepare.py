@@ -27,7 +27,7 @@ from clip_retrieval.images.decode import content_hash
 DEMO = "demo"
 FAKE = "fake"
 LOCAL_DIR = "local-dir:"
-DEMO_HEAD = Path(__file__).with_name("encoders") / "demo_head.safetensors"
+DEMO_HEAD = Path(__file__).with_name("demo_head.safetensors")
 
 RECIPE = 3
 """Counts the ways of exporting and quantising a model, so that the cache gives no graphs of an older one."""
@@ -111,7 +111,7 @@ def _save_torch(model: str, pretrained: str | None, name: str, target: Path, say
     from clip_retrieval.encoders.torch import prepare
 
     if model == DEMO:
-        from clip_retrieval.encoders.demo import assemble
+        from clip_retrieval.models.demo import assemble
 
         model = f"{LOCAL_DIR}{assemble(cache_dir(), say=say)}"
     return prepare(model, pretrained, target, name=name if name == DEMO else None)
@@ -120,7 +120,7 @@ def _save_torch(model: str, pretrained: str | None, name: str, target: Path, say
 def _save_openvino(
     reference: Path, target: Path, calibration: Calibration | None, say: Callable[[str], None]
 ) -> EncoderInfo:
-    from clip_retrieval.encoders.export import export_openvino
+    from clip_retrieval.models.export import export_openvino
 
     precision: Literal["auto", "int8"] = "auto" if calibration is None else "int8"
     spec = export_openvino(reference, target, precision=precision, calibration=calibration, progress=say)

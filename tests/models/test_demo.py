@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch", reason="the demo model is put together with
 
 from safetensors.torch import load_file
 
-from clip_retrieval.encoders import demo
 from clip_retrieval.encoders._torchvision import ensure_importable
 from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.models import demo
 
 Completed = subprocess.CompletedProcess[str]
 

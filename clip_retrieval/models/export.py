@@ -14,9 +14,6 @@ import openvino
 import torch
 from PIL import Image
 
-from clip_retrieval.encoders._reference import PROBES, Reference
-from clip_retrieval.encoders._tokenizer_export import from_open_clip
-from clip_retrieval.encoders._towers import image_tower, prefix_tower, text_tower
 from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.openvino.encoder import (
     SPEC_FILE,
@@ -29,6 +26,9 @@ from clip_retrieval.encoders.openvino.encoder import (
 )
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.models.reference import PROBES, Reference
+from clip_retrieval.models.tokenizer_export import from_open_clip
+from clip_retrieval.models.towers import image_tower, prefix_tower, text_tower
 
 LEAST_COSINE_F32 = 0.999
 LEAST_MEAN_COSINE_INT8 = 0.9
@@ -77,7 +77,7 @@ def export_openvino(
     _write(text, target / graph_file("text", "f32"))
 
     if precision == "int8":
-        from clip_retrieval.encoders._quantise import quantise
+        from clip_retrieval.models.quantise import quantise
 
         progress("quantising the image tower")
         image = quantise(image, [(preprocess(picture)[None],) for picture in images])
