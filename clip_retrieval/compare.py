@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clip_retrieval.artifact import Artifact
-from clip_retrieval.index import IndexSpec
+from clip_retrieval.indexes.faiss_index import IndexSpec
 from clip_retrieval.records import ImageRecord
 
 Change = tuple[Any, Any]

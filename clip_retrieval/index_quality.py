@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from clip_retrieval.artifact import Artifact
 from clip_retrieval.embedded import Embedded
-from clip_retrieval.index import exact_search
+from clip_retrieval.indexes.choose import recall_at_k
+from clip_retrieval.indexes.faiss_index import exact_search
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import Modality
-from clip_retrieval.tune import recall_at_k
 
 K = 10
 MAX_QUERIES = 1000

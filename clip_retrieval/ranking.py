@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.index import Index
+from clip_retrieval.indexes.faiss_index import Index
 
 FRONT = 64
 """Depth of the front: the first page at its longest, and one row to know whether there is another."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifact import ENCODER, RECORDS, Artifact, tuned_version, write_artifact
-from clip_retrieval.families import families
-from clip_retrieval.index import Index
+from clip_retrieval.indexes.choose import Queries, QueryKind
+from clip_retrieval.indexes.faiss_index import Index
+from clip_retrieval.indexes.families import families
+from clip_retrieval.indexes.sweep import Budget, Outcome, find_index
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import Modality
-from clip_retrieval.trials import Budget, Outcome, find_index
-from clip_retrieval.tune import Queries, QueryKind
 
 MODALITIES: tuple[Modality, ...] = ("images", "captions")
 

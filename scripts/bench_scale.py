@@ -35,10 +35,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from clip_retrieval import index, tune
 from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.families import Family, families
+from clip_retrieval.indexes import choose as tune
+from clip_retrieval.indexes import faiss_index as index
+from clip_retrieval.indexes.families import Family, families
 from clip_retrieval.models.prepare import cache_dir
 from scripts.bench import collection, scale_child
 from scripts.machine import ROOT, commit, cpu

@@ -40,9 +40,9 @@ from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import read_info
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.indexes.choose import choose_index
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.store import Store
-from clip_retrieval.tune import choose_index
 from clip_retrieval.validate import validate
 from scripts.bench import collection
 from scripts.machine import anonymous_mb, commit, cpu

@@ -73,11 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "index": "indexes/faiss_index",
-    "families": "indexes/families",
-    "tune": "indexes/choose",
-    "trials": "indexes/sweep",
-    "fronts": "indexes/pareto_plot",
     "artifact": "artifacts/artifact",
     "store": "artifacts/record_store",
     "thumbnails": "artifacts/thumbnails",

@@ -31,7 +31,7 @@ from clip_retrieval.errors import (
     ArtifactSchema,
     EncoderMismatch,
 )
-from clip_retrieval.index import IndexSpec
+from clip_retrieval.indexes.faiss_index import IndexSpec
 
 ENCODER = FakeEncoder().info
 DATA = DataInfo(

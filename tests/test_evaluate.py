@@ -17,8 +17,8 @@ from clip_retrieval.errors import ModelUnavailable, SourceError
 from clip_retrieval.evaluate import chance, evaluate
 from clip_retrieval.evaluation_page import page
 from clip_retrieval.evaluation_plot import plot
-from clip_retrieval.index import Index
 from clip_retrieval.index_quality import index_quality
+from clip_retrieval.indexes.faiss_index import Index
 from clip_retrieval.metrics import image_to_text, text_to_image
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import SPLITS

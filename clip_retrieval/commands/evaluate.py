@@ -17,8 +17,8 @@ from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation_page import page
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.index import search_on_one_thread
 from clip_retrieval.index_quality import IndexQuality, index_quality
+from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.metrics import Metrics
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress

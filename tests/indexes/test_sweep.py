@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_retrieval import trials, tune
-from clip_retrieval.families import Family, families
-from clip_retrieval.index import Index, IndexSpec
+from clip_retrieval.indexes import choose as tune
+from clip_retrieval.indexes import sweep as trials
+from clip_retrieval.indexes.choose import Queries
+from clip_retrieval.indexes.faiss_index import Index, IndexSpec
+from clip_retrieval.indexes.families import Family, families
+from clip_retrieval.indexes.sweep import Budget, Outcome, Trial, find_index, front
 from clip_retrieval.progress import Silent
-from clip_retrieval.trials import Budget, Outcome, Trial, find_index, front
-from clip_retrieval.tune import Queries
-from tests.test_tune import CAPTIONS, PICTURES, judged_recall
+from tests.indexes.test_choose import CAPTIONS, PICTURES, judged_recall
 
 SPEC = IndexSpec(rows=9, dim=4, recall_at_10=0.9, p50_ms=1, p99_ms=2, memory_mb=10)
 SHORT = [

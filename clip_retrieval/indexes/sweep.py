@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.families import Family
-from clip_retrieval.index import Index, IndexSpec
+from clip_retrieval.indexes.choose import ENOUGH, K, Queries, build_family, confirmed, fastest_first, single_ms, sweep
+from clip_retrieval.indexes.faiss_index import Index, IndexSpec
+from clip_retrieval.indexes.families import Family
 from clip_retrieval.progress import Progress
-from clip_retrieval.tune import ENOUGH, K, Queries, build_family, confirmed, fastest_first, single_ms, sweep
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clip_retrieval.errors import MissingExtra
-from clip_retrieval.trials import Budget, Outcome, front
+from clip_retrieval.indexes.sweep import Budget, Outcome, front
 
 
 def draw_front(outcome: Outcome, budget: Budget, title: str, path: Path) -> None:

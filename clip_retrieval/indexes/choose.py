@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.families import Family, quick_families
-from clip_retrieval.index import Index, IndexSpec, exact_search
+from clip_retrieval.indexes.faiss_index import Index, IndexSpec, exact_search
+from clip_retrieval.indexes.families import Family, quick_families
 
 ALWAYS_FLAT_ROWS = 4096
 """Up to here a flat search takes under 0.2 ms at 512 dimensions and no graph is faster."""

@@ -11,7 +11,7 @@ more rows than are asked for with the vectors themselves, in full (``rescored``)
 import math
 from dataclasses import dataclass, field
 
-from clip_retrieval.index import FLAT, TRAINING_ROWS
+from clip_retrieval.indexes.faiss_index import FLAT, TRAINING_ROWS
 
 BREADTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 LEAST_ROWS = 1024

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clip_retrieval import index as index_module
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import ArtifactDamaged
-from clip_retrieval.index import Index, IndexSpec, exact_search
+from clip_retrieval.indexes import faiss_index as index_module
+from clip_retrieval.indexes.faiss_index import Index, IndexSpec, exact_search
 
 
 def random_units(rows: int, dim: int, seed: int = 0) -> Vectors:

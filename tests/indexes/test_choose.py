@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from clip_retrieval import tune
 from clip_retrieval.encoders.base import Vectors, unit_rows
-from clip_retrieval.index import Index, IndexSpec
-from clip_retrieval.tune import Queries, choose_index, recall_at_k
+from clip_retrieval.indexes import choose as tune
+from clip_retrieval.indexes.choose import Queries, choose_index, recall_at_k
+from clip_retrieval.indexes.faiss_index import Index, IndexSpec
 
 
 def clustered(rows: int, seed: int, dim: int = 64) -> Vectors:
