@@ -26,8 +26,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
-from clip_retrieval import __version__, http_protocol, logs, modelstore
-from clip_retrieval.artifact import Artifact
+from clip_retrieval import __version__, http_protocol, logs
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.config import Settings
 from clip_retrieval.contract import schemas
 from clip_retrieval.contract.queries import SearchRequest

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from clip_retrieval.artifact import (
+from clip_retrieval.artifacts.artifact import (
     ENCODER,
     RECORDS,
     THUMBNAILS,
@@ -22,6 +22,8 @@ from clip_retrieval.artifact import (
     artifact_version,
     write_artifact,
 )
+from clip_retrieval.artifacts.record_store import Store
+from clip_retrieval.artifacts.thumbnails import PLANS, write_thumbnails
 from clip_retrieval.datasets import open_source
 from clip_retrieval.embed import embed_images, embed_texts
 from clip_retrieval.encoders import load_encoder, read_info
@@ -31,8 +33,6 @@ from clip_retrieval.indexes.choose import choose_index
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, CaptionRecord, ImageRecord, Split, ValidImage
 from clip_retrieval.splits import assign_splits
-from clip_retrieval.store import Store
-from clip_retrieval.thumbnails import PLANS, write_thumbnails
 from clip_retrieval.validate import Report, validate
 
 CALIBRATION = 300

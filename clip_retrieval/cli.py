@@ -10,9 +10,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from clip_retrieval import __version__, console, modelstore
+from clip_retrieval import __version__, console
 from clip_retrieval import build as builder
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.commands import artifacts
 from clip_retrieval.commands.evaluate import evaluate
 from clip_retrieval.commands.finetune import finetune

@@ -17,8 +17,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from clip_retrieval.artifact import Manifest
-from clip_retrieval.compare import Comparison
+from clip_retrieval.artifacts.artifact import Manifest
+from clip_retrieval.artifacts.compare import Comparison
 from clip_retrieval.contract.schemas import CaptionResult, ImageResult
 from clip_retrieval.validate import Report
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build import Options, check, records_of
 from clip_retrieval.embed import ResumableVectors, embed_images, embed_texts
 from clip_retrieval.encoders import load_encoder, read_info

@@ -17,10 +17,10 @@ from fastapi import FastAPI, Header
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract import schemas as s
 from clip_retrieval.retriever import Retriever
-from clip_retrieval.thumbnails import Size
 
 PAGE = Path(__file__).parent / "web" / "index.html"
 EXAMPLES = 24

@@ -19,7 +19,7 @@ import numpy as np
 from cachetools import LRUCache
 from PIL import Image
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.compose import compose
 from clip_retrieval.contract.answers import FieldInfo
 from clip_retrieval.contract.queries import Part, SearchRequest, Where, search_request
@@ -70,7 +70,7 @@ class Retriever:
 
         Raises ArtifactError of the kind that applies, ModelUnavailable or MissingExtra.
         """
-        from clip_retrieval import modelstore
+        from clip_retrieval.artifacts import modelstore
 
         artifact = Artifact.open(modelstore.locate(str(source))[1])
         return cls(artifact, artifact.encoder(precision=precision, threads=threads))

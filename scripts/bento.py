@@ -26,8 +26,9 @@ import bentoml
 import yaml
 from bentoml.exceptions import NotFound
 
-from clip_retrieval import __version__, modelstore
-from clip_retrieval.artifact import Artifact
+from clip_retrieval import __version__
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ClipRetrievalError
 from scripts.oci import pins
 

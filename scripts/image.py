@@ -18,7 +18,8 @@ from pathlib import Path
 
 import bentoml
 
-from clip_retrieval import __version__, modelstore
+from clip_retrieval import __version__
+from clip_retrieval.artifacts import modelstore
 from clip_retrieval.errors import ClipRetrievalError
 from scripts import bento, machine
 from scripts.oci import engines, pins

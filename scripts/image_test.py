@@ -25,7 +25,7 @@ from typing import Any
 
 import bentoml
 
-from clip_retrieval import modelstore
+from clip_retrieval.artifacts import modelstore
 from clip_retrieval.client import Client
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.errors import ClipRetrievalError

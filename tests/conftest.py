@@ -32,7 +32,7 @@ os.environ |= {
 
 import pytest
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build import Options, build
 from clip_retrieval.encoders import INFO_FILE
 from clip_retrieval.encoders.fake import FakeEncoder
@@ -100,6 +100,6 @@ def model_store() -> Iterator[Callable[[], list[str]]]:
 @pytest.fixture
 def stored_tag(model_store: Callable[[], list[str]], artifact_copy: Artifact) -> str:
     """The tag of a copy of ``fake_artifact`` in the BentoML model store of this test."""
-    from clip_retrieval import modelstore
+    from clip_retrieval.artifacts import modelstore
 
     return modelstore.save(artifact_copy)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "clip_retrieval"
@@ -73,13 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "artifact": "artifacts/artifact",
-    "store": "artifacts/record_store",
-    "thumbnails": "artifacts/thumbnails",
-    "modelstore": "artifacts/modelstore",
-    "transfer": "artifacts/transfer",
-    "compare": "artifacts/compare",
-    "retune": "artifacts/reindex",
     "columns": "search/columns",
     "filters": "search/filters",
     "compose": "search/compose",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clip_retrieval import build as builder
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build import Options, build, check
 from clip_retrieval.embed import embed_images
 from clip_retrieval.encoders.base import Pixels, Vectors
@@ -231,7 +231,7 @@ from clip_retrieval import build as builder
 from clip_retrieval import embed as embed
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Silent
-from clip_retrieval.store import Store
+from clip_retrieval.artifacts.record_store import Store
 
 source, encoder_folder, workspace, moment = sys.argv[1:]
 

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from clip_retrieval import __version__, console
-from clip_retrieval.artifact import Artifact, Manifest
+from clip_retrieval.artifacts.artifact import Artifact, Manifest
 from clip_retrieval.cli import app, main
 from clip_retrieval.contract.queries import picture, text
 from clip_retrieval.errors import ModelUnavailable

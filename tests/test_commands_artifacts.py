@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from clip_retrieval.artifact import Artifact, Manifest
+from clip_retrieval.artifacts.artifact import Artifact, Manifest
 from clip_retrieval.commands import artifacts
 from tests.samples import NAMES, write_collection
 from tests.test_cli import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
@@ -66,7 +66,7 @@ class TestList:
 @pytest.fixture
 def store_folder(stored_tag: str) -> Path:
     """The folder of the stored artifact."""
-    from clip_retrieval import modelstore
+    from clip_retrieval.artifacts import modelstore
 
     return modelstore.locate(stored_tag)[1]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build import Options
 from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.encoders.fake import FakeEncoder

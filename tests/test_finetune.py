@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli import app
 from clip_retrieval.errors import InvalidQuery, SourceError
 from clip_retrieval.finetuning import data as sides

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval import __version__
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build import Options, build
 from clip_retrieval.config import Settings
 from clip_retrieval.contract.queries import SearchRequest

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build import Options, build
 from clip_retrieval.config import Settings
 from clip_retrieval.encoders.fake import FakeEncoder

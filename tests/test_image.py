@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from scripts import bento, image
 from scripts.oci import engines, pins
 from scripts.oci.answers import compare

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.monitoring import Metrics, Reading, resident_memory
 from clip_retrieval.scrape import BeforeScrape
 

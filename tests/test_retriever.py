@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build import Options, build
 from clip_retrieval.contract.queries import image_id, picture, text
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder

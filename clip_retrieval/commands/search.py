@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval import console, modelstore
+from clip_retrieval import console
+from clip_retrieval.artifacts import modelstore
 from clip_retrieval.client import Client
 from clip_retrieval.commands.options import AsJson
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, Target, image_id, picture, text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 
 BATCH = 32
 

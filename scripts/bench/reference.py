@@ -18,7 +18,7 @@ from fastapi import FastAPI, File, UploadFile
 from PIL import Image
 from pydantic import BaseModel
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.encoders.open_clip import open_folder
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 60
@@ -34,8 +34,8 @@ MAX_UPLOAD_BYTES = 2**20
 SAVE = """
 import sys
 from pathlib import Path
-from clip_retrieval import modelstore
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
 print(modelstore.save(Artifact.open(Path(sys.argv[1]))))
 """
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from clip_retrieval.artifact import Artifact, write_artifact
+from clip_retrieval.artifacts.artifact import Artifact, write_artifact
 from clip_retrieval.client import Client
 from tests.e2e.conftest import ROOT, SAVE, Launch, Store, free_port
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval.artifact import Artifact, write_artifact
+from clip_retrieval.artifacts.artifact import Artifact, write_artifact
 from tests.e2e.conftest import Launch, Server, bento_clip_serve, bentoml_serve, free_port
 from tests.samples import png
 

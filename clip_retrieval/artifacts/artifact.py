@@ -30,13 +30,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clip_retrieval import __version__
+from clip_retrieval.artifacts.record_store import Store
+from clip_retrieval.artifacts.thumbnails import FORMAT, Thumbnails
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Vectors
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema, EncoderMismatch
 from clip_retrieval.indexes.faiss_index import Index, IndexSpec
 from clip_retrieval.records import Modality
-from clip_retrieval.store import Store
-from clip_retrieval.thumbnails import FORMAT, Thumbnails
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
 
-from clip_retrieval.artifact import Artifact, Manifest
+from clip_retrieval.artifacts.artifact import Artifact, Manifest
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound
 
 NAME = "clip-retrieval"

@@ -17,7 +17,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from clip_retrieval.artifact import MANIFEST, Artifact, Manifest, read_manifest
+from clip_retrieval.artifacts.artifact import MANIFEST, Artifact, Manifest, read_manifest
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.progress import Advance
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip_retrieval import retune
-from clip_retrieval.artifact import Artifact, write_artifact
+from clip_retrieval.artifacts import reindex as retune
+from clip_retrieval.artifacts.artifact import Artifact, write_artifact
+from clip_retrieval.artifacts.record_store import Store
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.indexes import choose as tune
@@ -15,7 +16,6 @@ from clip_retrieval.indexes.families import Family
 from clip_retrieval.indexes.sweep import Budget
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import CaptionRecord, ImageRecord
-from clip_retrieval.store import Store
 
 SHORT = [
     Family("flat", "Flat"),

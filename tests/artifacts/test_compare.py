@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.compare import Caption, compare
 from clip_retrieval.build import Options, build
-from clip_retrieval.compare import Caption, compare
 from clip_retrieval.progress import Silent
 from tests.samples import NAMES, captions_of, png, square, write_collection
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_retrieval.artifact import (
+from clip_retrieval.artifacts.artifact import (
     MANIFEST,
     RECORDS,
     SCHEMA_VERSION,

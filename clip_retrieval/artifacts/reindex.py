@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_retrieval.artifact import ENCODER, RECORDS, Artifact, tuned_version, write_artifact
+from clip_retrieval.artifacts.artifact import ENCODER, RECORDS, Artifact, tuned_version, write_artifact
 from clip_retrieval.indexes.choose import Queries, QueryKind
 from clip_retrieval.indexes.faiss_index import Index
 from clip_retrieval.indexes.families import families

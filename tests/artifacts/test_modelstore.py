@@ -8,8 +8,8 @@ from typing import Any
 import bentoml
 import pytest
 
-from clip_retrieval import modelstore
-from clip_retrieval.artifact import Artifact
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ArtifactNotFound
 
 Tags = Callable[[], list[str]]

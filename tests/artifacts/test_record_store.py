@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_retrieval.artifacts.record_store import MIGRATIONS, Store
 from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema
 from clip_retrieval.records import SPLITS, CaptionRecord, ImageRecord, Scalar
-from clip_retrieval.store import MIGRATIONS, Store
 
 # Every string that can be encoded: readers and validation let no lone surrogate through.
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
