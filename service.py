@@ -37,14 +37,14 @@ from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
-from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.images.decode import Limits, decode_part
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes
 from clip_retrieval.monitoring import Metrics, Reading, resident_memory
-from clip_retrieval.retriever import Retriever
 from clip_retrieval.scrape import BeforeScrape
+from clip_retrieval.search.hits import Found
+from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.traffic import Traffic
 
 MAX_NATIVE_BATCH = 64

@@ -18,9 +18,9 @@ from cachetools import LRUCache
 
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
-from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.records import Hit, Modality
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.hits import CaptionHit, Found, ImageHit
+from clip_retrieval.search.retriever import Retriever
 
 ENCODER_NICENESS = 10
 """How far an encoder's threads stand back (Unix niceness). An encoder keeps every core busy for a whole batch; a search

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract import schemas as s
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 
 PAGE = Path(__file__).parent / "web" / "index.html"
 EXAMPLES = 24

@@ -24,11 +24,11 @@ from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.engine import Answer
 from clip_retrieval.engine import Query as EngineQuery
-from clip_retrieval.hits import Found
 from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.records import Modality
-from clip_retrieval.results import caption_result, image_result
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.hits import Found
+from clip_retrieval.search.results import caption_result, image_result
+from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.stats import STAGES, Recorder
 from clip_retrieval.tracing import Stage, record_stages
 

@@ -19,18 +19,18 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from clip_retrieval.compose import compose
 from clip_retrieval.contract import answers as a
 from clip_retrieval.contract import queries as q
 from clip_retrieval.contract.schemas import ErrorBody, describe
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, InvalidQuery
-from clip_retrieval.filters import canonical
-from clip_retrieval.hits import Found
 from clip_retrieval.http_request import ERRORS, Exchange, Outcome, State
 from clip_retrieval.images.decode import decode_part
-from clip_retrieval.results import image_info, results
+from clip_retrieval.search.compose import compose
+from clip_retrieval.search.filters import canonical
+from clip_retrieval.search.hits import Found
+from clip_retrieval.search.results import image_info, results
 from clip_retrieval.tracing import Stage
 
 REFUSED = HTTPStatus.UNPROCESSABLE_ENTITY

@@ -25,10 +25,10 @@ from threadpoolctl import threadpool_limits
 from clip_retrieval.contract.queries import search_request, text
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.filters import Filters
 from clip_retrieval.indexes.choose import recall_at_k
 from clip_retrieval.indexes.faiss_index import Index, IndexSpec, search_on_one_thread
-from clip_retrieval.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
+from clip_retrieval.search.filters import Filters
+from clip_retrieval.search.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
 from scripts import machine
 from scripts.bench.collection import clip_like, sample_captions
 

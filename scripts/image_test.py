@@ -29,7 +29,7 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.client import Client
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.errors import ClipRetrievalError
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 from scripts import bento, image, machine
 from scripts.oci import engines, pins
 from scripts.oci.answers import Comparison, compare

@@ -37,7 +37,7 @@ from clip_retrieval.build import Options, build
 from clip_retrieval.encoders import INFO_FILE
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Silent
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 from tests.samples import write_collection
 
 

@@ -73,13 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "columns": "search/columns",
-    "filters": "search/filters",
-    "compose": "search/compose",
-    "ranking": "search/ranking",
-    "hits": "search/hits",
-    "results": "search/results",
-    "retriever": "search/retriever",
     "build": "build/pipeline",
     "validate": "build/validate",
     "splits": "build/splits",

@@ -24,7 +24,7 @@ from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.validate import Report
 from tests.samples import NAMES, captions_of, picture, png, square, write_collection, write_pictures
 

@@ -16,7 +16,7 @@ from clip_retrieval.artifacts.artifact import Artifact, Manifest
 from clip_retrieval.cli import app, main
 from clip_retrieval.contract.queries import picture, text
 from clip_retrieval.errors import ModelUnavailable
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_pictures
 
 COMMANDS = tuple(get_command(app).list_commands(None))  # type: ignore[attr-defined]

@@ -26,11 +26,11 @@ from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
 from clip_retrieval.engine import Answer, Engine, Query
-from clip_retrieval.hits import Found
 from clip_retrieval.http_api import create_app
 from clip_retrieval.middleware import ErrorBodies
 from clip_retrieval.progress import Silent
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.hits import Found
+from clip_retrieval.search.retriever import Retriever
 from tests.samples import captions_of, png, square, write_pictures
 
 RED = png(square("red"))

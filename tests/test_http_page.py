@@ -20,7 +20,7 @@ from clip_retrieval.http_api import create_app
 from clip_retrieval.http_page import EXAMPLES, PAGE, content_security_policy, prefers_page
 from clip_retrieval.middleware import ErrorBodies
 from clip_retrieval.progress import Silent
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, captions_of, write_collection
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

@@ -16,7 +16,7 @@ from opentelemetry.trace import Tracer
 
 from clip_retrieval.config import Settings
 from clip_retrieval.http_api import create_app
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.tracing import Stage, record_stages
 from tests.samples import png, square
 from tests.test_http_api import InProcess

@@ -15,8 +15,8 @@ from clip_retrieval.commands.options import AsJson
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, Target, image_id, picture, text
 from clip_retrieval.contract.schemas import DEFAULT_K, MAX_K, CaptionResult, ImageResult
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.results import results as results_of
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.results import results as results_of
+from clip_retrieval.search.retriever import Retriever
 
 LESS = -0.5
 """The weight of what is subtracted: as in Rocchio's rule, what is not wanted counts for less than what is."""

@@ -14,7 +14,7 @@ from clip_retrieval.artifacts.artifact import MANIFEST, Artifact, _json_hash
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 

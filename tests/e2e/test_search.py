@@ -15,8 +15,8 @@ from clip_retrieval.client import AsyncClient, Client, image_id, picture, text
 from clip_retrieval.contract.queries import Part, Target, search_request
 from clip_retrieval.contract.schemas import CaptionResult, ImageResult
 from clip_retrieval.errors import RequestRejected
-from clip_retrieval.hits import Found
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.hits import Found
+from clip_retrieval.search.retriever import Retriever
 from tests.e2e.conftest import ROOT, Server
 from tests.samples import NAMES, captions_of, square
 

@@ -21,7 +21,7 @@ from clip_retrieval.client.clients import Picture
 from clip_retrieval.contract import schemas
 from clip_retrieval.encoders.fake import COLOURS
 from clip_retrieval.errors import RequestRejected
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 from tests.e2e.conftest import Server, Store
 from tests.samples import NAMES, SHADES, png, square
 

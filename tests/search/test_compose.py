@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_retrieval.compose import LEAST_LENGTH, compose
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.search.compose import LEAST_LENGTH, compose
 
 DIM = 12
 weights = st.floats(-10, 10).filter(lambda w: abs(w) >= 1e-3)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from clip_retrieval.contract.answers import ImageInfo
 from clip_retrieval.contract.schemas import CaptionResult, ImageResult
-from clip_retrieval.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.records import CaptionRecord, ImageRecord
+from clip_retrieval.search.hits import CaptionHit, Found, ImageHit
 
 
 def image_result(hit: ImageHit) -> ImageResult:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.indexes.faiss_index import Index, IndexSpec
-from clip_retrieval.ranking import FOLDED_AT_ONCE, FRONT, NEAR, Ranking, cut_page, fold
+from clip_retrieval.search.ranking import FOLDED_AT_ONCE, FRONT, NEAR, Ranking, cut_page, fold
 
 ROWS, DIM = 400, 16
 

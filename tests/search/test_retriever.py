@@ -20,7 +20,7 @@ from clip_retrieval.contract.queries import image_id, picture, text
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMismatch, ImageRejected, InvalidQuery
 from clip_retrieval.progress import Silent
-from clip_retrieval.retriever import Retriever
+from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, captions_of, png, square, write_pictures
 from tests.samples import picture as picture_of
 

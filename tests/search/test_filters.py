@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_retrieval.columns import MAX_VALUES, make_column
 from clip_retrieval.contract.answers import FieldInfo
 from clip_retrieval.contract.queries import Condition, SearchRequest, search_request, text
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.filters import Filters, canonical
 from clip_retrieval.records import Scalar
+from clip_retrieval.search.columns import MAX_VALUES, make_column
+from clip_retrieval.search.filters import Filters, canonical
 
 WORDS = ("Dog", "dog park", "Straße", "cat", "", "DOGMA", "ß", "10")
 numbers = st.integers(-5, 5) | st.floats(-5, 5, allow_nan=False)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from cachetools import LRUCache
 
-from clip_retrieval.columns import Column, Mask, make_column
 from clip_retrieval.contract.answers import FieldInfo
 from clip_retrieval.contract.queries import Condition, Target
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Scalar, Split
+from clip_retrieval.search.columns import Column, Mask, make_column
 
 SPLIT = "split"
 MASKS_KEPT = 16

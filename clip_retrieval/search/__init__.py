@@ -1,0 +1,10 @@
+"""A collection and a query to hits, without HTTP.
+
+columns.py        one metadata column and which rows fulfil a condition
+filters.py        which rows a ``where`` lets through
+compose.py        one query vector from several
+ranking.py        one order of all rows, and pages cut from it
+hits.py           what a search found
+results.py        hits as results of the API
+retriever.py      encoder, indexes and records together
+"""
