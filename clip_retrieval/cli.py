@@ -11,9 +11,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from clip_retrieval import __version__, console
-from clip_retrieval import build as builder
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build import pipeline as builder
+from clip_retrieval.build.validate import Report
 from clip_retrieval.commands import artifacts
 from clip_retrieval.commands.evaluate import evaluate
 from clip_retrieval.commands.finetune import finetune
@@ -24,7 +25,6 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.server import serve_artifact
-from clip_retrieval.validate import Report
 
 
 class Runtime(StrEnum):

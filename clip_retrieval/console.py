@@ -19,8 +19,8 @@ from rich.text import Text
 
 from clip_retrieval.artifacts.artifact import Manifest
 from clip_retrieval.artifacts.compare import Comparison
+from clip_retrieval.build.validate import Report
 from clip_retrieval.contract.schemas import CaptionResult, ImageResult
-from clip_retrieval.validate import Report
 
 # File names and captions are shown as they are: no [markup] and no :emoji: in them is followed.
 out = Console(markup=False, emoji=False)

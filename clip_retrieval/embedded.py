@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import Options, check, records_of
-from clip_retrieval.embed import ResumableVectors, embed_images, embed_texts
+from clip_retrieval.build.embed import ResumableVectors, embed_images, embed_texts
+from clip_retrieval.build.pipeline import Options, check, records_of
+from clip_retrieval.build.splits import assign_splits
+from clip_retrieval.build.validate import Report
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo, Vectors
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import CaptionRecord, ImageRecord
-from clip_retrieval.splits import assign_splits
-from clip_retrieval.validate import Report
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from clip_retrieval.build.embed import IMAGE_BATCH, TEXT_BATCH, embed_images, embed_texts
+from clip_retrieval.build.validate import validate
 from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
-from clip_retrieval.embed import IMAGE_BATCH, TEXT_BATCH, embed_images, embed_texts
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder
 from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.models.prepare import prepare_encoder
-from clip_retrieval.validate import validate
 from scripts.bench import collection
 from scripts.bench_serving import SAMPLE, random_weights
 from scripts.machine import commit, cpu

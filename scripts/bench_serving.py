@@ -35,7 +35,8 @@ from rich.table import Table
 
 from clip_retrieval.artifacts.artifact import Artifact, DataInfo, artifact_version, write_artifact
 from clip_retrieval.artifacts.record_store import Store
-from clip_retrieval.build import calibration
+from clip_retrieval.build.pipeline import calibration
+from clip_retrieval.build.validate import validate
 from clip_retrieval.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
@@ -43,7 +44,6 @@ from clip_retrieval.encoders import read_info
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.choose import choose_index
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
-from clip_retrieval.validate import validate
 from scripts.bench import collection
 from scripts.machine import anonymous_mb, commit, cpu
 

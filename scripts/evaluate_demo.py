@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_retrieval import console
-from clip_retrieval.build import Options
+from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.embedded import of_source
 from clip_retrieval.evaluate import evaluate

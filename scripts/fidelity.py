@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from clip_retrieval.build import calibration
+from clip_retrieval.build.pipeline import calibration
+from clip_retrieval.build.validate import Report, validate
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import load_encoder
@@ -31,7 +32,6 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.images.decode import DEFAULT_LIMITS, decode_image
 from clip_retrieval.metrics import Ranks, image_to_text, text_to_image
 from clip_retrieval.models.prepare import prepare_encoder
-from clip_retrieval.validate import Report, validate
 from scripts.machine import commit, cpu
 
 ROOT = Path(__file__).resolve().parent.parent

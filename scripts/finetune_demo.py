@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
 from clip_retrieval import console
-from clip_retrieval.build import check
+from clip_retrieval.build.pipeline import check
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.torch import WEIGHTS_FILE

@@ -33,7 +33,7 @@ os.environ |= {
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import Options, build
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders import INFO_FILE
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Silent

@@ -73,10 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "build": "build/pipeline",
-    "validate": "build/validate",
-    "splits": "build/splits",
-    "embed": "build/embed",
     "metrics": "evaluation/recall",
     "evaluate": "evaluation/evaluate",
     "quality": "evaluation/report",

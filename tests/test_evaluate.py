@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import Options
+from clip_retrieval.build.pipeline import Options
 from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ModelUnavailable, SourceError

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import check
+from clip_retrieval.build.pipeline import check
 from clip_retrieval.embedded import of_artifact
 from clip_retrieval.evaluate import evaluate
 from clip_retrieval.images.decode import DEFAULT_LIMITS

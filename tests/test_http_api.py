@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import Options, build
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.config import Settings
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Vectors

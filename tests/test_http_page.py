@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import Options, build
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.config import Settings
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.http_api import create_app

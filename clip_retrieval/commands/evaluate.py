@@ -12,7 +12,7 @@ from clip_retrieval import console
 from clip_retrieval import evaluate as evaluator
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import MANIFEST, Artifact
-from clip_retrieval.build import Options
+from clip_retrieval.build.pipeline import Options
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
 from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.errors import MissingExtra

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import check
+from clip_retrieval.build.pipeline import check
+from clip_retrieval.build.splits import Ratios, assign_splits
 from clip_retrieval.errors import SourceError
 from clip_retrieval.finetuning.pairs import Pairs
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SourceCaption, Split, ValidImage
-from clip_retrieval.splits import Ratios, assign_splits
 
 SAMPLE = Path(__file__).parent.parent / "sample"
 LEAST = 10

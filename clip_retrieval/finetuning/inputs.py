@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_retrieval.embed import ResumableVectors
+from clip_retrieval.build.embed import ResumableVectors
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.finetuning.pairs import Batch, Pairs, Rows

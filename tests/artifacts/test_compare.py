@@ -8,7 +8,7 @@ import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import Caption, compare
-from clip_retrieval.build import Options, build
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.progress import Silent
 from tests.samples import NAMES, captions_of, png, square, write_collection
 

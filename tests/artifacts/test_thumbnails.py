@@ -12,13 +12,13 @@ from PIL import ExifTags, Image
 
 from clip_retrieval.artifacts import thumbnails
 from clip_retrieval.artifacts.thumbnails import PLANS, Plan, Thumbnails, shrink, write_thumbnails
-from clip_retrieval.build import Options, build
+from clip_retrieval.build.pipeline import Options, build
+from clip_retrieval.build.validate import validate
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import ArtifactDamaged, SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import ValidImage
-from clip_retrieval.validate import validate
 from tests.samples import NAMES, png, square
 
 LIMITS = Limits()

@@ -17,7 +17,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, Route, ViewportSize, expect, sync_playwright
 
-from clip_retrieval.build import Options, build
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.progress import Silent
 from tests.e2e.conftest import SAMPLE, Launch, Server, bentoml_serve, free_port
 from tests.samples import write_pictures

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import Options, build
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import image_id, picture, text
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMismatch, ImageRejected, InvalidQuery

@@ -24,16 +24,16 @@ from clip_retrieval.artifacts.artifact import (
 )
 from clip_retrieval.artifacts.record_store import Store
 from clip_retrieval.artifacts.thumbnails import PLANS, write_thumbnails
+from clip_retrieval.build.embed import embed_images, embed_texts
+from clip_retrieval.build.splits import assign_splits
+from clip_retrieval.build.validate import Report, validate
 from clip_retrieval.datasets import open_source
-from clip_retrieval.embed import embed_images, embed_texts
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.errors import ArtifactError, SourceError
 from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.indexes.choose import choose_index
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, CaptionRecord, ImageRecord, Split, ValidImage
-from clip_retrieval.splits import assign_splits
-from clip_retrieval.validate import Report, validate
 
 CALIBRATION = 300
 

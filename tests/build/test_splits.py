@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clip_retrieval.build.splits import assign_splits
 from clip_retrieval.records import SPLITS, Split, ValidImage
-from clip_retrieval.splits import assign_splits
 
 
 def image(number: int, pixels: int | None = None, split: Split | None = None) -> ValidImage:

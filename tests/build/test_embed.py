@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_retrieval.build.embed import ResumableVectors, embed_images, embed_texts
+from clip_retrieval.build.validate import validate
 from clip_retrieval.datasets import open_source
-from clip_retrieval.embed import ResumableVectors, embed_images, embed_texts
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.errors import SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.records import ValidImage
-from clip_retrieval.validate import validate
 from tests.samples import NAMES, picture, png, square, write_collection
 
 TEXTS = [f"{colour} {number}" for number, colour in enumerate(COLOURS * 5)]

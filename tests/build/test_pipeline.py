@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_retrieval import build as builder
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import Options, build, check
-from clip_retrieval.embed import embed_images
+from clip_retrieval.build import pipeline as builder
+from clip_retrieval.build.embed import embed_images
+from clip_retrieval.build.pipeline import Options, build, check
+from clip_retrieval.build.validate import Report
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.validate import Report
 from tests.samples import NAMES, captions_of, picture, png, square, write_collection, write_pictures
 
 Build = Callable[..., tuple[Artifact, Report]]
@@ -227,8 +227,8 @@ class CountingEncoder(FakeEncoder):
 KILLED_BUILD = """
 import functools, os, signal, sys
 from pathlib import Path
-from clip_retrieval import build as builder
-from clip_retrieval import embed as embed
+from clip_retrieval.build.pipeline import pipeline as builder
+from clip_retrieval.build.pipeline import embed as embed
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Silent
 from clip_retrieval.artifacts.record_store import Store

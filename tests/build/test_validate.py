@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from clip_retrieval.build.validate import Report, normalise_caption, validate
 from clip_retrieval.datasets import Source
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
-from clip_retrieval.validate import Report, normalise_caption, validate
 
 
 class Listed(Source):
