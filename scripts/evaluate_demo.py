@@ -18,12 +18,12 @@ from typing import Any
 from clip_retrieval import console
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.embedded import of_source
-from clip_retrieval.evaluate import evaluate
-from clip_retrieval.evaluation_page import page
-from clip_retrieval.evaluation_plot import plot
+from clip_retrieval.evaluation.embedded_dataset import of_source
+from clip_retrieval.evaluation.evaluate import evaluate
+from clip_retrieval.evaluation.misses_page import page
+from clip_retrieval.evaluation.recall_plot import plot
+from clip_retrieval.evaluation.report import Quality
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
-from clip_retrieval.quality import Quality
 from scripts.demo_head.materials import Drawing, download, drawings
 from scripts.demo_head.sample import FOLDER
 from scripts.machine import commit, cpu

@@ -29,8 +29,8 @@ from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.evaluation.recall import Ranks, image_to_text, text_to_image
 from clip_retrieval.images.decode import DEFAULT_LIMITS, decode_image
-from clip_retrieval.metrics import Ranks, image_to_text, text_to_image
 from clip_retrieval.models.prepare import prepare_encoder
 from scripts.machine import commit, cpu
 

@@ -37,6 +37,7 @@ from clip_retrieval.build.pipeline import check
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.torch import WEIGHTS_FILE
+from clip_retrieval.evaluation.recall import Ranks
 from clip_retrieval.finetune import choose_share, ranked, score
 from clip_retrieval.finetuning.guard import Ranked, gain, judge
 from clip_retrieval.finetuning.inputs import Inputs
@@ -45,7 +46,6 @@ from clip_retrieval.finetuning.pairs import Batch, Pairs
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.metrics import Ranks
 from clip_retrieval.models.prepare import DEMO, prepare_encoder
 from scripts import train_demo_head
 from scripts.demo_head import classes, head, materials, measure, sample, towers

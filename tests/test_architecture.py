@@ -73,13 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "metrics": "evaluation/recall",
-    "evaluate": "evaluation/evaluate",
-    "quality": "evaluation/report",
-    "index_quality": "evaluation/index_report",
-    "embedded": "evaluation/embedded_dataset",
-    "evaluation_page": "evaluation/misses_page",
-    "evaluation_plot": "evaluation/recall_plot",
     "finetune": "finetuning/run",
     "finetuning/plot": "finetuning/training_plot",
     "config": "serving/settings",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import check
-from clip_retrieval.embedded import of_artifact
-from clip_retrieval.evaluate import evaluate
+from clip_retrieval.evaluation.embedded_dataset import of_artifact
+from clip_retrieval.evaluation.evaluate import evaluate
 from clip_retrieval.images.decode import DEFAULT_LIMITS
 from clip_retrieval.progress import Silent
 from scripts.demo_head.materials import Drawing

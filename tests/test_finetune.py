@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli import app
 from clip_retrieval.errors import InvalidQuery, SourceError
+from clip_retrieval.evaluation.recall import Ranks
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.guard import Gain, Ranked, gain, judge
 from clip_retrieval.finetuning.pairs import Pairs
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.metrics import Ranks
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import SourceCaption, ValidImage
 from tests.samples import write_collection, write_tiles

@@ -9,21 +9,21 @@ import typer
 from rich.table import Table
 
 from clip_retrieval import console
-from clip_retrieval import evaluate as evaluator
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import MANIFEST, Artifact
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
-from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.errors import MissingExtra
-from clip_retrieval.evaluation_page import page
+from clip_retrieval.evaluation import evaluate as evaluator
+from clip_retrieval.evaluation.embedded_dataset import Embedded, of_artifact, of_source
+from clip_retrieval.evaluation.index_report import IndexQuality, index_quality
+from clip_retrieval.evaluation.misses_page import page
+from clip_retrieval.evaluation.recall import Metrics
+from clip_retrieval.evaluation.report import Direction, GalleryQuality, Quality
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.index_quality import IndexQuality, index_quality
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
-from clip_retrieval.metrics import Metrics
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress
-from clip_retrieval.quality import Direction, GalleryQuality, Quality
 
 
 class Split(StrEnum):
@@ -114,7 +114,7 @@ def _write(
     output: Path, quality: Quality, indexes: tuple[IndexQuality, ...], data: Embedded, progress: Progress
 ) -> None:
     try:
-        from clip_retrieval.evaluation_plot import plot
+        from clip_retrieval.evaluation.recall_plot import plot
     except ModuleNotFoundError as error:
         raise MissingExtra("drawing plots", "build") from error
     with progress.stage("writing the reports", None):

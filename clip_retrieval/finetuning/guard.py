@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval import metrics
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.metrics import Ranks, Rows
+from clip_retrieval.evaluation import recall as metrics
+from clip_retrieval.evaluation.recall import Ranks, Rows
 
 TOLERANCE = 0.02
 _RESAMPLES = 2000

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.embedded import Embedded
+from clip_retrieval.evaluation.embedded_dataset import Embedded
 from clip_retrieval.indexes.choose import recall_at_k
 from clip_retrieval.indexes.faiss_index import exact_search
 from clip_retrieval.progress import Progress

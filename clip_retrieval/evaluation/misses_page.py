@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from clip_retrieval.embedded import Embedded
 from clip_retrieval.errors import ImageRejected
+from clip_retrieval.evaluation.embedded_dataset import Embedded
+from clip_retrieval.evaluation.report import Direction, Miss, Quality, Result
 from clip_retrieval.images.decode import content_hash, decode_image
-from clip_retrieval.quality import Direction, Miss, Quality, Result
 
 SIDE = 150
 """Longest side of a small picture, in pixels."""

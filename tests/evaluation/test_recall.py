@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_retrieval import metrics
 from clip_retrieval.encoders.base import Vectors, unit_rows
-from clip_retrieval.metrics import Metrics, Ranks, bootstrap, image_to_text, summarise, text_to_image
+from clip_retrieval.evaluation import recall as metrics
+from clip_retrieval.evaluation.recall import Metrics, Ranks, bootstrap, image_to_text, summarise, text_to_image
 
 Problem = tuple[Vectors, Vectors, np.ndarray]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from clip_retrieval.quality import CUTOFFS, Quality
+from clip_retrieval.evaluation.report import CUTOFFS, Quality
 
 COLOURS = ("#3b6ea5", "#c0562f")
 

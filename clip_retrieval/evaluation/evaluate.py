@@ -11,11 +11,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clip_retrieval.embedded import Embedded
 from clip_retrieval.errors import ModelUnavailable, SourceError
-from clip_retrieval.metrics import Ranks, Rows, bootstrap, image_to_text, summarise, text_to_image
+from clip_retrieval.evaluation.embedded_dataset import Embedded
+from clip_retrieval.evaluation.recall import Ranks, Rows, bootstrap, image_to_text, summarise, text_to_image
+from clip_retrieval.evaluation.report import (
+    CUTOFFS,
+    Direction,
+    Gallery,
+    GalleryQuality,
+    Miss,
+    Quality,
+    Result,
+    Way,
+    title,
+)
 from clip_retrieval.progress import Progress
-from clip_retrieval.quality import CUTOFFS, Direction, Gallery, GalleryQuality, Miss, Quality, Result, Way, title
 from clip_retrieval.records import SPLITS, CaptionRecord
 
 SHOWN = 3

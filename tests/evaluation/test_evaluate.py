@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options
-from clip_retrieval.embedded import Embedded, of_artifact, of_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ModelUnavailable, SourceError
-from clip_retrieval.evaluate import chance, evaluate
-from clip_retrieval.evaluation_page import page
-from clip_retrieval.evaluation_plot import plot
-from clip_retrieval.index_quality import index_quality
+from clip_retrieval.evaluation.embedded_dataset import Embedded, of_artifact, of_source
+from clip_retrieval.evaluation.evaluate import chance, evaluate
+from clip_retrieval.evaluation.index_report import index_quality
+from clip_retrieval.evaluation.misses_page import page
+from clip_retrieval.evaluation.recall import image_to_text, text_to_image
+from clip_retrieval.evaluation.recall_plot import plot
 from clip_retrieval.indexes.faiss_index import Index
-from clip_retrieval.metrics import image_to_text, text_to_image
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import SPLITS
 from tests.samples import write_collection

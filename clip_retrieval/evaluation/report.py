@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from clip_retrieval.metrics import Interval, Metrics
+from clip_retrieval.evaluation.recall import Interval, Metrics
 
 Gallery: TypeAlias = Literal["train", "val", "test", "all"]
 Way: TypeAlias = Literal["text_to_image", "image_to_text"]
