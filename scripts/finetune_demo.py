@@ -38,11 +38,11 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.evaluation.recall import Ranks
-from clip_retrieval.finetune import choose_share, ranked, score
 from clip_retrieval.finetuning.guard import Ranked, gain, judge
 from clip_retrieval.finetuning.inputs import Inputs
 from clip_retrieval.finetuning.loop import train
 from clip_retrieval.finetuning.pairs import Batch, Pairs
+from clip_retrieval.finetuning.run import choose_share, ranked, score
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits

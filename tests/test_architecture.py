@@ -73,8 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "finetune": "finetuning/run",
-    "finetuning/plot": "finetuning/training_plot",
     "config": "serving/settings",
     "engine": "serving/engine",
     "stats": "serving/latencies",

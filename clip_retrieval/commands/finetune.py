@@ -19,8 +19,8 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import DEMO, cache_dir, prepare_encoder
 
 if TYPE_CHECKING:
-    from clip_retrieval.finetune import Outcome
     from clip_retrieval.finetuning.loop import Epoch
+    from clip_retrieval.finetuning.run import Outcome
 
 _RATES = ", ".join(f"{part.value} {rate:g}" for part, rate in LEARNING_RATES.items())
 
@@ -82,8 +82,8 @@ def finetune(
             "built from with --pictures"
         )
     try:
-        from clip_retrieval import finetune as tuner
-        from clip_retrieval.finetuning.plot import draw
+        from clip_retrieval.finetuning import run as tuner
+        from clip_retrieval.finetuning.training_plot import draw
     except ModuleNotFoundError as error:
         raise MissingExtra("fine-tuning", "build") from error
     bars, limits = console.Bars(), Limits(max_bytes=max_bytes, max_pixels=max_pixels)

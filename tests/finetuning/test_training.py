@@ -72,7 +72,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tuned(reference: Path, data: Data, settings: Settings, work: Path, name: str = "out", **rule: Any) -> Any:
-    from clip_retrieval.finetune import Rule, finetune
+    from clip_retrieval.finetuning.run import Rule, finetune
 
     return finetune(
         reference, data, settings, Rule(**rule), work / "work", work / name, Limits(), Silent(), device="cpu"
@@ -241,7 +241,7 @@ class TestTraining:
             if epoch.number == 1:
                 raise Killed
 
-        from clip_retrieval.finetune import Rule, finetune
+        from clip_retrieval.finetuning.run import Rule, finetune
 
         arguments = (trained, data, settings, Rule(tolerance=1), tmp_path / "again")
         with pytest.raises(Killed):
@@ -307,7 +307,7 @@ class TestCollapse:
     def test_the_guard_holds_also_if_validation_chose_the_collapsed_weights(
         self, trained: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from clip_retrieval import finetune as tuner
+        from clip_retrieval.finetuning import run as tuner
 
         def take_the_last(towers: Any, *_: Any) -> tuple[float, dict[float, float]]:
             with torch.no_grad():
