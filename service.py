@@ -26,26 +26,27 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
-from clip_retrieval import __version__, http_protocol, logs
+from clip_retrieval import __version__, http_protocol
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.config import Settings
 from clip_retrieval.contract import schemas
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.contract.schemas import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Pixels
-from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
 from clip_retrieval.http_api import create_app
 from clip_retrieval.images.decode import Limits, decode_part
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes
-from clip_retrieval.monitoring import Metrics, Reading, resident_memory
 from clip_retrieval.scrape import BeforeScrape
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.traffic import Traffic
+from clip_retrieval.serving import json_logs as logs
+from clip_retrieval.serving.engine import Answer, Engine, Query
+from clip_retrieval.serving.prometheus import Metrics, Reading, resident_memory
+from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.traffic import Traffic
 
 MAX_NATIVE_BATCH = 64
 WAIT_MS = 60_000

@@ -18,19 +18,19 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from clip_retrieval.config import Settings
 from clip_retrieval.contract import schemas as s
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
-from clip_retrieval.engine import Answer
-from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.records import Modality
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.results import caption_result, image_result
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.stats import STAGES, Recorder
-from clip_retrieval.tracing import Stage, record_stages
+from clip_retrieval.serving.engine import Answer
+from clip_retrieval.serving.engine import Query as EngineQuery
+from clip_retrieval.serving.latencies import STAGES, Recorder
+from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.tracing import Stage, record_stages
 
 Kind = Literal[
     "search_images", "search_text", "search_similar", "encode_text", "encode_image", "search", "search_batch"

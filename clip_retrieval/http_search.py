@@ -23,7 +23,6 @@ from clip_retrieval.contract import answers as a
 from clip_retrieval.contract import queries as q
 from clip_retrieval.contract.schemas import ErrorBody, describe
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
-from clip_retrieval.engine import Query as EngineQuery
 from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.http_request import ERRORS, Exchange, Outcome, State
 from clip_retrieval.images.decode import decode_part
@@ -31,7 +30,8 @@ from clip_retrieval.search.compose import compose
 from clip_retrieval.search.filters import canonical
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.results import image_info, results
-from clip_retrieval.tracing import Stage
+from clip_retrieval.serving.engine import Query as EngineQuery
+from clip_retrieval.serving.tracing import Stage
 
 REFUSED = HTTPStatus.UNPROCESSABLE_ENTITY
 NO_PICTURE: Mapping[int | str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_retrieval.contract.schemas import ErrorBody, describe
-from clip_retrieval.traffic import Traffic
+from clip_retrieval.serving.traffic import Traffic
 
 log = logging.getLogger(__name__)
 

@@ -73,13 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "config": "serving/settings",
-    "engine": "serving/engine",
-    "stats": "serving/latencies",
-    "monitoring": "serving/prometheus",
-    "tracing": "serving/tracing",
-    "logs": "serving/json_logs",
-    "traffic": "serving/traffic",
     "middleware": "http/middleware",
     "http_protocol": "http/uvicorn_protocol",
     "http_page": "http/page_routes",

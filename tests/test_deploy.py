@@ -16,8 +16,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from clip_retrieval.config import Settings
-from clip_retrieval.monitoring import Metrics
+from clip_retrieval.serving.prometheus import Metrics
+from clip_retrieval.serving.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
-from clip_retrieval.config import Settings
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
-from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.http_api import create_app
 from clip_retrieval.middleware import ErrorBodies
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.engine import Answer, Engine, Query
+from clip_retrieval.serving.settings import Settings
 from tests.samples import captions_of, png, square, write_pictures
 
 RED = png(square("red"))

@@ -14,13 +14,13 @@ from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
-from clip_retrieval.config import Settings
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.http_api import create_app
 from clip_retrieval.http_page import EXAMPLES, PAGE, content_security_policy, prefers_page
 from clip_retrieval.middleware import ErrorBodies
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.settings import Settings
 from tests.samples import NAMES, captions_of, write_collection
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from clip_retrieval.contract.queries import EXAMPLE, Part, SearchRequest
 from clip_retrieval.encoders.base import Encoder, Tokens
 from clip_retrieval.encoders.fake import CONTEXT
-from clip_retrieval.engine import Answer, Query
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.engine import Answer, Query
 from tests.samples import NAMES, captions_of, png, square
 from tests.test_http_api import CAPTION_FIELDS, IMAGE_FIELDS, Api, timings
 

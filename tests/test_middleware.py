@@ -26,7 +26,7 @@ from clip_retrieval.middleware import (
     Guard,
     MediaTypes,
 )
-from clip_retrieval.traffic import TURNED_AWAY, Traffic
+from clip_retrieval.serving.traffic import TURNED_AWAY, Traffic
 
 LIMIT = 100
 

@@ -14,10 +14,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import Tracer
 
-from clip_retrieval.config import Settings
 from clip_retrieval.http_api import create_app
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.tracing import Stage, record_stages
+from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.tracing import Stage, record_stages
 from tests.samples import png, square
 from tests.test_http_api import InProcess
 

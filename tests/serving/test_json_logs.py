@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clip_retrieval.logs import ACCESS, JsonFormatter, use_json
+from clip_retrieval.serving.json_logs import ACCESS, JsonFormatter, use_json
 
 Failure = tuple[type[BaseException], BaseException, TracebackType | None]
 

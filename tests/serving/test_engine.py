@@ -13,9 +13,9 @@ import pytest
 from clip_retrieval.contract.queries import SearchRequest, search_request, text
 from clip_retrieval.encoders.base import Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS
-from clip_retrieval.engine import Answer, Engine, Query
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.engine import Answer, Engine, Query
 from tests.samples import square
 
 TEXTS = [

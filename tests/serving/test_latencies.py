@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_retrieval import stats
-from clip_retrieval.stats import Recorder
+from clip_retrieval.serving import latencies as stats
+from clip_retrieval.serving.latencies import Recorder
 
 
 def test_nothing_served_is_nothing_counted() -> None:

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.monitoring import Metrics, Reading, resident_memory
 from clip_retrieval.scrape import BeforeScrape
+from clip_retrieval.serving.prometheus import Metrics, Reading, resident_memory
 
 READING = Reading(
     pending=3,
@@ -84,8 +84,8 @@ def test_stages_go_into_their_histogram(metrics: Metrics, registry: CollectorReg
 LIFE = """
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from clip_retrieval.monitoring import Metrics
-from tests.test_monitoring import READING
+from clip_retrieval.serving.prometheus import Metrics
+from tests.serving.test_prometheus import READING
 Metrics().take(READING, {"worker": 100})
 registry = CollectorRegistry()
 MultiProcessCollector(registry)
@@ -98,7 +98,7 @@ def test_a_worker_that_took_another_s_place_replaces_its_gauges_and_adds_to_its_
     for _ in range(2):
         life = subprocess.run(
             [sys.executable, "-c", LIFE],
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
             check=True,
             capture_output=True,

@@ -16,8 +16,8 @@ import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from clip_retrieval.artifacts.artifact import Manifest
-from clip_retrieval.stats import STAGES
-from clip_retrieval.traffic import TURNED_AWAY
+from clip_retrieval.serving.latencies import STAGES
+from clip_retrieval.serving.traffic import TURNED_AWAY
 
 BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
