@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
-from clip_retrieval import __version__, http_protocol
+from clip_retrieval import __version__
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract import schemas
@@ -35,11 +35,12 @@ from clip_retrieval.contract.schemas import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
-from clip_retrieval.http_api import create_app
+from clip_retrieval.http import uvicorn_protocol as http_protocol
+from clip_retrieval.http.app import create_app
+from clip_retrieval.http.middleware import Disconnects, ErrorBodies, Guard, MediaTypes
+from clip_retrieval.http.scrape import BeforeScrape
 from clip_retrieval.images.decode import Limits, decode_part
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
-from clip_retrieval.middleware import Disconnects, ErrorBodies, Guard, MediaTypes
-from clip_retrieval.scrape import BeforeScrape
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import json_logs as logs

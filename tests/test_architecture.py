@@ -73,13 +73,6 @@ LIGHT = {"contract": {"pydantic", "PIL"}, "client": {"pydantic", "httpx"}}
 """Wings of the base install and all that they may import of other packages; Pillow is named there, never loaded."""
 
 PENDING: dict[str, str] = {
-    "middleware": "http/middleware",
-    "http_protocol": "http/uvicorn_protocol",
-    "http_page": "http/page_routes",
-    "http_request": "http/exchange",
-    "http_search": "http/composed_routes",
-    "http_api": "http/app",
-    "scrape": "http/scrape",
     "console": "cli/console",
     "server": "cli/bentoml_serve",
     "cli": "cli/app",

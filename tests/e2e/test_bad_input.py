@@ -18,7 +18,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval.http_protocol import HINT
+from clip_retrieval.http.uvicorn_protocol import HINT
 from tests.e2e.conftest import MAX_UPLOAD_BYTES, Server
 from tests.samples import png, square
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.scrape import BeforeScrape
+from clip_retrieval.http.scrape import BeforeScrape
 from clip_retrieval.serving.prometheus import Metrics, Reading, resident_memory
 
 READING = Reading(

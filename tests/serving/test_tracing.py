@@ -14,12 +14,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import Tracer
 
-from clip_retrieval.http_api import create_app
+from clip_retrieval.http.app import create_app
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.tracing import Stage, record_stages
+from tests.http.test_app import InProcess
 from tests.samples import png, square
-from tests.test_http_api import InProcess
 
 
 class Traces:

@@ -15,9 +15,9 @@ from PIL import Image
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.http_api import create_app
-from clip_retrieval.http_page import EXAMPLES, PAGE, content_security_policy, prefers_page
-from clip_retrieval.middleware import ErrorBodies
+from clip_retrieval.http.app import create_app
+from clip_retrieval.http.middleware import ErrorBodies
+from clip_retrieval.http.page_routes import EXAMPLES, PAGE, content_security_policy, prefers_page
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.settings import Settings

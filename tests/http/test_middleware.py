@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_retrieval.contract.schemas import describe
-from clip_retrieval.middleware import (
+from clip_retrieval.http.middleware import (
     MAX_DETAIL,
     UNBOUNDED,
     UNBOUNDED_BELOW,

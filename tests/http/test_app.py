@@ -24,8 +24,8 @@ from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
-from clip_retrieval.http_api import create_app
-from clip_retrieval.middleware import ErrorBodies
+from clip_retrieval.http.app import create_app
+from clip_retrieval.http.middleware import ErrorBodies
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever

@@ -24,7 +24,7 @@ from clip_retrieval.contract import queries as q
 from clip_retrieval.contract.schemas import ErrorBody, describe
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.errors import ImageRejected, InvalidQuery
-from clip_retrieval.http_request import ERRORS, Exchange, Outcome, State
+from clip_retrieval.http.exchange import ERRORS, Exchange, Outcome, State
 from clip_retrieval.images.decode import decode_part
 from clip_retrieval.search.compose import compose
 from clip_retrieval.search.filters import canonical

@@ -16,7 +16,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from clip_retrieval.middleware import error_response
+from clip_retrieval.http.middleware import error_response
 
 HINT = "There is a mistake in its first line, in a header or in how its body is sent."
 

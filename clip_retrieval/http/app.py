@@ -18,11 +18,11 @@ from starlette.responses import Response
 from clip_retrieval import __version__
 from clip_retrieval.contract import schemas as s
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, InvalidQuery, NotAnImage
-from clip_retrieval.http_page import add_page_routes, prefers_page, thumbnail_template
-from clip_retrieval.http_request import ERRORS, Exchange, State, stages_of
-from clip_retrieval.http_search import add_search_routes
+from clip_retrieval.http.composed_routes import add_search_routes
+from clip_retrieval.http.exchange import ERRORS, Exchange, State, stages_of
+from clip_retrieval.http.middleware import error_response
+from clip_retrieval.http.page_routes import add_page_routes, prefers_page, thumbnail_template
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.middleware import error_response
 from clip_retrieval.serving.engine import Query as EngineQuery
 from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.settings import Settings

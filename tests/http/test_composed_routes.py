@@ -16,8 +16,8 @@ from clip_retrieval.encoders.base import Encoder, Tokens
 from clip_retrieval.encoders.fake import CONTEXT
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Answer, Query
+from tests.http.test_app import CAPTION_FIELDS, IMAGE_FIELDS, Api, timings
 from tests.samples import NAMES, captions_of, png, square
-from tests.test_http_api import CAPTION_FIELDS, IMAGE_FIELDS, Api, timings
 
 SEARCH, BATCH = "/search", "/search/batch"
 RED = base64.b64encode(png(square("red"))).decode()
