@@ -8,7 +8,7 @@ from clip_retrieval.errors import MissingExtra
 def main() -> None:
     """Run the command line. The base install is the client alone and has none of its packages."""
     try:
-        from clip_retrieval.cli import main as run
+        from clip_retrieval.cli.app import main as run
     except ModuleNotFoundError as error:
         sys.exit(f"bento-clip: {MissingExtra(f'the command line ({error.name})', 'build')}")
     run()

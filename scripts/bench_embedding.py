@@ -22,7 +22,7 @@ from rich.table import Table
 
 from clip_retrieval.build.embed import IMAGE_BATCH, TEXT_BATCH, embed_images, embed_texts
 from clip_retrieval.build.validate import validate
-from clip_retrieval.console import Bars
+from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import load_encoder

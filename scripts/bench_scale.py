@@ -35,7 +35,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from clip_retrieval.console import Bars
+from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.indexes import choose as tune
 from clip_retrieval.indexes import faiss_index as index

@@ -37,7 +37,7 @@ from clip_retrieval.artifacts.artifact import Artifact, DataInfo, artifact_versi
 from clip_retrieval.artifacts.record_store import Store
 from clip_retrieval.build.pipeline import calibration
 from clip_retrieval.build.validate import validate
-from clip_retrieval.console import Bars
+from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import read_info

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from clip_retrieval.console import Bars
+from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.models.prepare import prepare_encoder
 from scripts.bench_serving import (

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from clip_retrieval import console
 from clip_retrieval.build.pipeline import Options
+from clip_retrieval.cli import console
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.evaluation.embedded_dataset import of_source
 from clip_retrieval.evaluation.evaluate import evaluate

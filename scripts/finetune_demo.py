@@ -32,8 +32,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
-from clip_retrieval import console
 from clip_retrieval.build.pipeline import check
+from clip_retrieval.cli import console
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.torch import WEIGHTS_FILE

@@ -27,9 +27,9 @@ from pathlib import Path
 
 from rich.progress import wrap_file
 
-from clip_retrieval import console
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.cli import console
 from clip_retrieval.datasets.flickr8k import captions_file
 from clip_retrieval.errors import ClipRetrievalError, SourceError
 

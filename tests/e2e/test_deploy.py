@@ -25,8 +25,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from PIL import Image
 
 from clip_retrieval.client import Client
+from tests.deploy.test_deploy import ALERTS, COMPOSE, CONTAINER, expressions
 from tests.e2e.conftest import ROOT, Launch, Server, Store, bentoml_serve, free_port, start
-from tests.test_deploy import ALERTS, COMPOSE, CONTAINER, expressions
 
 pytestmark = pytest.mark.e2e
 

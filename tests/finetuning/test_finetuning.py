@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.cli import app
+from clip_retrieval.cli.app import app
 from clip_retrieval.errors import InvalidQuery, SourceError
 from clip_retrieval.evaluation.recall import Ranks
 from clip_retrieval.finetuning import data as sides

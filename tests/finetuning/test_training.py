@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="it trains")
 
 from safetensors.torch import load_file
 
-from clip_retrieval.cli import app
+from clip_retrieval.cli.app import app
 from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info
 from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.finetuning import data as sides

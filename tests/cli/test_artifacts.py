@@ -9,9 +9,9 @@ import pytest
 from typer.main import get_command
 
 from clip_retrieval.artifacts.artifact import Artifact, Manifest
-from clip_retrieval.commands import artifacts
+from clip_retrieval.cli import artifacts
+from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.samples import NAMES, write_collection
-from tests.test_cli import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 
 # The fixture is imported, so its name is also that of parameters.
 # ruff: noqa: F811
@@ -48,7 +48,7 @@ class TestList:
     def test_a_tag_is_shown_whole_on_a_narrow_terminal(
         self, cli: Cli, stored_tag: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("clip_retrieval.console.out.width", 60)
+        monkeypatch.setattr("clip_retrieval.cli.app.console.out.width", 60)
         assert stored_tag in cli("artifacts", "list").out
 
     def test_an_empty_store_says_what_to_do(self, cli: Cli, model_store: Tags) -> None:

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from clip_retrieval import console
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import MANIFEST, Artifact
 from clip_retrieval.build.pipeline import Options
-from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
+from clip_retrieval.cli import console
+from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
 from clip_retrieval.evaluation.embedded_dataset import Embedded, of_artifact, of_source

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from clip_retrieval import __version__, console
+from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact, Manifest
-from clip_retrieval.cli import app, main
+from clip_retrieval.cli import console
+from clip_retrieval.cli.app import app, main
 from clip_retrieval.contract.queries import picture, text
 from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_pictures
 
 COMMANDS = tuple(get_command(app).list_commands(None))  # type: ignore[attr-defined]
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 @dataclass
@@ -208,7 +209,7 @@ class TestBuild:
         def unavailable(model: str, pretrained: str | None, **_: object) -> Path:
             raise ModelUnavailable(f"{model} ({pretrained}) cannot be had [here]; use --model demo")
 
-        monkeypatch.setattr("clip_retrieval.cli.prepare_encoder", unavailable)
+        monkeypatch.setattr("clip_retrieval.cli.app.prepare_encoder", unavailable)
         done = cli("build", collection, "--model", "ViT-B-32", "--pretrained", "openai")
         assert_one_sentence(done)
         assert "error: ViT-B-32 (openai) cannot be had [here]; use --model demo" in done.err

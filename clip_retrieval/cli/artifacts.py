@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from clip_retrieval import console
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import MANIFEST, Artifact
 from clip_retrieval.artifacts.compare import compare as compare_artifacts
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
-from clip_retrieval.commands.options import AsJson, Tag
+from clip_retrieval.cli import console
+from clip_retrieval.cli.options import AsJson, Tag
 from clip_retrieval.errors import ArtifactError, ClipRetrievalError
 from clip_retrieval.models.prepare import cache_dir
 

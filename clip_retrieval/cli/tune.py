@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from clip_retrieval import console
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.reindex import Tuned
 from clip_retrieval.artifacts.reindex import tune as find
-from clip_retrieval.commands.options import AsJson, Tag
+from clip_retrieval.cli import console
+from clip_retrieval.cli.options import AsJson, Tag
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.indexes.pareto_plot import draw_front
 from clip_retrieval.indexes.sweep import Budget, Outcome, Trial, front

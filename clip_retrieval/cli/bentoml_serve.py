@@ -11,11 +11,11 @@ from pathlib import Path
 
 import httpx
 
-from clip_retrieval import console
+from clip_retrieval.cli import console
 from clip_retrieval.errors import ClipRetrievalError
 
 SERVICE = "service:ClipRetrieval"
-FOLDER = Path(__file__).resolve().parent.parent
+FOLDER = Path(__file__).resolve().parents[2]
 """Where ``service.py`` is: beside the package, in a checkout as in an installation."""
 
 

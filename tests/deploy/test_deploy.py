@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from clip_retrieval.serving.prometheus import Metrics
 from clip_retrieval.serving.settings import Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 VERSION = "1.30"

@@ -10,21 +10,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from clip_retrieval import __version__, console
+from clip_retrieval import __version__
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build import pipeline as builder
 from clip_retrieval.build.validate import Report
-from clip_retrieval.commands import artifacts
-from clip_retrieval.commands.evaluate import evaluate
-from clip_retrieval.commands.finetune import finetune
-from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels, Source, Tag
-from clip_retrieval.commands.search import search
-from clip_retrieval.commands.tune import tune
+from clip_retrieval.cli import artifacts, console
+from clip_retrieval.cli.bentoml_serve import serve_artifact
+from clip_retrieval.cli.evaluate import evaluate
+from clip_retrieval.cli.finetune import finetune
+from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Source, Tag
+from clip_retrieval.cli.search import search
+from clip_retrieval.cli.tune import tune
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
-from clip_retrieval.server import serve_artifact
 
 
 class Runtime(StrEnum):

@@ -442,7 +442,7 @@ def test_a_kept_result_is_shown_again(steps: Sequence[StepResult], tmp_path: Pat
 def test_the_load_generator_loads_nothing_heavy_and_the_report_no_locust() -> None:
     def loaded(code: str) -> set[str]:
         script = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-        root = Path(__file__).parent.parent
+        root = Path(__file__).parents[2]
         done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
         return set(done.stdout.split())
 

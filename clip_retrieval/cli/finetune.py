@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from clip_retrieval import console
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.commands.options import AsJson, MaxBytes, MaxPixels
+from clip_retrieval.cli import console
+from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval import console
 from clip_retrieval.artifacts import modelstore
+from clip_retrieval.cli import console
+from clip_retrieval.cli.options import AsJson
 from clip_retrieval.client import Client
-from clip_retrieval.commands.options import AsJson
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, Target, image_id, picture, text
 from clip_retrieval.contract.schemas import DEFAULT_K, MAX_K, CaptionResult, ImageResult
 from clip_retrieval.errors import InvalidQuery
