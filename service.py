@@ -29,9 +29,8 @@ from threadpoolctl import threadpool_limits
 from clip_retrieval import __version__
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.contract import schemas
+from clip_retrieval.contract.base import Text, describe
 from clip_retrieval.contract.queries import SearchRequest
-from clip_retrieval.contract.schemas import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected
@@ -104,7 +103,7 @@ def _pixels(pictures: list[str]) -> list[Pixels]:
     return pixels
 
 
-Texts = Annotated[list[schemas.Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH)]
 # Text in base64 and no file field: BentoML fetches a file field that holds a URL, whatever that points at.
 Pictures = Annotated[list[str], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(_pixels)]
 

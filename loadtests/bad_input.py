@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import NamedTuple
 
-from clip_retrieval.contract.schemas import MAX_K, MAX_TEXT
+from clip_retrieval.contract.base import MAX_K, MAX_TEXT
 from loadtests.queries import MULTIPART, damaged, multipart
 
 JSON = "application/json"

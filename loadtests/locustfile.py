@@ -22,7 +22,8 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from pydantic import BaseModel, ValidationError
 
-from clip_retrieval.contract import schemas as s
+from clip_retrieval.contract.answers import CaptionsAnswer, ImageEmbedding, ImagesAnswer, TextEmbedding
+from clip_retrieval.contract.base import ErrorBody
 from loadtests import queries
 from loadtests.bad_input import JSON, MALFORMED, Bad, too_large
 from loadtests.queries import MULTIPART, Mix, Picture
@@ -125,7 +126,7 @@ class TextSearch(ServiceUser):
     @tag("text")
     @task(500)
     def search(self) -> None:
-        self.ask(Kind.search_images, "/search/images", {"text": self.texts.next()}, s.ImagesAnswer)
+        self.ask(Kind.search_images, "/search/images", {"text": self.texts.next()}, ImagesAnswer)
 
 
 class PictureUpload(ServiceUser):
@@ -136,7 +137,7 @@ class PictureUpload(ServiceUser):
     @tag("picture")
     @task(150)
     def captions(self) -> None:
-        self.upload(Kind.search_text, "/search/text", self.pictures.next(), s.CaptionsAnswer)
+        self.upload(Kind.search_text, "/search/text", self.pictures.next(), CaptionsAnswer)
 
 
 class SimilarPictures(ServiceUser):
@@ -147,7 +148,7 @@ class SimilarPictures(ServiceUser):
     @tag("similar")
     @task(100)
     def similar(self) -> None:
-        self.upload(Kind.search_similar, "/search/similar", self.pictures.next(), s.ImagesAnswer)
+        self.upload(Kind.search_similar, "/search/similar", self.pictures.next(), ImagesAnswer)
 
 
 class Encode(ServiceUser):
@@ -158,12 +159,12 @@ class Encode(ServiceUser):
     @tag("encode")
     @task(120)
     def text(self) -> None:
-        self.ask(Kind.encode_text, "/encode/text", {"text": self.texts.next()}, s.TextEmbedding)
+        self.ask(Kind.encode_text, "/encode/text", {"text": self.texts.next()}, TextEmbedding)
 
     @tag("encode")
     @task(60)
     def image(self) -> None:
-        self.upload(Kind.encode_image, "/encode/image", self.pictures.next(), s.ImageEmbedding)
+        self.upload(Kind.encode_image, "/encode/image", self.pictures.next(), ImageEmbedding)
 
 
 class RudeClient(ServiceUser):
@@ -183,7 +184,7 @@ class RudeClient(ServiceUser):
 
     def refuse(self, bad: Bad) -> None:
         name = f"{bad.path} ({bad.name})"
-        self.send(Kind.bad, bad.path, bad.body, bad.media_type, s.ErrorBody, bad.expected, name)
+        self.send(Kind.bad, bad.path, bad.body, bad.media_type, ErrorBody, bad.expected, name)
 
 
 class Visitor(TextSearch, PictureUpload, SimilarPictures, Encode, RudeClient):

@@ -20,7 +20,7 @@ from rich.text import Text
 from clip_retrieval.artifacts.artifact import Manifest
 from clip_retrieval.artifacts.compare import Comparison
 from clip_retrieval.build.validate import Report
-from clip_retrieval.contract.schemas import CaptionResult, ImageResult
+from clip_retrieval.contract.answers import CaptionResult, ImageResult
 
 # File names and captions are shown as they are: no [markup] and no :emoji: in them is followed.
 out = Console(markup=False, emoji=False)

@@ -12,8 +12,9 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson
 from clip_retrieval.client import Client
+from clip_retrieval.contract.answers import CaptionResult, ImageResult
+from clip_retrieval.contract.base import DEFAULT_K, MAX_K
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, Target, image_id, picture, text
-from clip_retrieval.contract.schemas import DEFAULT_K, MAX_K, CaptionResult, ImageResult
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.search.results import results as results_of
 from clip_retrieval.search.retriever import Retriever

@@ -19,11 +19,19 @@ import httpx
 from pydantic import BaseModel
 
 from clip_retrieval.client.endpoints import Call, Calls, Retries
-from clip_retrieval.contract import answers as a
-from clip_retrieval.contract import queries as q
-from clip_retrieval.contract import schemas as s
+from clip_retrieval.contract.answers import (
+    CaptionsAnswer,
+    ImageEmbedding,
+    ImagesAnswer,
+    SearchAnswer,
+    SearchBatchAnswer,
+    TextEmbedding,
+)
+from clip_retrieval.contract.base import DEFAULT_K
+from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.image_input import Picture
-from clip_retrieval.contract.queries import image_id, picture, text
+from clip_retrieval.contract.queries import Part, SearchRequest, Target, Where, image_id, picture, search_request, text
+from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 
 __all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "Picture", "Retries", "image_id", "picture", "text"]
 
@@ -57,68 +65,68 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def search_images(self, text: str, k: int = s.DEFAULT_K) -> s.ImagesAnswer:
+    def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
         """Pictures for a text."""
         return self._send(Calls.search_images(text, k))
 
-    def search_captions(self, picture: Picture, k: int = s.DEFAULT_K) -> s.CaptionsAnswer:
+    def search_captions(self, picture: Picture, k: int = DEFAULT_K) -> CaptionsAnswer:
         """Captions for a picture (``POST /search/text``)."""
         return self._send(Calls.search_captions(picture, k))
 
-    def search_similar(self, picture: Picture, k: int = s.DEFAULT_K) -> s.ImagesAnswer:
+    def search_similar(self, picture: Picture, k: int = DEFAULT_K) -> ImagesAnswer:
         """Pictures like a picture."""
         return self._send(Calls.search_similar(picture, k))
 
     def search(
         self,
-        queries: Sequence[q.Part],
+        queries: Sequence[Part],
         *,
-        target: q.Target = "images",
-        k: int = s.DEFAULT_K,
+        target: Target = "images",
+        k: int = DEFAULT_K,
         offset: int = 0,
         min_score: float | None = None,
         dedupe: bool = False,
-        where: q.Where | None = None,
-    ) -> a.SearchAnswer:
+        where: Where | None = None,
+    ) -> SearchAnswer:
         """One page of what is nearest to a weighted mix of texts and pictures. Raises InvalidQuery out of bounds."""
-        request = q.search_request(
+        request = search_request(
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
         )
         return self._send(Calls.search(request))
 
-    def search_batch(self, requests: Sequence[q.SearchRequest]) -> a.SearchBatchAnswer:
+    def search_batch(self, requests: Sequence[SearchRequest]) -> SearchBatchAnswer:
         """Up to 64 searches in one request, answered in order; make them with ``search_request``."""
         return self._send(Calls.search_batch(requests))
 
-    def fields(self) -> a.FieldsAnswer:
+    def fields(self) -> FieldsAnswer:
         """What ``where`` can filter by."""
         return self._send(Calls.fields)
 
-    def image(self, image_id: str) -> a.ImageInfo:
+    def image(self, image_id: str) -> ImageInfo:
         """All that the collection holds of one picture."""
         return self._send(Calls.image(image_id))
 
-    def encode_text(self, text: str) -> s.TextEmbedding:
+    def encode_text(self, text: str) -> TextEmbedding:
         """The unit vector of a text."""
         return self._send(Calls.encode_text(text))
 
-    def encode_image(self, picture: Picture) -> s.ImageEmbedding:
+    def encode_image(self, picture: Picture) -> ImageEmbedding:
         """The unit vector of a picture."""
         return self._send(Calls.encode_image(picture))
 
-    def info(self) -> s.ServiceInfo:
+    def info(self) -> ServiceInfo:
         """What is served."""
         return self._send(Calls.info)
 
-    def health(self) -> s.Health:
+    def health(self) -> Health:
         """Whether queries can be answered."""
         return self._send(Calls.health)
 
-    def stats(self) -> s.Stats:
+    def stats(self) -> Stats:
         """Counts and latencies of the server process."""
         return self._send(Calls.stats)
 
-    def clear_cache(self) -> s.CacheCleared:
+    def clear_cache(self) -> CacheCleared:
         """Empty the server's result cache."""
         return self._send(Calls.clear_cache)
 
@@ -166,68 +174,68 @@ class AsyncClient:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def search_images(self, text: str, k: int = s.DEFAULT_K) -> s.ImagesAnswer:
+    async def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
         """Pictures for a text."""
         return await self._send(Calls.search_images(text, k))
 
-    async def search_captions(self, picture: Picture, k: int = s.DEFAULT_K) -> s.CaptionsAnswer:
+    async def search_captions(self, picture: Picture, k: int = DEFAULT_K) -> CaptionsAnswer:
         """Captions for a picture (``POST /search/text``)."""
         return await self._send(Calls.search_captions(picture, k))
 
-    async def search_similar(self, picture: Picture, k: int = s.DEFAULT_K) -> s.ImagesAnswer:
+    async def search_similar(self, picture: Picture, k: int = DEFAULT_K) -> ImagesAnswer:
         """Pictures like a picture."""
         return await self._send(Calls.search_similar(picture, k))
 
     async def search(
         self,
-        queries: Sequence[q.Part],
+        queries: Sequence[Part],
         *,
-        target: q.Target = "images",
-        k: int = s.DEFAULT_K,
+        target: Target = "images",
+        k: int = DEFAULT_K,
         offset: int = 0,
         min_score: float | None = None,
         dedupe: bool = False,
-        where: q.Where | None = None,
-    ) -> a.SearchAnswer:
+        where: Where | None = None,
+    ) -> SearchAnswer:
         """One page of what is nearest to a weighted mix of texts and pictures. Raises InvalidQuery out of bounds."""
-        request = q.search_request(
+        request = search_request(
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
         )
         return await self._send(Calls.search(request))
 
-    async def search_batch(self, requests: Sequence[q.SearchRequest]) -> a.SearchBatchAnswer:
+    async def search_batch(self, requests: Sequence[SearchRequest]) -> SearchBatchAnswer:
         """Up to 64 searches in one request, answered in order; make them with ``search_request``."""
         return await self._send(Calls.search_batch(requests))
 
-    async def fields(self) -> a.FieldsAnswer:
+    async def fields(self) -> FieldsAnswer:
         """What ``where`` can filter by."""
         return await self._send(Calls.fields)
 
-    async def image(self, image_id: str) -> a.ImageInfo:
+    async def image(self, image_id: str) -> ImageInfo:
         """All that the collection holds of one picture."""
         return await self._send(Calls.image(image_id))
 
-    async def encode_text(self, text: str) -> s.TextEmbedding:
+    async def encode_text(self, text: str) -> TextEmbedding:
         """The unit vector of a text."""
         return await self._send(Calls.encode_text(text))
 
-    async def encode_image(self, picture: Picture) -> s.ImageEmbedding:
+    async def encode_image(self, picture: Picture) -> ImageEmbedding:
         """The unit vector of a picture."""
         return await self._send(Calls.encode_image(picture))
 
-    async def info(self) -> s.ServiceInfo:
+    async def info(self) -> ServiceInfo:
         """What is served."""
         return await self._send(Calls.info)
 
-    async def health(self) -> s.Health:
+    async def health(self) -> Health:
         """Whether queries can be answered."""
         return await self._send(Calls.health)
 
-    async def stats(self) -> s.Stats:
+    async def stats(self) -> Stats:
         """Counts and latencies of the server process."""
         return await self._send(Calls.stats)
 
-    async def clear_cache(self) -> s.CacheCleared:
+    async def clear_cache(self) -> CacheCleared:
         """Empty the server's result cache."""
         return await self._send(Calls.clear_cache)
 

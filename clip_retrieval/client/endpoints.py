@@ -13,10 +13,19 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from clip_retrieval.contract import answers as a
-from clip_retrieval.contract import queries as q
-from clip_retrieval.contract import schemas as s
+from clip_retrieval.contract.answers import (
+    CaptionsAnswer,
+    ImageEmbedding,
+    ImagesAnswer,
+    SearchAnswer,
+    SearchBatchAnswer,
+    TextEmbedding,
+)
+from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.image_input import Picture, read_picture
+from clip_retrieval.contract.queries import SearchRequest
+from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
 
 TURNED_AWAY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -91,57 +100,57 @@ class Calls:
     """One call an endpoint."""
 
     @staticmethod
-    def search_images(text: str, k: int) -> Call[s.ImagesAnswer]:
-        return Call("POST", "/search/images", s.ImagesAnswer, json={"text": text, "k": k})
+    def search_images(text: str, k: int) -> Call[ImagesAnswer]:
+        return Call("POST", "/search/images", ImagesAnswer, json={"text": text, "k": k})
 
     @staticmethod
-    def search_captions(picture: Picture, k: int) -> Call[s.CaptionsAnswer]:
-        return Call("POST", "/search/text", s.CaptionsAnswer, upload=read_picture(picture), params={"k": k})
+    def search_captions(picture: Picture, k: int) -> Call[CaptionsAnswer]:
+        return Call("POST", "/search/text", CaptionsAnswer, upload=read_picture(picture), params={"k": k})
 
     @staticmethod
-    def search_similar(picture: Picture, k: int) -> Call[s.ImagesAnswer]:
-        return Call("POST", "/search/similar", s.ImagesAnswer, upload=read_picture(picture), params={"k": k})
+    def search_similar(picture: Picture, k: int) -> Call[ImagesAnswer]:
+        return Call("POST", "/search/similar", ImagesAnswer, upload=read_picture(picture), params={"k": k})
 
     @staticmethod
-    def encode_text(text: str) -> Call[s.TextEmbedding]:
-        return Call("POST", "/encode/text", s.TextEmbedding, json={"text": text})
+    def encode_text(text: str) -> Call[TextEmbedding]:
+        return Call("POST", "/encode/text", TextEmbedding, json={"text": text})
 
     @staticmethod
-    def encode_image(picture: Picture) -> Call[s.ImageEmbedding]:
-        return Call("POST", "/encode/image", s.ImageEmbedding, upload=read_picture(picture))
+    def encode_image(picture: Picture) -> Call[ImageEmbedding]:
+        return Call("POST", "/encode/image", ImageEmbedding, upload=read_picture(picture))
 
     @staticmethod
-    def search(request: q.SearchRequest) -> Call[a.SearchAnswer]:
-        return Call("POST", "/search", a.SearchAnswer, json=_json(request))
+    def search(request: SearchRequest) -> Call[SearchAnswer]:
+        return Call("POST", "/search", SearchAnswer, json=_json(request))
 
     @staticmethod
-    def search_batch(requests: Sequence[q.SearchRequest]) -> Call[a.SearchBatchAnswer]:
+    def search_batch(requests: Sequence[SearchRequest]) -> Call[SearchBatchAnswer]:
         body = {"searches": [_json(request) for request in requests]}
-        return Call("POST", "/search/batch", a.SearchBatchAnswer, json=body)
+        return Call("POST", "/search/batch", SearchBatchAnswer, json=body)
 
     @staticmethod
-    def image(image_id: str) -> Call[a.ImageInfo]:
+    def image(image_id: str) -> Call[ImageInfo]:
         # Dots too: a URL of /../ would be shortened on its way.
-        return Call("GET", f"/images/{quote(image_id, safe='').replace('.', '%2E')}", a.ImageInfo)
+        return Call("GET", f"/images/{quote(image_id, safe='').replace('.', '%2E')}", ImageInfo)
 
-    fields = Call("GET", "/fields", a.FieldsAnswer)
-    info = Call("GET", "/", s.ServiceInfo)
-    health = Call("GET", "/health", s.Health)
-    stats = Call("GET", "/stats", s.Stats)
-    clear_cache = Call("POST", "/cache/clear", s.CacheCleared)
+    fields = Call("GET", "/fields", FieldsAnswer)
+    info = Call("GET", "/", ServiceInfo)
+    health = Call("GET", "/health", Health)
+    stats = Call("GET", "/stats", Stats)
+    clear_cache = Call("POST", "/cache/clear", CacheCleared)
 
 
 _NOT_OURS = "the answer is not one of this service"
 
 
-def _json(request: q.SearchRequest) -> dict[str, Any]:
+def _json(request: SearchRequest) -> dict[str, Any]:
     return request.model_dump(by_alias=True, exclude_defaults=True)
 
 
 def _service_error(response: httpx.Response) -> ServiceError:
     status = response.status_code
     try:
-        body = s.ErrorBody.model_validate_json(response.content)
+        body = ErrorBody.model_validate_json(response.content)
         message = f"{body.error}: {body.detail}"
     except ValidationError:
         message = f"{status} {response.reason_phrase}"

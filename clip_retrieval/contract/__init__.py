@@ -1,7 +1,9 @@
 """What goes over the wire: requests, answers and errors of the HTTP API. Needs pydantic only.
 
-schemas.py        values and answers of the short routes, the error body
+base.py           bounds, scores and the error body
 image_input.py    what a user may pass as an image, as bytes with a name
-queries.py        composed queries: what ``POST /search`` reads
-answers.py        answers of the composed routes
+queries.py        requests: what each search route reads
+answers.py        answers of the routes that search and encode
+collection.py     what the API says of the collection
+status.py         what the API says of the server
 """

@@ -1,19 +1,83 @@
-"""Answers of the endpoints around composed queries. Needs pydantic only."""
+"""Answers of the routes that search and encode."""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from clip_retrieval.contract.base import Confidence, ErrorBody, Frozen, Score
 from clip_retrieval.contract.queries import Target
-from clip_retrieval.contract.schemas import CaptionResult, ErrorBody, ImageResult
 from clip_retrieval.records import Scalar
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class ImageResult(Frozen):
+    """A picture that was found."""
+
+    rank: int = Field(description="1 for the best.")
+    image_id: str
+    image_path: str = Field(description="The picture's file as the collection names it.")
+    width: int = Field(description="Pixels of the upright picture.")
+    height: int
+    similarity_score: Score
+    confidence: Confidence
+    captions: list[str]
+    metadata: dict[str, Scalar] = Field(description="The collection's other columns of this picture.")
+    duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
-class SearchAnswer(_Model):
+class CaptionResult(Frozen):
+    """A caption that was found, with the picture that it belongs to."""
+
+    rank: int = Field(description="1 for the best.")
+    caption: str
+    caption_id: str
+    image_id: str
+    image_path: str = Field(description="The file of the caption's picture as the collection names it.")
+    similarity_score: Score
+    confidence: Confidence
+    duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
+
+
+class _ShortAnswer(Frozen):
+    query: str = Field(description="The text, or the name of the uploaded file.")
+    query_type: Literal["text", "image"]
+    total_results: int
+    query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
+    cached: bool = Field(description="Whether the results came from the cache.")
+    truncated: bool = Field(False, description="Whether the model read only the beginning of the text.")
+
+
+class ImagesAnswer(_ShortAnswer):
+    """Pictures, best first."""
+
+    results: list[ImageResult]
+
+
+class CaptionsAnswer(_ShortAnswer):
+    """Captions, best first."""
+
+    results: list[CaptionResult]
+
+
+class TextEmbedding(Frozen):
+    """The unit vector of a text."""
+
+    embedding: list[float]
+    dimension: int
+    encoding_type: Literal["text"] = "text"
+    text: str
+    truncated: bool = False
+
+
+class ImageEmbedding(Frozen):
+    """The unit vector of a picture."""
+
+    embedding: list[float]
+    dimension: int
+    encoding_type: Literal["image"] = "image"
+    filename: str
+
+
+class SearchAnswer(Frozen):
     """One page of results, best first."""
 
     target: Target
@@ -26,7 +90,7 @@ class SearchAnswer(_Model):
     truncated: bool = Field(False, description="Whether the model read only the beginning of a text.")
 
 
-class BatchItem(_Model):
+class BatchItem(Frozen):
     """What became of one search: its answer, or its error with the status that it would have got alone."""
 
     status: int
@@ -34,43 +98,7 @@ class BatchItem(_Model):
     error: ErrorBody | None = None
 
 
-class SearchBatchAnswer(_Model):
+class SearchBatchAnswer(Frozen):
     """The outcome of each search, in order."""
 
     answers: list[BatchItem]
-
-
-class FieldValue(_Model):
-    """A value that pictures have in a field, and how many have it."""
-
-    value: str | bool
-    count: int
-
-
-class FieldInfo(_Model):
-    """A field that ``where`` can name."""
-
-    name: str
-    type: Literal["text", "number", "boolean"]
-    count: int = Field(description="How many pictures have a value.")
-    values: list[FieldValue] = Field(description="The most frequent values of a text or boolean field.")
-    min: float | None = Field(default=None, description="Least value of a number field.")
-    max: float | None = None
-
-
-class FieldsAnswer(_Model):
-    """The metadata columns of the collection, and its split."""
-
-    fields: list[FieldInfo]
-
-
-class ImageInfo(_Model):
-    """All that the collection holds of one picture."""
-
-    image_id: str
-    image_path: str
-    width: int
-    height: int
-    split: Literal["train", "val", "test"]
-    captions: list[str]
-    metadata: dict[str, Scalar]

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from clip_retrieval.contract.base import DEFAULT_K, Frozen, K, Text, describe
 from clip_retrieval.contract.image_input import Picture, read_picture
-from clip_retrieval.contract.schemas import DEFAULT_K, K, Text, describe
 from clip_retrieval.errors import InvalidQuery
 
 MAX_PARTS = 16
@@ -30,11 +30,11 @@ Where = Mapping[str, Any]
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Part(_Strict):
+class Part(Strict):
     """One text, one picture or one picture of the collection, and how much it counts."""
 
     text: Text | None = None
@@ -59,7 +59,7 @@ Value = Annotated[str, Field(max_length=MAX_NAME)] | bool | int | Annotated[floa
 OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains")
 
 
-class Condition(_Strict):
+class Condition(Strict):
     """What a field must fulfil; of several operators, all."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -109,7 +109,7 @@ EXAMPLE: Any = {
 }
 
 
-class SearchRequest(_Strict):
+class SearchRequest(Strict):
     """Any mix of texts and pictures to pictures or captions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
@@ -123,7 +123,7 @@ class SearchRequest(_Strict):
     where: Filters | None = None
 
 
-class SearchBatchRequest(_Strict):
+class SearchBatchRequest(Strict):
     """Several searches; each is checked by itself."""
 
     model_config = ConfigDict(
@@ -179,3 +179,22 @@ def checked(model: Callable[..., M], **values: Any) -> M:
         return model(**values)
     except ValidationError as error:
         raise InvalidQuery(describe(error.errors())) from None
+
+
+class SearchImagesRequest(Frozen):
+    """Text to pictures."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", json_schema_extra={"examples": [{"text": "a red panda", "k": 5}]}
+    )
+
+    text: Text
+    k: K = DEFAULT_K
+
+
+class EncodeTextRequest(Frozen):
+    """Text to its vector."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"text": "a red panda"}]})
+
+    text: Text

@@ -16,7 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from clip_retrieval import __version__
-from clip_retrieval.contract import schemas as s
+from clip_retrieval.contract.answers import CaptionsAnswer, ImageEmbedding, ImagesAnswer, TextEmbedding
+from clip_retrieval.contract.base import DEFAULT_K, MAX_K, describe
+from clip_retrieval.contract.queries import EncodeTextRequest, SearchImagesRequest
+from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, InvalidQuery, NotAnImage
 from clip_retrieval.http.composed_routes import add_search_routes
 from clip_retrieval.http.exchange import ERRORS, Exchange, State, stages_of
@@ -37,7 +40,7 @@ async def _one_file(request: Request, file: Annotated[UploadFile, File(descripti
 
 
 Upload = Annotated[UploadFile, Depends(_one_file)]
-KQuery = Annotated[int, Query(ge=1, le=s.MAX_K, description="How many results.")]
+KQuery = Annotated[int, Query(ge=1, le=MAX_K, description="How many results.")]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -72,7 +75,7 @@ def _add_info_routes(app: FastAPI, state: State) -> None:
     page = add_page_routes(app, lambda: state.ready)
 
     @app.head("/", include_in_schema=False)
-    @app.get("/", response_model=s.ServiceInfo, summary="What is served here; to a browser, the search page")
+    @app.get("/", response_model=ServiceInfo, summary="What is served here; to a browser, the search page")
     async def info(request: Request, response: Response) -> Any:
         if prefers_page(request.headers.get("accept", "")):
             return page.response(request.headers.get("if-none-match", ""))
@@ -82,7 +85,7 @@ def _add_info_routes(app: FastAPI, state: State) -> None:
         notes = []
         if manifest.data.captions == 0:
             notes.append("This collection has no captions, so POST /search/text finds nothing; picture search is on.")
-        return s.ServiceInfo(
+        return ServiceInfo(
             name="bento-clip",
             version=__version__,
             model=manifest.encoder.name,
@@ -94,10 +97,10 @@ def _add_info_routes(app: FastAPI, state: State) -> None:
             notes=notes,
         )
 
-    @app.get("/health", response_model=s.Health, summary="Whether queries can be answered")
-    async def health() -> s.Health:
+    @app.get("/health", response_model=Health, summary="Whether queries can be answered")
+    async def health() -> Health:
         ready = state.backend is not None
-        return s.Health(
+        return Health(
             status="healthy" if ready else "starting",
             timestamp=datetime.now(UTC),
             model_loaded=ready,
@@ -106,51 +109,51 @@ def _add_info_routes(app: FastAPI, state: State) -> None:
             artifact=state.backend.artifact if state.backend else None,
         )
 
-    @app.get("/stats", response_model=s.Stats, summary="Counts and latencies since the start, of this process")
-    async def stats() -> s.Stats:
+    @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of this process")
+    async def stats() -> Stats:
         return state.recorder.snapshot(len(state.cache))
 
-    @app.post("/cache/clear", response_model=s.CacheCleared, summary="Empty the result cache")
-    async def clear() -> s.CacheCleared:
+    @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result cache")
+    async def clear() -> CacheCleared:
         previous = len(state.cache)
         state.cache.clear()
         state.vectors.clear()
-        return s.CacheCleared(
+        return CacheCleared(
             message=f"{previous} cached results dropped", previous_cache_size=previous, current_cache_size=0
         )
 
 
 def _add_query_routes(app: FastAPI, state: State) -> None:
-    @app.post("/search/images", response_model=s.ImagesAnswer, responses={**ERRORS}, summary="Text to pictures")
-    async def search_images(body: s.SearchImagesRequest) -> Response:
+    @app.post("/search/images", response_model=ImagesAnswer, responses={**ERRORS}, summary="Text to pictures")
+    async def search_images(body: SearchImagesRequest) -> Response:
         request = Exchange(state, "search_images", body.text)
         return request.images(await request.find_for_text("images", body.text, body.k))
 
-    @app.post("/search/text", response_model=s.CaptionsAnswer, responses={**ERRORS}, summary="Picture to captions")
-    async def search_text(file: Upload, k: KQuery = s.DEFAULT_K) -> Response:
+    @app.post("/search/text", response_model=CaptionsAnswer, responses={**ERRORS}, summary="Picture to captions")
+    async def search_text(file: Upload, k: KQuery = DEFAULT_K) -> Response:
         request = Exchange(state, "search_text", file.filename or "")
         return request.captions(await request.find_for_image("captions", await file.read(), k))
 
-    @app.post("/search/similar", response_model=s.ImagesAnswer, responses={**ERRORS}, summary="Picture to pictures")
-    async def search_similar(file: Upload, k: KQuery = s.DEFAULT_K) -> Response:
+    @app.post("/search/similar", response_model=ImagesAnswer, responses={**ERRORS}, summary="Picture to pictures")
+    async def search_similar(file: Upload, k: KQuery = DEFAULT_K) -> Response:
         request = Exchange(state, "search_similar", file.filename or "")
         return request.images(await request.find_for_image("images", await file.read(), k))
 
-    @app.post("/encode/text", response_model=s.TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
-    async def encode_text(body: s.EncodeTextRequest) -> Response:
+    @app.post("/encode/text", response_model=TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
+    async def encode_text(body: EncodeTextRequest) -> Response:
         request = Exchange(state, "encode_text", body.text)
         tokens = request.tokenize(body.text)
         answer = await state.ready.answer_text(EngineQuery(tokens))
         vector = answer.vector.tolist()
         return request.respond(
-            s.TextEmbedding(embedding=vector, dimension=len(vector), text=body.text, truncated=tokens.is_cut),
+            TextEmbedding(embedding=vector, dimension=len(vector), text=body.text, truncated=tokens.is_cut),
             stages_of(answer, searched=False),
             answer.batch_size,
         )
 
     @app.post(
         "/encode/image",
-        response_model=s.ImageEmbedding,
+        response_model=ImageEmbedding,
         responses={**ERRORS},
         summary="Picture to its vector",
     )
@@ -160,7 +163,7 @@ def _add_query_routes(app: FastAPI, state: State) -> None:
         answer = await state.ready.answer_image(EngineQuery(pixels))
         vector = answer.vector.tolist()
         return request.respond(
-            s.ImageEmbedding(embedding=vector, dimension=len(vector), filename=request.name),
+            ImageEmbedding(embedding=vector, dimension=len(vector), filename=request.name),
             {"decode": decoding, **stages_of(answer, searched=False)},
             answer.batch_size,
         )
@@ -173,7 +176,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
         if problem["type"] == "json_invalid":
             detail = f"the body is not JSON: {problem['ctx']['error']} at character {problem['loc'][-1]}"
             return error_response(HTTPStatus.BAD_REQUEST, detail)
-    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, s.describe(problems))
+    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, describe(problems))
 
 
 async def _rejected(_: Request, error: Exception) -> Response:

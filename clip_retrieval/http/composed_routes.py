@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from clip_retrieval.contract import answers as a
-from clip_retrieval.contract import queries as q
-from clip_retrieval.contract.schemas import ErrorBody, describe
+from clip_retrieval.contract.answers import BatchItem, SearchAnswer, SearchBatchAnswer
+from clip_retrieval.contract.base import ErrorBody, describe
+from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
+from clip_retrieval.contract.queries import Part, SearchBatchRequest, SearchRequest
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.http.exchange import ERRORS, Exchange, Outcome, State
@@ -41,8 +42,8 @@ NO_PICTURE: Mapping[int | str, dict[str, Any]] = {
 
 
 def add_search_routes(app: FastAPI, state: State) -> None:
-    @app.post("/search", response_model=a.SearchAnswer, responses={**ERRORS}, summary="Any mix to pictures or captions")
-    async def search(body: q.SearchRequest) -> Response:
+    @app.post("/search", response_model=SearchAnswer, responses={**ERRORS}, summary="Any mix to pictures or captions")
+    async def search(body: SearchRequest) -> Response:
         exchange = Exchange(state, "search", "")
         [outcome] = await _search(exchange, state, [body])
         if isinstance(outcome, InvalidQuery):
@@ -50,31 +51,31 @@ def add_search_routes(app: FastAPI, state: State) -> None:
         return exchange.respond_found(_answer(exchange, body, outcome), outcome)
 
     @app.post(
-        "/search/batch", response_model=a.SearchBatchAnswer, responses={**ERRORS}, summary="Up to 64 searches at once"
+        "/search/batch", response_model=SearchBatchAnswer, responses={**ERRORS}, summary="Up to 64 searches at once"
     )
-    async def search_batch(body: q.SearchBatchRequest) -> Response:
+    async def search_batch(body: SearchBatchRequest) -> Response:
         exchange = Exchange(state, "search_batch", "")
         asked = [_checked(search) for search in body.searches]
-        sound = [search for search in asked if isinstance(search, q.SearchRequest)]
+        sound = [search for search in asked if isinstance(search, SearchRequest)]
         outcomes = iter(await _search(exchange, state, sound))
         answered: list[Outcome[Found]] = []
-        items: list[a.BatchItem] = []
+        items: list[BatchItem] = []
         for search in asked:
-            outcome = next(outcomes) if isinstance(search, q.SearchRequest) else search
-            if isinstance(search, q.SearchRequest) and isinstance(outcome, Outcome):
+            outcome = next(outcomes) if isinstance(search, SearchRequest) else search
+            if isinstance(search, SearchRequest) and isinstance(outcome, Outcome):
                 answered.append(outcome)
-                items.append(a.BatchItem(status=HTTPStatus.OK, answer=_answer(exchange, search, outcome)))
+                items.append(BatchItem(status=HTTPStatus.OK, answer=_answer(exchange, search, outcome)))
             else:
                 error = ErrorBody(error=REFUSED.phrase, detail=str(outcome))
-                items.append(a.BatchItem(status=REFUSED, error=error))
-        return exchange.respond(a.SearchBatchAnswer(answers=items), _stages(outcome.stages for outcome in answered))
+                items.append(BatchItem(status=REFUSED, error=error))
+        return exchange.respond(SearchBatchAnswer(answers=items), _stages(outcome.stages for outcome in answered))
 
-    @app.get("/fields", response_model=a.FieldsAnswer, summary="What where can filter by")
-    async def fields() -> a.FieldsAnswer:
-        return a.FieldsAnswer(fields=state.ready.retriever.fields())
+    @app.get("/fields", response_model=FieldsAnswer, summary="What where can filter by")
+    async def fields() -> FieldsAnswer:
+        return FieldsAnswer(fields=state.ready.retriever.fields())
 
-    @app.get("/images/{image_id:path}", response_model=a.ImageInfo, responses={**NO_PICTURE}, summary="One picture")
-    async def image(image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")]) -> a.ImageInfo:
+    @app.get("/images/{image_id:path}", response_model=ImageInfo, responses={**NO_PICTURE}, summary="One picture")
+    async def image(image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")]) -> ImageInfo:
         found = state.ready.retriever.image(image_id)
         if found is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no picture {image_id} in this collection")
@@ -82,7 +83,7 @@ def add_search_routes(app: FastAPI, state: State) -> None:
 
 
 async def _search(
-    exchange: Exchange, state: State, requests: Sequence[q.SearchRequest]
+    exchange: Exchange, state: State, requests: Sequence[SearchRequest]
 ) -> list[Outcome[Found] | InvalidQuery]:
     """The outcome of each request, in order; what is wrong with one is its own outcome."""
     keys = [_parts_key(request) for request in requests]
@@ -99,7 +100,7 @@ async def _search(
     tokens = await _tokenize(exchange, dict.fromkeys(part.text for part in new if part.text is not None))
 
     async def one(
-        request: q.SearchRequest, parts: Hashable, outcome: Outcome[Found] | None, known: tuple[Vectors, bool] | None
+        request: SearchRequest, parts: Hashable, outcome: Outcome[Found] | None, known: tuple[Vectors, bool] | None
     ) -> Outcome[Found] | InvalidQuery:
         if outcome is not None:
             return outcome
@@ -132,14 +133,14 @@ async def _tokenize(exchange: Exchange, texts: Iterable[str]) -> dict[str, Token
 
 async def _compose(
     exchange: Exchange,
-    request: q.SearchRequest,
+    request: SearchRequest,
     pixels: Mapping[str, Pixels | ImageRejected],
     tokens: Mapping[str, Tokens],
 ) -> tuple[Vectors, bool, Stage]:
     """The query vector, whether the model read a text in part only, and the encoding of the slowest part."""
     backend = exchange.backend
 
-    async def encode(number: int, part: q.Part) -> tuple[Vectors, Stage]:
+    async def encode(number: int, part: Part) -> tuple[Vectors, Stage]:
         if part.image_id is not None:
             return backend.retriever.stored_vector(part.image_id), Stage(time.perf_counter(), 0.0)
         if part.text is not None:
@@ -179,9 +180,9 @@ async def _decode(
     return await asyncio.get_running_loop().run_in_executor(state.decoders, work)
 
 
-def _answer(exchange: Exchange, request: q.SearchRequest, outcome: Outcome[Found]) -> a.SearchAnswer:
+def _answer(exchange: Exchange, request: SearchRequest, outcome: Outcome[Found]) -> SearchAnswer:
     found = results(outcome.answer)
-    return a.SearchAnswer(
+    return SearchAnswer(
         target=request.target,
         results=found,
         total_results=len(found),
@@ -193,9 +194,9 @@ def _answer(exchange: Exchange, request: q.SearchRequest, outcome: Outcome[Found
     )
 
 
-def _checked(given: object) -> q.SearchRequest | InvalidQuery:
+def _checked(given: object) -> SearchRequest | InvalidQuery:
     try:
-        return q.SearchRequest.model_validate(given)
+        return SearchRequest.model_validate(given)
     except ValidationError as error:
         return InvalidQuery(describe(error.errors()))
 
@@ -210,7 +211,7 @@ def _stages(each: Iterable[Mapping[str, Stage]]) -> dict[str, Stage]:
     return stages
 
 
-def _parts_key(request: q.SearchRequest) -> Hashable:
+def _parts_key(request: SearchRequest) -> Hashable:
     """What the query vector depends on."""
     return tuple(
         (part.text, part.image and hashlib.sha256(part.image.encode()).digest(), part.image_id, part.weight)
@@ -218,7 +219,7 @@ def _parts_key(request: q.SearchRequest) -> Hashable:
     )
 
 
-def _key(parts: Hashable, request: q.SearchRequest) -> Hashable:
+def _key(parts: Hashable, request: SearchRequest) -> Hashable:
     """What the answer depends on."""
     where = canonical(request.where) if request.where else ""
     return (parts, request.target, request.k, request.offset, request.min_score, request.dedupe, where)

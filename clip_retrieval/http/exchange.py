@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from clip_retrieval.contract import schemas as s
+from clip_retrieval.contract.answers import CaptionsAnswer, ImagesAnswer
+from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.images.decode import Limits, decode_image
@@ -39,7 +40,7 @@ Kind = Literal[
 A = TypeVar("A", Answer, Found)
 
 ERRORS: Mapping[int | str, dict[str, Any]] = {
-    status: {"model": s.ErrorBody, "description": text}
+    status: {"model": ErrorBody, "description": text}
     for status, text in {
         400: "The request is malformed.",
         413: "The body is over the limit of bytes.",
@@ -146,12 +147,12 @@ class Exchange:
     def images(self, found: Outcome[Answer]) -> Response:
         """The answer with the pictures that were found."""
         results = [image_result(hit) for hit in found.answer.images]
-        return self.respond_found(s.ImagesAnswer(results=results, **self._common(found, len(results))), found)
+        return self.respond_found(ImagesAnswer(results=results, **self._common(found, len(results))), found)
 
     def captions(self, found: Outcome[Answer]) -> Response:
         """The answer with the captions that were found."""
         results = [caption_result(hit) for hit in found.answer.captions]
-        return self.respond_found(s.CaptionsAnswer(results=results, **self._common(found, len(results))), found)
+        return self.respond_found(CaptionsAnswer(results=results, **self._common(found, len(results))), found)
 
     def respond(self, body: BaseModel, stages: Mapping[str, Stage], batch_size: int | None = None) -> Response:
         """The answer, with its stages traced, counted and in ``Server-Timing`` (W3C Server Timing, milliseconds).

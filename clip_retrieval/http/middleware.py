@@ -17,7 +17,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.contract.schemas import ErrorBody, describe
+from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.serving.traffic import Traffic
 
 log = logging.getLogger(__name__)

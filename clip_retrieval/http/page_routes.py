@@ -19,7 +19,8 @@ from starlette.responses import Response
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.thumbnails import Size
-from clip_retrieval.contract import schemas as s
+from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.collection import Example, Examples
 from clip_retrieval.search.retriever import Retriever
 
 PAGE = Path(__file__).parent / "web" / "index.html"
@@ -102,7 +103,7 @@ def add_page_routes(app: FastAPI, ready: Callable[[], Served]) -> Page:
         responses={
             200: {"content": {"image/webp": {}}},
             304: {"description": "The copy that the browser has is current."},
-            404: {"model": s.ErrorBody, "description": "No such picture or size, or no thumbnails in this artifact."},
+            404: {"model": ErrorBody, "description": "No such picture or size, or no thumbnails in this artifact."},
         },
         summary="A picture as WebP, small or large",
     )
@@ -112,8 +113,8 @@ def add_page_routes(app: FastAPI, ready: Callable[[], Served]) -> Page:
         headers = {"Cache-Control": IMMUTABLE if current else REVALIDATE, "X-Content-Type-Options": "nosniff"}
         return _tagged(shelf.thumbnail(size, image_id), "image/webp", headers, if_none_match)
 
-    @app.get("/examples", response_model=s.Examples, summary="Pictures spread over the collection, to start from")
-    def examples() -> s.Examples:
+    @app.get("/examples", response_model=Examples, summary="Pictures spread over the collection, to start from")
+    def examples() -> Examples:
         return shelf.examples()
 
     return Page(PAGE.read_bytes())
@@ -141,7 +142,7 @@ class _Shelf:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no picture {image_id!r} in this collection")
         return webp
 
-    def examples(self) -> s.Examples:
+    def examples(self) -> Examples:
         self._open()
         return self._examples
 
@@ -155,9 +156,9 @@ class _Shelf:
             count = artifact.manifest.data.images
             rows = [count * number // EXAMPLES for number in range(EXAMPLES)] if count > EXAMPLES else range(count)
             captions = self._store.captions_of(rows)
-            self._examples = s.Examples(
+            self._examples = Examples(
                 images=[
-                    s.Example(
+                    Example(
                         image_id=image.image_id,
                         image_path=image.image_path,
                         captions=[caption.text for caption in captions[image.row]],

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.contract.answers import FieldInfo, FieldValue
+from clip_retrieval.contract.collection import FieldInfo, FieldValue
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Scalar
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from cachetools import LRUCache
 
-from clip_retrieval.contract.answers import FieldInfo
+from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Condition, Target
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Scalar, Split

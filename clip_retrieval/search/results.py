@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from clip_retrieval.contract.answers import ImageInfo
-from clip_retrieval.contract.schemas import CaptionResult, ImageResult
+from clip_retrieval.contract.answers import CaptionResult, ImageResult
+from clip_retrieval.contract.collection import ImageInfo
 from clip_retrieval.records import CaptionRecord, ImageRecord
 from clip_retrieval.search.hits import CaptionHit, Found, ImageHit
 

@@ -20,9 +20,9 @@ from cachetools import LRUCache
 from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.contract.answers import FieldInfo
+from clip_retrieval.contract.base import DEFAULT_K
+from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Part, SearchRequest, Where, search_request
-from clip_retrieval.contract.schemas import DEFAULT_K
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images.decode import decode_image, decode_part

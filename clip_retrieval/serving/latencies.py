@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from clip_retrieval.contract.schemas import Percentiles, Stats
+from clip_retrieval.contract.status import Percentiles, Stats
 
 WINDOW = 10_000
 """Percentiles are over this many of the newest requests."""

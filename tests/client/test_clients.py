@@ -21,8 +21,19 @@ from PIL import Image
 from clip_retrieval.client import AsyncClient, Client, image_id, picture, text
 from clip_retrieval.client import clients as client
 from clip_retrieval.client.endpoints import Retries
-from clip_retrieval.contract import answers, schemas
+from clip_retrieval.contract.answers import (
+    CaptionResult,
+    CaptionsAnswer,
+    ImageEmbedding,
+    ImageResult,
+    ImagesAnswer,
+    SearchAnswer,
+    SearchBatchAnswer,
+    TextEmbedding,
+)
+from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.queries import search_request
+from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
 from tests.samples import png, square
 
@@ -180,19 +191,19 @@ def uploaded(request: httpx.Request) -> Message:
 @pytest.mark.parametrize(
     ("method", "args", "answer", "model", "verb", "path"),
     [
-        ("search_images", ("red",), IMAGES, schemas.ImagesAnswer, "POST", "/search/images"),
-        ("search_captions", (RED,), CAPTIONS, schemas.CaptionsAnswer, "POST", "/search/text"),
-        ("search_similar", (RED,), IMAGES, schemas.ImagesAnswer, "POST", "/search/similar"),
-        ("encode_text", ("red",), {**VECTOR, "text": "red"}, schemas.TextEmbedding, "POST", "/encode/text"),
-        ("encode_image", (RED,), {**VECTOR, "filename": "x"}, schemas.ImageEmbedding, "POST", "/encode/image"),
-        ("search", ([text("red")],), FOUND_IMAGES, answers.SearchAnswer, "POST", "/search"),
-        ("search_batch", ([search_request([text("red")])],), BATCH, answers.SearchBatchAnswer, "POST", "/search/batch"),
-        ("fields", (), FIELDS, answers.FieldsAnswer, "GET", "/fields"),
-        ("image", ("red",), IMAGE, answers.ImageInfo, "GET", "/images/red"),
-        ("info", (), INFO, schemas.ServiceInfo, "GET", "/"),
-        ("health", (), HEALTH, schemas.Health, "GET", "/health"),
-        ("stats", (), STATS, schemas.Stats, "GET", "/stats"),
-        ("clear_cache", (), CLEARED, schemas.CacheCleared, "POST", "/cache/clear"),
+        ("search_images", ("red",), IMAGES, ImagesAnswer, "POST", "/search/images"),
+        ("search_captions", (RED,), CAPTIONS, CaptionsAnswer, "POST", "/search/text"),
+        ("search_similar", (RED,), IMAGES, ImagesAnswer, "POST", "/search/similar"),
+        ("encode_text", ("red",), {**VECTOR, "text": "red"}, TextEmbedding, "POST", "/encode/text"),
+        ("encode_image", (RED,), {**VECTOR, "filename": "x"}, ImageEmbedding, "POST", "/encode/image"),
+        ("search", ([text("red")],), FOUND_IMAGES, SearchAnswer, "POST", "/search"),
+        ("search_batch", ([search_request([text("red")])],), BATCH, SearchBatchAnswer, "POST", "/search/batch"),
+        ("fields", (), FIELDS, FieldsAnswer, "GET", "/fields"),
+        ("image", ("red",), IMAGE, ImageInfo, "GET", "/images/red"),
+        ("info", (), INFO, ServiceInfo, "GET", "/"),
+        ("health", (), HEALTH, Health, "GET", "/health"),
+        ("stats", (), STATS, Stats, "GET", "/stats"),
+        ("clear_cache", (), CLEARED, CacheCleared, "POST", "/cache/clear"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -261,14 +272,14 @@ def test_a_search_sends_its_parts_and_what_differs_from_the_usual(ask: Ask, tmp_
         "dedupe": True,
         "where": where,
     }
-    assert isinstance(found.results[0], schemas.CaptionResult)
+    assert isinstance(found.results[0], CaptionResult)
 
 
 def test_a_plain_search_sends_nothing_but_its_parts(ask: Ask) -> None:
     network = Network(ok(FOUND_IMAGES))
     found = ask(network, "search", [text("red")])
     assert json.loads(network.request.content) == {"queries": [{"text": "red"}]}
-    assert isinstance(found.results[0], schemas.ImageResult)
+    assert isinstance(found.results[0], ImageResult)
 
 
 def test_a_batch_sends_its_searches_in_order_and_brings_each_outcome(ask: Ask) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clip_retrieval.client import AsyncClient, Client, image_id, picture, text
+from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.queries import Part, Target, search_request
-from clip_retrieval.contract.schemas import CaptionResult, ImageResult
 from clip_retrieval.errors import RequestRejected
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever

@@ -18,7 +18,8 @@ from PIL import Image
 
 from clip_retrieval.client import AsyncClient, Client
 from clip_retrieval.client.clients import Picture
-from clip_retrieval.contract import schemas
+from clip_retrieval.contract.answers import CaptionsAnswer, ImageEmbedding, ImagesAnswer, TextEmbedding
+from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.encoders.fake import COLOURS
 from clip_retrieval.errors import RequestRejected
 from clip_retrieval.search.retriever import Retriever
@@ -137,15 +138,15 @@ def test_the_async_client_asks_everything_at_once(service: Server) -> None:
             )
 
     assert [type(answer) for answer in asyncio.run(scenario())] == [
-        schemas.ImagesAnswer,
-        schemas.CaptionsAnswer,
-        schemas.ImagesAnswer,
-        schemas.TextEmbedding,
-        schemas.ImageEmbedding,
-        schemas.ServiceInfo,
-        schemas.Health,
-        schemas.Stats,
-        schemas.CacheCleared,
+        ImagesAnswer,
+        CaptionsAnswer,
+        ImagesAnswer,
+        TextEmbedding,
+        ImageEmbedding,
+        ServiceInfo,
+        Health,
+        Stats,
+        CacheCleared,
     ]
 
 

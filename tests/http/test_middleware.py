@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.contract.schemas import describe
+from clip_retrieval.contract.base import describe
 from clip_retrieval.http.middleware import (
     MAX_DETAIL,
     UNBOUNDED,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_retrieval.contract.schemas import MAX_TEXT
+from clip_retrieval.contract.base import MAX_TEXT
 from loadtests import plan, queries, report, thresholds
 from loadtests.bad_input import MALFORMED, too_large
 from loadtests.plan import Step, Window

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_retrieval.contract.answers import FieldInfo
+from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Condition, SearchRequest, search_request, text
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Scalar
