@@ -69,7 +69,7 @@ bench-embedding: $(DEV)  ## Measure bulk embedding beside the encoder alone (BEN
 bench-threads: $(DEV)  ## Measure numbers of workers and of encoder threads (BENCH= for options)
 	$(BIN)/python -m scripts.bench_threads $(BENCH)
 
-bench-scale: $(DEV)  ## Measure every family of index up to a million pictures (SCALE= for options)
+bench-scale: $(DEV)  ## Measure every family of index up to a million images (SCALE= for options)
 	$(BIN)/python -m scripts.bench_scale $(SCALE)
 
 fidelity: $(DEV)  ## Measure what each numeric precision costs in retrieval

@@ -86,18 +86,18 @@ metrics = Metrics()
 traffic = Traffic()
 
 
-def _pixels(pictures: list[str]) -> list[Pixels]:
-    """Decode base64 pictures while their request is validated, before they can join a batch.
+def _pixels(images: list[str]) -> list[Pixels]:
+    """Decode base64 images while their request is validated, before they can join a batch.
 
-    BentoML validates in its event loop, so ``max_pixels`` bounds all pictures of a request together.
+    BentoML validates in its event loop, so ``max_pixels`` bounds all images of a request together.
     """
     preprocess = app.state.api.backend.retriever.encoder.preprocess
     pixels, left = [], limits.max_pixels
-    for number, encoded in enumerate(pictures):
+    for number, encoded in enumerate(images):
         try:
             image = decode_part(encoded, replace(limits, max_pixels=left))
         except ImageRejected as error:
-            raise ValueError(f"picture {number}: {error}") from error
+            raise ValueError(f"image {number}: {error}") from error
         left -= image.width * image.height
         pixels.append(preprocess(image))
     return pixels
@@ -105,7 +105,7 @@ def _pixels(pictures: list[str]) -> list[Pixels]:
 
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH)]
 # Text in base64 and no file field: BentoML fetches a file field that holds a URL, whatever that points at.
-Pictures = Annotated[list[str], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(_pixels)]
+Images = Annotated[list[str], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(_pixels)]
 
 
 SUPERVISED = "BENTOML_RUNNER_MAP" in os.environ
@@ -155,7 +155,7 @@ class Dispatch:
 )
 @bentoml.asgi_app(app, path="/")
 class ClipRetrieval:
-    """Text and pictures to pictures and captions."""
+    """Text and images to images and captions."""
 
     @bentoml.on_deployment
     @staticmethod
@@ -207,8 +207,8 @@ class ClipRetrieval:
         return await _mixed_batch(texts, self.engine.answer_texts)
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=WAIT_MS)
-    async def encode_images(self, images: Pictures) -> NDArray[np.float32]:
-        """Unit vectors of base64-encoded pictures, float32 (n, dim)."""
+    async def encode_images(self, images: Images) -> NDArray[np.float32]:
+        """Unit vectors of base64-encoded images, float32 (n, dim)."""
         return await _mixed_batch(images, self.engine.answer_images)
 
     async def answer_text(self, query: Query) -> Answer:
@@ -289,11 +289,11 @@ _service.add_asgi_middleware(
 )
 _service.add_asgi_middleware(
     Guard,
-    max_body_bytes=settings.max_upload_bytes + 64 * 1024,  # the multipart frame around a picture
+    max_body_bytes=settings.max_upload_bytes + 64 * 1024,  # the multipart frame around an image
     max_pending=settings.max_pending,
     timeout_s=settings.request_timeout_s,
     slow_paths=SLOW_PATHS,
-    max_slow=settings.max_pending_pictures,
+    max_slow=settings.max_pending_images,
     smaller_bodies=SMALL_BODIES,
     traffic=traffic,
 )

@@ -2,7 +2,7 @@
 
 The way of the data, which is also the order of the modules:
 
-    captioned picture → validated record → embedding → index → artifact → service → client
+    captioned image → validated record → embedding → index → artifact → service → client
        datasets/          validate.py      encoders/   index.py  artifact.py  service.py  client.py
 """
 

@@ -1,9 +1,9 @@
 """Every error that this package raises on purpose.
 
     ClipRetrievalError
-    ├── SourceError            a data source cannot be read at all, or has no usable picture
-    ├── ImageRejected          one picture's bytes are not acceptable (not a picture, too large, damaged)
-    │   ├── NotAnImage         the bytes are of no picture format that is read here
+    ├── SourceError            a data source cannot be read at all, or has no usable image
+    ├── ImageRejected          one image's bytes are not acceptable (not an image, too large, damaged)
+    │   ├── NotAnImage         the bytes are of no image format that is read here
     │   └── ImageTooLarge      over the limit for bytes
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
@@ -32,11 +32,11 @@ class SourceError(ClipRetrievalError):
 
 
 class ImageRejected(ClipRetrievalError):
-    """One picture is not acceptable; the message is the reason."""
+    """One image is not acceptable; the message is the reason."""
 
 
 class NotAnImage(ImageRejected):
-    """The bytes are of no picture format that is read here."""
+    """The bytes are of no image format that is read here."""
 
 
 class ImageTooLarge(ImageRejected):

@@ -1,6 +1,6 @@
 """The nouns that everything else speaks: what a source yields, what a collection holds, what a search finds.
 
-Row numbers are the join between vectors and records: row *i* of the picture vectors is ``ImageRecord.row == i``,
+Row numbers are the join between vectors and records: row *i* of the image vectors is ``ImageRecord.row == i``,
 row *i* of the caption vectors is ``CaptionRecord.row == i``. Plain frozen dataclasses; no I/O, no numerics.
 """
 
@@ -24,7 +24,7 @@ class SourceCaption:
 
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
-    """One picture as a reader yields it, not yet decoded or checked.
+    """One image as a reader yields it, not yet decoded or checked.
 
     ``image_id`` is unique within a source. ``path`` can be opened; ``image_path`` is how the source names the file
     (relative, forward slashes) and is what users see.
@@ -48,9 +48,9 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class ValidImage:
-    """A picture that passed validation, in source order.
+    """An image that passed validation, in source order.
 
-    ``content_hash`` is the hex SHA-256 of the decoded, upright RGB pixels and their size, so equal pictures have
+    ``content_hash`` is the hex SHA-256 of the decoded, upright RGB pixels and their size, so equal images have
     equal hashes whatever their file format. ``captions`` are normalised. ``path`` still names the file to decode.
     """
 
@@ -67,7 +67,7 @@ class ValidImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One picture of a collection: row ``row`` of the picture vectors."""
+    """One image of a collection: row ``row`` of the image vectors."""
 
     row: int
     image_id: str
@@ -81,7 +81,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class CaptionRecord:
-    """One caption of a collection: row ``row`` of the caption vectors, about the picture in ``image_row``."""
+    """One caption of a collection: row ``row`` of the caption vectors, about the image in ``image_row``."""
 
     row: int
     caption_id: str

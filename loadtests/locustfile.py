@@ -4,7 +4,7 @@
     locust -f loadtests/locustfile.py --host http://localhost:3000 --headless -u 16 -t 1m --processes 2 TextSearch
 
 ``Visitor`` does what all of them do, request by request in a fixed proportion, so that the mix is the same at one user
-and at a hundred. Choose by class, or by tag with ``--tags`` and ``--exclude-tags``: text, picture, similar, encode,
+and at a hundred. Choose by class, or by tag with ``--tags`` and ``--exclude-tags``: text, image, similar, encode,
 rude, large. Every answer is checked against the service's schema. One that is turned away is counted apart, and waits
 as ``Retry-After`` says, as the project's own client does. Stages from ``Server-Timing`` are rows of their own.
 """
@@ -26,7 +26,7 @@ from clip_retrieval.contract.answers import CaptionsAnswer, ImageEmbedding, Imag
 from clip_retrieval.contract.base import ErrorBody
 from loadtests import queries
 from loadtests.bad_input import JSON, MALFORMED, Bad, too_large
-from loadtests.queries import MULTIPART, Mix, Picture
+from loadtests.queries import MULTIPART, ImageFile, Mix
 from loadtests.recorder import Recorder
 from loadtests.samples import Kind, Outcome, outcome_of, parse_server_timing
 
@@ -70,13 +70,13 @@ class ServiceUser(FastHttpUser):
         seed = f"{options.seed or time.time_ns()}:{worker}:{ServiceUser._made}"
         self.random = Random(seed)
         self.texts = Mix(queries.captions(), queries.new_text, repeats=options.repeats, seed=seed)
-        self.pictures = Mix(queries.pictures(), queries.new_picture, repeats=options.repeats, seed=seed)
+        self.images = Mix(queries.images(), queries.new_image, repeats=options.repeats, seed=seed)
 
     def ask(self, kind: Kind, path: str, body: dict[str, object], answer: type[BaseModel]) -> None:
         self.send(kind, path, json.dumps(body).encode(), JSON, answer)
 
-    def upload(self, kind: Kind, path: str, picture: Picture, answer: type[BaseModel]) -> None:
-        self.send(kind, path, queries.multipart(*picture), MULTIPART, answer)
+    def upload(self, kind: Kind, path: str, image: ImageFile, answer: type[BaseModel]) -> None:
+        self.send(kind, path, queries.multipart(*image), MULTIPART, answer)
 
     def send(
         self,
@@ -119,7 +119,7 @@ class ServiceUser(FastHttpUser):
 
 
 class TextSearch(ServiceUser):
-    """Text → pictures."""
+    """Text → images."""
 
     weight = 500
 
@@ -129,30 +129,30 @@ class TextSearch(ServiceUser):
         self.ask(Kind.search_images, "/search/images", {"text": self.texts.next()}, ImagesAnswer)
 
 
-class PictureUpload(ServiceUser):
-    """Picture → captions."""
+class ImageUpload(ServiceUser):
+    """ImageFile → captions."""
 
     weight = 150
 
-    @tag("picture")
+    @tag("image")
     @task(150)
     def captions(self) -> None:
-        self.upload(Kind.search_text, "/search/text", self.pictures.next(), CaptionsAnswer)
+        self.upload(Kind.search_text, "/search/text", self.images.next(), CaptionsAnswer)
 
 
-class SimilarPictures(ServiceUser):
-    """Picture → pictures."""
+class SimilarImages(ServiceUser):
+    """ImageFile → images."""
 
     weight = 100
 
     @tag("similar")
     @task(100)
     def similar(self) -> None:
-        self.upload(Kind.search_similar, "/search/similar", self.pictures.next(), ImagesAnswer)
+        self.upload(Kind.search_similar, "/search/similar", self.images.next(), ImagesAnswer)
 
 
 class Encode(ServiceUser):
-    """Texts and pictures → vectors."""
+    """Texts and images → vectors."""
 
     weight = 180
 
@@ -164,7 +164,7 @@ class Encode(ServiceUser):
     @tag("encode")
     @task(60)
     def image(self) -> None:
-        self.upload(Kind.encode_image, "/encode/image", self.pictures.next(), ImageEmbedding)
+        self.upload(Kind.encode_image, "/encode/image", self.images.next(), ImageEmbedding)
 
 
 class RudeClient(ServiceUser):
@@ -187,7 +187,7 @@ class RudeClient(ServiceUser):
         self.send(Kind.bad, bad.path, bad.body, bad.media_type, ErrorBody, bad.expected, name)
 
 
-class Visitor(TextSearch, PictureUpload, SimilarPictures, Encode, RudeClient):
+class Visitor(TextSearch, ImageUpload, SimilarImages, Encode, RudeClient):
     """All of them in one; their tasks' weights are parts of a thousand of its requests."""
 
     weight = 1000

@@ -1,7 +1,7 @@
-"""What users ask: the bundled captions and pictures, repeated by Zipf's law or made new. Deterministic by its seed.
+"""What users ask: the bundled captions and images, repeated by Zipf's law or made new. Deterministic by its seed.
 
 A repeated query is one that others asked before, the popular ones most often, so a result cache can have it. A new one
-is asked once: a text is put together from thirds of three captions, a picture gets a comment that changes its bytes
+is asked once: a text is put together from thirds of three captions, an image gets a comment that changes its bytes
 and nothing that is seen.
 """
 
@@ -19,7 +19,7 @@ ZIPF_EXPONENT = 1.0
 T = TypeVar("T")
 
 
-class Picture(NamedTuple):
+class ImageFile(NamedTuple):
     """A JPEG file."""
 
     name: str
@@ -56,9 +56,9 @@ def captions() -> tuple[str, ...]:
 
 
 @cache
-def pictures() -> tuple[Picture, ...]:
-    """The pictures of the bundled sample, in the order of their names."""
-    return tuple(Picture(path.name, path.read_bytes()) for path in sorted((SAMPLE / "images").glob("*.jpg")))
+def images() -> tuple[ImageFile, ...]:
+    """The images of the bundled sample, in the order of their names."""
+    return tuple(ImageFile(path.name, path.read_bytes()) for path in sorted((SAMPLE / "images").glob("*.jpg")))
 
 
 def new_text(pool: Sequence[str], random: Random) -> str:
@@ -73,18 +73,18 @@ def new_text(pool: Sequence[str], random: Random) -> str:
             return text
 
 
-def new_picture(pool: Sequence[Picture], random: Random) -> Picture:
-    """A picture that looks like one of the pool, with other bytes: a JPEG comment is put behind the start marker."""
+def new_image(pool: Sequence[ImageFile], random: Random) -> ImageFile:
+    """An image that looks like one of the pool, with other bytes: a JPEG comment is put behind the start marker."""
     name, data = random.choice(pool)
     comment = random.randbytes(16)
     segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
-    return Picture(name, data[:2] + segment + data[2:])
+    return ImageFile(name, data[:2] + segment + data[2:])
 
 
-def damaged() -> Picture:
-    """A picture that ends too early."""
-    name, data = pictures()[0]
-    return Picture(name, data[: len(data) // 2])
+def damaged() -> ImageFile:
+    """An image that ends too early."""
+    name, data = images()[0]
+    return ImageFile(name, data[: len(data) // 2])
 
 
 BOUNDARY = "loadtests-7f3c1d9a5e8b4f60"

@@ -1,9 +1,9 @@
 """Bulk embedding, as ``bento-clip build`` does it, beside the encoder alone on what is ready in memory.
 
     python -m scripts.bench_embedding                      # ViT-B/32 with random weights; about three minutes
-    python -m scripts.bench_embedding --rounds 1 --pictures 64 --texts 256
+    python -m scripts.bench_embedding --rounds 1 --images 64 --texts 256
 
-``build`` reads, decodes, checks and resizes pictures beside the encoder and writes vectors to disk; the encoder alone
+``build`` reads, decodes, checks and resizes images beside the encoder and writes vectors to disk; the encoder alone
 does nothing but encode, in batches of the same size. Rounds alternate. Tables on standard error, one JSON line last;
 ``…_ratio`` is the median over the rounds of build's speed divided by the encoder's.
 """
@@ -41,20 +41,20 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-B-32", help="as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pictures", type=int, default=320, help="a round; the bundled ones again and again")
+    parser.add_argument("--images", type=int, default=320, help="a round; the bundled ones again and again")
     parser.add_argument("--texts", type=int, default=2560, help="a round")
     arguments = parser.parse_args()
     pretrained = arguments.pretrained or random_weights(arguments.model)
     encoder = load_encoder(prepare_encoder(arguments.model, pretrained))
 
     kept = validate(open_source(SAMPLE), Limits()).kept
-    images = list(islice(cycle(kept), arguments.pictures))
+    images = list(islice(cycle(kept), arguments.images))
     texts = collection.queries(collection.sample_captions(SAMPLE), arguments.texts)
     pixels = np.stack([encoder.preprocess(decode_image(image.path.read_bytes())) for image in kept[:IMAGE_BATCH]])
 
     ways = {
-        "pictures, build": (len(images), lambda out: embed_images(images, encoder, out, limits=Limits())),
-        "pictures, encoder alone": (len(images), lambda _: encode_pixels(encoder, pixels, len(images))),
+        "images, build": (len(images), lambda out: embed_images(images, encoder, out, limits=Limits())),
+        "images, encoder alone": (len(images), lambda _: encode_pixels(encoder, pixels, len(images))),
         "captions, build": (len(texts), lambda out: embed_texts(texts, encoder, out)),
         "captions, encoder alone": (len(texts), lambda _: encode_texts(encoder, texts)),
     }
@@ -74,7 +74,7 @@ def main() -> None:
         return float(np.median([build / alone for build, alone in pairs]))
 
     result = {
-        "pictures_ratio": median_ratio("pictures"),
+        "images_ratio": median_ratio("images"),
         "captions_ratio": median_ratio("captions"),
         "per_s": {name: float(np.median(found)) for name, found in speeds.items()},
         "model": encoder.info.name,

@@ -2,10 +2,10 @@
 
     python -m scripts.bench_filter --rows 100000
 
-The collection is synthetic and CLIP-like (see ``bench/collection.py``); each picture has a category (one of ten), a tag
+The collection is synthetic and CLIP-like (see ``bench/collection.py``); each image has a category (one of ten), a tag
 (one of a thousand), a year, a lot (one of twenty thousand) and a title of its own. A search is the whole search stage
 of ``POST /search``: the mask of the filter, the index, the page. All are single searches on one thread, by caption
-vectors against picture rows. ``p50_ms`` and ``p99_ms`` are wall times with a mask that was kept; ``cpu_ms`` is the
+vectors against image rows. ``p50_ms`` and ``p99_ms`` are wall times with a mask that was kept; ``cpu_ms`` is the
 median of the thread's processor time, which other work on the machine changes less; ``first_cpu_ms`` is with a mask
 that has to be made. ``recall_at_10`` is against brute force over the rows that the filter lets through. Prints a table
 on standard error and one JSON line last.
@@ -46,7 +46,7 @@ WHERES: dict[str, Mapping[str, Any] | None] = {
 
 
 def collection(rows: int, seed: int = 0) -> Filters:
-    """Metadata of ``rows`` pictures, in which nothing goes with the vectors."""
+    """Metadata of ``rows`` images, in which nothing goes with the vectors."""
     rng = np.random.default_rng(seed)
     words = sample_captions(machine.ROOT / "clip_retrieval" / "sample")
     numbers = rng.integers(2**31, size=(rows, 5)).tolist()
@@ -115,18 +115,18 @@ def main() -> None:
     parser.add_argument("--rescored", type=int, default=2)
     arguments = parser.parse_args()
     err = Console(stderr=True)
-    pictures, captions = clip_like(arguments.rows, 1, DIM)
+    images, captions = clip_like(arguments.rows, 1, DIM)
     queries = captions[np.random.default_rng(1).permutation(len(captions))[:QUERIES]]
     parameters = {"efConstruction": 200, "efSearch": arguments.ef_search} if "HNSW" in arguments.factory else {}
     spec = IndexSpec(
-        factory=arguments.factory, parameters=parameters, rescored=arguments.rescored, rows=len(pictures), dim=DIM
+        factory=arguments.factory, parameters=parameters, rescored=arguments.rescored, rows=len(images), dim=DIM
     )
     with err.status(f"building {spec.label()} over {spec.rows} rows"):
-        index = Index.build(spec, pictures)
+        index = Index.build(spec, images)
     search_on_one_thread()
     threadpool_limits(1, user_api="blas")
     filters = collection(spec.rows)
-    lines = [measure(name, filters, index, pictures, queries) for name in WHERES]
+    lines = [measure(name, filters, index, images, queries) for name in WHERES]
     table = Table(*lines[0], title=f"{spec.label()}, {spec.rows} rows")
     for line in lines:
         table.add_row(*map(str, line.values()))

@@ -1,11 +1,11 @@
-"""What each family of index costs as a collection grows to a million pictures: CLIP-like vectors of 512 dimensions.
+"""What each family of index costs as a collection grows to a million images: CLIP-like vectors of 512 dimensions.
 
     python -m scripts.bench_scale                               # 10 thousand, 100 thousand and 1 million; see docs
     python -m scripts.bench_scale --sizes 10000,100000          # minutes
     python -m scripts.bench_scale --families "IVF, RaBitQ" --fresh
 
 Building has a process of its own, with every core; searching has another, with one thread. Of each family the quickest
-setting that reaches the recall with 1,000 captions as queries against pictures, and with 1,000 others, is taken (the
+setting that reaches the recall with 1,000 captions as queries against images, and with 1,000 others, is taken (the
 one of the most recall if none does); the others give recall_at_10 and the percentiles of single searches.
 What the figures mean:
 
@@ -54,7 +54,7 @@ err = Console(stderr=True, width=None if sys.stderr.isatty() else 130)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="10000,100000,1000000", help="numbers of pictures, with commas")
+    parser.add_argument("--sizes", default="10000,100000,1000000", help="numbers of images, with commas")
     parser.add_argument("--families", help="names, with semicolons; all that fit the size if left out")
     parser.add_argument("--recall", type=float, default=GOAL["recall_at_10"], help="what each family should reach")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
@@ -74,11 +74,11 @@ def main() -> None:
 
 
 def prepare(size: int) -> Path:
-    """The folder with the vectors of ``size`` pictures and the queries with their true rows."""
+    """The folder with the vectors of ``size`` images and the queries with their true rows."""
     source = inspect.getsource(collection).encode()
     folder = cache_dir() / "scale" / f"{size}-{hashlib.sha256(source).hexdigest()[:8]}"
     if not (folder / "images.npy").exists():
-        with Bars().stage(f"drawing {size:,} pictures", size) as advance:
+        with Bars().stage(f"drawing {size:,} images", size) as advance:
             collection.write_clip_like(folder, size, QUERIES, DIM, advance=advance)
     if not (folder / "queries.npz").exists():
         with Bars().stage("exact search, the judge", None):
@@ -182,7 +182,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         if (goal := GOAL.get(key)) is not None:
             axis.axhline(goal, color="0.6", lw=1, ls=":")
             axis.annotate("goal", (min(row["rows"] for row in rows), goal), color="0.4", va="bottom")
-        axis.set(xscale="log", yscale="log", xlabel="pictures", title=label)
+        axis.set(xscale="log", yscale="log", xlabel="images", title=label)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

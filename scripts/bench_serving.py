@@ -6,7 +6,7 @@
 
 This service is measured at each of ``--precisions``; the JSON has the first at the top and each other below its name.
 Speed does not depend on the weights, so random ones serve where no model hub is in reach. The collection has 8,091
-pictures and 40,455 captions with CLIP-like vectors (``scripts/bench/collection.py``). Clients are in a process of their
+images and 40,455 captions with CLIP-like vectors (``scripts/bench/collection.py``). Clients are in a process of their
 own on the same machine, which both sides pay for. Prints tables on standard error and one JSON line last; each
 ``…_ratio`` is the median over the rounds of this service divided by the usual way (``text_p50_ratio``: of a lone
 client's median latency, lower is better).
@@ -223,14 +223,14 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
         (target / "encoder").unlink()
         (target / "encoder").symlink_to(encoder)  # the one that it was made with may be gone from the cache
         return Artifact.open(target)
-    with err.status(f"building indexes of {images} pictures and {captions} captions"):
-        pictures, texts = collection.clip_like(images, collection.CAPTIONS_EACH, info.dim)
-        picture_index = choose_index(pictures, texts, query_kind="captions")
-        caption_index = choose_index(texts, pictures, query_kind="pictures")
+    with err.status(f"building indexes of {images} images and {captions} captions"):
+        image_vectors, texts = collection.clip_like(images, collection.CAPTIONS_EACH, info.dim)
+        image_index = choose_index(image_vectors, texts, query_kind="captions")
+        caption_index = choose_index(texts, image_vectors, query_kind="images")
 
     def fill(folder: Path) -> None:
         (folder / "encoder").symlink_to(encoder)
-        for name, vectors, index in (("images", pictures, picture_index), ("captions", texts, caption_index)):
+        for name, vectors, index in (("images", image_vectors, image_index), ("captions", texts, caption_index)):
             np.save(folder / f"{name}.npy", vectors)
             index.save(folder / f"{name}.faiss")
         with Store.create(folder / "records.sqlite") as store:
@@ -241,7 +241,7 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
         version=version,
         encoder=info,
         data=data,
-        images=picture_index.spec,
+        images=image_index.spec,
         captions=caption_index.spec,
         fill=fill,
     )
@@ -293,14 +293,14 @@ def answers(url: str) -> bool:
 
 def run_clients(url: str, kind: str, clients: int, seconds: float, queries: Path, *, offset: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "scripts.bench.client", url, kind, "--clients", str(clients)]
-    command += ["--seconds", str(seconds), "--queries", str(queries), "--pictures", str(SAMPLE / "images")]
+    command += ["--seconds", str(seconds), "--queries", str(queries), "--images", str(SAMPLE / "images")]
     done = subprocess.run([*command, "--offset", str(offset)], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def encoder_alone(artifact: Artifact, queries: Path, precision: str, seconds: float) -> dict[str, Any]:
-    """Texts and pictures a second of the encoder in batches of 32, in a process of its own with nothing beside it."""
+    """Texts and images a second of the encoder in batches of 32, in a process of its own with nothing beside it."""
     command = [sys.executable, "-m", "scripts.bench.encoder_alone", str(artifact.path), str(queries)]
     command += ["--precision", precision, "--seconds", str(seconds)]
     found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
@@ -349,7 +349,7 @@ def show(rounds: dict[str, list[dict[str, Any]]]) -> None:
                 table.add_row(name, f"{number}", f"{run['requests'] / run['seconds']:.1f}", *points, f"{run['failed']}")
             else:
                 table.add_row(f"{name}, texts", f"{number}", f"{run['text_per_s']:.1f}")
-                table.add_row(f"{name}, pictures", f"{number}", f"{run['image_per_s']:.1f}")
+                table.add_row(f"{name}, images", f"{number}", f"{run['image_per_s']:.1f}")
     err.print(table)
 
 

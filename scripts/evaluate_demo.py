@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def write_gallery(every: Iterable[Drawing], path: Path, size: int, seed: int) -> Path:
-    """A table of at most ``size`` drawings with names of their own, all of them test pictures."""
+    """A table of at most ``size`` drawings with names of their own, all of them test images."""
     first: dict[str, Drawing] = {}
     for drawing in every:
         first.setdefault(drawing.name, drawing)

@@ -1,11 +1,11 @@
-"""What the serving runtime's precisions cost, against torch float32 on captioned pictures.
+"""What the serving runtime's precisions cost, against torch float32 on captioned images.
 
     python -m scripts.fidelity                                # the demo model on the bundled sample
     python -m scripts.fidelity --data ~/photos --model ViT-B-32 --pretrained laion2b_s34b_b79k
     python -m scripts.fidelity --model local-dir:my-model --precision f32
 
 For each precision that this CPU runs: the cosine of every vector to torch's, and recall@1/5/10 both ways with its
-change and a 95 % interval of the change. The interval is a paired bootstrap over pictures (a picture's captions stay
+change and a 95 % interval of the change. The interval is a paired bootstrap over images (an image's captions stay
 together, both runtimes answer the same queries). Ranks are those of ``clip_retrieval/metrics.py``. int8 is calibrated
 on the same collection, as ``build`` does. Prints tables on standard error and one JSON line last. Random weights give
 meaningless recalls.
@@ -44,7 +44,7 @@ err = Console(stderr=True)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / "clip_retrieval" / "sample", help="captioned pictures")
+    parser.add_argument("--data", type=Path, default=ROOT / "clip_retrieval" / "sample", help="captioned images")
     parser.add_argument("--model", default="demo", help="as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file")
     parser.add_argument("--precision", action="append", choices=("auto", "f32", "int8"), help="only this; may repeat")
@@ -97,7 +97,7 @@ def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[st
 
 
 def encode(encoder: Encoder, report: Report) -> tuple[Vectors, Vectors]:
-    """Caption vectors and picture vectors in the order of ``report.kept``."""
+    """Caption vectors and image vectors in the order of ``report.kept``."""
     texts = [caption.text for image in report.kept for caption in image.captions]
     images = [
         encoder.encode_images([decode_image(image.path.read_bytes()) for image in report.kept[start : start + BATCH]])
@@ -117,9 +117,9 @@ def recalls(found: Ranks) -> dict[str, float]:
 
 
 def compare(found: Ranks, expected: Ranks) -> dict[str, Any]:
-    """Recalls of ``found``, their change in queries and its 95 % interval; a picture's queries stay together."""
+    """Recalls of ``found``, their change in queries and its 95 % interval; an image's queries stay together."""
     result: dict[str, Any] = recalls(found)
-    _, groups = np.unique(found.pictures, return_inverse=True)
+    _, groups = np.unique(found.images, return_inverse=True)
     counts = np.bincount(groups)
     picked = np.random.default_rng(0).integers(0, len(counts), size=(RESAMPLES, len(counts)))
     for k in CUTOFFS:

@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for downloads and features (about 1 GB)")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--drawings", type=int, default=120, help="pictures of the other domain, or 0 (default: 120)")
+    parser.add_argument("--drawings", type=int, default=120, help="images of the other domain, or 0 (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="of the folds and of the training (default: 0)")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class Side:
     pairs: Pairs
     towers: Towers
     images: Tensor
-    """[n, views, 1280]; the first view is the whole picture."""
+    """[n, views, 1280]; the first view is the whole image."""
     texts: Tensor
 
     @torch.no_grad()
@@ -213,8 +213,8 @@ def pool(parts: Sequence[Ranked]) -> Ranked:
     sizes = np.cumsum([0, *(len(part.images.values) for part in parts)])
 
     def joined(ranks: Sequence[Ranks]) -> Ranks:
-        pictures = [one.pictures + first for one, first in zip(ranks, sizes, strict=False)]
-        return Ranks(np.concatenate([one.values for one in ranks]), np.concatenate(pictures))
+        images = [one.images + first for one, first in zip(ranks, sizes, strict=False)]
+        return Ranks(np.concatenate([one.values for one in ranks]), np.concatenate(images))
 
     return Ranked(joined([part.texts for part in parts]), joined([part.images for part in parts]))
 

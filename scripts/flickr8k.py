@@ -9,9 +9,9 @@ non-commercial research and is not ours to hand on, so no address is built in. A
 sums that the R package torchvision pins for the two original ones (mlverse/torchvision, R/dataset-flickr.R); the
 SHA-256 of every archive is printed and kept in archives.json beside the data. No SHA-256 has been published.
 
-``--splits drawn`` (the default) ignores the published lists and draws 70/15/15 by picture, which for the 8,091
-pictures gives the reference's sizes, 5,663/1,213/1,215; the pictures in each are this project's own draw.
-``--splits published`` keeps the authors' 6,000/1,000/1,000 (the 91 pictures in no list are divided likewise).
+``--splits drawn`` (the default) ignores the published lists and draws 70/15/15 by image, which for the 8,091
+images gives the reference's sizes, 5,663/1,213/1,215; the images in each are this project's own draw.
+``--splits published`` keeps the authors' 6,000/1,000/1,000 (the 91 images in no list are divided likewise).
 """
 
 import argparse
@@ -37,7 +37,7 @@ MD5 = {
     "f18a1e2920de5bd84dae7cf08ec78978": "the original Flickr8k_Dataset.zip",
     "bf6c1abcb8e4a833b7f922104de18627": "the original Flickr8k_text.zip",
 }
-PICTURES = 8091
+IMAGES = 8091
 DRAWN = {"train": 5663, "val": 1213, "test": 1215}
 LISTS = "Flickr_8k.*Images.txt"
 
@@ -85,19 +85,19 @@ def run(folder: Path, model: str, pretrained: str | None, output: Path) -> str:
         raise SourceError("the build failed; see above")
     tag = built.stdout.split()[-1]
     _check_sizes(Artifact.open(modelstore.locate(tag)[1], verify=False).manifest.data.splits, folder.name)
-    pictures = ["--pictures", str(folder), "--output", str(output)]
-    if subprocess.run([*command, "evaluate", tag, *pictures], check=False).returncode:
+    images = ["--images", str(folder), "--output", str(output)]
+    if subprocess.run([*command, "evaluate", tag, *images], check=False).returncode:
         raise SourceError("the evaluation failed; see above")
     return tag
 
 
 def _check_sizes(sizes: dict[str, int], splits: str) -> None:
     total = sum(sizes.values())
-    if total != PICTURES:
-        console.note(f"this is not the whole of Flickr8k: {total:,} pictures and not {PICTURES:,}")
+    if total != IMAGES:
+        console.note(f"this is not the whole of Flickr8k: {total:,} images and not {IMAGES:,}")
     elif splits == "drawn" and Counter(sizes) != Counter(DRAWN):
-        # Equal pictures are never divided, which can move a size by a few.
-        console.note(f"the splits are {sizes}, the reference's {DRAWN}: some pictures are equal and kept together")
+        # Equal images are never divided, which can move a size by a few.
+        console.note(f"the splits are {sizes}, the reference's {DRAWN}: some images are equal and kept together")
     else:
         console.note(f"splits: {sizes}")
 
@@ -144,11 +144,11 @@ def _laid_out(unpacked: Path, captions: Path, folder: Path, splits: str) -> Path
             raise SourceError(f"{captions.parent} has not the three published lists ({LISTS}); use --splits drawn")
         for file in lists:
             shutil.copy2(file, folder / file.name)
-    for picture in sorted(unpacked.rglob("*.jpg")):
-        link = folder / "Images" / picture.name
-        # macOS archives hold a "._name.jpg" of metadata beside each picture.
-        if not picture.name.startswith(".") and not link.exists():
-            link.symlink_to(picture.resolve())
+    for image in sorted(unpacked.rglob("*.jpg")):
+        link = folder / "Images" / image.name
+        # macOS archives hold a "._name.jpg" of metadata beside each image.
+        if not image.name.startswith(".") and not link.exists():
+            link.symlink_to(image.resolve())
     return folder
 
 

@@ -40,7 +40,7 @@ from scripts.oci.stopping import stop_under_load
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "clip_retrieval" / "sample"
 INSPECT = Path(__file__).with_name("oci") / "inside.py"
-TEXTS, PICTURES, K = 50, 20, 10
+TEXTS, IMAGES, K = 50, 20, 10
 MAX_MB, MAX_READY_S, STARTS = 1000, 8, 3
 MOUNTED = "/artifact"
 
@@ -147,11 +147,11 @@ def check_answers(checks: Checks, container: Container, folder: Path) -> None:
     with (SAMPLE / "captions.csv").open(encoding="utf-8", newline="") as file:
         captions = list(dict.fromkeys(row["caption"] for row in csv.DictReader(file)))
     texts = captions[:: len(captions) // TEXTS][:TEXTS]
-    pictures = sorted((SAMPLE / "images").iterdir())
-    pictures = pictures[:: len(pictures) // PICTURES][:PICTURES]
+    images = sorted((SAMPLE / "images").iterdir())
+    images = images[:: len(images) // IMAGES][:IMAGES]
     found: list[Comparison] = []
     with Client(container.url) as client:
-        for query in (*texts, *pictures):
+        for query in (*texts, *images):
             answer = client.search_images(query, K) if isinstance(query, str) else client.search_similar(query, K)
             served = [(result.image_id, result.similarity_score) for result in answer.results]
             hits = retriever.search_images(query, 2 * K)
@@ -160,7 +160,7 @@ def check_answers(checks: Checks, container: Container, folder: Path) -> None:
     retriever.close()
     checks.measured |= {
         "texts": len(texts),
-        "pictures": len(pictures),
+        "images": len(images),
         "largest_score_difference": max(one.difference for one in found),
         "swapped": sum(one.swapped for one in found),
     }

@@ -1,8 +1,8 @@
-"""Pictures of the search page in each of its states, taken with Debian's Chromium over a running service.
+"""Images of the search page in each of its states, taken with Debian's Chromium over a running service.
 
     python -m scripts.page_screenshots http://localhost:3000 reports/page
 
-A service of ``make demo`` gives the two pictures in ``docs/``: ``--docs`` writes those alone, as small WebP files.
+A service of ``make demo`` gives the two images in ``docs/``: ``--docs`` writes those alone, as small WebP files.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LONGEST = 1280
 
 
 def search(page: Page, words: str = "a bird on a branch") -> None:
-    page.get_by_label("Describe a picture").fill(words)
+    page.get_by_label("Describe an image").fill(words)
     page.locator("#status", has_text="nearest first").wait_for()
 
 
@@ -37,7 +37,7 @@ def composed(page: Page) -> None:
     search(page)
     page.locator("#grid button").nth(2).click()
     page.get_by_role("button", name="More like this").click()
-    page.get_by_label("Describe a picture").fill("-snow")
+    page.get_by_label("Describe an image").fill("-snow")
     page.get_by_role("button", name="Add these words").click()
     page.get_by_role("region", name="Captions that fit").wait_for()
 
@@ -46,7 +46,7 @@ def no_result(page: Page) -> None:
     search(page)
     page.get_by_role("button", name="Filters").click()
     page.get_by_label("author").fill("nobody")
-    page.get_by_role("heading", name="No picture passes").wait_for()
+    page.get_by_role("heading", name="No image passes").wait_for()
 
 
 def answered_with(status: int, title: str, **headers: str) -> Callable[[Page], None]:
@@ -59,7 +59,7 @@ def answered_with(status: int, title: str, **headers: str) -> Callable[[Page], N
 
     def act(page: Page) -> None:
         page.route("**/search", refuse)
-        page.get_by_label("Describe a picture").fill("an owl")
+        page.get_by_label("Describe an image").fill("an owl")
         page.get_by_role("heading", name=title).wait_for()
 
     return act
@@ -67,7 +67,7 @@ def answered_with(status: int, title: str, **headers: str) -> Callable[[Page], N
 
 def waiting(page: Page) -> None:
     page.route("**/search", lambda _: None)
-    page.get_by_label("Describe a picture").fill("an owl")
+    page.get_by_label("Describe an image").fill("an owl")
     page.locator("#grid.ghost").wait_for()
 
 
@@ -99,7 +99,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def take(browser: Browser, url: str, name: str) -> Image.Image:
-    """The state ``name`` as a picture."""
+    """The state ``name`` as an image."""
     options, act = SHOTS[name]
     with browser.new_context(reduced_motion="reduce", **options) as context:
         page = context.new_page()
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("url")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--docs", action="store_true", help="only the pictures of docs/, small")
+    parser.add_argument("--docs", action="store_true", help="only the images of docs/, small")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:

@@ -95,38 +95,38 @@ def _sides(scores: Tensor, sides: dict[str, list[int]]) -> dict[str, dict[str, m
 
 
 def photo_features(work: Path, both: towers.Towers | None, photos: list[sample.Photo], seed: int, crops: int) -> Tensor:
-    """Features [photographs, 1 + crops, 1280]; the first view is the whole picture."""
-    pictures = []
+    """Features [photographs, 1 + crops, 1280]; the first view is the whole image."""
+    images = []
     for number, photo in enumerate(photos):
         whole = towers.opened(photo.path)
         generator = random.Random(f"{seed}:{number}")
-        pictures += [partial(lambda image: image, whole)]
-        pictures += [partial(towers.random_crop, whole, generator) for _ in range(crops)]
-    features = _cached(work / f"photos-{seed}-{crops}.pt", both, pictures, "photographs")
+        images += [partial(lambda image: image, whole)]
+        images += [partial(towers.random_crop, whole, generator) for _ in range(crops)]
+    features = _cached(work / f"photos-{seed}-{crops}.pt", both, images, "photographs")
     return features.view(len(photos), 1 + crops, -1)
 
 
 def _drawings(work: Path, both: towers.Towers, means: Tensor, centre: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """(scaled hidden units, unit caption vectors) of the drawings: half on white, half on a named colour."""
-    generator, pictures, captions = random.Random(seed), [], []
+    generator, images, captions = random.Random(seed), [], []
     for drawing in materials.drawings(work):
         colour, margin = generator.choice(sorted(towers.COLOURS)), generator.uniform(0.05, 0.4)
         plain = generator.random() < 0.5
         ground = (255, 255, 255) if plain else towers.COLOURS[colour]
-        pictures.append(partial(towers.on_ground, drawing.path, ground, margin))
+        images.append(partial(towers.on_ground, drawing.path, ground, margin))
         captions.append(drawing.name if plain else f"{drawing.name} on a {colour} background")
-    features = _cached(work / f"drawings-{seed}.pt", both, pictures, "drawings")
+    features = _cached(work / f"drawings-{seed}.pt", both, images, "drawings")
     units = head.scaled(head.hidden(both.logits(features)), means)
     return units, normalize(both.texts(captions) - centre, dim=1)
 
 
-def _cached(file: Path, both: towers.Towers | None, pictures: towers.Pictures, name: str) -> Tensor:
+def _cached(file: Path, both: towers.Towers | None, images: towers.Images, name: str) -> Tensor:
     if file.exists():
         cached: Tensor = torch.load(file, weights_only=True)
         return cached
     with Progress() as progress:
-        task = progress.add_task(name, total=len(pictures))
-        features = (both or towers.Towers(file.parent)).pictures(pictures, partial(progress.advance, task))
+        task = progress.add_task(name, total=len(images))
+        features = (both or towers.Towers(file.parent)).images(images, partial(progress.advance, task))
     torch.save(features, file)
     return features
 

@@ -43,7 +43,7 @@ from tests.samples import write_collection
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 24 pictures with 48 captions; see ``samples.py``."""
+    """A folder of 24 images with 48 captions; see ``samples.py``."""
     return write_collection(tmp_path_factory.mktemp("data") / "squares")
 
 

@@ -1,7 +1,7 @@
 """The collection that most tests search: squares in the colours of the fake encoder, each in three shades.
 
 A shade moves every channel of a corner of the RGB cube towards middle grey, so the bright square of a colour is the
-nearest to its word, then the soft, then the dull one. Rows stand colour by colour, shade by shade, and every picture
+nearest to its word, then the soft, then the dull one. Rows stand colour by colour, shade by shade, and every image
 has two captions, of which the first repeats across the shades of a colour:
 
     row 12  red-bright.png   "a red square", "a bright red square"
@@ -30,36 +30,36 @@ def square(colour: str, shade: str = "bright", size: int = 12) -> Image.Image:
     return Image.new("RGB", (size, size), (red, green, blue))
 
 
-def picture(name: str, size: int = 12) -> Image.Image:
-    """The picture that the collection has under this name, such as ``red-soft.png``."""
+def image_of(name: str, size: int = 12) -> Image.Image:
+    """The image that the collection has under this name, such as ``red-soft.png``."""
     colour, shade = name.removesuffix(".png").split("-")
     return square(colour, shade, size)
 
 
 def png(image: Image.Image) -> bytes:
-    """The picture as the bytes of a PNG file, which keeps every pixel."""
+    """The image as the bytes of a PNG file, which keeps every pixel."""
     file = BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
 
 
 def captions_of(name: str) -> tuple[str, str]:
-    """The two captions of a picture of the collection."""
+    """The two captions of an image of the collection."""
     colour, shade = name.removesuffix(".png").split("-")
     return f"a {colour} square", f"a {shade} {colour} square"
 
 
-def write_pictures(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
+def write_images(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
     """Write squares into ``folder`` as PNG files; returns ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (folder / name).write_bytes(png(picture(name)))
+        (folder / name).write_bytes(png(image_of(name)))
     return folder
 
 
 def write_collection(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
     """Write squares and their ``captions.csv``, with the shade in a column of its own; returns ``folder``."""
-    write_pictures(folder, names)
+    write_images(folder, names)
     with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "caption", "shade"])
@@ -72,7 +72,7 @@ def write_collection(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
 def write_tiles(folder: Path, colours: Sequence[str] = COLOURS, splits: Sequence[str] = ("",), size: int = 32) -> Path:
     """Two colours side by side in each of the shades, with their ``captions.csv``; returns ``folder``.
 
-    Each shade takes its turn at ``splits``. A small model can learn these pictures in seconds.
+    Each shade takes its turn at ``splits``. A small model can learn these images in seconds.
     """
     folder.mkdir(parents=True)
     rows = []

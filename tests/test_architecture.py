@@ -212,7 +212,7 @@ def test_importing_the_command_line_loads_no_torch() -> None:
 
 
 def test_the_public_imports_of_the_readme_work() -> None:
-    names = "from clip_retrieval.client import AsyncClient, Client, image_id, picture, text"
+    names = "from clip_retrieval.client import AsyncClient, Client, image_id, image, text"
     assert "httpx" in loaded_by(f"{names}; from clip_retrieval.retriever import Retriever")
 
 

@@ -2,11 +2,11 @@
 
     manifest.json       what it is, and the SHA-256 of every other file
     encoder/            the encoder that made the vectors
-    images.npy          picture vectors, float32 (pictures, dim); row i is row i of the records
+    images.npy          image vectors, float32 (images, dim); row i is row i of the records
     captions.npy        caption vectors, float32 (captions, dim); likewise
     images.faiss …      an index where it is more than the vectors themselves
     records.sqlite      the records
-    thumbnails.sqlite   small pictures for people, where the build made them
+    thumbnails.sqlite   small images for people, where the build made them
 
 An artifact is immutable. It is written beside its place and renamed into it, so half of one never has its name. It
 refuses to open when a file is missing or changed, when another schema version wrote it, and it refuses an encoder

@@ -1,7 +1,7 @@
-"""What differs between two artifacts: encoder, pictures, captions and indexes.
+"""What differs between two artifacts: encoder, images, captions and indexes.
 
-Pictures are told apart by ``image_id`` and by the hash of their pixels: one with an id that only one side has was added
-or removed, one whose pixels differ under the same id was changed. Captions are told apart by picture and text, as a
+Images are told apart by ``image_id`` and by the hash of their pixels: one with an id that only one side has was added
+or removed, one whose pixels differ under the same id was changed. Captions are told apart by image and text, as a
 multiset: a new ``caption_id`` for the same words is no difference.
 """
 
@@ -34,7 +34,7 @@ class Comparison:
     images_added: tuple[str, ...]
     images_removed: tuple[str, ...]
     images_changed: tuple[str, ...]
-    """Picture ids in the order of their rows, likewise the captions."""
+    """Image ids in the order of their rows, likewise the captions."""
     captions_added: tuple[Caption, ...]
     captions_removed: tuple[Caption, ...]
     image_index: Mapping[str, Change]

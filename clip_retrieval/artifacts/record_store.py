@@ -1,6 +1,6 @@
 """The records of a collection in SQLite, joined to the vectors by row number.
 
-Row *i* of the picture vectors is ``images.row = i``; row *i* of the caption vectors is ``captions.row = i``: rows are
+Row *i* of the image vectors is ``images.row = i``; row *i* of the caption vectors is ``captions.row = i``: rows are
 given by the caller in order from 0, and ``check`` holds that there is no gap. The schema is made by numbered
 migrations; ``PRAGMA user_version`` says how many have run.
 """
@@ -110,7 +110,7 @@ class Store:
             )
 
     def counts(self) -> tuple[int, int]:
-        """How many pictures and captions there are."""
+        """How many images and captions there are."""
         ((images,),) = self._query("SELECT count(*) FROM images")
         ((captions,),) = self._query("SELECT count(*) FROM captions")
         return images, captions
@@ -126,7 +126,7 @@ class Store:
                 raise ArtifactDamaged(f"the rows of {table} have gaps, so vectors and records do not match")
 
     def images(self, rows: Sequence[int] | None = None) -> list[ImageRecord]:
-        """The pictures of these rows, in their order (repeats allowed); all in row order when None."""
+        """The images of these rows, in their order (repeats allowed); all in row order when None."""
         found = {row[0]: _image(row) for row in self._select("SELECT * FROM images", "row", rows)}
         return [found[row] for row in (found if rows is None else rows)]
 
@@ -136,7 +136,7 @@ class Store:
         return [found[row] for row in (found if rows is None else rows)]
 
     def captions_of(self, image_rows: Sequence[int]) -> dict[int, list[CaptionRecord]]:
-        """The captions of each of these pictures, by picture row, in row order; every asked row has an entry."""
+        """The captions of each of these images, by image row, in row order; every asked row has an entry."""
         result: dict[int, list[CaptionRecord]] = {row: [] for row in image_rows}
         for row in self._select("SELECT * FROM captions", "image_row", image_rows):
             caption = CaptionRecord(*row)
@@ -144,21 +144,21 @@ class Store:
         return result
 
     def images_named(self, image_ids: Sequence[str]) -> dict[str, ImageRecord]:
-        """The pictures with these ids, by id; an id that no picture has is not in it."""
+        """The images with these ids, by id; an id that no image has is not in it."""
         found = (_image(row) for row in self._select("SELECT * FROM images", "image_id", image_ids))
         return {image.image_id: image for image in found}
 
     def facts(self) -> Iterator[tuple[Split, dict[str, Scalar]]]:
-        """Split and metadata of every picture, in row order."""
+        """Split and metadata of every image, in row order."""
         for split, metadata in self._query("SELECT split, metadata FROM images ORDER BY row"):
             yield split, json.loads(metadata)
 
     def content_hashes(self) -> list[str]:
-        """The content hash of every picture, in row order."""
+        """The content hash of every image, in row order."""
         return [content_hash for (content_hash,) in self._query("SELECT content_hash FROM images ORDER BY row")]
 
     def caption_owners(self) -> list[int]:
-        """The picture row of every caption, in row order."""
+        """The image row of every caption, in row order."""
         return [owner for (owner,) in self._query("SELECT image_row FROM captions ORDER BY row")]
 
     def _select(self, select: str, column: str, values: Sequence[int | str] | None) -> Iterator[tuple[Any, ...]]:

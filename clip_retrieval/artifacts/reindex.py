@@ -27,7 +27,7 @@ def tune(artifact: Artifact, budget: Budget, workspace: Path, progress: Progress
     """Choose both indexes of ``artifact`` to ``budget``, which holds for each alone, and write a new artifact.
 
     It is written in ``workspace``, in a folder named by its version, which follows from the encoder, the data and what
-    was chosen. A collection without captions has its pictures as queries.
+    was chosen. A collection without captions has its images as queries.
     """
     scratch = workspace / f"{artifact.manifest.version}.tune"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -37,7 +37,7 @@ def tune(artifact: Artifact, budget: Budget, workspace: Path, progress: Progress
             vectors, other = artifact.vectors(modality), _queries_of(artifact, modality)
             if not len(vectors):
                 continue
-            kind: QueryKind = "captions" if other == "captions" else "pictures"
+            kind: QueryKind = "captions" if other == "captions" else "images"
             with progress.stage(f"exact search for {modality}", None):
                 queries = Queries.draw(vectors, artifact.vectors(other), kind, seed)
             files = scratch / modality

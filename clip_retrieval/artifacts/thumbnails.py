@@ -1,8 +1,8 @@
-"""Small WebP pictures of a collection in one SQLite file, joined to the records by row number.
+"""Small WebP images of a collection in one SQLite file, joined to the records by row number.
 
-They are made from the decoded pixels alone: upright, no metadata, the same bytes for the same picture and Pillow. The
-file stays within a budget: ``PLANS`` are tried from the finest on, first on pictures spread over the collection, then
-on all of them. A picture whose longest side is no longer than the small size has a small one only.
+They are made from the decoded pixels alone: upright, no metadata, the same bytes for the same image and Pillow. The
+file stays within a budget: ``PLANS`` are tried from the finest on, first on images spread over the collection, then
+on all of them. An image whose longest side is no longer than the small size has a small one only.
 """
 
 import sqlite3
@@ -25,7 +25,7 @@ from clip_retrieval.records import ValidImage
 Size = Literal["small", "large"]
 SIZES: tuple[Size, ...] = get_args(Size)
 FORMAT = 1
-"""To be raised when other bytes are made from the same picture; it is part of an artifact's version."""
+"""To be raised when other bytes are made from the same image; it is part of an artifact's version."""
 
 _SAMPLE = 48
 _PAGE = 4096
@@ -75,7 +75,7 @@ def write_thumbnails(
     """Make the file ``out`` of at most ``budget`` bytes with the finest plan that fits; returns that, or None.
 
     A run that was killed goes on where it was. Without a plan that fits there is no file. Raises SourceError when a
-    picture's file is no longer the picture that was validated.
+    image's file is no longer the image that was validated.
     """
     for plan in PLANS[_first_to_try(images, limits, budget) :]:
         try:
@@ -88,7 +88,7 @@ def write_thumbnails(
 
 
 def shrink(image: Image.Image, plan: Plan) -> tuple[bytes, bytes | None]:
-    """The small and, where the picture is longer than that, the large WebP of an RGB picture; neither is enlarged."""
+    """The small and, where the image is longer than that, the large WebP of an RGB image; neither is enlarged."""
     large = None
     if plan.large is not None and max(image.size) > plan.small:
         image = _within(image, plan.large)
@@ -119,7 +119,7 @@ class Thumbnails:
         return cls(connection, plan)
 
     def get(self, row: int, size: Size) -> bytes | None:
-        """The WebP of a picture, the small one where it has no large one; None for a row that is not there."""
+        """The WebP of an image, the small one where it has no large one; None for a row that is not there."""
         for table in ("large", "small") if size == "large" else ("small",):
             select = f"SELECT webp FROM {table} WHERE row = ?"
             with self._lock, closing(self._connection.execute(select, (row,))) as found:
@@ -133,12 +133,12 @@ class Thumbnails:
 
 
 def _first_to_try(images: Sequence[ValidImage], limits: Limits, budget: int) -> int:
-    """The first plan that should fit, judged by pictures spread over the collection."""
+    """The first plan that should fit, judged by images spread over the collection."""
     spread = images[:: max(1, len(images) // _SAMPLE)]
     longest = max(plan.large or plan.small for plan in PLANS)
-    pictures = list(map_ahead(lambda image: _within(decode_again(image, limits), longest), spread, ahead=8))
+    samples = list(map_ahead(lambda image: _within(decode_again(image, limits), longest), spread, ahead=8))
     for number, plan in enumerate(PLANS):
-        made = [webp for picture in pictures for webp in shrink(picture, plan) if webp is not None]
+        made = [webp for sample in samples for webp in shrink(sample, plan) if webp is not None]
         if sum(len(webp) + _PAGE / 2 for webp in made) * len(images) / max(1, len(spread)) <= budget:
             return number
     return len(PLANS)
@@ -186,7 +186,7 @@ def _resume(connection: sqlite3.Connection, plan: Plan) -> int:
 
 
 def _within(image: Image.Image, longest: int) -> Image.Image:
-    """The picture with its longest side at most ``longest``."""
+    """The image with its longest side at most ``longest``."""
     scale = longest / max(image.size)
     if scale >= 1:
         return image

@@ -47,9 +47,9 @@ def embed_images(
     batch_size: int = IMAGE_BATCH,
     advance: Advance = lambda _: None,
 ) -> Vectors:
-    """Encode the pictures' files into the file ``out``; returns it memory-mapped, float32 (len(images), dim).
+    """Encode the images' files into the file ``out``; returns it memory-mapped, float32 (len(images), dim).
 
-    Raises SourceError when a file is no longer the picture that was validated.
+    Raises SourceError when a file is no longer the image that was validated.
     """
     vectors = ResumableVectors(out, len(images), encoder.info.dim)
     advance(vectors.done)

@@ -56,11 +56,11 @@ class Options:
 def check(source: Path, limits: Limits, progress: Progress) -> Report:
     """Read and validate a data source. Raises SourceError when it cannot be read or nothing in it is usable."""
     data = open_source(source)
-    with progress.stage("checking pictures", None) as advance:
+    with progress.stage("checking images", None) as advance:
         report = validate(data, limits, progress=advance)
     if not report.kept:
         reasons = "; ".join(f"{r.where}: {r.reason}" for r in report.rejects[:3])
-        raise SourceError(f"{source} has no usable picture ({reasons or 'it is empty'})")
+        raise SourceError(f"{source} has no usable image ({reasons or 'it is empty'})")
     return report
 
 
@@ -110,19 +110,19 @@ def build(
     work.mkdir(parents=True, exist_ok=True)
     with progress.stage("loading the encoder", None):
         encoder = load_encoder(encoder_folder)
-    with progress.stage("embedding pictures", len(images)) as advance:
+    with progress.stage("embedding images", len(images)) as advance:
         image_vectors = embed_images(report.kept, encoder, work / "images.npy", limits=options.limits, advance=advance)
     with progress.stage("embedding captions", len(captions)) as advance:
         caption_vectors = embed_texts([c.text for c in captions], encoder, work / "captions.npy", advance=advance)
-    with progress.stage("choosing the index of the pictures", None):
+    with progress.stage("choosing the index of the images", None):
         image_index = choose_index(
             image_vectors,
             caption_vectors if captions else image_vectors,
-            query_kind="captions" if captions else "pictures",
+            query_kind="captions" if captions else "images",
             recall=options.recall,
         )
     with progress.stage("choosing the index of the captions", None):
-        caption_index = choose_index(caption_vectors, image_vectors, query_kind="pictures", recall=options.recall)
+        caption_index = choose_index(caption_vectors, image_vectors, query_kind="images", recall=options.recall)
 
     if options.thumbnails_mb:
         _make_thumbnails(report.kept, work / THUMBNAILS, options, progress, say)
@@ -166,15 +166,15 @@ def _make_thumbnails(
 
 
 def calibration(report: Report, limits: Limits) -> tuple[list[Image.Image], list[str]]:
-    """Pictures and captions to quantise an encoder with: up to 300 of each, spread over the collection."""
+    """Images and captions to quantise an encoder with: up to 300 of each, spread over the collection."""
     spread = report.kept[:: max(1, len(report.kept) // CALIBRATION)][:CALIBRATION]
-    pictures = [decode_image(image.path.read_bytes(), limits) for image in spread]
+    images = [decode_image(image.path.read_bytes(), limits) for image in spread]
     texts = [caption.text for image in spread for caption in image.captions[:1]]
-    return pictures, texts
+    return images, texts
 
 
 def records_of(kept: list[ValidImage], splits: list[Split]) -> tuple[list[ImageRecord], list[CaptionRecord]]:
-    """The records of validated pictures and their splits: row *i* is picture *i*, captions follow their pictures."""
+    """The records of validated images and their splits: row *i* is image *i*, captions follow their images."""
     images: list[ImageRecord] = []
     captions: list[CaptionRecord] = []
     for row, (image, split) in enumerate(zip(kept, splits, strict=True)):

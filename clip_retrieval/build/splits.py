@@ -1,4 +1,4 @@
-"""Which pictures train, which tune and which test: deterministic, by picture, without leaks.
+"""Which images train, which tune and which test: deterministic, by image, without leaks.
 
 The draw depends on the pixels (``content_hash``) and the seed alone. Neither the order of the source nor
 file names change it, and exact duplicates, which would leak from training into a test, stay on one side.
@@ -18,10 +18,10 @@ Ratios = tuple[float, float, float]
 def assign_splits(images: Sequence[ValidImage], ratios: Ratios = (0.70, 0.15, 0.15), seed: int = 0) -> list[Split]:
     """The split of each of ``images``, in their order, drawn at ``ratios`` (train, val, test).
 
-    Equal pictures are one group. A group in which any picture has a given split takes it; if given splits
-    differ, the most held-out one (test before val before train), since a test picture must not be trained
-    on. The N pictures of all other groups are divided among themselves: int(train * N), int(val * N) and
-    the rest. No split exceeds its size by as many pictures as the largest group has, so without duplicates
+    Equal images are one group. A group in which any image has a given split takes it; if given splits
+    differ, the most held-out one (test before val before train), since a test image must not be trained
+    on. The N images of all other groups are divided among themselves: int(train * N), int(val * N) and
+    the rest. No split exceeds its size by as many images as the largest group has, so without duplicates
     the sizes are exact.
 
     Raises ValueError unless the ratios are three numbers from 0 to 1 that add up to 1.
@@ -58,7 +58,7 @@ def _sizes(total: int, ratios: Ratios) -> dict[Split, int]:
 def _draw(groups: dict[str, int], sizes: dict[Split, int], seed: int) -> dict[str, Split]:
     """Draw a split for each group, each with a chance in proportion to its free places.
 
-    The largest groups draw first, so that single pictures fill the sizes exactly. A group that fits nowhere
+    The largest groups draw first, so that single images fill the sizes exactly. A group that fits nowhere
     goes where most places are free.
     """
     digests = {key: hashlib.sha256(f"{seed}:{key}".encode()).digest() for key in groups}

@@ -1,8 +1,8 @@
-"""Checks every picture and caption of a source, and reports what was kept, rejected and found twice.
+"""Checks every image and caption of a source, and reports what was kept, rejected and found twice.
 
-A reject leaves no gap and no trace: the kept pictures stand in source order, and row *i* of everything
-built from them is ``Report.kept[i]``. A picture whose captions are all rejected is kept, since it can be
-found by picture. Captions that repeat are kept as they are: two pictures with one caption are two records.
+A reject leaves no gap and no trace: the kept images stand in source order, and row *i* of everything
+built from them is ``Report.kept[i]``. An image whose captions are all rejected is kept, since it can be
+found by image. Captions that repeat are kept as they are: two images with one caption are two records.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class Report:
         return digest.hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values; of a kept picture, what a reader can check it by."""
+        """The report as plain JSON values; of a kept image, what a reader can check it by."""
         duplicates = self.duplicates
         return {
             "counts": {
@@ -91,13 +91,13 @@ def validate(
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Decode every picture of ``source`` in ``workers`` threads (one a core if None) and check its captions.
+    """Decode every image of ``source`` in ``workers`` threads (one a core if None) and check its captions.
 
-    At most ``workers`` decoded pictures are in memory. ``progress`` gets 1 for each picture done, kept or
+    At most ``workers`` decoded images are in memory. ``progress`` gets 1 for each image done, kept or
     not.
 
     Every kept caption gets an id of its own: the given one or, without one, ``image_id#n``, its place among
-    the picture's captions from 0. Captions that share an id (numbered anew for each picture, say) all get
+    the image's captions from 0. Captions that share an id (numbered anew for each image, say) all get
     ``image_id#id`` instead, and what is taken even so gets a number behind. Raises SourceError if the
     source cannot be read.
     """
@@ -120,7 +120,7 @@ def normalise_caption(text: str) -> str:
 
 
 def _check(item: CaptionedImage | Reject, limits: Limits) -> tuple[ValidImage | Reject | None, list[Reject]]:
-    """The picture if it is acceptable, the reader's own reject, or None; and all rejects that come of it."""
+    """The image if it is acceptable, the reader's own reject, or None; and all rejects that come of it."""
     if isinstance(item, Reject):
         return item, [item]
     try:

@@ -42,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="CLIP retrieval: captioned pictures → **check** → **build** → **serve** → **search**.",
+    help="CLIP retrieval: captioned images → **check** → **build** → **serve** → **search**.",
 )
 
 
@@ -73,7 +73,7 @@ def check(
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
 ) -> None:
-    """Validate a data source: what is kept, what is rejected and why, which pictures are equal.
+    """Validate a data source: what is kept, what is rejected and why, which images are equal.
 
     Examples:
 
@@ -121,7 +121,7 @@ def build(
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
 ) -> None:
-    """Build an artifact from captioned pictures and print its tag last.
+    """Build an artifact from captioned images and print its tag last.
 
     A build that was stopped goes on where it was when it is started again; one that exists is reused.
 

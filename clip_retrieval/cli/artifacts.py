@@ -75,7 +75,7 @@ def inspect(source: Tag, as_json: AsJson = False) -> None:
 
 @app.command()
 def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
-    """Show what changed from one artifact to another: model, precision, pictures, captions, indexes.
+    """Show what changed from one artifact to another: model, precision, images, captions, indexes.
 
     Examples:
 
@@ -157,7 +157,7 @@ def delete(
         if not sys.stdin.isatty():
             raise ClipRetrievalError(f"{tag} is not deleted without an answer, and nobody can give one here; use --yes")
         row = _row(tag)
-        typer.confirm(f"Delete {tag} ({row['model']}, {row['pictures']} pictures)?", abort=True, err=True)
+        typer.confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", abort=True, err=True)
     modelstore.delete(tag)
     console.note(f"deleted {tag}")
 
@@ -183,7 +183,7 @@ def _sound(version: str) -> str | None:
 def _row(tag: str) -> dict[str, Any]:
     """One artifact in a line; its files are not read, and one that cannot be is shown as damaged."""
     _, folder = modelstore.locate(tag)
-    row: dict[str, Any] = {"tag": tag, "model": "damaged", "precision": "", "pictures": "", "captions": ""}
+    row: dict[str, Any] = {"tag": tag, "model": "damaged", "precision": "", "images": "", "captions": ""}
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     try:
         manifest = Artifact.open(folder, verify=False).manifest
@@ -192,7 +192,7 @@ def _row(tag: str) -> dict[str, Any]:
     return row | {
         "model": manifest.encoder.name,
         "precision": ", ".join(manifest.encoder.precisions),
-        "pictures": manifest.data.images,
+        "images": manifest.data.images,
         "captions": manifest.data.captions,
         "MB": round(size / 1e6, 1),
         "built": f"{manifest.created:%Y-%m-%d %H:%M} UTC",

@@ -61,11 +61,11 @@ def report_table(report: Report) -> None:
     """What validation kept and what it did not, on standard error."""
     captions = sum(len(image.captions) for image in report.kept)
     err.print(
-        f"kept [bold]{len(report.kept)}[/] pictures with {captions} captions, "
-        f"rejected {len(report.rejects)}, {len(report.duplicates)} groups of equal pictures"
+        f"kept [bold]{len(report.kept)}[/] images with {captions} captions, "
+        f"rejected {len(report.rejects)}, {len(report.duplicates)} groups of equal images"
     )
     _rows("rejected", ("where", "reason"), [(r.where, r.reason) for r in report.rejects])
-    _rows("equal pictures", ("image ids",), [(", ".join(group),) for group in report.duplicates])
+    _rows("equal images", ("image ids",), [(", ".join(group),) for group in report.duplicates])
 
 
 def manifest_table(tag: str, manifest: Manifest) -> None:
@@ -74,10 +74,10 @@ def manifest_table(tag: str, manifest: Manifest) -> None:
     rows = {
         "model": f"{manifest.encoder.name}, {manifest.encoder.dim} dimensions, runs on {manifest.encoder.runtime}",
         "model fingerprint": manifest.encoder.fingerprint[:16],
-        "data": f"{manifest.data.name}: {manifest.data.images} pictures, {manifest.data.captions} captions",
+        "data": f"{manifest.data.name}: {manifest.data.images} images, {manifest.data.captions} captions",
         "data fingerprint": manifest.data.fingerprint[:16],
         "splits": ", ".join(f"{name} {count}" for name, count in manifest.data.splits.items()),
-        "picture index": _index(manifest, "images"),
+        "image index": _index(manifest, "images"),
         "caption index": _index(manifest, "captions"),
         "created": f"{manifest.created:%Y-%m-%d %H:%M} UTC by bento-clip {manifest.product_version}",
         "libraries": ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
@@ -111,13 +111,13 @@ def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
 def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
     """What differs between two artifacts; long lists are cut, ``--json`` has them whole."""
     if not comparison:
-        out.print("equal: the same encoder, pictures, captions and indexes")
+        out.print("equal: the same encoder, images, captions and indexes")
         return
     table = Table("", *tags)
     groups = {
         "model": comparison.encoder,
         "data": comparison.data,
-        "picture index": comparison.image_index,
+        "image index": comparison.image_index,
         "caption index": comparison.caption_index,
     }
     for group, changes in groups.items():
@@ -126,9 +126,9 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
     if table.rows:
         out.print(table)
     for title, names in {
-        "pictures added": comparison.images_added,
-        "pictures removed": comparison.images_removed,
-        "pictures changed": comparison.images_changed,
+        "images added": comparison.images_added,
+        "images removed": comparison.images_removed,
+        "images changed": comparison.images_changed,
         "captions added": tuple(f"{c.image_id}: {c.text}" for c in comparison.captions_added),
         "captions removed": tuple(f"{c.image_id}: {c.text}" for c in comparison.captions_removed),
     }.items():
@@ -140,7 +140,7 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
 
 
 def images_table(results: Sequence[ImageResult]) -> None:
-    table = Table("rank", "score", "confidence", "picture", "captions")
+    table = Table("rank", "score", "confidence", "image", "captions")
     for r in results:
         table.add_row(
             str(r.rank),
@@ -153,7 +153,7 @@ def images_table(results: Sequence[ImageResult]) -> None:
 
 
 def captions_table(results: Sequence[CaptionResult]) -> None:
-    table = Table("rank", "score", "confidence", "caption", "picture")
+    table = Table("rank", "score", "confidence", "caption", "image")
     for r in results:
         table.add_row(str(r.rank), f"{r.similarity_score:.4f}", f"{r.confidence:.3f}", r.caption, r.image_path)
     out.print(table)

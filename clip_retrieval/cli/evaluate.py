@@ -47,8 +47,8 @@ def evaluate(
         Split, typer.Option(help="The gallery; all is every split by itself and then the whole collection.")
     ] = Split.TEST,
     output: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("reports/evaluate"),
-    pictures: Annotated[
-        Path | None, typer.Option(help="For an artifact: the folder it was built from, to show its pictures.")
+    images: Annotated[
+        Path | None, typer.Option(help="For an artifact: the folder it was built from, to show its images.")
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst queries are listed each way.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split of a data source and of the bootstrap.")] = 0,
@@ -64,7 +64,7 @@ def evaluate(
 
     ```
     bento-clip evaluate
-    bento-clip evaluate clip-retrieval:latest --split all --pictures my-photos
+    bento-clip evaluate clip-retrieval:latest --split all --images my-photos
     bento-clip evaluate my-photos --model ViT-B-32 --pretrained laion2b_s34b_b79k --output reports/vit
     ```
     """
@@ -78,7 +78,7 @@ def evaluate(
     else:
         tag, folder = modelstore.locate(source)
         artifact = Artifact.open(folder)
-        data = of_artifact(tag, artifact, pictures)
+        data = of_artifact(tag, artifact, images)
     quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed)
     indexes: tuple[IndexQuality, ...] = ()
     if artifact is not None:
@@ -131,7 +131,7 @@ def _write(
 def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
     for gallery in quality.galleries:
         console.out.print(_figures(quality, gallery))
-        repeats = f"{gallery.repeated_images} pictures and {gallery.repeated_captions} captions are not unique"
+        repeats = f"{gallery.repeated_images} images and {gallery.repeated_captions} captions are not unique"
         console.note(f"{repeats}; finding an equal one counts as a miss")
         for way, one in gallery.ways().items():
             _worst(one, f"worst queries, {gallery.gallery}, {way}")
@@ -141,7 +141,7 @@ def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
 
 def _figures(quality: Quality, gallery: GalleryQuality) -> Table:
     """A row a figure, so that it fits a narrow terminal."""
-    held = f"{gallery.gallery}: {gallery.images} pictures, {gallery.captions} captions"
+    held = f"{gallery.gallery}: {gallery.images} images, {gallery.captions} captions"
     table = Table(title=f"{quality.model} on {quality.name}\n{held}; exact search", title_justify="left")
     table.add_column("")
     for way, one in gallery.ways().items():

@@ -1,4 +1,4 @@
-"""``bento-clip finetune``: train a model on captioned pictures and keep it only if it became better."""
+"""``bento-clip finetune``: train a model on captioned images and keep it only if it became better."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ _RATES = ", ".join(f"{part.value} {rate:g}" for part, rate in LEARNING_RATES.ite
 
 
 def finetune(
-    source: Annotated[str, typer.Argument(help="A data source as for build; or an artifact's tag, with --pictures.")],
+    source: Annotated[str, typer.Argument(help="A data source as for build; or an artifact's tag, with --images.")],
     output: Annotated[Path, typer.Option(help="The new folder of the model.")],
     model: Annotated[
         str | None, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER; default demo.")
@@ -38,13 +38,13 @@ def finetune(
     other: Annotated[
         Path | None, typer.Option(help="Another domain that must not get worse; default the bundled photographs.")
     ] = None,
-    pictures: Annotated[Path | None, typer.Option(help="With a tag: the folder that it was built from.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Most times through the training pictures.")] = Settings.epochs,
-    batch: Annotated[int, typer.Option(min=2, help="Pictures a step.")] = Settings.batch,
+    images: Annotated[Path | None, typer.Option(help="With a tag: the folder that it was built from.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Most times through the training images.")] = Settings.epochs,
+    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = Settings.batch,
     learning_rate: Annotated[float | None, typer.Option(min=1e-9, help=f"Peak; default: {_RATES}.")] = None,
     warmup: Annotated[float, typer.Option(min=0, max=1, help="Share of the steps before the peak.")] = Settings.warmup,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without gain before the end.")] = Settings.patience,
-    views: Annotated[int, typer.Option(min=0, help="Random crops of each training picture.")] = Settings.views,
+    views: Annotated[int, typer.Option(min=0, help="Random crops of each training image.")] = Settings.views,
     rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")] = Settings.rank,
     tolerance: Annotated[float, typer.Option(min=0, help="Most mean recall lost on the other domain.")] = TOLERANCE,
     certain: Annotated[
@@ -60,7 +60,7 @@ def finetune(
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
 ) -> None:
-    """Fine-tune an open_clip model on captioned pictures; the start is returned unless the result is better.
+    """Fine-tune an open_clip model on captioned images; the start is returned unless the result is better.
 
     Prints the folder last, for build --model local-dir:FOLDER. A run that was stopped goes on where it was.
 
@@ -69,17 +69,17 @@ def finetune(
     ```
     bento-clip finetune my-photos --output my-model
     bento-clip finetune flickr8k --model ViT-B-32 --pretrained openai --train adapters --output tuned
-    bento-clip finetune clip-retrieval:latest --pictures my-photos --output my-model
+    bento-clip finetune clip-retrieval:latest --images my-photos --output my-model
     ```
     """
     if output.exists():
         raise typer.BadParameter(f"{output} exists already; name a new folder", param_hint="--output")
     if min(split) < 0 or abs(sum(split) - 1) > 1e-6:
         raise typer.BadParameter("three shares from 0 to 1 that add up to 1 are needed", param_hint="--split")
-    if pictures is None and not Path(source).exists():
+    if images is None and not Path(source).exists():
         raise InvalidQuery(
-            f"there is no data source {source}; for an artifact, which holds no pictures, give the folder that it was "
-            "built from with --pictures"
+            f"there is no data source {source}; for an artifact, which holds no images, give the folder that it was "
+            "built from with --images"
         )
     try:
         from clip_retrieval.finetuning import run as tuner
@@ -87,11 +87,11 @@ def finetune(
     except ModuleNotFoundError as error:
         raise MissingExtra("fine-tuning", "build") from error
     bars, limits = console.Bars(), Limits(max_bytes=max_bytes, max_pixels=max_pixels)
-    if pictures is None:
+    if images is None:
         data = sides.from_source(Path(source), other, split, seed, limits, bars)
     else:
         artifact = Artifact.open(modelstore.locate(source)[1])
-        data = sides.from_artifact(artifact, pictures, other, limits, bars)
+        data = sides.from_artifact(artifact, images, other, limits, bars)
         if model is None:
             model, pretrained = _named(artifact.manifest.encoder.name)
     with bars.stage(f"preparing the model {model or DEMO}", None):

@@ -1,4 +1,4 @@
-"""``bento-clip search``: one query of any mix of texts and pictures, of an artifact or of a running service."""
+"""``bento-clip search``: one query of any mix of texts and images, of an artifact or of a running service."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from clip_retrieval.cli.options import AsJson
 from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.base import DEFAULT_K, MAX_K
-from clip_retrieval.contract.queries import MAX_OFFSET, Part, Target, image_id, picture, text
+from clip_retrieval.contract.queries import MAX_OFFSET, Part, Target, image, image_id, text
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.search.results import results as results_of
 from clip_retrieval.search.retriever import Retriever
@@ -28,20 +28,20 @@ _OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "contains"}
 
 def search(
     queries: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY...", help="Texts, and paths of pictures; they are added up.")
+        list[str] | None, typer.Argument(metavar="QUERY...", help="Texts, and paths of images; they are added up.")
     ] = None,
     source: Annotated[
         str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")
     ] = modelstore.LATEST,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="How many results.")] = DEFAULT_K,
     captions: Annotated[
-        bool, typer.Option("--captions", help="For a picture: find captions instead of pictures.")
+        bool, typer.Option("--captions", help="For an image: find captions instead of images.")
     ] = False,
     minus: Annotated[
-        list[str] | None, typer.Option("--minus", help=f"A text or picture to move away from, at weight {LESS}.")
+        list[str] | None, typer.Option("--minus", help=f"A text or image to move away from, at weight {LESS}.")
     ] = None,
     like: Annotated[
-        list[str] | None, typer.Option("--like", metavar="ID", help="A picture of the collection, by its image_id.")
+        list[str] | None, typer.Option("--like", metavar="ID", help="An image of the collection, by its image_id.")
     ] = None,
     where: Annotated[
         list[str] | None,
@@ -56,7 +56,7 @@ def search(
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Fold near-duplicates into the best of them.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search an artifact or a running service by texts, by pictures, or by any mix of them.
+    """Search an artifact or a running service by texts, by images, or by any mix of them.
 
     Examples:
 
@@ -74,9 +74,9 @@ def search(
         *(_part(query, LESS) for query in minus or []),
     ]
     if not parts:
-        raise typer.BadParameter("a text, a picture or --like is needed", param_hint="QUERY")
+        raise typer.BadParameter("a text, an image or --like is needed", param_hint="QUERY")
     if captions and all(part.text is not None for part in parts):
-        raise InvalidQuery(f"--captions needs a picture, and there is no file {parts[0].text}")
+        raise InvalidQuery(f"--captions needs an image, and there is no file {parts[0].text}")
     conditions = _conditions(where or [])
     target: Target = "captions" if captions else "images"
     results: list[ImageResult] | list[CaptionResult]
@@ -105,10 +105,10 @@ def search(
 
 
 def _part(query: str, weight: float = 1.0) -> Part:
-    """A picture where there is a file of that name, else a text."""
+    """An image where there is a file of that name, else a text."""
     # os.path and not pathlib, which fails on a text that is too long for a file name
     is_file = os.path.isfile(query)  # noqa: PTH113
-    return picture(Path(query), weight) if is_file else text(query, weight)
+    return image(Path(query), weight) if is_file else text(query, weight)
 
 
 def _conditions(given: list[str]) -> dict[str, object] | None:

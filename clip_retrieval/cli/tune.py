@@ -33,7 +33,7 @@ def tune(
 ) -> None:
     """Choose the fastest indexes that meet a budget and print the tag of the new artifact last.
 
-    The budget holds for the index of the pictures and for that of the captions, each alone. Exits with 1 and writes no
+    The budget holds for the index of the images and for that of the captions, each alone. Exits with 1 and writes no
     artifact if nothing meets it.
 
     Examples:
@@ -49,7 +49,7 @@ def tune(
     search_on_one_thread()
     done = find(artifact, budget, cache_dir() / "builds", console.Bars())
     for modality, outcome in done.outcomes.items():
-        name = "pictures" if modality == "images" else "captions"
+        name = "images" if modality == "images" else "captions"
         draw_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
         _show(name, outcome, budget)
     console.note(f"plots: {report}")

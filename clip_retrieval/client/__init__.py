@@ -4,6 +4,6 @@ endpoints.py      one call an endpoint: its request, how its answer is read, whe
 clients.py        ``Client`` and ``AsyncClient``
 """
 
-from clip_retrieval.client.clients import AsyncClient, Client, image_id, picture, text
+from clip_retrieval.client.clients import AsyncClient, Client, image, image_id, text
 
-__all__ = ["AsyncClient", "Client", "image_id", "picture", "text"]
+__all__ = ["AsyncClient", "Client", "image", "image_id", "text"]

@@ -3,7 +3,7 @@
     with Client("http://localhost:3000") as client:
         for result in client.search_images("a red panda", k=5).results:
             print(result.similarity_score, result.image_path)
-        client.search([text("a dog"), picture("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
+        client.search([text("a dog"), image("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
 
 Both have one method an endpoint and answer with the service's own models. Requests that were turned away (429, 503)
 and connections that failed are tried again, with exponential back-off and jitter or as Retry-After says; nothing else
@@ -29,11 +29,11 @@ from clip_retrieval.contract.answers import (
 )
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
-from clip_retrieval.contract.image_input import Picture
-from clip_retrieval.contract.queries import Part, SearchRequest, Target, Where, image_id, picture, search_request, text
+from clip_retrieval.contract.image_input import ImageInput
+from clip_retrieval.contract.queries import Part, SearchRequest, Target, Where, image, image_id, search_request, text
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 
-__all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "Picture", "Retries", "image_id", "picture", "text"]
+__all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "ImageInput", "Retries", "image", "image_id", "text"]
 
 DEFAULT_TIMEOUT = httpx.Timeout(30, connect=5)
 USUAL = Retries()
@@ -66,16 +66,16 @@ class Client:
         self._http.close()
 
     def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Pictures for a text."""
+        """Images for a text."""
         return self._send(Calls.search_images(text, k))
 
-    def search_captions(self, picture: Picture, k: int = DEFAULT_K) -> CaptionsAnswer:
-        """Captions for a picture (``POST /search/text``)."""
-        return self._send(Calls.search_captions(picture, k))
+    def search_captions(self, image: ImageInput, k: int = DEFAULT_K) -> CaptionsAnswer:
+        """Captions for an image (``POST /search/text``)."""
+        return self._send(Calls.search_captions(image, k))
 
-    def search_similar(self, picture: Picture, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Pictures like a picture."""
-        return self._send(Calls.search_similar(picture, k))
+    def search_similar(self, image: ImageInput, k: int = DEFAULT_K) -> ImagesAnswer:
+        """Images like an image."""
+        return self._send(Calls.search_similar(image, k))
 
     def search(
         self,
@@ -88,7 +88,7 @@ class Client:
         dedupe: bool = False,
         where: Where | None = None,
     ) -> SearchAnswer:
-        """One page of what is nearest to a weighted mix of texts and pictures. Raises InvalidQuery out of bounds."""
+        """One page of what is nearest to a weighted mix of texts and images. Raises InvalidQuery out of bounds."""
         request = search_request(
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
         )
@@ -103,16 +103,16 @@ class Client:
         return self._send(Calls.fields)
 
     def image(self, image_id: str) -> ImageInfo:
-        """All that the collection holds of one picture."""
+        """All that the collection holds of one image."""
         return self._send(Calls.image(image_id))
 
     def encode_text(self, text: str) -> TextEmbedding:
         """The unit vector of a text."""
         return self._send(Calls.encode_text(text))
 
-    def encode_image(self, picture: Picture) -> ImageEmbedding:
-        """The unit vector of a picture."""
-        return self._send(Calls.encode_image(picture))
+    def encode_image(self, image: ImageInput) -> ImageEmbedding:
+        """The unit vector of an image."""
+        return self._send(Calls.encode_image(image))
 
     def info(self) -> ServiceInfo:
         """What is served."""
@@ -175,16 +175,16 @@ class AsyncClient:
         await self._http.aclose()
 
     async def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Pictures for a text."""
+        """Images for a text."""
         return await self._send(Calls.search_images(text, k))
 
-    async def search_captions(self, picture: Picture, k: int = DEFAULT_K) -> CaptionsAnswer:
-        """Captions for a picture (``POST /search/text``)."""
-        return await self._send(Calls.search_captions(picture, k))
+    async def search_captions(self, image: ImageInput, k: int = DEFAULT_K) -> CaptionsAnswer:
+        """Captions for an image (``POST /search/text``)."""
+        return await self._send(Calls.search_captions(image, k))
 
-    async def search_similar(self, picture: Picture, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Pictures like a picture."""
-        return await self._send(Calls.search_similar(picture, k))
+    async def search_similar(self, image: ImageInput, k: int = DEFAULT_K) -> ImagesAnswer:
+        """Images like an image."""
+        return await self._send(Calls.search_similar(image, k))
 
     async def search(
         self,
@@ -197,7 +197,7 @@ class AsyncClient:
         dedupe: bool = False,
         where: Where | None = None,
     ) -> SearchAnswer:
-        """One page of what is nearest to a weighted mix of texts and pictures. Raises InvalidQuery out of bounds."""
+        """One page of what is nearest to a weighted mix of texts and images. Raises InvalidQuery out of bounds."""
         request = search_request(
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
         )
@@ -212,16 +212,16 @@ class AsyncClient:
         return await self._send(Calls.fields)
 
     async def image(self, image_id: str) -> ImageInfo:
-        """All that the collection holds of one picture."""
+        """All that the collection holds of one image."""
         return await self._send(Calls.image(image_id))
 
     async def encode_text(self, text: str) -> TextEmbedding:
         """The unit vector of a text."""
         return await self._send(Calls.encode_text(text))
 
-    async def encode_image(self, picture: Picture) -> ImageEmbedding:
-        """The unit vector of a picture."""
-        return await self._send(Calls.encode_image(picture))
+    async def encode_image(self, image: ImageInput) -> ImageEmbedding:
+        """The unit vector of an image."""
+        return await self._send(Calls.encode_image(image))
 
     async def info(self) -> ServiceInfo:
         """What is served."""

@@ -23,7 +23,7 @@ from clip_retrieval.contract.answers import (
 )
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
-from clip_retrieval.contract.image_input import Picture, read_picture
+from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
@@ -104,20 +104,20 @@ class Calls:
         return Call("POST", "/search/images", ImagesAnswer, json={"text": text, "k": k})
 
     @staticmethod
-    def search_captions(picture: Picture, k: int) -> Call[CaptionsAnswer]:
-        return Call("POST", "/search/text", CaptionsAnswer, upload=read_picture(picture), params={"k": k})
+    def search_captions(image: ImageInput, k: int) -> Call[CaptionsAnswer]:
+        return Call("POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), params={"k": k})
 
     @staticmethod
-    def search_similar(picture: Picture, k: int) -> Call[ImagesAnswer]:
-        return Call("POST", "/search/similar", ImagesAnswer, upload=read_picture(picture), params={"k": k})
+    def search_similar(image: ImageInput, k: int) -> Call[ImagesAnswer]:
+        return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params={"k": k})
 
     @staticmethod
     def encode_text(text: str) -> Call[TextEmbedding]:
         return Call("POST", "/encode/text", TextEmbedding, json={"text": text})
 
     @staticmethod
-    def encode_image(picture: Picture) -> Call[ImageEmbedding]:
-        return Call("POST", "/encode/image", ImageEmbedding, upload=read_picture(picture))
+    def encode_image(image: ImageInput) -> Call[ImageEmbedding]:
+        return Call("POST", "/encode/image", ImageEmbedding, upload=read_image_input(image))
 
     @staticmethod
     def search(request: SearchRequest) -> Call[SearchAnswer]:

@@ -10,28 +10,28 @@ from clip_retrieval.records import Scalar
 
 
 class ImageResult(Frozen):
-    """A picture that was found."""
+    """An image that was found."""
 
     rank: int = Field(description="1 for the best.")
     image_id: str
-    image_path: str = Field(description="The picture's file as the collection names it.")
-    width: int = Field(description="Pixels of the upright picture.")
+    image_path: str = Field(description="The image's file as the collection names it.")
+    width: int = Field(description="Pixels of the upright image.")
     height: int
     similarity_score: Score
     confidence: Confidence
     captions: list[str]
-    metadata: dict[str, Scalar] = Field(description="The collection's other columns of this picture.")
+    metadata: dict[str, Scalar] = Field(description="The collection's other columns of this image.")
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
 class CaptionResult(Frozen):
-    """A caption that was found, with the picture that it belongs to."""
+    """A caption that was found, with the image that it belongs to."""
 
     rank: int = Field(description="1 for the best.")
     caption: str
     caption_id: str
     image_id: str
-    image_path: str = Field(description="The file of the caption's picture as the collection names it.")
+    image_path: str = Field(description="The file of the caption's image as the collection names it.")
     similarity_score: Score
     confidence: Confidence
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
@@ -47,7 +47,7 @@ class _ShortAnswer(Frozen):
 
 
 class ImagesAnswer(_ShortAnswer):
-    """Pictures, best first."""
+    """Images, best first."""
 
     results: list[ImageResult]
 
@@ -69,7 +69,7 @@ class TextEmbedding(Frozen):
 
 
 class ImageEmbedding(Frozen):
-    """The unit vector of a picture."""
+    """The unit vector of an image."""
 
     embedding: list[float]
     dimension: int

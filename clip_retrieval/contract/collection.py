@@ -9,7 +9,7 @@ from clip_retrieval.records import Scalar
 
 
 class Example(Frozen):
-    """A picture of the collection."""
+    """An image of the collection."""
 
     image_id: str
     image_path: str
@@ -19,13 +19,13 @@ class Example(Frozen):
 
 
 class Examples(Frozen):
-    """Pictures spread over the collection."""
+    """Images spread over the collection."""
 
     images: list[Example]
 
 
 class FieldValue(Frozen):
-    """A value that pictures have in a field, and how many have it."""
+    """A value that images have in a field, and how many have it."""
 
     value: str | bool
     count: int
@@ -36,7 +36,7 @@ class FieldInfo(Frozen):
 
     name: str
     type: Literal["text", "number", "boolean"]
-    count: int = Field(description="How many pictures have a value.")
+    count: int = Field(description="How many images have a value.")
     values: list[FieldValue] = Field(description="The most frequent values of a text or boolean field.")
     min: float | None = Field(default=None, description="Least value of a number field.")
     max: float | None = None
@@ -49,7 +49,7 @@ class FieldsAnswer(Frozen):
 
 
 class ImageInfo(Frozen):
-    """All that the collection holds of one picture."""
+    """All that the collection holds of one image."""
 
     image_id: str
     image_path: str

@@ -1,4 +1,4 @@
-"""Pictures as a user of the client has them, as the bytes that are sent. Needs no package beyond the standard library.
+"""Images as a user of the client has them, as the bytes that are sent. Needs no package beyond the standard library.
 
 Only a PIL image needs Pillow, and whoever has one has Pillow loaded.
 """
@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Picture: TypeAlias = "str | Path | bytes | BinaryIO | Image"
-"""A path, the bytes of a picture file, an open binary file, or a PIL image."""
+ImageInput: TypeAlias = "str | Path | bytes | BinaryIO | Image"
+"""A path, the bytes of an image file, an open binary file, or a PIL image."""
 
 _PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
 
 
-def read_picture(picture: Picture) -> tuple[str, bytes]:
-    """File name and bytes of a picture; a PIL image becomes a PNG of the same pixels. Raises OSError for a path."""
-    if isinstance(picture, str | Path):
-        path = Path(picture)
+def read_image_input(given: ImageInput) -> tuple[str, bytes]:
+    """File name and bytes of an image; a PIL image becomes a PNG of the same pixels. Raises OSError for a path."""
+    if isinstance(given, str | Path):
+        path = Path(given)
         return path.name, path.read_bytes()
-    if isinstance(picture, bytes):
-        return "picture", picture
-    if hasattr(picture, "save") and hasattr(picture, "convert"):
-        image = picture if picture.mode in _PNG_MODES else picture.convert("RGB")
+    if isinstance(given, bytes):
+        return "image", given
+    if hasattr(given, "save") and hasattr(given, "convert"):
+        image = given if given.mode in _PNG_MODES else given.convert("RGB")
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
-        return "picture.png", buffer.getvalue()
-    name = getattr(picture, "name", "picture")
-    return Path(str(name)).name, picture.read()
+        return "image.png", buffer.getvalue()
+    name = getattr(given, "name", "image")
+    return Path(str(name)).name, given.read()

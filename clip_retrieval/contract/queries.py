@@ -1,6 +1,6 @@
 """Composed queries: what ``POST /search`` reads, and what ``search`` takes everywhere; ``answers.py`` has the answers.
 
-    search([text("a dog"), picture("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
+    search([text("a dog"), image("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
 
 is the same call on the client and on the retriever. Needs pydantic only.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from clip_retrieval.contract.base import DEFAULT_K, Frozen, K, Text, describe
-from clip_retrieval.contract.image_input import Picture, read_picture
+from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
 
 MAX_PARTS = 16
@@ -35,11 +35,11 @@ class Strict(BaseModel):
 
 
 class Part(Strict):
-    """One text, one picture or one picture of the collection, and how much it counts."""
+    """One text, one image or one image of the collection, and how much it counts."""
 
     text: Text | None = None
-    image: str | None = Field(None, min_length=1, description="A picture file in base64.")
-    image_id: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="A picture of the collection.")
+    image: str | None = Field(None, min_length=1, description="An image file in base64.")
+    image_id: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="An image of the collection.")
     weight: float = Field(
         1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False, description="Not zero; a negative weight subtracts."
     )
@@ -94,7 +94,7 @@ Filters = Annotated[
     dict[str, Filter],
     Field(
         max_length=MAX_CONDITIONS,
-        description="Conditions on metadata columns and `split`, all of which hold: a value (null for pictures without "
+        description="Conditions on metadata columns and `split`, all of which hold: a value (null for images without "
         "one), or an object of `in`, `gt`, `gte`, `lt`, `lte`, `contains` (case-insensitive).",
     ),
 ]
@@ -110,7 +110,7 @@ EXAMPLE: Any = {
 
 
 class SearchRequest(Strict):
-    """Any mix of texts and pictures to pictures or captions."""
+    """Any mix of texts and images to images or captions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
@@ -140,13 +140,13 @@ def text(words: str, weight: float = 1.0) -> Part:
     return checked(Part, text=words, weight=weight)
 
 
-def picture(given: Picture, weight: float = 1.0) -> Part:
-    """A picture as a part of a query: a path, the bytes of a picture file, an open file or a PIL image."""
-    return checked(Part, image=base64.b64encode(read_picture(given)[1]).decode(), weight=weight)
+def image(given: ImageInput, weight: float = 1.0) -> Part:
+    """An image as a part of a query: a path, the bytes of an image file, an open file or a PIL image."""
+    return checked(Part, image=base64.b64encode(read_image_input(given)[1]).decode(), weight=weight)
 
 
 def image_id(identity: str, weight: float = 1.0) -> Part:
-    """A picture of the collection, by its id, as a part of a query."""
+    """An image of the collection, by its id, as a part of a query."""
     return checked(Part, image_id=identity, weight=weight)
 
 
@@ -182,7 +182,7 @@ def checked(model: Callable[..., M], **values: Any) -> M:
 
 
 class SearchImagesRequest(Frozen):
-    """Text to pictures."""
+    """Text to images."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", json_schema_extra={"examples": [{"text": "a red panda", "k": 5}]}

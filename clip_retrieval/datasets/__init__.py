@@ -11,10 +11,10 @@ image_folder.py   a folder of images alone
 
 from pathlib import Path
 
-from clip_retrieval.datasets.base import PICTURE_SUFFIXES, Source, find_pictures
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source, find_images
 from clip_retrieval.datasets.csv_table import CsvTable
 from clip_retrieval.datasets.flickr8k import Flickr8k, captions_file
-from clip_retrieval.datasets.image_folder import PictureFolder
+from clip_retrieval.datasets.image_folder import ImageFolder
 from clip_retrieval.datasets.jsonl import JsonLines
 from clip_retrieval.datasets.sidecar import SidecarFolder, has_sidecars
 from clip_retrieval.errors import SourceError
@@ -28,8 +28,8 @@ def open_source(path: Path) -> Source:
     1. a file that ends in .csv or .jsonl
     2. a folder with ``captions.csv`` or ``captions.jsonl`` (not both)
     3. a folder with ``Flickr8k.token.txt``, or ``captions.txt`` with the header ``image,caption``
-    4. a folder with a picture that has a ``.txt`` of the same stem beside it
-    5. a folder with pictures
+    4. a folder with an image that has a ``.txt`` of the same stem beside it
+    5. a folder with images
 
     Raises SourceError if none fits, saying what was looked for.
     """
@@ -43,7 +43,7 @@ def _detect(path: Path) -> Source:
     if path.is_file():
         return _open_table(path)
     if not path.is_dir():
-        raise SourceError(f"{path} does not exist; give a folder of pictures, or a .csv or .jsonl file")
+        raise SourceError(f"{path} does not exist; give a folder of images, or a .csv or .jsonl file")
     tables = [table for name in ("captions.csv", "captions.jsonl") if (table := path / name).is_file()]
     if len(tables) > 1:
         raise SourceError(f"{path} has both captions.csv and captions.jsonl; keep one, or give that file")
@@ -53,11 +53,11 @@ def _detect(path: Path) -> Source:
         return Flickr8k(path)
     if has_sidecars(path):
         return SidecarFolder(path)
-    if any(isinstance(found, Path) for found in find_pictures(path)):
-        return PictureFolder(path)
+    if any(isinstance(found, Path) for found in find_images(path)):
+        return ImageFolder(path)
     raise SourceError(
         f"{path} is no collection: it has no captions.csv, captions.jsonl or Flickr8k.token.txt, no"
-        f" captions.txt with the header image,caption, and no picture ({', '.join(sorted(PICTURE_SUFFIXES))})"
+        f" captions.txt with the header image,caption, and no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
     )
 
 
@@ -68,4 +68,4 @@ def _open_table(path: Path) -> Source:
         case ".jsonl":
             return JsonLines(path)
         case _:
-            raise SourceError(f"{path} is not a .csv or .jsonl file; give one, or a folder of pictures")
+            raise SourceError(f"{path} is not a .csv or .jsonl file; give one, or a folder of images")

@@ -1,6 +1,6 @@
-"""What every reader is, and what readers share: which files are pictures, and the names of files and splits.
+"""What every reader is, and what readers share: which files are images, and the names of files and splits.
 
-A reader yields CaptionedImage for what it could read and Reject for what it could not. It opens no picture: a
+A reader yields CaptionedImage for what it could read and Reject for what it could not. It opens no image: a
 missing or damaged file is found by validation. A source that cannot be read at all raises SourceError.
 """
 
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 
 _SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -29,8 +29,8 @@ _SPLIT_NAMES: dict[str, Split] = {
 class Source(ABC):
     """A collection on disk. Iterating gives the same items in the same order every time.
 
-    ``name`` is the layout; ``root`` the absolute folder that picture names are relative to; ``has_captions``
-    says whether the layout carries captions at all (without them only picture search works).
+    ``name`` is the layout; ``root`` the absolute folder that image names are relative to; ``has_captions``
+    says whether the layout carries captions at all (without them only image search works).
     """
 
     name: ClassVar[str]
@@ -40,7 +40,7 @@ class Source(ABC):
         self.root = absolute(root)
 
     def __iter__(self) -> Iterator[CaptionedImage | Reject]:
-        """Every picture with an ``image_id`` of its own; a later picture under a used id is a Reject."""
+        """Every image with an ``image_id`` of its own; a later image under a used id is a Reject."""
         owners: dict[str, str] = {}
         for item in self.read():
             if isinstance(item, CaptionedImage):
@@ -53,7 +53,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        """The pictures as the layout gives them, whose ids need not be unique yet. Raises SourceError."""
+        """The images as the layout gives them, whose ids need not be unique yet. Raises SourceError."""
 
 
 def absolute(path: Path) -> Path:
@@ -65,12 +65,12 @@ def locate(root: Path, name: str) -> tuple[Path, str]:
     """The file that a table calls ``name``, and the name under which users see it.
 
     Names are relative to ``root`` or absolute, with forward or backward slashes. A table is its owner's own
-    file, so it may point outside ``root``; of such a picture users see the bare file name, never a folder of
+    file, so it may point outside ``root``; of such an image users see the bare file name, never a folder of
     this machine. Raises ValueError with the reason if ``name`` cannot be a path.
     """
     name = name.strip().replace("\\", "/")
     if not name or "\0" in name:
-        raise ValueError("the row names no picture")
+        raise ValueError("the row names no image")
     path = absolute(root / name)
     return path, path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
@@ -93,8 +93,8 @@ def is_text(value: str) -> bool:
     return True
 
 
-def find_pictures(root: Path) -> Iterator[Path | Reject]:
-    """Every picture file below ``root`` by its suffix, in order of name, folder by folder.
+def find_images(root: Path) -> Iterator[Path | Reject]:
+    """Every image file below ``root`` by its suffix, in order of name, folder by folder.
 
     Links to folders are followed unless they lead back to a folder they are in. Hidden files and folders are
     passed over. A folder that cannot be listed and a file name that is not text are Rejects.
@@ -116,6 +116,6 @@ def _walk(folder: Path, root: Path, above: frozenset[Path]) -> Iterator[Path | R
             continue
         if is_folder:
             yield from _walk(entry, root, above | {real})
-        elif entry.suffix.lower() in PICTURE_SUFFIXES and is_file:
+        elif entry.suffix.lower() in IMAGE_SUFFIXES and is_file:
             shown = entry.relative_to(root).as_posix()
             yield entry if is_text(shown) else Reject(ascii(shown)[1:-1], "the file name is not UTF-8 text")

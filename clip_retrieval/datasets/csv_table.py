@@ -1,4 +1,4 @@
-"""Pictures listed in a CSV file, such as ``captions.csv``; ``rows.py`` lists its columns."""
+"""Images listed in a CSV file, such as ``captions.csv``; ``rows.py`` lists its columns."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from clip_retrieval.records import CaptionedImage, Reject
 
 
 class CsvTable(Source):
-    """A CSV file. Picture names are relative to its folder; pictures that it does not list are left out."""
+    """A CSV file. Image names are relative to its folder; images that it does not list are left out."""
 
     name: ClassVar[str] = "csv"
 

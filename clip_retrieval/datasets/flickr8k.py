@@ -4,7 +4,7 @@
     Kaggle's   captions.txt, a CSV with the header ``image,caption``
 
 Both may have ``Flickr_8k.{trainImages,devImages,testImages}.txt`` beside the captions, one name a line;
-pictures in none of the lists have no split. The pictures are in Flicker8k_Dataset/ (spelled so in the
+images in none of the lists have no split. The images are in Flicker8k_Dataset/ (spelled so in the
 original), Flickr8k_Dataset/, Images/ or the folder itself.
 """
 
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from clip_retrieval.datasets.base import PICTURE_SUFFIXES, Source
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
 from clip_retrieval.datasets.rows import Row, csv_rows, merge
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
 TOKENS = "Flickr8k.token.txt"
 KAGGLE = "captions.txt"
-_PICTURE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images", ".")
+_IMAGE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images", ".")
 _SPLIT_FILES: dict[Split, str] = {
     "train": "Flickr_8k.trainImages.txt",
     "val": "Flickr_8k.devImages.txt",
@@ -30,7 +30,7 @@ _SPLIT_FILES: dict[Split, str] = {
 class Flickr8k(Source):
     """The collection under ``root``; the file name is the image_id and ``name.jpg#0`` the caption_id.
 
-    A picture that has captions and no file is one Reject. Raises SourceError if no picture has a file.
+    An image that has captions and no file is one Reject. Raises SourceError if no image has a file.
     """
 
     name: ClassVar[str] = "flickr8k"
@@ -42,7 +42,7 @@ class Flickr8k(Source):
         return merge(self._rows(captions), self.root)
 
     def _rows(self, captions: Path) -> Iterator[Row | Reject]:
-        folder, present = self._pictures()
+        folder, present = self._images()
         splits = _splits(captions.parent)
         missing: set[str] = set()
         for row in _token_rows(captions) if captions.name == TOKENS else csv_rows(captions):
@@ -55,20 +55,20 @@ class Flickr8k(Source):
                 yield Row(row.where, {**row.values, **found})
             elif name not in missing:
                 missing.add(name)
-                yield Reject(row.where, f"the picture {name!r} is not in {folder}/")
+                yield Reject(row.where, f"the image {name!r} is not in {folder}/")
 
-    def _pictures(self) -> tuple[str, frozenset[str]]:
-        for folder in _PICTURE_FOLDERS:
+    def _images(self) -> tuple[str, frozenset[str]]:
+        for folder in _IMAGE_FOLDERS:
             try:
-                files = [p.name for p in (self.root / folder).iterdir() if p.suffix.lower() in PICTURE_SUFFIXES]
+                files = [p.name for p in (self.root / folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise SourceError(f"{self.root / folder} cannot be read: {error.strerror}") from error
             if files:
                 return folder, frozenset(files)
-        looked = ", ".join(f"{folder}/" for folder in _PICTURE_FOLDERS)
-        raise SourceError(f"{self.root} has captions of Flickr8k but no pictures, looked for in {looked}")
+        looked = ", ".join(f"{folder}/" for folder in _IMAGE_FOLDERS)
+        raise SourceError(f"{self.root} has captions of Flickr8k but no images, looked for in {looked}")
 
 
 def captions_file(root: Path) -> Path | None:
@@ -97,7 +97,7 @@ def _token_rows(path: Path) -> Iterator[Row | Reject]:
 
 
 def _splits(folder: Path) -> dict[str, Split]:
-    """The split of each listed picture; of one listed twice, the most held-out."""
+    """The split of each listed image; of one listed twice, the most held-out."""
     return {
         line.strip(): split
         for split, name in _SPLIT_FILES.items()

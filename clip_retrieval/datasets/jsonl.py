@@ -1,4 +1,4 @@
-"""Pictures listed in a JSON Lines file, such as ``captions.jsonl``; ``rows.py`` lists its fields."""
+"""Images listed in a JSON Lines file, such as ``captions.jsonl``; ``rows.py`` lists its fields."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from clip_retrieval.records import CaptionedImage, Reject
 
 
 class JsonLines(Source):
-    """A .jsonl file in UTF-8, one object a line; picture names are relative to its folder."""
+    """A .jsonl file in UTF-8, one object a line; image names are relative to its folder."""
 
     name: ClassVar[str] = "jsonl"
 

@@ -1,9 +1,9 @@
-"""Rows of a CSV or JSON Lines file, and how rows become pictures.
+"""Rows of a CSV or JSON Lines file, and how rows become images.
 
-A row is about one picture and brings no, one or many captions. These columns mean something here, in any case
+A row is about one image and brings no, one or many captions. These columns mean something here, in any case
 of letters; of several for one thing, the first with a value is taken:
 
-    picture    image_path, image, file_name, filename, file      needed
+    image    image_path, image, file_name, filename, file      needed
     captions   caption, text, captions                           JSON: a string or a list of strings
     others     image_id, caption_id, split
 
@@ -37,7 +37,7 @@ class Row:
 def csv_rows(path: Path) -> Iterator[Row | Reject]:
     """Rows of a CSV file in UTF-8 (with or without BOM), with commas, double quotes and a header.
 
-    Raises SourceError if it cannot be read, or has no column for the picture or the caption. Columns
+    Raises SourceError if it cannot be read, or has no column for the image or the caption. Columns
     without a name are left out, and so are empty cells, except that an empty caption stays one.
     """
     try:
@@ -61,11 +61,11 @@ def csv_rows(path: Path) -> Iterator[Row | Reject]:
 
 
 def merge(rows: Iterator[Row | Reject], root: Path) -> Iterator[CaptionedImage | Reject]:
-    """Rejected rows as they come, then the pictures in the order of their first rows.
+    """Rejected rows as they come, then the images in the order of their first rows.
 
     The captions of all rows about one file are joined in order, and later rows add only metadata that is
     missing. A row whose image_id or split contradicts an earlier row about the same file is rejected. Without
-    an image_id, the name of the picture as users see it serves.
+    an image_id, the name of the image as users see it serves.
     """
     drafts: dict[Path, _Draft] = {}
     for row in rows:
@@ -117,7 +117,7 @@ def _draft(values: Mapping[str, object], root: Path) -> _Draft:
     image_key, caption_key = _first(values, IMAGE), _first(values, CAPTION)
     name = values.get(image_key, "")
     if not isinstance(name, str):
-        raise ValueError("the name of the picture is not text")
+        raise ValueError("the name of the image is not text")
     path, image_path = locate(root, name)
     return _Draft(
         path=path,
@@ -182,7 +182,7 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
         raise SourceError(f"{path.name} is not CSV: {error}; it must be UTF-8 text with commas") from error
     named = [name for name in header if name]
     found = ", ".join(repr(name) for name in named) or "none"
-    for wanted, names in (("picture", IMAGE), ("caption", CAPTION)):
+    for wanted, names in (("image", IMAGE), ("caption", CAPTION)):
         if not set(names) & set(named):
             raise SourceError(
                 f"{path.name} has no column for the {wanted}: call it one of {', '.join(names)}"

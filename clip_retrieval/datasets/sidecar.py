@@ -4,20 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from clip_retrieval.datasets.base import Source, find_pictures
+from clip_retrieval.datasets.base import Source, find_images
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 
 
 class SidecarFolder(Source):
-    """Every picture below a folder, with the non-empty lines of the text file of its stem if there is one.
+    """Every image below a folder, with the non-empty lines of the text file of its stem if there is one.
 
-    The relative path is the image_id. Text files without a picture (a README) are passed over.
+    The relative path is the image_id. Text files without an image (a README) are passed over.
     """
 
     name: ClassVar[str] = "sidecar"
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        for found in find_pictures(self.root):
+        for found in find_images(self.root):
             if isinstance(found, Reject):
                 yield found
                 continue
@@ -47,11 +47,11 @@ class SidecarFolder(Source):
                 yield Reject(f"{name} line {number}", "not UTF-8 text")
 
 
-def sidecar_of(picture: Path) -> Path:
-    """Where the captions of a picture would be."""
-    return picture.with_suffix(".txt")
+def sidecar_of(image: Path) -> Path:
+    """Where the captions of an image would be."""
+    return image.with_suffix(".txt")
 
 
 def has_sidecars(root: Path) -> bool:
-    """Whether any picture below ``root`` has a sidecar."""
-    return any(isinstance(found, Path) and sidecar_of(found).is_file() for found in find_pictures(root))
+    """Whether any image below ``root`` has a sidecar."""
+    return any(isinstance(found, Path) and sidecar_of(found).is_file() for found in find_images(root))

@@ -1,6 +1,6 @@
 """Make torchvision importable beside a torch build that its compiled operators were not made for.
 
-open_clip and timm import torchvision for its picture transforms, which are plain Python. A package index may pair the
+open_clip and timm import torchvision for its image transforms, which are plain Python. A package index may pair the
 CPU build of torch with the CUDA build of torchvision; its compiled operators then do not load, and the import stops
 where torchvision describes them to torch. Nothing here runs those operators, so naming them is enough.
 """

@@ -1,7 +1,7 @@
 """The seam between the product and its models: what an encoder is, whatever runs it.
 
-An encoder maps texts and pictures into one space of unit float32 vectors, so that an inner product is a cosine.
-Work that belongs to one text (``tokenize``) or to one picture (``preprocess``) is apart from work that is done on a
+An encoder maps texts and images into one space of unit float32 vectors, so that an inner product is a cosine.
+Work that belongs to one text (``tokenize``) or to one image (``preprocess``) is apart from work that is done on a
 batch (``encode_tokens``, ``encode_pixels``), so that a server can do it beside the model and never in front of it.
 Implementations are interchangeable files beside this one; this file knows none of them.
 """
@@ -21,7 +21,7 @@ Vectors: TypeAlias = NDArray[np.float32]
 """Shape (n, dim), float32, each row of unit length."""
 
 Pixels: TypeAlias = NDArray[np.float32]
-"""Shape (n, 3, height, width) or, for one picture, (3, height, width); float32, normalised as the model wants."""
+"""Shape (n, 3, height, width) or, for one image, (3, height, width); float32, normalised as the model wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class EncoderInfo(BaseModel):
 
 
 class Encoder(ABC):
-    """Texts and pictures to unit vectors. Safe to call from several threads."""
+    """Texts and images to unit vectors. Safe to call from several threads."""
 
     info: EncoderInfo
     text_batches_at_once: int = 1
@@ -82,18 +82,18 @@ class Encoder(ABC):
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Pixels:
-        """Resize, crop and normalise one RGB picture. Shape (3, height, width)."""
+        """Resize, crop and normalise one RGB image. Shape (3, height, width)."""
 
     @abstractmethod
     def encode_pixels(self, pixels: Pixels) -> Vectors:
-        """Encode preprocessed pictures, shape (n, 3, height, width), as one batch. Shape (n, dim)."""
+        """Encode preprocessed images, shape (n, 3, height, width), as one batch. Shape (n, dim)."""
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Tokenise and encode texts as one batch; each is cut at the model's context. Shape (len(texts), dim)."""
         return self.encode_tokens([self.tokenize(text) for text in texts])
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Preprocess and encode RGB pictures as one batch. Shape (len(images), dim)."""
+        """Preprocess and encode RGB images as one batch. Shape (len(images), dim)."""
         if not images:
             return np.empty((0, self.info.dim), dtype=np.float32)
         return self.encode_pixels(np.stack([self.preprocess(image) for image in images]))

@@ -1,8 +1,8 @@
 """A hand-checkable encoder for tests: colours, no weights.
 
-Eight dimensions stand for the corners of the RGB cube (black … white), eight more for any other word. A picture's
+Eight dimensions stand for the corners of the RGB cube (black … white), eight more for any other word. An image's
 vector says how near its mean colour is to each corner (trilinear weights); a text's vector has one for each colour
-word in it, and a smaller one at a hashed place for each other word. So "a red square" finds the reddest picture,
+word in it, and a smaller one at a hashed place for each other word. So "a red square" finds the reddest image,
 and every expected answer can be worked out on paper.
 """
 

@@ -1,14 +1,14 @@
-"""Pictures to pixels without torch, equal to the last bit to what open_clip does with torchvision.
+"""Images to pixels without torch, equal to the last bit to what open_clip does with torchvision.
 
-Reproduces ``open_clip.image_transform(is_train=False)`` of open_clip 3.3, which is for PIL pictures:
+Reproduces ``open_clip.image_transform(is_train=False)`` of open_clip 3.3, which is for PIL images:
 
     shortest   torchvision Resize(shortest side) → CenterCrop, or open_clip's ResizeKeepRatio for oblong targets
     longest    open_clip's ResizeKeepRatio(longest=1) → CenterCropOrPad(fill)
     squash     torchvision Resize((height, width))
     then       convert("RGB") → ToTensor (÷ 255) → Normalize(mean, std)
 
-Resizing happens in the picture's own mode, before the conversion, as there. Where open_clip fails (a side that
-rounds to zero pixels), one pixel is kept instead; where it would enlarge a very narrow picture to more than 16
+Resizing happens in the image's own mode, before the conversion, as there. Where open_clip fails (a side that
+rounds to zero pixels), one pixel is kept instead; where it would enlarge a very narrow image to more than 16
 megapixels before cutting out the centre, only the centre is enlarged (equal within one grey level).
 """
 
@@ -48,7 +48,7 @@ class Preprocess(BaseModel):
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def __call__(self, image: Image.Image) -> Pixels:
-        """Pixels of one picture of any mode, float32, shape (3, height, width)."""
+        """Pixels of one image of any mode, float32, shape (3, height, width)."""
         rgb = np.asarray(self._fit(image).convert("RGB"))
         pixels = np.array(rgb.transpose(2, 0, 1), dtype=np.float32, order="C")
         # Three steps in float32, as torch does them: one combined factor would round differently.
@@ -95,7 +95,7 @@ def _cover(
     """Resize to ``scaled`` and cut out the centre of ``size``."""
     if scaled[0] * scaled[1] <= MAX_RESIZED_PIXELS:
         return _centre(_resize(image, scaled, resample), size, 0)
-    # A picture one pixel high and thousands wide would take gigabytes to enlarge: enlarge what the crop keeps.
+    # An image one pixel high and thousands wide would take gigabytes to enlarge: enlarge what the crop keeps.
     spans = []
     for length, long, kept in zip((image.height, image.width), scaled, size, strict=True):
         start = round((long - kept) / 2) * length / long

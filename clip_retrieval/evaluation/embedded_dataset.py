@@ -31,14 +31,14 @@ class Embedded:
     image_vectors: Vectors
     caption_vectors: Vectors
     files: Mapping[int, Path]
-    """Where the pictures' files are, by row; an artifact holds no pictures, so there may be none."""
+    """Where the images' files are, by row; an artifact holds no images, so there may be none."""
 
 
-def of_artifact(name: str, artifact: Artifact, pictures: Path | None = None) -> Embedded:
-    """The collection inside an artifact. ``pictures`` is the folder that it was built from, if that is at hand."""
+def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> Embedded:
+    """The collection inside an artifact. ``images`` is the folder that it was built from, if that is at hand."""
     with artifact.store() as store:
         images, captions = store.images(), store.captions()
-    files = {image.row: pictures / image.image_path for image in images} if pictures else {}
+    files = {image.row: folder / image.image_path for image in images} if folder else {}
     return Embedded(
         name=name,
         encoder=artifact.manifest.encoder,
@@ -74,7 +74,7 @@ def of_source(
         del parts
         with progress.stage("loading the encoder", None):
             encoder = load_encoder(folder)
-        with progress.stage("embedding pictures", len(images)) as advance:
+        with progress.stage("embedding images", len(images)) as advance:
             image_vectors = embed_images(
                 report.kept, encoder, work / "images.npy", limits=options.limits, advance=advance
             )

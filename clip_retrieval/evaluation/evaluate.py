@@ -2,7 +2,7 @@
 
 The protocol is that of ``metrics.py``. The gallery of a split is what that split holds and nothing else, as in
 published numbers: recall falls as a gallery grows, so figures of galleries of different sizes do not compare.
-Pictures without captions stay in the gallery and ask nothing. Search is exact; what an index loses is another report
+Images without captions stay in the gallery and ask nothing. Search is exact; what an index loses is another report
 (``index_quality.py``), never part of these figures.
 """
 
@@ -88,7 +88,7 @@ def _gallery(
             ranks = rank(caption_vectors, image_vectors, image_of, advance)
         with progress.stage("bootstrap", None):
             intervals = bootstrap(ranks, resamples=resamples, seed=seed)
-        counts = np.ones(queries, np.int64) if by_text else np.bincount(image_of)[ranks.pictures]
+        counts = np.ones(queries, np.int64) if by_text else np.bincount(image_of)[ranks.images]
         candidates = len(images) if by_text else len(captions)
         return Direction(
             queries=queries,
@@ -105,21 +105,21 @@ def _gallery(
         return [miss(ranks, int(query), by_text) for query in order if ranks.values[query] > 1]
 
     def miss(ranks: Ranks, query: int, by_text: bool) -> Miss:
-        picture = int(ranks.pictures[query])
+        owner = int(ranks.images[query])
         if by_text:
             scores = image_vectors @ caption_vectors[query]
-            own = float(scores[picture])
+            own = float(scores[owner])
         else:
-            scores = caption_vectors @ image_vectors[picture]
-            own = float(scores[image_of == picture].max())
+            scores = caption_vectors @ image_vectors[owner]
+            own = float(scores[image_of == owner].max())
         found = []
         for row in np.argsort(-scores, kind="stable")[:SHOWN].tolist():
             image = images[row if by_text else int(image_of[row])]
             text = None if by_text else captions[row].text
             found.append(Result(image_row=image.row, image_path=image.image_path, caption=text, score=scores[row]))
         return Miss(
-            image_row=images[picture].row,
-            image_path=images[picture].image_path,
+            image_row=images[owner].row,
+            image_path=images[owner].image_path,
             caption=captions[query].text if by_text else None,
             rank=int(ranks.values[query]),
             score=own,

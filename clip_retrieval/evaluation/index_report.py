@@ -1,6 +1,6 @@
 """What an artifact's indexes lose and how long they take, judged by exact search; the model's quality is not in it.
 
-The queries are those that the indexes meet: captions against picture rows and pictures against caption rows, from
+The queries are those that the indexes meet: captions against image rows and images against caption rows, from
 the whole collection. A time is the wall time of one search call for one query and ten rows, as the service makes it.
 """
 
@@ -41,7 +41,7 @@ class IndexQuality(BaseModel):
     kind: str
     rows: int
     queries: int
-    query_kind: Literal["captions", "pictures"]
+    query_kind: Literal["captions", "images"]
     recall_at_1: float
     """Share of the exact nearest rows that the index finds first."""
     recall_at_10: float
@@ -87,7 +87,7 @@ def _measure(artifact: Artifact, data: Embedded, target: Modality, progress: Pro
         kind=index.spec.factory,
         rows=index.spec.rows,
         queries=len(sample),
-        query_kind="captions" if by_text else "pictures",
+        query_kind="captions" if by_text else "images",
         recall_at_1=recall_at_k(np.array(found)[:, :1], truth[:, :1]),
         recall_at_10=recall_at_k(np.array(found), truth),
         p50_ms=p50,

@@ -1,4 +1,4 @@
-"""The worst misses as one HTML file with small pictures inside: it can be sent by mail and opened without a network.
+"""The worst misses as one HTML file with small images inside: it can be sent by mail and opened without a network.
 
 Captions and names come from users: all are escaped, and the page forbids itself scripts and every outside address.
 """
@@ -17,7 +17,7 @@ from clip_retrieval.evaluation.report import Direction, Miss, Quality, Result
 from clip_retrieval.images.decode import content_hash, decode_image
 
 SIDE = 150
-"""Longest side of a small picture, in pixels."""
+"""Longest side of a small image, in pixels."""
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
@@ -31,7 +31,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def page(quality: Quality, data: Embedded) -> str:
-    """The page of a report; pictures are read from ``data.files``, and one that changed or is not there is left out."""
+    """The page of a report; images are read from ``data.files``, and one that changed or is not there is left out."""
     rows = {row for gallery in quality.galleries for one in gallery.ways().values() for row in _rows(one)}
     small = {row: _small(data.files[row], data.images[row].content_hash) for row in rows if row in data.files}
     parts = [
@@ -40,8 +40,8 @@ def page(quality: Quality, data: Embedded) -> str:
         '<meta name=viewport content="width=device-width,initial-scale=1">',
         f"<title>Misses of {escape(quality.model)} on {escape(quality.name)}</title><style>{_STYLE}</style>",
         f"<h1>The worst misses of {escape(quality.model)} on {escape(quality.name)}</h1>",
-        "<p class=small>Exact search. The rank is that of the query’s own picture, or of the best of its own captions; "
-        "the numbers under results are cosines. An equal picture or caption elsewhere counts as a miss.</p>",
+        "<p class=small>Exact search. The rank is that of the query’s own image, or of the best of its own captions; "
+        "the numbers under results are cosines. An equal image or caption elsewhere counts as a miss.</p>",
     ]
     for gallery in quality.galleries:
         for way, one in gallery.ways().items():
@@ -74,8 +74,8 @@ def _result(result: Result, small: Mapping[int, str | None]) -> str:
     return f"<p>{escape(result.caption)} <span class=small>{result.score:.3f}, {escape(result.image_path)}</span></p>"
 
 
-def _figure(picture: str | None, name: str, score: float) -> str:
-    shown = f'<img src="{picture}" alt="">' if picture else "<div class=none>picture not at hand</div>"
+def _figure(image: str | None, name: str, score: float) -> str:
+    shown = f'<img src="{image}" alt="">' if image else "<div class=none>image not at hand</div>"
     return f"<figure>{shown}<figcaption>{escape(name)}<br>{score:.3f}</figcaption></figure>"
 
 

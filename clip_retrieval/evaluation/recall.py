@@ -3,9 +3,9 @@
 The protocol is the field's own (Karpathy and Fei-Fei, 2015, arXiv:1412.2306, section 4.2; LAION's clip-benchmark,
 ``zeroshot_retrieval``):
 
-- text → image: every caption is a query of its own, and the one relevant item is its picture.
-- image → text: every picture that has captions is a query, its captions are relevant, and the best of them counts.
-- What stands beside it does not matter: an equal caption of another picture, or an equal picture under another
+- text → image: every caption is a query of its own, and the one relevant item is its image.
+- image → text: every image that has captions is a query, its captions are relevant, and the best of them counts.
+- What stands beside it does not matter: an equal caption of another image, or an equal image under another
   name, is not relevant. It is a miss if it comes first, as it is in published numbers.
 
 Ranks count from 1. Ties are broken by the stable row order, so a model that gives everything the same score is at
@@ -33,8 +33,8 @@ class Ranks:
 
     values: Rows
     """The rank of the first relevant item, from 1."""
-    pictures: Rows
-    """The row of the picture that the query is, or is a caption of."""
+    images: Rows
+    """The row of the image that the query is, or is a caption of."""
 
 
 class Metrics(BaseModel):
@@ -60,7 +60,7 @@ class Interval(BaseModel):
 
 
 def text_to_image(captions: Vectors, images: Vectors, image_of: Rows, advance: Callable[[int], object] = int) -> Ranks:
-    """The rank of its own picture among ``images`` for every caption.
+    """The rank of its own image among ``images`` for every caption.
 
     ``captions`` (n, dim) and ``images`` (m, dim) are float32 unit vectors; ``image_of`` (n,) gives each caption's row
     in ``images``. ``advance`` is told how many queries were just ranked. Memory stays within a few times
@@ -75,7 +75,7 @@ def text_to_image(captions: Vectors, images: Vectors, image_of: Rows, advance: C
 
 
 def image_to_text(captions: Vectors, images: Vectors, image_of: Rows, advance: Callable[[int], object] = int) -> Ranks:
-    """The rank of the best of its own captions for every picture that has any; arguments as in ``text_to_image``."""
+    """The rank of the best of its own captions for every image that has any; arguments as in ``text_to_image``."""
     queries = np.unique(image_of).astype(np.int64)
     found = [np.empty(0, np.int64)]
     for rows, scores in _scored(images[queries], captions):
@@ -94,18 +94,18 @@ def summarise(ranks: Ranks) -> Metrics:
 def bootstrap(ranks: Ranks, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
     """Percentile intervals of each field of ``Metrics`` (Efron and Tibshirani, 1993, section 13.3).
 
-    Pictures are resampled and bring all of their queries: captions of one picture are not independent, and resampling
+    Images are resampled and bring all of their queries: captions of one image are not independent, and resampling
     them one by one would give intervals that are too narrow (the cluster bootstrap; Davison and Hinkley, 1997, section
     3.8). The gallery stays as it is, so the intervals tell how the figures vary with the queries. Raises
     ValueError without any rank.
     """
     order = np.argsort(ranks.values, kind="stable")
     values = ranks.values[order]
-    pictures, owner = np.unique(ranks.pictures[order], return_inverse=True)
+    images, owner = np.unique(ranks.images[order], return_inverse=True)
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):
-        picked = np.bincount(rng.integers(len(pictures), size=len(pictures)), minlength=len(pictures))
+        picked = np.bincount(rng.integers(len(images), size=len(images)), minlength=len(images))
         drawn.append(list(_metrics(values, picked[owner]).model_dump().values()))
     tails = np.quantile(np.array(drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: Interval(low=low, high=high) for name, low, high in zip(Metrics.model_fields, *tails, strict=True)}

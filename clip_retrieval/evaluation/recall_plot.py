@@ -1,4 +1,4 @@
-"""A quality report as one picture: recall by cutoff, both ways, a panel a gallery. It only draws."""
+"""A quality report as one image: recall by cutoff, both ways, a panel a gallery. It only draws."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def plot(quality: Quality, path: Path) -> None:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set(xlabel="k", ylabel="recall@k", ylim=(0, 1.02))
-        axis.set_title(f"{gallery.gallery}: {gallery.images:,} pictures, {gallery.captions:,} captions", fontsize=10)
+        axis.set_title(f"{gallery.gallery}: {gallery.images:,} images, {gallery.captions:,} captions", fontsize=10)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, loc="lower right")
     for axis in list(axes):

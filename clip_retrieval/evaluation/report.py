@@ -17,7 +17,7 @@ class Frozen(BaseModel):
 
 
 class Result(Frozen):
-    """Something that was found: a picture, or a caption of it."""
+    """Something that was found: an image, or a caption of it."""
 
     image_row: int
     image_path: str
@@ -31,7 +31,7 @@ class Miss(Frozen):
     image_row: int
     image_path: str
     caption: str | None
-    """The query of text → image; None for image → text, where the picture is the query."""
+    """The query of text → image; None for image → text, where the image is the query."""
     rank: int
     score: float
     """Cosine of the query and its best relevant item."""
@@ -46,7 +46,7 @@ class Direction(Frozen):
     candidates: int
     metrics: Metrics
     intervals: dict[str, Interval]
-    """95 % bootstrap intervals of the metrics; pictures are resampled."""
+    """95 % bootstrap intervals of the metrics; images are resampled."""
     chance: dict[str, float]
     """What random order gives, by cutoff."""
     curve: tuple[tuple[int, float], ...]
@@ -61,9 +61,9 @@ class GalleryQuality(Frozen):
     images: int
     captions: int
     repeated_images: int
-    """Pictures whose pixels are those of another picture of the gallery."""
+    """Images whose pixels are those of another image of the gallery."""
     repeated_captions: int
-    """Captions whose text is that of a caption of another picture of the gallery."""
+    """Captions whose text is that of a caption of another image of the gallery."""
     text_to_image: Direction
     image_to_text: Direction
 

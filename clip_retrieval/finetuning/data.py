@@ -1,7 +1,7 @@
 """The four sides of a fine-tuning run: training, validation, test, and another domain that must not get worse.
 
 ``from_source`` reads a data source and splits it as ``build`` does; ``from_artifact`` takes the records and splits of
-an artifact, which holds no pictures, and a folder with the pictures.
+an artifact, which holds no images, and a folder with the images.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from clip_retrieval.records import SourceCaption, Split, ValidImage
 
 SAMPLE = Path(__file__).parent.parent / "sample"
 LEAST = 10
-"""Fewer captioned pictures than this cannot judge anything."""
+"""Fewer captioned images than this cannot judge anything."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class Data:
 def from_source(
     source: Path, other: Path | None, ratios: Ratios, seed: int, limits: Limits, progress: Progress
 ) -> Data:
-    """Read ``source`` and the other domain. Raises SourceError where either has too few captioned pictures."""
+    """Read ``source`` and the other domain. Raises SourceError where either has too few captioned images."""
     images = check(source, limits, progress).kept
     return with_other(images, assign_splits(images, ratios, seed), other, limits, progress)
 
 
-def from_artifact(artifact: Artifact, pictures: Path, other: Path | None, limits: Limits, progress: Progress) -> Data:
-    """Take records and splits from ``artifact``; ``pictures`` is the folder that its picture paths start from.
+def from_artifact(artifact: Artifact, folder: Path, other: Path | None, limits: Limits, progress: Progress) -> Data:
+    """Take records and splits from ``artifact``; ``images`` is the folder that its image paths start from.
 
-    Raises SourceError if a picture is not there.
+    Raises SourceError if an image is not there.
     """
     with artifact.store() as store:
         records = store.images()
@@ -56,7 +56,7 @@ def from_artifact(artifact: Artifact, pictures: Path, other: Path | None, limits
     images = [
         ValidImage(
             image_id=record.image_id,
-            path=pictures / record.image_path,
+            path=folder / record.image_path,
             image_path=record.image_path,
             content_hash=record.content_hash,
             width=record.width,
@@ -69,7 +69,7 @@ def from_artifact(artifact: Artifact, pictures: Path, other: Path | None, limits
     ]
     missing = next((image for image in images if not image.path.is_file()), None)
     if missing is not None:
-        raise SourceError(f"{pictures} has no {missing.image_path}; give the folder that the artifact was built from")
+        raise SourceError(f"{folder} has no {missing.image_path}; give the folder that the artifact was built from")
     return with_other(images, [record.split for record in records], other, limits, progress)
 
 
@@ -77,7 +77,7 @@ def with_other(
     images: Sequence[ValidImage], splits: Sequence[Split], other: Path | None, limits: Limits, progress: Progress
 ) -> Data:
     """The sides of ``images``. Of the other domain, by default the bundled photographs, what its own source calls
-    training is left out (the demo model has learnt from that side of the sample), and so is every picture of
+    training is left out (the demo model has learnt from that side of the sample), and so is every image of
     ``images``: if too little remains, the default is no other domain at all.
     """
     sides = {
@@ -87,8 +87,8 @@ def with_other(
     for side in ("train", "val"):
         if len(sides[side]) < LEAST:
             raise SourceError(
-                f"the {side} side has {len(sides[side])} captioned pictures and at least {LEAST} are needed; "
-                "add pictures or change --split"
+                f"the {side} side has {len(sides[side])} captioned images and at least {LEAST} are needed; "
+                "add images or change --split"
             )
     known = {image.content_hash for image in images}
     found = check(other or SAMPLE, limits, progress).kept
@@ -97,7 +97,7 @@ def with_other(
         return Data(sides["train"], sides["val"], sides["test"], elsewhere, (other or SAMPLE).resolve().name)
     if other is not None:
         raise SourceError(
-            f"{other} has {len(elsewhere)} captioned pictures that are not in the source (nor on a training side of "
+            f"{other} has {len(elsewhere)} captioned images that are not in the source (nor on a training side of "
             f"its own), and at least {LEAST} are needed to judge by"
         )
     return Data(sides["train"], sides["val"], sides["test"], None, None)

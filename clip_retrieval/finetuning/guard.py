@@ -7,8 +7,8 @@ The rule. The result is returned only if
 2. on another domain its mean recall is not lower than the start's by more than the tolerance.
 
 Mean recall is the mean of recall@1, 5 and 10 of both directions. A gain is the result's less the start's on the same
-queries, so its interval is that of paired differences: a percentile bootstrap (Efron 1979) over pictures, since the
-captions of a picture are no independent queries. Validation has also chosen the epoch and the interpolation, so its
+queries, so its interval is that of paired differences: a percentile bootstrap (Efron 1979) over images, since the
+captions of an image are no independent queries. Validation has also chosen the epoch and the interpolation, so its
 gain is optimistic, more so the smaller it is; the test side, which chooses nothing, is the one to quote.
 """
 
@@ -28,12 +28,12 @@ _LEAST_GAIN = 1e-9  # less is rounding
 
 @dataclass(frozen=True)
 class Ranked:
-    """How one model ranks a set of captioned pictures, both ways."""
+    """How one model ranks a set of captioned images, both ways."""
 
     texts: Ranks
-    """Of the picture of each caption."""
+    """Of the image of each caption."""
     images: Ranks
-    """Of the best own caption of each picture."""
+    """Of the best own caption of each image."""
 
     def recalls(self) -> dict[str, dict[str, float]]:
         """Recall by direction and K."""
@@ -51,7 +51,7 @@ class Ranked:
 class Gain:
     """The mean recall of both models on the same queries, and the difference with its 95 % interval."""
 
-    pictures: int
+    images: int
     start: float
     result: float
     difference: float
@@ -60,7 +60,7 @@ class Gain:
 
     def __str__(self) -> str:
         interval = f"95 % interval {self.low:+.3f} to {self.high:+.3f}"
-        return f"{self.start:.3f} → {self.result:.3f} ({self.difference:+.3f}, {interval}, {self.pictures} pictures)"
+        return f"{self.start:.3f} → {self.result:.3f} ({self.difference:+.3f}, {interval}, {self.images} images)"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Verdict:
 
 
 def rank(images: Vectors, texts: Vectors, image_of: Rows) -> Ranked:
-    """Exact ranks, by ``metrics.py``, of unit vectors (pictures, dim) and (captions, dim).
+    """Exact ranks, by ``metrics.py``, of unit vectors (images, dim) and (captions, dim).
 
     Vectors that are not finite count as zeros, so a model that has come apart is no better than the row order.
     """
@@ -81,12 +81,12 @@ def rank(images: Vectors, texts: Vectors, image_of: Rows) -> Ranked:
 
 
 def gain(start: Ranked, result: Ranked, seed: int = 0) -> Gain:
-    """The gain of ``result`` over ``start``, whose rows must be the same queries; every picture has a caption."""
+    """The gain of ``result`` over ``start``, whose rows must be the same queries; every image has a caption."""
     count = len(start.images.values)
     picked = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    captions = np.bincount(start.texts.pictures, minlength=count)
+    captions = np.bincount(start.texts.images, minlength=count)
     changed = _hits(result.texts) - _hits(start.texts)
-    by_text = np.bincount(start.texts.pictures, weights=changed, minlength=count)
+    by_text = np.bincount(start.texts.images, weights=changed, minlength=count)
     by_image = _hits(result.images) - _hits(start.images)
     differences = (picked @ by_text / (picked @ captions) + picked @ by_image / count) / 2
     low, high = np.percentile(differences, [2.5, 97.5])

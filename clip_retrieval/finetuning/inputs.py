@@ -29,7 +29,7 @@ _AT_ONCE = 32
 
 
 class Inputs:
-    """One side of the data, ready for ``towers``. ``views`` is 0 where only whole pictures are looked at."""
+    """One side of the data, ready for ``towers``. ``views`` is 0 where only whole images are looked at."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Inputs:
         seed: int = 0,
         advance: Advance = lambda _: None,
     ) -> None:
-        """``advance`` gets the number of pictures and captions of which the features were just computed."""
+        """``advance`` gets the number of images and captions of which the features were just computed."""
         self.pairs, self.views = pairs, views
         self._towers, self._preprocess, self._limits, self._seed = towers, preprocess, limits, seed
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class Inputs:
             )
 
     def vectors(self) -> tuple[Vectors, Vectors]:
-        """Unit vectors of all pictures, whole, and of all captions; not finite if the model has come apart."""
+        """Unit vectors of all images, whole, and of all captions; not finite if the model has come apart."""
         rows: Rows = np.arange(len(self.pairs))
         whole = np.zeros_like(rows)
         images: Iterator[Tensor]
@@ -84,19 +84,19 @@ class Inputs:
         device = self._towers.device
         for batch in self.pairs.batches(number, settings.batch, self.views, settings.seed):
             if self._images is None:
-                pictures = torch.cat(list(self._pixels(batch.images, batch.views)))
+                images = torch.cat(list(self._pixels(batch.images, batch.views)))
             else:
-                pictures = self._kept(self._images, batch.images * (self.views + 1) + batch.views)
+                images = self._kept(self._images, batch.images * (self.views + 1) + batch.views)
             texts = self._ids[batch.captions] if self._texts is None else self._kept(self._texts, batch.captions)
             described = torch.from_numpy(self.pairs.described(batch.images, batch.captions))
-            yield batch, pictures.to(device), texts.to(device), described.to(device)
+            yield batch, images.to(device), texts.to(device), described.to(device)
 
     @staticmethod
     def _kept(features: Vectors, rows: Rows) -> Tensor:
         return torch.from_numpy(np.array(features[rows]))
 
     def _views(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Pixels of every view of every picture, picture by picture."""
+        """Pixels of every view of every image, image by image."""
         numbers = np.arange(start, stop)
         return self._pixels(numbers // (self.views + 1), numbers % (self.views + 1))
 
@@ -113,7 +113,7 @@ class Inputs:
         except (OSError, ImageRejected) as error:
             raise SourceError(f"{image.image_path} changed or went away while it was in use ({error})") from error
         if changed:
-            raise SourceError(f"{image.image_path} is not the picture that was validated; run it again")
+            raise SourceError(f"{image.image_path} is not the image that was validated; run it again")
         if view:
             decoded = random_crop(decoded, random.Random(f"{self._seed}:{view}:{image.content_hash}"))
         pixels: Tensor = self._preprocess(decoded)

@@ -55,7 +55,7 @@ class History:
 def contrastive_loss(images: Tensor, texts: Tensor, scale: float, described: Tensor) -> Tensor:
     """The symmetric cross-entropy of CLIP (Radford et al. 2021, arXiv:2103.00020) without false negatives.
 
-    Unit vectors (n, dim), row i of both a pair; ``described`` (n, n) says where a caption is true of a picture. Such
+    Unit vectors (n, dim), row i of both a pair; ``described`` (n, n) says where a caption is true of an image. Such
     entries off the diagonal are left out of the sums: they are neither negatives nor a second right answer.
     """
     logits = scale * images @ texts.T
@@ -86,7 +86,7 @@ def train(
 ) -> History:
     """Train ``towers`` and leave the weights of the epoch with the best validation score in them.
 
-    ``epoch_batches`` gives (batch, picture inputs, text inputs, described) for an epoch from 1 on. A loss that is not
+    ``epoch_batches`` gives (batch, image inputs, text inputs, described) for an epoch from 1 on. A loss that is not
     finite ends the run. The state after each epoch is in ``folder``.
     """
     parameters = list(towers.trained.values())
@@ -97,10 +97,10 @@ def train(
     advance(state.done * steps_an_epoch)
     while state.done < settings.epochs and not state.over:
         losses = []
-        for number, (_, pictures, texts, described) in enumerate(epoch_batches(state.done + 1)):
+        for number, (_, images, texts, described) in enumerate(epoch_batches(state.done + 1)):
             for group in optimiser.param_groups:
                 group["lr"] = settings.peak * rate(state.done * steps_an_epoch + number, steps, settings.warmup)
-            loss = contrastive_loss(towers.image.live(pictures), towers.text.live(texts), towers.scale, described)
+            loss = contrastive_loss(towers.image.live(images), towers.text.live(texts), towers.scale, described)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)

@@ -1,7 +1,7 @@
-"""Captioned pictures as training batches, and which pictures and captions of a batch are no negatives.
+"""Captioned images as training batches, and which images and captions of a batch are no negatives.
 
-A contrastive batch takes every caption of another picture as wrong. That is false where two pictures are equal, where a
-caption is one of several of a picture, or where the same words caption several pictures; such pairs are masked.
+A contrastive batch takes every caption of another image as wrong. That is false where two images are equal, where a
+caption is one of several of an image, or where the same words caption several images; such pairs are masked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ Rows = NDArray[np.int64]
 
 
 class Batch(NamedTuple):
-    """Row numbers of pictures, the number of the view of each, and row numbers of one caption of each."""
+    """Row numbers of images, the number of the view of each, and row numbers of one caption of each."""
 
     images: Rows
     views: Rows
@@ -24,14 +24,14 @@ class Batch(NamedTuple):
 
 
 class Pairs:
-    """Pictures with at least one caption, in the order given, and all their captions, picture by picture."""
+    """Images with at least one caption, in the order given, and all their captions, image by image."""
 
     def __init__(self, images: Sequence[ValidImage]) -> None:
         self.images = [image for image in images if image.captions]
         self.texts = [caption.text for image in self.images for caption in image.captions]
         counts = [len(image.captions) for image in self.images]
         self.image_of: Rows = np.repeat(np.arange(len(self.images)), counts)
-        """The picture of each caption."""
+        """The image of each caption."""
         self._first: Rows = np.cumsum([0, *counts])
         numbers: dict[str, int] = {}
         words = [numbers.setdefault(" ".join(text.casefold().split()), len(numbers)) for text in self.texts]
@@ -45,19 +45,19 @@ class Pairs:
         return len(self.images)
 
     def described(self, images: Rows, captions: Rows) -> NDArray[np.bool_]:
-        """Whether each caption is true of each picture as far as the data says. Shape (len(images), len(captions)).
+        """Whether each caption is true of each image as far as the data says. Shape (len(images), len(captions)).
 
-        It is if the picture, or one with equal pixels, has a caption of the same words (case and spaces apart).
+        It is if the image, or one with equal pixels, has a caption of the same words (case and spaces apart).
         """
         words = self._words[captions]
         true = [[int(word) in self._described[row] for word in words] for row in images]
         return np.array(true, dtype=bool).reshape(len(images), len(captions))
 
     def batches(self, epoch: int, size: int, views: int, seed: int) -> Iterator[Batch]:
-        """Every picture once in random order, each with one of its views (0 to ``views``) and one of its captions.
+        """Every image once in random order, each with one of its views (0 to ``views``) and one of its captions.
 
         The same for the same epoch and seed, whatever came before. The last batch may be smaller; one of a single
-        picture, which has no negative, is left out.
+        image, which has no negative, is left out.
         """
         draw = np.random.default_rng([seed, epoch])
         order = draw.permutation(len(self))

@@ -35,7 +35,7 @@ from clip_retrieval.progress import Progress
 
 REPORT_FILE = "finetune.json"
 SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(11))
-_LOSS_PICTURES = 1024
+_LOSS_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def score(inputs: Vectoriser, towers: Towers) -> Score:
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
         return Score(0.0, -np.inf)
     pairs = inputs.pairs
-    rows = np.arange(min(len(pairs), _LOSS_PICTURES))
+    rows = np.arange(min(len(pairs), _LOSS_IMAGES))
     captions = np.searchsorted(pairs.image_of, rows)
     described = torch.from_numpy(pairs.described(rows, captions))
     loss = contrastive_loss(torch.from_numpy(images[rows]), torch.from_numpy(texts[captions]), towers.scale, described)

@@ -6,7 +6,7 @@
     image      the image tower trains, the text tower is locked (as a whole, or it would only follow)
     all        every weight trains
 
-The logit scale is the model's own and never trains: with few pictures the quickest way to a lower loss is a larger
+The logit scale is the model's own and never trains: with few images the quickest way to a lower loss is a larger
 scale, which improves no ranking.
 """
 
@@ -34,9 +34,9 @@ class Settings:
 
     train: Part = Part.HEADS
     epochs: int = 30
-    """At most so many times through the training pictures."""
+    """At most so many times through the training images."""
     batch: int = 64
-    """Pictures a step; each is a negative of the others, so larger is harder and better."""
+    """Images a step; each is a negative of the others, so larger is harder and better."""
     learning_rate: float = 0.0
     """The peak; 0 is the usual one of what trains."""
     warmup: float = 0.1
@@ -46,7 +46,7 @@ class Settings:
     patience: int = 6
     """Epochs without a better validation recall before the run ends."""
     views: int = 4
-    """Random crops of each training picture beside the whole of it."""
+    """Random crops of each training image beside the whole of it."""
     rank: int = 8
     """Of the adapters."""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""How a fine-tuning run went, as one picture: loss, recall by epoch, and recall along the way from start to result."""
+"""How a fine-tuning run went, as one image: loss, recall by epoch, and recall along the way from start to result."""
 
 from pathlib import Path
 

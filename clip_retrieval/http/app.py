@@ -30,12 +30,12 @@ from clip_retrieval.serving.engine import Query as EngineQuery
 from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.settings import Settings
 
-PICTURE = "The picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
+IMAGE = "The image: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
 
 
-async def _one_file(request: Request, file: Annotated[UploadFile, File(description=PICTURE)]) -> UploadFile:
+async def _one_file(request: Request, file: Annotated[UploadFile, File(description=IMAGE)]) -> UploadFile:
     if (count := len((await request.form()).getlist("file"))) > 1:
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"file: one picture at a time, not {count}")
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"file: one image at a time, not {count}")
     return file
 
 
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     app: FastAPI = FastAPIOffline(
         title="bento-clip",
         version=__version__,
-        summary="Text to pictures, picture to captions, picture to pictures.",
+        summary="Text to images, image to captions, image to images.",
         openapi_url="/docs.json",
         docs_url="/docs",
         redoc_url="/redoc",
@@ -84,7 +84,7 @@ def _add_info_routes(app: FastAPI, state: State) -> None:
         manifest = backend.retriever.artifact.manifest
         notes = []
         if manifest.data.captions == 0:
-            notes.append("This collection has no captions, so POST /search/text finds nothing; picture search is on.")
+            notes.append("This collection has no captions, so POST /search/text finds nothing; image search is on.")
         return ServiceInfo(
             name="bento-clip",
             version=__version__,
@@ -124,17 +124,17 @@ def _add_info_routes(app: FastAPI, state: State) -> None:
 
 
 def _add_query_routes(app: FastAPI, state: State) -> None:
-    @app.post("/search/images", response_model=ImagesAnswer, responses={**ERRORS}, summary="Text to pictures")
+    @app.post("/search/images", response_model=ImagesAnswer, responses={**ERRORS}, summary="Text to images")
     async def search_images(body: SearchImagesRequest) -> Response:
         request = Exchange(state, "search_images", body.text)
         return request.images(await request.find_for_text("images", body.text, body.k))
 
-    @app.post("/search/text", response_model=CaptionsAnswer, responses={**ERRORS}, summary="Picture to captions")
+    @app.post("/search/text", response_model=CaptionsAnswer, responses={**ERRORS}, summary="Image to captions")
     async def search_text(file: Upload, k: KQuery = DEFAULT_K) -> Response:
         request = Exchange(state, "search_text", file.filename or "")
         return request.captions(await request.find_for_image("captions", await file.read(), k))
 
-    @app.post("/search/similar", response_model=ImagesAnswer, responses={**ERRORS}, summary="Picture to pictures")
+    @app.post("/search/similar", response_model=ImagesAnswer, responses={**ERRORS}, summary="Image to images")
     async def search_similar(file: Upload, k: KQuery = DEFAULT_K) -> Response:
         request = Exchange(state, "search_similar", file.filename or "")
         return request.images(await request.find_for_image("images", await file.read(), k))
@@ -155,7 +155,7 @@ def _add_query_routes(app: FastAPI, state: State) -> None:
         "/encode/image",
         response_model=ImageEmbedding,
         responses={**ERRORS},
-        summary="Picture to its vector",
+        summary="Image to its vector",
     )
     async def encode_image(file: Upload) -> Response:
         request = Exchange(state, "encode_image", file.filename or "")

@@ -1,7 +1,7 @@
-"""The routes of composed queries: search, batches of searches, the fields to filter by, one picture's record.
+"""The routes of composed queries: search, batches of searches, the fields to filter by, one image's record.
 
-The parts of a query join the encoder's batches like any other text or picture; what they add up to is searched in the
-search thread. Every picture of a request is decoded in a decoder thread, and all of them together are bounded by the
+The parts of a query join the encoder's batches like any other text or image; what they add up to is searched in the
+search thread. Every image of a request is decoded in a decoder thread, and all of them together are bounded by the
 limits for one: bytes by the body, pixels here.
 """
 
@@ -35,14 +35,14 @@ from clip_retrieval.serving.engine import Query as EngineQuery
 from clip_retrieval.serving.tracing import Stage
 
 REFUSED = HTTPStatus.UNPROCESSABLE_ENTITY
-NO_PICTURE: Mapping[int | str, dict[str, Any]] = {
-    404: {"model": ErrorBody, "description": "There is no picture of that id."},
+NO_IMAGE: Mapping[int | str, dict[str, Any]] = {
+    404: {"model": ErrorBody, "description": "There is no image of that id."},
     422: ERRORS[422],
 }
 
 
 def add_search_routes(app: FastAPI, state: State) -> None:
-    @app.post("/search", response_model=SearchAnswer, responses={**ERRORS}, summary="Any mix to pictures or captions")
+    @app.post("/search", response_model=SearchAnswer, responses={**ERRORS}, summary="Any mix to images or captions")
     async def search(body: SearchRequest) -> Response:
         exchange = Exchange(state, "search", "")
         [outcome] = await _search(exchange, state, [body])
@@ -74,11 +74,11 @@ def add_search_routes(app: FastAPI, state: State) -> None:
     async def fields() -> FieldsAnswer:
         return FieldsAnswer(fields=state.ready.retriever.fields())
 
-    @app.get("/images/{image_id:path}", response_model=ImageInfo, responses={**NO_PICTURE}, summary="One picture")
+    @app.get("/images/{image_id:path}", response_model=ImageInfo, responses={**NO_IMAGE}, summary="One image")
     async def image(image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")]) -> ImageInfo:
         found = state.ready.retriever.image(image_id)
         if found is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no picture {image_id} in this collection")
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id} in this collection")
         return image_info(*found)
 
 
@@ -95,8 +95,8 @@ async def _search(
         if outcome is None and known is None
         for part in request.queries
     ]
-    pictures = dict.fromkeys(part.image for part in new if part.image is not None)
-    pixels, decoding = await _decode(exchange, state, pictures) if pictures else ({}, None)
+    images = dict.fromkeys(part.image for part in new if part.image is not None)
+    pixels, decoding = await _decode(exchange, state, images) if images else ({}, None)
     tokens = await _tokenize(exchange, dict.fromkeys(part.text for part in new if part.text is not None))
 
     async def one(
@@ -158,16 +158,16 @@ async def _compose(
 
 
 async def _decode(
-    exchange: Exchange, state: State, pictures: Iterable[str]
+    exchange: Exchange, state: State, images: Iterable[str]
 ) -> tuple[dict[str, Pixels | ImageRejected], Stage]:
-    """Pixels of base64 pictures, or why there are none, and when a decoder thread was at it."""
+    """Pixels of base64 images, or why there are none, and when a decoder thread was at it."""
     preprocess = exchange.backend.retriever.encoder.preprocess
 
     def work() -> tuple[dict[str, Pixels | ImageRejected], Stage]:
         start = time.perf_counter()
         pixels: dict[str, Pixels | ImageRejected] = {}
         left = state.limits.max_pixels
-        for encoded in pictures:
+        for encoded in images:
             try:
                 image = decode_part(encoded, replace(state.limits, max_pixels=left))
             except ImageRejected as error:

@@ -44,8 +44,8 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
     for status, text in {
         400: "The request is malformed.",
         413: "The body is over the limit of bytes.",
-        415: "The upload is not a picture.",
-        422: "A value is out of range, or the picture does not decode or is too large to decode.",
+        415: "The upload is not an image.",
+        422: "A value is out of range, or the image does not decode or is too large to decode.",
         503: "More requests than can be served; Retry-After says when to come back.",
     }.items()
 }
@@ -145,7 +145,7 @@ class Exchange:
         return await asyncio.get_running_loop().run_in_executor(self._state.decoders, work)
 
     def images(self, found: Outcome[Answer]) -> Response:
-        """The answer with the pictures that were found."""
+        """The answer with the images that were found."""
         results = [image_result(hit) for hit in found.answer.images]
         return self.respond_found(ImagesAnswer(results=results, **self._common(found, len(results))), found)
 

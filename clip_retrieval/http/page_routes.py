@@ -1,4 +1,4 @@
-"""What a browser gets: the search page, its thumbnails, and pictures to start from. Knows nothing of queries.
+"""What a browser gets: the search page, its thumbnails, and images to start from. Knows nothing of queries.
 
 The page is one file, ``web/index.html``. Its Content-Security-Policy names its own script and style by their SHA-256
 and no other origin; Trusted Types are required and none is allowed, so no script can turn text into markup.
@@ -70,7 +70,7 @@ def content_security_policy(html: str) -> str:
             "default-src 'none'",
             f"script-src {hashes['script']}",
             f"style-src {hashes['style']}",
-            "img-src 'self' blob: data:",  # blob: is the visitor's own picture, data: the icon in the page
+            "img-src 'self' blob: data:",  # blob: is the visitor's own image, data: the icon in the page
             "connect-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",
@@ -103,9 +103,9 @@ def add_page_routes(app: FastAPI, ready: Callable[[], Served]) -> Page:
         responses={
             200: {"content": {"image/webp": {}}},
             304: {"description": "The copy that the browser has is current."},
-            404: {"model": ErrorBody, "description": "No such picture or size, or no thumbnails in this artifact."},
+            404: {"model": ErrorBody, "description": "No such image or size, or no thumbnails in this artifact."},
         },
-        summary="A picture as WebP, small or large",
+        summary="An image as WebP, small or large",
     )
     def thumbnail(size: str, image_id: str, v: str = "", if_none_match: IfNoneMatch = "") -> Response:
         artifact = ready().retriever.artifact
@@ -113,7 +113,7 @@ def add_page_routes(app: FastAPI, ready: Callable[[], Served]) -> Page:
         headers = {"Cache-Control": IMMUTABLE if current else REVALIDATE, "X-Content-Type-Options": "nosniff"}
         return _tagged(shelf.thumbnail(size, image_id), "image/webp", headers, if_none_match)
 
-    @app.get("/examples", response_model=Examples, summary="Pictures spread over the collection, to start from")
+    @app.get("/examples", response_model=Examples, summary="Images spread over the collection, to start from")
     def examples() -> Examples:
         return shelf.examples()
 
@@ -139,7 +139,7 @@ class _Shelf:
         image = self._store.images_named([image_id]).get(image_id)
         webp = self._thumbnails.get(image.row, "large" if size == "large" else "small") if image else None
         if webp is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no picture {image_id!r} in this collection")
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id!r} in this collection")
         return webp
 
     def examples(self) -> Examples:

@@ -1,6 +1,6 @@
-"""From a picture's bytes to upright RGB pixels, or the reason why not.
+"""From an image's bytes to upright RGB pixels, or the reason why not.
 
-Every picture enters here: files of a collection and uploads of the service. It decodes wholly or is refused.
+Every image enters here: files of a collection and uploads of the service. It decodes wholly or is refused.
 ``decode_image`` raises nothing but ImageRejected, whatever the bytes, and may be called from any thread.
 
 Colours are taken as stored: ICC profiles are not applied, as in CLIP's own preprocessing. JPEGs are decoded
@@ -33,7 +33,7 @@ from clip_retrieval.records import ValidImage
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest picture that is accepted; ``max_pixels`` counts width times height of one frame.
+    """The largest image that is accepted; ``max_pixels`` counts width times height of one frame.
 
     Over twice Pillow's own ``Image.MAX_IMAGE_PIXELS`` some formats are refused whatever ``max_pixels`` says.
     """
@@ -46,7 +46,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 # Pillow's classes are opened by signature and not through Image.open, which would warn about sizes before
-# they can be checked here, and would take JPEGs with a second picture inside for another format.
+# they can be checked here, and would take JPEGs with a second image inside for another format.
 _READERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -78,7 +78,7 @@ _UPRIGHT = {
 
 
 def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """Decode a picture to upright RGB of its full size; of several frames, the first.
+    """Decode an image to upright RGB of its full size; of several frames, the first.
 
     Transparency is composited on white. 16 bits a channel become 8 by dropping the low byte; 32-bit
     integers and floats, which have no defined range, are stretched from their least to their greatest
@@ -92,7 +92,7 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         raise ImageTooLarge(f"the file is over the limit of {limits.max_bytes:,} bytes")
     match = _SIGNATURE.match(data)
     if match is None or match.lastgroup not in _FORMATS:
-        raise NotAnImage(f"not a picture of a format that is read here ({', '.join(sorted(_FORMATS))})")
+        raise NotAnImage(f"not an image of a format that is read here ({', '.join(sorted(_FORMATS))})")
     _silence_pillow()
     try:
         with _READERS[match.lastgroup](BytesIO(data)) as opened:
@@ -110,7 +110,7 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
 
 
 def content_hash(image: Image.Image) -> str:
-    """Hex SHA-256 of the size and the pixels of an RGB picture, whatever file they came from."""
+    """Hex SHA-256 of the size and the pixels of an RGB image, whatever file they came from."""
     digest = hashlib.sha256(b"%d %d " % image.size)
     digest.update(image.tobytes())
     return digest.hexdigest()
@@ -228,7 +228,7 @@ def _silence_pillow() -> None:
 
 
 def decode_again(image: ValidImage, limits: Limits) -> Image.Image:
-    """The pixels of a validated picture. Raises SourceError when its file is no longer that picture."""
+    """The pixels of a validated image. Raises SourceError when its file is no longer that image."""
     try:
         decoded = decode_image(image.path.read_bytes(), limits)
         changed = content_hash(decoded) != image.content_hash
@@ -240,9 +240,9 @@ def decode_again(image: ValidImage, limits: Limits) -> Image.Image:
 
 
 def decode_part(encoded: str, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """The RGB picture in base64. Raises ImageRejected."""
+    """The RGB image in base64. Raises ImageRejected."""
     try:
         data = base64.b64decode(encoded, validate=True)
     except ValueError as error:  # binascii.Error, and what is not ASCII
-        raise ImageRejected("the picture is not base64") from error
+        raise ImageRejected("the image is not base64") from error
     return decode_image(data, limits)

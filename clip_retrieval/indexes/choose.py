@@ -1,7 +1,7 @@
 """Choosing an index by measuring, judged by exact search.
 
 Recall@k is the share of the exact k nearest rows that the index finds, measured with the queries that the index will
-meet: caption vectors against picture rows, and the reverse. Vectors drawn from the index itself would be easier than
+meet: caption vectors against image rows, and the reverse. Vectors drawn from the index itself would be easier than
 those and flatter it. Times are of single searches for ten rows. Of the queries one half is for the sweep; the other,
 which the sweep has not seen, confirms what was chosen. What is tried is in ``families.py``; ``trials.py`` is the full
 sweep to a budget.
@@ -30,7 +30,7 @@ K = 10
 ENOUGH = 0.9995
 """A recall from which a broader search of the same index is not tried."""
 
-QueryKind = Literal["captions", "pictures"]
+QueryKind = Literal["captions", "images"]
 
 
 @dataclass(frozen=True)

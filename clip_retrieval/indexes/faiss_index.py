@@ -51,7 +51,7 @@ class IndexSpec(BaseModel):
     collection has no row to find."""
     queries: int = 0
     """How many queries that recall was measured with."""
-    query_kind: Literal["captions", "pictures", "none"] = "none"
+    query_kind: Literal["captions", "images", "none"] = "none"
     """What those queries were; for a fair recall, of the other modality than the rows."""
     p50_ms: float | None = None
     """Median wall time of a single search at one thread when the index was built, in milliseconds."""

@@ -1,4 +1,4 @@
-"""The Pareto front of a sweep as a picture."""
+"""The Pareto front of a sweep as an image."""
 
 from pathlib import Path
 

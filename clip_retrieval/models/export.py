@@ -50,12 +50,12 @@ def export_openvino(
 ) -> RuntimeSpec:
     """Convert the open_clip ``local-dir:`` folder ``source`` into the folder ``target`` and say what was checked.
 
-    ``int8`` adds quantised graphs beside the float32 ones and needs ``calibration``: RGB pictures and captions of the
+    ``int8`` adds quantised graphs beside the float32 ones and needs ``calibration``: RGB images and captions of the
     kind that will be served, some hundreds of each. ``progress`` is told each step. Raises ModelUnavailable if the
     model does not load, has no torch-free tokenizer, or if its exported graphs do not reproduce it.
     """
     if precision == "int8" and calibration is None:
-        raise ModelUnavailable("quantising to int8 needs pictures and captions to calibrate with")
+        raise ModelUnavailable("quantising to int8 needs images and captions to calibrate with")
     images, texts = calibration or ((), ())
     target.mkdir(parents=True, exist_ok=True)
     progress("loading the model")
@@ -80,7 +80,7 @@ def export_openvino(
         from clip_retrieval.models.quantise import quantise
 
         progress("quantising the image tower")
-        image = quantise(image, [(preprocess(picture)[None],) for picture in images])
+        image = quantise(image, [(preprocess(sample)[None],) for sample in images])
         _record(checks, "image", "int8", reference.check_image(image))
         _write(image, target / graph_file("image", "int8"))
         progress("quantising the text tower")

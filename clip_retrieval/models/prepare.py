@@ -51,7 +51,7 @@ def prepare_encoder(
 ) -> Path:
     """The folder of the encoder for a model name; made if the cache does not have it.
 
-    ``openvino`` is for serving without torch, ``torch`` the reference. With ``calibration``, RGB pictures and texts of
+    ``openvino`` is for serving without torch, ``torch`` the reference. With ``calibration``, RGB images and texts of
     the kind that will be served, the folder also has graphs quantised to 8 bits. ``say`` is told each step. Raises
     ModelUnavailable with what to do, or MissingExtra where torch or open_clip is not installed.
     """
@@ -72,8 +72,8 @@ def prepare_encoder(
             return reference
         if calibration is None:
             return _cached(f"{key}-openvino.{RECIPE}", lambda target: _save_openvino(reference, target, None, say))
-        pictures, texts = calibration
-        digest = hashlib.sha256(repr([texts, *(content_hash(picture) for picture in pictures)]).encode()).hexdigest()
+        images, texts = calibration
+        digest = hashlib.sha256(repr([texts, *(content_hash(image) for image in images)]).encode()).hexdigest()
         return _cached(
             f"{key}-int8.{RECIPE}-{digest[:8]}", lambda target: _save_openvino(reference, target, calibration, say)
         )

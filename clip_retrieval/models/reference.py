@@ -1,4 +1,4 @@
-"""Build time: what torch float32 says of some texts and pictures, to judge exported graphs by."""
+"""Build time: what torch float32 says of some texts and images, to judge exported graphs by."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ PROBES = (
 
 OWN_TEXTS = 27
 OWN_IMAGES = 8
-"""So many of the caller's texts are added to the probes, and of its pictures taken in place of noise."""
+"""So many of the caller's texts are added to the probes, and of its images taken in place of noise."""
 
 
 class Reference:
@@ -42,8 +42,8 @@ class Reference:
         texts: Sequence[str],
     ) -> None:
         noise = np.random.default_rng(0).integers(0, 256, size=(3, *preprocess.height_width, 3), dtype=np.uint8)
-        pictures = images[:OWN_IMAGES] or [Image.fromarray(one) for one in noise]
-        self.pixels: Pixels = np.stack([preprocess(picture) for picture in pictures])
+        samples = images[:OWN_IMAGES] or [Image.fromarray(one) for one in noise]
+        self.pixels: Pixels = np.stack([preprocess(sample) for sample in samples])
         self._ids = sorted(tokenizer.tokenize(text).ids for text in (*PROBES, *texts[:OWN_TEXTS]))
         self._tokenizer = tokenizer
         (full,) = self.text_batch("full", range(len(self._ids)))

@@ -4,7 +4,7 @@
 
 Adding what is wanted and subtracting what is not is Rocchio's rule for relevance feedback (Rocchio, 1971, "Relevance
 feedback in information retrieval", in Salton (ed.), The SMART Retrieval System); Couairon et al., 2022
-(arXiv:2112.03162) use the same arithmetic in CLIP's space. Texts and pictures are summed as they are, although CLIP
+(arXiv:2112.03162) use the same arithmetic in CLIP's space. Texts and images are summed as they are, although CLIP
 keeps the two kinds apart (the modality gap: Liang et al., 2022, arXiv:2203.02053); ``docs/queries.md`` says what that
 means. Knows nothing of encoders and of indexes.
 """

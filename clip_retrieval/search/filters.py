@@ -25,7 +25,7 @@ class Filters:
     """The fields of a collection. Safe to use from several threads."""
 
     def __init__(self, facts: Iterable[tuple[Split, Mapping[str, Scalar]]], caption_owners: list[int]) -> None:
-        """``facts`` has the split and the metadata of each picture, ``caption_owners`` the picture row of each caption.
+        """``facts`` has the split and the metadata of each image, ``caption_owners`` the image row of each caption.
 
         A metadata column named ``split`` stands behind the split itself.
         """
@@ -51,7 +51,7 @@ class Filters:
         self._lock = threading.Lock()
 
     def mask(self, where: Mapping[str, Scalar | Condition], target: Target) -> Mask:
-        """The rows of ``target`` that fulfil every condition; for captions, those whose picture does. Do not change it.
+        """The rows of ``target`` that fulfil every condition; for captions, those whose image does. Do not change it.
 
         Raises InvalidQuery for a field that the collection has not, and for what a field cannot be compared with.
         """

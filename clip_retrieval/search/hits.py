@@ -7,7 +7,7 @@ from clip_retrieval.records import CaptionRecord, ImageRecord
 
 @dataclass(frozen=True, slots=True)
 class ImageHit:
-    """A found picture. ``score`` is the cosine; ``confidence`` the softmax of the returned scores.
+    """A found image. ``score`` is the cosine; ``confidence`` the softmax of the returned scores.
 
     ``duplicates`` is the number of near-duplicates that were folded into it.
     """
@@ -22,7 +22,7 @@ class ImageHit:
 
 @dataclass(frozen=True, slots=True)
 class CaptionHit:
-    """A found caption and the picture that it is about. Numbers as in ``ImageHit``."""
+    """A found caption and the image that it is about. Numbers as in ``ImageHit``."""
 
     rank: int
     score: float

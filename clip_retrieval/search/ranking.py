@@ -109,7 +109,7 @@ def cut_page(
     """The ``k`` rows after the first ``offset``; the list ends at the first row whose cosine is below ``min_score``.
 
     With ``dedupe``, near-duplicates are folded first (see ``fold``); ``content``, of shape (rows,), then has equal
-    numbers for equal pictures.
+    numbers for equal images.
     """
     wanted = offset + k + 1
     if dedupe:

@@ -32,13 +32,13 @@ from clip_retrieval.search.filters import Filters
 from clip_retrieval.search.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.search.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
 
-PICTURES_KEPT = 10_000
-"""Records that are kept after they were read: about 2 KB a picture with five captions, and a fifth of a request's time
+IMAGES_KEPT = 10_000
+"""Records that are kept after they were read: about 2 KB an image with five captions, and a fifth of a request's time
 where they have to be read."""
 
 
 class Retriever:
-    """Text and pictures to pictures and captions. Safe to call from several threads."""
+    """Text and images to images and captions. Safe to call from several threads."""
 
     def __init__(self, artifact: Artifact, encoder: Encoder) -> None:
         """Raises EncoderMismatch when ``encoder`` is not the one that made the artifact's vectors."""
@@ -46,7 +46,7 @@ class Retriever:
         self.artifact = artifact
         self.encoder = encoder
         self._store = artifact.store()
-        self._recent: LRUCache[int, tuple[ImageRecord, tuple[CaptionRecord, ...]]] = LRUCache(PICTURES_KEPT)
+        self._recent: LRUCache[int, tuple[ImageRecord, tuple[CaptionRecord, ...]]] = LRUCache(IMAGES_KEPT)
         self._recent_lock = threading.Lock()
         self._indexes = {"images": artifact.index("images"), "captions": artifact.index("captions")}
         self._vectors: dict[Modality, Vectors] = {
@@ -80,12 +80,12 @@ class Retriever:
         self._store.close()
 
     def search_images(self, query: str | Image.Image | Path, k: int = 5) -> list[ImageHit]:
-        """The ``k`` pictures nearest to a text or to a picture, best first."""
+        """The ``k`` images nearest to a text or to an image, best first."""
         found, _ = self.find("images", self._encode(query)[0], k)
         return self.image_hits(found)
 
     def search_captions(self, query: str | Image.Image | Path, k: int = 5) -> list[CaptionHit]:
-        """The ``k`` captions nearest to a picture or to a text, best first; none in a collection without captions."""
+        """The ``k`` captions nearest to an image or to a text, best first; none in a collection without captions."""
         found, _ = self.find("captions", self._encode(query)[0], k)
         return self.caption_hits(found)
 
@@ -100,9 +100,9 @@ class Retriever:
         dedupe: bool = False,
         where: Where | None = None,
     ) -> Found:
-        """One page of what is nearest to a weighted mix of texts and pictures; ``docs/queries.md`` has the rules.
+        """One page of what is nearest to a weighted mix of texts and images; ``docs/queries.md`` has the rules.
 
-        Raises InvalidQuery, or ImageRejected for a picture that does not decode.
+        Raises InvalidQuery, or ImageRejected for an image that does not decode.
         """
         request = search_request(
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
@@ -113,7 +113,7 @@ class Retriever:
     def find_page(self, vector: Vectors, request: SearchRequest) -> Found:
         """The page that ``request`` asks for, with the unit vector (dim,) that its parts were composed to.
 
-        Pictures that the query names by id are not among the results; whoever names one has it. Raises InvalidQuery.
+        Images that the query names by id are not among the results; whoever names one has it. Raises InvalidQuery.
         """
         target, dedupe = request.target, request.dedupe
         named = [part.image_id for part in request.queries if part.image_id is not None]
@@ -134,7 +134,7 @@ class Retriever:
         return Found(images, captions, request.offset + request.k if page.more else None, start, search_s)
 
     def stored_vector(self, image_id: str) -> Vectors:
-        """The unit vector (dim,) of a picture of the collection. Raises InvalidQuery if there is none of that id."""
+        """The unit vector (dim,) of an image of the collection. Raises InvalidQuery if there is none of that id."""
         vector: Vectors = self._vectors["images"][self._named(image_id).row]
         return vector
 
@@ -143,7 +143,7 @@ class Retriever:
         return self.filters.fields
 
     def image(self, image_id: str) -> tuple[ImageRecord, list[CaptionRecord]] | None:
-        """A picture of the collection and its captions; None if there is none of that id."""
+        """An image of the collection and its captions; None if there is none of that id."""
         image = self._store.images_named([image_id]).get(image_id)
         return None if image is None else (image, self._store.captions_of([image.row])[image.row])
 
@@ -158,8 +158,8 @@ class Retriever:
         return [Hit(row, score) for row, score in pairs if row >= 0], seconds
 
     def image_hits(self, found: Sequence[Hit]) -> list[ImageHit]:
-        """The records behind picture rows."""
-        numbers = zip(found, self._confidence(found), self._pictures([hit.row for hit in found]), strict=True)
+        """The records behind image rows."""
+        numbers = zip(found, self._confidence(found), self._images([hit.row for hit in found]), strict=True)
         return [
             ImageHit(rank, hit.score, confidence, image, captions)
             for rank, (hit, confidence, (image, captions)) in enumerate(numbers, start=1)
@@ -168,15 +168,15 @@ class Retriever:
     def caption_hits(self, found: Sequence[Hit]) -> list[CaptionHit]:
         """The records behind caption rows."""
         captions = self._store.captions([hit.row for hit in found])
-        pictures = self._pictures([caption.image_row for caption in captions])
-        numbers = zip(found, self._confidence(found), captions, pictures, strict=True)
+        images = self._images([caption.image_row for caption in captions])
+        numbers = zip(found, self._confidence(found), captions, images, strict=True)
         return [
             CaptionHit(rank, hit.score, confidence, caption, image)
             for rank, (hit, confidence, caption, (image, _)) in enumerate(numbers, start=1)
         ]
 
-    def _pictures(self, rows: Sequence[int]) -> list[tuple[ImageRecord, tuple[CaptionRecord, ...]]]:
-        """The records of these pictures, each with its captions, in the order asked; the latest are kept."""
+    def _images(self, rows: Sequence[int]) -> list[tuple[ImageRecord, tuple[CaptionRecord, ...]]]:
+        """The records of these images, each with its captions, in the order asked; the latest are kept."""
         with self._recent_lock:
             found = {row: kept for row in rows if (kept := self._recent.get(row)) is not None}
         if missing := [row for row in rows if row not in found]:
@@ -198,7 +198,7 @@ class Retriever:
     def _named(self, image_id: str) -> ImageRecord:
         image = self._store.images_named([image_id]).get(image_id)
         if image is None:
-            raise InvalidQuery(f"there is no picture {image_id} in this collection")
+            raise InvalidQuery(f"there is no image {image_id} in this collection")
         return image
 
     def _vector_of(self, part: Part) -> Vectors:

@@ -1,7 +1,7 @@
 """Queries answered a batch at a time: encode them together, then search each.
 
 Knows nothing of HTTP and nothing of how a batch came to be. A batch fails whole, so everything in it has been decoded
-and validated before: texts are not empty, pictures are preprocessed pixels.
+and validated before: texts are not empty, images are preprocessed pixels.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ takes a fraction of a millisecond, less than a scheduler's slice that it might w
 
 @dataclass(slots=True)
 class Query:
-    """One text or one preprocessed picture, and what to find for it; with ``target`` None only its vector is wanted.
+    """One text or one preprocessed image, and what to find for it; with ``target`` None only its vector is wanted.
 
     A text that is not tokenised yet is so with its batch, and the encoder waits for that.
     """
@@ -63,7 +63,7 @@ class Answer:
 
     @property
     def images(self) -> list[ImageHit]:
-        """The pictures that were found."""
+        """The images that were found."""
         return self.retriever.image_hits(self.hits) if self.target == "images" else []
 
     @property
@@ -84,7 +84,7 @@ class Encoded:
 class Engine:
     """Answers batches for a server: what computes stands back, each query's search in the event loop.
 
-    Texts and pictures may be answered at the same time, and of texts as many batches as the encoder says. A search
+    Texts and images may be answered at the same time, and of texts as many batches as the encoder says. A search
     takes less time than its thread would wait for the interpreter's lock, which FAISS gives back meanwhile: p99 was 2
     to 4 ms there under load, and is 0.3 to 0.9 ms in the loop. Pages of composed queries may take longer, so these
     have a thread.
@@ -101,7 +101,7 @@ class Engine:
             self.retriever = loading.submit(load).result()
         asks_only = self.retriever.encoder.info.runtime == "openvino"
         self.text_batches_at_once = self.retriever.encoder.text_batches_at_once
-        """How many batches of texts to answer at the same time; of pictures one."""
+        """How many batches of texts to answer at the same time; of images one."""
         self._texts, self._images = (
             ThreadPoolExecutor(threads, f"encode-{kind}", initializer=None if asks_only else _stand_back)
             for kind, threads in (("texts", self.text_batches_at_once), ("images", 1))

@@ -44,7 +44,7 @@ class Tally:
 
 async def run(arguments: argparse.Namespace) -> Tally:
     texts: list[str] = json.loads(arguments.queries.read_text())
-    pictures = [path.read_bytes() for path in sorted(arguments.pictures.glob("*.jpg"))] if arguments.pictures else []
+    images = [path.read_bytes() for path in sorted(arguments.images.glob("*.jpg"))] if arguments.images else []
     start = time.perf_counter() + arguments.warm_up
     tally = Tally(start, start + arguments.seconds)
     numbers = count(arguments.offset)
@@ -59,9 +59,9 @@ async def run(arguments: argparse.Namespace) -> Tally:
                     request = session.post(f"{arguments.url}/search/images", json=body)
                 else:
                     # A byte after the end of a JPEG changes its hash and not its pixels: no cache can help.
-                    picture = pictures[number % len(pictures)] + number.to_bytes(4, "big")
+                    image = images[number % len(images)] + number.to_bytes(4, "big")
                     form = aiohttp.FormData()
-                    form.add_field("file", picture, filename="picture.jpg", content_type="image/jpeg")
+                    form.add_field("file", image, filename="image.jpg", content_type="image/jpeg")
                     request = session.post(f"{arguments.url}/search/text", data=form)
                 async with request as response:
                     await response.read()
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=2)
     parser.add_argument("--offset", type=int, default=0, help="number of the first query, so that rounds differ")
     parser.add_argument("--queries", type=Path, required=True, help="JSON list of texts")
-    parser.add_argument("--pictures", type=Path, help="folder of JPEGs")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs")
     arguments = parser.parse_args()
     tally = uvloop.run(run(arguments))
     print(

@@ -2,14 +2,14 @@
 
 Vectors are synthetic, since the speed of a search does not depend on what they mean but does on how they lie:
 
-- spectrum: the variance along the n-th axis falls as 1/n, as it does in networks that represent pictures well (Agrawal
+- spectrum: the variance along the n-th axis falls as 1/n, as it does in networks that represent images well (Agrawal
   et al., 2022, arXiv:2202.05808; Stringer et al., 2019, Nature 571, on the visual cortex). Of 512 axes that leaves an
   effective number of 28: (sum of variances)² / sum of squared variances;
-- clusters: 300 centres that make up half of the variance of what pictures mean;
-- modality gap: pictures and captions lie on two sides of the origin along one random direction, apart as in CLIP (Liang
+- clusters: 300 centres that make up half of the variance of what images mean;
+- modality gap: images and captions lie on two sides of the origin along one random direction, apart as in CLIP (Liang
   et al., 2022, arXiv:2203.02053);
-- a caption means what its picture means and adds noise of 1.2 times the picture's own spread, so that the ten nearest
-  pictures of a caption are not those of its picture.
+- a caption means what its image means and adds noise of 1.2 times the image's own spread, so that the ten nearest
+  images of a caption are not those of its image.
 
 Everything is drawn block by block from a seed, so that a million rows need no more memory than one block.
 """
@@ -25,18 +25,20 @@ from clip_retrieval.records import CaptionRecord, ImageRecord
 
 IMAGES, CAPTIONS_EACH = 8091, 5
 SPECTRUM, CLUSTERS, GAP, CAPTION_NOISE = 0.5, 300, 0.6, 1.2
-"""The spread along the n-th axis is n to the power of -SPECTRUM; the others are in units of what a picture means."""
+"""The spread along the n-th axis is n to the power of -SPECTRUM; the others are in units of what an image means."""
 BLOCK = 65_536
 
 
 def clip_like(images: int, captions_each: int, dim: int, seed: int = 0) -> tuple[Vectors, Vectors]:
-    """Unit vectors of pictures (images, dim) and of captions (images * captions_each, dim), in picture order."""
+    """Unit vectors of images (images, dim) and of captions (images * captions_each, dim), in image order."""
     blocks = list(clip_like_blocks(images, captions_each, dim, seed))
-    return np.concatenate([pictures for pictures, _ in blocks]), np.concatenate([captions for _, captions in blocks])
+    return np.concatenate([image_vectors for image_vectors, _ in blocks]), np.concatenate(
+        [captions for _, captions in blocks]
+    )
 
 
 def clip_like_blocks(images: int, captions_each: int, dim: int, seed: int = 0) -> Iterator[tuple[Vectors, Vectors]]:
-    """The same, of at most ``BLOCK`` pictures at a time."""
+    """The same, of at most ``BLOCK`` images at a time."""
     scale = (np.arange(1, dim + 1) ** -SPECTRUM).astype(np.float32)
     shared = np.random.default_rng(seed)
     centres = shared.standard_normal((CLUSTERS, dim), dtype=np.float32) * scale
@@ -53,20 +55,20 @@ def clip_like_blocks(images: int, captions_each: int, dim: int, seed: int = 0) -
 def write_clip_like(
     folder: Path, images: int, queries: int, dim: int, *, advance: Callable[[int], None] = lambda _: None, seed: int = 0
 ) -> None:
-    """Write ``images.npy`` and, of pictures spread over all of them, ``queries`` caption vectors to ``captions.npy``.
+    """Write ``images.npy`` and, of images spread over all of them, ``queries`` caption vectors to ``captions.npy``.
 
-    Through memory maps; ``advance`` is told the number of pictures just written.
+    Through memory maps; ``advance`` is told the number of images just written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shown = np.lib.format.open_memmap(folder / "images.npy.partial", "w+", np.float32, (images, dim))
     asked = np.linspace(0, images - 1, queries).astype(np.int64)
     captions, start = [], 0
-    for pictures, texts in clip_like_blocks(images, 1, dim, seed):
-        shown[start : start + len(pictures)] = pictures
-        here = asked[(asked >= start) & (asked < start + len(pictures))]
+    for image_vectors, texts in clip_like_blocks(images, 1, dim, seed):
+        shown[start : start + len(image_vectors)] = image_vectors
+        here = asked[(asked >= start) & (asked < start + len(image_vectors))]
         captions.append(texts[here - start])
-        start += len(pictures)
-        advance(len(pictures))
+        start += len(image_vectors)
+        advance(len(image_vectors))
     shown.flush()
     np.save(folder / "captions.npy", np.concatenate(captions))
     (folder / "images.npy.partial").rename(folder / "images.npy")
@@ -95,9 +97,11 @@ def queries(captions: list[str], count: int, seed: int = 0) -> list[str]:
 
 def records(captions: list[str], images: int, captions_each: int) -> tuple[list[ImageRecord], list[CaptionRecord]]:
     """Records for the vectors, with real caption texts."""
-    pictures = [ImageRecord(row, f"{row}", f"{row}.jpg", f"{row:064x}", 500, 375, "train", {}) for row in range(images)]
+    image_records = [
+        ImageRecord(row, f"{row}", f"{row}.jpg", f"{row:064x}", 500, 375, "train", {}) for row in range(images)
+    ]
     texts = [
         CaptionRecord(row, f"{row}", row // captions_each, captions[row % len(captions)])
         for row in range(images * captions_each)
     ]
-    return pictures, texts
+    return image_records, texts

@@ -1,9 +1,9 @@
-"""The head: a picture as the sum of what its classes mean, corrected by ridge regression on captioned pictures.
+"""The head: an image as the sum of what its classes mean, corrected by ridge regression on captioned images.
 
-With z the ImageNet logits of a picture, its hidden units are h = GELU(GAIN · (z − THRESHOLD)) / GAIN, about
+With z the ImageNet logits of an image, its hidden units are h = GELU(GAIN · (z − THRESHOLD)) / GAIN, about
 ReLU(z − THRESHOLD): classes that are likely, in proportion. With M the class sentences' vectors less their mean, the
-picture's vector is h M. That alone is a zero-shot model. Its fc2 layer M is then corrected by D, which minimises
-Σ w |h (M + D) − t|² + PENALTY · |D|² over pictures with caption vector t, h scaled so that |h M| = 1: a closed form.
+image's vector is h M. That alone is a zero-shot model. Its fc2 layer M is then corrected by D, which minimises
+Σ w |h (M + D) − t|² + PENALTY · |D|² over images with caption vector t, h scaled so that |h M| = 1: a closed form.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, gelu, normalize
 GAIN, THRESHOLD = 4.0, 1.25
 PENALTY = 1.0
 DRAWING_WEIGHT = 0.03  # of one drawing, against 1 for one photograph with all its crops
-_SMALLEST = 0.05  # a picture without a likely class is scaled up no further
+_SMALLEST = 0.05  # an image without a likely class is scaled up no further
 
 
 def hidden(logits: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def correction(units: Tensor, targets: Tensor, weights: Tensor, means: Tensor, p
 
 
 def calibrated_scale(scores: Tensor) -> float:
-    """The log of the logit scale with the least cross-entropy, both ways, on held-out ``scores`` (texts, pictures)."""
+    """The log of the logit scale with the least cross-entropy, both ways, on held-out ``scores`` (texts, images)."""
     labels, choices = torch.arange(len(scores)), torch.linspace(1.0, 4.6, 73)
     losses = [cross_entropy(s.exp() * m, labels) for s in choices for m in (scores, scores.T)]
     return float(choices[torch.stack(losses).view(-1, 2).sum(1).argmin()])

@@ -34,7 +34,7 @@ _MIN_SIDE = 48
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture file and what it shows, in lower-case words."""
+    """An image file and what it shows, in lower-case words."""
 
     path: Path
     name: str
@@ -89,7 +89,7 @@ def _openclipart(root: Path, nouns: set[str]) -> Iterator[Drawing]:
     for path, title in titled.items():
         if title is None or _SKIPPED.search(path.relative_to(root).as_posix()):
             continue
-        # A title shared by a whole collection names the collection, not the picture.
+        # A title shared by a whole collection names the collection, not the image.
         words = _words(title if title and shared[title] <= 8 else path.stem)
         known = [word for word in words if {word, word.removesuffix("s")} & (nouns | _JOINING)]
         name = " ".join(words)
@@ -100,7 +100,7 @@ def _openclipart(root: Path, nouns: set[str]) -> Iterator[Drawing]:
 
 
 def _title(path: Path) -> str | None:
-    """The title inside a PNG file, empty if there is none; None if the picture is no use."""
+    """The title inside a PNG file, empty if there is none; None if the image is no use."""
     with path.open("rb") as file:
         header = file.read(24)
     # Read before Pillow does, which refuses the largest ones with an error.

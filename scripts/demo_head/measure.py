@@ -1,4 +1,4 @@
-"""Text → picture and picture → text recall of image and text vectors, and galleries to measure it on."""
+"""Text → image and image → text recall of image and text vectors, and galleries to measure it on."""
 
 import random
 from collections import Counter
@@ -23,7 +23,7 @@ def recall(found: Tensor) -> Recall:
 
 
 def both_ways(blocks: Sequence[Tensor]) -> dict[str, Recall]:
-    """Recall over all queries of ``blocks``, each the square scores (texts, pictures) of one gallery."""
+    """Recall over all queries of ``blocks``, each the square scores (texts, images) of one gallery."""
     return {
         "text_to_image": recall(torch.cat([ranks(block) for block in blocks])),
         "image_to_text": recall(torch.cat([ranks(block.T) for block in blocks])),
@@ -31,7 +31,7 @@ def both_ways(blocks: Sequence[Tensor]) -> dict[str, Recall]:
 
 
 def block(scores: Tensor, gallery: Sequence[int]) -> Tensor:
-    """The part of ``scores`` (texts, pictures) that is about the pictures of ``gallery``."""
+    """The part of ``scores`` (texts, images) that is about the images of ``gallery``."""
     return scores[list(gallery)][:, list(gallery)]
 
 
@@ -51,7 +51,7 @@ def held_out(photos: Sequence[Photo], among: Sequence[int], times: int = 6, size
 def random_galleries(
     photos: Sequence[Photo], among: Sequence[int], size: int = 50, times: int = 60, alike: int = 5
 ) -> list[list[int]]:
-    """Random galleries from ``among`` with at most ``alike`` pictures of one group; seeded."""
+    """Random galleries from ``among`` with at most ``alike`` images of one group; seeded."""
     generator, galleries = random.Random(0), []
     for _ in range(times):
         counted: Counter[str] = Counter()

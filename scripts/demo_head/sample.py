@@ -9,7 +9,7 @@ import clip_retrieval
 
 FOLDER = Path(clip_retrieval.__file__).parent / "sample"
 
-# Pictures of one thing, by what their file name or caption has; a group is never cut by a split.
+# Images of one thing, by what their file name or caption has; a group is never cut by a split.
 _ALIKE = (
     "fishes-", "windmill|post mill", "hammer", "tape measure", "multimeter", "screwdriver", "pliers|side cutters",
     "scissors", "wrench|spanner", r"\bdam\b", "solar cooker|solar oven", "solar panel", "[Pp]yramid", "Eiffel",
@@ -21,7 +21,7 @@ _ALIKE = (
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph of the sample; ``group`` is equal for pictures of the same thing."""
+    """A photograph of the sample; ``group`` is equal for images of the same thing."""
 
     path: Path
     caption: str

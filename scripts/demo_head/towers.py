@@ -1,4 +1,4 @@
-"""Frozen features of pictures and texts, from the same wheels that the demo model is put together from."""
+"""Frozen features of images and texts, from the same wheels that the demo model is put together from."""
 
 import json
 import random
@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 from clip_retrieval.models.demo import TEXT, VISION, fetch, read_text_files, read_vision_state
 
 SIZE = 260
-Pictures = Sequence[Callable[[], Image.Image]]
+Images = Sequence[Callable[[], Image.Image]]
 COLOURS = {
     "red": (200, 30, 30), "green": (40, 140, 50), "blue": (40, 80, 200), "yellow": (240, 210, 40),
     "orange": (240, 130, 20), "purple": (120, 50, 160), "pink": (240, 130, 180), "brown": (120, 70, 30),
@@ -60,11 +60,11 @@ class Towers:
         return torch.cat(pooled)
 
     @torch.no_grad()
-    def pictures(self, pictures: Pictures, advance: Callable[[int], None], batch: int = 16) -> Tensor:
-        """Pooled trunk features of ``pictures``, float32 [n, 1280]; each is opened when its batch comes."""
+    def images(self, images: Images, advance: Callable[[int], None], batch: int = 16) -> Tensor:
+        """Pooled trunk features of ``images``, float32 [n, 1280]; each is opened when its batch comes."""
         features = []
-        for start in range(0, len(pictures), batch):
-            pixels = torch.stack([_pixels(open_one()) for open_one in pictures[start : start + batch]])
+        for start in range(0, len(images), batch):
+            pixels = torch.stack([_pixels(open_one()) for open_one in images[start : start + batch]])
             maps = self.trunk.forward_features(pixels.to(memory_format=torch.channels_last))
             features.append(self.trunk.forward_head(maps, pre_logits=True))
             advance(len(pixels))
@@ -77,13 +77,13 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def opened(path: Path) -> Image.Image:
-    """The picture at ``path``, RGB, read."""
+    """The image at ``path``, RGB, read."""
     with Image.open(path) as image:
         return image.convert("RGB")
 
 
 def random_crop(image: Image.Image, generator: random.Random) -> Image.Image:
-    """A crop of 45–95 % of the picture, mirrored half the time, a little lighter or darker."""
+    """A crop of 45–95 % of the image, mirrored half the time, a little lighter or darker."""
     area, aspect = generator.uniform(0.45, 0.95), generator.uniform(0.8, 1.25)
     width = min(image.width, int((area * image.width * image.height * aspect) ** 0.5))
     height = min(image.height, int((area * image.width * image.height / aspect) ** 0.5))

@@ -49,7 +49,7 @@ def stop_under_load(url: str, stop: Callable[[], None], *, clients: int = 16, be
 
     def work(number: int) -> None:
         for turn in range(1_000_000):
-            request = ask(url, f"client {number} asks for a picture the {turn}th time")
+            request = ask(url, f"client {number} asks for an image the {turn}th time")
             requests.append(request)
             if request.fate != "answered":
                 return

@@ -30,7 +30,7 @@ def test_an_artifact_equals_itself(fake_artifact: Artifact) -> None:
     assert comparison.to_json()["equal"] is True
 
 
-def test_pictures_added_and_removed_are_named_with_their_captions(make: Make, tmp_path: Path) -> None:
+def test_images_added_and_removed_are_named_with_their_captions(make: Make, tmp_path: Path) -> None:
     first = make(write_collection(tmp_path / "a" / "squares", NAMES[:4]))
     second = make(write_collection(tmp_path / "b" / "squares", NAMES[1:6]))
     comparison = compare(first, second)

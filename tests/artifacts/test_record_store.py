@@ -90,16 +90,16 @@ def test_asked_rows_come_in_the_order_asked_with_repeats(store: Store) -> None:
     assert store.images([]) == []
 
 
-def test_captions_of_a_picture_stand_in_row_order_and_a_picture_may_have_none(store: Store) -> None:
+def test_captions_of_an_image_stand_in_row_order_and_an_image_may_have_none(store: Store) -> None:
     store.add([image(row) for row in range(3)], [caption(0, 2), caption(1, 0), caption(2, 2)])
     found = store.captions_of([2, 1, 2])
     assert {row: [c.row for c in captions] for row, captions in found.items()} == {2: [0, 2], 1: []}
 
 
-def test_pictures_are_found_by_their_ids(store: Store) -> None:
-    store.add([image(row, f"picture's №{row}") for row in range(3)], [])
-    found = store.images_named(["picture's №2", "nobody", "picture's №0"])
-    assert {identity: record.row for identity, record in found.items()} == {"picture's №2": 2, "picture's №0": 0}
+def test_images_are_found_by_their_ids(store: Store) -> None:
+    store.add([image(row, f"image's №{row}") for row in range(3)], [])
+    found = store.images_named(["image's №2", "nobody", "image's №0"])
+    assert {identity: record.row for identity, record in found.items()} == {"image's №2": 2, "image's №0": 0}
 
 
 def test_facts_and_owners_stand_in_row_order(store: Store) -> None:
@@ -117,7 +117,7 @@ def test_more_rows_can_be_asked_for_than_one_statement_takes(store: Store) -> No
     assert [found.row for found in store.captions(backwards)] == list(backwards)
 
 
-def test_captions_of_many_pictures_stand_in_row_order_across_the_parts_of_the_query(store: Store) -> None:
+def test_captions_of_many_images_stand_in_row_order_across_the_parts_of_the_query(store: Store) -> None:
     store.add([image(row) for row in range(1200)], [caption(row, row % 1200) for row in range(2400)])
     found = store.captions_of(range(1200))
     assert all([c.row for c in captions] == [row, row + 1200] for row, captions in found.items())
@@ -136,7 +136,7 @@ def test_an_unknown_row_is_a_key_error(store: Store) -> None:
         ([image(1, "new")], [caption(0, 0), caption(1, 7)]),
         ([image(1, "new")], [caption(0, 0), caption(0, 0)]),
     ],
-    ids=["an image_id twice", "a caption of no picture", "a caption row twice"],
+    ids=["an image_id twice", "a caption of no image", "a caption row twice"],
 )
 def test_adding_keeps_all_or_nothing(store: Store, images: list[ImageRecord], captions: list[CaptionRecord]) -> None:
     store.add([image(0)], [])

@@ -21,7 +21,7 @@ SHORT = [
     Family("flat", "Flat"),
     Family("cells", "IVF4,SQ8", {}, ({"nprobe": 1}, {"nprobe": 4}), (2,)),
 ]
-PICTURES = 300
+IMAGES = 300
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def short_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def artifact_of(folder: Path, fake_artifact: Artifact, captions_each: int) -> Artifact:
-    """An artifact of 300 pictures with vectors at random and the fake encoder."""
+    """An artifact of 300 images with vectors at random and the fake encoder."""
     rng, dim = np.random.default_rng(0), FakeEncoder().info.dim
 
     def vectors(rows: int) -> Vectors:
@@ -41,12 +41,12 @@ def artifact_of(folder: Path, fake_artifact: Artifact, captions_each: int) -> Ar
         (partial / "encoder").mkdir()
         for path in (fake_artifact.path / "encoder").iterdir():
             (partial / "encoder" / path.name).write_bytes(path.read_bytes())
-        np.save(partial / "images.npy", vectors(PICTURES))
-        np.save(partial / "captions.npy", vectors(PICTURES * captions_each))
+        np.save(partial / "images.npy", vectors(IMAGES))
+        np.save(partial / "captions.npy", vectors(IMAGES * captions_each))
         with Store.create(partial / "records.sqlite") as store:
             store.add(
-                [ImageRecord(row, f"{row}", f"{row}.png", "0" * 64, 9, 9, "train", {}) for row in range(PICTURES)],
-                [CaptionRecord(r, f"{r}", r // captions_each, "a") for r in range(PICTURES * captions_each)],
+                [ImageRecord(row, f"{row}", f"{row}.png", "0" * 64, 9, 9, "train", {}) for row in range(IMAGES)],
+                [CaptionRecord(r, f"{r}", r // captions_each, "a") for r in range(IMAGES * captions_each)],
             )
 
     manifest = fake_artifact.manifest
@@ -55,8 +55,8 @@ def artifact_of(folder: Path, fake_artifact: Artifact, captions_each: int) -> Ar
         version="0" * 16,
         encoder=manifest.encoder,
         data=manifest.data,
-        images=IndexSpec(rows=PICTURES, dim=dim),
-        captions=IndexSpec(rows=PICTURES * captions_each, dim=dim),
+        images=IndexSpec(rows=IMAGES, dim=dim),
+        captions=IndexSpec(rows=IMAGES * captions_each, dim=dim),
         fill=fill,
     )
 
@@ -72,7 +72,7 @@ def tuned(artifact: Artifact, tmp_path: Path, memory_mb: float) -> retune.Tuned:
 
 def test_the_new_artifact_has_other_indexes_and_the_same_of_all_else(artifact: Artifact, tmp_path: Path) -> None:
     dim = FakeEncoder().info.dim
-    limit = PICTURES * dim * 4 * 2 / 1e6 * 0.99  # a little less than the vectors of the captions
+    limit = IMAGES * dim * 4 * 2 / 1e6 * 0.99  # a little less than the vectors of the captions
     done = tuned(artifact, tmp_path, limit)
     assert done.artifact is not None
     made = Artifact.open(done.artifact.path)
@@ -85,8 +85,8 @@ def test_the_new_artifact_has_other_indexes_and_the_same_of_all_else(artifact: A
         assert spec.recall_at_10 is not None
         assert spec.recall_at_10 >= 0.9
         assert (spec.memory_mb or 0) <= limit
-    assert (made.manifest.images.query_kind, made.manifest.captions.query_kind) == ("captions", "pictures")
-    assert made.store().counts() == (PICTURES, 2 * PICTURES)
+    assert (made.manifest.images.query_kind, made.manifest.captions.query_kind) == ("captions", "images")
+    assert made.store().counts() == (IMAGES, 2 * IMAGES)
     assert not list((tmp_path / "work").glob("*.tune")), "nothing is left of the sweep"
 
 
@@ -103,9 +103,9 @@ def test_nothing_is_written_where_nothing_meets_the_budget(artifact: Artifact, t
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_without_captions_the_pictures_are_the_queries(tmp_path: Path, fake_artifact: Artifact) -> None:
+def test_without_captions_the_images_are_the_queries(tmp_path: Path, fake_artifact: Artifact) -> None:
     done = tuned(artifact_of(tmp_path / "bare", fake_artifact, 0), tmp_path, 50)
     assert list(done.outcomes) == ["images"]
     assert done.artifact is not None
-    assert done.artifact.manifest.images.query_kind == "pictures"
+    assert done.artifact.manifest.images.query_kind == "images"
     assert done.artifact.index("captions").spec.rows == 0

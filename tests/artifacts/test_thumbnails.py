@@ -28,7 +28,7 @@ QUICK = (Plan(80, 160, 90), Plan(80, 128, 70), Plan(80, None, 70), Plan(40, None
 
 
 def noise(seed: int, width: int = 160, height: int = 120) -> Image.Image:
-    """A picture that compresses badly."""
+    """An image that compresses badly."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -41,8 +41,8 @@ def read(webp: bytes | None) -> Image.Image:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[ValidImage]:
-    """Six pictures of noise, validated."""
+def images(tmp_path: Path) -> list[ValidImage]:
+    """Six images of noise, validated."""
     folder = tmp_path / "noise"
     folder.mkdir()
     for seed in range(6):
@@ -59,14 +59,14 @@ Size = Callable[[Plan], int]
 
 
 @pytest.fixture
-def size_with(pictures: list[ValidImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Size:
+def size_with(images: list[ValidImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Size:
     """How many bytes the file has with one plan alone."""
 
     def size(plan: Plan) -> int:
         with monkeypatch.context() as patch:
             patch.setattr(thumbnails, "PLANS", (plan,))
             out = tmp_path / "alone.sqlite"
-            assert write_thumbnails(pictures, out, limits=LIMITS, budget=AMPLE) == plan
+            assert write_thumbnails(images, out, limits=LIMITS, budget=AMPLE) == plan
         bytes_ = out.stat().st_size
         out.unlink()
         return bytes_
@@ -96,9 +96,9 @@ def test_a_thumbnail_is_upright_and_has_no_metadata(tmp_path: Path) -> None:
     exif[ExifTags.Base.Orientation] = 6
     exif[ExifTags.Base.ImageDescription] = "taken at home"
     wide.save(tmp_path / "turned.jpg", exif=exif, icc_profile=b"profile", quality=95)
-    [picture] = validate(open_source(tmp_path)).kept
+    [shown] = validate(open_source(tmp_path)).kept
     out = tmp_path / "thumbnails.sqlite"
-    write_thumbnails([picture], out, limits=LIMITS, budget=AMPLE)
+    write_thumbnails([shown], out, limits=LIMITS, budget=AMPLE)
     for size in thumbnails.SIZES:
         image = read(Thumbnails.open(out).get(0, size))
         assert image.size == {"small": (160, 320), "large": (400, 800)}[size]
@@ -109,18 +109,18 @@ def test_a_thumbnail_is_upright_and_has_no_metadata(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_rows_are_the_rows_of_the_records(pictures: list[ValidImage], tmp_path: Path) -> None:
+def test_rows_are_the_rows_of_the_records(images: list[ValidImage], tmp_path: Path) -> None:
     out = tmp_path / "thumbnails.sqlite"
-    assert write_thumbnails(pictures, out, limits=LIMITS, budget=AMPLE) == QUICK[0]
+    assert write_thumbnails(images, out, limits=LIMITS, budget=AMPLE) == QUICK[0]
     shelf = Thumbnails.open(out)
-    for row, picture in enumerate(pictures):
-        with Image.open(picture.path) as opened:
+    for row, image in enumerate(images):
+        with Image.open(image.path) as opened:
             small, large = shrink(opened.convert("RGB"), QUICK[0])
         assert (shelf.get(row, "small"), shelf.get(row, "large")) == (small, large)
-    assert shelf.get(len(pictures), "small") is None
+    assert shelf.get(len(images), "small") is None
 
 
-def test_a_small_picture_serves_its_small_thumbnail_as_its_large_one(tmp_path: Path) -> None:
+def test_a_small_image_serves_its_small_thumbnail_as_its_large_one(tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(png(square("red")))
     out = tmp_path / "thumbnails.sqlite"
     write_thumbnails(validate(open_source(tmp_path)).kept, out, limits=LIMITS, budget=AMPLE)
@@ -129,10 +129,10 @@ def test_a_small_picture_serves_its_small_thumbnail_as_its_large_one(tmp_path: P
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_same_pictures_give_the_same_file(pictures: list[ValidImage], tmp_path: Path) -> None:
+def test_the_same_images_give_the_same_file(images: list[ValidImage], tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("one", "two")]
     for file in files:
-        write_thumbnails(pictures, file, limits=LIMITS, budget=AMPLE)
+        write_thumbnails(images, file, limits=LIMITS, budget=AMPLE)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -140,38 +140,38 @@ def test_the_same_pictures_give_the_same_file(pictures: list[ValidImage], tmp_pa
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_finest_plan_that_fits_is_taken(pictures: list[ValidImage], tmp_path: Path, size_with: Size) -> None:
+def test_the_finest_plan_that_fits_is_taken(images: list[ValidImage], tmp_path: Path, size_with: Size) -> None:
     sizes = [size_with(plan) for plan in QUICK]
     assert sizes == sorted(sizes, reverse=True), "each plan is smaller than the one before"
     for number, plan in enumerate(QUICK):
         out = tmp_path / f"{number}.sqlite"
         room = sizes[number] + 4 * 4096
-        assert write_thumbnails(pictures, out, limits=LIMITS, budget=room) == plan
+        assert write_thumbnails(images, out, limits=LIMITS, budget=room) == plan
         assert out.stat().st_size <= room
 
 
 @pytest.mark.parametrize("budget", [1, 25_000, 60_000])
 @pytest.mark.usefixtures("quick")
 def test_the_file_never_exceeds_the_budget(
-    pictures: list[ValidImage], tmp_path: Path, budget: int, monkeypatch: pytest.MonkeyPatch
+    images: list[ValidImage], tmp_path: Path, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thumbnails, "_first_to_try", lambda *_: 0)  # an estimate that is always too good
     out = tmp_path / "thumbnails.sqlite"
-    plan = write_thumbnails(pictures, out, limits=LIMITS, budget=budget)
+    plan = write_thumbnails(images, out, limits=LIMITS, budget=budget)
     assert (plan is None) == (not out.exists())
     assert plan is None or out.stat().st_size <= budget
 
 
 @pytest.mark.usefixtures("quick")
-def test_progress_ends_at_all_pictures_also_when_a_plan_is_given_up(
-    pictures: list[ValidImage], tmp_path: Path, size_with: Size, monkeypatch: pytest.MonkeyPatch
+def test_progress_ends_at_all_images_also_when_a_plan_is_given_up(
+    images: list[ValidImage], tmp_path: Path, size_with: Size, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget = size_with(QUICK[2])
     monkeypatch.setattr(thumbnails, "_first_to_try", lambda *_: 0)
     steps: list[int] = []
     out = tmp_path / "thumbnails.sqlite"
-    assert write_thumbnails(pictures, out, limits=LIMITS, budget=budget, advance=steps.append) == QUICK[2]
-    assert sum(steps) == len(pictures)
+    assert write_thumbnails(images, out, limits=LIMITS, budget=budget, advance=steps.append) == QUICK[2]
+    assert sum(steps) == len(images)
     assert min(steps) < 0
 
 
@@ -180,32 +180,30 @@ def test_progress_ends_at_all_pictures_also_when_a_plan_is_given_up(
 
 @pytest.mark.usefixtures("quick")
 def test_a_run_that_was_stopped_goes_on(
-    pictures: list[ValidImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: list[ValidImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thumbnails, "_BATCH", 4)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    write_thumbnails(pictures, whole, limits=LIMITS, budget=AMPLE)
+    write_thumbnails(images, whole, limits=LIMITS, budget=AMPLE)
 
     def stop(count: int) -> None:
         if count:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_thumbnails(pictures, stopped, limits=LIMITS, budget=AMPLE, advance=stop)
+        write_thumbnails(images, stopped, limits=LIMITS, budget=AMPLE, advance=stop)
     steps: list[int] = []
-    write_thumbnails(pictures, stopped, limits=LIMITS, budget=AMPLE, advance=steps.append)
+    write_thumbnails(images, stopped, limits=LIMITS, budget=AMPLE, advance=steps.append)
     assert steps[0] == 4, "the first batch is not made again"
     one, two = Thumbnails.open(whole), Thumbnails.open(stopped)
-    for row in range(len(pictures)):
+    for row in range(len(images)):
         assert one.get(row, "large") == two.get(row, "large") is not None
 
 
-def test_a_picture_that_changed_since_it_was_validated_ends_the_build(
-    pictures: list[ValidImage], tmp_path: Path
-) -> None:
-    pictures[3].path.write_bytes(png(noise(99)))
+def test_an_image_that_changed_since_it_was_validated_ends_the_build(images: list[ValidImage], tmp_path: Path) -> None:
+    images[3].path.write_bytes(png(noise(99)))
     with pytest.raises(SourceError, match=r"3\.png changed"):
-        write_thumbnails(pictures, tmp_path / "out", limits=LIMITS, budget=AMPLE)
+        write_thumbnails(images, tmp_path / "out", limits=LIMITS, budget=AMPLE)
 
 
 @pytest.mark.parametrize("content", [b"no database" * 100, b""])
@@ -216,10 +214,10 @@ def test_what_is_no_file_of_thumbnails_is_refused(tmp_path: Path, content: bytes
 
 
 @pytest.mark.usefixtures("quick")
-def test_reading_leaves_no_file_beside_it_and_cannot_write(pictures: list[ValidImage], tmp_path: Path) -> None:
+def test_reading_leaves_no_file_beside_it_and_cannot_write(images: list[ValidImage], tmp_path: Path) -> None:
     folder = tmp_path / "artifact"
     folder.mkdir()
-    write_thumbnails(pictures, folder / "thumbnails.sqlite", limits=LIMITS, budget=AMPLE)
+    write_thumbnails(images, folder / "thumbnails.sqlite", limits=LIMITS, budget=AMPLE)
     shelf = Thumbnails.open(folder / "thumbnails.sqlite")
     assert shelf.get(0, "small")
     assert [path.name for path in folder.iterdir()] == ["thumbnails.sqlite"]

@@ -19,7 +19,7 @@ from clip_retrieval.errors import SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.records import ValidImage
-from tests.samples import NAMES, picture, png, square, write_collection
+from tests.samples import NAMES, image_of, png, square, write_collection
 
 TEXTS = [f"{colour} {number}" for number, colour in enumerate(COLOURS * 5)]
 
@@ -68,9 +68,9 @@ class TestAlignment:
         np.testing.assert_array_equal(vectors, FakeEncoder().encode_texts(TEXTS))
 
     @pytest.mark.parametrize("batch_size", [1, 5, 24, 32])
-    def test_row_i_is_the_vector_of_picture_i(self, images: list[ValidImage], out: Path, batch_size: int) -> None:
+    def test_row_i_is_the_vector_of_image_i(self, images: list[ValidImage], out: Path, batch_size: int) -> None:
         vectors = embed_images(images, FakeEncoder(), out, limits=Limits(), batch_size=batch_size)
-        np.testing.assert_array_equal(vectors, FakeEncoder().encode_images([picture(name) for name in NAMES]))
+        np.testing.assert_array_equal(vectors, FakeEncoder().encode_images([image_of(name) for name in NAMES]))
 
     def test_nothing_to_embed_is_an_empty_matrix(self, out: Path) -> None:
         assert embed_texts([], FakeEncoder(), out).shape == (0, 16)
@@ -91,7 +91,7 @@ class TestResuming:
         assert steps == [30, 10]
         np.testing.assert_array_equal(vectors, FakeEncoder().encode_texts(TEXTS))
 
-    def test_pictures_go_on_where_they_were(self, images: list[ValidImage], out: Path, tmp_path: Path) -> None:
+    def test_images_go_on_where_they_were(self, images: list[ValidImage], out: Path, tmp_path: Path) -> None:
         with pytest.raises(Interrupted):
             embed_images(images, CountingEncoder(fail_at=2), out, limits=Limits(), batch_size=5)
         encoder = CountingEncoder()
@@ -140,8 +140,8 @@ class TestResuming:
         assert ResumableVectors(out, 4, 2).done == 0
 
 
-class TestChangedPictures:
-    def test_a_picture_that_changed_since_validation_ends_the_run(self, tmp_path: Path, out: Path) -> None:
+class TestChangedImages:
+    def test_an_image_that_changed_since_validation_ends_the_run(self, tmp_path: Path, out: Path) -> None:
         folder = write_collection(tmp_path / "data", NAMES[:6])
         images = validate(open_source(folder)).kept
         (folder / NAMES[3]).write_bytes(png(square("white")))
@@ -151,11 +151,11 @@ class TestChangedPictures:
     def test_the_same_pixels_in_another_file_format_are_no_change(self, tmp_path: Path, out: Path) -> None:
         folder = write_collection(tmp_path / "data", NAMES[:2])
         images = validate(open_source(folder)).kept
-        picture(NAMES[0]).save(folder / NAMES[0], "BMP")
+        image_of(NAMES[0]).save(folder / NAMES[0], "BMP")
         assert len(embed_images(images, FakeEncoder(), out, limits=Limits())) == 2
 
-    @pytest.mark.parametrize("content", [b"gone", None], ids=["no picture", "no file"])
-    def test_a_picture_that_is_none_any_more_ends_the_run(
+    @pytest.mark.parametrize("content", [b"gone", None], ids=["no image", "no file"])
+    def test_an_image_that_is_none_any_more_ends_the_run(
         self, tmp_path: Path, out: Path, content: bytes | None
     ) -> None:
         folder = write_collection(tmp_path / "data", NAMES[:2])
@@ -169,7 +169,7 @@ class TestChangedPictures:
 
 
 class TestMapAhead:
-    """``validate.map_ahead``, by which pictures are decoded beside the encoder."""
+    """``validate.map_ahead``, by which images are decoded beside the encoder."""
 
     @given(st.lists(st.integers()), st.integers(1, 10))
     @settings(max_examples=25, deadline=None)

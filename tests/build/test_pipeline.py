@@ -26,7 +26,7 @@ from clip_retrieval.errors import SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
-from tests.samples import NAMES, captions_of, picture, png, square, write_collection, write_pictures
+from tests.samples import NAMES, captions_of, image_of, png, square, write_collection, write_images
 
 Build = Callable[..., tuple[Artifact, Report]]
 
@@ -52,11 +52,11 @@ def assert_aligned(artifact: Artifact, source: Path) -> None:
     encoder = FakeEncoder()
     with artifact.store() as store:
         images, captions = store.images(), store.captions()
-    pictures = []
+    shown = []
     for record in images:
         with Image.open(source / record.image_path) as opened:
-            pictures.append(opened.convert("RGB"))
-    np.testing.assert_array_equal(artifact.vectors("images"), encoder.encode_images(pictures))
+            shown.append(opened.convert("RGB"))
+    np.testing.assert_array_equal(artifact.vectors("images"), encoder.encode_images(shown))
     np.testing.assert_array_equal(artifact.vectors("captions"), encoder.encode_texts([c.text for c in captions]))
 
 
@@ -64,7 +64,7 @@ class TestAlignment:
     def test_every_vector_is_that_of_its_record(self, fake_artifact: Artifact, collection: Path) -> None:
         assert_aligned(fake_artifact, collection)
 
-    def test_every_caption_belongs_to_its_picture(self, fake_artifact: Artifact) -> None:
+    def test_every_caption_belongs_to_its_image(self, fake_artifact: Artifact) -> None:
         with fake_artifact.store() as store:
             assert [image.image_path for image in store.images()] == list(NAMES)
             found = store.captions_of(range(len(NAMES)))
@@ -74,22 +74,22 @@ class TestAlignment:
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(["good", "damaged", "missing", "no picture"]),
+                st.sampled_from(["good", "damaged", "missing", "no image"]),
                 st.lists(st.sampled_from(["a red dog", "the blue one", " \t", ""]), max_size=3),
             ),
             max_size=12,
         )
     )
     def test_rejects_never_shift_rows(self, items: list[tuple[str, list[str]]]) -> None:
-        items = [*items, ("good", ["a green end"])]  # a collection needs one usable picture
+        items = [*items, ("good", ["a green end"])]  # a collection needs one usable image
         with tempfile.TemporaryDirectory() as temporary:
             folder, encoder = Path(temporary) / "data", Path(temporary) / "encoder"
             folder.mkdir()
             encoder.mkdir()
             (encoder / "encoder.json").write_text(FakeEncoder().info.model_dump_json())
             for number, (kind, _) in enumerate(items):
-                whole = png(picture(NAMES[number], size=40))
-                content = {"good": whole, "damaged": whole[: len(whole) // 2], "no picture": b"hello"}.get(kind)
+                whole = png(image_of(NAMES[number], size=40))
+                content = {"good": whole, "damaged": whole[: len(whole) // 2], "no image": b"hello"}.get(kind)
                 if content is not None:
                     (folder / f"{number}.png").write_bytes(content)
             write_jsonl(folder, [{"image": f"{n}.png", "caption": texts} for n, (_, texts) in enumerate(items)])
@@ -107,7 +107,7 @@ class TestAlignment:
 
     def test_a_caption_that_repeats_is_a_record_each_time(self, run: Build, tmp_path: Path) -> None:
         rows = [{"image": name, "caption": ["a square", "a square"]} for name in NAMES[:3]]
-        source = write_jsonl(write_pictures(tmp_path / "data", NAMES[:3]), rows)
+        source = write_jsonl(write_images(tmp_path / "data", NAMES[:3]), rows)
         artifact, _ = run(source)
         with artifact.store() as store:
             captions = store.captions()
@@ -120,10 +120,10 @@ class TestAlignment:
 
 
 class TestSources:
-    def test_a_collection_without_captions_is_searched_by_picture_alone(self, run: Build, tmp_path: Path) -> None:
-        artifact, _ = run(write_pictures(tmp_path / "data", NAMES[:6]))
+    def test_a_collection_without_captions_is_searched_by_image_alone(self, run: Build, tmp_path: Path) -> None:
+        artifact, _ = run(write_images(tmp_path / "data", NAMES[:6]))
         assert (artifact.manifest.data.images, artifact.manifest.data.captions) == (6, 0)
-        assert artifact.manifest.images.query_kind == "pictures"
+        assert artifact.manifest.images.query_kind == "images"
         assert artifact.manifest.captions.recall_at_10 is None
         retriever = Retriever(artifact, FakeEncoder())
         assert retriever.search_images(square("black"))[0].image.image_path == "black-bright.png"
@@ -132,11 +132,11 @@ class TestSources:
     def test_recall_is_measured_with_queries_of_the_other_modality(self, fake_artifact: Artifact) -> None:
         images, captions = fake_artifact.manifest.images, fake_artifact.manifest.captions
         assert (images.query_kind, images.queries) == ("captions", 24)
-        assert (captions.query_kind, captions.queries) == ("pictures", 12)
+        assert (captions.query_kind, captions.queries) == ("images", 12)
 
-    def test_a_source_without_a_usable_picture_is_refused_with_the_reasons(self, run: Build, tmp_path: Path) -> None:
+    def test_a_source_without_a_usable_image_is_refused_with_the_reasons(self, run: Build, tmp_path: Path) -> None:
         source = write_jsonl(tmp_path / "data", [{"image": "gone.png", "caption": "a red square"}])
-        with pytest.raises(SourceError, match=r"no usable picture \(gone\.png: "):
+        with pytest.raises(SourceError, match=r"no usable image \(gone\.png: "):
             run(source)
 
     def test_an_empty_table_is_refused(self, run: Build, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ class TestVersion:
     ) -> None:
         assert run(collection, **options)[0].manifest.version != fake_artifact.manifest.version
 
-    def test_a_changed_picture_changes_the_version(self, run: Build, tmp_path: Path) -> None:
+    def test_a_changed_image_changes_the_version(self, run: Build, tmp_path: Path) -> None:
         source = write_collection(tmp_path / "data", NAMES[:3])
         before, _ = run(source)
         (source / NAMES[1]).write_bytes(png(square("white", size=13)))
@@ -213,10 +213,10 @@ class CountingEncoder(FakeEncoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pictures = self.texts = 0
+        self.images = self.texts = 0
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
-        self.pictures += len(pixels)
+        self.images += len(pixels)
         return super().encode_pixels(pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
@@ -242,7 +242,7 @@ class Killed(FakeEncoder):
     batches = 0
     def encode_pixels(self, pixels):
         self.batches += 1
-        return die() if self.batches == 3 and moment == "embedding pictures" else super().encode_pixels(pixels)
+        return die() if self.batches == 3 and moment == "embedding images" else super().encode_pixels(pixels)
     def encode_texts(self, texts):
         return die() if moment == "embedding captions" else super().encode_texts(texts)
 
@@ -256,8 +256,8 @@ builder.build(Path(source), lambda _: Path(encoder_folder), Path(workspace), bui
 
 class TestKilled:
     @pytest.mark.parametrize(
-        ("moment", "pictures_left", "captions_left"),
-        [("embedding pictures", 14, 48), ("embedding captions", 0, 48), ("writing", 0, 0)],
+        ("moment", "images_left", "captions_left"),
+        [("embedding images", 14, 48), ("embedding captions", 0, 48), ("writing", 0, 0)],
     )
     def test_leaves_no_artifact_and_goes_on_where_it_was(
         self,
@@ -267,7 +267,7 @@ class TestKilled:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         moment: str,
-        pictures_left: int,
+        images_left: int,
         captions_left: int,
     ) -> None:
         workspace = tmp_path / "builds"
@@ -283,14 +283,14 @@ class TestKilled:
         encoder = CountingEncoder()
         monkeypatch.setattr(builder, "load_encoder", lambda folder: encoder)
         artifact, _ = build(collection, lambda _: encoder_folder, workspace, Options(), Silent())
-        assert (encoder.pictures, encoder.texts) == (pictures_left, captions_left)
+        assert (encoder.images, encoder.texts) == (images_left, captions_left)
         assert Artifact.open(artifact.path).manifest.files == fake_artifact.manifest.files
 
     def test_a_finished_build_leaves_only_the_artifact(self, run: Build, collection: Path) -> None:
         artifact, _ = run(collection)
         assert list(artifact.path.parent.iterdir()) == [artifact.path]
 
-    def test_a_picture_that_changes_while_it_is_built_stops_the_build(
+    def test_an_image_that_changes_while_it_is_built_stops_the_build(
         self, run: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = write_collection(tmp_path / "data", NAMES[:4])

@@ -1,4 +1,4 @@
-"""Splits are drawn by picture: reproducible, independent of order, and never across exact duplicates."""
+"""Splits are drawn by image: reproducible, independent of order, and never across exact duplicates."""
 
 import random
 from collections import Counter
@@ -14,7 +14,7 @@ from clip_retrieval.records import SPLITS, Split, ValidImage
 
 
 def image(number: int, pixels: int | None = None, split: Split | None = None) -> ValidImage:
-    """Picture ``number``; pictures of equal ``pixels`` are exact duplicates."""
+    """Image ``number``; images of equal ``pixels`` are exact duplicates."""
     return ValidImage(
         image_id=str(number),
         path=Path(f"{number}.jpg"),
@@ -29,7 +29,7 @@ def image(number: int, pixels: int | None = None, split: Split | None = None) ->
 
 
 def collections(splits: st.SearchStrategy[Split | None]) -> st.SearchStrategy[list[ValidImage]]:
-    """Collections of few distinct pictures, so that many are exact duplicates."""
+    """Collections of few distinct images, so that many are exact duplicates."""
     rows = st.lists(st.tuples(st.integers(0, 20), splits), max_size=60)
     return rows.map(lambda rows: [image(n, pixels, split) for n, (pixels, split) in enumerate(rows)])
 
@@ -74,20 +74,20 @@ def test_the_order_of_the_input_does_not_matter(images: list[ValidImage], seed: 
 @given(PARTLY_DECIDED)
 def test_exact_duplicates_are_on_one_side(images: list[ValidImage]) -> None:
     sides: dict[str, set[Split]] = {}
-    for picture, split in zip(images, assign_splits(images), strict=True):
-        sides.setdefault(picture.content_hash, set()).add(split)
+    for one, split in zip(images, assign_splits(images), strict=True):
+        sides.setdefault(one.content_hash, set()).add(split)
     assert all(len(side) == 1 for side in sides.values())
 
 
 @given(PARTLY_DECIDED)
 def test_given_splits_hold_and_the_most_held_out_wins(images: list[ValidImage]) -> None:
-    for picture, split in zip(images, assign_splits(images), strict=True):
-        decided = [i.split for i in images if i.content_hash == picture.content_hash and i.split is not None]
+    for one, split in zip(images, assign_splits(images), strict=True):
+        decided = [i.split for i in images if i.content_hash == one.content_hash and i.split is not None]
         if decided:
             assert split == max(decided, key=SPLITS.index)
 
 
-def test_undecided_pictures_are_divided_among_themselves() -> None:
+def test_undecided_images_are_divided_among_themselves() -> None:
     decided = [image(n, split="test") for n in range(100)]
     splits = assign_splits([*decided, *(image(n) for n in range(100, 200))])
     assert Counter(splits[100:]) == {"train": 70, "val": 15, "test": 15}

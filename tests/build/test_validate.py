@@ -31,8 +31,8 @@ class Listed(Source):
         yield from self.items
 
 
-def picture(root: Path, name: str, *captions: str | SourceCaption, colour: str = "red") -> CaptionedImage:
-    """A picture file of one colour; files of one colour are exact duplicates."""
+def write_image(root: Path, name: str, *captions: str | SourceCaption, colour: str = "red") -> CaptionedImage:
+    """An image file of one colour; files of one colour are exact duplicates."""
     path = root / name
     Image.new("RGB", (6, 4), colour).save(path)
     given = tuple(SourceCaption(c) if isinstance(c, str) else c for c in captions)
@@ -47,7 +47,7 @@ def test_the_order_is_kept_around_rejects(tmp_path: Path) -> None:
     colours = ["red", "green", "blue", "black"]
     items: list[CaptionedImage | Reject] = []
     for n in range(40):
-        items.append(picture(tmp_path, f"{n:02}.png", f"picture {n}", colour=colours[n % 4]))
+        items.append(write_image(tmp_path, f"{n:02}.png", f"image {n}", colour=colours[n % 4]))
         if n % 3 == 0:
             (tmp_path / f"{n:02}.png").write_bytes(b"damaged")
         if n % 10 == 0:
@@ -56,14 +56,14 @@ def test_the_order_is_kept_around_rejects(tmp_path: Path) -> None:
     report = validate(Listed(tmp_path, *items), progress=done.append, workers=3)
     good = [n for n in range(40) if n % 3]
     assert [image.image_id for image in report.kept] == [f"{n:02}" for n in good]
-    assert [image.captions[0].text for image in report.kept] == [f"picture {n}" for n in good]
+    assert [image.captions[0].text for image in report.kept] == [f"image {n}" for n in good]
     assert [r.where for r in report.rejects][:3] == ["00.png", "line 0", "03.png"]
-    assert sum(done) == 40, "progress counts pictures, kept or not"
+    assert sum(done) == 40, "progress counts images, kept or not"
 
 
-def test_a_kept_picture_is_described(tmp_path: Path) -> None:
+def test_a_kept_image_is_described(tmp_path: Path) -> None:
     item = CaptionedImage(
-        "id", picture(tmp_path, "a.png").path, "shown.png", (SourceCaption(" a\tcat ", "c"),), "val", {"year": 1999}
+        "id", write_image(tmp_path, "a.png").path, "shown.png", (SourceCaption(" a\tcat ", "c"),), "val", {"year": 1999}
     )
     (image,) = validate(Listed(tmp_path, item)).kept
     assert (image.image_id, image.image_path, image.width, image.height) == ("id", "shown.png", 6, 4)
@@ -74,9 +74,9 @@ def test_a_kept_picture_is_described(tmp_path: Path) -> None:
 def test_every_reject_has_its_reason(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "large.png").write_bytes(bytes(5000))
-    whole = picture(tmp_path, "cut.png").path.read_bytes()
+    whole = write_image(tmp_path, "cut.png").path.read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[:-30])
     names = ["missing.png", "folder.png", "pipe.png", "text.png", "large.png", "cut.png", "n\0l.png", "x" * 300]
     items = [CaptionedImage(name, tmp_path / name, name) for name in names]
@@ -88,7 +88,7 @@ def test_every_reject_has_its_reason(tmp_path: Path) -> None:
         "does not exist",
         "not a file",
         "not a file",
-        "not a picture",
+        "not an image",
         "over the limit",
         "does not decode as PNG",
         "cannot be read: embedded null byte",
@@ -100,9 +100,9 @@ def test_every_reject_has_its_reason(tmp_path: Path) -> None:
 
 def test_exact_duplicates_are_kept_and_grouped_whatever_their_format(tmp_path: Path) -> None:
     items = [
-        picture(tmp_path, "a.png", "one"),
-        picture(tmp_path, "b.png", "two", colour="blue"),
-        picture(tmp_path, "c.bmp", "one"),
+        write_image(tmp_path, "a.png", "one"),
+        write_image(tmp_path, "b.png", "two", colour="blue"),
+        write_image(tmp_path, "c.bmp", "one"),
     ]
     report = validate(Listed(tmp_path, *items))
     assert report.duplicates == [("a", "c")]
@@ -110,23 +110,23 @@ def test_exact_duplicates_are_kept_and_grouped_whatever_their_format(tmp_path: P
 
 
 class TestCaptions:
-    def test_empty_ones_are_rejected_and_the_picture_stays(self, tmp_path: Path) -> None:
-        report = validate(Listed(tmp_path, picture(tmp_path, "a.png", "", "a cat", " \u200b\n", "a cat")))
+    def test_empty_ones_are_rejected_and_the_image_stays(self, tmp_path: Path) -> None:
+        report = validate(Listed(tmp_path, write_image(tmp_path, "a.png", "", "a cat", " \u200b\n", "a cat")))
         (image,) = report.kept
         assert [(c.text, c.caption_id) for c in image.captions] == [("a cat", "a#1"), ("a cat", "a#3")]
         assert [r.where for r in report.rejects] == ["a.png, caption 0", "a.png, caption 2"]
-        (bare,) = validate(Listed(tmp_path, picture(tmp_path, "b.png", "", " "))).kept
+        (bare,) = validate(Listed(tmp_path, write_image(tmp_path, "b.png", "", " "))).kept
         assert bare.captions == ()
 
-    def test_ids_that_repeat_are_told_apart_by_the_picture(self, tmp_path: Path) -> None:
-        first = picture(tmp_path, "a.png", SourceCaption("x", "0"), SourceCaption("y", "1"))
-        second = picture(tmp_path, "b.png", SourceCaption("x", "0"), SourceCaption("y", "own"))
+    def test_ids_that_repeat_are_told_apart_by_the_image(self, tmp_path: Path) -> None:
+        first = write_image(tmp_path, "a.png", SourceCaption("x", "0"), SourceCaption("y", "1"))
+        second = write_image(tmp_path, "b.png", SourceCaption("x", "0"), SourceCaption("y", "own"))
         assert caption_ids(validate(Listed(tmp_path, first, second))) == ["a#0", "1", "b#0", "own"]
 
     @given(rows=st.lists(st.lists(st.sampled_from([None, "0", "p0#0", "p1#0", "p0#p0#0", "p0#0~2"]), max_size=4)))
     def test_every_id_is_unique(self, tmp_path_factory: pytest.TempPathFactory, rows: list[list[str | None]]) -> None:
         root = tmp_path_factory.getbasetemp()
-        path = picture(root, "shared.png").path
+        path = write_image(root, "shared.png").path
         items = [
             CaptionedImage(f"p{n}", path, "shared.png", tuple(SourceCaption("a cat", given) for given in row))
             for n, row in enumerate(rows)
@@ -161,7 +161,7 @@ class TestCaptions:
 class TestReport:
     @pytest.fixture
     def report(self, tmp_path: Path) -> Report:
-        a, b = picture(tmp_path, "a.png", "one", "two"), picture(tmp_path, "b.png", "")
+        a, b = write_image(tmp_path, "a.png", "one", "two"), write_image(tmp_path, "b.png", "")
         return validate(Listed(tmp_path, a, b, Reject("line 3", "odd")))
 
     def test_json(self, report: Report) -> None:
@@ -175,7 +175,7 @@ class TestReport:
         prints = set()
         for folder in ("one", "two"):
             (tmp_path / folder).mkdir()
-            item = picture(tmp_path / folder, "a.png", "one")
+            item = write_image(tmp_path / folder, "a.png", "one")
             prints.add(validate(Listed(tmp_path, item, Reject(folder, "odd"))).data_fingerprint())
         assert len(prints) == 1
 
@@ -192,7 +192,7 @@ class TestReport:
     def test_the_fingerprint_changes_with_every_part_of_a_record(
         self, tmp_path: Path, changed: dict[str, object]
     ) -> None:
-        item = picture(tmp_path, "a.png", "one")
+        item = write_image(tmp_path, "a.png", "one")
         fields = {name: getattr(item, name) for name in item.__dataclass_fields__}
         other = CaptionedImage(**{**fields, **changed})
         reports = [validate(Listed(tmp_path, i)) for i in (item, other)]

@@ -15,10 +15,10 @@ from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact, Manifest
 from clip_retrieval.cli import console
 from clip_retrieval.cli.app import app, main
-from clip_retrieval.contract.queries import picture, text
+from clip_retrieval.contract.queries import image, text
 from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.search.retriever import Retriever
-from tests.samples import NAMES, png, square, write_collection, write_pictures
+from tests.samples import NAMES, png, square, write_collection, write_images
 
 COMMANDS = tuple(get_command(app).list_commands(None))  # type: ignore[attr-defined]
 README = Path(__file__).parents[2] / "README.md"
@@ -110,9 +110,9 @@ class TestCheck:
         (source / NAMES[1]).write_bytes(b"hello")
         done = cli("check", source)
         assert (done.status, done.out) == (0, "")
-        assert "kept 2 pictures with 4 captions, rejected 1" in done.err
+        assert "kept 2 images with 4 captions, rejected 1" in done.err
         assert NAMES[1] in done.err
-        assert "not a picture" in done.err
+        assert "not an image" in done.err
 
     def test_strict_fails_on_a_reject_and_shows_it(self, cli: Cli, tmp_path: Path) -> None:
         source = write_collection(tmp_path / "data", NAMES[:3])
@@ -128,7 +128,7 @@ class TestCheck:
 
     def test_names_are_shown_as_they_are(self, cli: Cli, tmp_path: Path) -> None:
         names = ["[bold] a[/red].png", ":smile:.png"]
-        source = write_pictures(tmp_path / "data", NAMES[:1])
+        source = write_images(tmp_path / "data", NAMES[:1])
         for name in names:
             (source / name).parent.mkdir(exist_ok=True)
             (source / name).write_bytes(b"hello")
@@ -150,7 +150,7 @@ class TestBuild:
         assert done.status == 0
         assert done.out == f"clip-retrieval:{fake_artifact.manifest.version}\n"
         assert model_store() == [done.out.strip()]
-        assert "kept 24 pictures" in done.err
+        assert "kept 24 images" in done.err
 
     def test_building_again_gives_the_same_tag(
         self, cli: Cli, collection: Path, model_store: Callable[[], list[str]]
@@ -223,7 +223,7 @@ class TestInfo:
         done = cli("info", stored_tag)
         assert done.status == 0
         assert stored_tag in done.out
-        assert "squares: 24 pictures, 48 captions" in done.out
+        assert "squares: 24 images, 48 captions" in done.out
         assert "exact, 24 rows, recall@10 1.0000 with 24 captions" in done.out
 
     def test_a_folder_will_do(self, cli: Cli, fake_artifact: Artifact) -> None:
@@ -259,7 +259,7 @@ class TestEvaluate:
     def test_reports_are_written_and_the_two_kinds_are_apart(
         self, cli: Cli, stored_tag: str, collection: Path, tmp_path: Path
     ) -> None:
-        done = cli("evaluate", stored_tag, "--split", "all", "--pictures", collection, "--output", tmp_path)
+        done = cli("evaluate", stored_tag, "--split", "all", "--images", collection, "--output", tmp_path)
         assert done.status == 0
         assert {file.name for file in tmp_path.iterdir()} >= {"quality.json", "index.json", "recall.png", "misses.html"}
         assert "recall@10" in done.out
@@ -281,7 +281,7 @@ class TestEvaluate:
         assert not (tmp_path / "out").exists()
 
     def test_a_source_without_captions_is_one_sentence(self, cli: Cli, tmp_path: Path) -> None:
-        source = write_pictures(tmp_path / "data", NAMES[:3])
+        source = write_images(tmp_path / "data", NAMES[:3])
         assert_one_sentence(cli("evaluate", source, "--model", "fake", "--output", tmp_path / "out"))
 
 
@@ -314,7 +314,7 @@ class TestTune:
         done = cli("tune", stored_tag, "--memory-mb", 0.000001, "--report", tmp_path / "report")
         assert done.status == 1
         assert done.out == ""
-        assert "nothing meets the budget for the pictures; nearest: Flat, but" in done.err
+        assert "nothing meets the budget for the images; nearest: Flat, but" in done.err
         assert model_store() == [stored_tag]
 
 
@@ -330,12 +330,12 @@ class TestSearch:
         assert re.search(r"1 .* 1\.0000 .* 1\.000 .* blue-bright\.png .* a blue square", done.out)
         assert "blue-soft.png" not in done.out
 
-    def test_a_picture_finds_pictures(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+    def test_an_image_finds_images(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
         (tmp_path / "query.png").write_bytes(png(square("green", "dull")))
         results = json.loads(cli("search", tmp_path / "query.png", "--in", fake_artifact.path, "-k", 1, "--json").out)
         assert [r["image_path"] for r in results] == ["green-dull.png"]
 
-    def test_a_picture_finds_captions(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+    def test_an_image_finds_captions(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
         (tmp_path / "query.png").write_bytes(png(square("green")))
         arguments = ("search", tmp_path / "query.png", "--in", fake_artifact.path, "--captions", "-k", 1)
         (result,) = json.loads(cli(*arguments, "--json").out)
@@ -347,7 +347,7 @@ class TestSearch:
         assert done.status == 0
         assert json.loads(done.out)[0]["image_path"] == "yellow-bright.png"
 
-    def test_captions_need_a_picture(self, cli: Cli, fake_artifact: Artifact) -> None:
+    def test_captions_need_an_image(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("search", "no such file", "--in", fake_artifact.path, "--captions")
         assert_one_sentence(done)
         assert "no such file" in done.err
@@ -361,12 +361,12 @@ class TestSearch:
         assert done.status == 2
         assert "Invalid value for '-k'" in done.err
 
-    def test_a_file_that_is_no_picture_is_one_sentence(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+    def test_a_file_that_is_no_image_is_one_sentence(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
         (tmp_path / "query.txt").write_text("hello")
         assert_one_sentence(cli("search", tmp_path / "query.txt", "--in", fake_artifact.path))
 
     def test_captions_are_shown_as_they_are(self, cli: Cli, tmp_path: Path) -> None:
-        source = write_pictures(tmp_path / "data", NAMES[:1])
+        source = write_images(tmp_path / "data", NAMES[:1])
         (source / "captions.csv").write_text(f"image,caption\n{NAMES[0]},a [/red] :smile: [bold]\n")
         cli("build", source, "--model", "fake", "--output", tmp_path / "artifact")
         assert "a [/red] :smile: [bold]" in cli("search", "red", "--in", tmp_path / "artifact").out
@@ -385,15 +385,15 @@ class TestComposedSearch:
 
         return ask
 
-    def test_several_texts_and_pictures_are_added_up(self, ask: Ask, retriever: Retriever, tmp_path: Path) -> None:
+    def test_several_texts_and_images_are_added_up(self, ask: Ask, retriever: Retriever, tmp_path: Path) -> None:
         path = tmp_path / "query.png"
         path.write_bytes(png(square("green", "dull")))
-        expected = retriever.search([text("red"), picture(path), text("blue", -0.5)], k=24).images
+        expected = retriever.search([text("red"), image(path), text("blue", -0.5)], k=24).images
         found = ask("red", path, "--minus", "blue", "-k", 24)
         assert [r["image_id"] for r in found] == [hit.image.image_id for hit in expected]
         assert [r["similarity_score"] for r in found] == pytest.approx([hit.score for hit in expected])
 
-    def test_like_finds_what_is_like_a_picture_of_the_collection_but_not_that_one(self, ask: Ask) -> None:
+    def test_like_finds_what_is_like_an_image_of_the_collection_but_not_that_one(self, ask: Ask) -> None:
         names = [r["image_id"] for r in ask("--like", "red-bright.png", "-k", 2)]
         assert names == ["red-soft.png", "red-dull.png"]
         assert ask("--like", "red-bright.png", "--captions", "-k", 1)[0]["image_id"] == "red-bright.png"
@@ -409,7 +409,7 @@ class TestComposedSearch:
             (["shade="], set()),
         ],
     )
-    def test_where_keeps_to_pictures(self, ask: Ask, conditions: list[str], shades: set[str]) -> None:
+    def test_where_keeps_to_images(self, ask: Ask, conditions: list[str], shades: set[str]) -> None:
         options = [option for condition in conditions for option in ("--where", condition)]
         found = ask("red", "-k", 50, *options)
         assert {r["metadata"]["shade"] for r in found} == shades
@@ -435,7 +435,7 @@ class TestComposedSearch:
         ("arguments", "says"),
         [
             (["red", "--where", "colour=red"], "there is no field colour; the fields are shade, split"),
-            (["--like", "nobody.png"], "there is no picture nobody.png in this collection"),
+            (["--like", "nobody.png"], "there is no image nobody.png in this collection"),
             (["red", "--minus", "red", "--minus", "red"], "cancel each other out"),
             (["red"] * 17, "at most 16 items"),
         ],

@@ -22,7 +22,7 @@ COMMANDS = tuple(get_command(artifacts.app).list_commands(None))  # type: ignore
 
 @pytest.fixture
 def newer_tag(cli: Cli, stored_tag: str, tmp_path: Path) -> str:
-    """The tag of a second artifact, of fewer pictures."""
+    """The tag of a second artifact, of fewer images."""
     source = write_collection(tmp_path / "squares", NAMES[:6])
     return cli("build", source, "--model", "fake").out.strip()
 
@@ -40,7 +40,7 @@ def test_every_command_shows_examples(cli: Cli, command: str) -> None:
 class TestList:
     def test_the_newest_is_first(self, cli: Cli, stored_tag: str, newer_tag: str) -> None:
         rows = json.loads(cli("artifacts", "list", "--json").out)
-        assert [(row["tag"], row["model"], row["pictures"], row["captions"]) for row in rows] == [
+        assert [(row["tag"], row["model"], row["images"], row["captions"]) for row in rows] == [
             (newer_tag, "fake", 6, 12),
             (stored_tag, "fake", 24, 48),
         ]
@@ -83,7 +83,7 @@ class TestInspect:
 
     def test_the_tables_show_both(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("artifacts", "inspect", fake_artifact.path)
-        assert "squares: 24 pictures" in done.out
+        assert "squares: 24 images" in done.out
         assert "records.sqlite" in done.out
 
     def test_a_damaged_file_is_one_sentence(self, cli: Cli, stored_tag: str, store_folder: Path) -> None:
@@ -95,9 +95,9 @@ class TestCompare:
     def test_what_changed_is_shown(self, cli: Cli, stored_tag: str, newer_tag: str) -> None:
         done = cli("artifacts", "compare", stored_tag, newer_tag)
         assert done.status == 0
-        assert "pictures removed: 18" in done.out
-        assert "pictures added: 0" in done.out
-        assert "picture index: rows" in done.out
+        assert "images removed: 18" in done.out
+        assert "images added: 0" in done.out
+        assert "image index: rows" in done.out
         assert "red-bright.png: a red square" in done.out
         result = json.loads(cli("artifacts", "compare", stored_tag, newer_tag, "--json").out)
         assert result["equal"] is False
@@ -190,7 +190,7 @@ class TestDelete:
     ) -> None:
         monkeypatch.setattr("sys.stdin", Terminal(answer))
         done = cli("artifacts", "delete", stored_tag)
-        assert "24 pictures" in done.err
+        assert "24 images" in done.err
         assert (model_store() == [stored_tag]) is kept
         assert done.status == int(kept)
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval.client import AsyncClient, Client, image_id, picture, text
+from clip_retrieval.client import AsyncClient, Client, image, image_id, text
 from clip_retrieval.client import clients as client
 from clip_retrieval.client.endpoints import Retries
 from clip_retrieval.contract.answers import (
@@ -230,7 +230,7 @@ def test_a_text_to_encode_is_sent_alone(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(("method", "answer"), [("search_captions", CAPTIONS), ("search_similar", IMAGES)])
-def test_a_picture_is_uploaded_as_the_field_file_with_k_as_parameter(
+def test_an_image_is_uploaded_as_the_field_file_with_k_as_parameter(
     ask: Ask, method: str, answer: dict[str, Any]
 ) -> None:
     network = Network(ok(answer))
@@ -254,7 +254,7 @@ def test_a_search_sends_its_parts_and_what_differs_from_the_usual(ask: Ask, tmp_
     path = tmp_path / "red.png"
     path.write_bytes(RED)
     network = Network(ok(FOUND_CAPTIONS))
-    parts = [text("a dog"), picture(path, 0.5), picture(RED, 2), image_id("owl/1", -1)]
+    parts = [text("a dog"), image(path, 0.5), image(RED, 2), image_id("owl/1", -1)]
     where = {"year": {"gte": 2020, "in": [2021, None]}, "place": None, "indoor": False}
     found = ask(network, "search", parts, target="captions", k=7, offset=14, min_score=0.1, dedupe=True, where=where)
     encoded = base64.b64encode(RED).decode()
@@ -308,7 +308,7 @@ def test_what_is_out_of_bounds_is_not_sent(ask: Ask, options: dict[str, Any]) ->
         lambda: text("red", 0),
         lambda: text("red", 11),
         lambda: image_id(""),
-        lambda: picture(b""),
+        lambda: image(b""),
         lambda: text("red", float("nan")),
     ],
 )
@@ -325,11 +325,11 @@ def test_an_image_id_of_any_characters_reaches_the_service(ask: Ask, identity: s
     assert network.request.url.query == b""
 
 
-# Every kind of picture
+# Every kind of image
 
 
 @pytest.mark.parametrize("kind", ["str", "Path", "bytes", "open file", "BytesIO"])
-def test_a_picture_may_be_a_path_bytes_or_a_file(ask: Ask, tmp_path: Path, kind: str) -> None:
+def test_an_image_may_be_a_path_bytes_or_a_file(ask: Ask, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "red.png"
     path.write_bytes(RED)
     network = Network(ok(IMAGES))
@@ -337,21 +337,21 @@ def test_a_picture_may_be_a_path_bytes_or_a_file(ask: Ask, tmp_path: Path, kind:
         with path.open("rb") as file:
             ask(network, "search_similar", file)
     else:
-        pictures = {"str": str(path), "Path": path, "bytes": RED, "BytesIO": io.BytesIO(RED)}
-        ask(network, "search_similar", pictures[kind])
+        images = {"str": str(path), "Path": path, "bytes": RED, "BytesIO": io.BytesIO(RED)}
+        ask(network, "search_similar", images[kind])
     part = uploaded(network.request)
     assert part.get_payload(decode=True) == RED
-    assert part.get_filename() == ("picture" if kind in {"bytes", "BytesIO"} else "red.png")
+    assert part.get_filename() == ("image" if kind in {"bytes", "BytesIO"} else "red.png")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr", "HSV", "LAB"])
-def test_a_picture_may_be_a_pil_image_of_any_mode(ask: Ask, mode: str) -> None:
+def test_an_image_may_be_a_pil_image_of_any_mode(ask: Ask, mode: str) -> None:
     network = Network(ok(IMAGES))
     ask(network, "search_similar", Image.new(mode, (4, 3)))
     sent = uploaded(network.request).get_payload(decode=True)
     assert isinstance(sent, bytes)
-    with Image.open(io.BytesIO(sent)) as picture:
-        assert (picture.format, picture.size) == ("PNG", (4, 3))
+    with Image.open(io.BytesIO(sent)) as image:
+        assert (image.format, image.size) == ("PNG", (4, 3))
 
 
 def test_a_pil_image_keeps_its_pixels(ask: Ask) -> None:
@@ -531,8 +531,8 @@ def test_the_clients_are_made_with_the_same_arguments() -> None:
 
 
 def test_the_public_names_are_these() -> None:
-    clients = {"AsyncClient", "Client", "DEFAULT_TIMEOUT", "Picture", "Retries"}
-    assert set(client.__all__) == clients | {"image_id", "picture", "text"}
+    clients = {"AsyncClient", "Client", "DEFAULT_TIMEOUT", "ImageInput", "Retries"}
+    assert set(client.__all__) == clients | {"image_id", "image", "text"}
     assert all(hasattr(client, name) for name in client.__all__)
     assert public(Client).keys() == {
         "search_images",

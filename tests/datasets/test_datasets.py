@@ -1,4 +1,4 @@
-"""Each reader yields pictures in a stable order and turns what is malformed into a Reject that says where."""
+"""Each reader yields images in a stable order and turns what is malformed into a Reject that says where."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 
 
 def touch(root: Path, *names: str) -> None:
-    """Files with the names of pictures: readers open none, so empty ones do."""
+    """Files with the names of images: readers open none, so empty ones do."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -48,7 +48,7 @@ def write_jsonl(folder: Path, *rows: object) -> Path:
 
 
 class TestCsv:
-    def test_rows_of_one_picture_are_merged_in_order(self, tmp_path: Path) -> None:
+    def test_rows_of_one_image_are_merged_in_order(self, tmp_path: Path) -> None:
         write_csv(
             tmp_path,
             "image,caption,photographer,licence",
@@ -93,7 +93,7 @@ class TestCsv:
             'a.jpg,"two',
             'lines",1,train',
             "too,few",
-            ",no picture,,",
+            ",no image,,",
             "a.jpg,other id,2,",
             "a.jpg,other split,,test",
             "b.jpg,odd split,,holdout",
@@ -121,8 +121,8 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("header", "message"),
         [
-            ("picture,caption", r"no column for the picture.*found: 'picture', 'caption'"),
-            ("image;caption", r"no column for the picture.*found: 'image;caption'"),
+            ("photo,caption", r"no column for the image.*found: 'photo', 'caption'"),
+            ("image;caption", r"no column for the image.*found: 'image;caption'"),
             ("image,label", r"no column for the caption.*found: 'image', 'label'"),
             ("image,caption,caption", "two columns of one name"),
             ("", r"found: none"),
@@ -179,7 +179,7 @@ class TestJsonLines:
             b'{"image": "a.jpg", "caption": 3}',
             b'{"image": "a.jpg", "captions": ["fine", null]}',
             b'{"image": 3, "caption": "x"}',
-            b'{"caption": "no picture"}',
+            b'{"caption": "no image"}',
             b'{"image": "a\\u0000.jpg"}',
             b'{"image": "a.jpg", "caption": "half a pair \\ud83d"}',
             b'{"image": "a.jpg", "image_id": 1.5}',
@@ -207,7 +207,7 @@ class TestJsonLines:
         images, rejects = read(path)
         assert len(images) + len(rejects) <= b"\n".join(lines).count(b"\n") + 1
 
-    def test_a_used_image_id_rejects_the_later_picture(self, tmp_path: Path) -> None:
+    def test_a_used_image_id_rejects_the_later_image(self, tmp_path: Path) -> None:
         rows: Sequence[object] = [{"image": f"{name}.jpg", "image_id": "x"} for name in "ab"]
         (a,), (reject,) = read(write_jsonl(tmp_path, *rows))
         assert (a.image_path, reject.where) == ("a.jpg", "b.jpg")
@@ -215,7 +215,7 @@ class TestJsonLines:
 
 
 class TestFolders:
-    def test_pictures_in_order_without_hidden_files(self, tmp_path: Path) -> None:
+    def test_images_in_order_without_hidden_files(self, tmp_path: Path) -> None:
         touch(tmp_path, "b.JPG", "a/z.png", "a/y.webp", ".hidden.jpg", ".git/x.jpg", "notes.md", "c.pdf")
         (tmp_path / "folder.jpg").mkdir()
         images, rejects = read(tmp_path)
@@ -253,10 +253,10 @@ class TestFolders:
 
 
 class TestFlickr8k:
-    @pytest.mark.parametrize("pictures", ["Flicker8k_Dataset", "Images", "."])
+    @pytest.mark.parametrize("found", ["Flicker8k_Dataset", "Images", "."])
     @pytest.mark.parametrize("lists", [".", "Flickr8k_text"])
-    def test_the_original_layout(self, tmp_path: Path, pictures: str, lists: str) -> None:
-        touch(tmp_path, *(f"{pictures}/{name}.jpg" for name in "abcd"))
+    def test_the_original_layout(self, tmp_path: Path, found: str, lists: str) -> None:
+        touch(tmp_path, *(f"{found}/{name}.jpg" for name in "abcd"))
         (tmp_path / lists).mkdir(exist_ok=True)
         tokens = [f"{name}.jpg#{n}\t{name} {n}" for name in "bacd" for n in range(2)]
         stray = ["2258277193_586949ec62.jpg.1#0\ta stray", "2258277193_586949ec62.jpg.1#1\ta stray"]
@@ -272,7 +272,7 @@ class TestFlickr8k:
             ("d.jpg", None),
         ]
         assert images[0].captions == (SourceCaption("b 0", "b.jpg#0"), SourceCaption("b 1", "b.jpg#1"))
-        assert images[0].path == tmp_path / pictures / "b.jpg"
+        assert images[0].path == tmp_path / found / "b.jpg"
         assert [r.where for r in rejects] == ["Flickr8k.token.txt line 9", "Flickr8k.token.txt line 10"]
         assert "2258277193_586949ec62.jpg.1" in rejects[1].reason
 
@@ -284,7 +284,7 @@ class TestFlickr8k:
         assert texts(image) == ["A dog , running .", "A dog"]
         assert reject.where == "captions.txt line 4"
 
-    def test_without_pictures_the_error_says_where_they_belong(self, tmp_path: Path) -> None:
+    def test_without_images_the_error_says_where_they_belong(self, tmp_path: Path) -> None:
         (tmp_path / "Flickr8k.token.txt").write_text("a.jpg#0\ta\n")
         with pytest.raises(SourceError, match="Flicker8k_Dataset/"):
             read(tmp_path)
@@ -293,7 +293,7 @@ class TestFlickr8k:
 class TestOpenSource:
     def test_the_first_layout_that_fits_is_taken(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.jpg")
-        assert open_source(tmp_path).name == "pictures"
+        assert open_source(tmp_path).name == "images"
         (tmp_path / "a.txt").write_text("a cat")
         assert open_source(tmp_path).name == "sidecar"
         (tmp_path / "captions.txt").write_text("image,caption\n")

@@ -28,11 +28,11 @@ RED = png(square("red"))
 PHOTO = png(Image.effect_noise((64, 64), 80))
 JSON = {"Content-Type": "application/json"}
 TEXT_PATHS = ("/search/images", "/encode/text")
-PICTURE_PATHS = ("/search/text", "/search/similar", "/encode/image")
+IMAGE_PATHS = ("/search/text", "/search/similar", "/encode/image")
 SEARCH_PATHS = ("/search", "/search/batch")
 
 
-# Pictures that are none
+# Images that are none
 
 
 def saved(image: Image.Image, kind: str) -> bytes:
@@ -58,9 +58,9 @@ def gif_of_frames(count: int) -> bytes:
     return start + frame * count + b";"
 
 
-BAD_PICTURES = {
+BAD_IMAGES = {
     "an empty file": (b"", 415),
-    "a text file": (b"I am a picture, honestly.\n", 415),
+    "a text file": (b"I am an image, honestly.\n", 415),
     "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', 415),
     "a PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", 415),
     "an EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415),
@@ -151,19 +151,19 @@ SEARCHES: list[tuple[str, object, int]] = [
     ("a query of nothing", {"queries": [{}]}, 422),
     ("a query of two things", {"queries": [{"text": "red", "image_id": "red-bright.png"}]}, 422),
     ("an empty text among the queries", {"queries": [{"text": ""}]}, 422),
-    ("a picture that is no base64", {"queries": [{"image": "%%%"}]}, 422),
+    ("an image that is no base64", {"queries": [{"image": "%%%"}]}, 422),
     ("base64 cut off in a query", {"queries": [{"image": RED64[:-3]}]}, 422),
     ("base64 of letters that are not ASCII", {"queries": [{"image": "rötlich"}]}, 422),
     ("base64 of rubbish in a query", {"queries": [{"image": base64.b64encode(b"rubbish").decode()}]}, 422),
-    ("a file path as a picture", {"queries": [{"image": "/etc/passwd"}]}, 422),
-    ("a URL as a picture", {"queries": [{"image": "http://127.0.0.1/red.png"}]}, 422),
-    ("an object as a picture", {"queries": [{"image": {"url": "http://127.0.0.1/"}}]}, 422),
+    ("a file path as an image", {"queries": [{"image": "/etc/passwd"}]}, 422),
+    ("a URL as an image", {"queries": [{"image": "http://127.0.0.1/red.png"}]}, 422),
+    ("an object as an image", {"queries": [{"image": {"url": "http://127.0.0.1/"}}]}, 422),
     (
         "a bomb in a query",
         {"queries": [{"text": "red"}, {"image": base64.b64encode(png_of_size(60_000, 60_000)).decode()}]},
         422,
     ),
-    ("an id that no picture has", {"queries": [{"image_id": "../../etc/passwd"}]}, 422),
+    ("an id that no image has", {"queries": [{"image_id": "../../etc/passwd"}]}, 422),
     ("an id of SQL", {"queries": [{"image_id": "' OR 1=1 --"}]}, 422),
     ("a number as an id", {"queries": [{"image_id": 5}]}, 422),
     ("a weight of zero", {"queries": [{"text": "red", "weight": 0}]}, 422),
@@ -186,7 +186,7 @@ SEARCHES: list[tuple[str, object, int]] = [
     ("a number of 400 digits to compare with", {"queries": [{"text": "red"}], "where": {"shade": 10**399}}, 200),
     ("a condition that nothing fulfils", {"queries": [{"text": "red"}], "where": {"shade": "%"}}, 200),
     ("an offset behind the last", {"queries": [{"text": "red"}], "offset": 10_000}, 200),
-    ("a picture in base64", {"queries": [{"image": RED64}]}, 200),
+    ("an image in base64", {"queries": [{"image": RED64}]}, 200),
 ]
 
 CASES = [
@@ -219,7 +219,7 @@ CASES = [
         Case("half a character as " + name, "POST", "/search", 422, body(b'{"queries": [%s}' % rest))
         for name, rest in [
             ("an id", rb'{"image_id": "\ud800"}]'),
-            ("a picture", rb'{"image": "\ud800"}]'),
+            ("an image", rb'{"image": "\ud800"}]'),
             ("a field", rb'{"text": "red"}], "where": {"\ud800": 1}'),
             ("a value", rb'{"text": "red"}], "where": {"shade": "\ud800"}'),
             ("a part of a value", rb'{"text": "red"}], "where": {"shade": {"contains": "\ud800"}}'),
@@ -243,7 +243,7 @@ CASES = [
         for headers in ([("Content-Type", kind)] if kind else [],)
     ),
     *(
-        Case("an id that no picture has", "GET", f"/images/{quoted}", 404)
+        Case("an id that no image has", "GET", f"/images/{quoted}", 404)
         for quoted in ("", "nobody.png", "%00", "%ff", "%2e%2e%2fservice.py", "red-bright.png%2f", "x" * 5000)
     ),
     *(Case(what, "POST", path, status, body(content)) for path in TEXT_PATHS for what, content, status in TEXT_BODIES),
@@ -266,12 +266,12 @@ CASES = [
     *(Case("a form", "POST", path, 415, {"files": {"text": b"red"}}) for path in (*TEXT_PATHS, "/encode_texts")),
     *(
         Case(what, "POST", path, status, {"files": {"file": data}})
-        for path in PICTURE_PATHS
-        for what, (data, status) in BAD_PICTURES.items()
+        for path in IMAGE_PATHS
+        for what, (data, status) in BAD_IMAGES.items()
     ),
     *(
         case
-        for path in PICTURE_PATHS
+        for path in IMAGE_PATHS
         for case in (
             Case("no body", "POST", path, 415),
             Case("JSON instead of a form", "POST", path, 415, {"json": {"file": "red.png"}}),
@@ -329,10 +329,10 @@ CASES = [
     *(
         Case(what, "POST", "/encode_images", status, body(json.dumps({"images": images}).encode()))
         for what, images, status in [
-            ("no picture at all", [], 422),
-            ("65 pictures", [base64.b64encode(RED).decode()] * 65, 422),
-            ("null among the pictures", [None], 422),
-            ("an empty picture", [""], 422),
+            ("no image at all", [], 422),
+            ("65 images", [base64.b64encode(RED).decode()] * 65, 422),
+            ("null among the images", [None], 422),
+            ("an empty image", [""], 422),
             ("what is no base64", ["%%%"], 422),
             ("base64 cut off", [base64.b64encode(RED).decode()[:-3]], 422),
             ("letters that are not ASCII", ["rötlich"], 422),
@@ -344,7 +344,7 @@ CASES = [
     ),
     *(
         Case("no body", method, path, 405)
-        for path in (*TEXT_PATHS, *PICTURE_PATHS, *SEARCH_PATHS, "/cache/clear", "/encode_texts", "/encode_images")
+        for path in (*TEXT_PATHS, *IMAGE_PATHS, *SEARCH_PATHS, "/cache/clear", "/encode_texts", "/encode_images")
         for method in ("GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "BREW", "TRACE")
     ),
     *(
@@ -410,10 +410,10 @@ def test_bad_input_is_refused_with_its_status_and_harms_nothing(http: httpx.Clie
 # Bodies over the limit
 
 
-@pytest.mark.parametrize("path", [*PICTURE_PATHS, *TEXT_PATHS, *SEARCH_PATHS, "/encode_texts", "/encode_images"])
+@pytest.mark.parametrize("path", [*IMAGE_PATHS, *TEXT_PATHS, *SEARCH_PATHS, "/encode_texts", "/encode_images"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["by its length", "while it is read"])
 def test_a_body_over_the_limit_is_refused(http: httpx.Client, path: str, chunked: bool) -> None:
-    kind = "multipart/form-data; boundary=edge" if path in PICTURE_PATHS else "application/json"
+    kind = "multipart/form-data; boundary=edge" if path in IMAGE_PATHS else "application/json"
     data = PART + bytes(2 * MAX_UPLOAD_BYTES)
     pieces = (data[start : start + 65_536] for start in range(0, len(data), 65_536))
     content = pieces if chunked else data
@@ -449,9 +449,9 @@ def test_a_url_is_never_fetched(http: httpx.Client, trap: socket.socket) -> None
         http.post("/encode_images", data={"images": url}),
         http.post("/encode_images", files={"images": (None, url)}),
         http.post("/encode_texts", files={"texts": (None, url)}),
-        *(http.post(path, files={"file": (None, url)}) for path in PICTURE_PATHS),
-        *(http.post(path, files={"file": ("x.png", url.encode())}) for path in PICTURE_PATHS),
-        *(http.post(path, data={"file": url}) for path in PICTURE_PATHS),
+        *(http.post(path, files={"file": (None, url)}) for path in IMAGE_PATHS),
+        *(http.post(path, files={"file": ("x.png", url.encode())}) for path in IMAGE_PATHS),
+        *(http.post(path, data={"file": url}) for path in IMAGE_PATHS),
     ]
     for response in attempts:
         assert response.status_code in {400, 415, 422}

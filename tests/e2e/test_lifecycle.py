@@ -30,16 +30,16 @@ def in_progress(metrics: str, endpoint: str) -> int:
 
 
 def test_sigterm_loses_no_request_that_is_in_flight(launch: Launch, fake_artifact: Artifact) -> None:
-    """Large pictures keep the decoders busy for seconds, so that requests are in flight when the signal comes."""
+    """Large images keep the decoders busy for seconds, so that requests are in flight when the signal comes."""
     port = free_port()
     server = launch(bento_clip_serve(port, str(fake_artifact.path)), port).wait_until_ready()
-    picture = png(Image.new("RGB", (4000, 4000), "red"))
+    image = png(Image.new("RGB", (4000, 4000), "red"))
 
     async def scenario() -> tuple[list[httpx.Response], float]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as http:
             requests = [
-                asyncio.create_task(http.post("/encode/image", files={"file": picture})) for _ in range(IN_FLIGHT)
+                asyncio.create_task(http.post("/encode/image", files={"file": image})) for _ in range(IN_FLIGHT)
             ]
             begun = 0
             while begun + sum(request.done() for request in requests) < IN_FLIGHT:
@@ -63,11 +63,11 @@ def test_clients_that_went_away_hold_up_no_stop(launch: Launch, fake_artifact: A
     """Some leave while they wait for the answer, some in the middle of their own body."""
     port = free_port()
     server = launch(bento_clip_serve(port, str(fake_artifact.path)), port).wait_until_ready()
-    picture = png(Image.new("RGB", (4000, 4000), "red"))
+    image = png(Image.new("RGB", (4000, 4000), "red"))
 
     async def leave_while_waiting() -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-            post = functools.partial(http.post, "/search/similar", files={"file": picture})
+            post = functools.partial(http.post, "/search/similar", files={"file": image})
             requests = [asyncio.create_task(post()) for _ in range(12)]
             begun = 0
             while begun + sum(request.done() for request in requests) < 8:
@@ -83,11 +83,11 @@ def test_clients_that_went_away_hold_up_no_stop(launch: Launch, fake_artifact: A
             connection.sendall(head.encode() + body)
 
     asyncio.run(leave_while_waiting())
-    native = b'{"images": ["' + base64.b64encode(picture) + b'"]}'
+    native = b'{"images": ["' + base64.b64encode(image) + b'"]}'
     for path, body, length in (
         ("/search/images", b'{"text": "a', 99),
         ("/encode_texts", b'{"texts": ["a', 99),
-        ("/encode_images", native, len(native)),  # it leaves while its picture is decoded and waits for the encoder
+        ("/encode_images", native, len(native)),  # it leaves while its image is decoded and waits for the encoder
     ):
         leave(path, body, length)
     deadline = time.monotonic() + 10

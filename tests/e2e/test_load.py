@@ -83,8 +83,8 @@ def test_the_short_form_serves_measures_judges_and_reports(store: Store, tmp_pat
     assert any(name.endswith(")") for _, name in found), "bad input was sent"
 
     assert (out / "locust.html").stat().st_size > 0
-    with Image.open(out / "load.png") as picture:
-        assert picture.width > 600
+    with Image.open(out / "load.png") as image:
+        assert image.width > 600
     kept = json.loads((out / "load.json").read_text(encoding="utf-8"))
     assert [kept_step["users"] for kept_step in kept["steps"]] == [4, 1, 4, 16, 1]
 

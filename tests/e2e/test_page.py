@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, Request, Route, ViewportSize, exp
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.progress import Silent
 from tests.e2e.conftest import SAMPLE, Launch, Server, bentoml_serve, free_port
-from tests.samples import write_pictures
+from tests.samples import write_images
 
 CHROMIUM = Path("/usr/bin/chromium")
 DESKTOP, PHONE = ViewportSize(width=1280, height=860), ViewportSize(width=360, height=740)
@@ -60,7 +60,7 @@ class Visit:
 
     def search(self, words: str) -> None:
         with self.page.expect_response("**/search"):
-            self.page.get_by_label("Describe a picture").fill(words)
+            self.page.get_by_label("Describe an image").fill(words)
         self.settled()
 
     def settled(self) -> None:
@@ -68,8 +68,8 @@ class Visit:
         expect(self.page.locator("#status")).to_contain_text("nearest first")
         expect(self.page.locator("main")).to_have_attribute("aria-busy", "false")
 
-    def pictures(self) -> list[str]:
-        """The alternative texts of the pictures in the grid, in order."""
+    def images(self) -> list[str]:
+        """The alternative texts of the images in the grid, in order."""
         texts: list[str] = self.page.locator("#grid img").evaluate_all("all => all.map(each => each.alt)")
         return texts
 
@@ -125,8 +125,8 @@ def visit(meet: Meet) -> Visit:
 # Words
 
 
-def test_pictures_appear_while_one_types(visit: Visit) -> None:
-    visit.page.get_by_label("Describe a picture").press_sequentially("a red panda", delay=15)
+def test_images_appear_while_one_types(visit: Visit) -> None:
+    visit.page.get_by_label("Describe an image").press_sequentially("a red panda", delay=15)
     visit.settled()
     expect(visit.page.locator("#grid img").first).to_have_attribute("alt", re.compile("red panda"))
     assert visit.asked()[-1]["queries"] == [{"text": "a red panda", "weight": 1}]
@@ -146,10 +146,10 @@ def test_words_typed_before_the_page_knows_its_collection_stay_as_they_are(meet:
     visit.page.route("**/fields", hold)
     with visit.page.expect_request("**/fields"):
         visit.open()
-    box = visit.page.get_by_label("Describe a picture")
+    box = visit.page.get_by_label("Describe an image")
     box.press_sequentially("a ")
     held[0].continue_()
-    expect(visit.page.locator("#about")).to_contain_text("160 pictures")
+    expect(visit.page.locator("#about")).to_contain_text("160 images")
     box.press_sequentially("red panda")
     expect(box).to_have_value("a red panda")
     visit.settled()
@@ -158,7 +158,7 @@ def test_words_typed_before_the_page_knows_its_collection_stay_as_they_are(meet:
 
 def test_letters_in_a_burst_are_one_search(visit: Visit) -> None:
     expect(visit.page.locator("#grid img").first).to_be_visible()
-    visit.page.get_by_label("Describe a picture").evaluate(
+    visit.page.get_by_label("Describe an image").evaluate(
         """(box) => [..."windmills"].forEach((letter) => {
             box.value += letter;
             box.dispatchEvent(new InputEvent("input", { bubbles: true }));
@@ -179,30 +179,30 @@ def test_an_answer_that_comes_too_late_is_dropped(visit: Visit) -> None:
             route.continue_()
 
     visit.page.route("**/search", hold_the_first)
-    box = visit.page.get_by_label("Describe a picture")
+    box = visit.page.get_by_label("Describe an image")
     with visit.page.expect_request("**/search"):
         box.fill("an owl")
     with visit.page.expect_event("requestfailed"):
         box.fill("windmills")
     visit.settled()
     visit.page.wait_for_load_state("networkidle")  # the next page may be scrolled in
-    shown = visit.pictures()
+    shown = visit.images()
     assert "windmill" in shown[0]
     assert held
     visit.page.wait_for_timeout(200)
-    assert visit.pictures() == shown
+    assert visit.images() == shown
 
 
 def test_an_example_of_the_collection_is_one_click_away(visit: Visit) -> None:
     words = visit.page.locator("#tries button").first.inner_text()
     visit.page.locator("#tries button").first.click()
     visit.settled()
-    assert visit.pictures()[0]
-    assert visit.page.get_by_label("Describe a picture").input_value() == words
+    assert visit.images()[0]
+    assert visit.page.get_by_label("Describe an image").input_value() == words
     expect(visit.page.locator("#hero")).to_be_hidden()
 
 
-# Pictures of the visitor's own
+# Images of the visitor's own
 
 
 def choose(page: Page) -> None:
@@ -210,7 +210,7 @@ def choose(page: Page) -> None:
 
 
 def hand_over(page: Page, event: str) -> None:
-    """Drop or paste the picture's file, as the browser would hand it to the page."""
+    """Drop or paste the image's file, as the browser would hand it to the page."""
     page.evaluate(
         """([event, data]) => {
             const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -227,11 +227,11 @@ def hand_over(page: Page, event: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["choose", "drop", "paste"])
-def test_a_picture_finds_captions_and_similar_pictures(visit: Visit, way: str) -> None:
+def test_an_image_finds_captions_and_similar_images(visit: Visit, way: str) -> None:
     expect(visit.page.locator("#grid img").first).to_be_visible()
     choose(visit.page) if way == "choose" else hand_over(visit.page, way)
     visit.settled()
-    assert "windmill" in visit.pictures()[0]
+    assert "windmill" in visit.images()[0]
     expect(visit.page.get_by_role("region", name="Captions that fit")).to_contain_text("windmill")
     [part] = visit.asked()[-1]["queries"]
     assert base64.b64decode(part["image"]) == WINDMILL.read_bytes()
@@ -248,13 +248,13 @@ def test_a_large_photograph_is_made_smaller_before_it_travels(visit: Visit, tmp_
     visit.settled()
     sent = base64.b64decode(visit.asked()[-1]["queries"][0]["image"])
     assert len(sent) < (tmp_path / "large.jpg").stat().st_size / 3
-    assert "windmill" in visit.pictures()[0]
+    assert "windmill" in visit.images()[0]
 
 
-def test_a_picture_of_ones_own_comes_back_with_back_and_not_with_a_reload(visit: Visit) -> None:
+def test_an_image_of_ones_own_comes_back_with_back_and_not_with_a_reload(visit: Visit) -> None:
     choose(visit.page)
     visit.settled()
-    similar = visit.pictures()
+    similar = visit.images()
     visit.search("an owl")
     visit.page.go_back()
     expect(visit.page.locator("#grid img").first).to_have_attribute("alt", similar[0])
@@ -263,8 +263,8 @@ def test_a_picture_of_ones_own_comes_back_with_back_and_not_with_a_reload(visit:
     expect(visit.page.locator("#note")).to_contain_text("choose, paste or drop it again")
 
 
-def test_a_file_that_is_no_picture_is_explained(visit: Visit, tmp_path: Path) -> None:
-    (tmp_path / "notes.png").write_bytes(b"no picture at all")
+def test_a_file_that_is_no_image_is_explained(visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_bytes(b"no image at all")
     visit.page.locator("#file").set_input_files(tmp_path / "notes.png")
     expect(visit.page.get_by_role("heading", name="This search does not work")).to_be_visible()
     visit.page.get_by_role("button", name="Start over").click()
@@ -275,9 +275,9 @@ def test_a_file_that_is_no_picture_is_explained(visit: Visit, tmp_path: Path) ->
 # The large view
 
 
-def test_a_picture_opens_large_with_its_captions_and_credits(visit: Visit) -> None:
+def test_an_image_opens_large_with_its_captions_and_credits(visit: Visit) -> None:
     visit.search("a small owl")
-    first, second = visit.pictures()[:2]
+    first, second = visit.images()[:2]
     visit.page.locator("#grid button").first.click()
     dialog = visit.page.get_by_role("dialog", name=first)
     expect(dialog).to_be_visible()
@@ -305,12 +305,12 @@ def test_back_closes_the_large_view_and_a_link_opens_it(visit: Visit, meet: Meet
     link = urlsplit(visit.page.url)
     visit.page.go_back()
     expect(visit.page.locator("dialog")).to_be_hidden()
-    assert visit.pictures()
+    assert visit.images()
     other = meet().open(f"/?{link.query}")
     expect(other.page.get_by_role("dialog")).to_contain_text("Lepale")
 
 
-def test_more_and_less_like_a_picture_are_parts_with_weights(visit: Visit) -> None:
+def test_more_and_less_like_an_image_are_parts_with_weights(visit: Visit) -> None:
     visit.search("fish")
     visit.page.locator("#grid button").first.click()
     visit.page.get_by_role("button", name="More like this").click()
@@ -332,11 +332,11 @@ def test_more_and_less_like_a_picture_are_parts_with_weights(visit: Visit) -> No
     expect(visit.page.locator(".chip")).to_have_count(2)
     visit.settled()
     assert [part["weight"] for part in visit.asked()[-1]["queries"]] == [1, 1.5]
-    expect(visit.page).to_have_url(re.compile(re.escape("picture=1.5")))
+    expect(visit.page).to_have_url(re.compile(re.escape("image=1.5")))
 
 
 def test_words_are_kept_as_parts_and_a_minus_takes_away(visit: Visit) -> None:
-    box = visit.page.get_by_label("Describe a picture")
+    box = visit.page.get_by_label("Describe an image")
     visit.search("a bird")
     visit.page.get_by_role("button", name="Add these words").click()
     expect(box).to_have_value("")
@@ -369,7 +369,7 @@ def test_filters_are_those_of_the_collection(visit: Visit) -> None:
     with visit.page.expect_response("**/search") as answered:
         visit.page.get_by_label("author").fill("guerrieri")
     assert answered.value.json()["results"] == []
-    expect(visit.page.get_by_role("heading", name="No picture passes these filters")).to_be_visible()
+    expect(visit.page.get_by_role("heading", name="No image passes these filters")).to_be_visible()
     assert json.loads(parse_qs(urlsplit(visit.page.url).query)["where"][0]) == {
         "license": {"in": ["CC0-1.0"]},
         "author": {"contains": "guerrieri"},
@@ -379,24 +379,24 @@ def test_filters_are_those_of_the_collection(visit: Visit) -> None:
     expect(visit.page.locator("#grid img").first).to_be_visible()
 
 
-def test_scrolling_shows_every_picture_once(visit: Visit) -> None:
+def test_scrolling_shows_every_image_once(visit: Visit) -> None:
     visit.search("anything")
     for _ in range(40):
-        if len(visit.pictures()) >= 160:
+        if len(visit.images()) >= 160:
             break
         visit.page.mouse.wheel(0, 4000)
         visit.page.wait_for_timeout(60)
     sources = visit.page.locator("#grid img").evaluate_all("all => all.map(each => each.src)")
     assert len(sources) == len(set(sources)) == 160
     expect(visit.page.get_by_role("button", name="Show more")).to_be_hidden()
-    expect(visit.page.locator("#status")).to_have_text("160 pictures, nearest first.")
+    expect(visit.page.locator("#status")).to_have_text("160 images, nearest first.")
 
 
 def test_a_button_shows_more_where_nothing_scrolls(meet: Meet) -> None:
     visit = meet()
     visit.page.add_init_script("window.IntersectionObserver = class { observe() {} unobserve() {} };")
     visit.open().search("anything")
-    assert len(visit.pictures()) == 24
+    assert len(visit.images()) == 24
     visit.page.get_by_role("button", name="Show more").press("Enter")
     expect(visit.page.locator("#grid img")).to_have_count(48)
 
@@ -414,18 +414,18 @@ def test_a_link_is_the_whole_search(visit: Visit, meet: Meet) -> None:
     other = meet().open(f"/?{urlsplit(visit.page.url).query}")
     other.settled()
     assert other.asked()[-1] == visit.asked()[-1]
-    assert other.pictures() == visit.pictures()
+    assert other.images() == visit.images()
 
 
 def test_back_and_forward_go_through_the_searches(visit: Visit) -> None:
     visit.search("an owl")
-    owls = visit.pictures()
+    owls = visit.images()
     visit.page.wait_for_timeout(2100)
     visit.search("windmills")
-    mills = visit.pictures()
+    mills = visit.images()
     visit.page.go_back()
     expect(visit.page.locator("#grid img").first).to_have_attribute("alt", owls[0])
-    expect(visit.page.get_by_label("Describe a picture")).to_have_value("an owl")
+    expect(visit.page.get_by_label("Describe an image")).to_have_value("an owl")
     visit.page.go_forward()
     expect(visit.page.locator("#grid img").first).to_have_attribute("alt", mills[0])
     visit.page.go_back()
@@ -454,12 +454,12 @@ def refuse(status: int, detail: str, headers: dict[str, str] | None = None, time
 def test_a_busy_service_is_asked_again_by_itself(visit: Visit) -> None:
     visit.page.route("**/search", refuse(503, "too many", {"Retry-After": "2"}))
     start = time.monotonic()
-    visit.page.get_by_label("Describe a picture").fill("an owl")
+    visit.page.get_by_label("Describe an image").fill("an owl")
     expect(visit.page.get_by_role("heading", name="The service is busy")).to_be_visible()
     expect(visit.page.locator("#state")).to_contain_text("in 1 second")
     visit.settled()
     assert time.monotonic() - start >= 2
-    assert "owl" in visit.pictures()[0]
+    assert "owl" in visit.images()[0]
     expect(visit.page.locator("#state")).to_be_empty()
     visit.failures_are_expected()
 
@@ -469,17 +469,17 @@ def test_a_busy_service_is_asked_again_by_itself(visit: Visit) -> None:
 )
 def test_an_error_says_what_to_do(visit: Visit, status: int, title: str) -> None:
     visit.page.route("**/search", refuse(status, "the reason in words"))
-    visit.page.get_by_label("Describe a picture").fill("an owl")
+    visit.page.get_by_label("Describe an image").fill("an owl")
     expect(visit.page.get_by_role("heading", name=title)).to_be_visible()
     visit.page.get_by_role("button", name="Try again").click()
     visit.settled()
-    assert visit.pictures()
+    assert visit.images()
     visit.failures_are_expected()
 
 
 def test_a_lost_connection_says_so(visit: Visit) -> None:
     visit.page.context.set_offline(True)
-    visit.page.get_by_label("Describe a picture").fill("an owl")
+    visit.page.get_by_label("Describe an image").fill("an owl")
     expect(visit.page.get_by_role("heading", name="No connection to the service")).to_be_visible()
     visit.page.context.set_offline(False)
     visit.page.get_by_role("button", name="Try again").click()
@@ -494,7 +494,7 @@ def test_a_slow_answer_shows_that_the_page_is_at_work(visit: Visit) -> None:
         held.append(route)
 
     visit.page.route("**/search", hold)
-    visit.page.get_by_label("Describe a picture").fill("an owl")
+    visit.page.get_by_label("Describe an image").fill("an owl")
     expect(visit.page.locator("main")).to_have_attribute("aria-busy", "true")
     expect(visit.page.locator("#grid.ghost")).to_be_visible()
     expect(visit.page.get_by_role("status")).to_have_text("Searching…")
@@ -533,10 +533,10 @@ def test_axe_finds_nothing_to_complain_about(meet: Meet, look: str) -> None:
     visit.page.get_by_role("button", name="Filters").click()
     check("parts, filters and results")
     visit.page.get_by_label("author").fill("nobody of that name")
-    expect(visit.page.get_by_role("heading", name="No picture passes these filters")).to_be_visible()
+    expect(visit.page.get_by_role("heading", name="No image passes these filters")).to_be_visible()
     check("no result")
     visit.page.route("**/search", refuse(503, "too many", {"Retry-After": "20"}, times=9))
-    visit.page.get_by_label("Describe a picture").fill("a bird")
+    visit.page.get_by_label("Describe an image").fill("a bird")
     expect(visit.page.get_by_role("heading", name="The service is busy")).to_be_visible()
     check("overload")
     visit.failures_are_expected()
@@ -546,7 +546,7 @@ def test_the_page_works_from_the_keyboard_alone(meet: Meet) -> None:
     visit = meet(reduced_motion="reduce").open()
     keys = visit.page.keyboard
     focus = "() => document.activeElement.id || document.activeElement.textContent"
-    expect(visit.page.get_by_label("Describe a picture")).to_be_focused()
+    expect(visit.page.get_by_label("Describe an image")).to_be_focused()
     keys.type("a red panda")
     keys.press("Enter")
     visit.settled()
@@ -595,7 +595,7 @@ def test_nothing_is_wider_than_the_screen(meet: Meet, width: int) -> None:
 def test_nothing_moves_for_who_wants_no_motion(meet: Meet) -> None:
     visit = meet(reduced_motion="reduce").open()
     visit.page.route("**/search", lambda _: None)
-    visit.page.get_by_label("Describe a picture").fill("an owl")
+    visit.page.get_by_label("Describe an image").fill("an owl")
     expect(visit.page.locator("#grid.ghost")).to_be_visible()
     assert visit.page.evaluate("() => document.getAnimations().length") == 0
 
@@ -620,7 +620,7 @@ def test_the_policy_is_in_force(visit: Visit) -> None:
 def test_hostile_records_stay_text_and_a_collection_without_thumbnails_shows_words(
     meet: Meet, launch: Launch, encoder_folder: Path, tmp_path: Path
 ) -> None:
-    folder = write_pictures(tmp_path / "hostile", ("red-bright.png", "red-dull.png"))
+    folder = write_images(tmp_path / "hostile", ("red-bright.png", "red-dull.png"))
     row = {"image_id": f"a/../{HOSTILE}", "caption": f"a red square {HOSTILE}", "author": HOSTILE}
     rows = [
         {**row, "image": "red-bright.png", "source": "javascript:alert(1)", HOSTILE: HOSTILE},
@@ -635,7 +635,7 @@ def test_hostile_records_stay_text_and_a_collection_without_thumbnails_shows_wor
     expect(visit.page.locator("#tries button")).not_to_have_count(0)
     visit.search("red")
     expect(visit.page.locator("#grid .words").first).to_contain_text(HOSTILE)
-    assert visit.pictures() == [], "the words stand where a picture would"
+    assert visit.images() == [], "the words stand where an image would"
     visit.page.get_by_role("button", name="Filters").click()
     visit.page.locator("#grid button").first.click()
     dialog = visit.page.get_by_role("dialog")

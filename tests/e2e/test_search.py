@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clip_retrieval.client import AsyncClient, Client, image_id, picture, text
+from clip_retrieval.client import AsyncClient, Client, image, image_id, text
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.queries import Part, Target, search_request
 from clip_retrieval.errors import RequestRejected
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.e2e
 
 MIXES: dict[str, list[Part]] = {
     "one text": [text("a red square")],
-    "one picture": [picture(square("cyan", "soft"))],
-    "one picture of the collection": [image_id("blue-dull.png")],
-    "texts and pictures": [
+    "one image": [image(square("cyan", "soft"))],
+    "one image of the collection": [image_id("blue-dull.png")],
+    "texts and images": [
         text("red"),
-        picture(square("blue"), 2),
+        image(square("blue"), 2),
         image_id("green-soft.png", 0.5),
         text("dull", -0.7),
     ],
@@ -79,16 +79,16 @@ def test_a_batch_answers_in_order_with_what_is_wrong_in_its_place(client: Client
     answers = client.search_batch(requests).answers
     assert [answer.status for answer in answers] == [200, 200, 422, 200, 200, 200]
     assert answers[2].error is not None
-    assert "no picture nobody.png" in answers[2].error.detail
+    assert "no image nobody.png" in answers[2].error.detail
     good = [answer.answer for answer in answers if answer.answer is not None]
     for answer, mix in zip(good, MIXES.values(), strict=True):
         assert rows(answer.results) == rows_of(retriever.search(mix, k=3))
 
 
-def test_pages_that_are_asked_for_at_once_hold_every_picture_once(service: Server) -> None:
+def test_pages_that_are_asked_for_at_once_hold_every_image_once(service: Server) -> None:
     async def scenario() -> list[Any]:
         async with AsyncClient(service.url) as client:
-            mix = MIXES["texts and pictures"][:2]
+            mix = MIXES["texts and images"][:2]
             return await asyncio.gather(*(client.search(mix, k=5, offset=offset) for offset in range(0, 24, 5)))
 
     found = [result.image_id for page in asyncio.run(scenario()) for result in page.results]
@@ -96,7 +96,7 @@ def test_pages_that_are_asked_for_at_once_hold_every_picture_once(service: Serve
 
 
 def test_many_mixes_at_once_get_their_own_answers(client: Client, retriever: Retriever) -> None:
-    mixes = [[text(f"red {n}"), picture(square("blue"), 0.1 * n)] for n in range(1, 25)]
+    mixes = [[text(f"red {n}"), image(square("blue"), 0.1 * n)] for n in range(1, 25)]
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda mix: client.search(mix, k=9), mixes))
     for mix, answer in zip(mixes, answers, strict=True):
@@ -108,7 +108,7 @@ def test_fields_and_records_reach_the_client(client: Client) -> None:
     record = client.image("red-soft.png")
     assert (record.captions, record.metadata) == (list(captions_of("red-soft.png")), {"shade": "soft"})
     for identity in ("nobody", "../red-soft.png", "a/b c?d#ü"):
-        with pytest.raises(RequestRejected, match="there is no picture") as caught:
+        with pytest.raises(RequestRejected, match="there is no image") as caught:
             client.image(identity)
         assert caught.value.status == 404
         assert identity in str(caught.value)
@@ -120,6 +120,6 @@ def test_the_command_line_searches_a_service(service: Server, retriever: Retriev
     mix = ["red", str(path), "--like", "green-soft.png", "--minus", "dull", "--where", "shade>bright", "-k", "4"]
     command = [sys.executable, "-m", "clip_retrieval", "search", *mix, "--in", service.url, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    parts = [text("red"), picture(path), image_id("green-soft.png"), text("dull", -0.5)]
+    parts = [text("red"), image(path), image_id("green-soft.png"), text("dull", -0.5)]
     expected = retriever.search(parts, k=4, where={"shade": {"gt": "bright"}})
     assert rows([ImageResult.model_validate(result) for result in json.loads(done.stdout)]) == rows_of(expected)

@@ -17,7 +17,7 @@ import requests
 from PIL import Image
 
 from clip_retrieval.client import AsyncClient, Client
-from clip_retrieval.client.clients import Picture
+from clip_retrieval.client.clients import ImageInput
 from clip_retrieval.contract.answers import CaptionsAnswer, ImageEmbedding, ImagesAnswer, TextEmbedding
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.encoders.fake import COLOURS
@@ -82,26 +82,26 @@ def test_answers_equal_the_retrievers(client: Client, retriever: Retriever) -> N
         assert [r.confidence for r in found.results] == pytest.approx([h.confidence for h in hits])
         assert found.truncated is retriever.encoder.tokenize(text).is_cut
     for colour in ("red", "cyan", "black"):
-        picture = square(colour, "soft")
-        captions = client.search_captions(picture, k=7).results
-        expected = retriever.search_captions(picture, 7)
+        image = square(colour, "soft")
+        captions = client.search_captions(image, k=7).results
+        expected = retriever.search_captions(image, 7)
         assert [r.caption_id for r in captions] == [h.caption.caption_id for h in expected]
         assert [r.similarity_score for r in captions] == pytest.approx([h.score for h in expected])
-        similar = client.search_similar(picture, k=7).results
-        assert [r.image_id for r in similar] == [h.image.image_id for h in retriever.search_images(picture, 7)]
+        similar = client.search_similar(image, k=7).results
+        assert [r.image_id for r in similar] == [h.image.image_id for h in retriever.search_images(image, 7)]
 
 
 def test_vectors_equal_the_encoders(client: Client, retriever: Retriever) -> None:
-    text, picture = client.encode_text("a red square"), client.encode_image(square("red"))
+    text, image = client.encode_text("a red square"), client.encode_image(square("red"))
     assert text.embedding == pytest.approx(retriever.encoder.encode_texts(["a red square"])[0].tolist())
-    assert picture.embedding == pytest.approx(retriever.encoder.encode_images([square("red")])[0].tolist())
-    assert text.dimension == picture.dimension == retriever.encoder.info.dim
+    assert image.embedding == pytest.approx(retriever.encoder.encode_images([square("red")])[0].tolist())
+    assert text.dimension == image.dimension == retriever.encoder.info.dim
 
 
-def test_pictures_go_in_as_path_bytes_file_or_pil_image(client: Client, red_file: Path) -> None:
+def test_images_go_in_as_path_bytes_file_or_pil_image(client: Client, red_file: Path) -> None:
     with red_file.open("rb") as file:
-        pictures: list[Picture] = [red_file, str(red_file), red_file.read_bytes(), file, square("red")]
-        best = [client.search_similar(picture, k=1).results[0].image_id for picture in pictures]
+        images: list[ImageInput] = [red_file, str(red_file), red_file.read_bytes(), file, square("red")]
+        best = [client.search_similar(image, k=1).results[0].image_id for image in images]
     assert best == ["red-bright.png"] * 5
 
 
@@ -182,22 +182,22 @@ def test_pages_and_probes_answer(service: Server, page: str) -> None:
 # BentoML's own client
 
 
-def test_bentomls_client_encodes_texts_and_pictures(native: Any, retriever: Retriever) -> None:
+def test_bentomls_client_encodes_texts_and_images(native: Any, retriever: Retriever) -> None:
     texts = ["a red square", "dull blue"]
     np.testing.assert_allclose(native.encode_texts(texts=texts), retriever.encoder.encode_texts(texts), rtol=1e-6)
-    pictures = [square("red"), square("blue", "dull")]
-    vectors = native.encode_images(images=[encoded(picture) for picture in pictures])
-    np.testing.assert_allclose(vectors, retriever.encoder.encode_images(pictures), rtol=1e-6)
+    images = [square("red"), square("blue", "dull")]
+    vectors = native.encode_images(images=[encoded(image) for image in images])
+    np.testing.assert_allclose(vectors, retriever.encoder.encode_images(images), rtol=1e-6)
 
 
 def test_a_native_request_larger_than_a_batch_is_split_and_put_together_in_order(
     native: Any, retriever: Retriever
 ) -> None:
-    texts = [f"a {name.split('-')[0]} picture number {n}" for n, name in enumerate((NAMES * 3)[:64])]
+    texts = [f"a {name.split('-')[0]} image number {n}" for n, name in enumerate((NAMES * 3)[:64])]
     np.testing.assert_allclose(native.encode_texts(texts=texts), retriever.encoder.encode_texts(texts), rtol=1e-6)
-    pictures = [square(colour, shade) for colour in COLOURS for shade in SHADES for _ in range(3)][:64]
-    vectors = native.encode_images(images=[encoded(picture) for picture in pictures])
-    np.testing.assert_allclose(vectors, retriever.encoder.encode_images(pictures), rtol=1e-6)
+    images = [square(colour, shade) for colour in COLOURS for shade in SHADES for _ in range(3)][:64]
+    vectors = native.encode_images(images=[encoded(image) for image in images])
+    np.testing.assert_allclose(vectors, retriever.encoder.encode_images(images), rtol=1e-6)
 
 
 # Batches
@@ -238,8 +238,8 @@ def test_concurrent_distinct_queries_share_batches(service: Server, api: str) ->
             if api == "encode_texts":
                 answers = await asyncio.gather(*(client.search_images(f"query {n} of {api}") for n in numbers))
             else:
-                pictures = [Image.new("RGB", (8, 8), (n, 7, 9)) for n in numbers]
-                answers = await asyncio.gather(*(client.search_similar(picture) for picture in pictures))
+                images = [Image.new("RGB", (8, 8), (n, 7, 9)) for n in numbers]
+                answers = await asyncio.gather(*(client.search_similar(image) for image in images))
             return [answer.cached for answer in answers]
 
     count, single = batches()
@@ -280,7 +280,7 @@ def test_every_stage_has_a_histogram(service: Server, client: Client) -> None:
 
 
 def test_one_bad_request_fails_no_other_in_its_batch(service: Server, retriever: Retriever) -> None:
-    good, bad = encoded(square("red")), base64.b64encode(b"no picture at all").decode()
+    good, bad = encoded(square("red")), base64.b64encode(b"no image at all").decode()
     bodies = [[good], [bad], [good, good], [good, bad], ["%%%"], [good]] * 6
 
     def ask(images: list[str]) -> requests.Response:
@@ -295,4 +295,4 @@ def test_one_bad_request_fails_no_other_in_its_batch(service: Server, retriever:
             np.testing.assert_allclose(answer.json(), [expected] * len(body), rtol=1e-6)
         else:
             assert answer.status_code == 422
-            assert f"picture {len(body) - 1}: " in answer.json()["detail"]
+            assert f"image {len(body) - 1}: " in answer.json()["detail"]

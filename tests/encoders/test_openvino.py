@@ -153,7 +153,7 @@ def test_a_long_text_is_cut_and_says_so(encoder: OpenVinoEncoder) -> None:
     assert not encoder.tokenize("1 " * CONTEXT).is_cut
 
 
-def test_pictures_keep_their_order_in_a_batch_of_any_size(encoder: OpenVinoEncoder) -> None:
+def test_images_keep_their_order_in_a_batch_of_any_size(encoder: OpenVinoEncoder) -> None:
     colours = [(row + 1, 255 - row, 0) for row in range(IMAGES_AT_ONCE * 2 + 1)]
     vectors = encoder.encode_images([Image.new("RGB", (5, 9), colour) for colour in colours])
     np.testing.assert_allclose(vectors, unit(colours)[:, :2], rtol=1e-5)

@@ -14,7 +14,7 @@ from clip_retrieval.encoders.preprocess import Preprocess
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
-def picture(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+def make_image(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
@@ -34,7 +34,7 @@ def test_pixels_are_scaled_to_one_and_normalised_by_channel() -> None:
     np.testing.assert_allclose(pixels[:, 0, 0], [1.0, 0.2, -0.5], rtol=1e-6)
 
 
-def test_shortest_keeps_the_centre_of_a_wide_picture() -> None:
+def test_shortest_keeps_the_centre_of_a_wide_image() -> None:
     wide = Image.new("RGB", (12, 4), BLACK)
     wide.paste(WHITE, (4, 0, 8, 4))
     assert (plain(4)(wide) == 1).all()
@@ -60,8 +60,8 @@ def test_a_side_never_rounds_to_nothing() -> None:
     assert np.count_nonzero(pixels) == 3 * 8
 
 
-def test_a_hair_of_a_picture_is_not_enlarged_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    hair = picture(600, 1)
+def test_a_hair_of_an_image_is_not_enlarged_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    hair = make_image(600, 1)
     whole = plain(16)(hair)
     monkeypatch.setattr(preprocess_module, "MAX_RESIZED_PIXELS", 1000)
     centre = plain(16)(hair)
@@ -104,10 +104,10 @@ def test_pixels_equal_those_of_open_clip(
     fill: int,
 ) -> None:
     preprocess = Preprocess(size=size, resize_mode=resize_mode, interpolation=interpolation, fill_color=fill)
-    image = picture(width, height, mode)
+    sample = make_image(width, height, mode)
     if resize_mode == "longest" and max(width, height) > 30 * min(width, height):
         return  # open_clip fails where a side rounds to nothing
-    np.testing.assert_array_equal(preprocess(image), reference(preprocess)(image).numpy())
+    np.testing.assert_array_equal(preprocess(sample), reference(preprocess)(sample).numpy())
 
 
 @pytest.mark.slow
@@ -117,5 +117,5 @@ def test_extreme_proportions_at_the_usual_size(
     size: tuple[int, int], resize_mode: Literal["shortest", "squash"]
 ) -> None:
     preprocess = Preprocess(size=224, resize_mode=resize_mode)
-    image = picture(*size)
-    np.testing.assert_array_equal(preprocess(image), reference(preprocess)(image).numpy())
+    sample = make_image(*size)
+    np.testing.assert_array_equal(preprocess(sample), reference(preprocess)(sample).numpy())

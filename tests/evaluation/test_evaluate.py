@@ -46,7 +46,7 @@ class TestGalleries:
         (alone,) = evaluate(squares, split, Silent(), resamples=10).galleries  # type: ignore[arg-type]
         assert alone in evaluate(squares, "all", Silent(), resamples=10).galleries
 
-    def test_pictures_without_captions_stay_and_ask_nothing(self, squares: Embedded) -> None:
+    def test_images_without_captions_stay_and_ask_nothing(self, squares: Embedded) -> None:
         kept = [caption for caption in squares.captions if caption.image_row < 6]
         fewer = dataclasses.replace(squares, captions=kept)
         one = evaluate(fewer, "all", Silent(), resamples=10).galleries[-1]
@@ -56,7 +56,7 @@ class TestGalleries:
     def test_repeats_are_counted_and_are_misses(self, squares: Embedded) -> None:
         one = evaluate(squares, "all", Silent(), resamples=10).galleries[-1]
         assert (one.repeated_images, one.repeated_captions) == (0, 24)
-        # "a red square" is said of three pictures; two of the three times another one comes first.
+        # "a red square" is said of three images; two of the three times another one comes first.
         assert one.text_to_image.metrics.recall_at_1 < 1
 
     def test_a_split_without_captions_is_refused_with_those_that_have_some(self, squares: Embedded) -> None:
@@ -137,7 +137,7 @@ class TestIndexes:
         assert (images.index, images.query_kind, images.queries, images.rows) == ("images", "captions", 48, 24)
         assert (captions.index, captions.query_kind, captions.queries, captions.rows) == (
             "captions",
-            "pictures",
+            "images",
             24,
             48,
         )
@@ -167,7 +167,7 @@ class TestIndexes:
 
 
 class TestPage:
-    def test_shows_pictures_inside_itself_and_reaches_for_nothing(self, squares: Embedded) -> None:
+    def test_shows_images_inside_itself_and_reaches_for_nothing(self, squares: Embedded) -> None:
         text = page(evaluate(squares, "all", Silent(), resamples=10), squares)
         assert "data:image/jpeg;base64," in text
         assert "http://" not in text
@@ -183,14 +183,14 @@ class TestPage:
         assert "<script>" not in text
         assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;&amp;" in text
 
-    def test_a_picture_that_changed_or_went_is_left_out(self, squares: Embedded, tmp_path: Path) -> None:
+    def test_an_image_that_changed_or_went_is_left_out(self, squares: Embedded, tmp_path: Path) -> None:
         quality = evaluate(squares, "all", Silent(), resamples=10)
         swapped = {image.row: squares.files[(image.row + 1) % 24] for image in squares.images}
         gone = dict.fromkeys(swapped, tmp_path / "gone.png")
         for files in (swapped, gone, {}):
             text = page(quality, dataclasses.replace(squares, files=files))
             assert "base64" not in text
-            assert "picture not at hand" in text
+            assert "image not at hand" in text
 
 
 def test_the_plot_is_a_png_whatever_the_name(squares: Embedded, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ Problem = tuple[Vectors, Vectors, np.ndarray]
 
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
-    """Captions, pictures and whose caption each is; components are few and whole, so that many scores tie exactly."""
+    """Captions, images and whose caption each is; components are few and whole, so that many scores tie exactly."""
     images, captions, dim = draw(st.integers(1, 8)), draw(st.integers(1, 16)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     vectors = rng.integers(-1, 2, (images + captions, dim)).astype(np.float32)
@@ -31,7 +31,7 @@ def sorted_by_hand(scores: list[float]) -> list[int]:
 class TestRanks:
     @settings(deadline=None)
     @given(problems(), st.integers(1, 40))
-    def test_text_to_image_is_the_place_of_the_captions_picture(self, problem: Problem, block: int) -> None:
+    def test_text_to_image_is_the_place_of_the_captions_image(self, problem: Problem, block: int) -> None:
         captions, images, image_of = problem
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(metrics, "BLOCK_SCORES", block)
@@ -39,7 +39,7 @@ class TestRanks:
         for row, caption in enumerate(captions):
             order = sorted_by_hand((images @ caption).tolist())
             assert ranks.values[row] == order.index(int(image_of[row])) + 1
-        assert ranks.pictures.tolist() == image_of.tolist()
+        assert ranks.images.tolist() == image_of.tolist()
 
     @settings(deadline=None)
     @given(problems(), st.integers(1, 40))
@@ -48,10 +48,10 @@ class TestRanks:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(metrics, "BLOCK_SCORES", block)
             ranks = image_to_text(captions, images, image_of)
-        assert ranks.pictures.tolist() == sorted(set(image_of.tolist())), "a picture without captions asks nothing"
-        for picture, rank in zip(ranks.pictures, ranks.values, strict=True):
-            order = sorted_by_hand((captions @ images[picture]).tolist())
-            assert rank == min(order.index(row) for row in np.flatnonzero(image_of == picture).tolist()) + 1
+        assert ranks.images.tolist() == sorted(set(image_of.tolist())), "an image without captions asks nothing"
+        for image, rank in zip(ranks.images, ranks.values, strict=True):
+            order = sorted_by_hand((captions @ images[image]).tolist())
+            assert rank == min(order.index(row) for row in np.flatnonzero(image_of == image).tolist()) + 1
 
     def test_a_model_that_says_the_same_of_everything_is_at_chance(self) -> None:
         same = np.ones((100, 1), np.float32)
@@ -67,9 +67,9 @@ class TestRanks:
         ranks = text_to_image(captions, images, np.arange(len(images)))
         assert ranks.values.tolist() == list(range(1, copies + 1)) * 40
 
-    def test_an_equal_caption_of_another_picture_is_not_relevant(self) -> None:
+    def test_an_equal_caption_of_another_image_is_not_relevant(self) -> None:
         images = np.eye(2, dtype=np.float32)
-        captions = images[[0, 0]]  # the second is about picture 1, and says what the first says
+        captions = images[[0, 0]]  # the second is about image 1, and says what the first says
         assert text_to_image(captions, images, np.array([0, 1])).values.tolist() == [1, 2]
         assert image_to_text(captions, images, np.array([0, 1])).values.tolist() == [1, 2]
 
@@ -118,8 +118,8 @@ class TestBootstrap:
         interval = bootstrap(ranks, resamples=2000)["recall_at_1"]
         assert interval.high - interval.low == pytest.approx(2 * 1.96 * (0.25 / 400) ** 0.5, rel=0.1)
 
-    def test_pictures_are_drawn_and_not_captions(self) -> None:
-        # Five captions that always agree are worth one: the interval is that of the pictures.
+    def test_images_are_drawn_and_not_captions(self) -> None:
+        # Five captions that always agree are worth one: the interval is that of the images.
         values = [1] * 30 + [99] * 30
         single = bootstrap(ranks_of(values), resamples=500)
         fivefold = Ranks(np.repeat(values, 5), np.repeat(np.arange(60), 5))
@@ -127,17 +127,17 @@ class TestBootstrap:
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 5)), min_size=1, max_size=20), st.integers(0, 99))
-    def test_a_resample_is_the_queries_of_the_drawn_pictures(self, rows: list[tuple[int, int]], seed: int) -> None:
-        values, pictures = (np.array(column) for column in zip(*rows, strict=True))
-        names = np.unique(pictures)
+    def test_a_resample_is_the_queries_of_the_drawn_images(self, rows: list[tuple[int, int]], seed: int) -> None:
+        values, images = (np.array(column) for column in zip(*rows, strict=True))
+        names = np.unique(images)
         drawn = np.random.default_rng(seed).integers(len(names), size=len(names))
-        queries = np.concatenate([values[pictures == names[row]] for row in drawn])
+        queries = np.concatenate([values[images == names[row]] for row in drawn])
         expected = summarise(ranks_of(queries.tolist())).model_dump()
-        found = bootstrap(Ranks(values, pictures), resamples=1, seed=seed)
+        found = bootstrap(Ranks(values, images), resamples=1, seed=seed)
         for name, interval in found.items():
             assert interval.low == interval.high == pytest.approx(expected[name])
 
 
 def ranks_of(values: list[int]) -> Ranks:
-    """Ranks of queries that are each about a picture of their own."""
+    """Ranks of queries that are each about an image of their own."""
     return Ranks(np.array(values, np.int64), np.arange(len(values)))

@@ -25,43 +25,41 @@ from tests.samples import write_collection, write_tiles
 SPLIT = (0.5, 0.45, 0.05)
 
 
-def picture(name: str, captions: Sequence[str], pixels: str | None = None) -> ValidImage:
-    """A picture whose pixels are told apart by a word: by default its own name."""
+def image(name: str, captions: Sequence[str], pixels: str | None = None) -> ValidImage:
+    """An image whose pixels are told apart by a word: by default its own name."""
     texts = tuple(SourceCaption(text) for text in captions)
     return ValidImage(name, Path(name), name, pixels or name, 1, 1, texts, None, {})
 
 
 PAIRS = Pairs([
-    picture("a", ["a fox", "a red fox"]),
-    picture("b", ["An  OWL"]),
-    picture("no captions", []),
-    picture("c", ["an owl", "a bird"]),
-    picture("a again", ["a small fox"], pixels="a"),
+    image("a", ["a fox", "a red fox"]),
+    image("b", ["An  OWL"]),
+    image("no captions", []),
+    image("c", ["an owl", "a bird"]),
+    image("a again", ["a small fox"], pixels="a"),
 ])  # fmt: skip
 
 
 class TestPairs:
-    def test_pictures_without_captions_are_left_out(self) -> None:
+    def test_images_without_captions_are_left_out(self) -> None:
         assert [image.image_id for image in PAIRS.images] == ["a", "b", "c", "a again"]
         assert PAIRS.image_of.tolist() == [0, 0, 1, 2, 2, 3]
 
-    def test_a_caption_is_true_of_its_own_picture_of_equal_pictures_and_where_its_words_are_repeated(self) -> None:
+    def test_a_caption_is_true_of_its_own_image_of_equal_images_and_where_its_words_are_repeated(self) -> None:
         described = PAIRS.described(np.arange(4), np.arange(6)).astype(int)
         # captions:      a fox, a red fox, An OWL, an owl, a bird, a small fox
         assert described.tolist() == [
-            [1, 1, 0, 0, 0, 1],  # a, and what is said of the equal picture
+            [1, 1, 0, 0, 0, 1],  # a, and what is said of the equal image
             [0, 0, 1, 1, 0, 0],  # b, and the same words of c
             [0, 0, 1, 1, 1, 0],  # c
             [1, 1, 0, 0, 0, 1],  # a again
         ]
 
     @given(st.integers(2, 40), st.integers(2, 50), st.integers(0, 3), st.integers(0, 5))
-    def test_an_epoch_has_every_picture_once_with_a_caption_of_its_own(
+    def test_an_epoch_has_every_image_once_with_a_caption_of_its_own(
         self, count: int, size: int, views: int, epoch: int
     ) -> None:
-        pairs = Pairs(
-            [picture(str(number), [f"{number} {k}" for k in range(1 + number % 3)]) for number in range(count)]
-        )
+        pairs = Pairs([image(str(number), [f"{number} {k}" for k in range(1 + number % 3)]) for number in range(count)])
         batches = list(pairs.batches(epoch, size, views, seed=0))
         assert len(batches) == pairs.steps(size)
         seen = np.concatenate([batch.images for batch in batches])
@@ -81,11 +79,11 @@ class TestPairs:
         assert drawn(3, 0) != drawn(3, 1)
 
 
-MANY = Pairs([picture(str(number), [f"caption {number}"]) for number in range(32)])
+MANY = Pairs([image(str(number), [f"caption {number}"]) for number in range(32)])
 
 
 def ranked(texts: Sequence[int], images: Sequence[int]) -> Ranked:
-    """One caption a picture."""
+    """One caption an image."""
     rows = np.arange(len(images))
     return Ranked(Ranks(np.array(texts), rows), Ranks(np.array(images), rows))
 
@@ -111,11 +109,11 @@ class TestGuard:
         better = gain(ranked(*ranks), ranked(*np.maximum(1, ranks - 3)))
         assert 0 < better.low < better.difference < better.high
 
-    def test_captions_of_a_picture_are_resampled_together(self) -> None:
-        pictures = np.repeat(np.arange(20), 50)
-        found_by = np.where(pictures < 10, 1, 11)  # a picture's captions are all found, or none
-        start = Ranked(Ranks(np.full(1000, 11), pictures), Ranks(np.full(20, 11), np.arange(20)))
-        result = Ranked(Ranks(found_by, pictures), Ranks(np.full(20, 11), np.arange(20)))
+    def test_captions_of_an_image_are_resampled_together(self) -> None:
+        images = np.repeat(np.arange(20), 50)
+        found_by = np.where(images < 10, 1, 11)  # an image's captions are all found, or none
+        start = Ranked(Ranks(np.full(1000, 11), images), Ranks(np.full(20, 11), np.arange(20)))
+        result = Ranked(Ranks(found_by, images), Ranks(np.full(20, 11), np.arange(20)))
         found = gain(start, result)
         assert found.difference == pytest.approx(0.25)
         assert found.high - found.low > 0.15, "as for 20 queries, not for 1,000"
@@ -169,16 +167,16 @@ class TestSides:
         data = sides.from_source(sides.SAMPLE, None, SPLIT, 0, Limits(), Silent())
         assert (data.other, data.other_name) == (None, None)
 
-    def test_another_domain_must_have_pictures_that_the_source_has_not(self, collection: Path) -> None:
-        with pytest.raises(SourceError, match="0 captioned pictures that are not in the source"):
+    def test_another_domain_must_have_images_that_the_source_has_not(self, collection: Path) -> None:
+        with pytest.raises(SourceError, match="0 captioned images that are not in the source"):
             sides.from_source(collection, collection, SPLIT, 0, Limits(), Silent())
 
-    def test_too_few_pictures_are_refused(self, tmp_path: Path, collection: Path) -> None:
+    def test_too_few_images_are_refused(self, tmp_path: Path, collection: Path) -> None:
         few = write_collection(tmp_path / "few", ("red-bright.png", "blue-bright.png"))
         with pytest.raises(SourceError, match=r"train side has .* at least 10"):
             sides.from_source(few, collection, (1, 0, 0), 0, Limits(), Silent())
 
-    def test_an_artifact_gives_its_records_and_a_folder_its_pictures(
+    def test_an_artifact_gives_its_records_and_a_folder_its_images(
         self, fake_artifact: Artifact, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sides, "LEAST", 1)
@@ -196,7 +194,7 @@ class TestCommand:
         assert done.exit_code == 2
         assert "exists already" in " ".join(done.output.replace("│", " ").split())
 
-    def test_a_tag_without_pictures_says_what_is_missing(self, tmp_path: Path) -> None:
+    def test_a_tag_without_images_says_what_is_missing(self, tmp_path: Path) -> None:
         done = CliRunner().invoke(app, ["finetune", "clip-retrieval:latest", "--output", str(tmp_path / "new")])
         assert isinstance(done.exception, InvalidQuery)
-        assert "--pictures" in str(done.exception)
+        assert "--images" in str(done.exception)

@@ -110,13 +110,13 @@ class TestLoss:
         by_hand = -(logits.log_softmax(1).diag() + logits.log_softmax(0).diag()).mean() / 2
         torch.testing.assert_close(contrastive_loss(images, texts, 3.0, torch.eye(6, dtype=torch.bool)), by_hand)
 
-    def test_what_is_true_of_a_picture_is_no_negative(self) -> None:
+    def test_what_is_true_of_an_image_is_no_negative(self) -> None:
         from clip_retrieval.finetuning.loop import contrastive_loss
 
         torch.manual_seed(0)
         images, texts = (torch.nn.functional.normalize(torch.randn(3, 4), dim=1) for _ in range(2))
         described = torch.eye(3, dtype=torch.bool)
-        described[0, 1] = described[1, 0] = True  # pictures 0 and 1 have captions of the same words
+        described[0, 1] = described[1, 0] = True  # images 0 and 1 have captions of the same words
         texts.requires_grad_()
         loss = contrastive_loss(images, texts, 3.0, described)
         logits = (3.0 * images @ texts.detach().T).exp()
@@ -273,7 +273,7 @@ class TestTraining:
 
 class TestCollapse:
     """What took the reference's fine-tuning to 0.0 %, in small: every weight at a high rate from the first step, other
-    captions of a picture as negatives, and a logit scale that begins anew."""
+    captions of an image as negatives, and a logit scale that begins anew."""
 
     RECKLESS = Settings(train=Part.ALL, epochs=3, batch=32, learning_rate=0.3, warmup=0, clip=1e9, patience=99, views=0)
 

@@ -31,10 +31,10 @@ from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Answer, Engine, Query
 from clip_retrieval.serving.settings import Settings
-from tests.samples import captions_of, png, square, write_pictures
+from tests.samples import captions_of, png, square, write_images
 
 RED = png(square("red"))
-TEXT, PICTURE = "/search/images", "/search/text"
+TEXT, IMAGE = "/search/images", "/search/text"
 RESULT_FIELDS = {"rank", "image_id", "image_path", "similarity_score", "confidence", "duplicates"}
 IMAGE_FIELDS = RESULT_FIELDS | {"captions", "metadata", "width", "height"}
 CAPTION_FIELDS = RESULT_FIELDS | {"caption", "caption_id"}
@@ -163,8 +163,8 @@ def test_the_root_says_what_is_served(api: Api, fake_artifact: Artifact) -> None
 
 
 def test_a_collection_without_captions_says_that_caption_search_is_off(encoder_folder: Path, tmp_path: Path) -> None:
-    pictures = write_pictures(tmp_path / "pictures", ("red-bright.png", "blue-bright.png"))
-    artifact, _ = build(pictures, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
+    images = write_images(tmp_path / "images", ("red-bright.png", "blue-bright.png"))
+    artifact, _ = build(images, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
     api = Api(Retriever(artifact, FakeEncoder()))
     [note] = api.get("/")["notes"]
     assert "no captions" in note
@@ -193,7 +193,7 @@ def test_a_service_that_is_starting_says_so_and_asks_to_come_back() -> None:
     queries: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", "/", {}),
         ("POST", TEXT, {"json": {"text": "red"}}),
-        ("POST", PICTURE, {"files": {"file": RED}}),
+        ("POST", IMAGE, {"files": {"file": RED}}),
         ("POST", "/encode/text", {"json": {"text": "red"}}),
     ]
     for method, path, options in queries:
@@ -204,7 +204,7 @@ def test_a_service_that_is_starting_says_so_and_asks_to_come_back() -> None:
 # Searches
 
 
-def test_text_finds_pictures(api: Api) -> None:
+def test_text_finds_images(api: Api) -> None:
     answer = api.search("a red square", k=3)
     assert answer.keys() == ANSWER_FIELDS
     assert answer["query"] == "a red square"
@@ -220,7 +220,7 @@ def test_text_finds_pictures(api: Api) -> None:
     assert answer["results"][0]["captions"] == list(captions_of("red-bright.png"))
 
 
-def test_a_picture_finds_captions(api: Api) -> None:
+def test_an_image_finds_captions(api: Api) -> None:
     answer = api.upload("/search/text", k=4)
     assert answer.keys() == ANSWER_FIELDS
     assert (answer["query"], answer["query_type"], answer["total_results"]) == ("red.png", "image", 4)
@@ -230,7 +230,7 @@ def test_a_picture_finds_captions(api: Api) -> None:
     assert (first["image_path"], first["caption_id"]) == (first["image_id"], f"{first['image_id']}#0")
 
 
-def test_a_picture_finds_pictures_like_it(api: Api) -> None:
+def test_an_image_finds_images_like_it(api: Api) -> None:
     answer = api.upload("/search/similar", k=2)
     assert answer.keys() == ANSWER_FIELDS
     assert answer["query_type"] == "image"
@@ -244,8 +244,8 @@ def test_answers_are_the_retrievers_own(api: Api, retriever: Retriever) -> None:
         hits = retriever.search_images(text, 7)
         assert found == [(h.image.image_id, pytest.approx(h.score), pytest.approx(h.confidence)) for h in hits]
     captions = [(r["caption_id"], r["similarity_score"]) for r in api.upload("/search/text", k=7)["results"]]
-    by_picture = retriever.search_captions(square("red"), 7)
-    assert captions == [(h.caption.caption_id, pytest.approx(h.score)) for h in by_picture]
+    by_image = retriever.search_captions(square("red"), 7)
+    assert captions == [(h.caption.caption_id, pytest.approx(h.score)) for h in by_image]
 
 
 @pytest.mark.parametrize("k", [1, 3, 50])
@@ -262,7 +262,7 @@ def test_confidence_is_the_softmax_of_the_returned_scores_at_the_logit_scale(api
 
 def test_k_is_five_by_default_and_at_most_all_there_are(api: Api) -> None:
     assert api.post(TEXT, json={"text": "red"})["total_results"] == 5
-    assert api.post(PICTURE, files={"file": RED})["total_results"] == 5
+    assert api.post(IMAGE, files={"file": RED})["total_results"] == 5
     assert api.search("red", 50)["total_results"] == 24
 
 
@@ -270,7 +270,7 @@ def test_k_is_five_by_default_and_at_most_all_there_are(api: Api) -> None:
 def test_k_out_of_bounds_is_refused(api: Api, k: Any) -> None:
     assert api.refused("POST", TEXT, 422, json={"text": "red", "k": k}).startswith("k: ")
     if k is not None:
-        assert api.refused("POST", PICTURE, 422, files={"file": RED}, params={"k": k}).startswith("k: ")
+        assert api.refused("POST", IMAGE, 422, files={"file": RED}, params={"k": k}).startswith("k: ")
 
 
 @pytest.mark.parametrize("text", ["", " \t\n", "x" * 1001, 5, None, ["red"]])
@@ -302,7 +302,7 @@ def test_a_text_is_encoded(api: Api, retriever: Retriever) -> None:
     assert np.linalg.norm(vector) == pytest.approx(1)
 
 
-def test_a_picture_is_encoded(api: Api, retriever: Retriever) -> None:
+def test_an_image_is_encoded(api: Api, retriever: Retriever) -> None:
     answer = api.post("/encode/image", files={"file": ("my red.png", RED)})
     vector = answer.pop("embedding")
     assert answer == {"dimension": 16, "encoding_type": "image", "filename": "my red.png"}
@@ -324,7 +324,7 @@ def test_a_repeated_text_is_answered_from_the_cache_and_equally(api: Api) -> Non
 
 
 @pytest.mark.parametrize("path", ["/search/text", "/search/similar"])
-def test_a_repeated_picture_is_answered_from_the_cache_whatever_its_name(api: Api, path: str) -> None:
+def test_a_repeated_image_is_answered_from_the_cache_whatever_its_name(api: Api, path: str) -> None:
     fresh, cached = api.upload(path, name="one.png"), api.upload(path, name="two.png")
     assert (fresh["cached"], cached["cached"]) == (False, True)
     assert (fresh["query"], cached["query"]) == ("one.png", "two.png")
@@ -406,7 +406,7 @@ def test_every_answer_tells_where_its_time_went(api: Api, path: str, options: di
     assert set(api.backend.observed) == stages
 
 
-@pytest.mark.parametrize(("path", "options"), [(TEXT, {"json": {"text": "red"}}), (PICTURE, {"files": {"file": RED}})])
+@pytest.mark.parametrize(("path", "options"), [(TEXT, {"json": {"text": "red"}}), (IMAGE, {"files": {"file": RED}})])
 def test_a_cached_answer_tells_its_times_and_that_it_is_cached(api: Api, path: str, options: dict[str, Any]) -> None:
     api.request("POST", path, **options)
     response = api.request("POST", path, **options)
@@ -489,23 +489,23 @@ def test_the_pages_work_offline(api: Api, page: str) -> None:
 @pytest.mark.parametrize(
     ("data", "status", "detail"),
     [
-        (b"", 415, "not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not a picture"),
+        (b"", 415, "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not an image"),
         (RED[:50], 422, "does not decode as PNG"),
         (b"\xff\xd8\xff" + b"\0" * 1021, 422, "does not decode as JPEG"),
     ],
     ids=["empty", "svg", "truncated", "damaged"],
 )
-def test_a_file_that_is_no_good_picture_is_refused(api: Api, path: str, data: bytes, status: int, detail: str) -> None:
+def test_a_file_that_is_no_good_image_is_refused(api: Api, path: str, data: bytes, status: int, detail: str) -> None:
     assert detail in api.refused("POST", path, status, files={"file": data})
     assert api.backend.batches == 0, "it never joins a batch"
 
 
-def test_a_picture_over_the_limits_is_refused(make_api: Callable[..., Api]) -> None:
+def test_an_image_over_the_limits_is_refused(make_api: Callable[..., Api]) -> None:
     api = make_api(max_pixels=100, max_upload_bytes=1024)
-    assert "decompression bomb" in api.refused("POST", PICTURE, 422, files={"file": png(square("red", size=11))})
-    assert "1,024 bytes" in api.refused("POST", PICTURE, 413, files={"file": b"x" * 1025})
-    assert api.upload(PICTURE, png(square("red", size=10)))["total_results"] == 5
+    assert "decompression bomb" in api.refused("POST", IMAGE, 422, files={"file": png(square("red", size=11))})
+    assert "1,024 bytes" in api.refused("POST", IMAGE, 413, files={"file": b"x" * 1025})
+    assert api.upload(IMAGE, png(square("red", size=10)))["total_results"] == 5
 
 
 def test_what_is_not_json_is_400_with_the_place(api: Api) -> None:
@@ -519,12 +519,12 @@ def test_fields_that_are_not_known_or_missing_are_named(api: Api) -> None:
 
 
 def test_a_missing_upload_is_named(api: Api) -> None:
-    assert api.refused("POST", PICTURE, 422, files={"picture": RED}) == "file: Field required"
+    assert api.refused("POST", IMAGE, 422, files={"image": RED}) == "file: Field required"
 
 
-def test_one_picture_at_a_time(api: Api) -> None:
-    detail = api.refused("POST", PICTURE, 422, files=[("file", RED), ("file", RED)])
-    assert detail == "file: one picture at a time, not 2"
+def test_one_image_at_a_time(api: Api) -> None:
+    detail = api.refused("POST", IMAGE, 422, files=[("file", RED), ("file", RED)])
+    assert detail == "file: one image at a time, not 2"
 
 
 json_values = st.recursive(
@@ -563,5 +563,5 @@ def test_no_body_whatever_makes_the_service_fail(module_api: Api, body: bytes) -
 def test_no_upload_whatever_makes_the_service_fail(module_api: Api, k: str, name: str, data: bytes) -> None:
     params = {"k": k.encode("utf-8", "replace")}
     file = (name.encode("utf-8", "replace").decode(), data)
-    response = module_api.request("POST", PICTURE, files={"file": file}, params=params)
+    response = module_api.request("POST", IMAGE, files={"file": file}, params=params)
     assert response.status_code in {200, 400, 415, 422}, response.text

@@ -102,14 +102,14 @@ def test_a_result_brings_its_metadata_and_size(api: Api) -> None:
     )
 
 
-def test_more_like_a_picture_leaves_it_out_but_not_its_captions(api: Api) -> None:
+def test_more_like_an_image_leaves_it_out_but_not_its_captions(api: Api) -> None:
     assert ids(search(api, {"image_id": "red-bright.png"}, k=2)) == ["red-soft.png", "red-dull.png"]
     assert "red-bright.png" not in ids(search(api, {"image_id": "red-bright.png"}, {"text": "red"}, k=50))
     captions = search(api, {"image_id": "red-bright.png"}, target="captions", k=1)["results"]
     assert captions[0]["image_id"] == "red-bright.png"
 
 
-def test_pages_hold_every_picture_once_with_ranks_that_go_on(api: Api) -> None:
+def test_pages_hold_every_image_once_with_ranks_that_go_on(api: Api) -> None:
     rows, offset = [], 0
     while offset is not None:
         answer = search(api, {"text": "a red square"}, k=7, offset=offset)
@@ -138,7 +138,7 @@ def test_the_pages_of_a_query_are_encoded_once(api: Api) -> None:
     ],
 )
 @pytest.mark.parametrize("target", ["images", "captions"])
-def test_where_keeps_to_pictures_and_their_captions(api: Api, where: Any, expected: set[str], target: str) -> None:
+def test_where_keeps_to_images_and_their_captions(api: Api, where: Any, expected: set[str], target: str) -> None:
     answer = search(api, {"text": "red"}, where=where, k=50, target=target)
     shades = [name.removesuffix(".png").split("-")[1] for name in ids(answer)]
     assert set(shades) == expected
@@ -244,11 +244,11 @@ BAD_SEARCHES: list[tuple[Any, str]] = [
     (None, "valid dictionary"),
     ({"queries": []}, "queries: List should have at least 1 item"),
     ({"queries": [{"text": "red"}], "k": 0}, "k: Input should be greater"),
-    ({"queries": [{"image_id": "nobody"}]}, "there is no picture nobody in this collection"),
+    ({"queries": [{"image_id": "nobody"}]}, "there is no image nobody in this collection"),
     ({"queries": [{"text": "red"}], "where": {"colour": 1}}, "no field colour; the fields are shade, split"),
     ({"queries": [{"text": "red"}], "where": {"shade": {"like": 1}}}, "no operator like; there are in, gt"),
-    ({"queries": [{"text": "red"}, {"image": "?"}]}, "queries.1.image: the picture is not base64"),
-    ({"queries": [{"image": "aGVsbG8="}]}, "queries.0.image: not a picture"),
+    ({"queries": [{"text": "red"}, {"image": "?"}]}, "queries.1.image: the image is not base64"),
+    ({"queries": [{"image": "aGVsbG8="}]}, "queries.0.image: not an image"),
     ({"queries": [{"text": "red"}, {"text": "red", "weight": -1}]}, "cancel each other out"),
 ]
 
@@ -355,10 +355,10 @@ def test_the_deepest_page_is_empty(api: Api) -> None:
     assert (answer["results"], answer["next_offset"]) == ([], None)
 
 
-def test_the_pictures_of_a_request_share_the_limit_of_pixels(make_api: Callable[..., Api]) -> None:
+def test_the_images_of_a_request_share_the_limit_of_pixels(make_api: Callable[..., Api]) -> None:
     api = make_api(max_pixels=200)
     small, other = (base64.b64encode(png(square(colour, size=12))).decode() for colour in ("red", "blue"))
-    assert search(api, {"image": small}, {"image": small})["total_results"] == 5, "the same picture counts once"
+    assert search(api, {"image": small}, {"image": small})["total_results"] == 5, "the same image counts once"
     detail = api.refused("POST", SEARCH, 422, json={"queries": [{"image": small}, {"image": other, "weight": 2}]})
     assert detail.startswith("queries.1.image: 12 x 12 is over the limit")
     answers = api.post(BATCH, json={"searches": [{"queries": [{"image": other}]}, {"queries": [{"image": RED[:-4]}]}]})
@@ -376,7 +376,7 @@ def test_a_backend_that_gives_up_is_overload_and_not_a_bad_query(api: Api, monke
         assert "too busy" in api.refused("POST", path, 503, json=body)
 
 
-# Fields and pictures
+# Fields and images
 
 
 def test_fields_tell_what_can_be_filtered(api: Api) -> None:
@@ -386,7 +386,7 @@ def test_fields_tell_what_can_be_filtered(api: Api) -> None:
     assert (split["name"], sum(value["count"] for value in split["values"])) == ("split", 24)
 
 
-def test_a_picture_has_a_record(api: Api) -> None:
+def test_an_image_has_a_record(api: Api) -> None:
     record = api.get("/images/red-soft.png")
     assert record.pop("split") in {"train", "val", "test"}
     assert record == {
@@ -400,8 +400,8 @@ def test_a_picture_has_a_record(api: Api) -> None:
 
 
 @pytest.mark.parametrize("image_id", ["", "nobody.png", "a/b", "red-soft.png/", "%00", "%F0%9F%A6%8A", "x" * 3000])
-def test_a_picture_that_is_not_there_is_404(api: Api, image_id: str) -> None:
-    assert api.refused("GET", f"/images/{image_id}", 404).startswith("there is no picture ")
+def test_an_image_that_is_not_there_is_404(api: Api, image_id: str) -> None:
+    assert api.refused("GET", f"/images/{image_id}", 404).startswith("there is no image ")
 
 
 # Anything

@@ -152,7 +152,7 @@ def test_the_page_is_one_file_that_names_no_other_host_and_no_way_to_write_marku
 # Thumbnails
 
 
-def test_a_thumbnail_is_the_picture_as_webp(site: Site, version: str, tmp_path: Path) -> None:
+def test_a_thumbnail_is_the_image_as_webp(site: Site, version: str, tmp_path: Path) -> None:
     answer = site.ask(f"{RED}?v={version}")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/webp"

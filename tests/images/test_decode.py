@@ -1,4 +1,4 @@
-"""Every usual picture decodes to the same upright RGB; everything else is refused for a stated reason."""
+"""Every usual image decodes to the same upright RGB; everything else is refused for a stated reason."""
 
 import struct
 import warnings
@@ -30,7 +30,7 @@ def encode(image: Image.Image, fmt: str, **options: Any) -> bytes:
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
-    """Mean absolute difference of two pictures of one size, in grey levels."""
+    """Mean absolute difference of two images of one size, in grey levels."""
     assert one.size == other.size
     return float(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).mean())
 
@@ -73,7 +73,7 @@ class TestFormats:
     def test_lossy_formats_come_near(self, fmt: str) -> None:
         assert distance(decode_image(encode(PHOTO, fmt)), PHOTO) < 8
 
-    def test_the_result_is_a_plain_picture_without_metadata(self) -> None:
+    def test_the_result_is_a_plain_image_without_metadata(self) -> None:
         exif = Image.Exif()
         exif[0x010E] = "a description"
         decoded = decode_image(encode(PHOTO, "PNG", exif=exif, dpi=(72, 72)))
@@ -83,7 +83,7 @@ class TestFormats:
         "data",
         [b"", b"text", b"%PDF-1.7", b"%!PS-Adobe-3.0 EPSF-3.0", b"<svg/>", b"BMW", b"PK\3\4", b"\0\0\1\0\1\0"],
     )
-    def test_other_formats_are_no_pictures(self, data: bytes) -> None:
+    def test_other_formats_are_no_images(self, data: bytes) -> None:
         with pytest.raises(NotAnImage, match="JPEG"):
             decode_image(data)
 
@@ -183,7 +183,7 @@ class TestOrientation:
 
     @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
     @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0"])
-    def test_damaged_exif_does_not_cost_the_picture(
+    def test_damaged_exif_does_not_cost_the_image(
         self, fmt: str, exif: bytes, recwarn: pytest.WarningsRecorder
     ) -> None:
         assert decode_image(encode(PHOTO, fmt, exif=exif)).size == PHOTO.size
@@ -255,7 +255,7 @@ SAMPLES = [
 
 class TestDamage:
     @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF"])
-    def test_a_truncated_picture_is_refused(self, fmt: str) -> None:
+    def test_a_truncated_image_is_refused(self, fmt: str) -> None:
         data = encode(PHOTO, fmt)
         with pytest.raises(ImageRejected, match="does not decode as"):
             decode_image(data[: len(data) * 2 // 3])

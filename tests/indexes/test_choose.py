@@ -19,7 +19,7 @@ def clustered(rows: int, seed: int, dim: int = 64) -> Vectors:
     return unit_rows(centres[rng.integers(20, size=rows)] + 3 * rng.standard_normal((rows, dim)) / np.sqrt(dim))
 
 
-PICTURES = clustered(1200, seed=1)
+IMAGES = clustered(1200, seed=1)
 CAPTIONS = clustered(100, seed=2)
 
 
@@ -49,27 +49,26 @@ def chosen() -> dict[float, Index]:
     with pytest.MonkeyPatch.context() as patch:
         pretend_that_a_graph_pays(patch)
         return {
-            recall: choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=recall)
-            for recall in (0.5, 0.9, 0.99)
+            recall: choose_index(IMAGES, CAPTIONS, query_kind="captions", recall=recall) for recall in (0.5, 0.9, 0.99)
         }
 
 
 class TestQueries:
     @given(st.integers(2, 100), st.integers(0, 99))
     def test_fall_into_two_halves_that_share_none(self, count: int, seed: int) -> None:
-        drawn = Queries.draw(PICTURES[:50], CAPTIONS[:count], "captions", seed)
+        drawn = Queries.draw(IMAGES[:50], CAPTIONS[:count], "captions", seed)
         halves = [{line.tobytes() for line in half} for half in (drawn.sweep, drawn.held_out)]
         assert not halves[0] & halves[1]
         assert len(halves[0]) + len(halves[1]) == count
         assert 0 <= len(halves[0]) - len(halves[1]) <= 1
 
     def test_each_has_the_rows_that_brute_force_finds(self) -> None:
-        drawn = Queries.draw(PICTURES, CAPTIONS, "captions")
+        drawn = Queries.draw(IMAGES, CAPTIONS, "captions")
         for asked, truth in ((drawn.sweep, drawn.sweep_truth), (drawn.held_out, drawn.held_out_truth)):
-            np.testing.assert_array_equal(np.sort(truth), np.sort(np.argsort(-(asked @ PICTURES.T), axis=1)[:, :10]))
+            np.testing.assert_array_equal(np.sort(truth), np.sort(np.argsort(-(asked @ IMAGES.T), axis=1)[:, :10]))
 
     def test_a_single_query_is_in_both_halves(self) -> None:
-        drawn = Queries.draw(PICTURES, CAPTIONS[:1], "captions")
+        drawn = Queries.draw(IMAGES, CAPTIONS[:1], "captions")
         np.testing.assert_array_equal(drawn.sweep, drawn.held_out)
 
 
@@ -94,12 +93,12 @@ class TestRecall:
 
 class TestChoice:
     def test_a_small_collection_is_searched_exactly(self) -> None:
-        spec = choose_index(PICTURES[:500], CAPTIONS, query_kind="captions").spec
+        spec = choose_index(IMAGES[:500], CAPTIONS, query_kind="captions").spec
         assert (spec.factory, spec.recall_at_10, spec.queries, spec.query_kind) == ("Flat", 1, 50, "captions")
         assert spec.p50_ms is not None
         assert spec.p99_ms is not None
         assert 0 < spec.p50_ms <= spec.p99_ms
-        assert spec.memory_mb == PICTURES[:500].nbytes / 1e6
+        assert spec.memory_mb == IMAGES[:500].nbytes / 1e6
 
     @pytest.mark.parametrize("recall", [0.5, 0.9, 0.99])
     def test_a_graph_has_at_least_the_recall_that_was_asked_for(
@@ -107,8 +106,8 @@ class TestChoice:
     ) -> None:
         index = chosen[recall]
         assert index.spec.factory == "HNSW16,SQ8"
-        held_out = Queries.draw(PICTURES, CAPTIONS, "captions").held_out
-        judged = judged_recall(index, PICTURES, held_out)
+        held_out = Queries.draw(IMAGES, CAPTIONS, "captions").held_out
+        judged = judged_recall(index, IMAGES, held_out)
         assert judged >= recall
         assert index.spec.recall_at_10 == pytest.approx(judged, abs=1e-3)
         assert index.spec.queries == len(held_out) == 50
@@ -121,16 +120,16 @@ class TestChoice:
     def test_a_graph_that_is_not_faster_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tune, "ALWAYS_FLAT_ROWS", 100)
         monkeypatch.setattr(tune, "single_ms", lambda index, q: (1.0, 1.0) if index.spec.exact else (2.0, 2.0))
-        assert choose_index(PICTURES, CAPTIONS, query_kind="captions").spec.exact
+        assert choose_index(IMAGES, CAPTIONS, query_kind="captions").spec.exact
 
     def test_a_recall_that_no_graph_reaches_is_searched_exactly(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend_that_a_graph_pays(monkeypatch)
-        spec = choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=1.01).spec
+        spec = choose_index(IMAGES, CAPTIONS, query_kind="captions", recall=1.01).spec
         assert (spec.factory, spec.recall_at_10) == ("Flat", 1)
 
     def test_a_choice_that_held_out_queries_do_not_confirm_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend_that_a_graph_pays(monkeypatch)
-        held_out = Queries.draw(PICTURES, CAPTIONS, "captions").held_out
+        held_out = Queries.draw(IMAGES, CAPTIONS, "captions").held_out
         judge = tune.measured
 
         def pessimist(index: Index, queries: Vectors, truth: np.ndarray, kind: tune.QueryKind) -> IndexSpec:
@@ -139,15 +138,15 @@ class TestChoice:
             return spec.model_copy(update={"recall_at_10": 0.0}) if lost else spec
 
         monkeypatch.setattr(tune, "measured", pessimist)
-        assert choose_index(PICTURES, CAPTIONS, query_kind="captions", recall=0.5).spec.exact
+        assert choose_index(IMAGES, CAPTIONS, query_kind="captions", recall=0.5).spec.exact
 
     def test_a_sample_of_many_queries_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tune, "MAX_QUERIES", 30)
-        assert choose_index(PICTURES[:200], CAPTIONS, query_kind="captions").spec.queries == 30
+        assert choose_index(IMAGES[:200], CAPTIONS, query_kind="captions").spec.queries == 30
 
     @pytest.mark.parametrize(("rows", "queries"), [(0, 5), (5, 0), (0, 0)])
     def test_without_rows_or_queries_nothing_is_measured(self, rows: int, queries: int) -> None:
-        spec = choose_index(PICTURES[:rows], CAPTIONS[:queries], query_kind="captions").spec
+        spec = choose_index(IMAGES[:rows], CAPTIONS[:queries], query_kind="captions").spec
         assert (spec.factory, spec.rows, spec.recall_at_10, spec.queries, spec.query_kind) == (
             "Flat",
             rows,

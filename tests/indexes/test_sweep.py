@@ -14,7 +14,7 @@ from clip_retrieval.indexes.faiss_index import Index, IndexSpec
 from clip_retrieval.indexes.families import Family, families
 from clip_retrieval.indexes.sweep import Budget, Outcome, Trial, find_index, front
 from clip_retrieval.progress import Silent
-from tests.indexes.test_choose import CAPTIONS, PICTURES, judged_recall
+from tests.indexes.test_choose import CAPTIONS, IMAGES, judged_recall
 
 SPEC = IndexSpec(rows=9, dim=4, recall_at_10=0.9, p50_ms=1, p99_ms=2, memory_mb=10)
 SHORT = [
@@ -32,11 +32,11 @@ def few_timings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def queries() -> Queries:
-    return Queries.draw(PICTURES, CAPTIONS, "captions")
+    return Queries.draw(IMAGES, CAPTIONS, "captions")
 
 
 def found(queries: Queries, budget: Budget, scratch: Path, among: list[Family] = SHORT) -> Outcome:
-    return find_index(PICTURES, queries, among, budget, scratch, Silent())
+    return find_index(IMAGES, queries, among, budget, scratch, Silent())
 
 
 def trial(**measured: float) -> Trial:
@@ -101,9 +101,9 @@ class TestSearch:
 
     def test_recall_and_memory_are_what_they_are_said_to_be(self, queries: Queries, tmp_path: Path) -> None:
         for each in found(queries, Budget(0.5), tmp_path).trials:
-            index = Index.load(each.spec, each.file, PICTURES)
-            assert each.spec.recall_at_10 == pytest.approx(judged_recall(index, PICTURES, queries.sweep), abs=1e-3)
-            held = PICTURES.nbytes if each.spec.exact else each.file.stat().st_size
+            index = Index.load(each.spec, each.file, IMAGES)
+            assert each.spec.recall_at_10 == pytest.approx(judged_recall(index, IMAGES, queries.sweep), abs=1e-3)
+            held = IMAGES.nbytes if each.spec.exact else each.file.stat().st_size
             assert each.spec.memory_mb == held / 1e6
 
     def test_the_fastest_within_the_budget_is_chosen_and_confirmed(self, queries: Queries, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ class TestSearch:
         assert outcome.chosen.spec.p50_ms == min(spec.p50_ms or 0 for spec in within)
         assert not outcome.chosen.spec.exact, "a flat index holds the vectors, which are too large"
         assert outcome.confirmed.spec.recall_at_10 == pytest.approx(
-            judged_recall(outcome.confirmed, PICTURES, queries.held_out), abs=1e-3
+            judged_recall(outcome.confirmed, IMAGES, queries.held_out), abs=1e-3
         )
         assert outcome.confirmed.spec.queries == len(queries.held_out)
 

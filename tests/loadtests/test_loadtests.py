@@ -114,9 +114,9 @@ def test_new_texts_miss_a_cache_and_are_texts_that_the_service_takes() -> None:
     assert np.median([len(text.split()) for text in made]) == pytest.approx(usual, abs=2)
 
 
-def test_a_new_picture_has_other_bytes_and_the_same_pixels() -> None:
-    pool = queries.pictures()
-    mix = Mix(pool, queries.new_picture, repeats=0, seed="a")
+def test_a_new_image_has_other_bytes_and_the_same_pixels() -> None:
+    pool = queries.images()
+    mix = Mix(pool, queries.new_image, repeats=0, seed="a")
     originals = dict(pool)
     made = [mix.next() for _ in range(5)]
     assert len({data for _, data in made} | set(originals.values())) == 5 + len(pool)
@@ -430,8 +430,8 @@ def test_a_kept_result_is_shown_again(steps: Sequence[StepResult], tmp_path: Pat
     kept = Result.model_validate_json(source.read_text())
     assert kept == result(steps)
     report.plot(kept, tmp_path / report.PLOT_FILE)
-    with Image.open(tmp_path / report.PLOT_FILE) as picture:
-        assert picture.format == "PNG"
+    with Image.open(tmp_path / report.PLOT_FILE) as image:
+        assert image.format == "PNG"
     assert report.table(kept).row_count == len(steps) + 1
     assert json.loads(report.line(kept))["failed"] == 0
 

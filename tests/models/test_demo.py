@@ -1,4 +1,4 @@
-"""The embedded demo model: what is refused, what is reused, and that it finds pictures."""
+"""The embedded demo model: what is refused, what is reused, and that it finds images."""
 
 import csv
 import subprocess
@@ -133,7 +133,7 @@ def test_combining_scales_the_classifier_into_the_first_layer_and_moves_the_text
     torch.testing.assert_close(moved, 3.0 - head["text_centre"].float())
 
 
-def test_the_sample_names_every_picture_once_and_splits_it_112_24_24() -> None:
+def test_the_sample_names_every_image_once_and_splits_it_112_24_24() -> None:
     rows = sample_rows()
     with as_file(files("clip_retrieval") / "sample") as folder:
         assert sorted(row["image"] for row in rows) == sorted(f"images/{p.name}" for p in (folder / "images").iterdir())
@@ -144,14 +144,14 @@ def test_the_sample_names_every_picture_once_and_splits_it_112_24_24() -> None:
 @pytest.mark.parametrize(
     "thing", ["Eiffel", "Statue of Liberty", "Mount Rushmore", "Great Wall", "Qutub", "mill ", "fish"]
 )
-def test_pictures_of_one_thing_are_on_one_side_of_the_split(thing: str) -> None:
+def test_images_of_one_thing_are_on_one_side_of_the_split(thing: str) -> None:
     sides = {row["split"] for row in sample_rows() if thing in f"{row['image']} {row['caption']}"}
     assert len(sides) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # those of timm and transformers are not ours
-def test_the_real_model_loads_offline_and_finds_test_pictures_far_above_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_model_loads_offline_and_finds_test_images_far_above_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = demo.assemble(say=silent)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     ensure_importable()

@@ -10,11 +10,11 @@ from clip_retrieval.images.decode import DEFAULT_LIMITS
 from clip_retrieval.progress import Silent
 from scripts.demo_head.materials import Drawing
 from scripts.evaluate_demo import figures, write_gallery
-from tests.samples import NAMES, write_pictures
+from tests.samples import NAMES, write_images
 
 
 def test_a_gallery_has_one_drawing_a_name_and_is_all_test(tmp_path: Path) -> None:
-    folder = write_pictures(tmp_path / "drawings", NAMES)
+    folder = write_images(tmp_path / "drawings", NAMES)
     drawings = [Drawing(folder / name, name.split("-")[0]) for name in NAMES]  # three drawings a name
     report = check(write_gallery(drawings, tmp_path / "all.jsonl", 99, seed=0), DEFAULT_LIMITS, Silent())
     assert sorted(image.captions[0].text for image in report.kept) == sorted({drawing.name for drawing in drawings})

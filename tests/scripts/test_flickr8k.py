@@ -30,8 +30,8 @@ def jpeg(number: int) -> bytes:
 @pytest.fixture
 def archives(tmp_path: Path) -> tuple[Path, Path]:
     """The two original archives, with the litter that the real ones have."""
-    pictures, texts = tmp_path / "Flickr8k_Dataset.zip", tmp_path / "Flickr8k_text.zip"
-    with zipfile.ZipFile(pictures, "w") as archive:
+    images, texts = tmp_path / "Flickr8k_Dataset.zip", tmp_path / "Flickr8k_text.zip"
+    with zipfile.ZipFile(images, "w") as archive:
         for number in range(COUNT):
             archive.writestr(f"Flicker8k_Dataset/{number}.jpg", jpeg(number))
             archive.writestr(f"__MACOSX/Flicker8k_Dataset/._{number}.jpg", b"litter")
@@ -40,7 +40,7 @@ def archives(tmp_path: Path) -> tuple[Path, Path]:
         archive.writestr("Flickr8k.token.txt", "\n".join([*lines, "2258277193_586949ec62.jpg.1#0\ta stray", ""]))
         for name, members in (("train", range(14)), ("dev", range(14, 17)), ("test", range(17, 20))):
             archive.writestr(f"Flickr_8k.{name}Images.txt", "\n".join(f"{number}.jpg" for number in members))
-    return pictures, texts
+    return images, texts
 
 
 def read(folder: Path) -> list[CaptionedImage]:
@@ -115,6 +115,6 @@ def test_one_command_builds_and_evaluates(
     quality = json.loads((tmp_path / "reports" / "quality.json").read_text())
     (gallery,) = quality["galleries"]
     assert (gallery["gallery"], gallery["images"], gallery["captions"]) == ("test", 3, 15)
-    assert "not the whole of Flickr8k: 20 pictures" in capfd.readouterr().err
+    assert "not the whole of Flickr8k: 20 images" in capfd.readouterr().err
     with pytest.raises(SourceError, match="the build failed"):
         run(tmp_path / "nothing", "fake", None, tmp_path / "reports")

@@ -126,7 +126,7 @@ def test_all_fields_and_all_operators_of_a_field_must_hold(
     assert both == sorted(expected)
 
 
-def test_captions_are_let_through_with_their_picture() -> None:
+def test_captions_are_let_through_with_their_image() -> None:
     filters = Filters([("train", {"a": "x"}), ("test", {"a": "y"})], [1, 0, 0, 1])
     assert filters.mask(where(a="x"), "captions").tolist() == [False, True, True, False]
     assert filters.mask(where(split="test"), "captions").tolist() == [True, False, False, True]
@@ -159,7 +159,7 @@ def test_a_column_named_split_stands_behind_the_split() -> None:
     assert filters.mask(where(split="val"), "images").tolist() == [False, True]
 
 
-def test_a_collection_without_pictures_has_no_fields() -> None:
+def test_a_collection_without_images_has_no_fields() -> None:
     assert Filters([], []).fields == []
 
 

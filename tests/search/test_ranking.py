@@ -173,12 +173,12 @@ def test_folding_keeps_and_counts_as_comparing_each_with_each(rows: int, seed: i
     assert dict(zip(kept, counts, strict=True)) == {place: len(folded) for place, folded in expected.items()}
 
 
-def test_equal_pictures_are_folded_whatever_their_vectors() -> None:
+def test_equal_images_are_folded_whatever_their_vectors() -> None:
     kept, counts = fold(np.eye(4, dtype=np.float32), 9, np.array([7, 8, 7, 7]))
     assert (kept, counts) == ([0, 1], [2, 0])
 
 
-def test_a_chain_of_small_steps_is_not_one_picture() -> None:
+def test_a_chain_of_small_steps_is_not_one_image() -> None:
     step = np.arccos(NEAR) * 0.9
     chain = np.array([[np.cos(i * step), np.sin(i * step)] for i in range(5)], dtype=np.float32)
     assert fold(chain, 9)[0] == [0, 2, 4]

@@ -1,6 +1,6 @@
 """Searching the coloured squares, where every right answer can be worked out on paper.
 
-A text of one colour word is the unit vector of that corner. A picture of channel strengths p (for a shade s, 0.5 + s/2
+A text of one colour word is the unit vector of that corner. An image of channel strengths p (for a shade s, 0.5 + s/2
 towards its corner in each channel) has the trilinear weights of the corners: for the soft red square, p = 0.9, they are
 0.9³ for red, 0.9² · 0.1 for the three neighbours, 0.9 · 0.1² for the next three, and 0.1³ for cyan.
 """
@@ -16,21 +16,20 @@ from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
-from clip_retrieval.contract.queries import image_id, picture, text
+from clip_retrieval.contract.queries import image, image_id, text
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMismatch, ImageRejected, InvalidQuery
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
-from tests.samples import NAMES, captions_of, png, square, write_pictures
-from tests.samples import picture as picture_of
+from tests.samples import NAMES, captions_of, image_of, png, square, write_images
 
 
 def cosine_of_a_shade(p: float) -> float:
-    """Cosine of a picture with channel strength ``p`` and the word of its colour, by the formula above."""
+    """Cosine of an image with channel strength ``p`` and the word of its colour, by the formula above."""
     return p**3 / math.sqrt((p**2 + (1 - p) ** 2) ** 3)
 
 
-class TestTextToPictures:
+class TestTextToImages:
     @pytest.mark.parametrize("colour", COLOURS)
     def test_the_shades_of_a_colour_come_first_in_order_of_strength(self, retriever: Retriever, colour: str) -> None:
         hits = retriever.search_images(colour, k=3)
@@ -68,14 +67,14 @@ class TestTextToPictures:
         assert len(retriever.search_images("red", k=1000)) == 24
 
 
-class TestPictureQueries:
-    def test_a_picture_finds_itself(self, retriever: Retriever) -> None:
+class TestImageQueries:
+    def test_an_image_finds_itself(self, retriever: Retriever) -> None:
         for name in NAMES:
-            hit = retriever.search_images(picture_of(name, size=30), k=1)[0]
+            hit = retriever.search_images(image_of(name, size=30), k=1)[0]
             assert hit.image.image_path == name
             assert hit.score == pytest.approx(1, abs=1e-6)
 
-    def test_a_picture_finds_captions_of_its_colour(self, retriever: Retriever) -> None:
+    def test_an_image_finds_captions_of_its_colour(self, retriever: Retriever) -> None:
         hits = retriever.search_captions(square("cyan"), k=6)
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6]
         assert all("cyan" in hit.caption.text.split() for hit in hits)
@@ -98,11 +97,11 @@ class TestPictureQueries:
         path.write_bytes(png(square("magenta")))
         assert retriever.search_images(path, k=1)[0].image.image_path == "magenta-bright.png"
 
-    def test_a_picture_of_any_mode_is_a_query(self, retriever: Retriever) -> None:
+    def test_an_image_of_any_mode_is_a_query(self, retriever: Retriever) -> None:
         assert retriever.search_images(Image.new("L", (9, 9), 255), k=1)[0].image.image_path == "white-bright.png"
         assert retriever.search_images(square("red").convert("CMYK"), k=1)[0].image.image_path == "red-bright.png"
 
-    def test_a_file_that_is_no_picture_is_refused(self, retriever: Retriever, tmp_path: Path) -> None:
+    def test_a_file_that_is_no_image_is_refused(self, retriever: Retriever, tmp_path: Path) -> None:
         (tmp_path / "query.png").write_bytes(b"hello")
         with pytest.raises(ImageRejected):
             retriever.search_images(tmp_path / "query.png")
@@ -149,13 +148,13 @@ class TestComposedQueries:
         scores = [hit.score for hit in hits if hit.image.image_id.endswith("bright.png")]
         assert scores[:1] + scores[-1:] == pytest.approx([2 / math.sqrt(6), -1 / math.sqrt(6)], abs=5e-3)
 
-    def test_a_stored_picture_is_as_good_as_its_file(self, retriever: Retriever) -> None:
-        by_file = retriever.search([picture(png(square("red"))), text("blue")], k=24, target="captions")
+    def test_a_stored_image_is_as_good_as_its_file(self, retriever: Retriever) -> None:
+        by_file = retriever.search([image(png(square("red"))), text("blue")], k=24, target="captions")
         by_id = retriever.search([image_id("red-bright.png"), text("blue")], k=24, target="captions")
         assert [hit.caption.row for hit in by_id.captions] == [hit.caption.row for hit in by_file.captions]
         assert [hit.score for hit in by_id.captions] == pytest.approx([hit.score for hit in by_file.captions])
 
-    def test_pictures_that_are_named_are_not_found_again(self, retriever: Retriever) -> None:
+    def test_images_that_are_named_are_not_found_again(self, retriever: Retriever) -> None:
         found = retriever.search([image_id("red-bright.png"), image_id("red-soft.png", -0.5)], k=50)
         names = {hit.image.image_id for hit in found.images}
         assert names == set(NAMES) - {"red-bright.png", "red-soft.png"}
@@ -186,8 +185,8 @@ class TestComposedQueries:
         assert sorted(rows) == expected
         np.testing.assert_allclose(cosines[rows], np.sort(cosines[expected])[::-1], atol=1e-6)
 
-    def test_equal_pictures_are_folded_whatever_the_encoder_says(self, encoder_folder: Path, tmp_path: Path) -> None:
-        source = write_pictures(tmp_path / "data", ("red-bright.png", "blue-bright.png"))
+    def test_equal_images_are_folded_whatever_the_encoder_says(self, encoder_folder: Path, tmp_path: Path) -> None:
+        source = write_images(tmp_path / "data", ("red-bright.png", "blue-bright.png"))
         (source / "again.png").write_bytes(png(square("red")))
         artifact, _ = build(source, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
         with closing(Retriever(artifact, FakeEncoder())) as small:
@@ -197,7 +196,7 @@ class TestComposedQueries:
                 (2, "blue-bright.png", 0),
             ]
 
-    def test_a_picture_has_a_record_by_its_id(self, retriever: Retriever) -> None:
+    def test_an_image_has_a_record_by_its_id(self, retriever: Retriever) -> None:
         found = retriever.image("red-soft.png")
         assert found is not None
         assert found[0].row == NAMES.index("red-soft.png")
@@ -210,7 +209,7 @@ class TestComposedQueries:
             ({"queries": []}, "queries: .*at least 1"),
             ({"queries": [text("red")], "k": 0}, "k: "),
             ({"queries": [text("red")], "where": {"colour": "red"}}, "no field colour; the fields are shade, split"),
-            ({"queries": [image_id("nobody.png")]}, "no picture nobody.png"),
+            ({"queries": [image_id("nobody.png")]}, "no image nobody.png"),
             ({"queries": [text("red"), text("red", -1)]}, "cancel each other out"),
         ],
     )
@@ -218,9 +217,9 @@ class TestComposedQueries:
         with pytest.raises(InvalidQuery, match=says):
             retriever.search(**options)
 
-    def test_a_file_that_is_no_picture_is_refused(self, retriever: Retriever) -> None:
+    def test_a_file_that_is_no_image_is_refused(self, retriever: Retriever) -> None:
         with pytest.raises(ImageRejected):
-            retriever.search([picture(b"hello")])
+            retriever.search([image(b"hello")])
 
 
 class TestLoading:

@@ -53,7 +53,7 @@ def test_texts_are_answered_in_order(engine: Engine) -> None:
     assert [answer.images[0].image.image_path for answer in answers] == [f"{colour}-bright.png" for colour in COLOURS]
 
 
-def test_pictures_are_answered_in_order(engine: Engine, retriever: Retriever) -> None:
+def test_images_are_answered_in_order(engine: Engine, retriever: Retriever) -> None:
     pixels = [retriever.encoder.preprocess(square(colour)) for colour in COLOURS]
     answers = answer_images(engine, [Query(item, "captions", 1) for item in pixels])
     assert [answer.captions[0].caption.text for answer in answers] == [f"a {colour} square" for colour in COLOURS]
@@ -74,8 +74,8 @@ def test_the_retriever_gives_the_same_hits(engine: Engine, retriever: Retriever)
 
 
 def test_each_query_finds_what_it_targets_and_no_more(engine: Engine) -> None:
-    pictures, captions, vector_alone, everything = answer_texts(engine, TEXTS)
-    assert (len(pictures.images), len(pictures.captions)) == (3, 0)
+    images, captions, vector_alone, everything = answer_texts(engine, TEXTS)
+    assert (len(images.images), len(images.captions)) == (3, 0)
     assert (len(captions.images), len(captions.captions)) == (0, 2)
     assert (vector_alone.images, vector_alone.captions, vector_alone.search_s) == ([], [], 0)
     assert len(everything.images) == 24

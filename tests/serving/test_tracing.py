@@ -83,7 +83,7 @@ def test_a_stage_s_span_has_the_times_that_were_measured(traces: Traces) -> None
     assert span.attributes == {"size": 3}
 
 
-def test_a_picture_query_has_three_stages_one_after_another_inside_its_request(api: Traced, traces: Traces) -> None:
+def test_an_image_query_has_three_stages_one_after_another_inside_its_request(api: Traced, traces: Traces) -> None:
     api.post("/search/text", files={"file": png(square("red"))})
     spans = traces.spans()
     assert spans.keys() == {"request", "decode", "encode", "search"}

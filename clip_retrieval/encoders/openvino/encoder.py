@@ -81,7 +81,7 @@ def graph_file(tower: str, precision: str) -> str:
 
 
 class OpenVinoEncoder(Encoder):
-    """An exported model. Texts and pictures may be encoded at the same time from different threads."""
+    """An exported model. Texts and images may be encoded at the same time from different threads."""
 
     def __init__(
         self, info: EncoderInfo, spec: RuntimeSpec, tokenizer: Tokenizer, text: "_Tower", image: "_Tower"
@@ -199,7 +199,7 @@ def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
 class _Tower:
     """One graph with one output.
 
-    A single text or picture is computed by all threads together. Of more, where the graph is compiled ``side_by_side``
+    A single text or image is computed by all threads together. Of more, where the graph is compiled ``side_by_side``
     as well, each thread computes a part: they need not wait for each other after every layer, which costs most where a
     thread shares its core with the server. That packs the weights a second time, so it is for the text tower, whose
     weights are small: there it is worth an eighth.
