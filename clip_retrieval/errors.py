@@ -6,6 +6,8 @@
     │   ├── NotAnImage         the bytes are of no image format that is read here
     │   └── ImageTooLarge      over the limit for bytes
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
+    │   └── PartRejected       an image of a query is not acceptable; it says which and why
+    ├── Busy                   the server cannot take a request now; it can be sent again
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
@@ -45,6 +47,18 @@ class ImageTooLarge(ImageRejected):
 
 class InvalidQuery(ClipRetrievalError):
     """A query is out of range."""
+
+
+class PartRejected(InvalidQuery):
+    """An image among the parts of a query is not acceptable; ``reason`` is the ImageRejected that says why."""
+
+    def __init__(self, part: int, reason: ImageRejected) -> None:
+        super().__init__(f"queries.{part}.image: {reason}")
+        self.reason = reason
+
+
+class Busy(ClipRetrievalError):
+    """The server cannot take a request now, because it is starting or has too many; the request can be sent again."""
 
 
 class ModelUnavailable(ClipRetrievalError):

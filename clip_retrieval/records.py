@@ -12,6 +12,9 @@ from typing import Literal
 Scalar = str | int | float | bool | None
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Modality = Literal["images", "captions"]
+"""What is searched, and what is found."""
+MODALITIES: tuple[Modality, ...] = ("images", "captions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +90,3 @@ class CaptionRecord:
     caption_id: str
     image_row: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One found row and its score, the cosine of query and row in [-1, 1]; higher is better."""
-
-    row: int
-    score: float
-
-
-Modality = Literal["images", "captions"]

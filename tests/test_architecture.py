@@ -20,7 +20,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "clip_retrieval"
 
-LEAVES = ("errors", "records", "cores", "progress", "parallel")
+LEAVES = ("errors", "records", "cores", "progress", "parallel", "stages")
 """Files at the root that any other may import; each imports only leaves above it."""
 
 WINGS = (
@@ -57,7 +57,7 @@ LIBRARIES = {
     "openvino": {"encoders/openvino", "models"},
     "nncf": {"models"},
     "faiss": {"indexes/faiss_index"},
-    "bentoml": {"artifacts/modelstore", "service"},
+    "bentoml": {"artifacts/modelstore", "serving/bento_dispatch", "service"},
     "fastapi": {"http"},
     "starlette": {"http", "service"},
     "uvicorn": {"http"},

@@ -148,6 +148,11 @@ class Store:
         found = (_image(row) for row in self._select("SELECT * FROM images", "image_id", image_ids))
         return {image.image_id: image for image in found}
 
+    def row_of(self, image_id: str) -> int | None:
+        """The row of the image with this id; None if there is none. Reads an index alone, no record."""
+        rows = self._query("SELECT row FROM images WHERE image_id = ?", (image_id,))
+        return rows[0][0] if rows else None
+
     def facts(self) -> Iterator[tuple[Split, dict[str, Scalar]]]:
         """Split and metadata of every image, in row order."""
         for split, metadata in self._query("SELECT split, metadata FROM images ORDER BY row"):

@@ -14,8 +14,9 @@ from clip_retrieval.cli.options import AsJson
 from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.base import DEFAULT_K, MAX_K
-from clip_retrieval.contract.queries import MAX_OFFSET, Part, Target, image, image_id, text
+from clip_retrieval.contract.queries import MAX_OFFSET, Part, image, image_id, text
 from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.records import Modality
 from clip_retrieval.search.results import results as results_of
 from clip_retrieval.search.retriever import Retriever
 
@@ -78,7 +79,7 @@ def search(
     if captions and all(part.text is not None for part in parts):
         raise InvalidQuery(f"--captions needs an image, and there is no file {parts[0].text}")
     conditions = _conditions(where or [])
-    target: Target = "captions" if captions else "images"
+    target: Modality = "captions" if captions else "images"
     results: list[ImageResult] | list[CaptionResult]
     if source.startswith(("http://", "https://")):
         with Client(source) as client:

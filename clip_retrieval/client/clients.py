@@ -30,8 +30,9 @@ from clip_retrieval.contract.answers import (
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.image_input import ImageInput
-from clip_retrieval.contract.queries import Part, SearchRequest, Target, Where, image, image_id, search_request, text
+from clip_retrieval.contract.queries import Part, SearchRequest, Where, image, image_id, search_request, text
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
+from clip_retrieval.records import Modality
 
 __all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "ImageInput", "Retries", "image", "image_id", "text"]
 
@@ -81,7 +82,7 @@ class Client:
         self,
         queries: Sequence[Part],
         *,
-        target: Target = "images",
+        target: Modality = "images",
         k: int = DEFAULT_K,
         offset: int = 0,
         min_score: float | None = None,
@@ -190,7 +191,7 @@ class AsyncClient:
         self,
         queries: Sequence[Part],
         *,
-        target: Target = "images",
+        target: Modality = "images",
         k: int = DEFAULT_K,
         offset: int = 0,
         min_score: float | None = None,

@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from clip_retrieval.contract.base import Confidence, ErrorBody, Frozen, Score
-from clip_retrieval.contract.queries import Target
-from clip_retrieval.records import Scalar
+from clip_retrieval.records import Modality, Scalar
 
 
 class ImageResult(Frozen):
@@ -37,7 +36,9 @@ class CaptionResult(Frozen):
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
-class _ShortAnswer(Frozen):
+class ShortAnswer(Frozen):
+    """What the answer of a short route says beside its results."""
+
     query: str = Field(description="The text, or the name of the uploaded file.")
     query_type: Literal["text", "image"]
     total_results: int
@@ -46,13 +47,13 @@ class _ShortAnswer(Frozen):
     truncated: bool = Field(False, description="Whether the model read only the beginning of the text.")
 
 
-class ImagesAnswer(_ShortAnswer):
+class ImagesAnswer(ShortAnswer):
     """Images, best first."""
 
     results: list[ImageResult]
 
 
-class CaptionsAnswer(_ShortAnswer):
+class CaptionsAnswer(ShortAnswer):
     """Captions, best first."""
 
     results: list[CaptionResult]
@@ -77,17 +78,22 @@ class ImageEmbedding(Frozen):
     filename: str
 
 
-class SearchAnswer(Frozen):
-    """One page of results, best first."""
+class SearchAnswerHead(Frozen):
+    """What the answer of ``POST /search`` says beside its results."""
 
-    target: Target
-    results: list[ImageResult] | list[CaptionResult]
+    target: Modality
     total_results: int = Field(description="How many results this page has.")
     offset: int
     next_offset: int | None = Field(description="The offset of the next page; null if this is the last.")
     query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
     cached: bool = Field(description="Whether the results came from the cache.")
     truncated: bool = Field(False, description="Whether the model read only the beginning of a text.")
+
+
+class SearchAnswer(SearchAnswerHead):
+    """One page of results, best first."""
+
+    results: list[ImageResult] | list[CaptionResult]
 
 
 class BatchItem(Frozen):

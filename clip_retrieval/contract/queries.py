@@ -7,13 +7,14 @@ is the same call on the client and on the retriever. Needs pydantic only.
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from clip_retrieval.contract.base import DEFAULT_K, Frozen, K, Text, describe
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.records import Modality
 
 MAX_PARTS = 16
 MAX_WEIGHT = 10.0
@@ -23,7 +24,6 @@ MAX_CONDITIONS = 16
 MAX_CHOICES = 100
 MAX_NAME = 1000
 
-Target = Literal["images", "captions"]
 Where = Mapping[str, Any]
 """Conditions by field, as ``POST /search`` takes them: a value, or a mapping of operators."""
 
@@ -115,7 +115,7 @@ class SearchRequest(Strict):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
     queries: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
-    target: Target = "images"
+    target: Modality = "images"
     k: K = DEFAULT_K
     offset: int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to pass over; see `next_offset`.")
     min_score: float | None = Field(None, ge=-1, le=1, allow_inf_nan=False, description="Least score of a result.")
@@ -153,7 +153,7 @@ def image_id(identity: str, weight: float = 1.0) -> Part:
 def search_request(
     queries: Sequence[Part],
     *,
-    target: Target = "images",
+    target: Modality = "images",
     k: int = DEFAULT_K,
     offset: int = 0,
     min_score: float | None = None,

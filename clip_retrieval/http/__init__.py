@@ -1,10 +1,15 @@
 """The HTTP surface: routes, the page, middleware, the wire protocol.
 
-middleware.py         what surrounds every route: limits, media types, disconnects, error bodies
-scrape.py             brings the metrics up to date before they are read
+policy.py             the table of routes: media type, bytes, cost, and what answers under overload
+error_response.py     the one body of every error
 uvicorn_protocol.py   how the server reads HTTP
-page_routes.py        the search page, its thumbnails and examples
-exchange.py           one request on its way
-composed_routes.py    routes of composed queries
-app.py                the application and its short routes
+middleware/           what surrounds every route
+exchange.py           one request: its clock and its answer
+accept.py             which media type a client prefers
+page.py               the search page, ``web/index.html``, as a response
+page_routes.py        the page's thumbnails and examples
+info_routes.py        what is served, health, counts, the collection's fields and records
+query_routes.py       the short routes: queries of one part
+composed_routes.py    queries of several parts, and several queries at once
+app.py                the application: all routes and the answers to what is wrong
 """

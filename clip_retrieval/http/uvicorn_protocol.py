@@ -1,9 +1,22 @@
-"""How the server reads HTTP: uvicorn's httptools, with what cannot be read answered as every other error is.
+"""How the server reads HTTP: uvicorn's httptools, with the API's own body for what cannot be read.
 
-httptools parses in C: uvicorn with h11, which is Python, had 30 % of the event loop's time. What httptools cannot
-parse never becomes a request, so that no middleware can give it the API's error body. What h11 does and httptools does
-not is added here: a request's head is bounded, and a request of an unknown method, or one that offers to change the
-protocol (``Upgrade: h2c``, which some clients always send), is answered as any other. For those h11 takes over.
+httptools parses in C: uvicorn with h11, which is Python, took 30 % of the event loop's time. What httptools cannot
+parse never becomes a request, so that no middleware can give it the API's error body. Two things that h11 does and
+httptools does not are added: a request's head is bounded; and a request of an unknown method, or one that offers to
+change the protocol (``Upgrade: h2c``, which some clients always send), is answered like any other. h11 takes over the
+connection for those.
+
+This file uses these private names of uvicorn and httptools, and no other file uses any. Both packages have an upper
+bound in pyproject.toml; tests/http/test_uvicorn_protocol.py holds each name and says what depends on it:
+
+    uvicorn.config.HTTP_PROTOCOLS                         which protocol "auto" means
+    HttpToolsProtocol._should_upgrade, _get_upgrade       offers to change the protocol
+    HttpToolsProtocol.handle_websocket_upgrade            handing over a connection
+    HttpToolsProtocol.send_400_response                   the body of a 400
+    HttpToolsProtocol.cycle                               whether a request is in progress
+    HttpToolsProtocol.connections, server_state, app_state, config, ws_protocol_class   what a successor needs
+    H11Protocol.send_400_response                         likewise
+    HttpParserUpgrade.args, HttpParserInvalidMethodError  how httptools stops at an upgrade or an unknown method
 """
 
 import asyncio
@@ -16,12 +29,12 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from clip_retrieval.http.middleware import error_response
+from clip_retrieval.http.error_response import error_response
 
 HINT = "There is a mistake in its first line, in a header or in how its body is sent."
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Of a request's first line and headers while their end has not come, as h11 has it."""
+"""Bound of a request's first line and headers while their end has not come; h11 has the same."""
 
 
 class _H11(H11Protocol):
@@ -52,7 +65,7 @@ class JsonErrorsProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Trailers are left out: they would become headers of a request that is under way."""
+        """Trailers are left out: they would become headers of a request in progress."""
         if self._in_head:
             super().on_header(name, value)
 
@@ -61,15 +74,15 @@ class JsonErrorsProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _should_upgrade(self) -> bool:
-        """Whether the connection changes hands: llhttp reads no body where a request offers to upgrade, so h11 does."""
+        """True hands the connection to h11: llhttp does not parse the body of a request with an Upgrade header."""
         if self._get_upgrade() is None:
             return False
-        if not super()._should_upgrade():  # to WebSockets, uvicorn's own way
+        if not super()._should_upgrade():  # else it is a WebSocket, which uvicorn hands over itself
             self.ws_protocol_class = _H11
         return True
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over with the request's head, and to h11 what came behind it too."""
+        """Hand over the connection with the request's head, and to h11 also the bytes behind it."""
         stopped = sys.exc_info()[1]
         assert isinstance(stopped, HttpParserUpgrade)
         super().handle_websocket_upgrade()
@@ -78,14 +91,14 @@ class JsonErrorsProtocol(HttpToolsProtocol):
             successor.data_received(rest)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer and close: where the next request would begin is not known."""
+        """Answer and close: the beginning of a next request cannot be found."""
         if isinstance(sys.exc_info()[1], HttpParserInvalidMethodError) and self._head_bytes == 0 and self._is_idle():
             self._hand_over_to_h11()
             return
         _refuse(self.transport, msg)
 
     def _is_idle(self) -> bool:
-        """Whether no request is under way, so that what was received now begins with the next one."""
+        """Whether no request is in progress, so that the bytes just received begin with the next one."""
         return self.cycle is None or self.cycle.response_complete
 
     def _hand_over_to_h11(self) -> None:
@@ -97,7 +110,7 @@ class JsonErrorsProtocol(HttpToolsProtocol):
 
 
 def use_in_this_process() -> None:
-    """Have uvicorn take it where nobody says which protocol to use; BentoML does not."""
+    """Make this uvicorn's default HTTP protocol; BentoML sets none."""
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{JsonErrorsProtocol.__name__}"
 
 

@@ -2,9 +2,11 @@
 
 columns.py        one metadata column and which rows fulfil a condition
 filters.py        which rows a ``where`` lets through
+query.py          a query, whoever asks: parts, target and page
 compose.py        one query vector from several
 ranking.py        one order of all rows, and pages cut from it
 hits.py           what a search found
-results.py        hits as results of the API
-retriever.py      encoder, indexes and records together
+results.py        hits as the JSON of the API's results
+collection.py     one artifact, open for searching
+retriever.py      a collection and its encoder: the one search
 """

@@ -12,9 +12,9 @@ import numpy as np
 from cachetools import LRUCache
 
 from clip_retrieval.contract.collection import FieldInfo
-from clip_retrieval.contract.queries import Condition, Target
+from clip_retrieval.contract.queries import Condition
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.records import Scalar, Split
+from clip_retrieval.records import Modality, Scalar, Split
 from clip_retrieval.search.columns import Column, Mask, make_column
 
 SPLIT = "split"
@@ -47,10 +47,10 @@ class Filters:
         self.fields: list[FieldInfo] = [known.info() for known in self._columns.values()]
         """What can be asked for: the metadata columns by name, then ``split``."""
         self._owners = np.array(caption_owners, dtype=np.int64)
-        self._masks: LRUCache[tuple[Target, str], Mask] = LRUCache(MASKS_KEPT)
+        self._masks: LRUCache[tuple[Modality, str], Mask] = LRUCache(MASKS_KEPT)
         self._lock = threading.Lock()
 
-    def mask(self, where: Mapping[str, Scalar | Condition], target: Target) -> Mask:
+    def mask(self, where: Mapping[str, Scalar | Condition], target: Modality) -> Mask:
         """The rows of ``target`` that fulfil every condition; for captions, those whose image does. Do not change it.
 
         Raises InvalidQuery for a field that the collection has not, and for what a field cannot be compared with.

@@ -1,16 +1,31 @@
-"""What a search found: hits with their records, and a page of them. Plain frozen dataclasses."""
+"""What a search found: hits as numbers, the same with their records, and a page of either."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clip_retrieval.records import CaptionRecord, ImageRecord
+from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
+from clip_retrieval.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A found row, in numbers alone.
+
+    ``rank`` counts from 1 over all pages. ``score`` is the cosine of query and row in [-1, 1], higher is better.
+    ``confidence`` is the softmax of the scores of its page at the encoder's logit scale. ``duplicates`` is the number
+    of near-duplicates that were folded into it.
+    """
+
+    row: int
+    rank: int
+    score: float
+    confidence: float
+    duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHit:
-    """A found image. ``score`` is the cosine; ``confidence`` the softmax of the returned scores.
-
-    ``duplicates`` is the number of near-duplicates that were folded into it.
-    """
+    """A found image with its captions. Numbers as in ``Hit``."""
 
     rank: int
     score: float
@@ -22,7 +37,7 @@ class ImageHit:
 
 @dataclass(frozen=True, slots=True)
 class CaptionHit:
-    """A found caption and the image that it is about. Numbers as in ``ImageHit``."""
+    """A found caption and the image that it is about. Numbers as in ``Hit``."""
 
     rank: int
     score: float
@@ -33,15 +48,23 @@ class CaptionHit:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One page of a search: hits of the kind that was asked for, and the offset of the next page if there is one.
+class SearchOutcome:
+    """One page of a search as rows, and the offset of the next page if there is one.
 
-    ``search_s`` is the wall time of the search in seconds: filter, index, folding; not the look-up of the records. It
-    began at ``search_start`` of ``time.perf_counter``.
+    ``search`` is the wall time of the search alone: filter, index and folding, not the look-up of records.
     """
+
+    target: Modality
+    hits: Sequence[Hit]
+    next_offset: int | None
+    search: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """One page of a search with records: hits of the kind that was asked for; the other list is empty."""
 
     images: list[ImageHit]
     captions: list[CaptionHit]
     next_offset: int | None
-    search_start: float
-    search_s: float
+    search: Stage

@@ -1,11 +1,58 @@
-"""Hits and records of the retriever as results of the API."""
+"""Hits as the JSON of the API's results, in the form of ``ImageResult`` and ``CaptionResult``.
 
-from collections.abc import Sequence
+What does not depend on the query, a record, is rendered once and kept as a *fragment*: the members of a JSON object
+without its braces. A result is the numbers of a hit in front of a fragment.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.collection import ImageInfo
 from clip_retrieval.records import CaptionRecord, ImageRecord
-from clip_retrieval.search.hits import CaptionHit, Found, ImageHit
+from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, ResultPage
+
+
+def render(hits: Iterable[Hit], fragments: Iterable[str]) -> bytes:
+    """A JSON array of results; ``fragments`` are those of the rows of ``hits``, in the same order."""
+    results = (
+        f'{{"rank":{hit.rank},"similarity_score":{hit.score!r},"confidence":{hit.confidence!r},'
+        f'"duplicates":{hit.duplicates},{fragment}}}'
+        for hit, fragment in zip(hits, fragments, strict=True)
+    )
+    return f"[{','.join(results)}]".encode()
+
+
+def image_fragment(image: ImageRecord, captions: Sequence[CaptionRecord]) -> str:
+    return _members(
+        {
+            "image_id": image.image_id,
+            "image_path": image.image_path,
+            "width": image.width,
+            "height": image.height,
+            "captions": [caption.text for caption in captions],
+            "metadata": dict(image.metadata),
+        }
+    )
+
+
+def caption_fragment(caption: CaptionRecord, image: ImageRecord) -> str:
+    return _members(
+        {
+            "caption": caption.text,
+            "caption_id": caption.caption_id,
+            "image_id": image.image_id,
+            "image_path": image.image_path,
+        }
+    )
+
+
+def results(page: ResultPage) -> list[ImageResult] | list[CaptionResult]:
+    """The results of a page, of the kind that was asked for."""
+    if page.captions:
+        return [caption_result(hit) for hit in page.captions]
+    return [image_result(hit) for hit in page.images]
 
 
 def image_result(hit: ImageHit) -> ImageResult:
@@ -36,13 +83,6 @@ def caption_result(hit: CaptionHit) -> CaptionResult:
     )
 
 
-def results(found: Found) -> list[ImageResult] | list[CaptionResult]:
-    """The results of a page, of the kind that was asked for."""
-    if found.captions:
-        return [caption_result(hit) for hit in found.captions]
-    return [image_result(hit) for hit in found.images]
-
-
 def image_info(image: ImageRecord, captions: Sequence[CaptionRecord]) -> ImageInfo:
     return ImageInfo(
         image_id=image.image_id,
@@ -53,3 +93,7 @@ def image_info(image: ImageRecord, captions: Sequence[CaptionRecord]) -> ImageIn
         captions=[caption.text for caption in captions],
         metadata=dict(image.metadata),
     )
+
+
+def _members(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))[1:-1]

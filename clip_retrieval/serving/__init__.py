@@ -1,10 +1,15 @@
-"""One server process: settings, engine, clocks and counts. Knows no route.
+"""One server process: settings, encoding in batches, the way of a query, caches, clocks and counts. Knows no route.
 
-settings.py       settings from the environment
-json_logs.py      log lines as JSON
-latencies.py      counts and percentiles for ``/stats``
-tracing.py        stages of a request as spans
-traffic.py        requests under way and rejected
-prometheus.py     metrics for ``/metrics``
-engine.py         queries answered a batch at a time
+settings.py        settings from the environment
+json_logs.py       log lines as JSON
+traffic.py         requests in progress, and how many were rejected
+cache.py           rendered answers and vectors that are kept
+latencies.py       counts and percentiles for ``/stats``
+tracing.py         stages of a request as spans
+prometheus.py      metrics for ``/metrics``
+engine.py          texts and images encoded a batch at a time
+bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
+query_service.py   the one way of a query: cache, encode, search, render
+state.py           what a process keeps between requests
+process.py         the interpreter's switches, and how a process ends
 """

@@ -1,7 +1,7 @@
-"""Queries answered a batch at a time: encode them together, then search each.
+"""Encodes batches of texts and images for a server, in threads of low priority.
 
-Knows nothing of HTTP and nothing of how a batch came to be. A batch fails whole, so everything in it has been decoded
-and validated before: texts are not empty, images are preprocessed pixels.
+Knows nothing of HTTP, of searching and of how a batch came to be. A batch fails whole, so everything in it has been
+decoded and validated before: texts are not empty, images are preprocessed pixels.
 """
 
 import asyncio
@@ -9,190 +9,126 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from cachetools import LRUCache
+from PIL import Image
 
-from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
-from clip_retrieval.records import Hit, Modality
-from clip_retrieval.search.hits import CaptionHit, Found, ImageHit
+from clip_retrieval.records import MODALITIES
+from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.stages import Stage
 
 ENCODER_NICENESS = 10
-"""How far an encoder's threads stand back (Unix niceness). An encoder keeps every core busy for a whole batch; a search
-takes a fraction of a millisecond, less than a scheduler's slice that it might wait for."""
+"""Unix niceness of the threads that compute. An encoder keeps every core busy for a whole batch; a search takes a
+fraction of a millisecond, less than a scheduler's slice that it might wait for."""
 
 
 @dataclass(slots=True)
-class Query:
-    """One text or one preprocessed image, and what to find for it; with ``target`` None only its vector is wanted.
+class EncodeJob:
+    """One text or one preprocessed image that waits for its batch.
 
-    A text that is not tokenised yet is so with its batch, and the encoder waits for that.
+    A text that is not tokenised yet is tokenised in the encoder's thread, which delays its batch.
     """
 
     content: str | Tokens | Pixels
-    target: Modality | None = None
-    k: int = 0
+    vector_only: bool = False
+    """Whether the vector alone is wanted, as by BentoML's own APIs, or all of ``Encoded``."""
     abandoned: bool = False
-    """Set when nobody waits for the answer any more; a batch then leaves the query out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a query got. ``encode_s`` is the wall time of its batch's encoding, ``search_s`` that of its own index
-    search, both in seconds; they began at ``encode_start`` and ``search_start`` of ``time.perf_counter``.
-
-    Records are looked up when they are asked for: by then the next batch is being encoded. They are not kept with the
-    answer: caches hold thousands of answers, and the garbage collector would look through every record of each.
-    """
-
-    vector: Vectors
-    target: Modality | None
-    hits: Sequence[Hit]
-    encode_start: float
-    encode_s: float
-    search_start: float
-    search_s: float
-    batch_size: int
-    """How many queries were encoded together."""
-    retriever: Retriever = field(repr=False)
-
-    @property
-    def images(self) -> list[ImageHit]:
-        """The images that were found."""
-        return self.retriever.image_hits(self.hits) if self.target == "images" else []
-
-    @property
-    def captions(self) -> list[CaptionHit]:
-        """The captions that were found."""
-        return self.retriever.caption_hits(self.hits) if self.target == "captions" else []
+    """Set when nobody waits for the result any more; a batch then leaves the job out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The vectors (n, dim) of a batch of queries, when their encoding began and the seconds it took."""
+    """The unit vector (dim,) of one job, when its batch was encoded, and how many jobs were encoded together."""
 
-    vectors: Vectors
-    start: float
-    seconds: float
+    vector: Vectors
+    encode: Stage
+    batch_size: int
 
 
 class Engine:
-    """Answers batches for a server: what computes stands back, each query's search in the event loop.
+    """Texts and images may be encoded at the same time, and of texts as many batches as the encoder says.
 
-    Texts and images may be answered at the same time, and of texts as many batches as the encoder says. A search
-    takes less time than its thread would wait for the interpreter's lock, which FAISS gives back meanwhile: p99 was 2
-    to 4 ms there under load, and is 0.3 to 0.9 ms in the loop. Pages of composed queries may take longer, so these
-    have a thread.
+    A batch of texts is prepared in the event loop, and its thread only computes: a thread that needs the GIL waits for
+    it while others search. Threads that compute run at low priority, so that searches preempt them.
     """
 
-    def __init__(self, load: Callable[[], Retriever], *, vectors_kept: int = 0) -> None:
-        """``load`` is called in a thread that stands back, as do all that it starts: OpenVINO's, which compute.
+    def __init__(self, load: Callable[[], Retriever]) -> None:
+        """``load`` runs in a low-priority thread, so a runtime's worker threads inherit that priority.
 
-        Those that only hand them the batches do not: they would be kept waiting while they hold the interpreter's lock.
-        torch computes in the thread that asks, so that one stands back. The vectors of the ``vectors_kept`` latest
-        texts are kept, for the same tokens with another target or ``k``.
+        The threads that submit batches keep normal priority where the runtime computes in threads of its own: a
+        low-priority thread that holds the GIL would block everyone.
         """
-        with ThreadPoolExecutor(1, "load", initializer=_stand_back) as loading:
+        with ThreadPoolExecutor(1, "load", initializer=_lower_priority) as loading:
             self.retriever = loading.submit(load).result()
-        asks_only = self.retriever.encoder.info.runtime == "openvino"
-        self.text_batches_at_once = self.retriever.encoder.text_batches_at_once
-        """How many batches of texts to answer at the same time; of images one."""
-        self._texts, self._images = (
-            ThreadPoolExecutor(threads, f"encode-{kind}", initializer=None if asks_only else _stand_back)
-            for kind, threads in (("texts", self.text_batches_at_once), ("images", 1))
-        )
-        self._searches = ThreadPoolExecutor(1, "search")
-        self._known: LRUCache[Tokens, Vectors] | None = LRUCache(vectors_kept) if vectors_kept else None
+        initializer = None if self.encoder.info.runtime == "openvino" else _lower_priority
+        self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)
+        self._images = ThreadPoolExecutor(1, "encode-images", initializer=initializer)
 
-    async def answer_texts(self, queries: Sequence[Query]) -> list[Answer | None]:
-        """Answers in the order of ``queries``; None for one that was abandoned."""
-        return await self._answer(self._encode_texts, queries)
+    @property
+    def encoder(self) -> Encoder:
+        return self.retriever.encoder
 
-    async def answer_images(self, queries: Sequence[Query]) -> list[Answer | None]:
-        """Answers in the order of ``queries``; None for one that was abandoned."""
-        return await self._answer(self._encode_images, queries)
-
-    async def search(self, vector: Vectors, request: SearchRequest) -> Found:
-        """The page that ``request`` asks for with its composed unit vector, found in the search thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._searches, self.retriever.find_page, vector, request)
-
-    async def _answer(
-        self, encode: Callable[[Sequence[Query]], Awaitable[Encoded]], queries: Sequence[Query]
-    ) -> list[Answer | None]:
-        wanted = [query for query in queries if not query.abandoned]
+    async def encode_texts(self, jobs: Sequence[EncodeJob]) -> list[Encoded | None]:
+        """The result of each job, in order; None for one that was abandoned. Equal texts are encoded once."""
+        alive = [not job.abandoned for job in jobs]
+        wanted = [job for job, is_alive in zip(jobs, alive, strict=True) if is_alive]
         if not wanted:
-            return [None] * len(queries)
-        encoded = await encode(wanted)
-        answers = []
-        for query, vector in zip(wanted, encoded.vectors, strict=True):
-            answers.append(self._found(query, vector, encoded))
-            await asyncio.sleep(0)  # others get their turn after each search, which is all that holds them up
-        found = iter(answers)
-        chosen = {id(query) for query in wanted}
-        return [next(found) if id(query) in chosen else None for query in queries]
-
-    async def _encode_texts(self, queries: Sequence[Query]) -> Encoded:
-        """Texts that are known are not encoded, and equal ones once."""
+            return [None] * len(jobs)
         start = time.perf_counter()
-        encoder = self.retriever.encoder
-        texts = [query.content for query in queries if isinstance(query.content, Tokens)]
-        if len(texts) < len(queries):  # long texts would hold the event loop up
-            texts = await asyncio.get_running_loop().run_in_executor(self._texts, _tokens, encoder, queries)
-        known = self._known if self._known is not None else {}
-        vectors = {text: vector for text in texts if (vector := known.get(text)) is not None}
-        end = start
-        if new := list(dict.fromkeys(text for text in texts if text not in vectors)):
-            # Prepared here: in the other thread it would want the interpreter while another batch is searched.
-            encoded, end = await self._in_thread(self._texts, encoder.prepare_tokens(new))
-            added = dict(zip(new, encoded, strict=True))
-            vectors |= added
-            if self._known is not None:
-                self._known.update(added)
-        return Encoded(np.stack([vectors[text] for text in texts]), start, end - start)
+        texts = [job.content for job in wanted if isinstance(job.content, Tokens)]
+        if len(texts) < len(wanted):  # tokenising long texts would hold up the event loop
+            texts = await asyncio.get_running_loop().run_in_executor(self._texts, _tokens, self.encoder, wanted)
+        distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        vectors, end = await _in_thread(self._texts, self.encoder.prepare_tokens(list(distinct)))
+        encode = Stage(start, end - start)
+        return _in_order(alive, [Encoded(vectors[distinct[text]], encode, len(texts)) for text in texts])
 
-    async def _encode_images(self, queries: Sequence[Query]) -> Encoded:
+    async def encode_images(self, jobs: Sequence[EncodeJob]) -> list[Encoded | None]:
+        """The result of each job, in order; None for one that was abandoned."""
+        alive = [not job.abandoned for job in jobs]
+        wanted = [job for job, is_alive in zip(jobs, alive, strict=True) if is_alive]
+        if not wanted:
+            return [None] * len(jobs)
+
         def compute() -> Vectors:
-            return self.retriever.encoder.encode_pixels(np.stack([np.asarray(query.content) for query in queries]))
+            return self.encoder.encode_pixels(np.stack([np.asarray(job.content) for job in wanted]))
 
         start = time.perf_counter()
-        vectors, end = await self._in_thread(self._images, compute)
-        return Encoded(vectors, start, end - start)
+        vectors, end = await _in_thread(self._images, compute)
+        encode = Stage(start, end - start)
+        return _in_order(alive, [Encoded(vector, encode, len(wanted)) for vector in vectors])
 
-    @staticmethod
-    async def _in_thread(thread: ThreadPoolExecutor, compute: Callable[[], Vectors]) -> tuple[Vectors, float]:
-        """What was computed, and when that ended: the event loop may come to it later."""
-        return await asyncio.get_running_loop().run_in_executor(thread, lambda: (compute(), time.perf_counter()))
-
-    def _found(self, query: Query, vector: Vectors, encoded: Encoded) -> Answer:
-        """What one query finds with its vector; without a target it finds nothing."""
-        hits: list[Hit] = []
-        search_start = time.perf_counter()
-        search_s = 0.0
-        if query.target is not None:
-            hits, search_s = self.retriever.find(query.target, vector, query.k)
-        return Answer(
-            vector,
-            query.target,
-            hits,
-            encoded.start,
-            encoded.seconds,
-            search_start,
-            search_s,
-            len(encoded.vectors),
-            self.retriever,
-        )
+    async def warm_up(self) -> None:
+        """Encode one input of each kind and search each index, before the first query that counts."""
+        blank = self.encoder.preprocess(Image.new("RGB", (64, 64)))
+        await self.encode_images([EncodeJob(blank)])
+        for encoded in await self.encode_texts([EncodeJob("warm-up")]):
+            assert encoded is not None, "the job was not abandoned"
+            for target in MODALITIES:
+                outcome = self.retriever.answer(Query((QueryPart("warm-up"),), target), encoded.vector[None])
+                self.retriever.collection.fragments(target, [hit.row for hit in outcome.hits])
 
 
-def _tokens(encoder: Encoder, queries: Sequence[Query]) -> list[Tokens]:
-    return [one if isinstance(one := query.content, Tokens) else encoder.tokenize(str(one)) for query in queries]
+async def _in_thread(thread: ThreadPoolExecutor, compute: Callable[[], Vectors]) -> tuple[Vectors, float]:
+    """What was computed, and when that ended: the event loop may come to it later."""
+    return await asyncio.get_running_loop().run_in_executor(thread, lambda: (compute(), time.perf_counter()))
 
 
-def _stand_back() -> None:
+def _in_order(alive: Sequence[bool], results: Sequence[Encoded]) -> list[Encoded | None]:
+    """One result a job: those that were encoded, and None for those that were not alive when their batch began."""
+    remaining = iter(results)
+    return [next(remaining) if is_alive else None for is_alive in alive]
+
+
+def _tokens(encoder: Encoder, jobs: Sequence[EncodeJob]) -> list[Tokens]:
+    return [job.content if isinstance(job.content, Tokens) else encoder.tokenize(str(job.content)) for job in jobs]
+
+
+def _lower_priority() -> None:
     if sys.platform == "linux":  # elsewhere niceness is of a whole process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from clip_retrieval.contract.status import Percentiles, Stats
+from clip_retrieval.serving.cache import AnswerCache
+from clip_retrieval.stages import STAGES
 
 WINDOW = 10_000
 """Percentiles are over this many of the newest requests."""
-
-STAGES = ("decode", "encode", "search", "total")
 
 
 class Recorder:
@@ -21,8 +21,6 @@ class Recorder:
         self._start = time.monotonic()
         self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
         self.queries: Counter[str] = Counter()
-        self.cache_hits = 0
-        self.cache_misses = 0
 
     @property
     def uptime_s(self) -> float:
@@ -34,13 +32,14 @@ class Recorder:
         for stage, seconds in stages_s.items():
             self._latencies[stage].append(seconds)
 
-    def snapshot(self, cache_size: int) -> Stats:
+    def snapshot(self, cache: AnswerCache | None) -> Stats:
+        """Counts and percentiles so far; ``cache`` is None while nothing is served."""
         return Stats(
             uptime_seconds=self.uptime_s,
             queries=dict(self.queries),
-            cache_hits=self.cache_hits,
-            cache_misses=self.cache_misses,
-            cache_size=cache_size,
+            cache_hits=cache.hits if cache else 0,
+            cache_misses=cache.misses if cache else 0,
+            cache_size=len(cache) if cache else 0,
             latency_ms={
                 stage: _percentiles(np.array(values) * 1e3) for stage, values in self._latencies.items() if values
             },

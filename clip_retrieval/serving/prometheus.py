@@ -16,8 +16,9 @@ import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from clip_retrieval.artifacts.artifact import Manifest
-from clip_retrieval.serving.latencies import STAGES
-from clip_retrieval.serving.traffic import TURNED_AWAY
+from clip_retrieval.serving.cache import AnswerCache
+from clip_retrieval.serving.traffic import REJECTIONS, Traffic
+from clip_retrieval.stages import STAGES
 
 BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -27,12 +28,24 @@ class Reading:
     """The state of a server process at one moment; the counts are since its start."""
 
     pending: int
-    turned_away: Mapping[str, int]
+    rejected: Mapping[str, int]
     queued: Mapping[str, int]
     """Queries that wait for the encoder, by batchable API."""
     cache_size: int
     cache_hits: int
     cache_misses: int
+
+    @classmethod
+    def of(cls, traffic: Traffic, answers: AnswerCache | None, queued: Mapping[str, int]) -> "Reading":
+        """``answers`` is None while nothing is served."""
+        return cls(
+            pending=traffic.pending,
+            rejected=traffic.rejected,
+            queued=queued,
+            cache_size=len(answers) if answers else 0,
+            cache_hits=answers.hits if answers else 0,
+            cache_misses=answers.misses if answers else 0,
+        )
 
 
 class Metrics:
@@ -50,12 +63,12 @@ class Metrics:
             registry=registry,
         )
         cache = Counter("bento_clip_cache_requests", "Look-ups in the result cache.", ["result"], registry=registry)
-        refused = Counter("bento_clip_turned_away", "Requests that were turned away.", ["reason"], registry=registry)
+        refused = Counter("bento_clip_turned_away", "Requests that were rejected.", ["reason"], registry=registry)
         self._stages = {stage: stages.labels(stage) for stage in STAGES}
         self._cache = {result: cache.labels(result) for result in ("hit", "miss")}
-        self._refused = {reason: refused.labels(reason) for reason in TURNED_AWAY}
+        self._refused = {reason: refused.labels(reason) for reason in REJECTIONS}
         self._cache_size = gauge("cache_size", "Results in the cache.")
-        self._pending = gauge("requests_pending", "Requests under way, of those that max_pending bounds.")
+        self._pending = gauge("requests_pending", "Requests in progress, of those that max_pending bounds.")
         self._queue = gauge("queue_length", "Queries that wait for the encoder.", "api")
         self._memory = gauge("memory_bytes", "Resident memory of the service's processes.", "process")
         self._rows = gauge("index_rows", "Rows of an index.", "modality", "factory")
@@ -82,7 +95,7 @@ class Metrics:
         self._count(self._cache["hit"], reading.cache_hits)
         self._count(self._cache["miss"], reading.cache_misses)
         for reason, counter in self._refused.items():
-            self._count(counter, reading.turned_away[reason])
+            self._count(counter, reading.rejected[reason])
 
     def _count(self, counter: Counter, total: int) -> None:
         counter.inc(total - self._seen.get(counter, 0))

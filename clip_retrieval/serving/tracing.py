@@ -12,17 +12,11 @@ across traces. A stage that a request did not go through, as in an answer from t
 
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
-
-class Stage(NamedTuple):
-    """When a stage began, on the clock of ``time.perf_counter``, and how long it took, in seconds."""
-
-    start: float
-    seconds: float
+from clip_retrieval.stages import Stage
 
 
 def record_stages(

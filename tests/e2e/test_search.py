@@ -13,9 +13,10 @@ import pytest
 
 from clip_retrieval.client import AsyncClient, Client, image, image_id, text
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
-from clip_retrieval.contract.queries import Part, Target, search_request
+from clip_retrieval.contract.queries import Part, search_request
 from clip_retrieval.errors import RequestRejected
-from clip_retrieval.search.hits import Found
+from clip_retrieval.records import Modality
+from clip_retrieval.search.hits import ResultPage
 from clip_retrieval.search.retriever import Retriever
 from tests.e2e.conftest import ROOT, Server
 from tests.samples import NAMES, captions_of, square
@@ -43,7 +44,7 @@ def client(service: Server) -> Iterator[Client]:
         yield client
 
 
-def rows_of(found: Found) -> list[tuple[int, str, Any]]:
+def rows_of(found: ResultPage) -> list[tuple[int, str, Any]]:
     images = [(hit.rank, hit.image.image_id, pytest.approx(hit.score, abs=1e-5)) for hit in found.images]
     return images + [(c.rank, c.caption.caption_id, pytest.approx(c.score, abs=1e-5)) for c in found.captions]
 
@@ -64,7 +65,7 @@ def rows(results: list[ImageResult] | list[CaptionResult]) -> list[tuple[int, st
     ids=["plain", "a filtered page", "folded"],
 )
 def test_answers_equal_the_retrievers(
-    client: Client, retriever: Retriever, mix: str, target: Target, options: dict[str, Any]
+    client: Client, retriever: Retriever, mix: str, target: Modality, options: dict[str, Any]
 ) -> None:
     answer = client.search(MIXES[mix], target=target, **options)
     expected = retriever.search(MIXES[mix], target=target, **options)

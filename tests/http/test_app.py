@@ -3,34 +3,26 @@
 The backend here is a few lines around the engine; what BentoML adds is for the end-to-end tests.
 """
 
-import asyncio
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
-from clip_retrieval.contract.queries import SearchRequest
-from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
-from clip_retrieval.http.app import create_app
-from clip_retrieval.http.middleware import ErrorBodies
 from clip_retrieval.progress import Silent
-from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.engine import Answer, Engine, Query
-from clip_retrieval.serving.settings import Settings
+from tests.http.in_process import Api
 from tests.samples import captions_of, png, square, write_images
 
 RED = png(square("red"))
@@ -41,88 +33,11 @@ CAPTION_FIELDS = RESULT_FIELDS | {"caption", "caption_id"}
 ANSWER_FIELDS = {"query", "query_type", "results", "total_results", "query_time_ms", "cached", "truncated"}
 
 
-@dataclass
-class InProcess:
-    """A backend that answers each query at once, as a batch of one, and counts the batches."""
-
-    retriever: Retriever
-    artifact: str = "clip-retrieval:test"
-    batches: int = 0
-    observed: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._engine = Engine(lambda: self.retriever)
-
-    async def answer_text(self, query: Query) -> Answer:
-        self.batches += 1
-        (answer,) = await self._engine.answer_texts([query])
-        assert answer is not None
-        return answer
-
-    async def answer_image(self, query: Query) -> Answer:
-        self.batches += 1
-        (answer,) = await self._engine.answer_images([query])
-        assert answer is not None
-        return answer
-
-    async def search(self, vector: Vectors, request: SearchRequest) -> Found:
-        return self.retriever.find_page(vector, request)
-
-    def observe(self, stage: str, seconds: float) -> None:
-        assert seconds >= 0
-        self.observed.append(stage)
-
-
-class Api:
-    """The application with a backend, asked one request at a time."""
-
-    def __init__(self, retriever: Retriever | None, **options: Any) -> None:
-        self.app: FastAPI = create_app(Settings(**options))
-        self.state = self.app.state.api
-        if retriever is not None:
-            self.state.backend = self.backend = InProcess(retriever)
-
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def run() -> httpx.Response:
-            transport = httpx.ASGITransport(ErrorBodies(self.app))
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
-                return await http.request(method, path, **options)
-
-        return asyncio.run(run())
-
-    def get(self, path: str) -> Any:
-        response = self.request("GET", path)
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    def post(self, path: str, **options: Any) -> Any:
-        response = self.request("POST", path, **options)
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    def search(self, text: str, k: int = 5) -> Any:
-        return self.post(TEXT, json={"text": text, "k": k})
-
-    def upload(self, path: str, data: bytes = RED, k: int = 5, name: str = "red.png") -> Any:
-        return self.post(path, files={"file": (name, data)}, params={"k": k})
-
-    def refused(self, method: str, path: str, status: int, **options: Any) -> str:
-        """The detail of an error answer, which must be of the API's own form."""
-        response = self.request(method, path, **options)
-        assert response.status_code == status, response.text
-        body = response.json()
-        assert body.keys() == {"error", "detail"}
-        assert body["error"]
-        assert "Traceback" not in response.text
-        detail: str = body["detail"]
-        return detail
-
-
 @pytest.fixture
 def api(retriever: Retriever) -> Iterator[Api]:
     api = Api(retriever)
     yield api
-    api.state.decoders.shutdown()
+    api.close()
 
 
 @pytest.fixture
@@ -136,7 +51,7 @@ def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
 
     yield make
     for api in made:
-        api.state.decoders.shutdown()
+        api.close()
 
 
 # What is served
@@ -168,10 +83,10 @@ def test_a_collection_without_captions_says_that_caption_search_is_off(encoder_f
     api = Api(Retriever(artifact, FakeEncoder()))
     [note] = api.get("/")["notes"]
     assert "no captions" in note
-    assert api.upload("/search/text")["results"] == []
-    assert api.upload("/search/similar")["results"][0]["image_id"] == "red-bright.png"
+    assert api.upload("/search/text", RED)["results"] == []
+    assert api.upload("/search/similar", RED)["results"][0]["image_id"] == "red-bright.png"
     assert api.search("red")["results"][0]["captions"] == []
-    api.state.decoders.shutdown()
+    api.close()
 
 
 def test_health_of_a_service_that_is_ready(api: Api) -> None:
@@ -198,7 +113,7 @@ def test_a_service_that_is_starting_says_so_and_asks_to_come_back() -> None:
     ]
     for method, path, options in queries:
         assert "starting" in api.refused(method, path, 503, **options)
-    api.state.decoders.shutdown()
+    api.close()
 
 
 # Searches
@@ -221,7 +136,7 @@ def test_text_finds_images(api: Api) -> None:
 
 
 def test_an_image_finds_captions(api: Api) -> None:
-    answer = api.upload("/search/text", k=4)
+    answer = api.upload("/search/text", RED, k=4)
     assert answer.keys() == ANSWER_FIELDS
     assert (answer["query"], answer["query_type"], answer["total_results"]) == ("red.png", "image", 4)
     assert all(result.keys() == CAPTION_FIELDS for result in answer["results"])
@@ -231,7 +146,7 @@ def test_an_image_finds_captions(api: Api) -> None:
 
 
 def test_an_image_finds_images_like_it(api: Api) -> None:
-    answer = api.upload("/search/similar", k=2)
+    answer = api.upload("/search/similar", RED, k=2)
     assert answer.keys() == ANSWER_FIELDS
     assert answer["query_type"] == "image"
     assert [result["image_id"] for result in answer["results"]] == ["red-bright.png", "red-soft.png"]
@@ -243,7 +158,7 @@ def test_answers_are_the_retrievers_own(api: Api, retriever: Retriever) -> None:
         found = [(r["image_id"], r["similarity_score"], r["confidence"]) for r in api.search(text, 7)["results"]]
         hits = retriever.search_images(text, 7)
         assert found == [(h.image.image_id, pytest.approx(h.score), pytest.approx(h.confidence)) for h in hits]
-    captions = [(r["caption_id"], r["similarity_score"]) for r in api.upload("/search/text", k=7)["results"]]
+    captions = [(r["caption_id"], r["similarity_score"]) for r in api.upload("/search/text", RED, k=7)["results"]]
     by_image = retriever.search_captions(square("red"), 7)
     assert captions == [(h.caption.caption_id, pytest.approx(h.score)) for h in by_image]
 
@@ -320,16 +235,16 @@ def test_a_repeated_text_is_answered_from_the_cache_and_equally(api: Api) -> Non
     fresh, cached = api.search("a red square"), api.search("a red square")
     assert (fresh["cached"], cached["cached"]) == (False, True)
     assert without_times(fresh) == without_times(cached)
-    assert api.backend.batches == 1
+    assert api.dispatcher.batches == 1
 
 
 @pytest.mark.parametrize("path", ["/search/text", "/search/similar"])
 def test_a_repeated_image_is_answered_from_the_cache_whatever_its_name(api: Api, path: str) -> None:
-    fresh, cached = api.upload(path, name="one.png"), api.upload(path, name="two.png")
+    fresh, cached = api.upload(path, RED, name="one.png"), api.upload(path, RED, name="two.png")
     assert (fresh["cached"], cached["cached"]) == (False, True)
     assert (fresh["query"], cached["query"]) == ("one.png", "two.png")
     assert without_times(fresh) == without_times(cached)
-    assert api.backend.batches == 1
+    assert api.dispatcher.batches == 1
 
 
 def test_whatever_changes_the_answer_is_in_the_key(api: Api) -> None:
@@ -362,7 +277,7 @@ def test_a_result_is_kept_for_a_time(make_api: Callable[..., Api]) -> None:
     api = make_api(cache_ttl_s=0.05)
     api.search("red")
     assert api.search("red")["cached"] is True
-    api.state.cache.expire(api.state.cache.timer() + 0.05)
+    time.sleep(0.06)
     assert api.search("red")["cached"] is False
 
 
@@ -403,7 +318,7 @@ def test_every_answer_tells_where_its_time_went(api: Api, path: str, options: di
     assert list(times) == ["decode", "encode", "search", "total"]
     assert {stage for stage, ms in times.items() if ms > 0} == stages
     assert times["total"] >= sum(times.values()) - times["total"]
-    assert set(api.backend.observed) == stages
+    assert set(api.observed) == stages
 
 
 @pytest.mark.parametrize(("path", "options"), [(TEXT, {"json": {"text": "red"}}), (IMAGE, {"files": {"file": RED}})])
@@ -417,7 +332,7 @@ def test_a_cached_answer_tells_its_times_and_that_it_is_cached(api: Api, path: s
 def test_stats_count_queries_by_kind_and_give_percentiles(api: Api) -> None:
     api.search("red")
     api.search("red")
-    api.upload("/search/text")
+    api.upload("/search/text", RED)
     api.post("/encode/text", json={"text": "red"})
     api.refused("POST", TEXT, 422, json={})
     stats = api.get("/stats")
@@ -498,7 +413,7 @@ def test_the_pages_work_offline(api: Api, page: str) -> None:
 )
 def test_a_file_that_is_no_good_image_is_refused(api: Api, path: str, data: bytes, status: int, detail: str) -> None:
     assert detail in api.refused("POST", path, status, files={"file": data})
-    assert api.backend.batches == 0, "it never joins a batch"
+    assert api.dispatcher.batches == 0, "it never joins a batch"
 
 
 def test_an_image_over_the_limits_is_refused(make_api: Callable[..., Api]) -> None:
@@ -545,7 +460,7 @@ bodies = st.one_of(
 def module_api(retriever: Retriever) -> Iterator[Api]:
     api = Api(retriever)
     yield api
-    api.state.decoders.shutdown()
+    api.close()
 
 
 @settings(max_examples=80, deadline=None)

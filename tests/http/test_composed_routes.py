@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from clip_retrieval.contract.queries import EXAMPLE, Part, SearchRequest
 from clip_retrieval.encoders.base import Encoder, Tokens
 from clip_retrieval.encoders.fake import CONTEXT
+from clip_retrieval.errors import Busy
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.engine import Answer, Query
-from tests.http.test_app import CAPTION_FIELDS, IMAGE_FIELDS, Api, timings
+from clip_retrieval.serving.engine import Encoded, EncodeJob
+from tests.http.in_process import Api
+from tests.http.test_app import CAPTION_FIELDS, IMAGE_FIELDS, timings
 from tests.samples import NAMES, captions_of, png, square
 
 SEARCH, BATCH = "/search", "/search/batch"
@@ -37,7 +39,7 @@ ANSWER_FIELDS = {
 def api(retriever: Retriever) -> Iterator[Api]:
     api = Api(retriever)
     yield api
-    api.state.decoders.shutdown()
+    api.close()
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
 
     yield make
     for api in made:
-        api.state.decoders.shutdown()
+        api.close()
 
 
 def search(api: Api, *queries: dict[str, Any], **options: Any) -> Any:
@@ -123,7 +125,7 @@ def test_pages_hold_every_image_once_with_ranks_that_go_on(api: Api) -> None:
 def test_the_pages_of_a_query_are_encoded_once(api: Api) -> None:
     for offset in (0, 5, 10):
         assert search(api, {"text": "red"}, {"image": RED}, offset=offset)["cached"] is False
-    assert api.backend.batches == 2
+    assert api.dispatcher.batches == 2
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_folding_counts_what_it_folds(api: Api, retriever: Retriever) -> None:
     results = search(api, {"text": "red"}, k=50, dedupe=True)["results"]
     assert sum(1 + result["duplicates"] for result in results) == 24
     rows = [NAMES.index(result["image_id"]) for result in results]
-    vectors = np.asarray(retriever.artifact.vectors("images"))[rows]
+    vectors = np.asarray(retriever.collection.artifact.vectors("images"))[rows]
     assert (vectors @ vectors.T - np.eye(len(rows)) < 0.97).all()
 
 
@@ -176,7 +178,7 @@ def test_a_repeated_request_is_answered_from_the_cache(api: Api) -> None:
     fresh, cached = api.post(SEARCH, json=request), api.post(SEARCH, json={**same, "k": 5, "dedupe": False})
     assert (fresh["cached"], cached["cached"]) == (False, True)
     assert fresh["results"] == cached["results"]
-    assert api.backend.batches == 2
+    assert api.dispatcher.batches == 2
     assert "cache;desc=hit" in api.request("POST", SEARCH, json=request).headers["Server-Timing"]
 
 
@@ -204,7 +206,7 @@ def test_without_a_cache_nothing_is_kept(make_api: Callable[..., Api]) -> None:
     api = make_api(cache_size=0)
     first, second = (search(api, {"text": "red"}, {"image": RED}) for _ in range(2))
     assert (first["results"], second["cached"]) == (second["results"], False)
-    assert api.backend.batches == 4
+    assert api.dispatcher.batches == 4
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_without_a_cache_nothing_is_kept(make_api: Callable[..., Api]) -> None:
 )
 def test_every_answer_tells_where_its_time_went(api: Api, queries: list[Any], stages: set[str]) -> None:
     for path, body in ((SEARCH, {"queries": queries, "k": 3}), (BATCH, {"searches": [{"queries": queries}] * 2})):
-        api.state.vectors.clear()
+        api.post("/cache/clear")
         times = timings(api.request("POST", path, json=body))
         assert list(times) == ["decode", "encode", "search", "total"]
         assert {stage for stage, ms in times.items() if ms > 0} == stages
@@ -271,7 +273,7 @@ def test_the_same_alone_is_refused(api: Api, bad: Any, says: str) -> None:
 
 
 def test_others_get_their_turn_between_the_texts_of_a_batch(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder: Encoder = api.state.ready.retriever.encoder
+    encoder: Encoder = api.state.require_service().retriever.encoder
     tokenize, turns, seen = encoder.tokenize, [0], []
     others: list[asyncio.Task[None]] = []
 
@@ -300,10 +302,10 @@ def test_a_batch_has_from_one_to_sixty_four_searches(api: Api, count: int) -> No
     assert len(api.post(BATCH, json={"searches": [good] * 64})["answers"]) == 64
 
 
-def test_the_failure_of_the_backend_fails_the_whole_batch(retriever: Retriever) -> None:
+def test_a_service_that_is_starting_fails_the_whole_batch() -> None:
     api = Api(None)
     assert "starting" in api.refused("POST", BATCH, 503, json={"searches": [{"queries": [{"text": "red"}]}]})
-    api.state.decoders.shutdown()
+    api.close()
 
 
 # What is refused
@@ -328,7 +330,7 @@ def test_a_part_that_makes_no_sense_is_refused_by_its_place(api: Api, part: Any,
     detail = api.refused("POST", SEARCH, 422, json={"queries": [{"text": "blue"}, part]})
     assert detail.startswith("queries.1")
     assert says in detail
-    assert api.backend.batches == 0
+    assert api.dispatcher.batches == 0
 
 
 @pytest.mark.parametrize(
@@ -365,13 +367,11 @@ def test_the_images_of_a_request_share_the_limit_of_pixels(make_api: Callable[..
     assert [answer["status"] for answer in answers["answers"]] == [200, 422]
 
 
-def test_a_backend_that_gives_up_is_overload_and_not_a_bad_query(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    from starlette.exceptions import HTTPException
+def test_a_queue_that_gives_up_is_overload_and_not_a_bad_query(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gives_up(_: EncodeJob) -> Encoded:
+        raise Busy("too busy")
 
-    async def gives_up(_: Query) -> Answer:
-        raise HTTPException(503, "too busy")
-
-    monkeypatch.setattr(api.backend, "answer_text", gives_up)
+    monkeypatch.setattr(api.dispatcher, "submit_text", gives_up)
     for path, body in ((SEARCH, {"queries": [{"text": "a"}]}), (BATCH, {"searches": [{"queries": [{"text": "b"}]}]})):
         assert "too busy" in api.refused("POST", path, 503, json=body)
 
@@ -436,7 +436,7 @@ search_like = st.fixed_dictionaries(
 def module_api(retriever: Retriever) -> Iterator[Api]:
     api = Api(retriever)
     yield api
-    api.state.decoders.shutdown()
+    api.close()
 
 
 @settings(max_examples=150, deadline=None)

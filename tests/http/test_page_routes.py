@@ -4,7 +4,6 @@ import asyncio
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -15,37 +14,34 @@ from PIL import Image
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.app import create_app
-from clip_retrieval.http.middleware import ErrorBodies
-from clip_retrieval.http.page_routes import EXAMPLES, PAGE, content_security_policy, prefers_page
+from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
+from clip_retrieval.http.page import PAGE, content_security_policy
+from clip_retrieval.http.page_routes import EXAMPLES
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.state import ServerState
+from tests.http.in_process import DirectDispatcher
 from tests.samples import NAMES, captions_of, write_collection
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 RED = "/thumbnails/small/red-bright.png"
 
 
-@dataclass
-class Shown:
-    """A backend that is asked no query."""
-
-    retriever: Retriever
-    artifact: str = "clip-retrieval:test"
-
-
 class Site:
     """The application over one retriever, or over none while the service starts."""
 
     def __init__(self, retriever: Retriever | None) -> None:
-        self.app: FastAPI = create_app(Settings())
+        self.state = ServerState.of(Settings())
+        self.app: FastAPI = create_app(self.state)
         if retriever is not None:
-            self.app.state.api.backend = Shown(retriever)
+            self.state.serve(retriever, DirectDispatcher(retriever), "clip-retrieval:test")
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
         async def run() -> httpx.Response:
-            transport = httpx.ASGITransport(ErrorBodies(self.app))
+            transport = httpx.ASGITransport(ErrorEnvelope(self.app))
             async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
                 named = {name.replace("_", "-"): value for name, value in headers.items()}
                 return await http.request(method, path, headers=named)
@@ -57,7 +53,7 @@ class Site:
 def site(retriever: Retriever) -> Iterator[Site]:
     site = Site(retriever)
     yield site
-    site.app.state.api.decoders.shutdown()
+    site.state.decoders.shutdown()
 
 
 @pytest.fixture
@@ -111,7 +107,7 @@ def test_the_page_is_there_while_the_service_starts() -> None:
     assert site.ask("/", accept=BROWSER).status_code == 200
     for path in ("/", "/examples", RED):
         assert "starting" in site.ask(path).json()["detail"]
-    site.app.state.api.decoders.shutdown()
+    site.state.decoders.shutdown()
 
 
 def test_a_browser_that_has_the_page_gets_304(site: Site) -> None:
@@ -217,7 +213,7 @@ def test_any_image_id_can_be_asked_for(encoder_folder: Path, tmp_path: Path) -> 
     for name in names:
         answer = site.ask(f"/thumbnails/small/{percent(name)}")
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp"), name
-    site.app.state.api.decoders.shutdown()
+    site.state.decoders.shutdown()
 
 
 def test_an_artifact_without_thumbnails_says_so(collection: Path, encoder_folder: Path, tmp_path: Path) -> None:
@@ -228,7 +224,7 @@ def test_an_artifact_without_thumbnails_says_so(collection: Path, encoder_folder
     assert answer.status_code == 404
     assert "--thumbnails-mb" in answer.json()["detail"]
     assert site.ask("/examples").json()["images"]
-    site.app.state.api.decoders.shutdown()
+    site.state.decoders.shutdown()
 
 
 # Examples

@@ -20,6 +20,7 @@ from clip_retrieval.contract.queries import image, image_id, text
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMismatch, ImageRejected, InvalidQuery
 from clip_retrieval.progress import Silent
+from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, captions_of, image_of, png, square, write_images
 
@@ -171,7 +172,7 @@ class TestComposedQueries:
             page = retriever.search([text("a dull magenta square")], target=target, where=where, k=k, offset=offset)
             rows += [hit.image.row for hit in page.images] + [hit.caption.row for hit in page.captions]
             offset = page.next_offset
-        vectors = np.asarray(retriever.artifact.vectors(target), np.float64)
+        vectors = np.asarray(retriever.collection.artifact.vectors(target), np.float64)
         cosines = vectors @ retriever.encoder.encode_texts(["a dull magenta square"])[0]
         allowed = {
             hit.image.row
@@ -197,11 +198,11 @@ class TestComposedQueries:
             ]
 
     def test_an_image_has_a_record_by_its_id(self, retriever: Retriever) -> None:
-        found = retriever.image("red-soft.png")
+        found = retriever.collection.image("red-soft.png")
         assert found is not None
         assert found[0].row == NAMES.index("red-soft.png")
         assert tuple(caption.text for caption in found[1]) == captions_of("red-soft.png")
-        assert retriever.image("nobody.png") is None
+        assert retriever.collection.image("nobody.png") is None
 
     @pytest.mark.parametrize(
         ("options", "says"),
@@ -246,8 +247,6 @@ class TestLoading:
 
 
 def test_the_time_of_a_search_is_that_of_the_index_alone(retriever: Retriever) -> None:
-    vector = FakeEncoder().encode_texts(["red"])[0]
-    found, seconds = retriever.find("images", vector, 5)
-    assert len(found) == 5
-    assert 0 < seconds < 1
-    assert np.isfinite(seconds)
+    outcome = retriever.run(Query((QueryPart("red"),)))
+    assert len(outcome.hits) == 5
+    assert 0 < outcome.search.seconds < 1

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.http.scrape import BeforeScrape
+from clip_retrieval.http.middleware.scrape import BeforeScrape
 from clip_retrieval.serving.prometheus import Metrics, Reading, resident_memory
 
 READING = Reading(
     pending=3,
-    turned_away=Counter(too_many=2),
+    rejected=Counter(too_many=2),
     queued={"encode_texts": 5, "encode_images": 0},
     cache_size=7,
     cache_hits=10,
@@ -48,7 +48,7 @@ def test_gauges_are_the_newest_reading(metrics: Metrics, registry: CollectorRegi
 def test_counters_are_the_counts_since_the_start_however_often_they_are_read(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
-    for reading in (READING, READING, replace(READING, cache_hits=11, turned_away=Counter(too_many=2, too_slow=1))):
+    for reading in (READING, READING, replace(READING, cache_hits=11, rejected=Counter(too_many=2, too_slow=1))):
         metrics.take(reading, {})
     lookups = "bento_clip_cache_requests_total"
     assert registry.get_sample_value(lookups, {"result": "hit"}) == 11

@@ -17,8 +17,10 @@ from opentelemetry.trace import Tracer
 from clip_retrieval.http.app import create_app
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.settings import Settings
-from clip_retrieval.serving.tracing import Stage, record_stages
-from tests.http.test_app import InProcess
+from clip_retrieval.serving.state import ServerState
+from clip_retrieval.serving.tracing import record_stages
+from clip_retrieval.stages import Stage
+from tests.http.in_process import DirectDispatcher
 from tests.samples import png, square
 
 
@@ -45,9 +47,10 @@ class Traced:
 
     def __init__(self, retriever: Retriever, traces: Traces) -> None:
         self._traces = traces
-        self.app = create_app(Settings())
-        self.app.state.api.backend = InProcess(retriever)
-        self.app.state.api.tracer = traces.tracer
+        self.state = ServerState.of(Settings())
+        self.state.serve(retriever, DirectDispatcher(retriever), "clip-retrieval:test")
+        self.state.tracer = traces.tracer
+        self.app = create_app(self.state)
 
     def post(self, path: str, **options: Any) -> None:
         async def run() -> None:
@@ -63,7 +66,7 @@ class Traced:
 def api(retriever: Retriever, traces: Traces) -> Iterator[Traced]:
     traced = Traced(retriever, traces)
     yield traced
-    traced.app.state.api.decoders.shutdown()
+    traced.state.decoders.shutdown()
 
 
 def seconds(span: ReadableSpan) -> tuple[float, float]:

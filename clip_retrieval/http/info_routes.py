@@ -1,0 +1,88 @@
+"""What is served, whether it answers, what it has answered; and what the collection holds."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from clip_retrieval import __version__
+from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
+from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
+from clip_retrieval.http.accept import prefers_page
+from clip_retrieval.http.exchange import ERRORS
+from clip_retrieval.http.page import Page
+from clip_retrieval.http.page_routes import thumbnail_template
+from clip_retrieval.search.results import image_info
+from clip_retrieval.serving.state import ServerState
+
+NO_IMAGE: Mapping[int | str, dict[str, Any]] = {
+    404: {"model": ErrorBody, "description": "There is no image of that id."},
+    422: ERRORS[422],
+}
+
+
+def add_info_routes(app: FastAPI, state: ServerState) -> None:
+    page = Page.search_page()
+
+    @app.head("/", include_in_schema=False)
+    @app.get("/", response_model=ServiceInfo, summary="What is served here; to a browser, the search page")
+    async def info(request: Request, response: Response) -> Any:
+        if prefers_page(request.headers.get("accept", "")):
+            return page.response(request.headers.get("if-none-match", ""))
+        response.headers["Vary"] = "Accept"
+        service = state.require_service()
+        collection = service.retriever.collection
+        data = collection.manifest.data
+        notes = []
+        if data.captions == 0:
+            notes.append("This collection has no captions, so POST /search/text finds nothing; image search is on.")
+        return ServiceInfo(
+            name="bento-clip",
+            version=__version__,
+            model=collection.manifest.encoder.name,
+            images=data.images,
+            captions=data.captions,
+            artifact=service.artifact,
+            links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"}
+            | thumbnail_template(collection.artifact),
+            notes=notes,
+        )
+
+    @app.get("/health", response_model=Health, summary="Whether queries can be answered")
+    async def health() -> Health:
+        is_ready = state.service is not None
+        return Health(
+            status="healthy" if is_ready else "starting",
+            timestamp=datetime.now(UTC),
+            model_loaded=is_ready,
+            indexes_loaded=is_ready,
+            uptime_seconds=state.recorder.uptime_s,
+            artifact=state.service.artifact if state.service else None,
+        )
+
+    @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of this process")
+    async def stats() -> Stats:
+        return state.recorder.snapshot(state.answers)
+
+    @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result cache")
+    async def clear() -> CacheCleared:
+        previous = state.service.clear() if state.service else 0
+        return CacheCleared(
+            message=f"{previous} cached results dropped", previous_cache_size=previous, current_cache_size=0
+        )
+
+    @app.get("/fields", response_model=FieldsAnswer, summary="What where can filter by")
+    async def fields() -> FieldsAnswer:
+        return FieldsAnswer(fields=state.require_service().retriever.collection.fields)
+
+    @app.get("/images/{image_id:path}", response_model=ImageInfo, responses={**NO_IMAGE}, summary="One image")
+    async def image(image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")]) -> ImageInfo:
+        found = state.require_service().retriever.collection.image(image_id)
+        if found is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id} in this collection")
+        return image_info(*found)

@@ -1,0 +1,10 @@
+"""ASGI middleware around every route of the service, those of BentoML included; the outermost first.
+
+access_log.py     a line in the log for each request
+disconnects.py    ends the work for a client that went away
+error_bodies.py   gives every answer of 400 and above the API's one body
+body_limit.py     bounds a body while it is read
+admission.py      lets in what the table of routes allows, and bounds its bytes, its company and its time
+scrape.py         brings the metrics up to date before they are read
+first_request.py  hands over what only a request carries
+"""

@@ -1,0 +1,63 @@
+"""A line in the log for each request: what was asked, how it ended and how long that took."""
+
+import logging
+import re
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOGGER = "bentoml.access"
+"""A child of the logger that BentoML gives a handler; BentoML's own access log is off."""
+
+QUIET_PATHS = frozenset({"/metrics", "/livez", "/readyz", "/healthz"})
+"""What machines ask every few seconds."""
+
+log = logging.getLogger(LOGGER)
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class AccessLog:
+    """Logs each request when its answer is complete; ``record.access`` has the fields for a structured log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        status = response_bytes = 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status, response_bytes
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                response_bytes += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            _log(scope, status, response_bytes, (time.perf_counter() - start) * 1e3)
+
+
+def _log(scope: Scope, status: int, response_bytes: int, duration_ms: float) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    client = scope.get("client") or ("", 0)
+    fields = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "duration_ms": round(duration_ms, 3),
+        "request_bytes": int(declared) if declared.isdigit() else 0,
+        "response_bytes": response_bytes,
+        "client": f"{client[0]}:{client[1]}",
+    }
+    # A client chooses the path: a line break in it must not look like another line of the log.
+    path = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", scope["path"])
+    log.info("%s %s %d %.1f ms", scope["method"], path, status, duration_ms, extra={"access": fields})

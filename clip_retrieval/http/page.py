@@ -1,0 +1,73 @@
+"""The search page as a response, with the headers that keep it strict.
+
+The page is one file, ``web/index.html``. Its Content-Security-Policy names its own script and style by their SHA-256
+and no other origin; Trusted Types are required and none is allowed, so no script can turn text into markup.
+"""
+
+import base64
+import hashlib
+import re
+from http import HTTPStatus
+from pathlib import Path
+
+from starlette.responses import Response
+
+PAGE = Path(__file__).parent / "web" / "index.html"
+REVALIDATE = "no-cache"
+
+
+class Page:
+    """An HTML page. It is read and hashed once."""
+
+    def __init__(self, html: bytes) -> None:
+        self._html = html
+        self._tag = f'"{hashlib.sha256(html).hexdigest()[:32]}"'
+        self._headers = {
+            "Content-Security-Policy": content_security_policy(html.decode()),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Vary": "Accept",
+            "Cache-Control": REVALIDATE,
+            "ETag": self._tag,
+        }
+
+    @classmethod
+    def search_page(cls) -> "Page":
+        return cls(PAGE.read_bytes())
+
+    def response(self, if_none_match: str = "") -> Response:
+        if is_current(if_none_match, self._tag) or if_none_match.strip() == "*":
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=self._headers)
+        return Response(self._html, media_type="text/html", headers=self._headers)
+
+
+def content_security_policy(html: str) -> str:
+    """The policy that lets exactly this page's own script and style run, and data come from its own origin alone."""
+    hashes = {
+        tag: " ".join(_source_hash(body) for body in re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL))
+        for tag in ("script", "style")
+    }
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {hashes['script']}",
+            f"style-src {hashes['style']}",
+            "img-src 'self' blob: data:",  # blob: is the visitor's own image, data: the icon in the page
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]
+    )
+
+
+def is_current(if_none_match: str, tag: str) -> bool:
+    """Whether an If-None-Match header names this entity tag, weakly compared (RFC 9110, section 13.1.2)."""
+    wanted = tag.removeprefix("W/")
+    return any(candidate.strip().removeprefix("W/") == wanted for candidate in if_none_match.split(","))
+
+
+def _source_hash(body: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'"

@@ -1,0 +1,79 @@
+"""The table of routes: what each reads, what it costs, what it needs of the caller, whether it answers under overload.
+
+Every route of the service has a row here, those that BentoML adds included. A path without a row is 404 and a method
+without one is 405, whatever the application would answer; a test walks the routes and fails on one without a row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Cost = Literal["none", "text", "image", "mixed"]
+"""What of the encoder a request takes. ``mixed`` is known when the body has been read."""
+
+JSON, FORM = "application/json", "multipart/form-data"
+SMALL, MEDIUM = 2**16, 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """One row of the table."""
+
+    cost: Cost = "none"
+    media_type: str | None = None
+    """The only Content-Type of its body; None for a route that reads no body."""
+    max_body: int | None = SMALL
+    """Most bytes of the body; None is the server's limit for uploads."""
+    needs: Literal["nothing"] = "nothing"
+    """What the caller must show. Every route is open so far."""
+    always_answers: bool = False
+    """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
+
+
+READ = RoutePolicy()
+ALWAYS = RoutePolicy(always_answers=True)
+
+ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
+    # the page and what is served
+    "/": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/examples": {"GET": ALWAYS},
+    "/thumbnails/{size}/{image_id}": {"GET": ALWAYS, "HEAD": ALWAYS},  # a page asks for dozens at once
+    "/fields": {"GET": READ},
+    "/images/{image_id}": {"GET": READ},
+    # searches and vectors
+    "/search": {"POST": RoutePolicy("mixed", JSON, None)},
+    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None)},
+    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL)},
+    "/search/text": {"POST": RoutePolicy("image", FORM, None)},
+    "/search/similar": {"POST": RoutePolicy("image", FORM, None)},
+    "/encode/text": {"POST": RoutePolicy("text", JSON, SMALL)},
+    "/encode/image": {"POST": RoutePolicy("image", FORM, None)},
+    "/encode_texts": {"POST": RoutePolicy("text", JSON, MEDIUM)},
+    "/encode_images": {"POST": RoutePolicy("image", JSON, None)},
+    # operation
+    "/health": {"GET": ALWAYS},
+    "/stats": {"GET": ALWAYS},
+    "/cache/clear": {"POST": READ},
+    "/metrics": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/livez": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/readyz": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/healthz": {"GET": ALWAYS, "HEAD": ALWAYS},
+    # descriptions of the API
+    "/docs": {"GET": READ},
+    "/docs/oauth2-redirect": {"GET": READ},
+    "/redoc": {"GET": READ},
+    "/docs.json": {"GET": READ, "HEAD": READ},
+    "/schema.json": {"GET": READ, "HEAD": READ},
+    "/static-offline-docs/{file}": {"GET": READ, "HEAD": READ},
+    "/static_content/{file}": {"GET": READ, "HEAD": READ},
+}
+"""By path, then by method. A parameter at the end of a path takes the rest of it, slashes too."""
+
+_PREFIXES = tuple((path.partition("{")[0], row) for path, row in ROUTES.items() if "{" in path)
+
+
+def methods_of(path: str) -> Mapping[str, RoutePolicy] | None:
+    """The rows of a request's path, by method; None for a path that is not served."""
+    if (row := ROUTES.get(path)) is not None:
+        return row
+    return next((row for prefix, row in _PREFIXES if path.startswith(prefix)), None)

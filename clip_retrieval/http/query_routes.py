@@ -1,0 +1,89 @@
+"""The short routes: one text or one uploaded image, to images, to captions or to its vector."""
+
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import Depends, FastAPI, File, Request, UploadFile
+from fastapi import Query as QueryParameter
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from clip_retrieval.contract.answers import (
+    CaptionsAnswer,
+    ImageEmbedding,
+    ImagesAnswer,
+    ShortAnswer,
+    TextEmbedding,
+)
+from clip_retrieval.contract.base import DEFAULT_K, MAX_K
+from clip_retrieval.contract.queries import EncodeTextRequest, SearchImagesRequest
+from clip_retrieval.errors import InvalidQuery, PartRejected
+from clip_retrieval.http.exchange import ERRORS, Exchange, with_results
+from clip_retrieval.search.query import FileImage, Query, QueryPart
+from clip_retrieval.serving.state import ServerState
+
+IMAGE = "The image: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
+
+
+async def _one_file(request: Request, file: Annotated[UploadFile, File(description=IMAGE)]) -> UploadFile:
+    if (count := len((await request.form()).getlist("file"))) > 1:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"file: one image at a time, not {count}")
+    return file
+
+
+Upload = Annotated[UploadFile, Depends(_one_file)]
+KParameter = Annotated[int, QueryParameter(alias="k", ge=1, le=MAX_K, description="How many results.")]
+
+
+def add_query_routes(app: FastAPI, state: ServerState) -> None:
+    @app.post("/search/images", response_model=ImagesAnswer, responses={**ERRORS}, summary="Text to images")
+    async def search_images(body: SearchImagesRequest) -> Response:
+        exchange = Exchange(state, "search_images")
+        return await _answer(exchange, Query((QueryPart(body.text),), "images", body.k), "text", body.text)
+
+    @app.post("/search/text", response_model=CaptionsAnswer, responses={**ERRORS}, summary="Image to captions")
+    async def search_text(file: Upload, k: KParameter = DEFAULT_K) -> Response:
+        exchange = Exchange(state, "search_text")
+        query = Query((QueryPart(FileImage(await file.read())),), "captions", k)
+        return await _answer(exchange, query, "image", file.filename or "")
+
+    @app.post("/search/similar", response_model=ImagesAnswer, responses={**ERRORS}, summary="Image to images")
+    async def search_similar(file: Upload, k: KParameter = DEFAULT_K) -> Response:
+        exchange = Exchange(state, "search_similar")
+        query = Query((QueryPart(FileImage(await file.read())),), "images", k)
+        return await _answer(exchange, query, "image", file.filename or "")
+
+    @app.post("/encode/text", response_model=TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
+    async def encode_text(body: EncodeTextRequest) -> Response:
+        exchange = Exchange(state, "encode_text")
+        encoded, truncated = await exchange.service.encode_text(body.text)
+        vector = encoded.vector.tolist()
+        answer = TextEmbedding(embedding=vector, dimension=len(vector), text=body.text, truncated=truncated)
+        return exchange.respond(answer.model_dump_json().encode(), {"encode": encoded.encode}, encoded.batch_size)
+
+    @app.post("/encode/image", response_model=ImageEmbedding, responses={**ERRORS}, summary="Image to its vector")
+    async def encode_image(file: Upload) -> Response:
+        exchange = Exchange(state, "encode_image")
+        encoded, decode = await exchange.service.encode_image(FileImage(await file.read()))
+        vector = encoded.vector.tolist()
+        answer = ImageEmbedding(embedding=vector, dimension=len(vector), filename=file.filename or "")
+        stages = {"decode": decode, "encode": encoded.encode}
+        return exchange.respond(answer.model_dump_json().encode(), stages, encoded.batch_size)
+
+
+async def _answer(exchange: Exchange, query: Query, query_type: Literal["text", "image"], name: str) -> Response:
+    """The answer to a query of one part; ``name`` is its text or the name of its file."""
+    [answer] = await exchange.service.answer([query])
+    if isinstance(answer, PartRejected):
+        raise answer.reason  # there is one part, so its place says nothing
+    if isinstance(answer, InvalidQuery):
+        raise answer
+    head = ShortAnswer(
+        query=name,
+        query_type=query_type,
+        total_results=answer.page.total,
+        query_time_ms=exchange.so_far_ms,
+        cached=answer.cached,
+        truncated=answer.page.truncated,
+    )
+    return exchange.respond_answer(with_results(head, answer.page.results), answer)

@@ -1,0 +1,158 @@
+"""A query as the search takes it, whoever asks: a route of the API, the command line, a Python program.
+
+A query has one or more parts, each a text, an image or an image of the collection, with a weight. The short routes of
+the API are queries of one part.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol, TypeAlias
+
+from PIL import Image
+
+from clip_retrieval.contract.base import DEFAULT_K
+from clip_retrieval.contract.queries import Filters, SearchRequest
+from clip_retrieval.errors import ImageRejected
+from clip_retrieval.images.decode import Limits, decode_image
+from clip_retrieval.records import Modality
+from clip_retrieval.search.filters import canonical
+
+
+class QueryImage(Protocol):
+    """An image that is not decoded yet."""
+
+    @property
+    def key(self) -> str:
+        """Equal for equal images; a cache finds their vectors and answers by it."""
+
+    def decode(self, limits: Limits) -> Image.Image:
+        """The upright RGB image. Raises ImageRejected."""
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """An image as the bytes of its file."""
+
+    data: bytes
+
+    @cached_property
+    def key(self) -> str:
+        return f"file:{hashlib.sha256(self.data).hexdigest()}"
+
+    def decode(self, limits: Limits) -> Image.Image:
+        return decode_image(self.data, limits)
+
+
+@dataclass(frozen=True)
+class Base64Image:
+    """An image file in base64, as JSON carries it."""
+
+    encoded: str
+
+    @cached_property
+    def key(self) -> str:
+        return f"base64:{hashlib.sha256(self.encoded.encode()).hexdigest()}"
+
+    def decode(self, limits: Limits) -> Image.Image:
+        try:
+            data = base64.b64decode(self.encoded, validate=True)
+        except ValueError as error:  # binascii.Error, and text that is not ASCII
+            raise ImageRejected("the image is not base64") from error
+        return decode_image(data, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image of the collection, by its id. Its vector is known."""
+
+    image_id: str
+
+
+Content: TypeAlias = str | StoredImage | QueryImage
+"""What a part of a query is: a text, an image of the collection, or another image."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPart:
+    """One part of a query. A negative ``weight`` subtracts; zero is not allowed."""
+
+    content: Content
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Parts, what to find, and which page of it. Fields as in ``SearchRequest``."""
+
+    parts: tuple[QueryPart, ...]
+    target: Modality = "images"
+    k: int = DEFAULT_K
+    offset: int = 0
+    min_score: float | None = None
+    dedupe: bool = False
+    where: Filters | None = None
+
+    @classmethod
+    def of(cls, request: SearchRequest) -> "Query":
+        """The query of a request that was validated."""
+        return cls(
+            parts=tuple(
+                QueryPart(
+                    part.text
+                    if part.text is not None
+                    else StoredImage(part.image_id)
+                    if part.image_id is not None
+                    else Base64Image(part.image or ""),
+                    part.weight,
+                )
+                for part in request.queries
+            ),
+            target=request.target,
+            k=request.k,
+            offset=request.offset,
+            min_score=request.min_score,
+            dedupe=request.dedupe,
+            where=request.where,
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that have to be tokenised."""
+        return [part.content for part in self.parts if isinstance(part.content, str)]
+
+    @property
+    def images(self) -> list[QueryImage]:
+        """The images that have to be decoded."""
+        return [part.content for part in self.parts if not isinstance(part.content, str | StoredImage)]
+
+    def key(self) -> str:
+        """The same text for queries that have the same answer, and for no others."""
+        parts = [[*content_key(part.content), part.weight] for part in self.parts]
+        page = [self.target, self.k, self.offset, self.min_score, self.dedupe]
+        return json.dumps([parts, page, canonical(self.where) if self.where else None])
+
+
+def content_key(content: Content) -> tuple[str, str]:
+    """What a part's vector depends on: the kind of the content and its value."""
+    if isinstance(content, str):
+        return "text", content
+    if isinstance(content, StoredImage):
+        return "image_id", content.image_id
+    return "image", content.key
+
+
+def decode_together(images: Iterable[QueryImage], limits: Limits) -> Iterator[Image.Image | ImageRejected]:
+    """Each image decoded, or why not, in order. ``limits.max_pixels`` bounds all images of a request together."""
+    pixels_left = limits.max_pixels
+    for image in images:
+        try:
+            decoded = image.decode(replace(limits, max_pixels=pixels_left))
+        except ImageRejected as error:
+            yield error
+        else:
+            pixels_left -= decoded.width * decoded.height
+            yield decoded

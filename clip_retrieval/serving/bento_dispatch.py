@@ -1,0 +1,106 @@
+"""BentoML's batch dispatchers, fed by the routes of the HTTP API as well as by BentoML's own.
+
+BentoML's only public in-process way into a batchable API is a request to itself. Its application object, which each
+request carries, has the dispatchers. This file uses these private names of bentoml, and no other file uses any;
+bentoml is pinned, and tests/serving/test_bento_dispatch.py holds each name and says what depends on it:
+
+    Route.endpoint.func.__self__                          a route of an API knows BentoML's application object
+    ServiceAppFactory.dispatchers, batch_infer            jobs join the batches of an API
+    CorkDispatcher.fallback, get_batch_size               a cancelled job ends quietly; a job counts as one
+    CorkDispatcher.optimizer (o_a, o_b, wait, trigger_refresh)   a batch leaves as soon as the encoder has room
+    CorkDispatcher._sema.sema                             batches in flight
+    CorkDispatcher._queue                                 the length of the queue, for the metrics
+    BentoMLContainer.tracer_provider                      spans of stages join BentoML's request span
+    BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml.exceptions import ServiceUnavailable
+from opentelemetry.trace import Tracer
+
+from clip_retrieval import __version__
+from clip_retrieval.errors import Busy
+from clip_retrieval.serving.engine import Encoded, EncodeJob
+
+TEXTS, IMAGES = "encode_texts", "encode_images"
+"""The batchable APIs."""
+
+IS_SUPERVISED = "BENTOML_RUNNER_MAP" in os.environ
+"""Whether this process is a worker of ``bentoml serve``, whose supervisor has checked the artifact already."""
+
+
+class BentoDispatch:
+    """Puts single jobs into the queues of BentoML's batchable APIs, and never keeps a lone one waiting.
+
+    A dispatcher of BentoML's holds jobs back for as long as they waited on average before: 300 ms after a busy time.
+    Here a batch leaves as soon as the encoder has room, and the next batch fills up while it is encoded.
+    """
+
+    def __init__(self) -> None:
+        self._infer: Any = None
+        self._dispatchers: dict[str, Any] = {}
+
+    def attach(self, app: Any, *, text_batches_at_once: int) -> None:
+        """Take the dispatchers from the application of a request. So many batches of texts may be in flight."""
+        app.router.redirect_slashes = False  # no redirect to a trailing slash: unknown paths are 404
+        route = next(route for route in app.routes if route.name == TEXTS)
+        bento_app = route.endpoint.func.__self__
+        self._dispatchers = bento_app.dispatchers
+        for dispatcher in self._dispatchers.values():
+            dispatcher.fallback = _on_cancelled_in_queue
+            dispatcher.get_batch_size = len  # all that join are lists; BentoML finds out their type each time
+            optimizer = dispatcher.optimizer
+            optimizer.o_a = optimizer.o_b = optimizer.wait = 0
+            optimizer.trigger_refresh = lambda: None
+        self._dispatchers[TEXTS]._sema.sema = text_batches_at_once
+        self._infer = bento_app.batch_infer
+
+    def queue_lengths(self) -> dict[str, int]:
+        """How many jobs wait for the encoder, by API."""
+        return {name: len(dispatcher._queue) for name, dispatcher in self._dispatchers.items()}
+
+    async def submit_text(self, job: EncodeJob) -> Encoded:
+        return await self._submit(TEXTS, job)
+
+    async def submit_image(self, job: EncodeJob) -> Encoded:
+        return await self._submit(IMAGES, job)
+
+    async def _submit(self, api: str, job: EncodeJob) -> Encoded:
+        """The result of a job. Raises Busy when it waited too long."""
+        try:
+            results: list[Encoded] = await self._infer(api, ([job],), {})
+        except ServiceUnavailable as error:
+            job.abandoned = True
+            raise Busy(str(error)) from error
+        except asyncio.CancelledError:
+            job.abandoned = True
+            raise
+        return results[0]
+
+
+def results_of(jobs: Sequence[EncodeJob], encoded: Sequence[Encoded | None]) -> Any:
+    """What each job of a batch wants: BentoML's own APIs the vector, the HTTP API all of it."""
+    pairs = zip(jobs, encoded, strict=True)
+    return [result.vector if result is not None and job.vector_only else result for job, result in pairs]
+
+
+def tracer() -> Tracer:
+    """The tracer whose spans join BentoML's; it does nothing until BentoML's tracing is turned on."""
+    provider = BentoMLContainer.tracer_provider.get()
+    return provider.get_tracer("bento-clip", __version__)  # type: ignore[no-any-return]
+
+
+def _on_cancelled_in_queue() -> NoReturn:
+    """Called for a job that was cancelled while it waited, by its client or by the dispatcher.
+
+    BentoML's default is ServiceUnavailable for both: a client that left would be a 503 with a traceback in the log.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    raise ServiceUnavailable("the query waited too long for the encoder")

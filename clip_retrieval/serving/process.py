@@ -1,0 +1,65 @@
+"""What a server process does to itself: its settings, the interpreter's switches, and how it ends."""
+
+import gc
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
+
+from clip_retrieval.contract.base import describe
+from clip_retrieval.cores import usable_cores
+from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.indexes.faiss_index import search_on_one_thread
+from clip_retrieval.serving.settings import Settings
+
+SWITCH_INTERVAL_S = 0.0001
+"""How long a finished search may wait for the GIL while another thread runs; Python's default is 5 ms."""
+
+GC_THRESHOLD = 10_000
+"""64 concurrent requests hold about 7,000 objects. Python's default of 700 would have them scanned constantly, and
+requests leave no reference cycles."""
+
+CORES_PER_WORKER = 8
+"""One event loop keeps the encoder of about so many cores busy."""
+
+
+def read_settings() -> Settings:
+    """The settings of the environment; ends the process with one sentence if one of them is not valid."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
+
+
+def share_cores(settings: Settings) -> tuple[int, int]:
+    """How many workers, and how many encoder threads for each."""
+    workers = settings.workers or max(1, usable_cores() // CORES_PER_WORKER)
+    return workers, settings.encoder_threads or max(1, usable_cores() // workers)
+
+
+def prefer_searches() -> None:
+    """Have a search run in the thread that asks for it, and get the GIL soon after."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    search_on_one_thread()
+    threadpool_limits(1, user_api="blas")  # numpy's threads, for exact searches, would wait for the encoder's
+
+
+def freeze_heap() -> None:
+    """Have the garbage collector leave alone everything that exists now, and look at the rest less often.
+
+    Without this a collection scans all of it under load, and nothing is answered for a quarter of a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
+
+
+def end_with_message(error: ClipRetrievalError) -> NoReturn:
+    """End the supervisor and this worker with one sentence; the supervisor would start a worker that fails again."""
+    sys.stderr.write(f"bento-clip: {error}\n")
+    sys.stderr.flush()
+    os.kill(os.getppid(), signal.SIGTERM)
+    os._exit(1)

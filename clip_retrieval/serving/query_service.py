@@ -1,0 +1,202 @@
+"""The one way of a query through a server: look in the cache, encode its parts, search, render, keep.
+
+Knows neither HTTP nor BentoML. Encoding goes through a ``Dispatcher``, which gathers batches. One ``QueryService``
+serves one retriever; a request that began with it ends with it.
+"""
+
+import asyncio
+import time
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
+from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
+from clip_retrieval.images.decode import Limits
+from clip_retrieval.search.hits import SearchOutcome
+from clip_retrieval.search.query import Query, QueryImage, QueryPart, StoredImage, decode_together
+from clip_retrieval.search.ranking import FRONT
+from clip_retrieval.search.results import render
+from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.cache import AnswerCache, RenderedPage, VectorCache
+from clip_retrieval.serving.engine import Encoded, EncodeJob
+from clip_retrieval.stages import Stage
+
+T = TypeVar("T")
+
+
+class Dispatcher(Protocol):
+    """Takes single jobs and gathers them into batches for the encoder."""
+
+    async def submit_text(self, job: EncodeJob) -> Encoded: ...
+
+    async def submit_image(self, job: EncodeJob) -> Encoded: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """The answer to one query; ``stages`` has the stages that it went through, none if it was cached."""
+
+    page: RenderedPage
+    stages: Mapping[str, Stage]
+    cached: bool = False
+    batch_size: int | None = None
+    """How many queries were encoded together, where the query has one part."""
+
+
+class QueryService:
+    """Answers queries with one retriever. Used from the event loop."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        dispatcher: Dispatcher,
+        *,
+        artifact: str,
+        limits: Limits,
+        decoders: ThreadPoolExecutor,
+        cache_size: int = 0,
+        cache_ttl_s: float = 1,
+    ) -> None:
+        """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together."""
+        self.retriever = retriever
+        self.artifact = artifact
+        self.answers = AnswerCache(cache_size, cache_ttl_s)
+        self._vectors = VectorCache(cache_size)
+        self._dispatcher = dispatcher
+        self._limits = limits
+        self._decoders = decoders
+        self._searches = ThreadPoolExecutor(1, "search")
+
+    async def answer(self, queries: Sequence[Query]) -> list[QueryAnswer | InvalidQuery]:
+        """The answer to each query, in order; what is wrong with one of them is its own outcome."""
+        version = self.retriever.collection.version
+        keys = [query.key() for query in queries]
+        pages = [self.answers.get(version, key) for key in keys]
+        new = [query for query, page in zip(queries, pages, strict=True) if page is None]
+        tokens = await self._tokenize(dict.fromkeys(text for query in new for text in query.texts))
+        pixels, decode = await self._decode({image.key: image for query in new for image in query.images})
+        prepared = _Prepared(tokens, pixels, decode)
+
+        async def one(query: Query, key: str, page: RenderedPage | None) -> QueryAnswer | InvalidQuery:
+            if page is not None:
+                return QueryAnswer(page, {}, cached=True)
+            try:
+                answer = await self._search(query, prepared)
+            except InvalidQuery as error:
+                return error
+            self.answers.keep(version, key, answer.page)
+            return answer
+
+        return await asyncio.gather(*map(one, queries, keys, pages))
+
+    async def encode_text(self, text: str) -> tuple[Encoded, bool]:
+        """The vector of a text, and whether the model read only its beginning."""
+        tokens = self.retriever.encoder.tokenize(text)
+        return await self._encode_tokens(tokens), tokens.is_cut
+
+    async def encode_image(self, image: QueryImage) -> tuple[Encoded, Stage]:
+        """The vector of an image, and when it was decoded. Raises ImageRejected."""
+        pixels, decode = await self._decode({image.key: image})
+        if isinstance(rejected := pixels[image.key], ImageRejected):
+            raise rejected
+        assert decode is not None, "an image was decoded"
+        return await self._encode_pixels(image.key, rejected), decode
+
+    def clear(self) -> int:
+        """Drop everything that is kept to answer faster; returns how many answers that were."""
+        count = len(self.answers)
+        self.answers.clear()
+        self._vectors.clear()
+        self.retriever.collection.forget()
+        return count
+
+    async def _search(self, query: Query, prepared: "_Prepared") -> QueryAnswer:
+        self.retriever.collection.filters.check(query.where or {})
+        encoded = await asyncio.gather(*(self._encode(n, part, prepared) for n, part in enumerate(query.parts)))
+        outcome = await self._find(query, np.stack([part.vector for part in encoded]))
+        fragments = self.retriever.collection.fragments(query.target, [hit.row for hit in outcome.hits])
+        page = RenderedPage(
+            results=render(outcome.hits, fragments),
+            total=len(outcome.hits),
+            next_offset=outcome.next_offset,
+            truncated=any(prepared.tokens[text].is_cut for text in query.texts),
+        )
+        stages = {"decode": prepared.decode} if prepared.decode is not None and query.images else {}
+        stages["encode"] = max((part.encode for part in encoded), key=lambda stage: stage.seconds)
+        stages["search"] = outcome.search
+        return QueryAnswer(page, stages, batch_size=encoded[0].batch_size if len(encoded) == 1 else None)
+
+    async def _find(self, query: Query, vectors: Vectors) -> SearchOutcome:
+        """Search in the event loop, or in the search thread what may take longer than others should wait.
+
+        A search of the index alone takes less time than its thread would wait for the GIL.
+        """
+        if query.where is None and not query.dedupe and query.offset + query.k < FRONT:
+            return self.retriever.answer(query, vectors)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._searches, self.retriever.answer, query, vectors)
+
+    async def _encode(self, number: int, part: QueryPart, prepared: "_Prepared") -> Encoded:
+        content = part.content
+        if isinstance(content, StoredImage):
+            vector = self.retriever.collection.stored_vector(content.image_id)
+            return Encoded(vector, Stage(time.perf_counter(), 0.0), 1)
+        if isinstance(content, str):
+            return await self._encode_tokens(prepared.tokens[content])
+        if isinstance(pixels := prepared.pixels[content.key], ImageRejected):
+            raise PartRejected(number, pixels)
+        return await self._encode_pixels(content.key, pixels)
+
+    async def _encode_tokens(self, tokens: Tokens) -> Encoded:
+        return self._known(tokens) or self._keep(tokens, await self._dispatcher.submit_text(EncodeJob(tokens)))
+
+    async def _encode_pixels(self, key: str, pixels: Pixels) -> Encoded:
+        return self._known(key) or self._keep(key, await self._dispatcher.submit_image(EncodeJob(pixels)))
+
+    def _known(self, key: Hashable) -> Encoded | None:
+        vector = self._vectors.get(key)
+        return None if vector is None else Encoded(vector, Stage(time.perf_counter(), 0.0), 1)
+
+    def _keep(self, key: Hashable, encoded: Encoded) -> Encoded:
+        return Encoded(self._vectors.keep(key, encoded.vector), encoded.encode, encoded.batch_size)
+
+    async def _tokenize(self, texts: Iterable[str]) -> dict[str, Tokens]:
+        """The tokens of each text. A batch of searches may have a thousand long ones: others get their turn between."""
+        tokens: dict[str, Tokens] = {}
+        for text in texts:
+            if tokens:
+                await asyncio.sleep(0)
+            tokens[text] = self.retriever.encoder.tokenize(text)
+        return tokens
+
+    async def _decode(
+        self, images: Mapping[str, QueryImage]
+    ) -> "tuple[dict[str, Pixels | ImageRejected], Stage | None]":
+        """Pixels of images by their keys, or why there are none, and when a decoder thread worked on them."""
+        if not images:
+            return {}, None
+        preprocess = self.retriever.encoder.preprocess
+
+        def work() -> tuple[dict[str, Pixels | ImageRejected], Stage]:
+            start = time.perf_counter()
+            decoded = decode_together(images.values(), self._limits)
+            pixels = {
+                key: image if isinstance(image, ImageRejected) else preprocess(image)
+                for key, image in zip(images, decoded, strict=True)
+            }
+            return pixels, Stage(start, time.perf_counter() - start)
+
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What was done for the parts of all queries of a request before any of them was encoded."""
+
+    tokens: Mapping[str, Tokens]
+    pixels: Mapping[str, Pixels | ImageRejected]
+    decode: Stage | None

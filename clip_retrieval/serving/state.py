@@ -1,0 +1,68 @@
+"""What a server process keeps between requests, whatever it serves at the moment."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from opentelemetry.trace import NoOpTracer, Tracer
+
+from clip_retrieval.errors import Busy
+from clip_retrieval.images.decode import Limits
+from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.cache import AnswerCache
+from clip_retrieval.serving.latencies import Recorder
+from clip_retrieval.serving.query_service import Dispatcher, QueryService
+from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.traffic import Traffic
+
+
+@dataclass
+class ServerState:
+    """The state of one server process. ``service`` is None until the first artifact is loaded."""
+
+    settings: Settings
+    recorder: Recorder
+    traffic: Traffic
+    decoders: ThreadPoolExecutor
+    service: QueryService | None = None
+    tracer: Tracer = field(default_factory=NoOpTracer)
+    observe: Callable[[str, float], None] = lambda _stage, _seconds: None
+    """Takes the seconds of one stage of a request into the exported histograms."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ServerState":
+        return cls(
+            settings=settings,
+            recorder=Recorder(),
+            traffic=Traffic(settings.max_pending, settings.max_pending_images),
+            decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """The largest image that a request may bring."""
+        return Limits(max_bytes=self.settings.max_upload_bytes, max_pixels=self.settings.max_pixels)
+
+    def serve(self, retriever: Retriever, dispatcher: Dispatcher, artifact: str) -> QueryService:
+        """Answer requests with ``retriever`` from now on; ``artifact`` is its tag or path."""
+        self.service = QueryService(
+            retriever,
+            dispatcher,
+            artifact=artifact,
+            limits=self.limits,
+            decoders=self.decoders,
+            cache_size=self.settings.cache_size,
+            cache_ttl_s=self.settings.cache_ttl_s,
+        )
+        return self.service
+
+    @property
+    def answers(self) -> AnswerCache | None:
+        """The rendered answers that are kept; None while nothing is served."""
+        return self.service.answers if self.service else None
+
+    def require_service(self) -> QueryService:
+        """What answers queries. Raises Busy while nothing is loaded."""
+        if self.service is None:
+            raise Busy("the service is starting; try again in a moment")
+        return self.service

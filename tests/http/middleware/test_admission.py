@@ -1,0 +1,239 @@
+"""What is let in: by the table of routes, by size, by the number of requests in progress and by time."""
+
+import asyncio
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from clip_retrieval.errors import Busy
+from clip_retrieval.http.middleware.admission import Admission
+from clip_retrieval.http.policy import ROUTES, SMALL, methods_of
+from clip_retrieval.serving.traffic import REJECTIONS, Traffic
+from tests.http.middleware.asgi import Answer, Gate, ask, echo_size
+
+LIMIT = 100
+
+
+def admit(
+    app: ASGIApp = echo_size,
+    traffic: Traffic | None = None,
+    *,
+    max_pending: int = 2,
+    max_body_bytes: int = LIMIT,
+    timeout_s: float = 5,
+) -> Admission:
+    traffic = traffic or Traffic(max_pending, max_pending_images=1)
+    return Admission(app, traffic=traffic, max_body_bytes=max_body_bytes, timeout_s=timeout_s)
+
+
+# Bytes
+
+
+def test_a_body_at_the_limit_passes() -> None:
+    answer = asyncio.run(ask(admit(), headers={"Content-Length": "100"}, chunks=[b"x" * 60, b"x" * 40]))
+    assert (answer.status, answer.body) == (200, b"100")
+
+
+def test_a_body_declared_over_the_limit_is_refused_before_the_application_runs_and_is_drained() -> None:
+    async def unreached(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("the application was called")
+
+    chunks = [b"x" * 60, b"x" * 41]
+    answer = asyncio.run(ask(admit(unreached), headers={"Content-Length": "101"}, chunks=chunks))
+    assert answer.status == 413
+    assert answer.error["detail"] == "the body is over the limit of 100 bytes"
+    assert answer.headers["connection"] == "close"
+    assert answer.left == []
+
+
+def test_a_body_of_unknown_length_is_refused_while_it_is_read_and_is_drained() -> None:
+    answer = asyncio.run(ask(admit(), chunks=[b"x" * 30] * 9))
+    assert answer.status == 413
+    assert answer.error["error"] == "Request Entity Too Large"
+    assert answer.left == []
+
+
+def test_a_length_that_is_declared_too_small_does_not_help() -> None:
+    answer = asyncio.run(ask(admit(), headers={"Content-Length": "1"}, chunks=[b"x" * 30] * 9))
+    assert answer.status == 413
+
+
+def test_an_application_that_answers_for_the_error_itself_is_not_heard() -> None:
+    """Frameworks turn any exception while a body is read into an answer of their own."""
+
+    async def careless(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await Request(scope, receive).body()
+        except Exception:  # noqa: BLE001
+            await PlainTextResponse("There was an error parsing the body", 400)(scope, receive, send)
+
+    assert asyncio.run(ask(admit(careless), chunks=[b"x" * 30] * 9)).status == 413
+
+
+def test_draining_ends_when_the_client_goes_away() -> None:
+    async def gone(path: str) -> Answer:
+        return await ask(admit(), path, headers={"Content-Length": "1000"}, chunks=[], impatient=True)
+
+    assert asyncio.run(gone("/search/images")).status == 413
+
+
+def test_a_path_may_have_a_smaller_limit() -> None:
+    admission, body = admit(max_body_bytes=2**20), [b"x" * (SMALL + 1)]
+    assert asyncio.run(ask(admission, chunks=body)).error["detail"] == f"the body is over the limit of {SMALL} bytes"
+    assert asyncio.run(ask(admission, "/search/text", chunks=body)).status == 200
+
+
+# Requests at once
+
+
+def test_more_requests_than_accepted_get_503_with_retry_after_and_the_next_one_is_served_when_one_ends() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        admission = admit(gate)
+        accepted = [asyncio.create_task(ask(admission)) for _ in range(2)]
+        await asyncio.sleep(0)
+        for _ in range(3):
+            rejected = await ask(admission)
+            assert rejected.status == 503
+            assert rejected.headers["retry-after"] == "1"
+            assert rejected.error["detail"] == "too many requests in progress (limit 2); retry after 1 s"
+        gate.open.set()
+        assert [(await task).status for task in accepted] == [200, 200]
+        assert (await ask(admission)).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_fails_gives_its_place_back() -> None:
+    async def scenario() -> None:
+        async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+            raise RuntimeError
+
+        admission = admit(failing, max_pending=1)
+        for _ in range(3):
+            with pytest.raises(RuntimeError):
+                await ask(admission)
+
+    asyncio.run(scenario())
+
+
+ALWAYS = [path for path, methods in ROUTES.items() if methods.get("GET") and methods["GET"].always_answers]
+
+
+@pytest.mark.parametrize("path", ALWAYS)
+def test_cheap_paths_answer_when_all_places_are_taken(path: str) -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        admission = admit(gate, max_pending=1)
+        held = asyncio.create_task(ask(admission))
+        await asyncio.sleep(0)
+        cheap = asyncio.create_task(ask(admission, path, method="GET"))
+        await asyncio.sleep(0)
+        gate.open.set()
+        assert (await cheap).status == 200
+        assert (await held).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_requests_in_progress_and_rejections_are_counted() -> None:
+    async def scenario() -> None:
+        gate, traffic = Gate(), Traffic(1, 1)
+        admission = admit(gate, traffic)
+        held = asyncio.create_task(ask(admission))
+        await asyncio.sleep(0)
+        assert traffic.pending == 1
+        await ask(admission)
+        gate.open.set()
+        await held
+        assert traffic.pending == 0
+        assert traffic.rejected == {"too_many": 1}
+        await ask(admit(traffic=traffic), chunks=[b"x" * 101])
+        await ask(admit(traffic=traffic), headers={"Content-Length": "101"}, chunks=[b"x" * 101])
+        await ask(admit(Gate(), timeout_s=0.01, traffic=traffic))
+        assert traffic.rejected == {"too_many": 1, "too_large": 2, "too_slow": 1}
+        assert set(traffic.rejected) == set(REJECTIONS)
+
+    asyncio.run(scenario())
+
+
+# Time
+
+
+def test_an_answer_that_takes_too_long_becomes_504() -> None:
+    async def scenario() -> None:
+        answer = await ask(admit(Gate(), timeout_s=0.01))
+        assert answer.status == 504
+        assert answer.error["detail"] == "there was no answer within 0.01 seconds"
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_comes_too_slowly_becomes_504() -> None:
+    async def slow_reader(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(60)
+
+    assert asyncio.run(ask(admit(slow_reader, timeout_s=0.01))).status == 504
+
+
+# What the table allows
+
+
+@pytest.mark.parametrize("value", ["application/json", "Application/JSON; charset=utf-8", "application/json;"])
+def test_the_expected_content_type_passes(value: str) -> None:
+    assert asyncio.run(ask(admit(), headers={"Content-Type": value})).status == 200
+
+
+@pytest.mark.parametrize("value", ["text/plain", "multipart/form-data; boundary=x", "application/jsonx", ""])
+def test_another_content_type_is_refused_with_what_is_expected(value: str) -> None:
+    answer = asyncio.run(ask(admit(), headers={"Content-Type": value}))
+    assert answer.status == 415
+    assert answer.error["detail"] == f"this path reads application/json; the Content-Type is {value or 'missing'}"
+
+
+@pytest.mark.parametrize("path", ["/nope", "/search/", "/searches", "/search/images/x", "//", "/thumbnails"])
+def test_a_path_without_a_row_is_404_whatever_the_application_would_answer(path: str) -> None:
+    answer = asyncio.run(ask(admit(), path))
+    assert (answer.status, answer.error["detail"]) == (404, "Nothing matches the given URI")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/search"), ("BREW", "/"), ("POST", "/health"), ("PUT", "/images/a")]
+)
+def test_a_method_without_a_row_is_405_and_names_those_that_have_one(method: str, path: str) -> None:
+    answer = asyncio.run(ask(admit(), path, method=method))
+    assert answer.status == 405
+    assert answer.headers["allow"].split(", ") == list(methods_of(path) or ())
+
+
+def test_image_requests_cannot_take_every_place() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        admission = admit(gate, max_pending=3)
+        image = asyncio.create_task(ask(admission, "/search/text"))
+        await asyncio.sleep(0)
+        rejected = await ask(admission, "/search/similar")
+        assert rejected.status == 503
+        assert rejected.headers["retry-after"] == "1"
+        assert rejected.error["detail"] == "too many image requests in progress (limit 1); retry after 1 s"
+        texts = [asyncio.create_task(ask(admission)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert (await ask(admission)).error["detail"] == "too many requests in progress (limit 3); retry after 1 s"
+        gate.open.set()
+        assert [(await task).status for task in (image, *texts)] == [200] * 3
+        assert (await ask(admission, "/search/text")).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_finds_its_images_later_takes_one_of_their_places() -> None:
+    traffic = Traffic(10, max_pending_images=1)
+    with traffic.image_place():
+        with pytest.raises(Busy, match="too many image requests"):
+            traffic.enter(brings_image=True)
+        with pytest.raises(Busy, match="too many image requests"), traffic.image_place():
+            pytest.fail("there was a second place")
+        traffic.enter(brings_image=False)
+    assert (traffic.pending, traffic.pending_images, traffic.rejected) == (1, 0, {"too_many": 2})

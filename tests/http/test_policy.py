@@ -1,0 +1,60 @@
+"""Every route of the service has a row in the table, and every row has a route: nothing is open by being forgotten."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.http.policy import FORM, JSON, ROUTES, methods_of
+
+ROUTES_OF_THE_SERVICE = """
+import json
+from _bentoml_impl.server.app import ServiceAppFactory
+import service
+
+service.ClipRetrieval.inject_config()
+bento = ServiceAppFactory(service.ClipRetrieval, is_main=True)()
+found = []
+for app in (bento, service.app):
+    for route in app.routes:
+        methods = getattr(route, "methods", None)
+        found.append([route.path, sorted(methods) if methods else None])
+print(json.dumps(found))
+"""
+
+
+def test_every_route_has_a_row_and_every_row_a_route(fake_artifact: Artifact) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", ROUTES_OF_THE_SERVICE],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "BENTO_CLIP_ARTIFACT": str(fake_artifact.path)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    served: dict[str, set[str]] = {}
+    for path, methods in json.loads(child.stdout.splitlines()[-1]):
+        if path:  # the application itself is mounted without a path
+            is_folder = methods is None
+            name = f"{path}/{{file}}" if is_folder else path.replace(":path}", "}")
+            served.setdefault(name, set()).update({"GET", "HEAD"} if is_folder else methods)
+    assert served == {path: set(methods) for path, methods in ROUTES.items()}
+
+
+def test_a_route_that_reads_a_body_says_which() -> None:
+    for path, methods in ROUTES.items():
+        for method, policy in methods.items():
+            if policy.cost != "none":
+                assert method == "POST", path
+                assert policy.media_type in {JSON, FORM}, path
+                assert not policy.always_answers, "what needs the encoder is bounded"
+
+
+def test_a_parameter_takes_the_rest_of_a_path() -> None:
+    assert methods_of("/images/a/b.jpg") is ROUTES["/images/{image_id}"]
+    assert methods_of("/images/") is ROUTES["/images/{image_id}"]
+    assert methods_of("/images") is None
+    assert methods_of("/searching") is None

@@ -1,0 +1,155 @@
+"""BentoML's private names that ``serving/bento_dispatch.py`` uses.
+
+If a test fails after an upgrade of BentoML, its message says what no longer works. The end-to-end tests show the same
+from outside.
+"""
+
+import asyncio
+import inspect
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.marshal.dispatcher import CorkDispatcher
+from bentoml.exceptions import ServiceUnavailable
+
+from clip_retrieval.errors import Busy
+from clip_retrieval.serving.bento_dispatch import IMAGES, TEXTS, BentoDispatch, results_of, tracer
+from clip_retrieval.serving.engine import Encoded, EncodeJob
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it uses names that pydantic deprecated
+    from _bentoml_impl.server.app import ServiceAppFactory
+
+
+def dispatcher() -> CorkDispatcher[Any, Any]:
+    return CorkDispatcher(60_000, 32, fallback=lambda: None, get_batch_size=len)
+
+
+def test_an_application_infers_in_batches() -> None:
+    names = list(inspect.signature(ServiceAppFactory.batch_infer).parameters)
+    assert names == ["self", "name", "input_args", "input_kwargs"], "jobs of the HTTP API join no batch"
+    assert "self.dispatchers" in inspect.getsource(ServiceAppFactory), "the queues are not found"
+
+
+def test_a_dispatcher_can_be_told_not_to_wait() -> None:
+    optimizer = dispatcher().optimizer
+    for name in ("o_a", "o_b", "wait", "trigger_refresh"):
+        assert hasattr(optimizer, name), f"a lone job is held back: there is no {name}"
+
+
+def test_a_dispatcher_says_how_many_jobs_wait_and_how_many_batches_are_in_flight() -> None:
+    assert len(dispatcher()._queue) == 0, "the metric of queued jobs is wrong"
+    assert dispatcher()._sema.sema == 1, "two batches of texts are not in flight together"
+
+
+def test_there_is_a_tracer_provider() -> None:
+    assert hasattr(BentoMLContainer.tracer_provider.get(), "get_tracer"), "stages have no spans"
+    assert tracer() is not None
+
+
+def test_a_worker_of_bentoml_serve_is_recognised_by_its_environment() -> None:
+    source = subprocess.run(
+        [sys.executable, "-c", "import inspect, _bentoml_impl.worker.service as w; print(inspect.getsource(w))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "BENTOML_RUNNER_MAP" in source, "each worker verifies the artifact again, and a bad one is started for ever"
+
+
+class FakeBento:
+    """What ``BentoDispatch`` reads of BentoML: an application with a route for the API of texts."""
+
+    def __init__(self, infer: Any) -> None:
+        self.dispatchers = {TEXTS: dispatcher(), IMAGES: dispatcher()}
+        self.batch_infer = infer
+
+        class Endpoint:
+            pass
+
+        endpoint: Any = Endpoint()
+        endpoint.func = self.endpoint
+        route: Any = Endpoint()
+        route.name, route.endpoint = TEXTS, endpoint
+        self.routes = [route]
+        self.router: Any = Endpoint()
+
+    def endpoint(self) -> None: ...
+
+
+def attached(infer: Any) -> BentoDispatch:
+    dispatch = BentoDispatch()
+    dispatch.attach(FakeBento(infer), text_batches_at_once=2)
+    return dispatch
+
+
+def test_attaching_sets_the_queues_up() -> None:
+    bento = FakeBento(None)
+    dispatch = BentoDispatch()
+    dispatch.attach(bento, text_batches_at_once=2)
+    texts = bento.dispatchers[TEXTS]
+    assert (texts._sema.sema, bento.dispatchers[IMAGES]._sema.sema) == (2, 1)
+    assert (texts.optimizer.o_a, texts.optimizer.o_b, texts.optimizer.wait) == (0, 0, 0)
+    assert dispatch.queue_lengths() == {TEXTS: 0, IMAGES: 0}
+    assert bento.router.redirect_slashes is False
+
+
+def test_a_job_of_a_queue_that_gives_up_is_abandoned_and_busy() -> None:
+    async def gives_up(*_: object) -> Sequence[Encoded]:
+        raise ServiceUnavailable("the query waited too long for the encoder")
+
+    job = EncodeJob("red")
+    with pytest.raises(Busy, match="waited too long"):
+        asyncio.run(attached(gives_up).submit_text(job))
+    assert job.abandoned
+
+
+def test_a_job_whose_request_is_cancelled_is_abandoned() -> None:
+    async def scenario() -> EncodeJob:
+        async def waits(*_: object) -> Sequence[Encoded]:
+            await asyncio.sleep(60)
+            return []
+
+        job = EncodeJob("red")
+        waiting = asyncio.create_task(attached(waits).submit_image(job))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return job
+
+    assert asyncio.run(scenario()).abandoned
+
+
+def test_a_job_that_is_cancelled_while_it_waits_ends_as_cancelled() -> None:
+    async def scenario() -> None:
+        texts = FakeBento(None)
+        BentoDispatch().attach(texts, text_batches_at_once=1)
+
+        async def waits() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                texts.dispatchers[TEXTS].fallback()
+
+        waiting = asyncio.create_task(waits())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with pytest.raises(ServiceUnavailable):
+            texts.dispatchers[TEXTS].fallback()
+
+    asyncio.run(scenario())
+
+
+def test_each_job_of_a_mixed_batch_gets_what_it_wants() -> None:
+    encoded: list[Any] = [object.__new__(Encoded) for _ in range(2)]
+    object.__setattr__(encoded[0], "vector", "vector")
+    jobs = [EncodeJob("red", vector_only=True), EncodeJob("blue"), EncodeJob("green", abandoned=True)]
+    assert results_of(jobs, [*encoded, None]) == ["vector", encoded[1], None]

@@ -1,0 +1,106 @@
+"""The one way of a query: what is encoded, what is kept, where a search runs, and that every route ends here."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from clip_retrieval.contract.queries import search_request
+from clip_retrieval.contract.queries import text as part
+from clip_retrieval.errors import InvalidQuery, PartRejected
+from clip_retrieval.search.hits import SearchOutcome
+from clip_retrieval.search.query import FileImage, Query, QueryPart, StoredImage
+from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.query_service import QueryAnswer, QueryService
+from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.state import ServerState
+from tests.http.in_process import DirectDispatcher
+from tests.samples import png, square
+
+RED = FileImage(png(square("red")))
+
+
+@pytest.fixture
+def dispatcher(retriever: Retriever) -> DirectDispatcher:
+    return DirectDispatcher(retriever)
+
+
+@pytest.fixture
+def service(retriever: Retriever, dispatcher: DirectDispatcher) -> Iterator[QueryService]:
+    state = ServerState.of(Settings())
+    yield state.serve(retriever, dispatcher, "clip-retrieval:test")
+    state.decoders.shutdown()
+
+
+def ask(service: QueryService, *queries: Query) -> list[QueryAnswer | InvalidQuery]:
+    return asyncio.run(service.answer(queries))
+
+
+def text(words: str, **options: object) -> Query:
+    return Query((QueryPart(words),), **options)  # type: ignore[arg-type]
+
+
+def test_a_text_that_was_encoded_is_not_encoded_again(service: QueryService, dispatcher: DirectDispatcher) -> None:
+    ask(service, text("red"))
+    ask(service, text("RED", target="captions"), text("red", k=3))
+    asyncio.run(service.encode_text("red"))
+    assert dispatcher.batches == 1, "texts of equal tokens have one vector"
+
+
+def test_an_image_that_was_encoded_is_not_encoded_again(service: QueryService, dispatcher: DirectDispatcher) -> None:
+    ask(service, Query((QueryPart(RED),)))
+    ask(service, Query((QueryPart(RED),), target="captions"))
+    asyncio.run(service.encode_image(RED))
+    assert dispatcher.batches == 1
+
+
+def test_an_image_of_the_collection_is_not_encoded_at_all(service: QueryService, dispatcher: DirectDispatcher) -> None:
+    [answer] = ask(service, Query((QueryPart(StoredImage("red-soft.png")),)))
+    assert isinstance(answer, QueryAnswer)
+    assert dispatcher.batches == 0
+
+
+def test_what_is_wrong_with_a_query_is_its_own_outcome(service: QueryService) -> None:
+    good, bad = text("red"), Query((QueryPart("blue"), QueryPart(FileImage(b"hello"))))
+    first, second, third = ask(service, good, bad, Query((QueryPart(StoredImage("nobody")),)))
+    assert isinstance(first, QueryAnswer)
+    assert isinstance(second, PartRejected)
+    assert str(second).startswith("queries.1.image: not an image")
+    assert isinstance(third, InvalidQuery)
+
+
+@pytest.mark.parametrize(
+    ("query", "in_the_event_loop"),
+    [
+        (text("red", k=50), True),
+        (Query((QueryPart("red"), QueryPart(StoredImage("blue-soft.png"), -1)), k=12, offset=24), True),
+        (text("red", offset=60), False),
+        (text("red", dedupe=True), False),
+        (Query.of(search_request([part("red")], where={"shade": "soft"})), False),
+    ],
+)
+def test_a_search_that_may_take_long_does_not_hold_up_the_event_loop(
+    retriever: Retriever, query: Query, in_the_event_loop: bool
+) -> None:
+    threads: list[threading.Thread] = []
+
+    class Noting(Retriever):
+        def answer(self, query: Query, vectors: object) -> SearchOutcome:
+            threads.append(threading.current_thread())
+            return super().answer(query, vectors)  # type: ignore[arg-type]
+
+    noting = Noting(retriever.collection.artifact, retriever.encoder)
+    state = ServerState.of(Settings())
+    ask(state.serve(noting, DirectDispatcher(noting), "test"), query)
+    state.decoders.shutdown()
+    assert [thread is threading.main_thread() for thread in threads] == [in_the_event_loop]
+
+
+def test_clearing_forgets_answers_and_vectors(service: QueryService, dispatcher: DirectDispatcher) -> None:
+    ask(service, text("red"))
+    assert service.clear() == 1
+    [answer] = ask(service, text("red"))
+    assert isinstance(answer, QueryAnswer)
+    assert not answer.cached
+    assert dispatcher.batches == 2
