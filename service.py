@@ -5,6 +5,7 @@ native BentoML APIs, and the routes of the HTTP API feed the same two queues, so
 batches. Settings come from the environment; ``clip_retrieval/serving/settings.py`` lists them.
 """
 
+from functools import partial
 from typing import Annotated, cast
 
 import bentoml
@@ -16,24 +17,18 @@ from starlette.types import Scope
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.base import Text
-from clip_retrieval.errors import ClipRetrievalError, ImageRejected
+from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
-from clip_retrieval.http.middleware.access_log import AccessLog
-from clip_retrieval.http.middleware.admission import Admission
-from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
-from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
-from clip_retrieval.http.middleware.first_request import UntilDone
-from clip_retrieval.http.middleware.scrape import BeforeScrape
-from clip_retrieval.search.query import Base64Image, decode_together
+from clip_retrieval.http.stack import middleware
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import json_logs, process
 from clip_retrieval.serving.bento_dispatch import IMAGES, IS_SUPERVISED, TEXTS, BentoDispatch, results_of, tracer
 from clip_retrieval.serving.engine import EncodeJob, Engine
+from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import Metrics, Reading, resident_memory
 from clip_retrieval.serving.state import ServerState
 
-MAX_NATIVE_BATCH = 64
 MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
@@ -54,24 +49,11 @@ dispatch = BentoDispatch()
 metrics = Metrics()
 
 
-def _text_jobs(texts: list[str]) -> list[EncodeJob]:
-    return [EncodeJob(text, vector_only=True) for text in texts]
-
-
-def _image_jobs(images: list[str]) -> list[EncodeJob]:
-    """Decode base64 images while their request is validated, before they can join a batch."""
-    preprocess = state.require_service().retriever.encoder.preprocess
-    jobs = []
-    for number, image in enumerate(decode_together(map(Base64Image, images), state.limits)):
-        if isinstance(image, ImageRejected):
-            raise ValueError(f"image {number}: {image}") from image
-        jobs.append(EncodeJob(preprocess(image), vector_only=True))
-    return jobs
-
-
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(_text_jobs)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(text_jobs)]
 # Text in base64 and no file field: BentoML fetches a file field that holds a URL, whatever that points at.
-Images = Annotated[list[str], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(_image_jobs)]
+Images = Annotated[
+    list[str], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(partial(image_jobs, state=state))
+]
 
 
 @bentoml.service(
@@ -148,15 +130,5 @@ def _attach_dispatch(scope: Scope) -> bool:
 
 
 _service = cast("bentoml.Service[ClipRetrieval]", ClipRetrieval)
-if settings.access_log:
-    _service.add_asgi_middleware(AccessLog)
-_service.add_asgi_middleware(CancelOnDisconnect)  # outside of ErrorEnvelope, which must not see its cancellation
-_service.add_asgi_middleware(ErrorEnvelope)
-_service.add_asgi_middleware(
-    Admission,
-    traffic=state.traffic,
-    max_body_bytes=settings.max_upload_bytes + 64 * 1024,  # the multipart frame around an image
-    timeout_s=settings.request_timeout_s,
-)
-_service.add_asgi_middleware(BeforeScrape, refresh=_refresh_metrics)
-_service.add_asgi_middleware(UntilDone, hook=_attach_dispatch)
+for _middleware, _options in middleware(state, before_scrape=_refresh_metrics, on_request=_attach_dispatch):
+    _service.add_asgi_middleware(_middleware, **_options)

@@ -12,4 +12,5 @@ info_routes.py        what is served, health, counts, the collection's fields an
 query_routes.py       the short routes: queries of one part
 composed_routes.py    queries of several parts, and several queries at once
 app.py                the application: all routes and the answers to what is wrong
+stack.py              the middleware in its order
 """

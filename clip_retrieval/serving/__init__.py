@@ -11,5 +11,6 @@ engine.py          texts and images encoded a batch at a time
 bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
 state.py           what a process keeps between requests
+native_inputs.py   inputs of BentoML's own APIs as jobs
 process.py         the interpreter's switches, and how a process ends
 """

@@ -1,0 +1,39 @@
+"""The middleware around every route, those of BentoML included, from the outermost to the innermost."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Scope
+
+from clip_retrieval.http.middleware.access_log import AccessLog
+from clip_retrieval.http.middleware.admission import Admission
+from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
+from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
+from clip_retrieval.http.middleware.first_request import UntilDone
+from clip_retrieval.http.middleware.scrape import BeforeScrape
+from clip_retrieval.serving.state import ServerState
+
+MULTIPART_FRAME_BYTES = 64 * 1024
+"""What a form may add to the bytes of the image in it."""
+
+
+def middleware(
+    state: ServerState, *, before_scrape: Callable[[], None], on_request: Callable[[Scope], bool]
+) -> list[tuple[type[Any], dict[str, Any]]]:
+    """Each class with its options. ``on_request`` gets each request until it returns True."""
+    settings = state.settings
+    return [
+        *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
+        (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
+        (ErrorEnvelope, {}),
+        (
+            Admission,
+            {
+                "traffic": state.traffic,
+                "max_body_bytes": settings.max_upload_bytes + MULTIPART_FRAME_BYTES,
+                "timeout_s": settings.request_timeout_s,
+            },
+        ),
+        (BeforeScrape, {"refresh": before_scrape}),
+        (UntilDone, {"hook": on_request}),
+    ]
