@@ -37,9 +37,9 @@ class Recorder:
         return Stats(
             uptime_seconds=self.uptime_s,
             queries=dict(self.queries),
-            cache_hits=cache.hits if cache else 0,
-            cache_misses=cache.misses if cache else 0,
-            cache_size=len(cache) if cache else 0,
+            cache_hits=cache.hits if cache is not None else 0,
+            cache_misses=cache.misses if cache is not None else 0,
+            cache_size=len(cache) if cache is not None else 0,
             latency_ms={
                 stage: _percentiles(np.array(values) * 1e3) for stage, values in self._latencies.items() if values
             },

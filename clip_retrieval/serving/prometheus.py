@@ -42,9 +42,9 @@ class Reading:
             pending=traffic.pending,
             rejected=traffic.rejected,
             queued=queued,
-            cache_size=len(answers) if answers else 0,
-            cache_hits=answers.hits if answers else 0,
-            cache_misses=answers.misses if answers else 0,
+            cache_size=len(answers) if answers is not None else 0,
+            cache_hits=answers.hits if answers is not None else 0,
+            cache_misses=answers.misses if answers is not None else 0,
         )
 
 

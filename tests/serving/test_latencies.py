@@ -74,3 +74,6 @@ def test_the_cache_is_reported() -> None:
     assert [cache.get("version", key) is not None for key in ("red", "blue", "red")] == [True, False, True]
     snapshot = Recorder().snapshot(cache)
     assert (snapshot.cache_hits, snapshot.cache_misses, snapshot.cache_size) == (2, 1, 1)
+    cache.clear()
+    snapshot = Recorder().snapshot(cache)
+    assert (snapshot.cache_hits, snapshot.cache_misses, snapshot.cache_size) == (2, 1, 0), "an empty cache has a past"

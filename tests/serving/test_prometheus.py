@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.http.middleware.scrape import BeforeScrape
+from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.serving.prometheus import Metrics, Reading, resident_memory
+from clip_retrieval.serving.traffic import Traffic
 
 READING = Reading(
     pending=3,
@@ -122,6 +124,13 @@ def test_metrics_are_refreshed_before_they_are_read_and_at_no_other_time() -> No
     for path in ("/search/images", "/metrics"):
         asyncio.run(middleware({"type": "http", "path": path}, unused, unused))  # type: ignore[arg-type]
     assert log == ["/search/images", "refresh", "/metrics"]
+
+
+def test_a_reading_counts_look_ups_of_a_cache_that_is_empty_now() -> None:
+    cache = AnswerCache(10, ttl_s=60)
+    cache.get("version", "red")
+    reading = Reading.of(Traffic(1, 1), cache, {})
+    assert (reading.cache_hits, reading.cache_misses, reading.cache_size) == (0, 1, 0)
 
 
 @pytest.mark.parametrize("supervised", [True, False])
