@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
-from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data
 from clip_retrieval.finetuning.guard import Gain, Ranked, Verdict
@@ -31,6 +30,7 @@ from clip_retrieval.finetuning.pairs import Pairs
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.models.local_dir import WEIGHTS_FILE
 from clip_retrieval.progress import Progress
 
 REPORT_FILE = "finetune.json"

@@ -99,7 +99,7 @@ class Engine:
         """
         with ThreadPoolExecutor(1, "load", initializer=_stand_back) as loading:
             self.retriever = loading.submit(load).result()
-        asks_only = self.retriever.encoder.info.runtime == "openvino"
+        asks_only = self.retriever.encoder.owns_threads
         self.text_batches_at_once = self.retriever.encoder.text_batches_at_once
         """How many batches of texts to answer at the same time; of images one."""
         self._texts, self._images = (

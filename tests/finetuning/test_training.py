@@ -47,9 +47,9 @@ def _one_thread() -> Iterator[None]:
 
 def as_reference(model: Path, target: Path) -> Path:
     """A ``local-dir:`` folder as ``prepare_encoder`` keeps it."""
-    from clip_retrieval.encoders.torch import prepare
+    from clip_retrieval.models.local_dir import save_local_dir
 
-    info = prepare(f"local-dir:{model}", None, target)
+    info = save_local_dir(f"local-dir:{model}", None, target)
     (target / INFO_FILE).write_text(info.model_dump_json())
     return target
 
