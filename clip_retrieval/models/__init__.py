@@ -1,6 +1,7 @@
 """Build time: from the name of a model to the folder of an encoder. Needs torch.
 
 fingerprint.py        the fingerprint of a folder
+calibration.py        the samples with which a model is quantised
 local_dir.py          an open_clip model as a self-contained folder
 tokenizer_export.py   open_clip's tokenizers as a ``tokenizer.json``
 towers.py             an open_clip model as two graphs that can be traced

@@ -85,7 +85,7 @@ def assemble(
         try:
             os.replace(partial, folder)  # noqa: PTH105 - Path.replace is the same call
         except OSError:
-            # If another process has finished first, its folder is equal.
+            # Another process may have finished first; then its folder is as good.
             if not folder.is_dir():
                 raise
     say(f"the demo model is ready in {folder}")

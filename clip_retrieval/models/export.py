@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import openvino
 import torch
-from PIL import Image
 
 from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.openvino.layouts import GraphInputs, Layout, text_batch
 from clip_retrieval.encoders.openvino.spec import SPEC_FILE, Check, RuntimeSpec, graph_file
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.models.calibration import Calibration
 from clip_retrieval.models.reference import PROBES, Reference
 from clip_retrieval.models.tokenizer_export import from_open_clip
 from clip_retrieval.models.towers import image_tower, prefix_tower, text_tower
@@ -29,8 +29,6 @@ MIN_MEAN_COSINE_INT8 = 0.9
 
 MAX_ROUNDING_DIFFERENCE = 1e-4
 """The largest difference of a unit vector's component that counts as rounding: a faster layout may add no more."""
-
-Calibration = tuple[Sequence[Image.Image], Sequence[str]]
 
 
 def export_openvino(

@@ -11,18 +11,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import platformdirs
-from PIL import Image
 
 from clip_retrieval import __version__
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
 from clip_retrieval.images.decode import content_hash
+from clip_retrieval.models.calibration import Calibration
 from clip_retrieval.models.demo_sources import HEAD_FILE
 
 DEMO = "demo"
@@ -33,8 +33,6 @@ RECIPE = 3
 """The version of the export and the quantisation. Raise it when they change: the cache then makes the graphs again."""
 
 Runtime = Literal["openvino", "torch"]
-Calibration: TypeAlias = tuple[Sequence[Image.Image], Sequence[str]]
-"""RGB images and texts of the kind that will be served."""
 
 
 def cache_dir() -> Path:
