@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -179,6 +180,17 @@ def test_the_wings_of_the_base_install_need_little(path: Path) -> None:
     assert {wing_of(other) for other in own_imports(path)} <= {"errors", "records", "contract", wing}
     third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     assert third_party <= {"clip_retrieval"} | LIGHT[wing]
+
+
+def test_the_data_files_of_the_package_are_packed() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = {
+        path
+        for pattern in patterns["tool"]["setuptools"]["package-data"]["clip_retrieval"]
+        for path in PACKAGE.glob(pattern.replace("**", "**/*"))
+    }
+    data = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    assert data - packed == set()
 
 
 def loaded_by(statement: str, **environment: str) -> set[str]:

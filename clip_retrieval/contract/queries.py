@@ -133,7 +133,7 @@ class SearchRequest(Strict):
 
 
 class SearchBatchRequest(Strict):
-    """Several searches. Each is checked on its own, so that one that is wrong does not fail the others."""
+    """Several searches. Each is checked on its own, so that a wrong search does not fail the others."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"searches": [{"queries": [{"text": "a dog"}]}]}]})
 

@@ -81,7 +81,7 @@ def tuned(reference: Path, data: Data, settings: Settings, work: Path, name: str
 
 @pytest.fixture(scope="module")
 def trained(untrained: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learnt the tiles, made by fine-tuning the random one; a reference folder too."""
+    """The random model after fine-tuning on the tiles, as a reference folder."""
     work = tmp_path_factory.mktemp("trained")
     outcome = tuned(untrained, data, START, work)
     assert outcome.verdict.better, outcome.verdict.reason
@@ -263,7 +263,9 @@ class TestTraining:
         assert equal(weights(folder), weights(tmp_path / "out"))
         assert load_encoder(folder).encode_texts(["a red square"]).shape == (1, 32)
 
-    def test_a_hugging_face_tower_takes_the_same_road(self, data: Data, tmp_path: Path, cache_home: Path) -> None:
+    def test_a_hugging_face_tower_trains_and_serves_like_any_other(
+        self, data: Data, tmp_path: Path, cache_home: Path
+    ) -> None:
         (tmp_path / "bert").mkdir()
         write_bert(tmp_path / "bert")
         reference = prepare_encoder(f"local-dir:{tmp_path / 'bert'}", runtime="torch")
@@ -274,8 +276,8 @@ class TestTraining:
 
 
 class TestCollapse:
-    """What took the reference's fine-tuning to 0.0 %, in small: every weight at a high rate from the first step, other
-    captions of an image as negatives, and a logit scale that begins anew."""
+    """A small copy of the settings with which the reference project's fine-tuning fell to 0.0 %: every weight trains at
+    a high rate from the first step, other captions of an image are negatives, and the logit scale is reset."""
 
     RECKLESS = Settings(
         train=TrainedPart.ALL, epochs=3, batch=32, learning_rate=0.3, warmup=0, clip=1e9, patience=99, views=0

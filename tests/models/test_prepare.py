@@ -28,7 +28,7 @@ def prepared(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
     return asked
 
 
-def test_the_cache_is_where_the_system_wants_it(cache_home: Path) -> None:
+def test_the_cache_is_in_the_cache_folder_of_the_system(cache_home: Path) -> None:
     assert cache_dir() == cache_home / "bento-clip"
 
 
