@@ -192,10 +192,7 @@ def random_weights(model: str) -> str:
     if not path.exists():
         import torch
 
-        from clip_retrieval.encoders._torchvision import ensure_importable
-
-        ensure_importable()
-        import open_clip
+        from clip_retrieval.encoders.open_clip import open_clip
 
         torch.manual_seed(0)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ inputs have the same version and the same content. The last line on standard out
 
 import argparse
 import ast
-import hashlib
 import os
 import shutil
 import subprocess
@@ -30,6 +29,7 @@ from clip_retrieval import __version__
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.models.fingerprint import folder_fingerprint
 from scripts.oci import pins
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +50,7 @@ def make(artifact: str = modelstore.LATEST) -> str:
         raise CannotBuild("a Bento takes its artifact from the BentoML model store; name it by its tag")
     with tempfile.TemporaryDirectory() as staging:
         stage(Path(staging), tag, Artifact.open(folder))
-        version = f"{tag.partition(':')[2]}-{fingerprint(Path(staging))[:8]}"
+        version = f"{tag.partition(':')[2]}-{folder_fingerprint(Path(staging))[:8]}"
         with suppress(NotFound):
             return str(bentoml.get(f"{modelstore.NAME}:{version}").tag)
         _build(staging, version)
@@ -89,15 +89,6 @@ def stage(folder: Path, tag: str, artifact: Artifact) -> None:
 def labels(artifact: Artifact) -> dict[str, str]:
     """What the Bento says of itself and of what it holds; BentoML's alphabet for label values is small."""
     return {"product": __version__, "artifact": artifact.manifest.version, **modelstore.labels(artifact.manifest)}
-
-
-def fingerprint(folder: Path) -> str:
-    """Hex SHA-256 over the names and contents of all files in a folder."""
-    total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
-        total.update(f"{name}\0{len(content)}\0".encode() + content)
-    return total.hexdigest()
 
 
 def modules(root: Path) -> list[Path]:

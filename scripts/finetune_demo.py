@@ -36,7 +36,6 @@ from clip_retrieval.build.pipeline import check
 from clip_retrieval.cli import console
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
-from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.evaluation.recall import Ranks
 from clip_retrieval.finetuning.guard import Ranked, gain, judge
 from clip_retrieval.finetuning.inputs import Inputs
@@ -46,6 +45,7 @@ from clip_retrieval.finetuning.run import choose_share, ranked, score
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.models.local_dir import WEIGHTS_FILE
 from clip_retrieval.models.prepare import DEMO, prepare_encoder
 from scripts import train_demo_head
 from scripts.demo_head import classes, head, materials, measure, sample, towers

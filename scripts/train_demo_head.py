@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clip_retrieval.models.demo import HEAD_FILE
+from clip_retrieval.models.demo_sources import HEAD_FILE
 from scripts.demo_head import classes, head, materials, measure, sample, towers
 
 

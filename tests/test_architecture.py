@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -48,12 +49,13 @@ STRANGERS = {"serving": {"http"}, "evaluation": {"search", "serving"}, "finetuni
 """Wings that a wing does not import although the order lets it."""
 
 LIBRARIES = {
-    "torch": {"encoders/open_clip", "encoders/torch", "encoders/_torchvision", "models", "finetuning"},
-    "torchvision": {"encoders/_torchvision", "models"},
-    "open_clip": {"encoders/open_clip", "encoders/torch", "models"},
-    "timm": {"encoders/open_clip", "models"},
-    "transformers": {"encoders/open_clip", "models"},
-    "safetensors": {"encoders/open_clip", "encoders/torch", "models", "finetuning"},
+    "torch": {"encoders/open_clip", "encoders/torch", "models", "finetuning"},
+    "torchvision": {"encoders/open_clip"},
+    "open_clip": {"encoders/open_clip"},
+    "timm": {"encoders/open_clip"},
+    "transformers": set(),
+    "safetensors": {"models", "finetuning"},
+    "huggingface_hub": {"encoders/open_clip"},
     "openvino": {"encoders/openvino", "models"},
     "nncf": {"models"},
     "faiss": {"indexes/faiss_index"},
@@ -133,7 +135,7 @@ def test_every_file_stands_in_a_wing_or_is_a_leaf() -> None:
 def test_a_wing_lists_its_files(wing: str) -> None:
     stand = {f"{wing}/{path.stem}" for path in (PACKAGE / wing).glob("*.py") if path.stem != "__init__"}
     stand |= {f"{wing}/{path.parent.name}" for path in (PACKAGE / wing).glob("*/__init__.py")}
-    assert sorted(files_in_order(wing)) == sorted(stand - {"encoders/_torchvision"})
+    assert sorted(files_in_order(wing)) == sorted(stand)
 
 
 @pytest.mark.parametrize("path", FILES, ids=place)
@@ -178,6 +180,17 @@ def test_the_wings_of_the_base_install_need_little(path: Path) -> None:
     assert {wing_of(other) for other in own_imports(path)} <= {"errors", "records", "contract", wing}
     third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     assert third_party <= {"clip_retrieval"} | LIGHT[wing]
+
+
+def test_the_data_files_of_the_package_are_packed() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = {
+        path
+        for pattern in patterns["tool"]["setuptools"]["package-data"]["clip_retrieval"]
+        for path in PACKAGE.glob(pattern.replace("**", "**/*"))
+    }
+    data = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    assert data - packed == set()
 
 
 def loaded_by(statement: str, **environment: str) -> set[str]:

@@ -14,13 +14,13 @@ from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
-from clip_retrieval.finetuning.settings import LEARNING_RATES, Part, Settings
+from clip_retrieval.finetuning.settings import LEARNING_RATES, Settings, TrainedPart
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import DEMO, cache_dir, prepare_encoder
 
 if TYPE_CHECKING:
     from clip_retrieval.finetuning.loop import Epoch
-    from clip_retrieval.finetuning.run import Outcome
+    from clip_retrieval.finetuning.run import TrainingOutcome
 
 _RATES = ", ".join(f"{part.value} {rate:g}" for part, rate in LEARNING_RATES.items())
 
@@ -34,7 +34,7 @@ def finetune(
     pretrained: Annotated[
         str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
     ] = None,
-    train: Annotated[Part, typer.Option(help="What trains; the rest is locked.")] = Part.HEADS,
+    train: Annotated[TrainedPart, typer.Option(help="What trains; the rest is locked.")] = TrainedPart.HEADS,
     other: Annotated[
         Path | None, typer.Option(help="Another domain that must not get worse; default the bundled photographs.")
     ] = None,
@@ -83,7 +83,7 @@ def finetune(
         )
     try:
         from clip_retrieval.finetuning import run as tuner
-        from clip_retrieval.finetuning.training_plot import draw
+        from clip_retrieval.finetuning.training_plot import plot_training
     except ModuleNotFoundError as error:
         raise MissingExtra("fine-tuning", "build") from error
     bars, limits = console.Bars(), Limits(max_bytes=max_bytes, max_pixels=max_pixels)
@@ -103,7 +103,7 @@ def finetune(
     outcome = tuner.finetune(
         reference, data, settings, rule, cache_dir() / "finetune", output, limits, bars, say=_say_epoch
     )
-    draw(outcome.history, outcome.shares, outcome.share, output / "finetune.png")
+    plot_training(outcome.history, outcome.shares, outcome.share, output / "finetune.png")
     if as_json:
         typer.echo(json.dumps({"folder": str(output)} | outcome.to_json(), ensure_ascii=False))
         return
@@ -127,7 +127,7 @@ def _say_epoch(epoch: "Epoch") -> None:
     )
 
 
-def _show(outcome: "Outcome", data: sides.Data) -> None:
+def _show(outcome: "TrainingOutcome", data: sides.Data) -> None:
     """The report, on standard error."""
     shown = {"val": "validation", "test": "test", "other": f"other: {data.other_name}"}
     table = Table("side", "model", *(f"{way} R@{k}" for way in ("t→i", "i→t") for k in (1, 5, 10)), "mean recall")

@@ -1,9 +1,20 @@
 """The typed client of the HTTP API. Needs httpx and pydantic only.
 
-endpoints.py      one call an endpoint: its request, how its answer is read, when it is tried again
+retries.py        httpx transports that send a request again after an overload or a failed connection
+endpoints.py      one call per endpoint: its request, and how its answer is read
 clients.py        ``Client`` and ``AsyncClient``
 """
 
+import warnings
+
 from clip_retrieval.client.clients import AsyncClient, Client, image, image_id, text
+from clip_retrieval.contract.image_input import ImageInput
+from clip_retrieval.contract.queries import Part
 
 __all__ = ["AsyncClient", "Client", "image", "image_id", "text"]
+
+
+def picture(given: ImageInput, weight: float = 1.0) -> Part:
+    """The former name of ``image``."""
+    warnings.warn("clip_retrieval.client.picture is now called image", DeprecationWarning, stacklevel=2)
+    return image(given, weight)

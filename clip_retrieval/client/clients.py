@@ -5,20 +5,19 @@
             print(result.similarity_score, result.image_path)
         client.search([text("a dog"), image("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
 
-Both have one method an endpoint and answer with the service's own models. Requests that were turned away (429, 503)
-and connections that failed are tried again, with exponential back-off and jitter or as Retry-After says; nothing else
-is. Errors: ``RequestRejected``, ``Overloaded``, ``ServerFailure``, ``Unreachable``; all are ``ServiceError``.
+Both have one method per endpoint and answer with the service's own models. ``retries.py`` says which requests are sent
+again and when. Errors: ``RequestRejected``, ``Overloaded``, ``ServerFailure``, ``Unreachable``; all are
+``ServiceError``. Methods that take an image raise OSError where its file cannot be read.
 """
 
-import asyncio
-import time
 from collections.abc import Sequence
 from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
-from clip_retrieval.client.endpoints import Call, Calls, Retries
+from clip_retrieval.client.endpoints import Call, Calls
+from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
     CaptionsAnswer,
     ImageEmbedding,
@@ -37,7 +36,7 @@ from clip_retrieval.records import Modality
 __all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "ImageInput", "Retries", "image", "image_id", "text"]
 
 DEFAULT_TIMEOUT = httpx.Timeout(30, connect=5)
-USUAL = Retries()
+DEFAULT_RETRIES = Retries()
 _HEADERS = {"Accept": "application/json", "User-Agent": "bento-clip-client"}
 
 M = TypeVar("M", bound=BaseModel)
@@ -51,11 +50,12 @@ class Client:
         url: str,
         *,
         timeout: httpx.Timeout | float = DEFAULT_TIMEOUT,
-        retries: Retries = USUAL,
+        retries: Retries = DEFAULT_RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout, transport=transport, headers=_HEADERS)
-        self._retries = retries
+        """``url`` is the service's; requests go through ``transport``, by default httpx's own, with ``retries``."""
+        resending = RetryTransport(retries, transport)
+        self._http = httpx.Client(base_url=url, timeout=timeout, transport=resending, headers=_HEADERS)
 
     def __enter__(self) -> Self:
         return self
@@ -67,15 +67,15 @@ class Client:
         self._http.close()
 
     def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Images for a text."""
+        """Images that match a text."""
         return self._send(Calls.search_images(text, k))
 
     def search_captions(self, image: ImageInput, k: int = DEFAULT_K) -> CaptionsAnswer:
-        """Captions for an image (``POST /search/text``)."""
+        """Captions that match an image (``POST /search/text``)."""
         return self._send(Calls.search_captions(image, k))
 
     def search_similar(self, image: ImageInput, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Images like an image."""
+        """Images that are similar to an image."""
         return self._send(Calls.search_similar(image, k))
 
     def search(
@@ -89,22 +89,25 @@ class Client:
         dedupe: bool = False,
         where: Where | None = None,
     ) -> SearchAnswer:
-        """One page of what is nearest to a weighted mix of texts and images. Raises InvalidQuery out of bounds."""
+        """One page of the images or captions nearest to a weighted mix of texts and images.
+
+        Raises InvalidQuery for a value out of bounds.
+        """
         request = search_request(
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
         )
         return self._send(Calls.search(request))
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> SearchBatchAnswer:
-        """Up to 64 searches in one request, answered in order; make them with ``search_request``."""
+        """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
         return self._send(Calls.search_batch(requests))
 
     def fields(self) -> FieldsAnswer:
-        """What ``where`` can filter by."""
+        """The fields that ``where`` can filter by."""
         return self._send(Calls.fields)
 
     def image(self, image_id: str) -> ImageInfo:
-        """All that the collection holds of one image."""
+        """Everything that the collection holds about one image."""
         return self._send(Calls.image(image_id))
 
     def encode_text(self, text: str) -> TextEmbedding:
@@ -116,11 +119,11 @@ class Client:
         return self._send(Calls.encode_image(image))
 
     def info(self) -> ServiceInfo:
-        """What is served."""
+        """The model and the collection that the service serves."""
         return self._send(Calls.info)
 
     def health(self) -> Health:
-        """Whether queries can be answered."""
+        """Whether the service can answer queries."""
         return self._send(Calls.health)
 
     def stats(self) -> Stats:
@@ -132,24 +135,10 @@ class Client:
         return self._send(Calls.clear_cache)
 
     def _send(self, call: Call[M]) -> M:
-        steps = call.run(self._retries)
-        step = next(steps)
-        while True:
-            try:
-                if step is None:
-                    step = steps.send(self._try(call))
-                else:
-                    time.sleep(step)
-                    step = next(steps)
-            except StopIteration as done:
-                answer: M = done.value
-                return answer
-
-    def _try(self, call: Call[M]) -> httpx.Response | httpx.RequestError:
         try:
-            return self._http.request(call.method, call.path, **call.arguments())
+            return call.parse(self._http.request(call.method, call.path, **call.arguments()))
         except httpx.RequestError as error:
-            return error
+            raise call.failure(error) from error
 
 
 class AsyncClient:
@@ -160,11 +149,12 @@ class AsyncClient:
         url: str,
         *,
         timeout: httpx.Timeout | float = DEFAULT_TIMEOUT,
-        retries: Retries = USUAL,
+        retries: Retries = DEFAULT_RETRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=transport, headers=_HEADERS)
-        self._retries = retries
+        """``url`` is the service's; requests go through ``transport``, by default httpx's own, with ``retries``."""
+        resending = AsyncRetryTransport(retries, transport)
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=resending, headers=_HEADERS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -176,15 +166,15 @@ class AsyncClient:
         await self._http.aclose()
 
     async def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Images for a text."""
+        """Images that match a text."""
         return await self._send(Calls.search_images(text, k))
 
     async def search_captions(self, image: ImageInput, k: int = DEFAULT_K) -> CaptionsAnswer:
-        """Captions for an image (``POST /search/text``)."""
+        """Captions that match an image (``POST /search/text``)."""
         return await self._send(Calls.search_captions(image, k))
 
     async def search_similar(self, image: ImageInput, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Images like an image."""
+        """Images that are similar to an image."""
         return await self._send(Calls.search_similar(image, k))
 
     async def search(
@@ -198,22 +188,25 @@ class AsyncClient:
         dedupe: bool = False,
         where: Where | None = None,
     ) -> SearchAnswer:
-        """One page of what is nearest to a weighted mix of texts and images. Raises InvalidQuery out of bounds."""
+        """One page of the images or captions nearest to a weighted mix of texts and images.
+
+        Raises InvalidQuery for a value out of bounds.
+        """
         request = search_request(
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
         )
         return await self._send(Calls.search(request))
 
     async def search_batch(self, requests: Sequence[SearchRequest]) -> SearchBatchAnswer:
-        """Up to 64 searches in one request, answered in order; make them with ``search_request``."""
+        """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
         return await self._send(Calls.search_batch(requests))
 
     async def fields(self) -> FieldsAnswer:
-        """What ``where`` can filter by."""
+        """The fields that ``where`` can filter by."""
         return await self._send(Calls.fields)
 
     async def image(self, image_id: str) -> ImageInfo:
-        """All that the collection holds of one image."""
+        """Everything that the collection holds about one image."""
         return await self._send(Calls.image(image_id))
 
     async def encode_text(self, text: str) -> TextEmbedding:
@@ -225,11 +218,11 @@ class AsyncClient:
         return await self._send(Calls.encode_image(image))
 
     async def info(self) -> ServiceInfo:
-        """What is served."""
+        """The model and the collection that the service serves."""
         return await self._send(Calls.info)
 
     async def health(self) -> Health:
-        """Whether queries can be answered."""
+        """Whether the service can answer queries."""
         return await self._send(Calls.health)
 
     async def stats(self) -> Stats:
@@ -241,21 +234,7 @@ class AsyncClient:
         return await self._send(Calls.clear_cache)
 
     async def _send(self, call: Call[M]) -> M:
-        steps = call.run(self._retries)
-        step = next(steps)
-        while True:
-            try:
-                if step is None:
-                    step = steps.send(await self._try(call))
-                else:
-                    await asyncio.sleep(step)
-                    step = next(steps)
-            except StopIteration as done:
-                answer: M = done.value
-                return answer
-
-    async def _try(self, call: Call[M]) -> httpx.Response | httpx.RequestError:
         try:
-            return await self._http.request(call.method, call.path, **call.arguments())
+            return call.parse(await self._http.request(call.method, call.path, **call.arguments()))
         except httpx.RequestError as error:
-            return error
+            raise call.failure(error) from error

@@ -1,9 +1,9 @@
-"""What goes over the wire: requests, answers and errors of the HTTP API. Needs pydantic only.
+"""The wire format of the HTTP API: requests, answers and errors. Needs pydantic only.
 
-base.py           bounds, scores and the error body
-image_input.py    what a user may pass as an image, as bytes with a name
-queries.py        requests: what each search route reads
-answers.py        answers of the routes that search and encode
-collection.py     what the API says of the collection
-status.py         what the API says of the server
+base.py           base models, bounds, scores and the error body
+image_input.py    the images that a user may pass, as bytes with a name
+queries.py        the requests of the routes that search and encode
+answers.py        the answers of the routes that search and encode
+collection.py     the answers about the collection
+status.py         the answers about the server
 """

@@ -9,28 +9,28 @@ from clip_retrieval.records import Modality, Scalar
 
 
 class ImageResult(Frozen):
-    """An image that was found."""
+    """An image in the results."""
 
     rank: int = Field(description="1 for the best.")
     image_id: str
-    image_path: str = Field(description="The image's file as the collection names it.")
-    width: int = Field(description="Pixels of the upright image.")
+    image_path: str = Field(description="The path of the image file within the collection.")
+    width: int = Field(description="Width of the upright image in pixels.")
     height: int
     similarity_score: Score
     confidence: Confidence
     captions: list[str]
-    metadata: dict[str, Scalar] = Field(description="The collection's other columns of this image.")
+    metadata: dict[str, Scalar] = Field(description="The values of the collection's other columns for this image.")
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
 class CaptionResult(Frozen):
-    """A caption that was found, with the image that it belongs to."""
+    """A caption in the results, with the image that it belongs to."""
 
     rank: int = Field(description="1 for the best.")
     caption: str
     caption_id: str
     image_id: str
-    image_path: str = Field(description="The file of the caption's image as the collection names it.")
+    image_path: str = Field(description="The path of the caption's image file within the collection.")
     similarity_score: Score
     confidence: Confidence
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
@@ -82,9 +82,9 @@ class SearchAnswerHead(Frozen):
     """What the answer of ``POST /search`` says beside its results."""
 
     target: Modality
-    total_results: int = Field(description="How many results this page has.")
+    total_results: int = Field(description="How many results this page holds.")
     offset: int
-    next_offset: int | None = Field(description="The offset of the next page; null if this is the last.")
+    next_offset: int | None = Field(description="The offset of the next page; null on the last page.")
     query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
     cached: bool = Field(description="Whether the results came from the cache.")
     truncated: bool = Field(False, description="Whether the model read only the beginning of a text.")
@@ -97,7 +97,7 @@ class SearchAnswer(SearchAnswerHead):
 
 
 class BatchItem(Frozen):
-    """What became of one search: its answer, or its error with the status that it would have got alone."""
+    """The outcome of one search: its answer, or its error with the status that it would have alone."""
 
     status: int
     answer: SearchAnswer | None = None

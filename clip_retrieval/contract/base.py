@@ -1,4 +1,4 @@
-"""What every request and answer of the API is made of: bounds, scores, the error body."""
+"""The parts that all requests and answers of the API share: base models, bounds, scores, the error body."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -6,19 +6,20 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_K = 50
-
-
 DEFAULT_K = 5
-
-
 MAX_TEXT = 1000
-
-
+"""Characters of a text query."""
 MAX_PROBLEMS = 8
+"""The number of problems of a request that an error names one by one."""
 
-
-K = Annotated[int, Field(ge=1, le=MAX_K, description="How many results; fewer come back if there are fewer.")]
-
+K = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_K,
+        description="How many results to return. There are fewer if the collection has fewer that match.",
+    ),
+]
 
 Text = Annotated[
     str,
@@ -26,36 +27,46 @@ Text = Annotated[
         min_length=1,
         max_length=MAX_TEXT,
         pattern=r"\S",
-        description="What is looked for. The model reads a limited number of tokens; `truncated` says if that cut it.",
+        description="The text to search for. The model reads a limited number of tokens; `truncated` says whether it "
+        "reached the end.",
     ),
 ]
 
-
 Score = Annotated[float, Field(description="Cosine of query and result in [-1, 1]; higher is better.")]
-
 
 Confidence = Annotated[
     float,
     Field(
-        description="Softmax of the returned scores at the model's own logit scale: each result's share among those "
-        "returned, not a probability of being right."
+        description="Softmax of the returned scores at the model's own logit scale: the weight of each result among "
+        "the returned ones. It is not the probability that the result is right."
     ),
 ]
 
 
 class Frozen(BaseModel):
+    """A message that cannot be changed. Unknown fields are ignored, so that a client can read a newer server."""
+
     model_config = ConfigDict(frozen=True)
 
 
+class Strict(Frozen):
+    """A request: an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class ErrorBody(Frozen):
-    """Every answer of 400 and above."""
+    """The body of every answer with a status of 400 or above."""
 
     error: str = Field(description="The kind of error, in words.")
-    detail: str = Field(description="What is wrong, and what to do about it.")
+    detail: str = Field(description="What is wrong, and how to correct it.")
 
 
 def describe(problems: Iterable[Any]) -> str:
-    """Pydantic's list of errors as one sentence a field, without the name of the request's part in front."""
+    """The errors of a pydantic ``ValidationError`` as one line: ``field: problem; field: problem``.
+
+    The name of the request's part (``body``, ``query``) is left out. After ``MAX_PROBLEMS`` the rest is counted.
+    """
     sentences = []
     for problem in problems:
         if not isinstance(problem, dict):

@@ -1,4 +1,4 @@
-"""What the API says of the collection: its fields, its images, examples."""
+"""The answers about the collection: its fields, its images, examples."""
 
 from typing import Literal
 
@@ -19,37 +19,37 @@ class Example(Frozen):
 
 
 class Examples(Frozen):
-    """Images spread over the collection."""
+    """Example images, evenly spread over the collection."""
 
     images: list[Example]
 
 
 class FieldValue(Frozen):
-    """A value that images have in a field, and how many have it."""
+    """A value of a field, and the number of images that have it."""
 
     value: str | bool
     count: int
 
 
 class FieldInfo(Frozen):
-    """A field that ``where`` can name."""
+    """A field that ``where`` can filter by."""
 
     name: str
     type: Literal["text", "number", "boolean"]
-    count: int = Field(description="How many images have a value.")
+    count: int = Field(description="How many images have a value in this field.")
     values: list[FieldValue] = Field(description="The most frequent values of a text or boolean field.")
-    min: float | None = Field(default=None, description="Least value of a number field.")
-    max: float | None = None
+    min: float | None = Field(default=None, description="The lowest value of a number field.")
+    max: float | None = Field(default=None, description="The highest value of a number field.")
 
 
 class FieldsAnswer(Frozen):
-    """The metadata columns of the collection, and its split."""
+    """The fields of the collection: its metadata columns and ``split``."""
 
     fields: list[FieldInfo]
 
 
 class ImageInfo(Frozen):
-    """All that the collection holds of one image."""
+    """Everything that the collection holds about one image."""
 
     image_id: str
     image_path: str

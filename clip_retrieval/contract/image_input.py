@@ -1,6 +1,6 @@
-"""Images as a user of the client has them, as the bytes that are sent. Needs no package beyond the standard library.
+"""The images that a user of the client may pass, and the bytes that are sent for each.
 
-Only a PIL image needs Pillow, and whoever has one has Pillow loaded.
+Needs the standard library only: a caller who passes a PIL image has already loaded Pillow.
 """
 
 import io
@@ -17,7 +17,10 @@ _PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
 
 
 def read_image_input(given: ImageInput) -> tuple[str, bytes]:
-    """File name and bytes of an image; a PIL image becomes a PNG of the same pixels. Raises OSError for a path."""
+    """File name and bytes of an image. A PIL image becomes a PNG of the same pixels.
+
+    Raises OSError if a path or an open file cannot be read.
+    """
     if isinstance(given, str | Path):
         path = Path(given)
         return path.name, path.read_bytes()

@@ -1,8 +1,8 @@
-"""Composed queries: what ``POST /search`` reads, and what ``search`` takes everywhere; ``answers.py`` has the answers.
+"""Requests: composed searches, and the short requests with one text. ``answers.py`` has the answers.
 
     search([text("a dog"), image("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
 
-is the same call on the client and on the retriever. Needs pydantic only.
+This is the same call on the client and on the retriever. Needs pydantic only.
 """
 
 import base64
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from clip_retrieval.contract.base import DEFAULT_K, Frozen, K, Text, describe
+from clip_retrieval.contract.base import DEFAULT_K, K, Strict, Text, describe
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality
@@ -30,27 +30,31 @@ Where = Mapping[str, Any]
 M = TypeVar("M", bound=BaseModel)
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Part(Strict):
-    """One text, one image or one image of the collection, and how much it counts."""
+    """One text, one uploaded image or one image of the collection, with its weight in the query."""
 
     text: Text | None = None
-    image: str | None = Field(None, min_length=1, description="An image file in base64.")
-    image_id: str | None = Field(None, min_length=1, max_length=MAX_NAME, description="An image of the collection.")
+    image: str | None = Field(None, min_length=1, description="The bytes of an image file in base64.")
+    image_id: str | None = Field(
+        None, min_length=1, max_length=MAX_NAME, description="The id of an image of the collection."
+    )
     weight: float = Field(
-        1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False, description="Not zero; a negative weight subtracts."
+        1.0,
+        ge=-MAX_WEIGHT,
+        le=MAX_WEIGHT,
+        allow_inf_nan=False,
+        description="Must not be 0; a negative weight subtracts.",
     )
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
         given = [name for name in ("text", "image", "image_id") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"one of text, image and image_id is needed, not {' and '.join(given) or 'none of them'}")
+            raise ValueError(
+                f"give exactly one of text, image and image_id, not {' and '.join(given) or 'none of them'}"
+            )
         if self.weight == 0:
-            raise ValueError("a weight of 0 has no effect; leave the part out")
+            raise ValueError("a weight of 0 has no effect; leave this part out")
         return self
 
 
@@ -60,9 +64,9 @@ OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains")
 
 
 class Condition(Strict):
-    """What a field must fulfil; of several operators, all."""
+    """Operators on one field; a value must fulfil all of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     among: list[Value] | None = Field(None, alias="in", min_length=1, max_length=MAX_CHOICES)
     gt: Bound | None = None
@@ -75,12 +79,14 @@ class Condition(Strict):
     @classmethod
     def _known_operators(cls, given: Any) -> Any:
         if isinstance(given, dict):
-            # half a character in a name would end pydantic's own error
+            # pydantic's own error cannot show a name with a lone surrogate
             unknown = [str(name).encode("utf-8", "replace").decode() for name in given if name not in OPERATORS]
             if unknown:
-                raise ValueError(f"there is no operator {unknown[0]}; there are {', '.join(OPERATORS)}")
+                raise ValueError(f"unknown operator {unknown[0]}; the operators are {', '.join(OPERATORS)}")
             if not given or None in given.values():
-                raise ValueError(f"an operator and its value are needed; there are {', '.join(OPERATORS)}")
+                raise ValueError(
+                    f"give an operator with a value that is not null; the operators are {', '.join(OPERATORS)}"
+                )
         return given
 
 
@@ -90,12 +96,13 @@ def _kind(given: Any) -> str:
 
 Filter = Annotated[Annotated[Value, Tag("value")] | Annotated[Condition, Tag("condition")], Discriminator(_kind)]
 
-Filters = Annotated[
+Conditions = Annotated[
     dict[str, Filter],
     Field(
         max_length=MAX_CONDITIONS,
-        description="Conditions on metadata columns and `split`, all of which hold: a value (null for images without "
-        "one), or an object of `in`, `gt`, `gte`, `lt`, `lte`, `contains` (case-insensitive).",
+        description="Conditions on metadata columns and `split`; a result fulfils all of them. A condition is a value "
+        "(null for images without a value) or an object of `in`, `gt`, `gte`, `lt`, `lte`, `contains` "
+        "(case-insensitive).",
     ),
 ]
 
@@ -110,43 +117,44 @@ EXAMPLE: Any = {
 
 
 class SearchRequest(Strict):
-    """Any mix of texts and images to images or captions."""
+    """A search for images or captions with any mix of texts and images."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     queries: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
     target: Modality = "images"
     k: K = DEFAULT_K
-    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to pass over; see `next_offset`.")
-    min_score: float | None = Field(None, ge=-1, le=1, allow_inf_nan=False, description="Least score of a result.")
+    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to skip; see `next_offset`.")
+    min_score: float | None = Field(
+        None, ge=-1, le=1, allow_inf_nan=False, description="The lowest score that a result may have."
+    )
     dedupe: bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
-    where: Filters | None = None
+    where: Conditions | None = None
 
 
 class SearchBatchRequest(Strict):
-    """Several searches; each is checked by itself."""
+    """Several searches. Each is checked on its own, so that a wrong search does not fail the others."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", json_schema_extra={"examples": [{"searches": [{"queries": [{"text": "a dog"}]}]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"searches": [{"queries": [{"text": "a dog"}]}]}]})
 
-    searches: list[Any] = Field(
-        min_length=1, max_length=MAX_SEARCHES, description="Each as the body of `POST /search`."
-    )
+    searches: list[Any] = Field(min_length=1, max_length=MAX_SEARCHES, description="Each is a body of `POST /search`.")
 
 
 def text(words: str, weight: float = 1.0) -> Part:
-    """A text as a part of a query. Raises InvalidQuery, as the others do, for what no service would take."""
+    """A text as a part of a query. Raises InvalidQuery if it is blank or too long or the weight is out of bounds."""
     return checked(Part, text=words, weight=weight)
 
 
 def image(given: ImageInput, weight: float = 1.0) -> Part:
-    """An image as a part of a query: a path, the bytes of an image file, an open file or a PIL image."""
+    """An image as a part of a query: a path, the bytes of an image file, an open file or a PIL image.
+
+    Raises InvalidQuery if it is empty or the weight is out of bounds, and OSError if a file cannot be read.
+    """
     return checked(Part, image=base64.b64encode(read_image_input(given)[1]).decode(), weight=weight)
 
 
 def image_id(identity: str, weight: float = 1.0) -> Part:
-    """An image of the collection, by its id, as a part of a query."""
+    """An image of the collection, by its id, as a part of a query. Raises InvalidQuery as ``text`` does."""
     return checked(Part, image_id=identity, weight=weight)
 
 
@@ -160,7 +168,7 @@ def search_request(
     dedupe: bool = False,
     where: Where | None = None,
 ) -> SearchRequest:
-    """A search that is within every bound. Raises InvalidQuery."""
+    """A search. Raises InvalidQuery if a value is out of bounds."""
     return checked(
         SearchRequest,
         queries=list(queries),
@@ -174,27 +182,25 @@ def search_request(
 
 
 def checked(model: Callable[..., M], **values: Any) -> M:
-    """``model(**values)``, with what pydantic finds wrong as one sentence. Raises InvalidQuery."""
+    """``model(**values)``. Raises InvalidQuery that names each field that pydantic found wrong."""
     try:
         return model(**values)
     except ValidationError as error:
         raise InvalidQuery(describe(error.errors())) from None
 
 
-class SearchImagesRequest(Frozen):
-    """Text to images."""
+class SearchImagesRequest(Strict):
+    """A search for images with one text."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", json_schema_extra={"examples": [{"text": "a red panda", "k": 5}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a red panda", "k": 5}]})
 
     text: Text
     k: K = DEFAULT_K
 
 
-class EncodeTextRequest(Frozen):
-    """Text to its vector."""
+class EncodeTextRequest(Strict):
+    """A text to encode."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"text": "a red panda"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a red panda"}]})
 
     text: Text

@@ -1,4 +1,4 @@
-"""What the API says of the server: what is served, health, counts and latencies."""
+"""The answers about the server: the model and collection that it serves, health, counts and latencies."""
 
 from datetime import datetime
 from typing import Literal
@@ -9,7 +9,7 @@ from clip_retrieval.contract.base import Frozen
 
 
 class ServiceInfo(Frozen):
-    """What is served here."""
+    """The model and the collection that the service serves."""
 
     name: str
     version: str
@@ -18,11 +18,11 @@ class ServiceInfo(Frozen):
     captions: int
     artifact: str
     links: dict[str, str]
-    notes: list[str] = Field(description="What a user should know, such as a search that is off and why.")
+    notes: list[str] = Field(description="Notices for users, such as a search that is turned off and the reason.")
 
 
 class Health(Frozen):
-    """Whether queries can be answered."""
+    """Whether the service can answer queries."""
 
     status: Literal["healthy", "starting"]
     timestamp: datetime
@@ -33,7 +33,7 @@ class Health(Frozen):
 
 
 class Percentiles(Frozen):
-    """Percentiles of single requests, in milliseconds, over the newest ones."""
+    """Percentiles of single requests, in milliseconds, over the newest requests."""
 
     count: int
     p50: float
@@ -42,20 +42,21 @@ class Percentiles(Frozen):
 
 
 class Stats(Frozen):
-    """What has been served since the start."""
+    """Counts and latencies of the server process since its start."""
 
     uptime_seconds: float
-    queries: dict[str, int] = Field(description="Answered requests by kind.")
+    queries: dict[str, int] = Field(description="Number of answered requests by kind.")
     cache_hits: int
     cache_misses: int
     cache_size: int
     latency_ms: dict[str, Percentiles] = Field(
-        description="By stage: `encode` and `search` of the batch that served the request, `total` of the request."
+        description="By stage: `decode` of an uploaded image, `encode` of the batch that the request was in, `search`, "
+        "and `total` of the request."
     )
 
 
 class CacheCleared(Frozen):
-    """The result cache is empty now."""
+    """The result cache was emptied."""
 
     message: str
     previous_cache_size: int

@@ -1,11 +1,11 @@
-"""Interchangeable encoders; ``base.py`` says what an encoder is, ``load_encoder`` opens a saved one.
+"""Interchangeable encoders: ``base.py`` has their interface, ``load_encoder`` opens a saved one.
 
-An encoder folder holds ``encoder.json`` (an ``EncoderInfo``) beside whatever files its runtime needs.
+An encoder folder holds ``encoder.json`` (an ``EncoderInfo``) and the files that its runtime needs.
 
-    base.py           the seam: texts and pixels to unit vectors
-    preprocess.py     an RGB image to the pixels that a model takes
+    base.py           the interface: texts and pixels to unit vectors
+    preprocess.py     an RGB image to the input of a model
     tokenizer.py      a text to token ids, without torch
-    open_clip.py      opens an open_clip model
+    open_clip.py      the only door to open_clip, timm and torchvision; opens models
     torch.py          the reference runtime
     openvino/         the serving runtime
     fake.py           eight colours and their words, for tests
@@ -23,20 +23,20 @@ INFO_FILE = "encoder.json"
 
 
 def read_info(folder: Path) -> EncoderInfo:
-    """The description of the encoder saved in ``folder``. Raises ModelUnavailable if there is none."""
+    """The description of the encoder in ``folder``. Raises ModelUnavailable if it is missing or damaged."""
     try:
         return EncoderInfo.model_validate_json((folder / INFO_FILE).read_bytes())
     except (OSError, ValidationError) as error:
-        raise ModelUnavailable(f"{folder} holds no encoder that can be read ({INFO_FILE}: {error})") from error
+        raise ModelUnavailable(f"{folder} holds no encoder: {INFO_FILE} cannot be read ({error})") from error
 
 
 def load_encoder(
     folder: Path, *, precision: Literal["auto", "f32", "int8"] = "auto", threads: int | None = None
 ) -> Encoder:
-    """Load the encoder saved in ``folder`` with the runtime that its description names.
+    """Load the encoder in ``folder`` with the runtime that its description names.
 
-    ``precision`` is for runtimes that have a choice; ``threads`` is all cores when None. Raises ModelUnavailable, or
-    MissingExtra where the runtime's packages are not installed.
+    ``precision`` matters only to runtimes that have several; ``threads`` is by default all usable cores. Raises
+    ModelUnavailable, or MissingExtra if the packages of the runtime are not installed.
     """
     info = read_info(folder)
     if info.runtime == "fake":

@@ -1,9 +1,9 @@
-"""The seam between the product and its models: what an encoder is, whatever runs it.
+"""The interface of encoders, which is the seam between the product and its models.
 
-An encoder maps texts and images into one space of unit float32 vectors, so that an inner product is a cosine.
-Work that belongs to one text (``tokenize``) or to one image (``preprocess``) is apart from work that is done on a
-batch (``encode_tokens``, ``encode_pixels``), so that a server can do it beside the model and never in front of it.
-Implementations are interchangeable files beside this one; this file knows none of them.
+An encoder maps texts and images into one space of unit float32 vectors, so that an inner product is a cosine. The work
+on one text (``tokenize``) or one image (``preprocess``) is separate from the work on a batch (``encode_tokens``,
+``encode_pixels``), so that a server can do the former while the model computes another batch. The implementations are
+interchangeable; this file knows none of them.
 """
 
 from abc import ABC, abstractmethod
@@ -21,62 +21,66 @@ Vectors: TypeAlias = NDArray[np.float32]
 """Shape (n, dim), float32, each row of unit length."""
 
 Pixels: TypeAlias = NDArray[np.float32]
-"""Shape (n, 3, height, width) or, for one image, (3, height, width); float32, normalised as the model wants."""
+"""Shape (n, 3, height, width), or (3, height, width) for one image; float32, normalised for the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One text as a model reads it. Texts with the same tokens have the same vector."""
+    """The token ids of one text. Texts with the same tokens have the same vector."""
 
     ids: tuple[int, ...]
-    """Special tokens included, no more than the model's context holds."""
+    """Special tokens included; at most as many as the model's context holds."""
     is_cut: bool
-    """Whether the text has more tokens than the context holds, so that its end is not read."""
+    """Whether the text has more tokens than the context holds, so that the model does not read its end."""
 
 
 class EncoderInfo(BaseModel):
-    """What a manifest says of the encoder that made its vectors."""
+    """The description of an encoder, in its folder and in the manifest of every artifact that it made."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    """As a person names it: ``demo``, ``ViT-B-32 (laion2b_s34b_b79k)``."""
+    """The name that users see: ``demo``, ``ViT-B-32 (laion2b_s34b_b79k)``."""
     runtime: Literal["torch", "openvino", "fake"]
-    """Which implementation loads the encoder's files."""
+    """The implementation that loads the encoder's files."""
     precisions: tuple[Literal["f32", "int8"], ...] = ("f32",)
-    """Which weights the encoder's files hold."""
+    """The precisions of the weights in the encoder's files."""
     dim: int
     """Dimension of the vectors."""
     context_length: int
-    """How many tokens of a text the model reads, start and end tokens included."""
+    """The largest number of tokens that the model reads, start and end tokens included."""
     image_size: tuple[int, int]
-    """Height and width of the pixels that the model takes."""
+    """Height and width of the model's input in pixels."""
     logit_scale: float
-    """The trained factor (already exponentiated) between a cosine and a logit."""
+    """The trained factor (after exponentiation) between a cosine and a logit."""
     fingerprint: str
-    """Hex SHA-256 that names the weights, the tokenizer and the preprocessing. Vectors of encoders with different
-    fingerprints must never meet in one index."""
+    """Hex SHA-256 of the weights, the tokenizer and the preprocessing. Vectors of encoders with different fingerprints
+    must never be in one index."""
 
 
 class Encoder(ABC):
     """Texts and images to unit vectors. Safe to call from several threads."""
 
     info: EncoderInfo
+    owns_threads: bool = False
+    """Whether the runtime computes in threads of its own. The thread that calls an ``encode`` method then only waits;
+    otherwise it computes too."""
     text_batches_at_once: int = 1
-    """How many batches of texts a server had best encode at the same time, each in a thread of its own."""
+    """How many batches of texts the encoder can compute at the same time without losing throughput, each called from a
+    thread of its own."""
 
     @abstractmethod
     def tokenize(self, text: str) -> Tokens:
-        """Clean, split and cut one text as the model wants it."""
+        """Clean one text, split it into tokens and cut it to the model's context."""
 
     @abstractmethod
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
         """Encode tokenised texts as one batch. Shape (len(texts), dim)."""
 
     def prepare_tokens(self, texts: Sequence[Tokens]) -> Callable[[], Vectors]:
-        """A function that returns what ``encode_tokens`` does and may be called in another thread.
+        """A function that returns the vectors of ``encode_tokens``, to be called once, in any thread.
 
-        Python's own work on the batch is done when this returns, as far as an implementation can.
+        An implementation does its work in Python here, as far as it can, so that the function rarely needs the GIL.
         """
         return partial(self.encode_tokens, texts)
 
@@ -100,7 +104,7 @@ class Encoder(ABC):
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
-    """Scale each row to length 1, float32, C-contiguous. A row of zeros stays zeros. Shape kept."""
+    """Each row scaled to length 1: float32, C-contiguous, the same shape. A row of zeros stays zeros."""
     values = np.asarray(vectors, dtype=np.float32)
     norms = np.linalg.norm(values, axis=-1, keepdims=True)
     return np.ascontiguousarray(values / np.where(norms == 0, 1, norms), dtype=np.float32)

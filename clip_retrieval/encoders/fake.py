@@ -1,9 +1,8 @@
-"""A hand-checkable encoder for tests: colours, no weights.
+"""An encoder for tests, with colours instead of weights, whose vectors can be computed by hand.
 
-Eight dimensions stand for the corners of the RGB cube (black … white), eight more for any other word. An image's
-vector says how near its mean colour is to each corner (trilinear weights); a text's vector has one for each colour
-word in it, and a smaller one at a hashed place for each other word. So "a red square" finds the reddest image,
-and every expected answer can be worked out on paper.
+Eight dimensions stand for the corners of the RGB cube (black … white), eight more for all other words. The vector of an
+image holds the trilinear weights of the corners at its mean colour. The vector of a text holds 1 for each colour word
+and ``WORD_WEIGHT`` in a hashed dimension for each other word. So "a red square" finds the reddest image.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from PIL import Image
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
 
 COLOURS = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
-"""Position i is the cube corner with the bits of i as (red, green, blue)."""
+"""Colour i is the corner of the cube whose (red, green, blue) are the bits of i."""
 
 SIZE = 8
 CONTEXT = 16
@@ -24,7 +23,7 @@ WORD_WEIGHT = 0.25
 
 
 class FakeEncoder(Encoder):
-    """Deterministic colour encoder. ``seed`` changes the fingerprint and nothing else."""
+    """Deterministic colour encoder. ``seed`` changes only the fingerprint."""
 
     def __init__(self, seed: int = 0) -> None:
         self.info = EncoderInfo(

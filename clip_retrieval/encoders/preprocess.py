@@ -1,4 +1,4 @@
-"""Images to pixels without torch, equal to the last bit to what open_clip does with torchvision.
+"""Images to pixels without torch, equal to open_clip's preprocessing with torchvision to the last bit.
 
 Reproduces ``open_clip.image_transform(is_train=False)`` of open_clip 3.3, which is for PIL images:
 
@@ -7,9 +7,9 @@ Reproduces ``open_clip.image_transform(is_train=False)`` of open_clip 3.3, which
     squash     torchvision Resize((height, width))
     then       convert("RGB") → ToTensor (÷ 255) → Normalize(mean, std)
 
-Resizing happens in the image's own mode, before the conversion, as there. Where open_clip fails (a side that
-rounds to zero pixels), one pixel is kept instead; where it would enlarge a very narrow image to more than 16
-megapixels before cutting out the centre, only the centre is enlarged (equal within one grey level).
+Resizing is done in the image's own mode, before the conversion, as in open_clip. There are two exceptions. A side that
+would round to zero pixels, with which open_clip fails, keeps one pixel. If a very narrow image would be enlarged to
+more than 16 megapixels before its centre is cut out, only the centre is enlarged (equal within one grey level).
 """
 
 import math
@@ -28,7 +28,7 @@ MAX_RESIZED_PIXELS = 1 << 24
 
 
 class Preprocess(BaseModel):
-    """One model's preprocessing. The field names are those of ``preprocess_cfg`` in open_clip_config.json."""
+    """The preprocessing of one model. The fields are those of ``preprocess_cfg`` in open_clip_config.json."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,20 +38,20 @@ class Preprocess(BaseModel):
     mean: float | tuple[float, float, float] = OPENAI_MEAN
     std: float | tuple[float, float, float] = OPENAI_STD
     interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
-    """``random`` is a choice for training; outside it means bicubic."""
+    """``random`` matters in training only; elsewhere it means bicubic."""
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     fill_color: int = 0
-    """Grey level of the border that ``longest`` adds."""
+    """Grey level (0 to 255) of the border that ``longest`` adds."""
 
     @property
     def height_width(self) -> tuple[int, int]:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def __call__(self, image: Image.Image) -> Pixels:
-        """Pixels of one image of any mode, float32, shape (3, height, width)."""
+        """The pixels of one image of any mode: float32, shape (3, height, width)."""
         rgb = np.asarray(self._fit(image).convert("RGB"))
         pixels = np.array(rgb.transpose(2, 0, 1), dtype=np.float32, order="C")
-        # Three steps in float32, as torch does them: one combined factor would round differently.
+        # Three steps in float32, as in torch: one combined factor would round differently.
         pixels /= 255
         pixels -= _by_channel(self.mean)
         pixels /= _by_channel(self.std)
@@ -66,7 +66,7 @@ class Preprocess(BaseModel):
         if self.resize_mode == "longest":
             ratio = max(image.height / height, image.width / width)
             return _centre(_resize(image, _divided(image, ratio), resample), (height, width), self.fill_color)
-        if height != width:  # open_clip passes no interpolation here, so its default applies
+        if height != width:  # open_clip passes no interpolation here, so its default holds
             ratio = min(image.height / height, image.width / width)
             return _cover(image, _divided(image, ratio), (height, width), Image.Resampling.BICUBIC)
         if image.height < image.width:
@@ -92,10 +92,10 @@ def _resize(image: Image.Image, size: tuple[int, int], resample: Image.Resamplin
 def _cover(
     image: Image.Image, scaled: tuple[int, int], size: tuple[int, int], resample: Image.Resampling
 ) -> Image.Image:
-    """Resize to ``scaled`` and cut out the centre of ``size``."""
+    """Resize to ``scaled`` (height, width) and cut out the centre of ``size`` (height, width)."""
     if scaled[0] * scaled[1] <= MAX_RESIZED_PIXELS:
         return _centre(_resize(image, scaled, resample), size, 0)
-    # An image one pixel high and thousands wide would take gigabytes to enlarge: enlarge what the crop keeps.
+    # An image of 1 × 5,000 pixels would need gigabytes when enlarged: enlarge only the part that the crop keeps.
     spans = []
     for length, long, kept in zip((image.height, image.width), scaled, size, strict=True):
         start = round((long - kept) / 2) * length / long
@@ -108,7 +108,7 @@ def _cover(
 
 
 def _centre(image: Image.Image, size: tuple[int, int], fill: int) -> Image.Image:
-    """Pad what is smaller than ``size`` (the odd pixel right and below), then cut out the centre."""
+    """Pad an image that is smaller than ``size`` (odd pixels go right and below), then cut out the centre."""
     height, width = size
     missing = max(0, width - image.width), max(0, height - image.height)
     if any(missing):
@@ -122,5 +122,5 @@ def _pad(image: Image.Image, missing: tuple[int, int], fill: int) -> Image.Image
     bands = len(image.getbands())
     padded = ImageOps.expand(image, (left, top, right, below), fill if bands == 1 else (fill,) * bands)
     if image.mode == "P" and (palette := image.getpalette()):
-        padded.putpalette(palette)  # keep the meaning of the indices, also of the border's
+        padded.putpalette(palette)  # the indices, also those of the border, keep their colours
     return padded

@@ -1,8 +1,8 @@
 """Texts to token ids without torch, equal to open_clip's tokenizers.
 
-Two files in the model's folder say everything: ``tokenizer.json`` (the format of the ``tokenizers`` library) splits a
-cleaned text and puts the special tokens around it; ``tokenizer_rules.json`` (``Rules``) says what open_clip does
-before and after that. Both are written from the live open_clip tokenizer when a model is exported.
+Two files in the model's folder define a tokenizer. ``tokenizer.json`` (the format of the ``tokenizers`` library) splits
+a cleaned text and adds the special tokens. ``tokenizer_rules.json`` (``Rules``) holds what open_clip does before and
+after that. The exporter writes both from the live open_clip tokenizer.
 """
 
 import html
@@ -27,24 +27,24 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Rules(BaseModel):
-    """What surrounds the vocabulary."""
+    """What open_clip does around the vocabulary."""
 
     model_config = ConfigDict(frozen=True)
 
     clean: Literal["lower", "whitespace", "canonicalize"]
     """open_clip's name for the cleaning; see ``clean``."""
     context_length: int
-    """Texts are cut to so many tokens, special tokens included."""
+    """Texts are cut to this number of tokens, special tokens included."""
     pad_id: int
     dropped_id: int | None = None
-    """This token (the separator) is replaced by token 0, as open_clip's ``strip_sep_token`` does."""
+    """The token (the separator) that is replaced by token 0, as open_clip's ``strip_sep_token`` does."""
 
 
 class Tokenizer:
-    """Cut token ids for texts. Safe to call from several threads."""
+    """Texts to token ids. Safe to call from several threads."""
 
     def __init__(self, backend: tokenizers.Tokenizer, rules: Rules) -> None:
-        """Takes over ``backend``: padding is turned off and cutting is set to the rules' length."""
+        """Changes ``backend``: turns its padding off and sets its truncation to the rules' length."""
         self.rules = rules
         backend.no_padding()
         backend.enable_truncation(rules.context_length)
@@ -52,21 +52,22 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Load what ``save`` wrote. Raises ModelUnavailable if either file is missing or cannot be read."""
+        """Load the files of ``save``. Raises ModelUnavailable if one is missing or damaged."""
         try:
             rules = Rules.model_validate_json((folder / RULES_FILE).read_bytes())
             return cls(tokenizers.Tokenizer.from_str((folder / VOCABULARY_FILE).read_text("utf-8")), rules)
         except (OSError, ValidationError) as error:
-            raise ModelUnavailable(f"{folder} holds no tokenizer that can be read ({error})") from error
+            raise ModelUnavailable(f"{folder} holds no tokenizer: a file cannot be read ({error})") from error
         except Exception as error:  # the only type that tokenizers raises for a malformed file
             raise ModelUnavailable(f"{folder / VOCABULARY_FILE} is not a tokenizer ({error})") from error
 
     def save(self, folder: Path) -> None:
+        """Write both files into ``folder``, which exists."""
         (folder / VOCABULARY_FILE).write_text(self._backend.to_str(), "utf-8")
         (folder / RULES_FILE).write_text(self.rules.model_dump_json(indent=2) + "\n", "utf-8")
 
     def tokenize(self, text: str) -> Tokens:
-        """The tokens of ``text`` with the special ones, not padded."""
+        """The tokens of ``text``, special tokens included, without padding."""
         encoding = self._backend.encode(clean(text, self.rules.clean))
         ids: tuple[int, ...] = tuple(encoding.ids)
         is_cut = len(ids) >= self.rules.context_length and bool(encoding.overflowing)
@@ -75,7 +76,7 @@ class Tokenizer:
         return Tokens(ids, is_cut)
 
     def pad(self, ids: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.int64]:
-        """One row a text, shape (n, length), padded on the right; ``length`` is that of the longest when None."""
+        """One row per text, int64, shape (n, length), padded on the right; by default to the longest text."""
         padded = np.full((len(ids), length or max(map(len, ids), default=0)), self.rules.pad_id, dtype=np.int64)
         for row, tokens in zip(padded, ids, strict=True):
             row[: len(tokens)] = tokens
@@ -83,10 +84,10 @@ class Tokenizer:
 
 
 def clean(text: str, how: Literal["lower", "whitespace", "canonicalize"]) -> str:
-    """Mend and normalise a text as open_clip 3.3 does before it splits it.
+    """Repair and normalise a text as open_clip 3.3 does before it splits the text.
 
-    All three repair broken Unicode (ftfy), resolve HTML entities twice and join the words by single spaces; ``lower``
-    also lowers the case, ``canonicalize`` lowers it and deletes ASCII punctuation.
+    Every way repairs broken Unicode (ftfy), resolves HTML entities twice and joins the words with single spaces.
+    ``lower`` also lowers the case; ``canonicalize`` lowers it and deletes ASCII punctuation.
     """
     if not _is_plain(text):
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
@@ -98,5 +99,5 @@ def clean(text: str, how: Literal["lower", "whitespace", "canonicalize"]) -> str
 
 
 def _is_plain(text: str) -> bool:
-    """Printable ASCII without entities, as most queries are: nothing to mend."""
+    """Whether a text is printable ASCII without entities, as most queries are: then it needs no repair."""
     return text.isascii() and text.isprintable() and "&" not in text

@@ -2,18 +2,13 @@
 
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
-
+from clip_retrieval.contract.base import Frozen
 from clip_retrieval.evaluation.recall import Interval, Metrics
 
 Gallery: TypeAlias = Literal["train", "val", "test", "all"]
 Way: TypeAlias = Literal["text_to_image", "image_to_text"]
 WAYS: tuple[Way, ...] = ("text_to_image", "image_to_text")
 CUTOFFS = (1, 5, 10)
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
 
 
 class Result(Frozen):

@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA; Hu et al. 2021, arXiv:2106.09685): W + s·B·A with W locked and B zero at the start.
 
-They are parametrisations of the weights themselves, so linear layers, the joint projection inside
-``nn.MultiheadAttention`` and Hugging Face's layers take them alike, and the model's own code runs unchanged. ``merge``
-adds each product into its weight, after which nothing of the adapters is left.
+They are parametrisations of the weights. So they work for linear layers, for the joint projection inside
+``nn.MultiheadAttention`` and for Hugging Face's layers, and the model's own code runs unchanged. ``merge_into_weights``
+adds each product to its weight and removes the adapters.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 STRENGTH = 2.0
-"""s, the scale of a product. The paper's alpha / r, kept while the rank varies."""
+"""s, the scale of a product: the paper's alpha / r, which is the same here for every rank."""
 
 
 class LowRank(nn.Module):
-    """W to W + s·B·A for one weight (out, in); A is (rank, in), B is (out, rank)."""
+    """Maps one weight W (out, in) to W + s·B·A; A is (rank, in), B is (out, rank)."""
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class LowRank(nn.Module):
 
 
 def adapt(model: nn.Module, rank: int, seed: int) -> list[str]:
-    """Lock ``model`` and put an adapter on each of its linear weights; the names of those weights.
+    """Lock ``model``, put an adapter on each of its linear weights and return the names of these weights.
 
-    Weights with a side of ``rank`` or less are left: an adapter would be larger than they are.
+    Weights with a side of at most ``rank`` get none: an adapter would be larger than the weight.
     """
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
@@ -45,8 +45,8 @@ def adapt(model: nn.Module, rank: int, seed: int) -> list[str]:
     return names
 
 
-def merge(model: nn.Module) -> None:
-    """Add every adapter into its weight and take it away."""
+def merge_into_weights(model: nn.Module) -> None:
+    """Add every adapter to its weight and remove it."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             for attribute in list(module.parametrizations):  # type: ignore[arg-type]

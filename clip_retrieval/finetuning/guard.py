@@ -1,15 +1,15 @@
-"""Whether a fine-tuned model is better than the one it started from; if not, the start is what is returned.
+"""The decision whether a fine-tuned model is better than the start. If it is not, the run returns the start.
 
-The rule. The result is returned only if
+The result is returned only if both conditions hold:
 
-1. on validation its mean recall is higher than the start's (with ``certain``: the whole 95 % interval of the gain is
-   above 0), and
-2. on another domain its mean recall is not lower than the start's by more than the tolerance.
+1. On validation its mean recall is higher than the start's. With ``certain`` the whole 95 % interval of the gain must
+   be above 0.
+2. On another domain its mean recall is not lower than the start's by more than the tolerance.
 
-Mean recall is the mean of recall@1, 5 and 10 of both directions. A gain is the result's less the start's on the same
-queries, so its interval is that of paired differences: a percentile bootstrap (Efron 1979) over images, since the
-captions of an image are no independent queries. Validation has also chosen the epoch and the interpolation, so its
-gain is optimistic, more so the smaller it is; the test side, which chooses nothing, is the one to quote.
+Mean recall is the mean of recall@1, 5 and 10 in both directions. A gain is the difference of result and start on the
+same queries. Its interval is therefore that of paired differences: a percentile bootstrap (Efron 1979) over images,
+since the captions of an image are not independent queries. Validation also chose the epoch and the interpolation, so
+its gain is optimistic, above all where validation is small. Quote the gain on the test side, which chose nothing.
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from clip_retrieval.evaluation.recall import Ranks, Rows
 
 TOLERANCE = 0.02
 _RESAMPLES = 2000
-_LEAST_GAIN = 1e-9  # less is rounding
+_LEAST_GAIN = 1e-9  # smaller differences are rounding
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """How one model ranks a set of captioned images, both ways."""
+    """The ranks of one model on a set of captioned images, in both directions."""
 
     texts: Ranks
-    """Of the image of each caption."""
+    """The rank of the image of each caption."""
     images: Ranks
-    """Of the best own caption of each image."""
+    """The rank of the best own caption of each image."""
 
     def recalls(self) -> dict[str, dict[str, float]]:
         """Recall by direction and K."""
@@ -44,12 +44,13 @@ class Ranked:
         }
 
     def mean_recall(self) -> float:
+        """The mean of recall@1, 5 and 10 in both directions, 0 to 1."""
         return float(np.mean([value for way in self.recalls().values() for value in way.values()]))
 
 
 @dataclass(frozen=True)
 class Gain:
-    """The mean recall of both models on the same queries, and the difference with its 95 % interval."""
+    """The mean recall of both models on the same queries, and their difference with its 95 % interval."""
 
     images: int
     start: float
@@ -65,23 +66,23 @@ class Gain:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is returned, and why."""
+    """Whether the result is returned, and the reason."""
 
     better: bool
     reason: str
 
 
 def rank(images: Vectors, texts: Vectors, image_of: Rows) -> Ranked:
-    """Exact ranks, by ``metrics.py``, of unit vectors (images, dim) and (captions, dim).
+    """Exact ranks of unit vectors (images, dim) and (captions, dim); ``image_of`` is the image row of each caption.
 
-    Vectors that are not finite count as zeros, so a model that has come apart is no better than the row order.
+    Components that are not finite count as zeros, so a model that has diverged is no better than the row order.
     """
     images, texts = (np.nan_to_num(vectors, posinf=0, neginf=0) for vectors in (images, texts))
     return Ranked(metrics.text_to_image(texts, images, image_of), metrics.image_to_text(texts, images, image_of))
 
 
 def gain(start: Ranked, result: Ranked, seed: int = 0) -> Gain:
-    """The gain of ``result`` over ``start``, whose rows must be the same queries; every image has a caption."""
+    """The gain of ``result`` over ``start``. Both rank the same queries, and every image has a caption."""
     count = len(start.images.values)
     picked = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
     captions = np.bincount(start.texts.images, minlength=count)
@@ -95,7 +96,7 @@ def gain(start: Ranked, result: Ranked, seed: int = 0) -> Gain:
 
 
 def judge(validation: Gain, other: Gain | None, *, tolerance: float = TOLERANCE, certain: bool = False) -> Verdict:
-    """The rule above. Without ``other`` only validation decides, and the reason says so."""
+    """The verdict by the conditions above. Without ``other`` only validation decides, and the reason says so."""
     if validation.difference < _LEAST_GAIN:
         return Verdict(False, f"the mean recall on validation is not higher: {validation}")
     if certain and validation.low <= 0:
@@ -107,5 +108,5 @@ def judge(validation: Gain, other: Gain | None, *, tolerance: float = TOLERANCE,
 
 
 def _hits(ranks: Ranks) -> NDArray[np.float64]:
-    """For each query, the share of 1, 5 and 10 that are not less than its rank."""
+    """For each query, the mean of its hits at 1, 5 and 10: 1, 2/3, 1/3 or 0."""
     return np.asarray(np.mean([ranks.values <= k for k in (1, 5, 10)], axis=0), np.float64)

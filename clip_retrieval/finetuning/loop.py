@@ -1,7 +1,7 @@
-"""The training loop: a contrastive loss without false negatives, small steps, and an end when validation says so.
+"""The training loop: a contrastive loss without false negatives, small steps, and early stopping by validation.
 
-Every epoch depends on the seed and on the state after the one before it alone, and that state is on disk: a run that
-was killed goes on where it was and ends with the same weights.
+Each epoch depends only on the seed and on the state after the previous epoch, which is on disk. So a run that was
+killed resumes and ends with the same weights.
 """
 
 import math
@@ -21,18 +21,18 @@ from clip_retrieval.finetuning.towers import Towers, Weights
 CHECKPOINT = "checkpoint.pt"
 
 
-class Score(NamedTuple):
-    """How good the model is on validation, in the order of what counts: compare scores as tuples."""
+class ValidationScore(NamedTuple):
+    """The quality of the model on validation. Scores are compared as tuples."""
 
     recall: float
     """Mean of recall@1, 5 and 10 of both directions, 0 to 1."""
     negative_loss: float
-    """Minus the contrastive loss over all of validation: it decides between equal recalls."""
+    """Minus the contrastive loss on validation; it decides between equal recalls."""
 
 
 @dataclass
 class Epoch:
-    """What is known of one epoch when it is over; epoch 0 is the start."""
+    """The measurements after one epoch; epoch 0 is the start."""
 
     number: int
     loss: float | None
@@ -43,20 +43,21 @@ class Epoch:
 
 @dataclass
 class History:
-    """How the training went."""
+    """The course of a training."""
 
     epochs: list[Epoch] = field(default_factory=list)
     best: int = 0
-    """The epoch whose weights were kept; 0 if none was better than the start."""
+    """The epoch whose weights were kept; 0 if no epoch was better than the start."""
     ended: str = "all epochs are done"
-    """Why it ended."""
+    """The reason why the training ended."""
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: float, described: Tensor) -> Tensor:
     """The symmetric cross-entropy of CLIP (Radford et al. 2021, arXiv:2103.00020) without false negatives.
 
-    Unit vectors (n, dim), row i of both a pair; ``described`` (n, n) says where a caption is true of an image. Such
-    entries off the diagonal are left out of the sums: they are neither negatives nor a second right answer.
+    ``images`` and ``texts`` are unit vectors (n, dim); row i of both is a pair. ``described`` (n, n) says at [i, j]
+    whether caption j describes image i. Such entries off the diagonal are left out of the sums: they are neither
+    negatives nor a second right answer.
     """
     logits = scale * images @ texts.T
     others = described & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -66,7 +67,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: float, described: Ten
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
-    """The share of the peak learning rate at ``step`` (from 0) of ``steps``: a line up, then a cosine down to 0."""
+    """The share of the peak learning rate at ``step`` (from 0) of ``steps``: a linear rise, then a cosine to 0."""
     rising = int(warmup * steps)
     if step < rising:
         return (step + 1) / rising
@@ -77,20 +78,20 @@ def train(
     towers: Towers,
     epoch_batches: Callable[[int], Iterator[tuple[Batch, Tensor, Tensor, Tensor]]],
     steps_an_epoch: int,
-    validate: Callable[[], Score],
+    validate: Callable[[], ValidationScore],
     settings: Settings,
     folder: Path,
     *,
     advance: Callable[[int], None] = lambda _: None,
     say: Callable[[Epoch], None] = lambda _: None,
 ) -> History:
-    """Train ``towers`` and leave the weights of the epoch with the best validation score in them.
+    """Train ``towers``, and load the weights of the epoch with the best validation score into them at the end.
 
-    ``epoch_batches`` gives (batch, image inputs, text inputs, described) for an epoch from 1 on. A loss that is not
-    finite ends the run. The state after each epoch is in ``folder``.
+    ``epoch_batches`` gives (batch, image inputs, text inputs, described) of an epoch, counted from 1. A loss that is
+    not finite ends the run. The state after each epoch is written to ``folder``.
     """
     parameters = list(towers.trained.values())
-    # No weight decay: it pulls towards zero, and what is worth staying near is the start.
+    # No weight decay: it pulls the weights towards zero, while they should stay near the start.
     optimiser = torch.optim.AdamW(parameters, lr=settings.peak, weight_decay=0.0)
     steps = settings.epochs * steps_an_epoch
     state = _resume(folder, towers, optimiser) or _begin(towers, validate, say)
@@ -117,7 +118,7 @@ def train(
 @dataclass
 class _State:
     history: History
-    best_score: Score
+    best_score: ValidationScore
     best_weights: Weights
     over: bool = False
 
@@ -125,7 +126,7 @@ class _State:
     def done(self) -> int:
         return self.history.epochs[-1].number
 
-    def add(self, towers: Towers, loss: float, score: Score, patience: int) -> None:
+    def add(self, towers: Towers, loss: float, score: ValidationScore, patience: int) -> None:
         number = self.done + 1
         self.history.epochs.append(Epoch(number, loss, score.recall, -score.negative_loss))
         if not (math.isfinite(loss) and math.isfinite(score.negative_loss)):
@@ -151,7 +152,7 @@ class _State:
         temporary.replace(folder / CHECKPOINT)
 
 
-def _begin(towers: Towers, validate: Callable[[], Score], say: Callable[[Epoch], None]) -> _State:
+def _begin(towers: Towers, validate: Callable[[], ValidationScore], say: Callable[[Epoch], None]) -> _State:
     score = validate()
     history = History([Epoch(0, None, score.recall, -score.negative_loss)])
     say(history.epochs[0])
@@ -165,4 +166,4 @@ def _resume(folder: Path, towers: Towers, optimiser: torch.optim.Optimizer) -> _
     towers.load(kept["weights"])
     optimiser.load_state_dict(kept["optimiser"])
     history = History([Epoch(**epoch) for epoch in kept["epochs"]], kept["best"], kept["ended"])
-    return _State(history, Score(*kept["score"]), kept["best_weights"], kept["over"])
+    return _State(history, ValidationScore(*kept["score"]), kept["best_weights"], kept["over"])

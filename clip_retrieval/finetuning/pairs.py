@@ -1,7 +1,7 @@
-"""Captioned images as training batches, and which images and captions of a batch are no negatives.
+"""Captioned images as training batches, with a mask of the pairs that are not negatives.
 
-A contrastive batch takes every caption of another image as wrong. That is false where two images are equal, where a
-caption is one of several of an image, or where the same words caption several images; such pairs are masked.
+A contrastive batch treats every caption of another image as wrong. This is false for equal images, for images with
+several captions, and for captions with the same words; such pairs are masked.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ Rows = NDArray[np.int64]
 
 
 class Batch(NamedTuple):
-    """Row numbers of images, the number of the view of each, and row numbers of one caption of each."""
+    """Row numbers of images, the view number of each image, and the row number of one caption of each image."""
 
     images: Rows
     views: Rows
@@ -45,9 +45,10 @@ class Pairs:
         return len(self.images)
 
     def described(self, images: Rows, captions: Rows) -> NDArray[np.bool_]:
-        """Whether each caption is true of each image as far as the data says. Shape (len(images), len(captions)).
+        """Whether each caption is known to describe each image. Shape (len(images), len(captions)).
 
-        It is if the image, or one with equal pixels, has a caption of the same words (case and spaces apart).
+        It does if the image, or an image with equal pixels, has a caption with the same words. Case and spaces do not
+        count.
         """
         words = self._words[captions]
         true = [[int(word) in self._described[row] for word in words] for row in images]
@@ -56,8 +57,8 @@ class Pairs:
     def batches(self, epoch: int, size: int, views: int, seed: int) -> Iterator[Batch]:
         """Every image once in random order, each with one of its views (0 to ``views``) and one of its captions.
 
-        The same for the same epoch and seed, whatever came before. The last batch may be smaller; one of a single
-        image, which has no negative, is left out.
+        The batches depend only on the epoch and the seed. The last batch may be smaller; it is left out if it holds a
+        single image, which has no negative.
         """
         draw = np.random.default_rng([seed, epoch])
         order = draw.permutation(len(self))
@@ -69,6 +70,6 @@ class Pairs:
                 yield Batch(chosen, drawn_views[chosen], captions[chosen])
 
     def steps(self, size: int) -> int:
-        """How many batches of ``size`` an epoch has."""
+        """The number of batches of ``size`` in an epoch."""
         whole, rest = divmod(len(self), size)
         return whole + (rest > 1)

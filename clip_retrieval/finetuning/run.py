@@ -1,8 +1,8 @@
-"""Fine-tuning with a guard: contrastive training of an open_clip model that returns the start unless it helped.
+"""Fine-tuning with a guard: contrastive training of an open_clip model that returns the start if it did not help.
 
-The stages: features of locked trunks, training (``finetuning/loop.py``), interpolation with the start (WiSE-FT,
-Wortsman et al. 2022, arXiv:2109.01903), the guard (``finetuning/guard.py``), and a folder in open_clip's ``local-dir:``
-format with the report in it. ``docs/finetuning.md`` says what to expect.
+The stages are: features of locked trunks, training (``loop.py``), interpolation with the start (WiSE-FT, Wortsman et
+al. 2022, arXiv:2109.01903), the guard (``guard.py``), and a folder in open_clip's ``local-dir:`` format with the
+report. ``docs/finetuning.md`` says what to expect.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ from safetensors.torch import save_file
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
-from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data
 from clip_retrieval.finetuning.guard import Gain, Ranked, Verdict
 from clip_retrieval.finetuning.inputs import Inputs
-from clip_retrieval.finetuning.loop import Epoch, History, Score, contrastive_loss, train
+from clip_retrieval.finetuning.loop import Epoch, History, ValidationScore, contrastive_loss, train
 from clip_retrieval.finetuning.pairs import Pairs
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.models.local_dir import WEIGHTS_FILE
 from clip_retrieval.progress import Progress
 
 REPORT_FILE = "finetune.json"
@@ -47,27 +47,28 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run came to; sides are val, test and other, as far as there are any."""
+class TrainingOutcome:
+    """The outcome of a run. The sides are val, test and other; sides without images are missing."""
 
     verdict: Verdict
     share: float
-    """How far from the start (0) to the trained weights (1) the result lies."""
+    """The place of the result between the start (0) and the trained weights (1)."""
     shares: dict[float, float]
-    """Validation recall at each share that was tried."""
+    """The validation recall at each share that was tried."""
     ranks: dict[str, tuple[Ranked, Ranked]]
-    """By side, under the start and under the result, whichever of them is returned."""
+    """By side: the ranks of the start and of the result, regardless of which one is returned."""
     gains: dict[str, Gain]
-    """By side, the result's over the start."""
+    """By side: the gain of the result over the start."""
     history: History
 
     def recalls(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-        """By side, model, direction and K."""
+        """Recall by side, model, direction and K."""
         return {
             side: {"start": start.recalls(), "result": result.recalls()} for side, (start, result) in self.ranks.items()
         }
 
     def to_json(self) -> dict[str, Any]:
+        """The content of the report."""
         return {
             "returned": "result" if self.verdict.better else "start",
             "reason": self.verdict.reason,
@@ -80,7 +81,7 @@ class Outcome:
 
 
 class Vectoriser(Protocol):
-    """Pairs and their vectors under the weights that the towers have now; ``Inputs`` is one."""
+    """Pairs, and their vectors with the current weights of the towers, as ``Inputs`` has them."""
 
     pairs: Pairs
 
@@ -99,11 +100,11 @@ def finetune(
     *,
     device: str | None = None,
     say: Callable[[Epoch], None] = lambda _: None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Fine-tune the model in the folder ``reference`` (``prepare_encoder`` with the torch runtime) into ``output``.
 
-    ``output`` must not exist; it appears whole, with the weights that the guard returns. A run that was stopped goes
-    on in ``workspace`` when it is started again with the same data, model and settings. Raises ModelUnavailable or
+    ``output`` must not exist; it appears complete, with the weights that the guard returns. A run that was stopped
+    resumes from ``workspace`` if it is started again with the same data, model and settings. Raises ModelUnavailable or
     SourceError.
     """
     model, preprocess, tokenizer = open_folder(reference)
@@ -141,7 +142,7 @@ def finetune(
     if not verdict.better:
         towers.interpolate(0)
     ranks = {name: (before[name], after[name]) for name in judged}
-    outcome = Outcome(verdict, share, shares, ranks, gains, history)
+    outcome = TrainingOutcome(verdict, share, shares, ranks, gains, history)
     report = outcome.to_json() | {
         "model": read_info(reference).name,
         "settings": settings.to_json(),
@@ -155,31 +156,31 @@ def finetune(
 
 
 def ranked(inputs: Vectoriser) -> Ranked:
-    """The ranks of one side under the weights that the towers have now."""
+    """The ranks of one side with the current weights of the towers."""
     images, texts = inputs.vectors()
     return guard.rank(images, texts, inputs.pairs.image_of)
 
 
-def score(inputs: Vectoriser, towers: Towers) -> Score:
-    """The validation score of the weights that ``towers`` have now; the worst there is if vectors are not finite."""
+def score(inputs: Vectoriser, towers: Towers) -> ValidationScore:
+    """The validation score of the current weights of ``towers``; the worst score if vectors are not finite."""
     images, texts = inputs.vectors()
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):
-        return Score(0.0, -np.inf)
+        return ValidationScore(0.0, -np.inf)
     pairs = inputs.pairs
     rows = np.arange(min(len(pairs), _LOSS_IMAGES))
     captions = np.searchsorted(pairs.image_of, rows)
     described = torch.from_numpy(pairs.described(rows, captions))
     loss = contrastive_loss(torch.from_numpy(images[rows]), torch.from_numpy(texts[captions]), towers.scale, described)
-    return Score(guard.rank(images, texts, pairs.image_of).mean_recall(), -float(loss))
+    return ValidationScore(guard.rank(images, texts, pairs.image_of).mean_recall(), -float(loss))
 
 
 def choose_share(
-    towers: Towers, validate: Callable[[], Score], history: History, advance: Callable[[int], None]
+    towers: Towers, validate: Callable[[], ValidationScore], history: History, advance: Callable[[int], None]
 ) -> tuple[float, dict[float, float]]:
-    """The share with the best validation score, the smallest of equals, and the recall at each."""
+    """The share with the best validation score (of equals the smallest), and the recall at each share."""
     if not history.best:
         return 0.0, {}
-    scores: dict[float, Score] = {}
+    scores: dict[float, ValidationScore] = {}
     for share in SHARES:
         towers.interpolate(share)
         scores[share] = validate()
@@ -205,7 +206,7 @@ def save(model: Any, reference: Path, output: Path, report: dict[str, Any]) -> N
 
 
 def features_folder(workspace: Path, fingerprint: str, settings: Settings, pairs: Pairs, views: int) -> Path:
-    """Where the features of ``pairs`` under the locked parts of a model are kept for the next run."""
+    """The folder that keeps the features of ``pairs`` from the locked parts of a model for the next run."""
     return workspace / f"features-{_key(fingerprint, settings.train, pairs, views, settings.seed)}"
 
 

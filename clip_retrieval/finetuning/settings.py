@@ -1,13 +1,13 @@
-"""What a fine-tuning run may vary. The defaults are meant to keep a pretrained model intact.
+"""The settings of a fine-tuning run. The defaults change a pretrained model as little as is useful.
 
     heads      both trunks are locked; the projections behind them train (the default: minutes on a CPU)
     adapters   low-rank adapters on the linear layers of both towers; nothing else changes
     text       the text tower trains, the image tower is locked
-    image      the image tower trains, the text tower is locked (as a whole, or it would only follow)
+    image      the image tower trains, the whole text tower is locked
     all        every weight trains
 
-The logit scale is the model's own and never trains: with few images the quickest way to a lower loss is a larger
-scale, which improves no ranking.
+The logit scale never trains: with few images the quickest way to a lower loss is a larger scale, which improves no
+ranking.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,8 +15,8 @@ from enum import StrEnum
 from typing import Any
 
 
-class Part(StrEnum):
-    """What trains."""
+class TrainedPart(StrEnum):
+    """The part of the model that trains."""
 
     HEADS = "heads"
     ADAPTERS = "adapters"
@@ -25,37 +25,44 @@ class Part(StrEnum):
     ALL = "all"
 
 
-LEARNING_RATES = {Part.HEADS: 3e-4, Part.ADAPTERS: 3e-4, Part.TEXT: 1e-5, Part.IMAGE: 1e-5, Part.ALL: 5e-6}
+LEARNING_RATES = {
+    TrainedPart.HEADS: 3e-4,
+    TrainedPart.ADAPTERS: 3e-4,
+    TrainedPart.TEXT: 1e-5,
+    TrainedPart.IMAGE: 1e-5,
+    TrainedPart.ALL: 5e-6,
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. The same settings, data and model give the same weights on the same machine."""
+    """The settings of one run. With the same data and model they give the same weights on the same machine."""
 
-    train: Part = Part.HEADS
+    train: TrainedPart = TrainedPart.HEADS
     epochs: int = 30
-    """At most so many times through the training images."""
+    """The largest number of passes over the training images."""
     batch: int = 64
-    """Images a step; each is a negative of the others, so larger is harder and better."""
+    """Images per step. Each image is a negative of the others, so a larger batch is harder and better."""
     learning_rate: float = 0.0
-    """The peak; 0 is the usual one of what trains."""
+    """The peak; 0 means the default of the part that trains."""
     warmup: float = 0.1
-    """Share of all steps over which the rate rises to its peak; it falls to 0 along a cosine after."""
+    """The share of all steps in which the rate rises to its peak; then it falls to 0 along a cosine."""
     clip: float = 1.0
-    """Largest norm of a step's gradient."""
+    """The largest norm of a gradient; longer gradients are scaled down to it."""
     patience: int = 6
-    """Epochs without a better validation recall before the run ends."""
+    """The run ends after this number of epochs without a better validation recall."""
     views: int = 4
-    """Random crops of each training image beside the whole of it."""
+    """Random crops of each training image, in addition to the whole image."""
     rank: int = 8
-    """Of the adapters."""
+    """The rank of the adapters."""
     seed: int = 0
-    """Of batches, captions, crops and adapters."""
+    """The seed of batches, captions, crops and adapters."""
 
     @property
     def peak(self) -> float:
-        """The learning rate after the warm-up."""
+        """The learning rate at the end of the warm-up."""
         return self.learning_rate or LEARNING_RATES[self.train]
 
     def to_json(self) -> dict[str, Any]:
+        """All settings by name, with the learning rate that is used."""
         return asdict(self) | {"learning_rate": self.peak}

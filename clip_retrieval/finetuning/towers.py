@@ -1,8 +1,8 @@
-"""An open_clip model as it is trained: which weights change, and which part of each tower is computed only once.
+"""An open_clip model in training: the weights that change, and the part of each tower that is computed only once.
 
-A tower is a trunk with a head behind it: the projection into the shared space, and for timm towers what open_clip puts
-before it. Where nothing of the trunk trains, its features are a function of the input alone and can be kept; the head
-runs on them at every step. The model is in evaluation mode throughout, so batch statistics stay those of the start.
+A tower is a trunk and a head. The head is the projection into the shared space; for timm towers it includes the layers
+that open_clip puts before the projection. If no weight of the trunk trains, its features depend on the input only and
+can be kept; only the head runs at every step. The model stays in evaluation mode, so batch statistics do not change.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from torch.nn.functional import normalize
 
 from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.finetuning import adapters
-from clip_retrieval.finetuning.settings import Part, Settings
+from clip_retrieval.finetuning.settings import Settings, TrainedPart
 
 Weights = dict[str, Tensor]
 
 
 class Head(NamedTuple):
-    """Where the head of a tower is: an attribute of a module, a parameter or a module itself."""
+    """The place of a tower's head: an attribute of a module, which is a parameter or a module."""
 
     owner: nn.Module
     attribute: str
@@ -39,9 +39,9 @@ class Head(NamedTuple):
 
     @contextmanager
     def removed(self) -> Iterator[None]:
-        """The tower without its head, so that it gives the trunk's features."""
+        """Takes the head off the tower, which then gives the trunk's features, and puts it back at the end."""
         value = self.value
-        # open_clip skips a projection that is None; only heads that it always calls need a stand-in.
+        # open_clip skips a projection that is None; heads that it always calls need an identity instead.
         nothing = None if isinstance(value, nn.Parameter) or self.attribute == "text_projection" else nn.Identity()
         setattr(self.owner, self.attribute, nothing)
         try:
@@ -51,7 +51,7 @@ class Head(NamedTuple):
 
 
 class Tower:
-    """One tower: ``frozen`` maps inputs to what is kept of them, ``live`` maps that to unit vectors."""
+    """One tower: ``frozen`` maps inputs to features, ``live`` maps features to unit vectors."""
 
     def __init__(self, module: nn.Module, encode: Any, head: Head | None) -> None:
         own = [] if head is None else head.parameters()
@@ -60,10 +60,10 @@ class Tower:
         self._encode, self._head = encode, head
         self._trains = any(p.requires_grad for p in (*own, *trunk))
         self.keeps_trunk = not any(p.requires_grad for p in trunk)
-        """Whether inputs are to be passed through ``frozen`` once, and the result to ``live``."""
+        """Whether ``live`` takes the features of ``frozen``, which are computed once, instead of the inputs."""
 
     def frozen(self, inputs: Tensor) -> Tensor:
-        """Features (n, width) of pixels or token ids; the unit vectors themselves if all of the tower is locked."""
+        """Features (n, width) of pixels or token ids; the unit vectors if the whole tower is locked."""
         if not self._trains or self._head is None:
             return normalize(self._encode(inputs), dim=-1)
         with self._head.removed():
@@ -71,16 +71,16 @@ class Tower:
         return features
 
     def live(self, inputs: Tensor) -> Tensor:
-        """Unit vectors (n, dim) of features if ``keeps_trunk``, else of pixels or token ids."""
+        """Unit vectors (n, dim): of features if ``keeps_trunk``, else of pixels or token ids."""
         if not self.keeps_trunk:
             return normalize(self._encode(inputs), dim=-1)
         return normalize(self._head(inputs), dim=-1) if self._trains and self._head else inputs
 
 
 class Towers:
-    """Both towers of ``model``, set up to train what ``settings`` say. The model is changed in place.
+    """Both towers of ``model``, prepared to train the part that ``settings`` name. Changes the model in place.
 
-    Raises ModelUnavailable if the model has nothing of the kind that is to train.
+    Raises ModelUnavailable if the model has no such part.
     """
 
     def __init__(self, model: Any, settings: Settings, device: str) -> None:
@@ -93,56 +93,57 @@ class Towers:
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
         adapted: list[str] = []
         match settings.train:
-            case Part.HEADS:
+            case TrainedPart.HEADS:
                 for head in (image_head, text_head):
                     for parameter in head.parameters() if head else ():
                         parameter.requires_grad_()
-            case Part.ADAPTERS:
+            case TrainedPart.ADAPTERS:
                 adapted = adapters.adapt(model, settings.rank, settings.seed)
-            case Part.TEXT:
+            case TrainedPart.TEXT:
                 text_module.requires_grad_()
-            case Part.IMAGE:
+            case TrainedPart.IMAGE:
                 model.visual.requires_grad_()
-            case Part.ALL:
+            case TrainedPart.ALL:
                 model.visual.requires_grad_()
                 text_module.requires_grad_()
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.trained:
-            raise ModelUnavailable(f"this model has no weights of the kind {settings.train.value}; train another part")
+            raise ModelUnavailable(f"this model has no weights in the part {settings.train.value}; train another part")
         self.image = Tower(model.visual, model.encode_image, image_head)
         self.text = Tower(text_module, model.encode_text, text_head)
         self._start = {name: start[name] for name in adapted or self.trained}
         self._end: Weights = {}
 
     def weights(self) -> Weights:
-        """A copy of what has been trained so far."""
+        """A copy of the weights that train, as they are now."""
         return {name: parameter.detach().clone() for name, parameter in self.trained.items()}
 
     @torch.no_grad()
     def load(self, weights: Weights) -> None:
-        """Set what ``weights`` returned earlier."""
+        """Set the weights that ``weights`` returned earlier."""
         for name, parameter in self.trained.items():
             parameter.copy_(weights[name])
 
     @torch.no_grad()
     def interpolate(self, share: float) -> None:
-        """Put every weight at ``share`` of the way from the start (0) to what was trained (1): WiSE-FT.
+        """Set every weight to the interpolation at ``share`` between the start (0) and the trained weight (1).
 
-        Wortsman et al. 2022, arXiv:2109.01903. The first call ends the training: it merges the adapters.
+        This is WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903). The first call ends the training: it merges the
+        adapters.
         """
         if not self._end:
-            adapters.merge(self.model)
+            adapters.merge_into_weights(self.model)
             parameters = dict(self.model.named_parameters())
             self._end = {name: parameters[name].detach().clone() for name in self._start}
         parameters = dict(self.model.named_parameters())
         for name, start in self._start.items():
-            # Written so that 0 and 1 give both ends bit by bit.
+            # 0 and 1 give both ends bit by bit, which lerp would not.
             end = self._end[name]
             parameters[name].copy_(start if share == 0 else end if share == 1 else torch.lerp(start, end, share))
 
 
 class _OwnText(nn.Module):
-    """The text tower of open_clip's plain CLIP, whose parts belong to the model itself."""
+    """The text tower of open_clip's plain CLIP, which has no module of its own there."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How a fine-tuning run went, as one image: loss, recall by epoch, and recall along the way from start to result."""
+"""A plot of a fine-tuning run: loss and recall by epoch, and recall between the start and the trained weights."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from clip_retrieval.finetuning.loop import History
 
 
-def draw(history: History, shares: dict[float, float], share: float, path: Path) -> None:
-    """Write the PNG file ``path``."""
+def plot_training(history: History, shares: dict[float, float], share: float, path: Path) -> None:
+    """Write the plot as the PNG file ``path``; ``shares`` is recall by share, ``share`` is the chosen share."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     losses, recalls, between = figure.subplots(1, 3)
     epochs = history.epochs

@@ -1,7 +1,7 @@
 """Build time: an open_clip model folder to a folder that ``OpenVinoEncoder`` serves, checked against torch.
 
-Nothing is exported on trust: each graph is compared with the untouched float32 model, and whether texts may share their
-beginnings, or be cut to a batch's longest, is decided by trying it.
+Each graph is compared with the original model in float32. The layout of the texts is chosen by trying: the fastest
+layout that reproduces the model is used.
 """
 
 import warnings
@@ -12,32 +12,23 @@ from typing import Any, Literal
 
 import openvino
 import torch
-from PIL import Image
 
 from clip_retrieval.encoders.open_clip import open_folder
-from clip_retrieval.encoders.openvino.encoder import (
-    SPEC_FILE,
-    Check,
-    Inputs,
-    Layout,
-    RuntimeSpec,
-    graph_file,
-    text_batch,
-)
+from clip_retrieval.encoders.openvino.layouts import GraphInputs, Layout, text_batch
+from clip_retrieval.encoders.openvino.spec import SPEC_FILE, Check, RuntimeSpec, graph_file
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.models.calibration import Calibration
 from clip_retrieval.models.reference import PROBES, Reference
 from clip_retrieval.models.tokenizer_export import from_open_clip
 from clip_retrieval.models.towers import image_tower, prefix_tower, text_tower
 
-LEAST_COSINE_F32 = 0.999
-LEAST_MEAN_COSINE_INT8 = 0.9
-"""An export that falls below is broken. How much int8 costs in retrieval is for the fidelity report to say."""
+MIN_COSINE_F32 = 0.999
+MIN_MEAN_COSINE_INT8 = 0.9
+"""An export below these is broken. The fidelity report measures how much int8 costs in retrieval."""
 
-MOST_DIFFERENCE = 1e-4
-"""Sharing beginnings and cutting may change a component of a text's unit vector by rounding and no more."""
-
-Calibration = tuple[Sequence[Image.Image], Sequence[str]]
+MAX_ROUNDING_DIFFERENCE = 1e-4
+"""The largest difference of a unit vector's component that counts as rounding: a faster layout may add no more."""
 
 
 def export_openvino(
@@ -48,14 +39,14 @@ def export_openvino(
     calibration: Calibration | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> RuntimeSpec:
-    """Convert the open_clip ``local-dir:`` folder ``source`` into the folder ``target`` and say what was checked.
+    """Convert the open_clip ``local-dir:`` folder ``source`` into the folder ``target``; returns its description.
 
-    ``int8`` adds quantised graphs beside the float32 ones and needs ``calibration``: RGB images and captions of the
-    kind that will be served, some hundreds of each. ``progress`` is told each step. Raises ModelUnavailable if the
-    model does not load, has no torch-free tokenizer, or if its exported graphs do not reproduce it.
+    ``int8`` adds quantised graphs to the float32 graphs and needs ``calibration``: some hundred RGB images and captions
+    of the kind that will be served. ``progress`` gets one line per step. Raises ModelUnavailable if the model does not
+    load, if it has no torch-free tokenizer, or if the exported graphs do not reproduce it.
     """
     if precision == "int8" and calibration is None:
-        raise ModelUnavailable("quantising to int8 needs images and captions to calibrate with")
+        raise ModelUnavailable("int8 needs images and captions to calibrate with")
     images, texts = calibration or ((), ())
     target.mkdir(parents=True, exist_ok=True)
     progress("loading the model")
@@ -84,9 +75,9 @@ def export_openvino(
         _record(checks, "image", "int8", reference.check_image(image))
         _write(image, target / graph_file("image", "int8"))
         progress("quantising the text tower")
-        # The probes too, or texts much shorter than the captions fall outside the ranges.
-        each = [tokenizer.tokenize(one).ids for one in (*PROBES, *texts)]
-        text = quantise(text, [text_batch(tokenizer, layout, [ids]) for ids in each])
+        # The probes too: otherwise texts that are much shorter than the captions are outside the value ranges.
+        samples = [tokenizer.tokenize(words).ids for words in (*PROBES, *texts)]
+        text = quantise(text, [text_batch(tokenizer, layout, [ids]) for ids in samples])
         _record(checks, "text", "int8", reference.check_text(text, layout))
         _write(text, target / graph_file("text", "int8"))
 
@@ -102,9 +93,9 @@ def export_openvino(
 
 
 def _convert_text(model: Any, reference: Reference) -> tuple[openvino.Model, Layout, Check | None]:
-    """The text tower in the layout that is the fastest of those that reproduce the model, and how it compares."""
+    """The text tower in the fastest layout that reproduces the model, that layout, and the comparison."""
     if (tower := prefix_tower(model)) is not None:
-        with suppress(ModelUnavailable):  # the usual tower may convert
+        with suppress(ModelUnavailable):  # text_tower may convert where this tower does not
             text = _convert(tower, reference.text_batch("prefixes", (0, 1)), ([-1, -1], [-1], [-1, -1]))
             check = reference.check_text(text, "prefixes")
             if _only_rounding(check):
@@ -117,27 +108,27 @@ def _convert_text(model: Any, reference: Reference) -> tuple[openvino.Model, Lay
 
 
 def _only_rounding(check: Check | None) -> bool:
-    return check is not None and check.max_difference <= MOST_DIFFERENCE
+    return check is not None and check.max_difference <= MAX_ROUNDING_DIFFERENCE
 
 
-def _convert(tower: torch.nn.Module, examples: Inputs, shapes: Sequence[list[int]]) -> openvino.Model:
-    # The fast path of nn.MultiheadAttention is one operation that no converter knows.
+def _convert(tower: torch.nn.Module, examples: GraphInputs, shapes: Sequence[list[int]]) -> openvino.Model:
+    # The fast path of nn.MultiheadAttention is a single operation that converters do not know.
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            # What a trace may get wrong, other shapes and values, is what the checks try.
+            # A trace can be wrong for other shapes and values; the checks run both.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             # OpenVINO 2026.4 traces with what torch 2.13 deprecates.
             warnings.filterwarnings("ignore", r".*torch\.jit\.\w+` is (deprecated|not supported)", DeprecationWarning)
-            # transformers 5.23 reads its own deprecated property when it is traced.
+            # transformers 5.23 reads its own deprecated property during a trace.
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
             return openvino.convert_model(
                 tower,
                 example_input=tuple(map(torch.from_numpy, examples)),
                 input=[openvino.PartialShape(shape) for shape in shapes],
             )
-    except Exception as error:  # the tracer and the converter raise most kinds of errors
+    except Exception as error:  # the tracer and the converter raise many kinds of errors
         raise ModelUnavailable(f"the model cannot be converted to OpenVINO: {error}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -146,16 +137,16 @@ def _convert(tower: torch.nn.Module, examples: Inputs, shapes: Sequence[list[int
 def _record(checks: dict[str, Check], tower: str, precision: str, check: Check | None) -> None:
     if check is None:
         raise ModelUnavailable(f"the exported {tower} tower does not run; use the torch runtime")
-    least = LEAST_COSINE_F32 if precision == "f32" else LEAST_MEAN_COSINE_INT8
+    least = MIN_COSINE_F32 if precision == "f32" else MIN_MEAN_COSINE_INT8
     cosine = check.min_cosine if precision == "f32" else check.mean_cosine
-    if not cosine >= least:  # also when it is not a number
+    if not cosine >= least:  # true for NaN, too
         raise ModelUnavailable(
-            f"the exported {precision} {tower} tower has a cosine of {cosine:.4f} to torch, at least {least} is "
-            "needed; use the torch runtime"
+            f"the exported {precision} {tower} tower has a cosine of {cosine:.4f} to torch, and needs at least "
+            f"{least}; use the torch runtime"
         )
     checks[graph_file(tower, precision)] = check
 
 
 def _write(graph: openvino.Model, path: Path) -> None:
-    # Float32 on disk is what is mapped and packed in memory; float16 would be expanded on the heap first.
+    # Float32 weights are mapped from the file and packed; float16 weights would first be expanded on the heap.
     openvino.save_model(graph, path, compress_to_fp16=False)

@@ -1,43 +1,42 @@
-"""From the name of a model to an encoder folder in the cache, ready to be built with.
+"""From the name of a model to an encoder folder in the cache, from which an artifact can be built.
 
 demo                          the embedded demo model
 ViT-B-32 + a pretrained tag   open_clip's registry; the weights come from the model hub
 ViT-B-32 + a file             open_clip's registry; the weights come from a checkpoint file
 hf-hub:organisation/model     a model in open_clip's format on the model hub
-local-dir:folder              the same in a folder
+local-dir:folder              a model in open_clip's format in a folder
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import platformdirs
-from PIL import Image
 
 from clip_retrieval import __version__
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
 from clip_retrieval.images.decode import content_hash
+from clip_retrieval.models.calibration import Calibration
+from clip_retrieval.models.demo_sources import HEAD_FILE
 
 DEMO = "demo"
 FAKE = "fake"
 LOCAL_DIR = "local-dir:"
-DEMO_HEAD = Path(__file__).with_name("demo_head.safetensors")
 
 RECIPE = 3
-"""Counts the ways of exporting and quantising a model, so that the cache gives no graphs of an older one."""
+"""The version of the export and the quantisation. Raise it when they change: the cache then makes the graphs again."""
 
 Runtime = Literal["openvino", "torch"]
-Calibration: TypeAlias = tuple[Sequence[Image.Image], Sequence[str]]
 
 
 def cache_dir() -> Path:
-    """Where models and unfinished builds are kept."""
+    """The folder of prepared models and unfinished builds."""
     return Path(platformdirs.user_cache_dir("bento-clip"))
 
 
@@ -49,14 +48,14 @@ def prepare_encoder(
     calibration: Calibration | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """The folder of the encoder for a model name; made if the cache does not have it.
+    """The encoder folder of a model, which is made if it is not in the cache.
 
-    ``openvino`` is for serving without torch, ``torch`` the reference. With ``calibration``, RGB images and texts of
-    the kind that will be served, the folder also has graphs quantised to 8 bits. ``say`` is told each step. Raises
-    ModelUnavailable with what to do, or MissingExtra where torch or open_clip is not installed.
+    ``openvino`` serves without torch; ``torch`` is the reference. With ``calibration`` the folder also holds graphs
+    that are quantised to 8 bits. ``say`` gets one line per step. Raises ModelUnavailable, which says what to do, or
+    MissingExtra if torch or open_clip is not installed.
     """
     if model == FAKE:
-        return _cached(_key(model, None), _save_fake)
+        return _cached(cache_key(model, None), _save_fake)
     if model.startswith(LOCAL_DIR):
         folder = Path(model.removeprefix(LOCAL_DIR)).expanduser().resolve()
         if not folder.is_dir():
@@ -65,7 +64,7 @@ def prepare_encoder(
     else:
         located = model
     pretrained = None if model == DEMO else pretrained
-    key = _key(located, pretrained)
+    key = cache_key(located, pretrained)
     try:
         reference = _cached(key, lambda target: _save_torch(located, pretrained, model, target, say))
         if runtime == "torch":
@@ -82,7 +81,7 @@ def prepare_encoder(
 
 
 def _cached(name: str, save: Callable[[Path], EncoderInfo]) -> Path:
-    """The folder ``name`` of the cache; ``save`` fills it the first time, and it appears whole or not at all."""
+    """The folder ``name`` of the cache. ``save`` fills it the first time; it appears complete or not at all."""
     target = cache_dir() / "encoders" / name
     if (target / INFO_FILE).exists():
         read_info(target)
@@ -108,13 +107,13 @@ def _save_fake(_: Path) -> EncoderInfo:
 
 
 def _save_torch(model: str, pretrained: str | None, name: str, target: Path, say: Callable[[str], None]) -> EncoderInfo:
-    from clip_retrieval.encoders.torch import prepare
+    from clip_retrieval.models.local_dir import save_local_dir
 
     if model == DEMO:
         from clip_retrieval.models.demo import assemble
 
         model = f"{LOCAL_DIR}{assemble(cache_dir(), say=say)}"
-    return prepare(model, pretrained, target, name=name if name == DEMO else None)
+    return save_local_dir(model, pretrained, target, name=name if name == DEMO else None)
 
 
 def _save_openvino(
@@ -127,11 +126,11 @@ def _save_openvino(
     return read_info(reference).model_copy(update={"runtime": "openvino", "precisions": spec.precisions})
 
 
-def _key(model: str, pretrained: str | None) -> str:
-    """A name for the cache that changes with whatever the model is made of on this machine."""
-    parts: list[object] = [__version__, model, pretrained]
+def cache_key(model: str, pretrained: str | None, *, version: str = __version__, demo_head: Path = HEAD_FILE) -> str:
+    """The name of a model's folder in the cache. It changes with the package's version and with the model's files."""
+    parts: list[object] = [version, model, pretrained]
     if model == DEMO:
-        parts.append(hashlib.sha256(DEMO_HEAD.read_bytes()).hexdigest())
+        parts.append(hashlib.sha256(demo_head.read_bytes()).hexdigest())
     for named in (model.removeprefix(LOCAL_DIR), pretrained or ""):
         path = Path(named)
         if named and path.exists():

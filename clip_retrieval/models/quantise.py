@@ -7,20 +7,20 @@ from io import StringIO
 import nncf
 import openvino
 
-from clip_retrieval.encoders.openvino.encoder import Inputs
+from clip_retrieval.encoders.openvino.layouts import GraphInputs
 
 
-def quantise(graph: openvino.Model, batches: Sequence[Inputs]) -> openvino.Model:
-    """An int8 copy of ``graph``, with value ranges taken from running it on every one of ``batches``."""
+def quantise(graph: openvino.Model, batches: Sequence[GraphInputs]) -> openvino.Model:
+    """An int8 copy of ``graph``. Its value ranges are those of a run on every one of ``batches``."""
     nncf.set_log_level("ERROR")
-    with redirect_stdout(StringIO()):  # NNCF draws progress bars there and has no switch for them
+    with redirect_stdout(StringIO()):  # NNCF draws progress bars on it and cannot be told not to
         return nncf.quantize(
             graph,
             nncf.Dataset(list(batches)),
             subset_size=len(batches),
-            # Also for convolutional towers: measured no worse there, and their heads are linear layers too.
+            # Also for convolutional towers: it measured no worse, and their heads have linear layers.
             model_type=nncf.ModelType.TRANSFORMER,
-            # The final normalisation, since in int8 the output would not have unit length; and the token embedding:
-            # nothing is computed with it, and the compiler would hold it as float32, where it now stays in its file.
+            # The final normalisation stays in floating point, or the output would not have unit length. So does the
+            # token embedding: quantised, the compiler would copy it to memory as float32; now it stays in its file.
             ignored_scope=nncf.IgnoredScope(types=["ReduceL2", "Divide", "Gather"], validate=False),
         )

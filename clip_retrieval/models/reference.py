@@ -1,4 +1,4 @@
-"""Build time: what torch float32 says of some texts and images, to judge exported graphs by."""
+"""Build time: the vectors of torch in float32 for some texts and images, with which exported graphs are compared."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_retrieval.encoders.base import Pixels, Vectors
-from clip_retrieval.encoders.openvino.encoder import Check, Inputs, Layout, text_batch
+from clip_retrieval.encoders.openvino.layouts import GraphInputs, Layout, text_batch
+from clip_retrieval.encoders.openvino.spec import Check
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer
 
@@ -23,15 +24,15 @@ PROBES = (
     "Two brown dogs run across a wet meadow, chasing a red ball!",
     "one word " * 200,
 )
-"""Texts from the shortest to one beyond any context, some of which begin alike."""
+"""Texts from the empty one to one beyond any context; some begin with the same words."""
 
 OWN_TEXTS = 27
 OWN_IMAGES = 8
-"""So many of the caller's texts are added to the probes, and of its images taken in place of noise."""
+"""The number of the caller's texts that are added to the probes, and of its images that are used instead of noise."""
 
 
 class Reference:
-    """Inputs and the unit vectors that the untouched open_clip model gives for them."""
+    """Inputs, and their unit vectors from the original open_clip model."""
 
     def __init__(
         self,
@@ -52,16 +53,16 @@ class Reference:
             self._texts: Vectors = model.encode_text(torch.from_numpy(full), normalize=True).numpy()
 
     def check_image(self, graph: openvino.Model) -> Check:
-        """Compare an image tower, both one by one and as a batch."""
+        """The comparison of an image tower, for a batch and for a single image."""
         run = _compile(graph)
         return _compare([(run(self.pixels), self._images), (run(self.pixels[:1]), self._images[:1])])
 
-    def text_batch(self, layout: Layout, rows: Sequence[int]) -> Inputs:
-        """Inputs of a text tower for these of the texts, in rising order."""
+    def text_batch(self, layout: Layout, rows: Sequence[int]) -> GraphInputs:
+        """The inputs of a text tower for the texts with the numbers ``rows``, which ascend."""
         return text_batch(self._tokenizer, layout, [self._ids[row] for row in rows])
 
     def check_text(self, graph: openvino.Model, layout: Layout) -> Check | None:
-        """Compare a text tower that is given texts in a ``layout``. None if it cannot run on such at all."""
+        """The comparison of a text tower that gets its texts in ``layout``; None if it cannot run on that layout."""
         run, every = _compile(graph), list(range(len(self._ids)))
         if layout == "full":
             batches = [every, every[:1]]

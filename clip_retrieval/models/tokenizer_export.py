@@ -1,4 +1,4 @@
-"""Build time: a live open_clip tokenizer to the torch-free ``Tokenizer`` with the same ids."""
+"""Build time: a live open_clip tokenizer to the torch-free ``Tokenizer`` that gives the same ids."""
 
 import itertools
 import sys
@@ -10,35 +10,31 @@ import regex
 from tokenizers import Regex, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
-from clip_retrieval.encoders._torchvision import ensure_importable
+from clip_retrieval.encoders.open_clip import HFTokenizer, SigLipTokenizer, SimpleTokenizer, get_clean_fn
 from clip_retrieval.encoders.tokenizer import Rules, Tokenizer
 from clip_retrieval.errors import ModelUnavailable
-
-ensure_importable()
-
-from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, SimpleTokenizer, get_clean_fn  # noqa: E402
 
 _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 _USE_TORCH = "build it for the torch runtime instead"
 
 
 def from_open_clip(tokenizer: Any) -> Tokenizer:
-    """The equal of an ``open_clip.get_tokenizer`` result.
+    """The torch-free equivalent of a result of ``open_clip.get_tokenizer``.
 
-    Raises ModelUnavailable for tokenizers that cannot be equalled without torch or transformers: random or syntactic
-    word dropping, open_clip's "clips" mode, padding on the left, or a slow tokenizer without a tokenizer.json.
+    Raises ModelUnavailable for tokenizers without an equivalent: those that drop words at random or by syntax, use
+    open_clip's mode "clips", pad on the left, or are slow tokenizers without a tokenizer.json.
     """
     if isinstance(tokenizer, SimpleTokenizer):
         return _from_simple(tokenizer)
     if isinstance(tokenizer, HFTokenizer | SigLipTokenizer):
         return _from_transformers(tokenizer)
-    raise ModelUnavailable(f"{type(tokenizer).__name__} has no torch-free equal here; {_USE_TORCH}")
+    raise ModelUnavailable(f"{type(tokenizer).__name__} has no torch-free equivalent; {_USE_TORCH}")
 
 
 def _from_simple(tokenizer: Any) -> Tokenizer:
     rules = Rules(clean=_clean_name(tokenizer), context_length=tokenizer.context_length, pad_id=0)
     if rules.clean == "whitespace" or tokenizer.reduction_fn is not None:
-        raise ModelUnavailable(f"open_clip's tokenizer is set up here to keep case or drop words; {_USE_TORCH}")
+        raise ModelUnavailable(f"the model's tokenizer keeps case or drops words; {_USE_TORCH}")
     specials = [tokenizer.decoder[number] for number in tokenizer.all_special_ids]
     vocabulary = {token: number for token, number in tokenizer.encoder.items() if token not in specials}
     ranks = sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1])
@@ -58,10 +54,10 @@ def _from_simple(tokenizer: Any) -> Tokenizer:
 
 
 def _spell(special: str, number: int, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
-    """Let the byte pairs of a special token's own text merge into that token.
+    """Add merges that turn the text of a special token into that token.
 
-    open_clip reads ``<end_of_text>`` in a text as the token. No other word mixes brackets with letters, so merges
-    that come after all others and build the token from the left can fire nowhere else.
+    open_clip reads ``<end_of_text>`` in a text as the token. The merges come after all others and build the token from
+    the left. No other word mixes brackets with letters, so they apply nowhere else.
     """
     backend = Backend(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
     pieces = backend.encode(special).tokens
@@ -75,10 +71,10 @@ def _spell(special: str, number: int, vocabulary: dict[str, int], merges: list[t
 
 
 def _word_pattern(specials: Iterable[str]) -> str:
-    """SimpleTokenizer's word pattern, spelled out.
+    """The word pattern of SimpleTokenizer, with explicit ranges of characters.
 
-    Its character classes and its case folding are those of the ``regex`` package's Unicode version, which is newer
-    than that of the ``tokenizers`` library; explicit ranges make both agree on every character.
+    The ``regex`` package, which open_clip uses, has a newer Unicode version than the ``tokenizers`` library. Explicit
+    ranges of its character classes and case folding make both agree on every character.
     """
     literals = ["".join(map(_any_case, literal)) for literal in (*specials, *_CONTRACTIONS)]
     letters, number, others = (_matching(one) for one in (r"[\p{L}]", r"[\p{N}]", r"[^\s\p{L}\p{N}]"))
@@ -91,7 +87,7 @@ def _any_case(char: str) -> str:
 
 @cache
 def _matching(one: str) -> str:
-    """The class of the characters that ``one``, a pattern for one character, matches in any case, as ranges."""
+    """A character class, as ranges, of all characters that the pattern ``one`` matches in any case."""
     points = enumerate(map(ord, regex.findall(one, _every_character(), regex.IGNORECASE)))
     runs = [[point for _, point in run] for _, run in itertools.groupby(points, key=lambda pair: pair[1] - pair[0])]
     return "[" + "".join(rf"\x{{{run[0]:X}}}-\x{{{run[-1]:X}}}" for run in runs) + "]"
@@ -107,7 +103,7 @@ def _from_transformers(tokenizer: Any) -> Tokenizer:
     wrapped = tokenizer.tokenizer
     if getattr(tokenizer, "tokenizer_mode", ""):
         raise ModelUnavailable(
-            f"open_clip's tokenizer mode '{tokenizer.tokenizer_mode}' is not known here; {_USE_TORCH}"
+            f"open_clip's tokenizer mode '{tokenizer.tokenizer_mode}' is not supported; {_USE_TORCH}"
         )
     if getattr(wrapped, "backend_tokenizer", None) is None:
         raise ModelUnavailable(f"{type(wrapped).__name__} cannot be written as a tokenizer.json; {_USE_TORCH}")

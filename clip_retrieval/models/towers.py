@@ -1,14 +1,14 @@
-"""Build time: an open_clip model's two towers as traceable modules with unit output.
+"""Build time: the two towers of an open_clip model as traceable modules that give unit vectors.
 
-Everything here computes exactly what open_clip computes, with less work:
+They compute the same as open_clip, with less work:
 
 - a causal text tower computes each distinct prefix of a batch's texts once, and no padding;
-- other text towers read as many tokens as they are given instead of always their whole context;
-- attention is one projection and one ``scaled_dot_product_attention``, which a compiler recognises as a whole
+- other text towers read as many tokens as they get, instead of always their whole context;
+- attention is one projection and one ``scaled_dot_product_attention``, which a compiler recognises
   (``nn.MultiheadAttention`` hides it behind transpositions);
-- the last block computes only the one position that is pooled, where that is the same for all or the end token's.
+- the last block computes only the position that is pooled, if that is a fixed position or that of the end token.
 
-What is not recognised is left as open_clip has it. The exporter compares the result with the untouched model.
+Parts that are not recognised stay as they are in open_clip. The exporter compares the result with the original model.
 """
 
 import copy
@@ -17,24 +17,20 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clip_retrieval.encoders._torchvision import ensure_importable
-
-ensure_importable()
-
-from open_clip import CLIP  # noqa: E402
-from open_clip.transformer import (  # noqa: E402
+from clip_retrieval.encoders.open_clip import (
     ResidualAttentionBlock,
     TextTransformer,
     VisionTransformer,
+    open_clip,
     text_global_pool,
 )
 
 POOLED_AT_THE_END = ("argmax", "eos")
-"""open_clip's names for taking the vector at a text's end token, whatever comes after it."""
+"""open_clip's names for pooling at a text's end token, which ignores everything after it."""
 
 
 def image_tower(model: Any) -> nn.Module:
-    """Pixels (n, 3, height, width) to unit vectors (n, dim). ``model`` stays as it is."""
+    """Pixels (n, 3, height, width) to unit vectors (n, dim). ``model`` is not changed."""
     visual = _copied(model.visual)
     if isinstance(visual, VisionTransformer):
         blocks = visual.transformer.resblocks
@@ -47,7 +43,7 @@ def image_tower(model: Any) -> nn.Module:
 
 
 def text_tower(model: Any) -> nn.Module:
-    """Token ids (n, length) to unit vectors (n, dim). ``model`` stays as it is."""
+    """Token ids (n, length) to unit vectors (n, dim). ``model`` is not changed."""
     if (tower := _built_in(model)) is not None:
         return _Unit(_BuiltInText(tower))
     tower = getattr(model, "text", None)
@@ -55,9 +51,9 @@ def text_tower(model: Any) -> nn.Module:
 
 
 def prefix_tower(model: Any) -> nn.Module | None:
-    """The three arrays of ``prefixes.share`` to unit vectors (n, dim). ``model`` stays as it is.
+    """The three arrays of ``distinct_prefixes`` to unit vectors (n, dim). ``model`` is not changed.
 
-    None for a tower that is not causal, or not known to be.
+    None for a tower that is not causal or not recognised.
     """
     tower = _built_in(model)
     if tower is None or tower.attn_mask is None or not all(map(_is_plain, tower.transformer.resblocks)):
@@ -67,11 +63,11 @@ def prefix_tower(model: Any) -> nn.Module | None:
 
 
 def _built_in(model: Any) -> Any:
-    """open_clip's own text tower of the usual kind, if the model has one."""
-    tower = model if isinstance(model, CLIP) else getattr(model, "text", None)
+    """The model's text tower, if it is open_clip's own without a class token or padding mask."""
+    tower = model if isinstance(model, open_clip.CLIP) else getattr(model, "text", None)
     if isinstance(tower, TextTransformer) and (tower.cls_emb is not None or tower.use_pad_mask):
         return None
-    return tower if isinstance(tower, CLIP | TextTransformer) else None
+    return tower if isinstance(tower, open_clip.CLIP | TextTransformer) else None
 
 
 class _Unit(nn.Module):
@@ -96,11 +92,11 @@ class _EncodeText(nn.Module):
 
 
 class _Text(nn.Module):
-    """What open_clip's own text towers, of CLIP and of CustomTextCLIP, have in common."""
+    """The common part of open_clip's own text towers, those of CLIP and of CustomTextCLIP."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
-        of_clip = isinstance(tower, CLIP)
+        of_clip = isinstance(tower, open_clip.CLIP)
         self.pool_type = tower.text_pool_type if of_clip else tower.pool_type
         self.eos_id = tower.text_eos_id if of_clip else tower.eos_id
         self.token_embedding = tower.token_embedding
@@ -113,7 +109,7 @@ class _Text(nn.Module):
         self.projection = tower.text_projection
 
     def pool(self, x: Tensor, ids: Tensor) -> Any:
-        """Of ``x`` (n, length, …) what stands at each text's pooled position."""
+        """The values of ``x`` (n, length, …) at the pooled position of each text."""
         return text_global_pool(x, ids, self.pool_type, eos_token_id=self.eos_id)
 
     def project(self, x: Tensor) -> Any:
@@ -124,7 +120,7 @@ class _Text(nn.Module):
 
 
 class _BuiltInText(_Text):
-    """A text tower for ids of any length up to its context."""
+    """A text tower for texts of any length up to its context."""
 
     def forward(self, ids: Tensor) -> Any:
         length = ids.shape[1]
@@ -140,9 +136,9 @@ class _BuiltInText(_Text):
 class _PrefixText(_Text):
     """A causal text tower that computes each distinct prefix of a batch's texts once.
 
-    What it makes of a token depends on the tokens up to it and on no others. So texts that begin alike share the work
-    for their beginnings, and there is none for padding. Everything but attention sees (1, m, width), a row for each of
-    the ``m`` prefixes. (Of two dimensions OpenVINO would quantise the rows in steps of their own: 7 % slower.)
+    The result at a token depends only on the tokens up to it. So texts with the same beginning share the work for it,
+    and padding needs no work. Everything but attention sees (1, m, width), one row for each of the ``m`` prefixes.
+    (OpenVINO would quantise the rows of a two-dimensional array one by one, which is 7 % slower.)
     """
 
     def forward(self, ids: Tensor, distinct: Tensor, prefix_of: Tensor) -> Any:
@@ -172,7 +168,7 @@ class _Block(nn.Module):
         return self._rest(x, _attend(query, key, value, attn_mask))
 
     def at(self, x: Tensor, chosen: Tensor, attn_mask: Tensor | None) -> Any:
-        """The block's output for the positions ``chosen`` (n, m, width) of ``x`` (n, length, width) alone."""
+        """The block's output for only the positions ``chosen`` (n, m, width) of ``x`` (n, length, width)."""
         (query,) = self._heads(self._projected(chosen, 0, 1), 1)
         key, value = self._heads(self._projected(x, 1, 3), 2)
         return self._rest(chosen, _attend(query, key, value, attn_mask))
@@ -180,20 +176,20 @@ class _Block(nn.Module):
     def of_prefixes(self, x: Tensor, distinct: Tensor, prefix_of: Tensor, attn_mask: Tensor) -> Any:
         """The block's output for the prefixes ``x`` (1, m, width).
 
-        ``distinct`` (1, m) and ``prefix_of`` (n, length) are those of ``prefixes.share``.
+        ``distinct`` (1, m) and ``prefix_of`` (n, length) are those of ``distinct_prefixes``.
         """
         query, key, value = self._heads_at(prefix_of, self._projected(x, 0, 3), 3)
         mixed = _attend(query, key, value, attn_mask).reshape(-1, x.shape[-1])
         return self._rest(x, mixed[distinct])
 
     def at_prefixes(self, x: Tensor, chosen: Tensor, prefix_of: Tensor, attn_mask: Tensor) -> Any:
-        """The block's output for one prefix of each text, ``chosen`` (1, n, width), alone."""
+        """The block's output for only one prefix of each text, ``chosen`` (1, n, width)."""
         (query,) = self._heads(self._projected(chosen, 0, 1).transpose(0, 1), 1)
         key, value = self._heads_at(prefix_of, self._projected(x, 1, 3), 2)
         return self._rest(chosen, _attend(query, key, value, attn_mask).transpose(0, 1))
 
     def _projected(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """From query (0), key (1) and value (2) those of ``start`` up to ``stop``, one after the other."""
+        """The projections ``start`` to ``stop`` (exclusive) of query (0), key (1) and value (2), concatenated."""
         attention, width = self.block.attn, x.shape[-1]
         rows = slice(start * width, stop * width)
         return functional.linear(self.block.ln_1(x), attention.in_proj_weight[rows], attention.in_proj_bias[rows])
@@ -214,7 +210,7 @@ class _Block(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None) -> Tensor:
-    """Heads of (n, heads, length, width of a head) to (n, length, width)."""
+    """Query, key and value (n, heads, length, width of a head) to (n, length, width)."""
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
     return mixed.transpose(1, 2).flatten(2)
 
@@ -231,6 +227,6 @@ def _is_plain(block: Any) -> bool:
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """A copy whose modules may be replaced; the weights are shared."""
+    """A copy whose modules can be replaced. It shares the weights."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, shared)

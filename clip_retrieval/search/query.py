@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 from PIL import Image
 
 from clip_retrieval.contract.base import DEFAULT_K
-from clip_retrieval.contract.queries import Filters, SearchRequest
+from clip_retrieval.contract.queries import Conditions, SearchRequest
 from clip_retrieval.errors import ImageRejected
 from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.records import Modality
@@ -94,7 +94,7 @@ class Query:
     offset: int = 0
     min_score: float | None = None
     dedupe: bool = False
-    where: Filters | None = None
+    where: Conditions | None = None
 
     @classmethod
     def of(cls, request: SearchRequest) -> "Query":

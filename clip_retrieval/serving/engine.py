@@ -65,7 +65,7 @@ class Engine:
         """
         with ThreadPoolExecutor(1, "load", initializer=_lower_priority) as loading:
             self.retriever = loading.submit(load).result()
-        initializer = None if self.encoder.info.runtime == "openvino" else _lower_priority
+        initializer = None if self.encoder.owns_threads else _lower_priority
         self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)
         self._images = ThreadPoolExecutor(1, "encode-images", initializer=initializer)
 

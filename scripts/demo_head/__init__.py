@@ -4,7 +4,3 @@ materials.py  downloads and lists the drawings      classes.py   sentences about
 sample.py     the bundled photographs and groups    towers.py    frozen features of images and texts
 head.py       class mixture and ridge regression    measure.py   recall over random galleries
 """
-
-from clip_retrieval.encoders._torchvision import ensure_importable
-
-ensure_importable()  # before any module here imports timm

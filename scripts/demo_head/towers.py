@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import transformers
 from PIL import Image, ImageEnhance, ImageOps
@@ -16,7 +15,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import linear
 
-from clip_retrieval.models.demo import TEXT, VISION, fetch, read_text_files, read_vision_state
+from clip_retrieval.encoders.open_clip import timm
+from clip_retrieval.models.demo_sources import TEXT, VISION, fetch
+from clip_retrieval.models.demo_weights import read_text_files, read_vision_state
 
 SIZE = 260
 Images = Sequence[Callable[[], Image.Image]]

@@ -1,4 +1,4 @@
-"""Both clients over a transport made by hand: what they send, how they try again, and which error tells of what.
+"""Both clients over a hand-made transport: what they send, when they send it again, and which error they raise.
 
 No server and no waiting: ``Network`` answers, and the seconds that a client would sleep are written down.
 """
@@ -8,7 +8,9 @@ import base64
 import inspect
 import io
 import json
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -18,9 +20,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval.client import AsyncClient, Client, image, image_id, text
+from clip_retrieval.client import AsyncClient, Client, image, image_id, picture, text
 from clip_retrieval.client import clients as client
-from clip_retrieval.client.endpoints import Retries
+from clip_retrieval.client.clients import DEFAULT_RETRIES
+from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
     CaptionResult,
     CaptionsAnswer,
@@ -139,30 +142,31 @@ class Network:
 
 
 Ask = Callable[..., Any]
-USUAL = Retries()
+ONCE = Retries(attempts=1)
 
 
 @pytest.fixture(params=["sync", "async"])
-def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Calls one method of one of the clients over a network: ``ask(network, "search_images", "red", k=3)``."""
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Calls one method of one of the clients over a network: ``ask(network, "search_images", "red", k=3)``.
 
-    def ask_sync(network: Network, method: str, *args: Any, retries: Retries = USUAL, **options: Any) -> Any:
-        monkeypatch.setattr("time.sleep", network.slept.append)
-        with Client("http://service", retries=retries, transport=httpx.MockTransport(network)) as asked:
+    The client itself sends once; the transport below it sends again and writes its waits down.
+    """
+
+    def ask_sync(network: Network, method: str, *args: Any, retries: Retries = DEFAULT_RETRIES, **options: Any) -> Any:
+        transport = RetryTransport(retries, httpx.MockTransport(network), sleep=network.slept.append)
+        with Client("http://service", retries=ONCE, transport=transport) as asked:
             return getattr(asked, method)(*args, **options)
 
-    def ask_async(network: Network, method: str, *args: Any, retries: Retries = USUAL, **options: Any) -> Any:
+    def ask_async(network: Network, method: str, *args: Any, retries: Retries = DEFAULT_RETRIES, **options: Any) -> Any:
         async def sleep(seconds: float) -> None:
             network.slept.append(seconds)
 
         async def run() -> Any:
-            transport = httpx.MockTransport(network)
-            async with AsyncClient("http://service", retries=retries, transport=transport) as asked:
+            transport = AsyncRetryTransport(retries, httpx.MockTransport(network), sleep=sleep)
+            async with AsyncClient("http://service", retries=ONCE, transport=transport) as asked:
                 return await getattr(asked, method)(*args, **options)
 
-        with monkeypatch.context() as patch:
-            patch.setattr("clip_retrieval.client.clients.asyncio.sleep", sleep)
-            return asyncio.run(run())
+        return asyncio.run(run())
 
     return ask_sync if request.param == "sync" else ask_async
 
@@ -250,7 +254,7 @@ def test_five_results_are_asked_for_unless_said_otherwise(ask: Ask) -> None:
 # Composed queries
 
 
-def test_a_search_sends_its_parts_and_what_differs_from_the_usual(ask: Ask, tmp_path: Path) -> None:
+def test_a_search_sends_its_parts_and_what_differs_from_the_defaults(ask: Ask, tmp_path: Path) -> None:
     path = tmp_path / "red.png"
     path.write_bytes(RED)
     network = Network(ok(FOUND_CAPTIONS))
@@ -325,6 +329,11 @@ def test_an_image_id_of_any_characters_reaches_the_service(ask: Ask, identity: s
     assert network.request.url.query == b""
 
 
+def test_the_former_name_of_image_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="picture is now called image"):
+        assert picture(RED, 0.5) == image(RED, 0.5)
+
+
 # Every kind of image
 
 
@@ -367,7 +376,7 @@ def test_a_file_that_is_missing_is_named_and_nothing_is_sent(ask: Ask, tmp_path:
     assert network.requests == []
 
 
-# Trying again
+# Sending again
 
 
 @pytest.mark.parametrize(
@@ -438,10 +447,96 @@ def test_retry_after_is_honoured_and_capped(ask: Ask) -> None:
 
 @pytest.mark.parametrize("header", ["soon", "-1", "Fri, 31 Dec 1999 23:59:59 GMT", "", "\u00b2"])
 def test_a_retry_after_that_is_no_number_of_seconds_leaves_the_back_off(ask: Ask, header: str) -> None:
-    turned_away = httpx.Response(503, headers=[(b"Retry-After", header.encode("latin-1"))])
-    network = Network(turned_away, ok(IMAGES))
+    overloaded = httpx.Response(503, headers=[(b"Retry-After", header.encode("latin-1"))])
+    network = Network(overloaded, ok(IMAGES))
     ask(network, "search_images", "red", retries=Retries(base_s=0.2))
     assert 0.1 <= network.slept[0] <= 0.2
+
+
+class Streamed(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Reads each request piece by piece, as a connection does; answers the first with ``first``, then with images."""
+
+    def __init__(self, first: httpx.Response) -> None:
+        self.answers = [first, ok(IMAGES)]
+        self.sent: list[bytes] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.SyncByteStream)
+        self.sent.append(b"".join(request.stream))
+        return self.answers.pop(0)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        self.sent.append(b"".join([piece async for piece in request.stream]))
+        return self.answers.pop(0)
+
+
+class BrokenBody(httpx.SyncByteStream, httpx.AsyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"{"
+        raise httpx.ReadError("connection reset")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{"
+        raise httpx.ReadError("connection reset")
+
+
+def search_similar(transport: Streamed, kind: str) -> ImagesAnswer:
+    """Ask through the client's own retries, which wait for 0 seconds here."""
+    at_once = Retries(base_s=0)
+    if kind == "sync":
+        with Client("http://service", retries=at_once, transport=transport) as asked:
+            return asked.search_similar(RED)
+
+    async def run() -> ImagesAnswer:
+        async with AsyncClient("http://service", retries=at_once, transport=transport) as asked:
+            return await asked.search_similar(RED)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("broken_body", [False, True], ids=["503", "broken body"])
+def test_a_client_sends_the_whole_upload_again_through_the_transport_that_it_is_given(
+    broken_body: bool, kind: str
+) -> None:
+    transport = Streamed(httpx.Response(200, stream=BrokenBody()) if broken_body else error(503))
+    assert search_similar(transport, kind).total_results == 1
+    assert len(transport.sent) == 2
+    assert RED in transport.sent[0]
+    assert transport.sent[0] == transport.sent[1]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_client_without_a_transport_uses_the_proxy_of_the_environment(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                asked.append(connection.recv(1 << 16))
+                body = json.dumps(HEALTH).encode()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        if kind == "sync":
+            with Client("http://service.invalid", retries=ONCE) as sync:
+                assert sync.health() == Health.model_validate(HEALTH)
+        else:
+
+            async def run() -> Health:
+                async with AsyncClient("http://service.invalid", retries=ONCE) as asynchronous:
+                    return await asynchronous.health()
+
+            assert asyncio.run(run()) == Health.model_validate(HEALTH)
+        thread.join()
+    assert asked[0].startswith(b"GET http://service.invalid/health ")
 
 
 # Errors

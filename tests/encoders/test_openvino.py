@@ -1,4 +1,4 @@
-"""The OpenVINO runtime on hand-made graphs whose answers are known, and the exporter on small random models."""
+"""The OpenVINO runtime on hand-made graphs with known answers, and the exporter on small random models."""
 
 import json
 import subprocess
@@ -11,8 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
@@ -21,17 +19,10 @@ openvino = pytest.importorskip("openvino", reason="the runtime under test")
 from openvino import opset13 as ops
 
 from clip_retrieval.encoders.base import EncoderInfo
-from clip_retrieval.encoders.openvino.encoder import (
-    IMAGES_AT_ONCE,
-    SPEC_FILE,
-    TEXTS_AT_ONCE,
-    Layout,
-    OpenVinoEncoder,
-    RuntimeSpec,
-    _parts,
-    graph_file,
-    read_spec,
-)
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.encoders.openvino.encoder import IMAGES_AT_ONCE, TEXTS_AT_ONCE, OpenVinoEncoder
+from clip_retrieval.encoders.openvino.layouts import Layout
+from clip_retrieval.encoders.openvino.spec import SPEC_FILE, RuntimeSpec, graph_file, read_spec
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Rules, Tokenizer
 from clip_retrieval.errors import ModelUnavailable
@@ -57,7 +48,7 @@ def text_graph() -> Any:
 
 
 def prefix_graph() -> Any:
-    """The arrays of ``prefixes.share`` to (sum of the ids, number of ids), read through the prefixes; ids are not 0."""
+    """The arrays of ``distinct_prefixes`` to (sum of the ids, number of ids), read through the prefixes; no id is 0."""
     ids = ops.parameter([-1, -1], np.int64, name="ids")
     distinct = ops.parameter([-1], np.int64, name="distinct")
     prefix_of = ops.parameter([-1, -1], np.int64, name="prefix_of")
@@ -105,14 +96,6 @@ def test_each_text_of_a_batch_gets_its_own_vector(encoder: OpenVinoEncoder, coun
     np.testing.assert_allclose(vectors, unit([[number + 1, 2] for number in range(1, count + 1)]), rtol=1e-6)
 
 
-@given(st.integers(0, 200), st.integers(2, 20), st.integers(1, 64))
-def test_parts_hold_every_row_once_and_leave_no_thread_without_work(rows: int, size: int, at_once: int) -> None:
-    parts = _parts(np.arange(rows), size, at_once)
-    assert np.concatenate([[], *parts]).tolist() == list(range(rows))
-    assert all(0 < len(part) <= size for part in parts)
-    assert rows < at_once or len(parts) % at_once == 0
-
-
 def test_texts_keep_their_order_whatever_their_lengths(encoder: OpenVinoEncoder) -> None:
     lengths = [1 + (7 * row) % CONTEXT for row in range(TEXTS_AT_ONCE * 2 + 3)]
     vectors = encoder.encode_texts([" ".join(["9"] * length) for length in lengths])
@@ -134,7 +117,7 @@ def test_texts_that_begin_alike_each_get_their_own_vector(tmp_path: Path, thread
     assert encoder.encode_texts([]).shape == (0, 2)
 
 
-def test_an_artifact_of_before_prefixes_is_read(tmp_path: Path, encoder: OpenVinoEncoder) -> None:
+def test_an_artifact_from_before_the_layout_prefixes_is_read(tmp_path: Path, encoder: OpenVinoEncoder) -> None:
     write_folder(tmp_path)
     written = (tmp_path / SPEC_FILE).read_text()
     (tmp_path / SPEC_FILE).write_text(written.replace('"text_layout"', '"text_length"'))
@@ -159,16 +142,9 @@ def test_images_keep_their_order_in_a_batch_of_any_size(encoder: OpenVinoEncoder
     np.testing.assert_allclose(vectors, unit(colours)[:, :2], rtol=1e-5)
 
 
-def test_a_batch_has_all_threads_unless_another_is_under_way(encoder: OpenVinoEncoder) -> None:
-    tower = encoder._text
-    with tower._counted():
-        assert tower.share == (tower.threads + 1) // 2
-    assert tower.share == tower.threads
-
-
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_batches_at_the_same_time_do_not_mix(encoder: OpenVinoEncoder, count: int) -> None:
-    """Batches that were prepared as if each had all threads, too: they must not wait for each other's."""
+    """Also the first, which was prepared for all threads: batches must not wait for each other's threads."""
 
     def texts(first: int) -> list[str]:
         return [f"{first + number % 40} 1" for number in range(count)]
@@ -181,18 +157,10 @@ def test_batches_at_the_same_time_do_not_mix(encoder: OpenVinoEncoder, count: in
             np.testing.assert_allclose(vectors, expected, rtol=1e-5)
 
 
-def test_parts_that_do_not_start_leave_room_for_those_that_do(
-    encoder: OpenVinoEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(request: Any, part: Any) -> None:
-        raise RuntimeError("it does not start")
-
-    with monkeypatch.context() as broken:
-        broken.setattr("clip_retrieval.encoders.openvino.encoder._start", fail)
-        for _ in range(encoder._text.threads + 1):
-            with pytest.raises(RuntimeError, match="does not start"):
-                encoder.encode_texts(["1"] * 10)
-    np.testing.assert_allclose(encoder.encode_texts(["1 1"] * 10), unit([[2, 2]] * 10), rtol=1e-5)
+def test_openvino_computes_in_threads_of_its_own(encoder: OpenVinoEncoder) -> None:
+    """A server then gives low priority to OpenVINO's threads instead of to those that call the encoder."""
+    assert encoder.owns_threads
+    assert not FakeEncoder().owns_threads
 
 
 def test_nothing_in_nothing_out(encoder: OpenVinoEncoder) -> None:
@@ -231,6 +199,7 @@ def test_serving_loads_no_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.encoders.openvino.encoder import OpenVinoEncoder
 info = EncoderInfo.model_validate_json({INFO.model_dump_json()!r})
 OpenVinoEncoder.load(Path({str(tmp_path)!r}), info, threads=1).encode_texts(["1"])
@@ -278,12 +247,10 @@ BUILT_IN: dict[str, tuple[dict[str, Any], str]] = {
 
 def write_model(folder: Path, config: dict[str, Any]) -> Any:
     """A random open_clip model in a ``local-dir:`` folder, and the model."""
-    from clip_retrieval.encoders._torchvision import ensure_importable
-
-    ensure_importable()
-    import open_clip
     import torch
     from safetensors.torch import save_file
+
+    from clip_retrieval.encoders.open_clip import open_clip
 
     torch.manual_seed(0)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
@@ -330,7 +297,7 @@ def exported(tmp_path: Path, write: Callable[[Path], Any], **options: Any) -> tu
     info = INFO.model_copy(update={"dim": 32, "context_length": 32, "image_size": spec.preprocess.height_width})
     precision: Literal["f32", "int8"] = "int8" if "int8" in spec.precisions else "f32"
     encoder = OpenVinoEncoder.load(target, info, precision=precision, threads=1)
-    import open_clip
+    from clip_retrieval.encoders.open_clip import open_clip
 
     return model, encoder, open_clip.get_tokenizer(f"local-dir:{source}")
 
@@ -382,7 +349,7 @@ def test_a_tower_that_does_not_share_prefixes_well_gets_padded_texts(
     def broken(model: Any) -> Any:
         tower: Any = prefix_tower(model)
         if how == "differs":
-            tower.tower.mask = tower.tower.mask.T  # sees what comes after in place of what came before
+            tower.tower.mask = tower.tower.mask.T  # each token sees the later tokens instead of the earlier ones
         else:
             tower.tower.mask = None
         return tower
@@ -399,12 +366,13 @@ def test_a_tower_that_does_not_share_prefixes_well_gets_padded_texts(
 def test_the_torch_encoder_tokenises_in_any_thread_what_it_encodes(
     tmp_path: Path, write: Callable[[Path], Any]
 ) -> None:
-    from clip_retrieval.encoders.torch import TorchEncoder, prepare
+    from clip_retrieval.encoders.torch import TorchEncoder
+    from clip_retrieval.models.local_dir import save_local_dir
 
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     write(source)
-    encoder = TorchEncoder.load(target, prepare(f"local-dir:{source}", None, target), device="cpu")
+    encoder = TorchEncoder.load(target, save_local_dir(f"local-dir:{source}", None, target), device="cpu")
     texts = CAPTIONS * 20
     expected = encoder.encode_texts(texts)
     with ThreadPoolExecutor(4) as pool:

@@ -107,10 +107,7 @@ TEXTS = st.one_of(
 
 @pytest.fixture(scope="module")
 def open_clip() -> Any:
-    from clip_retrieval.encoders._torchvision import ensure_importable
-
-    ensure_importable()
-    import open_clip
+    from clip_retrieval.encoders.open_clip import open_clip
 
     return open_clip
 

@@ -26,7 +26,7 @@ SPLIT = (0.5, 0.45, 0.05)
 
 
 def image(name: str, captions: Sequence[str], pixels: str | None = None) -> ValidImage:
-    """An image whose pixels are told apart by a word: by default its own name."""
+    """An image that a word identifies instead of pixels: by default its own name."""
     texts = tuple(SourceCaption(text) for text in captions)
     return ValidImage(name, Path(name), name, pixels or name, 1, 1, texts, None, {})
 
@@ -158,7 +158,7 @@ class TestSides:
         data = sides.from_source(collection, None, SPLIT, 0, Limits(), Silent())
         assert (len(data.train), len(data.val), len(data.test)) == (12, 10, 2)
         assert data.other is not None
-        assert (len(data.other), data.other_name) == (16, "bundled"), "the demo model has learnt from the rest"
+        assert (len(data.other), data.other_name) == (16, "bundled"), "the demo model was trained on the rest"
 
     def test_the_bundled_photographs_are_no_other_domain_than_themselves(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

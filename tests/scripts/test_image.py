@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.models.fingerprint import folder_fingerprint
 from scripts import bento, image
 from scripts.oci import engines, pins
 from scripts.oci.answers import compare
@@ -80,17 +81,17 @@ def test_the_same_inputs_have_the_same_fingerprint(fake_artifact: Artifact, tmp_
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         bento.stage(tmp_path / name, "clip-retrieval:1", fake_artifact)
-    assert bento.fingerprint(tmp_path / "one") == bento.fingerprint(tmp_path / "two")
+    assert folder_fingerprint(tmp_path / "one") == folder_fingerprint(tmp_path / "two")
     service = tmp_path / "two" / "service.py"
     service.write_text(service.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert bento.fingerprint(tmp_path / "one") != bento.fingerprint(tmp_path / "two")
+    assert folder_fingerprint(tmp_path / "one") != folder_fingerprint(tmp_path / "two")
 
 
 def test_a_file_that_is_only_named_otherwise_changes_the_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
-    before = bento.fingerprint(tmp_path)
+    before = folder_fingerprint(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
-    assert bento.fingerprint(tmp_path) != before
+    assert folder_fingerprint(tmp_path) != before
 
 
 # The engine

@@ -1,7 +1,8 @@
-"""The distinct prefixes of a batch of texts, for towers that compute each once.
+"""The distinct prefixes of a batch of texts, for text towers that compute each prefix once.
 
-Captions begin alike: of 16 together, with a start token each, a seventh of all prefixes are another's too. Without
-padding that leaves four fifths of the rows that the same captions have in padded parts of eight.
+Many captions begin with the same words: among 16 captions, start tokens included, a seventh of all prefixes occur more
+than once. A batch by prefixes, which has no padding either, has four fifths of the rows of the same captions in padded
+parts of eight.
 """
 
 from collections.abc import Sequence
@@ -11,18 +12,22 @@ from numpy.typing import NDArray
 
 ROW_MULTIPLE = 16
 FEW_ROWS = 64
-"""The number of prefixes is rounded up to a multiple of 16, above 64 of 32: kernels are compiled and kept for each
-number that occurs. A lone text has few, and should not pay for that."""
+"""The number of prefixes is rounded up to a multiple of 16, above 64 to a multiple of 32, because OpenVINO compiles and
+keeps kernels for each number that occurs. The finer step is for a single text, which has few prefixes."""
 
-Batch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+PrefixBatch = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
-def share(ids: Sequence[Sequence[int]], pad_id: int) -> Batch:
-    """What a tower needs to know of texts in lexicographic order of their token ids, of which there is at least one.
+def distinct_prefixes(ids: Sequence[Sequence[int]], pad_id: int) -> PrefixBatch:
+    """The distinct prefixes of at least one text; the token ids of the texts are in lexicographic order.
 
-    Returns three int64 arrays: the ids (n, length), padded to the longest; ``distinct`` (m,), which says where in the
-    flattened ids the last token of each distinct prefix stands; and ``prefix_of`` (n, length), which says for each
-    token of each text which of the ``m`` prefixes ends with it. At padding, ``prefix_of`` has some prefix or other.
+    Returns three int64 arrays:
+
+    - ``padded`` (n, length): the ids, padded to the longest text;
+    - ``distinct`` (m,): for each distinct prefix the position of its last token in the flattened ``padded``; zeros at
+      the end round m up;
+    - ``prefix_of`` (n, length): for each token of each text the number of the prefix that ends with it, from 0. It is
+      undefined at padding.
     """
     lengths = np.array([len(tokens) for tokens in ids])
     is_token = np.arange(lengths.max()) < lengths[:, None]
@@ -31,7 +36,7 @@ def share(ids: Sequence[Sequence[int]], pad_id: int) -> Batch:
     new = is_token.copy()
     new[1:] &= ~np.logical_and.accumulate((padded[1:] == padded[:-1]) & is_token[:-1], axis=1)
     numbers = np.cumsum(new).reshape(new.shape) - 1
-    prefix_of = np.maximum.accumulate(np.where(new, numbers, 0), axis=0)  # equal prefixes stand one below the other
+    prefix_of = np.maximum.accumulate(np.where(new, numbers, 0), axis=0)  # equal prefixes are in adjacent rows
     count = int(numbers[-1, -1]) + 1
     multiple = ROW_MULTIPLE if count <= FEW_ROWS else 2 * ROW_MULTIPLE
     distinct = np.zeros(count + -count % multiple, dtype=np.int64)

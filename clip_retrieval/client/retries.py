@@ -1,0 +1,143 @@
+"""Transports for httpx that send a request again when the server was overloaded or the connection failed.
+
+Sent again are responses of 429 and 503, connections that failed, broke or were not accepted in time, and connections
+that the server closed without a response. Everything else is passed on: a read timeout may mean that the server is
+still at work. Any httpx transport can be wrapped.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import httpx
+
+OVERLOAD_STATUSES = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+RETRIED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a request is sent and how long the client waits in between.
+
+    ``Retry-After`` in seconds sets the wait, up to ``max_s``. Without it the wait after attempt n (from 0) is drawn
+    between half and all of ``min(base_s * 2**n, max_s)`` seconds. Raises ValueError for fewer than one attempt.
+    """
+
+    attempts: int = 4
+    base_s: float = 0.2
+    max_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {self.attempts}")
+
+    def wait_s(self, attempt: int, outcome: httpx.Response | Exception) -> float | None:
+        """Seconds to wait after attempt number ``attempt`` (from 0); None if its outcome is final."""
+        if attempt + 1 >= self.attempts:
+            return None
+        if isinstance(outcome, httpx.Response):
+            if outcome.status_code not in OVERLOAD_STATUSES:
+                return None
+            retry_after = outcome.headers.get("Retry-After", "")
+            if retry_after.isdecimal():
+                return min(float(retry_after), self.max_s)
+        elif not isinstance(outcome, RETRIED_ERRORS):
+            return None
+        return min(self.base_s * float(2**attempt), self.max_s) * random.uniform(0.5, 1)
+
+
+class RetryTransport(httpx.BaseTransport):
+    """Sends through ``transport``, or as httpx would without one, until ``retries`` say that the outcome is final.
+
+    A response is read before it is returned, so that a connection that breaks within the body is tried again too.
+    ``sleep`` waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        retries: Retries,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._retries = retries
+        self._transport = transport or _DefaultTransport()
+        self._sleep = sleep
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        attempt = 0
+        while True:
+            try:
+                response = self._transport.handle_request(request)
+                response.read()
+            except httpx.RequestError as error:
+                if (wait_s := self._retries.wait_s(attempt, error)) is None:
+                    raise
+            else:
+                if (wait_s := self._retries.wait_s(attempt, response)) is None:
+                    return response
+            self._sleep(wait_s)
+            attempt += 1
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class AsyncRetryTransport(httpx.AsyncBaseTransport):
+    """``RetryTransport`` for ``httpx.AsyncClient``."""
+
+    def __init__(
+        self,
+        retries: Retries,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._retries = retries
+        self._transport = transport or _AsyncDefaultTransport()
+        self._sleep = sleep
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        attempt = 0
+        while True:
+            try:
+                response = await self._transport.handle_async_request(request)
+                await response.aread()
+            except httpx.RequestError as error:
+                if (wait_s := self._retries.wait_s(attempt, error)) is None:
+                    raise
+            else:
+                if (wait_s := self._retries.wait_s(attempt, response)) is None:
+                    return response
+            await self._sleep(wait_s)
+            attempt += 1
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class _DefaultTransport(httpx.BaseTransport):
+    """A whole ``httpx.Client``: it takes the environment's proxies, which a client ignores once it has a transport."""
+
+    def __init__(self) -> None:
+        self._http = httpx.Client()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._http.send(request, stream=True)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+class _AsyncDefaultTransport(httpx.AsyncBaseTransport):
+    def __init__(self) -> None:
+        self._http = httpx.AsyncClient()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._http.send(request, stream=True)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()

@@ -1,0 +1,73 @@
+"""An open_clip model as a self-contained folder in open_clip's own ``local-dir:`` format.
+
+``TorchEncoder``, the exporter and fine-tuning start from such a folder, so that nothing depends on a model hub or on
+open_clip's registry later.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.encoders.open_clip import (
+    CONFIG_FILE,
+    SAME_FOLDER,
+    open_clip,
+    open_folder,
+    open_model,
+    save_config_for_hf,
+)
+from clip_retrieval.models.fingerprint import folder_fingerprint
+
+WEIGHTS_FILE = "open_clip_model.safetensors"
+
+
+def save_local_dir(model: str, pretrained: str | None, target: Path, *, name: str | None = None) -> EncoderInfo:
+    """Save an open_clip model to the folder ``target`` and describe it; ``name`` is shown instead of ``model``.
+
+    ``model`` is a name in open_clip's registry with ``pretrained`` a tag or a checkpoint file, or ``hf-hub:…`` or
+    ``local-dir:…``. Raises ModelUnavailable, which says what to do, if the model is unknown, out of reach or damaged.
+    """
+    local = model.startswith("local-dir:")
+    # A folder that was prepared before refers to its text tower by SAME_FOLDER, which only open_folder resolves.
+    loaded, _, tokenizer = (
+        open_folder(Path(model.removeprefix("local-dir:"))) if local else open_model(model, pretrained)
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.contiguous() for key, value in loaded.state_dict().items()}, target / WEIGHTS_FILE)
+    config = open_clip.get_model_config(model)
+    if pretrained == "openai":
+        config["quick_gelu"] = True
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(str(target))
+    text = config["text_cfg"]
+    if "hf_tokenizer_name" in text:
+        text["hf_tokenizer_name"] = SAME_FOLDER
+    if "hf_model_name" in text:
+        loaded.text.config.name_or_path = ""
+        loaded.text.config.save_pretrained(target)
+        text |= {"hf_model_name": SAME_FOLDER, "hf_model_pretrained": False}
+    save_config_for_hf(loaded, target / CONFIG_FILE, model_config=config)
+    size = loaded.visual.image_size
+    with torch.inference_mode():
+        dim = loaded.encode_text(tokenizer(["a"])).shape[-1]
+    return EncoderInfo(
+        name=name or _shown(model, pretrained),
+        runtime="torch",
+        dim=dim,
+        context_length=tokenizer.context_length,
+        image_size=tuple(size) if isinstance(size, Sequence) else (size, size),
+        logit_scale=float(loaded.logit_scale.detach().exp()),
+        fingerprint=folder_fingerprint(target),
+    )
+
+
+def _shown(model: str, pretrained: str | None) -> str:
+    """The model as users of the service see it: without the folders of the machine that built it."""
+    if model.startswith("local-dir:"):
+        model = f"local-dir:{Path(model.removeprefix('local-dir:')).name}"
+    if pretrained is None:
+        return model
+    return f"{model} ({Path(pretrained).name if Path(pretrained).exists() else pretrained})"
