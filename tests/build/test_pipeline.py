@@ -227,8 +227,8 @@ class CountingEncoder(FakeEncoder):
 KILLED_BUILD = """
 import functools, os, signal, sys
 from pathlib import Path
-from clip_retrieval.build.pipeline import pipeline as builder
-from clip_retrieval.build.pipeline import embed as embed
+from clip_retrieval.build import pipeline as builder
+from clip_retrieval.build import embed
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Silent
 from clip_retrieval.artifacts.record_store import Store
