@@ -68,7 +68,7 @@ SMALL_BODIES = {"/search/images": 2**16, "/encode/text": 2**16, "/encode_texts":
 
 try:
     settings = Settings()
-    tag, folder = modelstore.locate(settings.artifact)
+    tag, folder = modelstore.resolve(settings.artifact)
 except ValidationError as error:
     raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
 except ClipRetrievalError as error:

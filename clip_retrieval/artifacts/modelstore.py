@@ -7,7 +7,8 @@ from pathlib import Path
 import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
 
-from clip_retrieval.artifacts.artifact import Artifact, Manifest
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound
 
 NAME = "clip-retrieval"
@@ -57,19 +58,19 @@ def tags() -> list[str]:
     return [str(model.tag) for model in models]
 
 
-def require(tag: str) -> None:
+def ensure_exists(tag: str) -> None:
     """Raise ArtifactNotFound unless ``tag`` is the full tag of an artifact in the store, and no short name for it."""
     if tag not in tags():
         raise ArtifactNotFound(f"there is no artifact {tag} in the BentoML model store; see: bento-clip artifacts list")
 
 
 def delete(tag: str) -> None:
-    """Take an artifact out of the store. Raises ArtifactNotFound as ``require`` does."""
-    require(tag)
+    """Take an artifact out of the store. Raises ArtifactNotFound as ``ensure_exists`` does."""
+    ensure_exists(tag)
     bentoml.models.delete(tag)
 
 
-def locate(source: str) -> tuple[str, Path]:
+def resolve(source: str) -> tuple[str, Path]:
     """The tag (or path) and the folder of an artifact named by a model store tag or by the path of a folder.
 
     ``clip-retrieval`` alone and ``…:latest`` name the newest. Raises ArtifactNotFound.

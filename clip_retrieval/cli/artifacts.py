@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import MANIFEST, Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import compare as compare_artifacts
+from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, Tag
@@ -152,7 +153,7 @@ def delete(
     bento-clip artifacts delete clip-retrieval:4e1f0a9c55d2b761 --yes
     ```
     """
-    modelstore.require(tag)
+    modelstore.ensure_exists(tag)
     if not yes:
         if not sys.stdin.isatty():
             raise ClipRetrievalError(f"{tag} is not deleted without an answer, and nobody can give one here; use --yes")
@@ -164,7 +165,7 @@ def delete(
 
 def _open(source: str) -> tuple[str, Artifact]:
     """The tag and the artifact, its files checked against their hashes."""
-    tag, folder = modelstore.locate(source)
+    tag, folder = modelstore.resolve(source)
     return tag, Artifact.open(folder)
 
 
@@ -182,7 +183,7 @@ def _sound(version: str) -> str | None:
 
 def _row(tag: str) -> dict[str, Any]:
     """One artifact in a line; its files are not read, and one that cannot be is shown as damaged."""
-    _, folder = modelstore.locate(tag)
+    _, folder = modelstore.resolve(tag)
     row: dict[str, Any] = {"tag": tag, "model": "damaged", "precision": "", "images": "", "captions": ""}
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     try:

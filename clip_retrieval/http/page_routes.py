@@ -136,7 +136,7 @@ class _Shelf:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND, "this artifact was built without thumbnails; build it with --thumbnails-mb 500"
             )
-        image = self._store.images_named([image_id]).get(image_id)
+        image = self._store.images_by_id([image_id]).get(image_id)
         webp = self._thumbnails.get(image.row, "large" if size == "large" else "small") if image else None
         if webp is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id!r} in this collection")

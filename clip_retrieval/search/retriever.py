@@ -28,7 +28,7 @@ from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images.decode import decode_image, decode_part
 from clip_retrieval.records import CaptionRecord, Hit, ImageRecord, Modality
 from clip_retrieval.search.compose import compose
-from clip_retrieval.search.filters import Filters
+from clip_retrieval.search.filters import RowFilter
 from clip_retrieval.search.hits import CaptionHit, Found, ImageHit
 from clip_retrieval.search.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
 
@@ -42,7 +42,7 @@ class Retriever:
 
     def __init__(self, artifact: Artifact, encoder: Encoder) -> None:
         """Raises EncoderMismatch when ``encoder`` is not the one that made the artifact's vectors."""
-        artifact.require(encoder)
+        artifact.check_encoder(encoder)
         self.artifact = artifact
         self.encoder = encoder
         self._store = artifact.store()
@@ -53,10 +53,8 @@ class Retriever:
             "images": np.asarray(artifact.vectors("images")),
             "captions": np.asarray(artifact.vectors("captions")),
         }
-        self.filters = Filters(self._store.facts(), self._store.caption_owners())
-        numbers: dict[str, int] = {}
-        hashes = self._store.content_hashes()
-        self._content = np.array([numbers.setdefault(one, len(numbers)) for one in hashes], dtype=np.int64)
+        self.filters = RowFilter(artifact.columns(), artifact.caption_image_rows())
+        self._content = artifact.content_numbers()
 
     @classmethod
     def load(
@@ -72,7 +70,7 @@ class Retriever:
         """
         from clip_retrieval.artifacts import modelstore
 
-        artifact = Artifact.open(modelstore.locate(str(source))[1])
+        artifact = Artifact.open(modelstore.resolve(str(source))[1])
         return cls(artifact, artifact.encoder(precision=precision, threads=threads))
 
     def close(self) -> None:
@@ -144,7 +142,7 @@ class Retriever:
 
     def image(self, image_id: str) -> tuple[ImageRecord, list[CaptionRecord]] | None:
         """An image of the collection and its captions; None if there is none of that id."""
-        image = self._store.images_named([image_id]).get(image_id)
+        image = self._store.images_by_id([image_id]).get(image_id)
         return None if image is None else (image, self._store.captions_of([image.row])[image.row])
 
     def find(self, target: Modality, vector: Vectors, k: int) -> tuple[list[Hit], float]:
@@ -196,7 +194,7 @@ class Retriever:
         return [], [replace(hit, rank=offset + hit.rank, duplicates=count) for hit, count in counted_captions]
 
     def _named(self, image_id: str) -> ImageRecord:
-        image = self._store.images_named([image_id]).get(image_id)
+        image = self._store.images_by_id([image_id]).get(image_id)
         if image is None:
             raise InvalidQuery(f"there is no image {image_id} in this collection")
         return image
