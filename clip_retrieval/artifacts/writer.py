@@ -75,17 +75,17 @@ def _inherit(parent: Artifact, folder: Path, replaced: Collection[str]) -> None:
         path = Path(name)
         if not left_out & {name, *(above.as_posix() for above in path.parents)}:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(parent.path / path, folder / path)
+            link_or_copy(parent.path / path, folder / path)
             if file_sha256(folder / path) != parent.manifest.files[name]:  # a new hash would hide the damage
                 raise ArtifactDamaged(
                     f"{parent.path / path} differs from its hash in the manifest; restore or build the artifact again"
                 )
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Give a file a second name, or copy it where the file system cannot. Files of an artifact never change."""
     try:
-        target.hardlink_to(source.resolve())
+        Path(target).hardlink_to(Path(source).resolve())
     except OSError:
         shutil.copy2(source, target)
 

@@ -1,5 +1,6 @@
 """Artifacts in the BentoML model store: saved under their version, found by tag, described to BentoML's own tools."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,20 @@ def test_saving_the_same_version_again_replaces_a_damaged_one(
     assert modelstore.save(fresh) == stored_tag
     assert model_store() == [stored_tag]
     Artifact.open(modelstore.resolve(stored_tag)[1])
+
+
+def test_an_artifact_survives_a_store_that_fails(model_store: Tags, artifact_copy: Artifact) -> None:
+    """A file stands where the store needs a folder, so nothing can be written there."""
+    place = Path(os.environ["BENTOML_HOME"]) / "models" / "clip-retrieval"
+    shutil.rmtree(place, ignore_errors=True)
+    place.touch()
+    try:
+        with pytest.raises(OSError, match="clip-retrieval"):
+            modelstore.save(artifact_copy)
+    finally:
+        place.unlink()
+    Artifact.open(artifact_copy.path)
+    modelstore.save(artifact_copy)
 
 
 def test_find_knows_only_what_was_saved(stored_tag: str) -> None:
