@@ -27,7 +27,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences from the first artifact to the second; everything is empty when there is none."""
+    """The differences from the first artifact to the second; every field is empty when the artifacts are equal."""
 
     encoder: Mapping[str, Change]
     """By field of ``EncoderInfo``."""
@@ -41,10 +41,10 @@ class Comparison:
     """The type of each field whose type differs; None where an artifact lacks the field."""
     image_index: Mapping[str, Change]
     caption_index: Mapping[str, Change]
-    """By field of ``IndexSpec``: factory, rows, parameters and what was measured. Times are told only beside
-    another change: alone they are the machine's noise."""
+    """By field of ``IndexSpec``: factory, rows, parameters and what was measured. Times are listed only beside
+    another change: alone they are the noise of the machine."""
     data: Mapping[str, Change]
-    """By field of ``DataInfo``: name, splits, rejects; not its fingerprint, which the records tell in full."""
+    """By field of ``DataInfo``, without its fingerprint: the records show in full what differs."""
 
     def __bool__(self) -> bool:
         """Whether anything differs."""
@@ -94,7 +94,7 @@ def _field_changes(first: Artifact, second: Artifact) -> dict[str, Change]:
 
 
 TIMES = {"p50_ms", "p99_ms", "build_s"}
-"""What is measured anew in each build and never quite the same."""
+"""Fields that every build measures again, with slightly different values."""
 
 
 def _index_changes(first: IndexSpec, second: IndexSpec) -> dict[str, Change]:

@@ -19,7 +19,7 @@ MODALITIES: tuple[Modality, ...] = ("images", "captions")
 
 @dataclass(frozen=True)
 class Tuned:
-    """The outcome for each index that has rows and queries, and the new artifact if all of them met the budget."""
+    """The outcome for each index that has rows and queries, and the new artifact if every index met the budget."""
 
     outcomes: dict[Modality, Outcome]
     artifact: Artifact | None
@@ -28,8 +28,8 @@ class Tuned:
 def tune(artifact: Artifact, budget: Budget, workspace: Path, progress: Progress, seed: int = 0) -> Tuned:
     """Choose both indexes of ``artifact`` to ``budget``, which holds for each alone, and write a new artifact.
 
-    It is written in ``workspace``, in a folder named by its version, which follows from the encoder, the data and what
-    was chosen. A collection without captions has its images as queries.
+    The new artifact is in ``workspace``, in a folder named by its version, which follows from the encoder, the data,
+    the thumbnails and the chosen indexes. A collection without captions uses its images as queries.
     """
     scratch = workspace / f"{artifact.manifest.version}.tune"
     shutil.rmtree(scratch, ignore_errors=True)
