@@ -34,7 +34,7 @@ MAX_LATENCY_MS = 60_000
 
 settings = process.read_settings()
 try:
-    tag, folder = modelstore.locate(settings.artifact)
+    tag, folder = modelstore.resolve(settings.artifact)
 except ClipRetrievalError as error:
     raise SystemExit(f"bento-clip: {error}") from None
 workers, encoder_threads = process.share_cores(settings)

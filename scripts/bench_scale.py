@@ -3,6 +3,7 @@
     python -m scripts.bench_scale                               # 10 thousand, 100 thousand and 1 million; see docs
     python -m scripts.bench_scale --sizes 10000,100000          # minutes
     python -m scripts.bench_scale --families "IVF, RaBitQ" --fresh
+    python -m scripts.bench_scale --records 200000,1000000      # start and memory of a retriever over so many images
 
 Building has a process of its own, with every core; searching has another, with one thread. Of each family the quickest
 setting that reaches the recall with 1,000 captions as queries against images, and with 1,000 others, is taken (the
@@ -27,6 +28,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,12 @@ from rich.table import Table
 
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
+from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.indexes import choose as tune
 from clip_retrieval.indexes import faiss_index as index
 from clip_retrieval.indexes.families import Family, families
 from clip_retrieval.models.prepare import cache_dir
-from scripts.bench import collection, scale_child
+from scripts.bench import collection, record_scale, scale_child
 from scripts.machine import ROOT, commit, cpu
 
 DIM, QUERIES = 512, 2000
@@ -49,6 +52,8 @@ PLOT = "reports/scale.png"
 GOAL = {"recall_at_10": 0.95, "p99_ms": 1.0, "index_mb": 1000.0, "ready_s": 10.0}
 AT_A_MILLION = ("flat", "HNSW, 8 bits", "PCA, HNSW, 8 bits", "IVF, PQ", "IVF, RaBitQ", "IVF, RaBitQ, 8 bits")
 """Families whose building takes minutes, not an hour, and whose index is below a gigabyte; and the exact one."""
+RECORDS_BEFORE = {"commit": "0a71105", "images": 200_000, "captions": 1_000_000, "columns": 3, "open_s": 3.0, "mb": 162}
+"""Start and memory when every record was read at start."""
 err = Console(stderr=True, width=None if sys.stderr.isatty() else 130)
 
 
@@ -58,7 +63,11 @@ def main() -> None:
     parser.add_argument("--families", help="names, with semicolons; all that fit the size if left out")
     parser.add_argument("--recall", type=float, default=GOAL["recall_at_10"], help="what each family should reach")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--records", help="numbers of images, with commas: measure records instead of indexes")
     arguments = parser.parse_args()
+    if arguments.records:
+        measure_records([int(images) for images in arguments.records.split(",")])
+        return
     wanted = [name.strip() for name in arguments.families.split(";")] if arguments.families else None
     rows: list[dict[str, Any]] = []
     for size in (int(size) for size in arguments.sizes.split(",")):
@@ -71,6 +80,43 @@ def main() -> None:
     err.print(f"drawn: {PLOT}")
     machine = {"cpu": cpu(), "cores": usable_cores()}
     print(json.dumps({"machine": machine, "commit": commit(), "goal": GOAL, "rows": rows, "plot": PLOT}))
+
+
+def measure_records(sizes: list[int]) -> None:
+    """Start and memory of a whole retriever, in a process of its own for each number of images."""
+    rows: list[dict[str, Any]] = []
+    for images in sizes:
+        with tempfile.TemporaryDirectory(dir=scratch_folder()) as scratch:
+            target = Path(scratch) / "artifact"
+            with Bars().stage(f"writing {images:,} images", images) as advance:
+                write_arrays_s = record_scale.make(target, images, advance)
+            with Bars().stage(f"opening {images:,} images", None):
+                command = [sys.executable, "-m", "scripts.bench.record_scale", str(target)]
+                done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+            rows.append({**json.loads(done.stdout), "write_arrays_s": round(write_arrays_s, 1)})
+    table = Table("", *(f"{images:,} images" for images in sizes))
+    for name in rows[0]:
+        table.add_row(name, *(f"{row[name]:,}" for row in rows))
+    err.print(table)
+    print(
+        json.dumps(
+            {
+                "machine": {"cpu": cpu(), "cores": usable_cores()},
+                "commit": commit(),
+                "collection": f"{record_scale.CAPTIONS_EACH} captions and 3 columns for each image; random vectors of "
+                f"{FakeEncoder().info.dim} dimensions, exact index, fake encoder; files in the page cache",
+                "before": RECORDS_BEFORE,
+                "rows": rows,
+            }
+        )
+    )
+
+
+def scratch_folder() -> Path:
+    """The folder of the cache that this benchmark works in."""
+    folder = cache_dir() / "scale"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def prepare(size: int) -> Path:

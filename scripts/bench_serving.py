@@ -33,8 +33,10 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from clip_retrieval.artifacts.artifact import Artifact, DataInfo, artifact_version, write_artifact
-from clip_retrieval.artifacts.record_store import Store
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import DataInfo, artifact_version
+from clip_retrieval.artifacts.record_store import RecordStore
+from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.build.pipeline import calibration
 from clip_retrieval.build.validate import validate
 from clip_retrieval.cli.console import Bars
@@ -230,7 +232,7 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
         for name, vectors, index in (("images", image_vectors, image_index), ("captions", texts, caption_index)):
             np.save(folder / f"{name}.npy", vectors)
             index.save(folder / f"{name}.faiss")
-        with Store.create(folder / "records.sqlite") as store:
+        with RecordStore.create(folder / "records.sqlite") as store:
             store.add(*collection.records(collection.sample_captions(SAMPLE), images, collection.CAPTIONS_EACH))
 
     return write_artifact(

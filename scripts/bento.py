@@ -45,7 +45,7 @@ def make(artifact: str = modelstore.LATEST) -> str:
 
     Raises ClipRetrievalError, NotPinned or CannotBuild.
     """
-    tag, folder = modelstore.locate(artifact)
+    tag, folder = modelstore.resolve(artifact)
     if tag == str(folder):
         raise CannotBuild("a Bento takes its artifact from the BentoML model store; name it by its tag")
     with tempfile.TemporaryDirectory() as staging:

@@ -84,7 +84,7 @@ def run(folder: Path, model: str, pretrained: str | None, output: Path) -> str:
     if built.returncode:
         raise SourceError("the build failed; see above")
     tag = built.stdout.split()[-1]
-    _check_sizes(Artifact.open(modelstore.locate(tag)[1], verify=False).manifest.data.splits, folder.name)
+    _check_sizes(Artifact.open(modelstore.resolve(tag)[1], verify=False).manifest.data.splits, folder.name)
     images = ["--images", str(folder), "--output", str(output)]
     if subprocess.run([*command, "evaluate", tag, *images], check=False).returncode:
         raise SourceError("the evaluation failed; see above")

@@ -99,7 +99,7 @@ def built(engine: Engine, artifact: str) -> Iterator[str]:
 
 def check(checks: Checks, engine: Engine, name: str, artifact: str) -> None:
     """Every check, in order."""
-    folder = modelstore.locate(artifact)[1]
+    folder = modelstore.resolve(artifact)[1]
     check_size(checks, engine, name)
     check_start(checks, engine, name)
     with running(engine, name) as container:

@@ -2,7 +2,11 @@
 
 record_store.py   the records in SQLite
 thumbnails.py     small images for people, in SQLite
-artifact.py       the folder and its manifest
+columns.py        split and metadata as typed columns, written once and memory-mapped
+record_arrays.py  other arrays that follow from the records
+manifest.py       what an artifact says of itself
+artifact.py       the folder, open for reading
+writer.py         writes the folder
 modelstore.py     artifacts in BentoML's model store
 transfer.py       an artifact as one file
 compare.py        what differs between two artifacts

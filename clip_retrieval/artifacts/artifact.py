@@ -1,88 +1,48 @@
 """One versioned folder that can answer queries alone: encoder, vectors, indexes, records and a manifest.
 
-    manifest.json       what it is, and the SHA-256 of every other file
-    encoder/            the encoder that made the vectors
-    images.npy          image vectors, float32 (images, dim); row i is row i of the records
-    captions.npy        caption vectors, float32 (captions, dim); likewise
-    images.faiss …      an index where it is more than the vectors themselves
-    records.sqlite      the records
-    thumbnails.sqlite   small images for people, where the build made them
+    manifest.json            what the artifact is, and the SHA-256 of every other file
+    encoder/                 the encoder that made the vectors
+    images.npy               image vectors, float32 (images, dim); row i is row i of the records
+    captions.npy             caption vectors, float32 (captions, dim); row i is row i of the records
+    images.faiss …           an index that is more than the vectors themselves
+    records.sqlite           the records
+    caption_image_rows.npy   the image row of every caption, int32 (captions,)
+    content_numbers.npy      a number for every image, int32 (images,); equal for equal pixels
+    columns/                 split and metadata of every image, column by column
+    thumbnails.sqlite        small images for people, unless the build made none
 
-An artifact is immutable. It is written beside its place and renamed into it, so half of one never has its name. It
-refuses to open when a file is missing or changed, when another schema version wrote it, and it refuses an encoder
-with another fingerprint than the one that made its vectors.
+An artifact is immutable. It does not open when a file is missing or changed, or when another schema version wrote it,
+and it refuses an encoder with another fingerprint than that of the encoder that made its vectors. Nothing that grows
+with the collection is parsed, or held as Python objects, when it opens: arrays are memory-mapped.
 """
 
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from numpy.typing import NDArray
 
-from clip_retrieval import __version__
-from clip_retrieval.artifacts.record_store import Store
-from clip_retrieval.artifacts.thumbnails import FORMAT, Thumbnails
+from clip_retrieval.artifacts.columns import StoredColumn, open_columns
+from clip_retrieval.artifacts.manifest import Manifest, file_sha256, read_manifest
+from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, CONTENT_NUMBERS, open_array
+from clip_retrieval.artifacts.record_store import RecordStore
+from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.encoders import load_encoder
-from clip_retrieval.encoders.base import Encoder, EncoderInfo, Vectors
-from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema, EncoderMismatch
-from clip_retrieval.indexes.faiss_index import Index, IndexSpec
+from clip_retrieval.encoders.base import Encoder, Vectors
+from clip_retrieval.errors import ArtifactDamaged, EncoderMismatch
+from clip_retrieval.indexes.faiss_index import Index
 from clip_retrieval.records import Modality
 
-SCHEMA_VERSION = 2
-MANIFEST = "manifest.json"
 ENCODER = "encoder"
 RECORDS = "records.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
-LIBRARIES = ("faiss-cpu", "numpy", "pillow", "open_clip_torch", "torch", "openvino")
-
-
-class DataInfo(BaseModel):
-    """What a manifest says of the collection."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    fingerprint: str
-    """Hex SHA-256 over the validated records in order."""
-    images: int
-    captions: int
-    rejected: int
-    splits: dict[str, int]
-    split_ratios: tuple[float, float, float]
-    split_seed: int
-
-
-class Manifest(BaseModel):
-    """The description of an artifact; ``version`` is the same for the same inputs."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = SCHEMA_VERSION
-    version: str
-    created: datetime
-    product_version: str
-    encoder: EncoderInfo
-    data: DataInfo
-    images: IndexSpec
-    captions: IndexSpec
-    libraries: dict[str, str]
-    files: dict[str, str]
-    """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact on disk. Parts are read when they are asked for."""
+    """An artifact on disk. Each part is read when it is asked for."""
 
     path: Path
     manifest: Manifest
@@ -106,38 +66,58 @@ class Artifact:
         return vectors
 
     def index(self, modality: Modality) -> Index:
+        """The index of the images or of the captions."""
         spec = self.manifest.images if modality == "images" else self.manifest.captions
         return Index.load(spec, self.path / f"{modality}.faiss", self.vectors(modality))
 
-    def store(self) -> Store:
-        store = Store.open(self.path / RECORDS)
-        store.check()
-        if store.counts() != (self.manifest.images.rows, self.manifest.captions.rows):
+    def store(self) -> RecordStore:
+        """The records, open for reading. Raises ArtifactDamaged when vectors and records differ in number."""
+        store = RecordStore.open(self.path / RECORDS)
+        if store.row_ends() != (self.manifest.images.rows, self.manifest.captions.rows):
+            store.close()
             raise ArtifactDamaged(f"{self.path} has other numbers of records and vectors; build it again")
         return store
 
+    def caption_image_rows(self) -> NDArray[np.int32]:
+        """The image row of every caption, memory-mapped: shape (captions,). Raises ArtifactDamaged."""
+        return open_array(self.path / CAPTION_IMAGE_ROWS, self.manifest.captions.rows)
+
+    def content_numbers(self) -> NDArray[np.int32]:
+        """A number for every image, memory-mapped: shape (images,). Images of equal pixels have equal numbers.
+
+        Raises ArtifactDamaged.
+        """
+        return open_array(self.path / CONTENT_NUMBERS, self.manifest.images.rows)
+
+    def columns(self) -> list[StoredColumn]:
+        """The metadata columns by name, then the split, memory-mapped. Raises ArtifactDamaged."""
+        return open_columns(self.path / COLUMNS, self.manifest.images.rows)
+
     @property
     def has_thumbnails(self) -> bool:
+        """Whether there are small images for people."""
         return THUMBNAILS in self.manifest.files
 
     def thumbnails(self) -> Thumbnails | None:
-        """The thumbnails; None if the artifact was built without."""
+        """The thumbnails; None if the artifact was built without them."""
         return Thumbnails.open(self.path / THUMBNAILS) if self.has_thumbnails else None
 
     def encoder(
         self, *, precision: Literal["auto", "f32", "int8"] | None = None, threads: int | None = None
     ) -> Encoder:
-        """Load the encoder inside the artifact; without ``precision`` as it was built: int8 if with that, else auto.
+        """Load the encoder inside the artifact.
+
+        ``precision`` None means int8 if the encoder was quantised when it was built, else auto.
 
         Raises ModelUnavailable, MissingExtra or EncoderMismatch.
         """
         built: Literal["int8", "auto"] = "int8" if "int8" in self.manifest.encoder.precisions else "auto"
         encoder = load_encoder(self.path / ENCODER, precision=precision or built, threads=threads)
-        self.require(encoder)
+        self.check_encoder(encoder)
         return encoder
 
-    def require(self, encoder: Encoder) -> None:
-        """Raise EncoderMismatch unless ``encoder`` is the one that made the vectors."""
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raise EncoderMismatch unless ``encoder`` made the vectors."""
         if encoder.info.fingerprint != self.manifest.encoder.fingerprint:
             raise EncoderMismatch(
                 f"the vectors were made by {self.manifest.encoder.name} "
@@ -146,108 +126,9 @@ class Artifact:
             )
 
 
-def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thumbnails_mb: int = 0) -> str:
-    """The version that a build from these inputs has: 16 hex digits."""
-    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), recall]
-    if thumbnails_mb:
-        inputs.append({"thumbnails_mb": thumbnails_mb, "format": FORMAT})
-    return _json_hash(inputs)[:16]
-
-
-def tuned_version(encoder: EncoderInfo, data: DataInfo, images: IndexSpec, captions: IndexSpec) -> str:
-    """The version of an artifact whose indexes were chosen to a budget: the same for the same choice."""
-    chosen = [[spec.factory, spec.parameters, spec.rescored] for spec in (images, captions)]
-    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), chosen]
-    return _json_hash(inputs)[:16]
-
-
-def write_artifact(
-    target: Path,
-    *,
-    version: str,
-    encoder: EncoderInfo,
-    data: DataInfo,
-    images: IndexSpec,
-    captions: IndexSpec,
-    fill: Callable[[Path], None],
-) -> Artifact:
-    """Make the artifact ``target``: ``fill`` writes every file but the manifest into a folder beside it.
-
-    The folder gets its name only when it is complete; one that was there is replaced.
-    """
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    for abandoned in target.parent.glob(f"{target.name}.partial-*"):
-        shutil.rmtree(abandoned)
-    partial.mkdir(parents=True)
-    try:
-        fill(partial)
-        manifest = Manifest(
-            version=version,
-            created=datetime.now(UTC).replace(microsecond=0),
-            product_version=__version__,
-            encoder=encoder,
-            data=data,
-            images=images,
-            captions=captions,
-            libraries=_library_versions(),
-            files={
-                path.relative_to(partial).as_posix(): _sha256(path)
-                for path in sorted(partial.rglob("*"))
-                if path.is_file()
-            },
-        )
-        body = manifest.model_dump(mode="json")
-        (partial / MANIFEST).write_text(json.dumps({"sha256": _json_hash(body), "manifest": body}, indent=2))
-        shutil.rmtree(target, ignore_errors=True)
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Artifact(target, manifest)
-
-
-def read_manifest(path: Path) -> Manifest:
-    """The manifest in the folder ``path``. Raises ArtifactNotFound, ArtifactSchema or ArtifactDamaged."""
-    try:
-        outer = json.loads((path / MANIFEST).read_bytes())
-        inner = outer["manifest"]
-        version = inner["schema_version"]
-    except FileNotFoundError as error:
-        raise ArtifactNotFound(f"{path} is not an artifact (it has no {MANIFEST}); build one first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactDamaged(f"{path / MANIFEST} cannot be read; restore or build the artifact again") from error
-    if version != SCHEMA_VERSION:
-        raise ArtifactSchema(
-            f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}; build it again"
-        )
-    try:
-        manifest = Manifest.model_validate(inner)
-    except ValidationError as error:
-        raise ArtifactDamaged(f"{path / MANIFEST} is damaged; restore or build the artifact again") from error
-    if outer.get("sha256") != _json_hash(inner):
-        raise ArtifactDamaged(f"{path / MANIFEST} differs from its own hash; restore or build the artifact again")
-    return manifest
-
-
 def _check_file(folder: Path, name: str, expected: str) -> None:
     path = folder / name
     if not path.is_file():
         raise ArtifactDamaged(f"{path} is missing; restore or build the artifact again")
-    if _sha256(path) != expected:
+    if file_sha256(path) != expected:
         raise ArtifactDamaged(f"{path} differs from its hash in the manifest; restore or build the artifact again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _json_hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _library_versions() -> dict[str, str]:
-    versions = {}
-    for name in LIBRARIES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions

@@ -1,8 +1,8 @@
-"""What differs between two artifacts: encoder, images, captions and indexes.
+"""What differs between two artifacts: encoder, images, captions, fields and indexes.
 
-Images are told apart by ``image_id`` and by the hash of their pixels: one with an id that only one side has was added
-or removed, one whose pixels differ under the same id was changed. Captions are told apart by image and text, as a
-multiset: a new ``caption_id`` for the same words is no difference.
+An image is identified by its ``image_id``: an id that only one side has was added or removed, and an image was changed
+if its pixels have another hash. A caption is identified by image and text, as a multiset: a new ``caption_id`` for the
+same words is no difference. A field is a metadata column and its type.
 """
 
 from collections import Counter
@@ -27,22 +27,24 @@ class Caption:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences from the first artifact to the second; everything is empty when there is none."""
+    """The differences from the first artifact to the second; every field is empty when the artifacts are equal."""
 
     encoder: Mapping[str, Change]
     """By field of ``EncoderInfo``."""
     images_added: tuple[str, ...]
     images_removed: tuple[str, ...]
     images_changed: tuple[str, ...]
-    """Image ids in the order of their rows, likewise the captions."""
+    """Image ids in row order; the captions below in row order too."""
     captions_added: tuple[Caption, ...]
     captions_removed: tuple[Caption, ...]
+    fields: Mapping[str, Change]
+    """The type of each field whose type differs; None where an artifact lacks the field."""
     image_index: Mapping[str, Change]
     caption_index: Mapping[str, Change]
-    """By field of ``IndexSpec``: factory, rows, parameters and what was measured. Times are told only beside
-    another change: alone they are the machine's noise."""
+    """By field of ``IndexSpec``: factory, rows, parameters and what was measured. Times are listed only beside
+    another change: alone they are the noise of the machine."""
     data: Mapping[str, Change]
-    """By field of ``DataInfo``: name, splits, rejects; not its fingerprint, which the records tell in full."""
+    """By field of ``DataInfo``, without its fingerprint: the records show in full what differs."""
 
     def __bool__(self) -> bool:
         """Whether anything differs."""
@@ -68,6 +70,7 @@ def compare(first: Artifact, second: Artifact) -> Comparison:
         ),
         captions_added=tuple((other_captions - captions).elements()),
         captions_removed=tuple((captions - other_captions).elements()),
+        fields=_field_changes(first, second),
         image_index=_index_changes(a.images, b.images),
         caption_index=_index_changes(a.captions, b.captions),
         data=_changes(a.data.model_dump(exclude={"fingerprint"}), b.data.model_dump(exclude={"fingerprint"})),
@@ -84,8 +87,14 @@ def _records(artifact: Artifact) -> tuple[dict[str, ImageRecord], Counter[Captio
     )
 
 
+def _field_changes(first: Artifact, second: Artifact) -> dict[str, Change]:
+    types, others = ({c.info.name: c.info.type for c in artifact.columns()} for artifact in (first, second))
+    names = dict.fromkeys([*types, *others])
+    return {name: (types.get(name), others.get(name)) for name in names if types.get(name) != others.get(name)}
+
+
 TIMES = {"p50_ms", "p99_ms", "build_s"}
-"""What is measured anew in each build and never quite the same."""
+"""Fields that every build measures again, with slightly different values."""
 
 
 def _index_changes(first: IndexSpec, second: IndexSpec) -> dict[str, Change]:

@@ -1,4 +1,8 @@
-"""Artifacts in the BentoML model store: ``clip-retrieval:<version>``. With ``service.py``, the only user of bentoml."""
+"""Artifacts in the BentoML model store, under the tag ``clip-retrieval:<version>``.
+
+What is odd about the store: it fills a temporary folder of its own and copies that into its place, under the final name
+from the start; it keeps a file ``model.yaml`` beside those of an artifact; and labels have a small alphabet.
+"""
 
 import os
 import shutil
@@ -7,7 +11,9 @@ from pathlib import Path
 import bentoml
 from bentoml.exceptions import BentoMLException, NotFound
 
-from clip_retrieval.artifacts.artifact import Artifact, Manifest
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import Manifest
+from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound
 
 NAME = "clip-retrieval"
@@ -15,13 +21,14 @@ LATEST = f"{NAME}:latest"
 
 
 def save(artifact: Artifact) -> str:
-    """Move an artifact into the store and return its tag; one that has this tag already is replaced."""
+    """Move an artifact into the store and return its tag; an artifact that has this tag already is replaced.
+
+    If the store fails, the artifact stays in its folder.
+    """
     manifest = artifact.manifest
-    tag = f"{NAME}:{manifest.version}"
+    tag = tag_of(manifest.version)
     if (kept := find(manifest.version)) == artifact.path:
         return tag
-    if kept is not None:
-        bentoml.models.delete(tag)
     with bentoml.models.create(
         tag,
         labels=labels(manifest),
@@ -32,16 +39,22 @@ def save(artifact: Artifact) -> str:
             "captions": manifest.captions.model_dump(mode="json", exclude_none=True),
         },
     ) as model:
-        for path in artifact.path.iterdir():
-            shutil.move(path, model.path)
-    artifact.path.rmdir()
+        shutil.copytree(artifact.path, model.path, copy_function=link_or_copy, dirs_exist_ok=True)
+        if kept is not None:
+            bentoml.models.delete(tag)
+    shutil.rmtree(artifact.path)
     return tag
+
+
+def tag_of(version: str) -> str:
+    """The tag of the artifact with this version."""
+    return f"{NAME}:{version}"
 
 
 def find(version: str) -> Path | None:
     """The folder of the artifact with this version, if the store has it."""
     try:
-        return Path(bentoml.models.get(f"{NAME}:{version}").path)
+        return Path(bentoml.models.get(tag_of(version)).path)
     except NotFound:
         return None
 
@@ -57,37 +70,38 @@ def tags() -> list[str]:
     return [str(model.tag) for model in models]
 
 
-def require(tag: str) -> None:
-    """Raise ArtifactNotFound unless ``tag`` is the full tag of an artifact in the store, and no short name for it."""
+def ensure_exists(tag: str) -> None:
+    """Raise ArtifactNotFound unless ``tag`` is the full tag of an artifact in the store; a short name is refused."""
     if tag not in tags():
         raise ArtifactNotFound(f"there is no artifact {tag} in the BentoML model store; see: bento-clip artifacts list")
 
 
 def delete(tag: str) -> None:
-    """Take an artifact out of the store. Raises ArtifactNotFound as ``require`` does."""
-    require(tag)
+    """Delete an artifact from the store. Raises ArtifactNotFound as ``ensure_exists`` does."""
+    ensure_exists(tag)
     bentoml.models.delete(tag)
 
 
-def locate(source: str) -> tuple[str, Path]:
-    """The tag (or path) and the folder of an artifact named by a model store tag or by the path of a folder.
+def resolve(source: str) -> tuple[str, Path]:
+    """The name and the folder of an artifact, from a tag in the model store or from the path of a folder.
 
-    ``clip-retrieval`` alone and ``…:latest`` name the newest. Raises ArtifactNotFound.
+    The name is the full tag, or the path as it was given. ``clip-retrieval`` and ``clip-retrieval:latest`` mean the
+    newest artifact. Raises ArtifactNotFound.
     """
-    if os.path.isdir(source):  # noqa: PTH112 - pathlib fails on what is too long for a file name
+    if os.path.isdir(source):  # noqa: PTH112 - pathlib raises for a text too long for a file name
         return source, Path(source)
     try:
         model = bentoml.models.get(source)
     except (BentoMLException, ValueError) as error:
         raise ArtifactNotFound(
             f"there is no artifact {source}: it is neither a folder nor a tag in the BentoML model store "
-            "(see: bentoml models list). Build one with: bento-clip build SOURCE --model demo"
+            "(see: bento-clip artifacts list). Build one with: bento-clip build SOURCE --model demo"
         ) from error
     return str(model.tag), Path(model.path)
 
 
 def labels(manifest: Manifest) -> dict[str, str]:
-    """What an artifact is made of, in BentoML's alphabet of labels."""
+    """BentoML labels that say what an artifact is made of."""
     return {
         "model": _label(manifest.encoder.name),
         "data": manifest.data.fingerprint[:16],
@@ -98,5 +112,5 @@ def labels(manifest: Manifest) -> dict[str, str]:
 
 def _label(text: str) -> str:
     """A BentoML label value: at most 63 characters of a small alphabet."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
-    return kept.strip("-_.")[:63].strip("-_.")
+    allowed = "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
+    return allowed.strip("-_.")[:63].strip("-_.")

@@ -1,8 +1,8 @@
 """The records of a collection in SQLite, joined to the vectors by row number.
 
-Row *i* of the image vectors is ``images.row = i``; row *i* of the caption vectors is ``captions.row = i``: rows are
-given by the caller in order from 0, and ``check`` holds that there is no gap. The schema is made by numbered
-migrations; ``PRAGMA user_version`` says how many have run.
+Row *i* of the image vectors is ``images.row = i``; row *i* of the caption vectors is ``captions.row = i``. The caller
+numbers the rows in order from 0, and ``check`` finds gaps. Numbered migrations make the schema; ``PRAGMA user_version``
+is the number of those that have run.
 """
 
 import json
@@ -15,6 +15,9 @@ from typing import Any, Self
 
 from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split
+
+BLOCK_ROWS = 10_000
+"""Rows that are read at a time where all rows are read."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -39,8 +42,8 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
-class Store:
-    """Records of one collection. Reads are safe from several threads; writing is for one."""
+class RecordStore:
+    """Records of one collection. Any thread may read; one thread at a time may write."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -48,7 +51,7 @@ class Store:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Make a new, empty store in the file ``path``, which must not exist."""
+        """Make a new, empty store in the file ``path``. Raises FileExistsError."""
         if path.exists():
             raise FileExistsError(path)
         connection = sqlite3.connect(path, check_same_thread=False)
@@ -60,7 +63,7 @@ class Store:
     def open(cls, path: Path) -> Self:
         """Open a finished store for reading.
 
-        Raises ArtifactDamaged when it is not a database of this kind, ArtifactSchema when a newer version wrote it.
+        Raises ArtifactDamaged when the file is not such a database, ArtifactSchema when another version wrote it.
         """
         try:
             connection = sqlite3.connect(
@@ -86,21 +89,12 @@ class Store:
         self.close()
 
     def add(self, images: Iterable[ImageRecord], captions: Iterable[CaptionRecord]) -> None:
-        """Insert records in one transaction; on any error none of them is kept."""
+        """Insert records in one transaction: all of them, or none when there is an error."""
         with self._connection:
             self._connection.executemany(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    (
-                        i.row,
-                        i.image_id,
-                        i.image_path,
-                        i.content_hash,
-                        i.width,
-                        i.height,
-                        i.split,
-                        _dump(i.metadata),
-                    )
+                    (i.row, i.image_id, i.image_path, i.content_hash, i.width, i.height, i.split, _dump(i.metadata))
                     for i in images
                 ),
             )
@@ -110,15 +104,21 @@ class Store:
             )
 
     def counts(self) -> tuple[int, int]:
-        """How many images and captions there are."""
+        """How many images and captions there are. The time grows with them; see ``row_ends``."""
         ((images,),) = self._query("SELECT count(*) FROM images")
         ((captions,),) = self._query("SELECT count(*) FROM captions")
         return images, captions
 
+    def row_ends(self) -> tuple[int, int]:
+        """One more than the last row of images and of captions; without gaps, how many there are. Takes no scan."""
+        ((images,),) = self._query("SELECT coalesce(max(row) + 1, 0) FROM images")
+        ((captions,),) = self._query("SELECT coalesce(max(row) + 1, 0) FROM captions")
+        return images, captions
+
     def check(self) -> None:
-        """Raise ArtifactDamaged unless the rows of both tables run from 0 without a gap."""
+        """Raise ArtifactDamaged unless the rows of both tables run from 0 without a gap. The time grows with them."""
         for table in ("images", "captions"):
-            # Apart, each is read off an index; together they would read every record.
+            # Three statements, each answered by an index; one statement would read every record.
             ((count, low, high),) = self._query(
                 f"SELECT (SELECT count(*) FROM {table}), (SELECT min(row) FROM {table}), (SELECT max(row) FROM {table})"
             )
@@ -126,25 +126,31 @@ class Store:
                 raise ArtifactDamaged(f"the rows of {table} have gaps, so vectors and records do not match")
 
     def images(self, rows: Sequence[int] | None = None) -> list[ImageRecord]:
-        """The images of these rows, in their order (repeats allowed); all in row order when None."""
+        """The images of these rows, in the order of ``rows``, which may repeat; None means all, in row order.
+
+        Raises KeyError for a row that does not exist.
+        """
         found = {row[0]: _image(row) for row in self._select("SELECT * FROM images", "row", rows)}
         return [found[row] for row in (found if rows is None else rows)]
 
     def captions(self, rows: Sequence[int] | None = None) -> list[CaptionRecord]:
-        """The captions of these rows, in their order (repeats allowed); all in row order when None."""
+        """The captions of these rows, in the order of ``rows``, which may repeat; None means all, in row order.
+
+        Raises KeyError for a row that does not exist.
+        """
         found = {row[0]: CaptionRecord(*row) for row in self._select("SELECT * FROM captions", "row", rows)}
         return [found[row] for row in (found if rows is None else rows)]
 
     def captions_of(self, image_rows: Sequence[int]) -> dict[int, list[CaptionRecord]]:
-        """The captions of each of these images, by image row, in row order; every asked row has an entry."""
+        """The captions of each of these images, by image row, in row order; an image without captions has []."""
         result: dict[int, list[CaptionRecord]] = {row: [] for row in image_rows}
         for row in self._select("SELECT * FROM captions", "image_row", image_rows):
             caption = CaptionRecord(*row)
             result[caption.image_row].append(caption)
         return result
 
-    def images_named(self, image_ids: Sequence[str]) -> dict[str, ImageRecord]:
-        """The images with these ids, by id; an id that no image has is not in it."""
+    def images_by_id(self, image_ids: Sequence[str]) -> dict[str, ImageRecord]:
+        """The images with these ids, by id; ids that no image has are missing."""
         found = (_image(row) for row in self._select("SELECT * FROM images", "image_id", image_ids))
         return {image.image_id: image for image in found}
 
@@ -153,28 +159,41 @@ class Store:
         rows = self._query("SELECT row FROM images WHERE image_id = ?", (image_id,))
         return rows[0][0] if rows else None
 
-    def facts(self) -> Iterator[tuple[Split, dict[str, Scalar]]]:
-        """Split and metadata of every image, in row order."""
-        for split, metadata in self._query("SELECT split, metadata FROM images ORDER BY row"):
+    def splits_and_metadata(self) -> Iterator[tuple[Split, dict[str, Scalar]]]:
+        """Split and metadata of every image, in row order, read in blocks."""
+        for split, metadata in self._stream("SELECT split, metadata FROM images ORDER BY row"):
             yield split, json.loads(metadata)
 
-    def content_hashes(self) -> list[str]:
-        """The content hash of every image, in row order."""
-        return [content_hash for (content_hash,) in self._query("SELECT content_hash FROM images ORDER BY row")]
+    def rows_by_content(self) -> Iterator[tuple[int, str]]:
+        """Row and content hash of every image, ordered by the hash, read in blocks."""
+        yield from self._stream("SELECT row, content_hash FROM images ORDER BY content_hash, row")
 
-    def caption_owners(self) -> list[int]:
-        """The image row of every caption, in row order."""
-        return [owner for (owner,) in self._query("SELECT image_row FROM captions ORDER BY row")]
+    def caption_image_rows(self) -> Iterator[int]:
+        """The image row of every caption, in row order, read in blocks."""
+        for (image_row,) in self._stream("SELECT image_row FROM captions ORDER BY row"):
+            yield image_row
 
     def _select(self, select: str, column: str, values: Sequence[int | str] | None) -> Iterator[tuple[Any, ...]]:
         if values is None:
             yield from self._query(f"{select} ORDER BY row")
             return
         distinct = list(dict.fromkeys(values))
-        for start in range(0, len(distinct), 500):  # SQLite bounds the number of parameters of a statement
+        for start in range(0, len(distinct), 500):  # SQLite limits the number of parameters of a statement
             part = distinct[start : start + 500]
             marks = ",".join("?" * len(part))
             yield from self._query(f"{select} WHERE {column} IN ({marks}) ORDER BY row", part)
+
+    def _stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a statement, ``BLOCK_ROWS`` at a time."""
+        with closing(self._connection.cursor()) as cursor:
+            with self._lock:
+                cursor.execute(sql)
+            while True:
+                with self._lock:
+                    block = cursor.fetchmany(BLOCK_ROWS)
+                if not block:
+                    return
+                yield from block
 
     def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock, closing(self._connection.execute(sql, parameters)) as cursor:

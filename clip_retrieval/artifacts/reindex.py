@@ -1,10 +1,12 @@
-"""An artifact with indexes chosen to a budget, from one that exists: same encoder, vectors and records."""
+"""From an artifact to another with indexes chosen to a budget; every other file is the same."""
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_retrieval.artifacts.artifact import ENCODER, RECORDS, Artifact, tuned_version, write_artifact
+from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
+from clip_retrieval.artifacts.manifest import tuned_version
+from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.indexes.choose import Queries, QueryKind
 from clip_retrieval.indexes.faiss_index import Index
 from clip_retrieval.indexes.families import families
@@ -17,7 +19,7 @@ MODALITIES: tuple[Modality, ...] = ("images", "captions")
 
 @dataclass(frozen=True)
 class Tuned:
-    """The outcome for each index that has rows and queries, and the new artifact if all of them met the budget."""
+    """The outcome for each index that has rows and queries, and the new artifact if every index met the budget."""
 
     outcomes: dict[Modality, Outcome]
     artifact: Artifact | None
@@ -26,8 +28,8 @@ class Tuned:
 def tune(artifact: Artifact, budget: Budget, workspace: Path, progress: Progress, seed: int = 0) -> Tuned:
     """Choose both indexes of ``artifact`` to ``budget``, which holds for each alone, and write a new artifact.
 
-    It is written in ``workspace``, in a folder named by its version, which follows from the encoder, the data and what
-    was chosen. A collection without captions has its images as queries.
+    The new artifact is in ``workspace``, in a folder named by its version, which follows from the encoder, the data,
+    the thumbnails and the chosen indexes. A collection without captions uses its images as queries.
     """
     scratch = workspace / f"{artifact.manifest.version}.tune"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -61,13 +63,11 @@ def _rewritten(artifact: Artifact, found: dict[Modality, Index | None], workspac
     indexes = {modality: found.get(modality) or artifact.index(modality) for modality in MODALITIES}
     images, captions = indexes["images"].spec, indexes["captions"].spec
     manifest = artifact.manifest
-    version = tuned_version(manifest.encoder, manifest.data, images, captions)
+    thumbnails = manifest.files.get(THUMBNAILS)
+    version = tuned_version(manifest.encoder, manifest.data, images, captions, thumbnails=thumbnails)
 
     def fill(folder: Path) -> None:
-        shutil.copytree(artifact.path / ENCODER, folder / ENCODER)
-        shutil.copy2(artifact.path / RECORDS, folder / RECORDS)
         for modality, index in indexes.items():
-            shutil.copy2(artifact.path / f"{modality}.npy", folder / f"{modality}.npy")
             index.save(folder / f"{modality}.faiss")
 
     return write_artifact(
@@ -78,4 +78,6 @@ def _rewritten(artifact: Artifact, found: dict[Modality, Index | None], workspac
         images=images,
         captions=captions,
         fill=fill,
+        parent=artifact,
+        replaced=[f"{modality}.faiss" for modality in MODALITIES],
     )

@@ -3,21 +3,21 @@
 The file is a plain tar archive: the manifest first, then the files that it names, in order, without owners or times,
 so that two exports of an artifact are equal byte for byte. It is not compressed: weights and vectors hardly shrink.
 
-An import believes nothing but the manifest's hashes. Only regular files that the manifest names are read, each is
-hashed while it is written, and the folder gets its name when all of them are right: a damaged, cut or crafted file
-leaves nothing behind and can write nowhere else.
+An import trusts the manifest's hashes alone. It reads only regular files that the manifest names, hashes each while
+writing it, and gives the folder its name when all hashes are right. A damaged, truncated or crafted file leaves nothing
+behind and writes nowhere else.
 """
 
 import hashlib
 import io
-import os
 import re
-import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from clip_retrieval.artifacts.artifact import MANIFEST, Artifact, Manifest, read_manifest
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from clip_retrieval.atomic import new_file, new_folder
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.progress import Advance
 
@@ -25,72 +25,69 @@ CHUNK = 2**20
 MAX_MANIFEST_BYTES = 16 * 2**20
 VERSION = "[0-9a-f]{16}"
 
-"""Takes the number of bytes that have gone through since its last call."""
-
 
 def export_artifact(artifact: Artifact, file: Path, advance: Advance) -> None:
-    """Write an artifact to the new file ``file``, which has that name only once it is complete.
+    """Write an artifact, whose files have been verified, to the new file ``file``.
 
-    The artifact's files must have been verified. Raises FileExistsError.
+    ``advance`` is told the number of bytes just written. Raises FileExistsError.
     """
-    if file.exists():
-        raise FileExistsError(f"{file} exists already; name a new file")
-    partial = file.with_name(f"{file.name}.partial-{os.getpid()}")
-    try:
-        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
-            for name in (MANIFEST, *sorted(artifact.manifest.files)):
-                path = artifact.path / name
-                member = tarfile.TarInfo(name)
-                member.size = path.stat().st_size
-                with path.open("rb") as source:
-                    archive.addfile(member, _Counting(source, advance))
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(file) as output, tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in (MANIFEST, *sorted(artifact.manifest.files)):
+            path = artifact.path / name
+            member = tarfile.TarInfo(name)
+            member.size = path.stat().st_size
+            with path.open("rb") as source:
+                archive.addfile(member, _Counting(source, advance))
 
 
 def import_artifact(file: Path, folder: Path, advance: Advance) -> Artifact:
-    """Read what ``export_artifact`` wrote into the new folder ``folder``, and check every byte of it.
+    """Read a file that ``export_artifact`` wrote into the new folder ``folder``, and check every byte.
 
-    Raises ArtifactDamaged when it is anything else, ArtifactSchema when another schema version wrote it.
+    Raises ArtifactDamaged for any other file, ArtifactSchema when another schema version wrote it, FileExistsError when
+    ``folder`` exists.
     """
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
     try:
-        with tarfile.open(file, "r:") as archive:
+        with new_folder(folder) as partial, tarfile.open(file, "r:") as archive:
             manifest = _read(archive, file, partial, advance)
-        partial.replace(folder)
     except (tarfile.TarError, EOFError) as error:
-        raise ArtifactDamaged(f"{file} is damaged or no exported artifact ({error}); export it again") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise ArtifactDamaged(
+            f"{file} is damaged or not an exported artifact ({error}); export the artifact again"
+        ) from error
     return Artifact(folder, manifest)
 
 
 def _read(archive: tarfile.TarFile, file: Path, folder: Path, advance: Advance) -> Manifest:
     first = archive.next()
     if first is None or first.name != MANIFEST or not _is_plain(first) or first.size > MAX_MANIFEST_BYTES:
-        raise ArtifactDamaged(f"{file} is no exported artifact: it does not begin with a {MANIFEST}")
+        raise ArtifactDamaged(
+            f"{file} is not an exported artifact: it does not begin with a {MANIFEST}; choose a file that export wrote"
+        )
     _write(archive, first, folder / MANIFEST, advance)
     manifest = read_manifest(folder)
     if not re.fullmatch(VERSION, manifest.version):
-        raise ArtifactDamaged(f"{file} has a version that no build gives ({manifest.version!r}); it is not used")
+        raise ArtifactDamaged(
+            f"{file} has the version {manifest.version!r}, which no build gives; export the artifact again"
+        )
     left = dict(manifest.files)
     for name in left:
         _require_inside(name, file)
     while (member := archive.next()) is not None:
         expected = left.pop(member.name, None)
         if expected is None or not _is_plain(member):
-            raise ArtifactDamaged(f"{file} holds {member.name}, which its manifest does not name; it is not used")
+            raise ArtifactDamaged(
+                f"{file} holds {member.name}, which its manifest does not name; export the artifact again"
+            )
         if _write(archive, member, folder / member.name, advance) != expected:
-            raise ArtifactDamaged(f"{member.name} in {file} differs from its hash in the manifest; export it again")
+            raise ArtifactDamaged(
+                f"{member.name} in {file} differs from its hash in the manifest; export the artifact again"
+            )
     if left:
-        raise ArtifactDamaged(f"{file} lacks {next(iter(left))}; export it again")
+        raise ArtifactDamaged(f"{file} lacks {next(iter(left))}; export the artifact again")
     return manifest
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, advance: Advance) -> str:
-    """Write one member to ``target``; the hex SHA-256 of what was written."""
+    """Write one member to ``target``; returns the hex SHA-256 of its bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     source = archive.extractfile(member)
@@ -104,20 +101,20 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, adva
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:
-    """Whether a member is a regular file whose bytes are all there; a sparse one would unpack to any size."""
+    """Whether a member is a regular file with all its bytes; a sparse file would unpack to any size."""
     return member.isreg() and not member.issparse()
 
 
 def _require_inside(name: str, file: Path) -> None:
-    """Refuse a name that is not a plain relative path, on any system, or that is the manifest's own."""
+    """Raise ArtifactDamaged unless a name is a plain relative path on every system and not the manifest's own."""
     parts = PurePosixPath(name).parts
     plain = parts and "/".join(parts) == name and not name.startswith("/") and ".." not in parts
     if not plain or name == MANIFEST or any(character in name for character in "\\:\0"):
-        raise ArtifactDamaged(f"{file} names a file outside an artifact ({name!r}); it is not used")
+        raise ArtifactDamaged(f"{file} names a file outside an artifact ({name!r}); do not use it")
 
 
 class _Counting(io.RawIOBase):
-    """A file that says how much of it has been read."""
+    """A file that reports how many bytes are read."""
 
     def __init__(self, file: BinaryIO, advance: Advance) -> None:
         self._file = file

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clip_retrieval.atomic import new_file
 from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
 from clip_retrieval.images.decode import Limits, decode_again
 from clip_retrieval.parallel import map_ahead
@@ -96,6 +97,5 @@ class ResumableVectors:
         return array
 
     def _save_counter(self) -> None:
-        temporary = self._counter.with_suffix(".tmp")
-        temporary.write_text(str(self.done))
-        temporary.replace(self._counter)
+        with new_file(self._counter, replace=True) as file:
+            file.write(str(self.done).encode())

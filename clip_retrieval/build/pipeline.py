@@ -13,17 +13,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from clip_retrieval.artifacts.artifact import (
-    ENCODER,
-    RECORDS,
-    THUMBNAILS,
-    Artifact,
-    DataInfo,
-    artifact_version,
-    write_artifact,
-)
-from clip_retrieval.artifacts.record_store import Store
+from clip_retrieval.artifacts.artifact import ENCODER, RECORDS, THUMBNAILS, Artifact
+from clip_retrieval.artifacts.manifest import DataInfo, artifact_version
+from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import PLANS, write_thumbnails
+from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.build.embed import embed_images, embed_texts
 from clip_retrieval.build.splits import assign_splits
 from clip_retrieval.build.validate import Report, validate
@@ -133,7 +127,7 @@ def build(
             shutil.copy2(work / f"{name}.npy", folder / f"{name}.npy")
         image_index.save(folder / "images.faiss")
         caption_index.save(folder / "captions.faiss")
-        with Store.create(folder / RECORDS) as store:
+        with RecordStore.create(folder / RECORDS) as store:
             store.add(images, captions)
         if (work / THUMBNAILS).exists():
             shutil.copy2(work / THUMBNAILS, folder / THUMBNAILS)

@@ -177,7 +177,7 @@ def info(source: Tag = modelstore.LATEST, as_json: AsJson = False) -> None:
     bento-clip info clip-retrieval:latest --json
     ```
     """
-    tag, folder = modelstore.locate(source)
+    tag, folder = modelstore.resolve(source)
     manifest = Artifact.open(folder).manifest
     if as_json:
         typer.echo(manifest.model_dump_json(indent=2))
@@ -203,7 +203,7 @@ def serve(
     bento-clip serve clip-retrieval:latest --port 8080
     ```
     """
-    tag, folder = modelstore.locate(source)
+    tag, folder = modelstore.resolve(source)
     Artifact.open(folder, verify=False)
     raise typer.Exit(serve_artifact(tag, host, port, dict(os.environ)))
 

@@ -1,4 +1,4 @@
-"""``bento-clip artifacts``: what is in the model store, what differs, and one-file copies to and from elsewhere."""
+"""``bento-clip artifacts``: list, inspect, compare, export, import and delete the artifacts of the model store."""
 
 import json
 import sys
@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import MANIFEST, Artifact
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import compare as compare_artifacts
+from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, Tag
@@ -36,7 +37,7 @@ def artifacts() -> None:
 
 @app.command("list")
 def list_artifacts(as_json: AsJson = False) -> None:
-    """List the artifacts in the model store, newest first: the first is what clip-retrieval:latest means.
+    """List the artifacts in the model store, newest first. clip-retrieval:latest means the first.
 
     Examples:
 
@@ -54,7 +55,7 @@ def list_artifacts(as_json: AsJson = False) -> None:
 
 @app.command()
 def inspect(source: Tag, as_json: AsJson = False) -> None:
-    """Check an artifact's files against their hashes and show what it is made of, with files and sizes.
+    """Check an artifact's files against their hashes; show what it is made of, its files and their sizes.
 
     Examples:
 
@@ -75,7 +76,7 @@ def inspect(source: Tag, as_json: AsJson = False) -> None:
 
 @app.command()
 def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
-    """Show what changed from one artifact to another: model, precision, images, captions, indexes.
+    """Show what changed from one artifact to another: model, precision, images, captions, fields, indexes.
 
     Examples:
 
@@ -96,9 +97,9 @@ def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     source: Tag,
-    file: Annotated[Path, typer.Argument(help="The new file; a tar archive, so .tar suits it.")],
+    file: Annotated[Path, typer.Argument(help="The new file, a tar archive.")],
 ) -> None:
-    """Write an artifact to one file, to be imported elsewhere.
+    """Write an artifact to one file, which another machine can import.
 
     Examples:
 
@@ -107,7 +108,7 @@ def export(
     ```
     """
     if file.exists():
-        raise ClipRetrievalError(f"{file} exists already; name a new file")
+        raise ClipRetrievalError(f"{file} exists already; choose a new name")
     _, artifact = _open(source)
     size = sum((artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST))
     with console.Bars().stage("writing (bytes)", size) as advance:
@@ -116,10 +117,10 @@ def export(
 
 
 @app.command("import")
-def import_file(file: Annotated[Path, typer.Argument(help="What export wrote.")]) -> None:
-    """Put an exported artifact into the model store, after a check of every byte, and print its tag.
+def import_file(file: Annotated[Path, typer.Argument(help="A file that export wrote.")]) -> None:
+    """Check every byte of an exported artifact, put it into the model store and print its tag.
 
-    It is then the newest: clip-retrieval:latest means it.
+    It is then the newest artifact, and clip-retrieval:latest means it.
 
     Examples:
 
@@ -134,14 +135,14 @@ def import_file(file: Annotated[Path, typer.Argument(help="What export wrote.")]
         console.Bars().stage("reading (bytes)", file.stat().st_size) as advance,
     ):
         artifact = import_artifact(file, Path(folder) / "artifact", advance)
-        tag = _sound(artifact.manifest.version) or modelstore.save(artifact)
+        tag = _tag_if_undamaged(artifact.manifest.version) or modelstore.save(artifact)
     typer.echo(tag)
 
 
 @app.command()
 def delete(
     tag: Annotated[str, typer.Argument(help="A full tag in the BentoML model store.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without a question.")] = False,
 ) -> None:
     """Delete an artifact from the model store, after a question.
 
@@ -152,10 +153,10 @@ def delete(
     bento-clip artifacts delete clip-retrieval:4e1f0a9c55d2b761 --yes
     ```
     """
-    modelstore.require(tag)
+    modelstore.ensure_exists(tag)
     if not yes:
         if not sys.stdin.isatty():
-            raise ClipRetrievalError(f"{tag} is not deleted without an answer, and nobody can give one here; use --yes")
+            raise ClipRetrievalError(f"{tag} is not deleted: there is no terminal to confirm it; use --yes")
         row = _row(tag)
         typer.confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", abort=True, err=True)
     modelstore.delete(tag)
@@ -163,13 +164,13 @@ def delete(
 
 
 def _open(source: str) -> tuple[str, Artifact]:
-    """The tag and the artifact, its files checked against their hashes."""
-    tag, folder = modelstore.locate(source)
+    """The name and the artifact, whose files were checked against their hashes."""
+    tag, folder = modelstore.resolve(source)
     return tag, Artifact.open(folder)
 
 
-def _sound(version: str) -> str | None:
-    """The tag of this version if the store has it undamaged already."""
+def _tag_if_undamaged(version: str) -> str | None:
+    """The tag of this version, if the store has it and its files are undamaged."""
     folder = modelstore.find(version)
     if folder is None:
         return None
@@ -177,12 +178,12 @@ def _sound(version: str) -> str | None:
         Artifact.open(folder)
     except ArtifactError:
         return None
-    return f"{modelstore.NAME}:{version}"
+    return modelstore.tag_of(version)
 
 
 def _row(tag: str) -> dict[str, Any]:
-    """One artifact in a line; its files are not read, and one that cannot be is shown as damaged."""
-    _, folder = modelstore.locate(tag)
+    """The row of an artifact in a table. Its files are not read; a manifest that cannot be read means damaged."""
+    _, folder = modelstore.resolve(tag)
     row: dict[str, Any] = {"tag": tag, "model": "damaged", "precision": "", "images": "", "captions": ""}
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     try:

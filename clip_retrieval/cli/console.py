@@ -17,8 +17,8 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from clip_retrieval.artifacts.artifact import Manifest
 from clip_retrieval.artifacts.compare import Comparison
+from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.build.validate import Report
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 
@@ -111,12 +111,13 @@ def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
 def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
     """What differs between two artifacts; long lists are cut, ``--json`` has them whole."""
     if not comparison:
-        out.print("equal: the same encoder, images, captions and indexes")
+        out.print("equal: the same encoder, images, captions, fields and indexes")
         return
     table = Table("", *tags)
     groups = {
         "model": comparison.encoder,
         "data": comparison.data,
+        "field": comparison.fields,
         "image index": comparison.image_index,
         "caption index": comparison.caption_index,
     }

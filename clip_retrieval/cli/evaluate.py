@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import MANIFEST, Artifact
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
@@ -76,7 +77,7 @@ def evaluate(
     elif model or pretrained:
         raise typer.BadParameter("an artifact has its own model; give a data source with this", param_hint="--model")
     else:
-        tag, folder = modelstore.locate(source)
+        tag, folder = modelstore.resolve(source)
         artifact = Artifact.open(folder)
         data = of_artifact(tag, artifact, images)
     quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed)

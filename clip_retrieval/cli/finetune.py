@@ -90,7 +90,7 @@ def finetune(
     if images is None:
         data = sides.from_source(Path(source), other, split, seed, limits, bars)
     else:
-        artifact = Artifact.open(modelstore.locate(source)[1])
+        artifact = Artifact.open(modelstore.resolve(source)[1])
         data = sides.from_artifact(artifact, images, other, limits, bars)
         if model is None:
             model, pretrained = _named(artifact.manifest.encoder.name)

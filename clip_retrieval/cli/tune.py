@@ -43,7 +43,7 @@ def tune(
     bento-clip tune clip-retrieval:latest --recall 0.95 --json
     ```
     """
-    _, folder = modelstore.locate(source)
+    _, folder = modelstore.resolve(source)
     artifact = Artifact.open(folder)
     budget = Budget(recall, p99_ms, memory_mb)
     search_on_one_thread()

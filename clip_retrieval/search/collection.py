@@ -11,14 +11,15 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.artifact import Artifact, Manifest
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.indexes.faiss_index import Index
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
-from clip_retrieval.search.filters import Filters
+from clip_retrieval.search.filters import RowFilter
 from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit
 from clip_retrieval.search.results import caption_fragment, image_fragment
 
@@ -42,10 +43,8 @@ class Collection:
             "images": np.asarray(artifact.vectors("images")),
             "captions": np.asarray(artifact.vectors("captions")),
         }
-        numbers: dict[str, int] = {}
-        hashes = self._store.content_hashes()
-        self._content = np.array([numbers.setdefault(one, len(numbers)) for one in hashes], dtype=np.int64)
-        self.filters = Filters(self._store.facts(), self._store.caption_owners())
+        self._content_numbers = artifact.content_numbers()
+        self.filters = RowFilter(artifact.columns(), artifact.caption_image_rows())
         self._fragments: dict[Modality, LRUCache[int, str]] = {
             "images": LRUCache(FRAGMENTS_KEPT),
             "captions": LRUCache(FRAGMENTS_KEPT),
@@ -77,9 +76,9 @@ class Collection:
     def index(self, target: Modality) -> Index:
         return self._indexes[target]
 
-    def content_numbers(self, target: Modality) -> NDArray[np.int64] | None:
+    def content_numbers(self, target: Modality) -> NDArray[np.int32] | None:
         """Shape (images,): equal numbers for images of equal pixels. None for captions."""
-        return self._content if target == "images" else None
+        return self._content_numbers if target == "images" else None
 
     def row_of(self, image_id: str) -> int:
         """The row of the image with this id. Raises InvalidQuery if there is none."""
@@ -143,8 +142,7 @@ class Collection:
         return None if row is None or self.thumbnails is None else self.thumbnails.get(row, size)
 
     def forget(self) -> None:
-        """Drop everything that is kept to answer faster: masks of filters and records."""
-        self.filters.forget()
+        """Drop the records that are kept as JSON."""
         with self._lock:
             for kept in self._fragments.values():
                 kept.clear()

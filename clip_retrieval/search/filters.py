@@ -1,86 +1,66 @@
-"""Which rows of a collection a ``where`` lets through: every condition evaluated on columns in memory.
+"""Which rows of a collection a ``where`` lets through: every condition is evaluated on columns.
 
-The result is exact by construction; how a search then keeps to these rows is the index's matter. Masks of the latest
-conditions are kept, since the pages of one search ask with the same.
+The result is exact by construction; the index decides how a search keeps to these rows. The masks of the latest
+conditions are kept, because the pages of one search ask with the same conditions.
 """
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from cachetools import LRUCache
+from numpy.typing import NDArray
 
+from clip_retrieval.artifacts.columns import StoredColumn
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Condition
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.records import Modality, Scalar, Split
-from clip_retrieval.search.columns import Column, Mask, make_column
+from clip_retrieval.records import Modality, Scalar
+from clip_retrieval.search.columns import Mask, column_of
 
-SPLIT = "split"
 MASKS_KEPT = 16
 
 
-class Filters:
-    """The fields of a collection. Safe to use from several threads."""
+class RowFilter:
+    """The fields of a collection and the rows that conditions on them let through. Any thread may use it."""
 
-    def __init__(self, facts: Iterable[tuple[Split, Mapping[str, Scalar]]], caption_owners: list[int]) -> None:
-        """``facts`` has the split and the metadata of each image, ``caption_owners`` the image row of each caption.
-
-        A metadata column named ``split`` stands behind the split itself.
-        """
-        splits: list[Scalar] = []
-        cells: dict[str, list[Scalar]] = {}
-        for row, (split, metadata) in enumerate(facts):
-            splits.append(split)
-            for name, value in metadata.items():
-                if value is not None and name != SPLIT:
-                    column = cells.setdefault(name, [])
-                    column += [None] * (row - len(column))
-                    column.append(value)
-        self._columns: dict[str, Column] = {}
-        for name in sorted(cells):
-            column = cells.pop(name)
-            self._columns[name] = make_column(name, column + [None] * (len(splits) - len(column)))
-        if splits:
-            self._columns[SPLIT] = make_column(SPLIT, splits)
-        self.fields: list[FieldInfo] = [known.info() for known in self._columns.values()]
-        """What can be asked for: the metadata columns by name, then ``split``."""
-        self._owners = np.array(caption_owners, dtype=np.int64)
+    def __init__(self, columns: Sequence[StoredColumn], caption_image_rows: NDArray[np.int32]) -> None:
+        """``caption_image_rows``, of shape (captions,), is the image row of each caption."""
+        self._columns = {stored.info.name: column_of(stored) for stored in columns}
+        self.fields: list[FieldInfo] = [stored.info for stored in columns]
+        """What a ``where`` can name: the metadata columns by name, then ``split``."""
+        self._rows = columns[0].rows if columns else 0
+        self._caption_image_rows = caption_image_rows
         self._masks: LRUCache[tuple[Modality, str], Mask] = LRUCache(MASKS_KEPT)
         self._lock = threading.Lock()
 
     def mask(self, where: Mapping[str, Scalar | Condition], target: Modality) -> Mask:
-        """The rows of ``target`` that fulfil every condition; for captions, those whose image does. Do not change it.
+        """The rows of ``target`` that fulfil every condition of ``where``; read-only.
 
-        Raises InvalidQuery for a field that the collection has not, and for what a field cannot be compared with.
+        A caption fulfils what its image fulfils. Raises InvalidQuery for an unknown field, and for a value that a field
+        cannot be compared with.
         """
         key = (target, canonical(where))
         with self._lock:
             kept = self._masks.get(key)
         if kept is not None:
             return kept
-        rows = len(next(iter(self._columns.values()))) if self._columns else 0
-        mask = np.ones(rows, dtype=np.bool_)
+        mask = np.ones(self._rows, dtype=np.bool_)
         for part in self._parts(where):
             mask &= part
-        mask = mask if target == "images" else mask[self._owners]
+        mask = mask if target == "images" else mask[self._caption_image_rows]
         mask.flags.writeable = False
         with self._lock:
             self._masks[key] = mask
         return mask
 
-    def forget(self) -> None:
-        """Drop the masks that are kept."""
-        with self._lock:
-            self._masks.clear()
-
     def check(self, where: Mapping[str, Scalar | Condition]) -> None:
-        """Raise InvalidQuery for a field that the collection has not."""
+        """Raise InvalidQuery for a field that the collection does not have."""
         for name in where:
             if name not in self._columns:
-                there_are = ", ".join(self._columns) or "none"
-                raise InvalidQuery(f"where: there is no field {name}; the fields are {there_are}")
+                known = ", ".join(self._columns) or "none"
+                raise InvalidQuery(f"where: there is no field {name}; the fields are {known}")
 
     def _parts(self, where: Mapping[str, Scalar | Condition]) -> Iterator[Mask]:
         self.check(where)

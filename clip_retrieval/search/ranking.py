@@ -9,7 +9,7 @@ within each of the two. Every row that may be found is in the order once, so k r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def cut_page(
     offset: int = 0,
     *,
     min_score: float | None = None,
-    content: NDArray[np.int64] | None = None,
+    content: NDArray[np.integer[Any]] | None = None,
     dedupe: bool = False,
 ) -> Page:
     """The ``k`` rows after the first ``offset``; the list ends at the first row whose cosine is below ``min_score``.
@@ -126,7 +126,7 @@ def cut_page(
     return Page(rows[part].tolist(), scores[part].tolist(), counts[part], len(rows) > offset + k)
 
 
-def fold(vectors: Vectors, count: int, content: NDArray[np.int64] | None = None) -> tuple[list[int], list[int]]:
+def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None = None) -> tuple[list[int], list[int]]:
     """The first ``count`` of ranked rows that are no near-duplicate of one kept before them.
 
     ``vectors`` are those of the rows in their order, unit, shape (n, dim). Near-duplicates have a cosine of at least

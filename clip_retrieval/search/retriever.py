@@ -37,7 +37,7 @@ class Retriever:
 
     def __init__(self, artifact: Artifact, encoder: Encoder) -> None:
         """Raises EncoderMismatch when ``encoder`` is not the one that made the artifact's vectors."""
-        artifact.require(encoder)
+        artifact.check_encoder(encoder)
         self.encoder = encoder
         self.collection = Collection(artifact)
 
@@ -55,7 +55,7 @@ class Retriever:
         """
         from clip_retrieval.artifacts import modelstore
 
-        artifact = Artifact.open(modelstore.locate(str(source))[1])
+        artifact = Artifact.open(modelstore.resolve(str(source))[1])
         return cls(artifact, artifact.encoder(precision=precision, threads=threads))
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from clip_retrieval.artifacts.artifact import Manifest
+from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.serving.traffic import REJECTIONS, Traffic
 from clip_retrieval.stages import STAGES

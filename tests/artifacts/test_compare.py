@@ -10,7 +10,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import Caption, compare
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.progress import Silent
-from tests.samples import NAMES, captions_of, png, square, write_collection
+from tests.samples import NAMES, captions_of, png, square, write_collection, write_images
 
 Make = Callable[[Path], Artifact]
 
@@ -61,6 +61,21 @@ def test_other_pixels_under_the_same_id_are_a_change(make: Make, tmp_path: Path)
     assert comparison.images_changed == (NAMES[2],)
     assert (comparison.images_added, comparison.images_removed) == ((), ())
     assert (comparison.captions_added, comparison.captions_removed) == ((), ())
+
+
+def test_a_field_of_another_type_is_named(make: Make, tmp_path: Path) -> None:
+    def collection(folder: Path, head: str, cells: list[str]) -> Path:
+        write_images(folder, NAMES[:2])
+        rows = [f"{name},a caption,{cell}" for name, cell in zip(NAMES, cells, strict=False)]
+        (folder / "captions.csv").write_text("\n".join([f"image,caption,{head}", *rows]))
+        return folder
+
+    first = make(collection(tmp_path / "a" / "squares", "year,place", ["2001,Oslo", "2002,Rome"]))
+    second = make(collection(tmp_path / "b" / "squares", "year,month", ["2001,1", "about 2002,2"]))
+    comparison = compare(first, second)
+    assert comparison
+    assert comparison.fields == {"year": ("number", "text"), "place": ("text", None), "month": (None, "number")}
+    assert comparison.to_json()["fields"] == comparison.fields
 
 
 def test_another_file_of_the_same_pixels_is_no_change(make: Make, tmp_path: Path) -> None:

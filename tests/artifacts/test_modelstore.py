@@ -1,5 +1,6 @@
 """Artifacts in the BentoML model store: saved under their version, found by tag, described to BentoML's own tools."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_saving_moves_the_artifact(model_store: Tags, artifact_copy: Artifact) -
 
 
 def test_saving_what_is_in_the_store_already_changes_nothing(stored_tag: str, model_store: Tags) -> None:
-    _, folder = modelstore.locate(stored_tag)
+    _, folder = modelstore.resolve(stored_tag)
     assert modelstore.save(Artifact.open(folder)) == stored_tag
     assert model_store() == [stored_tag]
     Artifact.open(folder)
@@ -41,12 +42,26 @@ def test_saving_what_is_in_the_store_already_changes_nothing(stored_tag: str, mo
 def test_saving_the_same_version_again_replaces_a_damaged_one(
     stored_tag: str, model_store: Tags, fake_artifact: Artifact, tmp_path: Path
 ) -> None:
-    _, folder = modelstore.locate(stored_tag)
+    _, folder = modelstore.resolve(stored_tag)
     (folder / "images.npy").unlink()
     fresh = Artifact.open(Path(shutil.copytree(fake_artifact.path, tmp_path / "fresh")))
     assert modelstore.save(fresh) == stored_tag
     assert model_store() == [stored_tag]
-    Artifact.open(modelstore.locate(stored_tag)[1])
+    Artifact.open(modelstore.resolve(stored_tag)[1])
+
+
+def test_an_artifact_survives_a_store_that_fails(model_store: Tags, artifact_copy: Artifact) -> None:
+    """A file stands where the store needs a folder, so nothing can be written there."""
+    place = Path(os.environ["BENTOML_HOME"]) / "models" / "clip-retrieval"
+    shutil.rmtree(place, ignore_errors=True)
+    place.touch()
+    try:
+        with pytest.raises(OSError, match="clip-retrieval"):
+            modelstore.save(artifact_copy)
+    finally:
+        place.unlink()
+    Artifact.open(artifact_copy.path)
+    modelstore.save(artifact_copy)
 
 
 def test_find_knows_only_what_was_saved(stored_tag: str) -> None:
@@ -55,14 +70,14 @@ def test_find_knows_only_what_was_saved(stored_tag: str) -> None:
 
 @pytest.mark.parametrize("name", ["clip-retrieval", "clip-retrieval:latest"])
 def test_the_newest_artifact_is_located_by_name(stored_tag: str, name: str) -> None:
-    tag, folder = modelstore.locate(name)
+    tag, folder = modelstore.resolve(name)
     assert tag == stored_tag
     assert f"clip-retrieval:{Artifact.open(folder).manifest.version}" == tag
 
 
 def test_a_folder_is_located_as_it_is(artifact_copy: Artifact) -> None:
     folder = artifact_copy.path
-    assert modelstore.locate(str(folder)) == (str(folder), folder)
+    assert modelstore.resolve(str(folder)) == (str(folder), folder)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +85,7 @@ def test_a_folder_is_located_as_it_is(artifact_copy: Artifact) -> None:
 )
 def test_what_is_nowhere_is_refused_with_what_to_do(model_store: Tags, name: str) -> None:
     with pytest.raises(ArtifactNotFound, match=r"(?s)there is no artifact .*bento-clip build"):
-        modelstore.locate(name)
+        modelstore.resolve(name)
 
 
 def test_bentoml_shows_what_the_artifact_is_made_of(stored_tag: str, fake_artifact: Artifact) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_retrieval.artifacts.record_store import MIGRATIONS, Store
+from clip_retrieval.artifacts.record_store import BLOCK_ROWS, MIGRATIONS, RecordStore
 from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema
 from clip_retrieval.records import SPLITS, CaptionRecord, ImageRecord, Scalar
 
@@ -51,8 +51,8 @@ def collections(draw: st.DrawFn) -> tuple[list[ImageRecord], list[CaptionRecord]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.create(tmp_path / "records.sqlite") as store:
+def store(tmp_path: Path) -> Iterator[RecordStore]:
+    with RecordStore.create(tmp_path / "records.sqlite") as store:
         yield store
 
 
@@ -62,9 +62,9 @@ def test_records_come_back_as_they_were(records: tuple[list[ImageRecord], list[C
     images, captions = records
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "records.sqlite"
-        with Store.create(path) as store:
+        with RecordStore.create(path) as store:
             store.add(images, captions)
-        with Store.open(path) as store:
+        with RecordStore.open(path) as store:
             store.check()
             assert store.counts() == (len(images), len(captions))
             assert store.images() == images
@@ -74,7 +74,7 @@ def test_records_come_back_as_they_were(records: tuple[list[ImageRecord], list[C
             }
 
 
-def test_metadata_keeps_its_types(store: Store) -> None:
+def test_metadata_keeps_its_types(store: RecordStore) -> None:
     metadata: dict[str, Scalar] = {"true": True, "one": 1, "float": 1.0, "text": "1", "nothing": None}
     store.add([image(0, metadata=metadata)], [])
     (found,) = store.images()
@@ -83,33 +83,51 @@ def test_metadata_keeps_its_types(store: Store) -> None:
     }
 
 
-def test_asked_rows_come_in_the_order_asked_with_repeats(store: Store) -> None:
+def test_asked_rows_come_in_the_order_asked_with_repeats(store: RecordStore) -> None:
     store.add([image(row) for row in range(5)], [caption(row, 4 - row) for row in range(5)])
     assert [found.row for found in store.images([3, 0, 3, 4])] == [3, 0, 3, 4]
     assert [found.row for found in store.captions([2, 2, 1])] == [2, 2, 1]
     assert store.images([]) == []
 
 
-def test_captions_of_an_image_stand_in_row_order_and_an_image_may_have_none(store: Store) -> None:
+def test_captions_of_an_image_stand_in_row_order_and_an_image_may_have_none(store: RecordStore) -> None:
     store.add([image(row) for row in range(3)], [caption(0, 2), caption(1, 0), caption(2, 2)])
     found = store.captions_of([2, 1, 2])
     assert {row: [c.row for c in captions] for row, captions in found.items()} == {2: [0, 2], 1: []}
 
 
-def test_images_are_found_by_their_ids(store: Store) -> None:
+def test_images_are_found_by_their_ids(store: RecordStore) -> None:
     store.add([image(row, f"image's №{row}") for row in range(3)], [])
-    found = store.images_named(["image's №2", "nobody", "image's №0"])
+    found = store.images_by_id(["image's №2", "nobody", "image's №0"])
     assert {identity: record.row for identity, record in found.items()} == {"image's №2": 2, "image's №0": 0}
 
 
-def test_facts_and_owners_stand_in_row_order(store: Store) -> None:
-    store.add([image(row, metadata={"n": row}) for row in range(3)], [caption(row, 2 - row) for row in range(3)])
-    assert list(store.facts()) == [("train", {"n": row}) for row in range(3)]
-    assert store.content_hashes() == ["0f" * 32] * 3
-    assert store.caption_owners() == [2, 1, 0]
+def test_all_rows_are_read_in_order_in_blocks(store: RecordStore) -> None:
+    rows = 2 * BLOCK_ROWS + 1
+    store.add([image(row, metadata={"n": row}) for row in range(rows)], [caption(r, rows - 1 - r) for r in range(rows)])
+    assert list(store.splits_and_metadata()) == [("train", {"n": row}) for row in range(rows)]
+    assert list(store.caption_image_rows()) == list(range(rows - 1, -1, -1))
 
 
-def test_more_rows_can_be_asked_for_than_one_statement_takes(store: Store) -> None:
+def test_rows_stand_together_by_content(store: RecordStore) -> None:
+    hashes = ["b", "a", "c", "a", "b"]
+    store.add([ImageRecord(row, f"{row}", "", of, 1, 1, "train", {}) for row, of in enumerate(hashes)], [])
+    assert list(store.rows_by_content()) == [(1, "a"), (3, "a"), (0, "b"), (4, "b"), (2, "c")]
+
+
+def test_other_reads_do_not_disturb_a_read_in_blocks(store: RecordStore) -> None:
+    store.add([image(row) for row in range(BLOCK_ROWS + 1)], [])
+    rows = [store.images([row])[0].row for row, _ in enumerate(store.splits_and_metadata())]
+    assert rows == list(range(BLOCK_ROWS + 1))
+
+
+def test_the_ends_of_the_rows_are_their_numbers(store: RecordStore) -> None:
+    assert store.row_ends() == (0, 0)
+    store.add([image(row) for row in range(3)], [caption(0, 2)])
+    assert store.row_ends() == store.counts() == (3, 1)
+
+
+def test_more_rows_can_be_asked_for_than_one_statement_takes(store: RecordStore) -> None:
     rows = 1201
     store.add([image(row) for row in range(rows)], [caption(row, row) for row in range(rows)])
     backwards = range(rows - 1, -1, -1)
@@ -117,13 +135,13 @@ def test_more_rows_can_be_asked_for_than_one_statement_takes(store: Store) -> No
     assert [found.row for found in store.captions(backwards)] == list(backwards)
 
 
-def test_captions_of_many_images_stand_in_row_order_across_the_parts_of_the_query(store: Store) -> None:
+def test_captions_of_many_images_stand_in_row_order_across_the_parts_of_the_query(store: RecordStore) -> None:
     store.add([image(row) for row in range(1200)], [caption(row, row % 1200) for row in range(2400)])
     found = store.captions_of(range(1200))
     assert all([c.row for c in captions] == [row, row + 1200] for row, captions in found.items())
 
 
-def test_an_unknown_row_is_a_key_error(store: Store) -> None:
+def test_an_unknown_row_is_a_key_error(store: RecordStore) -> None:
     store.add([image(0)], [])
     with pytest.raises(KeyError):
         store.images([1])
@@ -138,7 +156,9 @@ def test_an_unknown_row_is_a_key_error(store: Store) -> None:
     ],
     ids=["an image_id twice", "a caption of no image", "a caption row twice"],
 )
-def test_adding_keeps_all_or_nothing(store: Store, images: list[ImageRecord], captions: list[CaptionRecord]) -> None:
+def test_adding_keeps_all_or_nothing(
+    store: RecordStore, images: list[ImageRecord], captions: list[CaptionRecord]
+) -> None:
     store.add([image(0)], [])
     with pytest.raises(sqlite3.IntegrityError):
         store.add(images, captions)
@@ -155,26 +175,26 @@ def test_adding_keeps_all_or_nothing(store: Store, images: list[ImageRecord], ca
     ],
 )
 def test_a_gap_in_the_rows_is_refused(
-    store: Store, images: list[ImageRecord], captions: list[CaptionRecord], table: str
+    store: RecordStore, images: list[ImageRecord], captions: list[CaptionRecord], table: str
 ) -> None:
     store.add(images, captions)
     with pytest.raises(ArtifactDamaged, match=f"rows of {table} have gaps"):
         store.check()
 
 
-def test_a_store_is_created_once(store: Store, tmp_path: Path) -> None:
+def test_a_store_is_created_once(store: RecordStore, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
-        Store.create(tmp_path / "records.sqlite")
+        RecordStore.create(tmp_path / "records.sqlite")
 
 
 @pytest.mark.parametrize("version", [0, len(MIGRATIONS) + 1])
 def test_another_schema_version_is_refused(tmp_path: Path, version: int) -> None:
     path = tmp_path / "records.sqlite"
-    Store.create(path).close()
+    RecordStore.create(path).close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     with pytest.raises(ArtifactSchema, match=f"schema version {version}"):
-        Store.open(path)
+        RecordStore.open(path)
 
 
 @pytest.mark.parametrize("content", [b"row,text\n0,hello\n" * 100, None], ids=["a table", "no file"])
@@ -183,14 +203,14 @@ def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes | None) -
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ArtifactDamaged, match="not a readable record store"):
-        Store.open(path)
+        RecordStore.open(path)
 
 
 def test_an_open_store_is_read_only_and_leaves_no_file_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "records.sqlite"
-    Store.create(path).close()
+    RecordStore.create(path).close()
     before = path.read_bytes()
-    with Store.open(path) as store, pytest.raises(sqlite3.OperationalError):
+    with RecordStore.open(path) as store, pytest.raises(sqlite3.OperationalError):
         store.add([image(0)], [])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -198,13 +218,13 @@ def test_an_open_store_is_read_only_and_leaves_no_file_beside_it(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["100% real #1.sqlite", "what?.sqlite", "bilder ü.sqlite"])
 def test_any_file_name_can_be_opened(tmp_path: Path, name: str) -> None:
-    with Store.create(tmp_path / name) as store:
+    with RecordStore.create(tmp_path / name) as store:
         store.add([image(0)], [])
-    with Store.open(tmp_path / name) as store:
+    with RecordStore.open(tmp_path / name) as store:
         assert store.counts() == (1, 0)
 
 
-def test_threads_may_read_at_once(store: Store) -> None:
+def test_threads_may_read_at_once(store: RecordStore) -> None:
     store.add([image(row) for row in range(50)], [])
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda row: store.images([row])[0].row, [row % 50 for row in range(400)]))

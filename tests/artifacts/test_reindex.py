@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts import reindex as retune
-from clip_retrieval.artifacts.artifact import Artifact, write_artifact
-from clip_retrieval.artifacts.record_store import Store
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.record_store import RecordStore
+from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.indexes import choose as tune
@@ -43,7 +44,7 @@ def artifact_of(folder: Path, fake_artifact: Artifact, captions_each: int) -> Ar
             (partial / "encoder" / path.name).write_bytes(path.read_bytes())
         np.save(partial / "images.npy", vectors(IMAGES))
         np.save(partial / "captions.npy", vectors(IMAGES * captions_each))
-        with Store.create(partial / "records.sqlite") as store:
+        with RecordStore.create(partial / "records.sqlite") as store:
             store.add(
                 [ImageRecord(row, f"{row}", f"{row}.png", "0" * 64, 9, 9, "train", {}) for row in range(IMAGES)],
                 [CaptionRecord(r, f"{r}", r // captions_each, "a") for r in range(IMAGES * captions_each)],
@@ -88,6 +89,46 @@ def test_the_new_artifact_has_other_indexes_and_the_same_of_all_else(artifact: A
     assert (made.manifest.images.query_kind, made.manifest.captions.query_kind) == ("captions", "images")
     assert made.store().counts() == (IMAGES, 2 * IMAGES)
     assert not list((tmp_path / "work").glob("*.tune")), "nothing is left of the sweep"
+
+
+def test_thumbnails_and_files_of_any_kind_are_kept(fake_artifact: Artifact, tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "of the future").mkdir()
+        (folder / "of the future" / "file.bin").write_bytes(b"kept")
+
+    made = fake_artifact.manifest
+    parent = write_artifact(
+        tmp_path / "parent",
+        version=made.version,
+        encoder=made.encoder,
+        data=made.data,
+        images=made.images,
+        captions=made.captions,
+        fill=fill,
+        parent=fake_artifact,
+    )
+    done = tuned(parent, tmp_path, 50)
+    assert done.artifact is not None
+    child = Artifact.open(done.artifact.path)
+    assert child.has_thumbnails
+    thumbnails, of_parent = child.thumbnails(), fake_artifact.thumbnails()
+    assert thumbnails is not None
+    assert of_parent is not None
+    assert thumbnails.get(0, "small") == of_parent.get(0, "small")
+    assert (child.path / "of the future" / "file.bin").read_bytes() == b"kept"
+    assert parent.manifest.files.items() <= child.manifest.files.items()
+
+
+def test_an_index_that_is_no_more_is_not_kept(artifact: Artifact, tmp_path: Path) -> None:
+    """A flat index has no file, so that of the parent must not stay."""
+    small = artifact.vectors("captions").nbytes / 1e6 * 0.99
+    parent = tuned(artifact, tmp_path, small).artifact
+    assert parent is not None
+    assert "captions.faiss" in parent.manifest.files
+    flat = retune.tune(parent, Budget(1.0, None, 50), tmp_path / "work", Silent()).artifact
+    assert flat is not None
+    assert flat.manifest.captions.exact
+    assert flat.manifest.files.keys() == artifact.manifest.files.keys()
 
 
 def test_the_version_follows_from_the_choice(artifact: Artifact, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_retrieval.artifacts.artifact import MANIFEST, Artifact, _json_hash
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import MANIFEST, json_sha256
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema
@@ -48,7 +49,7 @@ def with_manifest(file: Path, source: Path, change: Callable[[dict[str, object]]
     (first, text), *rest = members(source)
     manifest = json.loads(text)["manifest"]
     change(manifest)
-    body = json.dumps({"sha256": _json_hash(manifest), "manifest": manifest}).encode()
+    body = json.dumps({"sha256": json_sha256(manifest), "manifest": manifest}).encode()
     return write(file, [(first, body), *rest])
 
 
@@ -88,7 +89,7 @@ def test_progress_counts_every_byte_of_the_files(exported: Path, fake_artifact: 
 
 def test_a_file_that_exists_is_not_written_over(exported: Path, fake_artifact: Artifact) -> None:
     before = exported.read_bytes()
-    with pytest.raises(FileExistsError, match="name a new file"):
+    with pytest.raises(FileExistsError, match="exists already; choose a new name"):
         export_artifact(fake_artifact, exported, ignore)
     assert exported.read_bytes() == before
 

@@ -227,11 +227,11 @@ class CountingEncoder(FakeEncoder):
 KILLED_BUILD = """
 import functools, os, signal, sys
 from pathlib import Path
-from clip_retrieval.build.pipeline import pipeline as builder
-from clip_retrieval.build.pipeline import embed as embed
+from clip_retrieval.build import pipeline as builder
+from clip_retrieval.build import embed
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Silent
-from clip_retrieval.artifacts.record_store import Store
+from clip_retrieval.artifacts.record_store import RecordStore
 
 source, encoder_folder, workspace, moment = sys.argv[1:]
 
@@ -249,7 +249,7 @@ class Killed(FakeEncoder):
 builder.load_encoder = lambda folder: Killed()
 builder.embed_images = functools.partial(embed.embed_images, batch_size=5)
 if moment == "writing":
-    Store.add = die
+    RecordStore.add = die
 builder.build(Path(source), lambda _: Path(encoder_folder), Path(workspace), builder.Options(), Silent())
 """
 

@@ -12,7 +12,8 @@ import pytest
 from typer.main import get_command
 
 from clip_retrieval import __version__
-from clip_retrieval.artifacts.artifact import Artifact, Manifest
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.cli import console
 from clip_retrieval.cli.app import app, main
 from clip_retrieval.contract.queries import image, text

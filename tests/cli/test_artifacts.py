@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from clip_retrieval.artifacts.artifact import Artifact, Manifest
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.cli import artifacts
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.samples import NAMES, write_collection
@@ -68,7 +69,7 @@ def store_folder(stored_tag: str) -> Path:
     """The folder of the stored artifact."""
     from clip_retrieval.artifacts import modelstore
 
-    return modelstore.locate(stored_tag)[1]
+    return modelstore.resolve(stored_tag)[1]
 
 
 class TestInspect:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 import yaml
 
-from clip_retrieval.artifacts.artifact import Artifact, write_artifact
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.client import Client
 from tests.e2e.conftest import ROOT, SAVE, Launch, Store, free_port
 
@@ -73,10 +74,6 @@ def test_the_version_and_the_labels_say_which_artifact_is_inside(bento: Path, st
 def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
     bento: Path, homes: list[Path], store: Store, fake_artifact: Artifact, launch: Launch, tmp_path: Path
 ) -> None:
-    def fill(folder: Path) -> None:
-        kept = shutil.ignore_patterns("manifest.json")
-        shutil.copytree(fake_artifact.path, folder, dirs_exist_ok=True, ignore=kept)
-
     manifest = fake_artifact.manifest
     newer = write_artifact(
         tmp_path / "newer",
@@ -85,7 +82,8 @@ def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
         data=manifest.data,
         images=manifest.images,
         captions=manifest.captions,
-        fill=fill,
+        fill=lambda _: None,
+        parent=fake_artifact,
     )
     run([sys.executable, "-c", SAVE, str(newer.path)], {"BENTOML_HOME": str(homes[0])})
     tag, port, elsewhere = f"{bento.parent.name}:{bento.name}", free_port(), tmp_path / "elsewhere"

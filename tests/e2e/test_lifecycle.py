@@ -4,7 +4,6 @@ import asyncio
 import base64
 import functools
 import re
-import shutil
 import socket
 import time
 from contextlib import closing
@@ -14,7 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from clip_retrieval.artifacts.artifact import Artifact, write_artifact
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.writer import write_artifact
 from tests.e2e.conftest import Launch, Server, bento_clip_serve, bentoml_serve, free_port
 from tests.samples import png
 
@@ -153,10 +153,6 @@ def test_what_only_the_worker_can_find_ends_the_server_and_not_just_the_worker(
     """Every hash is right, but the vectors were made by another encoder than the one inside."""
     manifest = artifact_copy.manifest
 
-    def fill(folder: Path) -> None:
-        shutil.copytree(artifact_copy.path, folder, dirs_exist_ok=True)
-        (folder / "manifest.json").unlink()
-
     foreign = write_artifact(
         tmp_path / "foreign",
         version=manifest.version,
@@ -164,7 +160,8 @@ def test_what_only_the_worker_can_find_ends_the_server_and_not_just_the_worker(
         data=manifest.data,
         images=manifest.images,
         captions=manifest.captions,
-        fill=fill,
+        fill=lambda _: None,
+        parent=artifact_copy,
     )
     port = free_port()
     server = launch(bento_clip_serve(port, str(foreign.path)), port)

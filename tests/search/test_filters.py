@@ -1,7 +1,9 @@
 """A filter lets through what its conditions say: plain Python over the records is the judge of the masks."""
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_retrieval.artifacts.columns import MAX_VALUES, open_columns, write_columns
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Condition, SearchRequest, search_request, text
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.records import Scalar
-from clip_retrieval.search.columns import MAX_VALUES, make_column
-from clip_retrieval.search.filters import Filters, canonical
+from clip_retrieval.records import Scalar, Split
+from clip_retrieval.search.filters import RowFilter, canonical
 
 WORDS = ("Dog", "dog park", "Straße", "cat", "", "DOGMA", "ß", "10")
 numbers = st.integers(-5, 5) | st.floats(-5, 5, allow_nan=False)
@@ -34,8 +36,21 @@ def where(**conditions: Any) -> Mapping[str, Any]:
     return request.where
 
 
+def filter_of(images: Sequence[tuple[Split, Mapping[str, Scalar]]], caption_rows: Sequence[int] = ()) -> RowFilter:
+    """The filter of these images, as a server opens it; ``caption_rows`` has the image row of each caption."""
+    with tempfile.TemporaryDirectory() as folder:  # a mapped file stays readable after its name is gone
+        write_columns(Path(folder) / "columns", images)
+        columns = open_columns(Path(folder) / "columns", len(images))
+    return RowFilter(columns, np.array(caption_rows, dtype=np.int32))
+
+
+def info_of(values: Sequence[Scalar]) -> FieldInfo:
+    """The field of a column with these values."""
+    return filter_of([("train", {"name": value}) for value in values]).fields[0]
+
+
 def found(data: list[dict[str, Scalar]], **conditions: Any) -> list[int]:
-    filters = Filters((("train", row) for row in data), [])
+    filters = filter_of([("train", row) for row in data])
     return np.flatnonzero(filters.mask(where(**conditions), "images")).tolist()
 
 
@@ -127,13 +142,13 @@ def test_all_fields_and_all_operators_of_a_field_must_hold(
 
 
 def test_captions_are_let_through_with_their_image() -> None:
-    filters = Filters([("train", {"a": "x"}), ("test", {"a": "y"})], [1, 0, 0, 1])
+    filters = filter_of([("train", {"a": "x"}), ("test", {"a": "y"})], [1, 0, 0, 1])
     assert filters.mask(where(a="x"), "captions").tolist() == [False, True, True, False]
     assert filters.mask(where(split="test"), "captions").tolist() == [True, False, False, True]
 
 
 def test_a_mask_is_kept_and_cannot_be_changed() -> None:
-    filters = Filters([("train", {"a": "x"})], [])
+    filters = filter_of([("train", {"a": "x"})])
     mask = filters.mask(where(a="x", split="train"), "images")
     assert filters.mask(where(split="train", a="x"), "images") is mask, "whatever the order of the conditions"
     with pytest.raises(ValueError, match="read-only"):
@@ -155,19 +170,19 @@ def test_other_conditions_are_other_keys(one: dict[str, Any], other: dict[str, A
 
 
 def test_a_column_named_split_stands_behind_the_split() -> None:
-    filters = Filters([("train", {"split": "mine"}), ("val", {})], [])
+    filters = filter_of([("train", {"split": "mine"}), ("val", {})])
     assert filters.mask(where(split="val"), "images").tolist() == [False, True]
 
 
 def test_a_collection_without_images_has_no_fields() -> None:
-    assert Filters([], []).fields == []
+    assert filter_of([]).fields == []
 
 
 # What cannot be asked
 
 
 def test_an_unknown_field_is_refused_with_those_there_are() -> None:
-    filters = Filters([("train", {"year": 1, "place": "x"})], [])
+    filters = filter_of([("train", {"year": 1, "place": "x"})])
     with pytest.raises(InvalidQuery, match=r"there is no field colour; the fields are place, year, split"):
         filters.mask(where(colour="red"), "images")
 
@@ -175,15 +190,15 @@ def test_an_unknown_field_is_refused_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("values", "condition", "says"),
     [
-        ([1, 2], "one", "holds numbers, and 'one' is none"),
-        ([1, 2], True, "holds numbers"),
-        ([1, 2], {"gt": "many"}, "holds numbers"),
-        ([1, 2], {"gt": "nan"}, "holds numbers"),
-        ([1, 2], 10**400, "holds numbers"),
-        ([1, 2], {"contains": "1"}, "holds numbers"),
-        ([True, False], "maybe", "holds true and false"),
-        ([True, False], {"lt": 1}, "holds true and false"),
-        ([True, False], {"contains": "t"}, "holds true and false"),
+        ([1, 2], "one", "'one' is not a number; this field is numeric"),
+        ([1, 2], True, "'true' is not a number"),
+        ([1, 2], {"gt": "many"}, "'many' is not a number"),
+        ([1, 2], {"gt": "nan"}, "'nan' is not a number"),
+        ([1, 2], 10**400, "'1000.*' is not a number"),
+        ([1, 2], {"contains": "1"}, "contains needs a text field; this field is numeric"),
+        ([True, False], "maybe", "'maybe' is not true or false; this field is boolean"),
+        ([True, False], {"lt": 1}, "lt needs a number or text field; this field is boolean"),
+        ([True, False], {"contains": "t"}, "contains needs a text field; this field is boolean"),
     ],
 )
 def test_what_a_field_cannot_be_compared_with_is_refused(values: list[Scalar], condition: Any, says: str) -> None:
@@ -234,7 +249,7 @@ def test_a_condition_that_makes_no_sense_is_refused(condition: Any, says: str) -
     ],
 )
 def test_the_type_of_a_column_is_read_off_its_values(values: list[Scalar], kind: str) -> None:
-    assert make_column("name", values).kind == kind
+    assert info_of(values).type == kind
 
 
 def test_a_value_is_taken_in_the_type_of_its_column() -> None:
@@ -255,7 +270,7 @@ def test_fields_tell_what_there_is_to_ask_for() -> None:
         ("train", {"place": "Rome", "indoor": False, "empty": None}),
         ("train", {"indoor": True}),
     ]
-    values = Filters(data, []).fields
+    values = filter_of(data).fields
     assert values == [
         FieldInfo.model_validate(info)
         for info in (
@@ -284,7 +299,7 @@ def test_fields_tell_what_there_is_to_ask_for() -> None:
 
 def test_of_many_values_the_most_frequent_are_told() -> None:
     values = [f"v{i:03}" for i in range(200)] + ["v150"] * 2
-    info = make_column("name", values).info()
+    info = info_of(values)
     assert len(info.values) == MAX_VALUES
     assert (info.values[0].value, info.values[0].count) == ("v150", 3)
 

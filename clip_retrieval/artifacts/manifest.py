@@ -1,0 +1,123 @@
+"""What an artifact says of itself: ``manifest.json``, and the version that follows from the inputs of a build.
+
+The file holds the manifest and the SHA-256 of it, so an edited manifest is noticed. The manifest holds the SHA-256 of
+every other file.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clip_retrieval.artifacts.thumbnails import FORMAT
+from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema
+from clip_retrieval.indexes.faiss_index import IndexSpec
+
+SCHEMA_VERSION = 3
+MANIFEST = "manifest.json"
+
+
+class DataInfo(BaseModel):
+    """What a manifest says of the collection."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    fingerprint: str
+    """Hex SHA-256 over the validated records in order."""
+    images: int
+    captions: int
+    rejected: int
+    splits: dict[str, int]
+    split_ratios: tuple[float, float, float]
+    split_seed: int
+
+
+class Manifest(BaseModel):
+    """The description of an artifact; ``version`` is the same for the same inputs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    version: str
+    created: datetime
+    product_version: str
+    encoder: EncoderInfo
+    data: DataInfo
+    images: IndexSpec
+    captions: IndexSpec
+    libraries: dict[str, str]
+    files: dict[str, str]
+    """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""
+
+
+def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thumbnails_mb: int = 0) -> str:
+    """The version that a build from these inputs has: 16 hex digits."""
+    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), recall]
+    if thumbnails_mb:
+        inputs.append({"thumbnails_mb": thumbnails_mb, "format": FORMAT})
+    return json_sha256(inputs)[:16]
+
+
+def tuned_version(
+    encoder: EncoderInfo, data: DataInfo, images: IndexSpec, captions: IndexSpec, *, thumbnails: str | None = None
+) -> str:
+    """The version of an artifact whose indexes were chosen to a budget: the same for the same choice.
+
+    ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one.
+    """
+    chosen = [[spec.factory, spec.parameters, spec.rescored] for spec in (images, captions)]
+    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), chosen]
+    return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` into the folder."""
+    body = manifest.model_dump(mode="json")
+    (folder / MANIFEST).write_text(json.dumps({"sha256": json_sha256(body), "manifest": body}, indent=2))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in the folder. Raises ArtifactNotFound, ArtifactSchema or ArtifactDamaged."""
+    try:
+        outer = json.loads((folder / MANIFEST).read_bytes())
+        inner = outer["manifest"]
+        version = inner["schema_version"]
+    except FileNotFoundError as error:
+        raise ArtifactNotFound(f"{folder} is not an artifact (it has no {MANIFEST}); build one first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactDamaged(f"{folder / MANIFEST} cannot be read; restore or build the artifact again") from error
+    if version != SCHEMA_VERSION:
+        raise ArtifactSchema(
+            f"{folder} has schema version {version}, this release reads {SCHEMA_VERSION}; build it again"
+        )
+    try:
+        manifest = Manifest.model_validate(inner)
+    except ValidationError as error:
+        raise ArtifactDamaged(f"{folder / MANIFEST} is damaged; restore or build the artifact again") from error
+    if outer.get("sha256") != json_sha256(inner):
+        raise ArtifactDamaged(f"{folder / MANIFEST} differs from its own hash; restore or build the artifact again")
+    return manifest
+
+
+def files_in(folder: Path) -> Iterator[str]:
+    """The paths, with forward slashes and in order, of all files in the folder but the manifest."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            yield name
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_sha256(value: object) -> str:
+    """Hex SHA-256 of a value as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

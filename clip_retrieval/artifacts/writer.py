@@ -1,0 +1,98 @@
+"""Writes an artifact: new files, files of a parent, what follows from the records, and the manifest.
+
+An artifact is written beside its place and renamed into it, so half an artifact never has its name.
+"""
+
+import shutil
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from clip_retrieval import __version__
+from clip_retrieval.artifacts.artifact import RECORDS, Artifact
+from clip_retrieval.artifacts.manifest import DataInfo, Manifest, file_sha256, files_in, write_manifest
+from clip_retrieval.artifacts.record_arrays import COLUMNS, write_record_arrays
+from clip_retrieval.atomic import new_folder
+from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.errors import ArtifactDamaged
+from clip_retrieval.indexes.faiss_index import IndexSpec
+
+LIBRARIES = ("faiss-cpu", "numpy", "pillow", "open_clip_torch", "torch", "openvino")
+"""The packages whose versions a manifest names, if they are installed."""
+
+
+def write_artifact(
+    target: Path,
+    *,
+    version: str,
+    encoder: EncoderInfo,
+    data: DataInfo,
+    images: IndexSpec,
+    captions: IndexSpec,
+    fill: Callable[[Path], None],
+    parent: Artifact | None = None,
+    replaced: Collection[str] = (),
+) -> Artifact:
+    """Make the artifact ``target``; an artifact that has the name already is replaced when the new one is complete.
+
+    ``fill`` writes the new files into a folder beside ``target``. If it writes records, the arrays that follow from
+    them are written too. Then come all files of ``parent`` that ``fill`` did not write, whatever they are, except
+    ``replaced``: paths, with forward slashes, of files and folders that the new artifact has in another form or lacks.
+
+    Raises ArtifactDamaged when a file of the parent differs from its hash, or when the records have gaps.
+    """
+    with new_folder(target, replace=True) as folder:
+        fill(folder)
+        if (folder / RECORDS).exists():
+            write_record_arrays(folder / RECORDS, folder)
+            replaced = {*replaced, COLUMNS}
+        if parent:
+            _inherit(parent, folder, replaced)
+        manifest = Manifest(
+            version=version,
+            created=datetime.now(UTC).replace(microsecond=0),
+            product_version=__version__,
+            encoder=encoder,
+            data=data,
+            images=images,
+            captions=captions,
+            libraries=_library_versions(),
+            files={name: file_sha256(folder / name) for name in files_in(folder)},
+        )
+        write_manifest(folder, manifest)
+    return Artifact(target, manifest)
+
+
+def _inherit(parent: Artifact, folder: Path, replaced: Collection[str]) -> None:
+    """Put every file that the manifest of ``parent`` names into ``folder``, unless it is there or replaced.
+
+    Other files beside them, such as those of a model store, are not the artifact's.
+    """
+    left_out = {*files_in(folder), *replaced}
+    for name in parent.manifest.files:
+        path = Path(name)
+        if not left_out & {name, *(above.as_posix() for above in path.parents)}:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(parent.path / path, folder / path)
+            if file_sha256(folder / path) != parent.manifest.files[name]:  # a new hash would hide the damage
+                raise ArtifactDamaged(
+                    f"{parent.path / path} differs from its hash in the manifest; restore or build the artifact again"
+                )
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, or copy it where the file system cannot. Files of an artifact never change."""
+    try:
+        Path(target).hardlink_to(Path(source).resolve())
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions

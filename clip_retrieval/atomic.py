@@ -1,0 +1,141 @@
+"""Folders and files that get their name only when they are complete.
+
+The content is written beside its place as ``NAME.partial-PID-N``, synced to the disk and renamed. A reader sees the old
+content or the new, never a part of it, also after a crash. What a crash left behind is removed by the next writer of
+the same name, once the process with that PID has ended; the partial folder of a live process is left alone.
+"""
+
+import errno
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+_LEFTOVER = re.compile(r"\.(partial|replaced)-(\d+)(?:-\d+)?")
+_numbers = itertools.count()
+_in_use: set[Path] = set()
+
+
+@contextmanager
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``target`` when the block ends; if the block raises, it is removed.
+
+    With ``replace`` a folder of that name is exchanged for the complete new one and only then deleted. Without it,
+    raises FileExistsError when something has the name, at the start or at the end.
+    """
+    with _beside(target, replace=replace) as partial:
+        partial.mkdir()
+        yield partial
+        _sync_tree(partial)
+        _rename(partial, target, replace=replace)
+
+
+@contextmanager
+def new_file(target: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
+    """Yield an empty file, open for writing, that becomes ``target`` when the block ends; else as ``new_folder``."""
+    with _beside(target, replace=replace) as partial:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _rename(partial, target, replace=replace)
+
+
+@contextmanager
+def _beside(target: Path, *, replace: bool) -> Iterator[Path]:
+    """A free path beside ``target``; whatever is there at the end is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _clean_up(target)
+    if not replace:
+        _refuse_existing(target)
+    partial = _free_name(target, "partial")
+    _in_use.add(partial)
+    try:
+        yield partial
+    finally:
+        _remove(partial)
+        _in_use.discard(partial)
+
+
+def _rename(partial: Path, target: Path, *, replace: bool) -> None:
+    if not replace:
+        _refuse_existing(target)
+    if target.is_dir():
+        # No rename puts a folder in the place of one with content, so the old one steps aside first.
+        old = _free_name(target, "replaced")
+        target.rename(old)
+        try:
+            partial.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        _sync(target.parent)
+        _remove(old)
+    else:
+        partial.replace(target)
+        _sync(target.parent)
+
+
+def _clean_up(target: Path) -> None:
+    """Remove what dead processes left of ``target``, or bring back the folder that one of them had moved aside."""
+    for path in target.parent.iterdir():
+        leftover = _LEFTOVER.fullmatch(path.name.removeprefix(target.name)) if path.name != target.name else None
+        if leftover is None or path in _in_use or _is_alive(int(leftover[2])):
+            continue
+        if leftover[1] == "replaced" and not os.path.lexists(target):
+            path.rename(target)
+        else:
+            _remove(path)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether another process has this number; this process has it from a dead one, or it would be in ``_in_use``."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _free_name(target: Path, kind: str) -> Path:
+    return target.with_name(f"{target.name}.{kind}-{os.getpid()}-{next(_numbers)}")
+
+
+def _refuse_existing(target: Path) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(f"{target} exists already; choose a new name")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                _sync(path)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
