@@ -56,7 +56,7 @@ LIBRARIES = {
     "safetensors": {"encoders/open_clip", "encoders/torch", "models", "finetuning"},
     "openvino": {"encoders/openvino", "models"},
     "nncf": {"models"},
-    "faiss": {"indexes/faiss_index"},
+    "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
     "bentoml": {"artifacts/modelstore", "service"},
     "fastapi": {"http"},
     "starlette": {"http", "service"},

@@ -35,10 +35,11 @@ from clip_retrieval.artifacts.thumbnails import FORMAT, Thumbnails
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Vectors
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema, EncoderMismatch
-from clip_retrieval.indexes.faiss_index import Index, IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex
+from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.records import Modality
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 ENCODER = "encoder"
 RECORDS = "records.sqlite"
@@ -73,8 +74,8 @@ class Manifest(BaseModel):
     product_version: str
     encoder: EncoderInfo
     data: DataInfo
-    images: IndexSpec
-    captions: IndexSpec
+    images: BuiltIndex
+    captions: BuiltIndex
     libraries: dict[str, str]
     files: dict[str, str]
     """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""
@@ -105,9 +106,9 @@ class Artifact:
         vectors: Vectors = np.load(self.path / f"{modality}.npy", mmap_mode="r")
         return vectors
 
-    def index(self, modality: Modality) -> Index:
-        spec = self.manifest.images if modality == "images" else self.manifest.captions
-        return Index.load(spec, self.path / f"{modality}.faiss", self.vectors(modality))
+    def index(self, modality: Modality) -> FaissIndex:
+        built = self.manifest.images if modality == "images" else self.manifest.captions
+        return FaissIndex.load(built.spec, self.path / f"{modality}.faiss", self.vectors(modality))
 
     def store(self) -> Store:
         store = Store.open(self.path / RECORDS)
@@ -154,9 +155,10 @@ def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thu
     return _json_hash(inputs)[:16]
 
 
-def tuned_version(encoder: EncoderInfo, data: DataInfo, images: IndexSpec, captions: IndexSpec) -> str:
+def tuned_version(encoder: EncoderInfo, data: DataInfo, images: BuiltIndex, captions: BuiltIndex) -> str:
     """The version of an artifact whose indexes were chosen to a budget: the same for the same choice."""
-    chosen = [[spec.factory, spec.parameters, spec.rescored] for spec in (images, captions)]
+    specs = (images.spec, captions.spec)
+    chosen = [[spec.factory, spec.build_parameters, spec.search_parameters, spec.depth] for spec in specs]
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), chosen]
     return _json_hash(inputs)[:16]
 
@@ -167,8 +169,8 @@ def write_artifact(
     version: str,
     encoder: EncoderInfo,
     data: DataInfo,
-    images: IndexSpec,
-    captions: IndexSpec,
+    images: BuiltIndex,
+    captions: BuiltIndex,
     fill: Callable[[Path], None],
 ) -> Artifact:
     """Make the artifact ``target``: ``fill`` writes every file but the manifest into a folder beside it.

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.records import ImageRecord
 
 Change = tuple[Any, Any]
@@ -39,8 +39,8 @@ class Comparison:
     captions_removed: tuple[Caption, ...]
     image_index: Mapping[str, Change]
     caption_index: Mapping[str, Change]
-    """By field of ``IndexSpec``: factory, rows, parameters and what was measured. Times are told only beside
-    another change: alone they are the machine's noise."""
+    """By field of ``IndexSpec`` and ``Measurement``. Times are reported only beside another change: alone they are
+    the machine's noise."""
     data: Mapping[str, Change]
     """By field of ``DataInfo``: name, splits, rejects; not its fingerprint, which the records tell in full."""
 
@@ -84,13 +84,13 @@ def _records(artifact: Artifact) -> tuple[dict[str, ImageRecord], Counter[Captio
     )
 
 
-TIMES = {"p50_ms", "p99_ms", "build_s"}
+MEASURED_TIMES = {"p50_ms", "p99_ms", "build_s"}
 """What is measured anew in each build and never quite the same."""
 
 
-def _index_changes(first: IndexSpec, second: IndexSpec) -> dict[str, Change]:
-    changes = _changes(first.model_dump(), second.model_dump())
-    return {} if changes.keys() <= TIMES else changes
+def _index_changes(first: BuiltIndex, second: BuiltIndex) -> dict[str, Change]:
+    changes = _changes(first.facts(), second.facts())
+    return {} if changes.keys() <= MEASURED_TIMES else changes
 
 
 def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Change]:

@@ -28,8 +28,8 @@ def save(artifact: Artifact) -> str:
         metadata={
             "encoder": manifest.encoder.model_dump(mode="json", exclude_none=True),
             "data": manifest.data.model_dump(mode="json", exclude_none=True),
-            "images": manifest.images.model_dump(mode="json", exclude_none=True),
-            "captions": manifest.captions.model_dump(mode="json", exclude_none=True),
+            "images": manifest.images.facts(exclude_none=True),
+            "captions": manifest.captions.facts(exclude_none=True),
         },
     ) as model:
         for path in artifact.path.iterdir():

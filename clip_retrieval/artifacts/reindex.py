@@ -1,14 +1,16 @@
 """An artifact with indexes chosen to a budget, from one that exists: same encoder, vectors and records."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import ENCODER, RECORDS, Artifact, tuned_version, write_artifact
-from clip_retrieval.indexes.choose import Queries, QueryKind
-from clip_retrieval.indexes.faiss_index import Index
-from clip_retrieval.indexes.families import families
-from clip_retrieval.indexes.sweep import Budget, Outcome, find_index
+from clip_retrieval.indexes.base import BuiltIndex
+from clip_retrieval.indexes.choose import Candidate, TuningQueries
+from clip_retrieval.indexes.families import Family, families
+from clip_retrieval.indexes.measure import DEFAULT_METER, Meter
+from clip_retrieval.indexes.sweep import Budget, SweepOutcome, find_index
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import Modality
 
@@ -19,55 +21,67 @@ MODALITIES: tuple[Modality, ...] = ("images", "captions")
 class Tuned:
     """The outcome for each index that has rows and queries, and the new artifact if all of them met the budget."""
 
-    outcomes: dict[Modality, Outcome]
+    outcomes: dict[Modality, SweepOutcome]
     artifact: Artifact | None
 
 
-def tune(artifact: Artifact, budget: Budget, workspace: Path, progress: Progress, seed: int = 0) -> Tuned:
+def tune(
+    artifact: Artifact,
+    budget: Budget,
+    workspace: Path,
+    progress: Progress,
+    seed: int = 0,
+    *,
+    families_of: Callable[[int, int], list[Family]] = families,
+    meter: Meter = DEFAULT_METER,
+) -> Tuned:
     """Choose both indexes of ``artifact`` to ``budget``, which holds for each alone, and write a new artifact.
 
-    It is written in ``workspace``, in a folder named by its version, which follows from the encoder, the data and what
-    was chosen. A collection without captions has its images as queries.
+    It is written in ``workspace``, in a folder named by its version, which follows from the encoder, the data and the
+    choice. In a collection without captions the images are the queries. ``families_of`` gives what is tried for a
+    number of rows and of dimensions.
     """
     scratch = workspace / f"{artifact.manifest.version}.tune"
     shutil.rmtree(scratch, ignore_errors=True)
-    outcomes: dict[Modality, Outcome] = {}
+    outcomes: dict[Modality, SweepOutcome] = {}
     try:
         for modality in MODALITIES:
-            vectors, other = artifact.vectors(modality), _queries_of(artifact, modality)
+            vectors, kind = artifact.vectors(modality), _query_kind(artifact, modality)
             if not len(vectors):
                 continue
-            kind: QueryKind = "captions" if other == "captions" else "images"
             with progress.stage(f"exact search for {modality}", None):
-                queries = Queries.draw(vectors, artifact.vectors(other), kind, seed)
+                queries = TuningQueries.draw(vectors, artifact.vectors(kind), kind, seed)
             files = scratch / modality
             files.mkdir(parents=True)
-            outcomes[modality] = find_index(vectors, queries, families(*vectors.shape), budget, files, progress)
-        found = {modality: outcome.confirmed for modality, outcome in outcomes.items()}
-        if any(index is None for index in found.values()):
+            tried = families_of(*vectors.shape)
+            outcomes[modality] = find_index(vectors, queries, tried, budget, files, progress, meter=meter)
+        chosen = {modality: outcome.confirmed for modality, outcome in outcomes.items()}
+        if any(candidate is None for candidate in chosen.values()):
             return Tuned(outcomes, None)
         with progress.stage("writing the artifact", None):
-            return Tuned(outcomes, _rewritten(artifact, found, workspace))
+            return Tuned(outcomes, _rewritten(artifact, chosen, workspace))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _queries_of(artifact: Artifact, modality: Modality) -> Modality:
-    """Whose vectors are the queries: the other modality's, unless there are none."""
+def _query_kind(artifact: Artifact, modality: Modality) -> Modality:
+    """Whose vectors are the queries: the other modality's, unless it has none."""
     return "captions" if modality == "images" and artifact.manifest.captions.rows else "images"
 
 
-def _rewritten(artifact: Artifact, found: dict[Modality, Index | None], workspace: Path) -> Artifact:
-    indexes = {modality: found.get(modality) or artifact.index(modality) for modality in MODALITIES}
-    images, captions = indexes["images"].spec, indexes["captions"].spec
+def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], workspace: Path) -> Artifact:
     manifest = artifact.manifest
-    version = tuned_version(manifest.encoder, manifest.data, images, captions)
+    built: dict[Modality, BuiltIndex] = {"images": manifest.images, "captions": manifest.captions}
+    built |= {modality: candidate.built for modality, candidate in chosen.items() if candidate is not None}
+    version = tuned_version(manifest.encoder, manifest.data, built["images"], built["captions"])
 
     def fill(folder: Path) -> None:
         shutil.copytree(artifact.path / ENCODER, folder / ENCODER)
         shutil.copy2(artifact.path / RECORDS, folder / RECORDS)
-        for modality, index in indexes.items():
+        for modality in MODALITIES:
             shutil.copy2(artifact.path / f"{modality}.npy", folder / f"{modality}.npy")
+            candidate = chosen.get(modality)
+            index = artifact.index(modality) if candidate is None else candidate.index
             index.save(folder / f"{modality}.faiss")
 
     return write_artifact(
@@ -75,7 +89,7 @@ def _rewritten(artifact: Artifact, found: dict[Modality, Index | None], workspac
         version=version,
         encoder=manifest.encoder,
         data=manifest.data,
-        images=images,
-        captions=captions,
+        images=built["images"],
+        captions=built["captions"],
         fill=fill,
     )

@@ -49,10 +49,6 @@ class Retriever:
         self._recent: LRUCache[int, tuple[ImageRecord, tuple[CaptionRecord, ...]]] = LRUCache(IMAGES_KEPT)
         self._recent_lock = threading.Lock()
         self._indexes = {"images": artifact.index("images"), "captions": artifact.index("captions")}
-        self._vectors: dict[Modality, Vectors] = {
-            "images": np.asarray(artifact.vectors("images")),
-            "captions": np.asarray(artifact.vectors("captions")),
-        }
         self.filters = Filters(self._store.facts(), self._store.caption_owners())
         numbers: dict[str, int] = {}
         hashes = self._store.content_hashes()
@@ -121,7 +117,6 @@ class Retriever:
         start = time.perf_counter()
         ranking = Ranking(
             self._indexes[target],
-            self._vectors[target],
             vector,
             front=FOLDED_AT_ONCE if dedupe else FRONT,
             allowed=self.filters.mask(request.where, target) if request.where else None,
@@ -135,7 +130,8 @@ class Retriever:
 
     def stored_vector(self, image_id: str) -> Vectors:
         """The unit vector (dim,) of an image of the collection. Raises InvalidQuery if there is none of that id."""
-        vector: Vectors = self._vectors["images"][self._named(image_id).row]
+        row = self._named(image_id).row
+        vector: Vectors = self._indexes["images"].vectors_of(np.array([row]))[0]
         return vector
 
     def fields(self) -> list[FieldInfo]:

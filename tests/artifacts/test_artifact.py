@@ -31,7 +31,7 @@ from clip_retrieval.errors import (
     ArtifactSchema,
     EncoderMismatch,
 )
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex, IndexSpec, Measurement
 
 ENCODER = FakeEncoder().info
 DATA = DataInfo(
@@ -47,8 +47,8 @@ DATA = DataInfo(
 
 
 def write(target: Path, fill: Callable[[Path], None]) -> Artifact:
-    spec = IndexSpec(rows=0, dim=ENCODER.dim)
-    return write_artifact(target, version="0123", encoder=ENCODER, data=DATA, images=spec, captions=spec, fill=fill)
+    built = BuiltIndex(spec=IndexSpec(rows=0, dim=ENCODER.dim))
+    return write_artifact(target, version="0123", encoder=ENCODER, data=DATA, images=built, captions=built, fill=fill)
 
 
 def a_file(folder: Path) -> None:
@@ -120,7 +120,7 @@ class TestOpening:
         assert artifact.encoder().info == ENCODER
         assert artifact.vectors("images").shape == (24, ENCODER.dim)
         assert artifact.vectors("captions").shape == (48, ENCODER.dim)
-        assert artifact.index("captions").spec == artifact.manifest.captions
+        assert artifact.index("captions").spec == artifact.manifest.captions.spec
         assert artifact.store().counts() == (24, 48)
 
     def test_a_flipped_byte_in_any_file_is_refused(self, artifact_copy: Artifact) -> None:
@@ -198,7 +198,8 @@ class TestOpening:
         Artifact.open(artifact_copy.path, verify=False)
 
     def test_records_of_another_number_than_vectors_are_refused(self, artifact_copy: Artifact) -> None:
-        fewer = artifact_copy.manifest.images.model_copy(update={"rows": 23})
+        spec = artifact_copy.manifest.images.spec
+        fewer = BuiltIndex(spec=spec.model_copy(update={"rows": 23}))
         manifest = artifact_copy.manifest.model_copy(update={"images": fewer})
         with pytest.raises(ArtifactDamaged, match="other numbers of records and vectors") as error:
             Artifact(artifact_copy.path, manifest).store()
@@ -254,20 +255,28 @@ class TestVersion:
 
 
 counts = st.integers(0, 2**40)
-specs = st.builds(
-    IndexSpec,
-    factory=st.sampled_from(["Flat", "HNSW16,SQ8"]),
-    parameters=st.dictionaries(st.sampled_from(["efSearch", "nprobe"]), counts),
-    rescored=st.integers(1, 100),
-    rows=counts,
-    dim=counts,
-    recall_at_10=st.none() | st.floats(0, 1),
-    queries=counts,
-    query_kind=st.sampled_from(["captions", "images", "none"]),
-    p50_ms=st.none() | st.floats(0, 1e6),
-    p99_ms=st.none() | st.floats(0, 1e6),
-    build_s=st.none() | st.floats(0, 1e6),
-    memory_mb=st.none() | st.floats(0, 1e6),
+figures = st.none() | st.floats(0, 1e6)
+built_indexes = st.builds(
+    BuiltIndex,
+    spec=st.builds(
+        IndexSpec,
+        factory=st.sampled_from(["Flat", "HNSW16,SQ8"]),
+        build_parameters=st.dictionaries(st.sampled_from(["efConstruction"]), counts),
+        search_parameters=st.dictionaries(st.sampled_from(["efSearch", "nprobe"]), counts),
+        depth=st.integers(64, 1000),
+        rows=counts,
+        dim=counts,
+    ),
+    measured=st.builds(
+        Measurement,
+        recalls=st.dictionaries(st.sampled_from([1, 10, 50]), st.floats(0, 1)),
+        queries=counts,
+        query_kind=st.sampled_from(["captions", "images", None]),
+        p50_ms=figures,
+        p99_ms=figures,
+        build_s=figures,
+        memory_mb=figures,
+    ),
 )
 texts = st.text(max_size=20)
 manifests = st.builds(
@@ -296,8 +305,8 @@ manifests = st.builds(
         split_ratios=st.tuples(*[st.floats(0, 1)] * 3),
         split_seed=st.integers(-(2**40), 2**40),
     ),
-    images=specs,
-    captions=specs,
+    images=built_indexes,
+    captions=built_indexes,
     libraries=st.dictionaries(texts, texts, max_size=3),
     files=st.dictionaries(texts, texts, max_size=3),
 )
