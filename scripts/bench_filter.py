@@ -28,8 +28,9 @@ from clip_retrieval.artifacts.columns import StoredColumn, open_columns, write_c
 from clip_retrieval.contract.queries import search_request, text
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.indexes.choose import recall_at_k
-from clip_retrieval.indexes.faiss_index import Index, IndexSpec, search_on_one_thread
+from clip_retrieval.indexes.base import MIN_DEPTH, IndexSpec, VectorIndex
+from clip_retrieval.indexes.faiss_index import FaissIndex, search_on_one_thread
+from clip_retrieval.indexes.measure import recall_at_k
 from clip_retrieval.records import Scalar, Split
 from clip_retrieval.search.filters import RowFilter
 from clip_retrieval.search.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
@@ -77,7 +78,9 @@ def new_filter(columns: list[StoredColumn]) -> RowFilter:
     return RowFilter(columns, np.empty(0, dtype=np.int32))
 
 
-def measure(name: str, columns: list[StoredColumn], index: Index, vectors: Vectors, queries: Vectors) -> dict[str, Any]:
+def measure(
+    name: str, columns: list[StoredColumn], index: VectorIndex, vectors: Vectors, queries: Vectors
+) -> dict[str, Any]:
     """One line of the table."""
     where = search_request([text("x")], where=WHERES[name]).where
     filters = new_filter(columns)
@@ -85,7 +88,7 @@ def measure(name: str, columns: list[StoredColumn], index: Index, vectors: Vecto
     def search(query: Vectors, k: int = K, offset: int = 0, *, dedupe: bool = False) -> tuple[Page, float, float]:
         start, cpu = time.perf_counter(), time.thread_time()
         allowed = None if where is None else filters.mask(where, "images")
-        ranking = Ranking(index, vectors, query, front=FOLDED_AT_ONCE if dedupe else FRONT, allowed=allowed)
+        ranking = Ranking(index, query, front=FOLDED_AT_ONCE if dedupe else FRONT, allowed=allowed)
         page = cut_page(ranking, k, offset, dedupe=dedupe)
         return page, (time.perf_counter() - start) * 1e3, (time.thread_time() - cpu) * 1e3
 
@@ -122,17 +125,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--factory", default="HNSW16,SQ8", help="an index factory string of FAISS")
     parser.add_argument("--ef-search", type=int, default=128)
-    parser.add_argument("--rescored", type=int, default=2)
+    parser.add_argument("--depth", type=int, default=MIN_DEPTH, help="candidates that the vectors order, at least")
     arguments = parser.parse_args()
     err = Console(stderr=True)
     images, captions = clip_like(arguments.rows, 1, DIM)
     queries = captions[np.random.default_rng(1).permutation(len(captions))[:QUERIES]]
-    parameters = {"efConstruction": 200, "efSearch": arguments.ef_search} if "HNSW" in arguments.factory else {}
+    graph = "HNSW" in arguments.factory
     spec = IndexSpec(
-        factory=arguments.factory, parameters=parameters, rescored=arguments.rescored, rows=len(images), dim=DIM
+        factory=arguments.factory,
+        build_parameters={"efConstruction": 200} if graph else {},
+        search_parameters={"efSearch": arguments.ef_search} if graph else {},
+        depth=arguments.depth,
+        rows=len(images),
+        dim=DIM,
     )
     with err.status(f"building {spec.label()} over {spec.rows} rows"):
-        index = Index.build(spec, images)
+        index = FaissIndex.build(spec, images)
     search_on_one_thread()
     threadpool_limits(1, user_api="blas")
     columns = collection(spec.rows)

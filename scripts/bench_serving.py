@@ -117,8 +117,8 @@ def measure(
         "reference": figures("reference", rounds, facts),
         "index_mb": index_mb(artifact),
         "indexes": {
-            name: spec.model_dump(exclude_none=True)
-            for name, spec in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions))
+            name: built.facts(exclude_none=True)
+            for name, built in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions))
         },
         "model": artifact.manifest.encoder.name,
         "rounds": count,
@@ -229,9 +229,9 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
 
     def fill(folder: Path) -> None:
         (folder / "encoder").symlink_to(encoder)
-        for name, vectors, index in (("images", image_vectors, image_index), ("captions", texts, caption_index)):
+        for name, vectors, chosen in (("images", image_vectors, image_index), ("captions", texts, caption_index)):
             np.save(folder / f"{name}.npy", vectors)
-            index.save(folder / f"{name}.faiss")
+            chosen.index.save(folder / f"{name}.faiss")
         with RecordStore.create(folder / "records.sqlite") as store:
             store.add(*collection.records(collection.sample_captions(SAMPLE), images, collection.CAPTIONS_EACH))
 
@@ -240,8 +240,8 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
         version=version,
         encoder=info,
         data=data,
-        images=image_index.spec,
-        captions=caption_index.spec,
+        images=image_index.built,
+        captions=caption_index.built,
         fill=fill,
     )
 
@@ -333,8 +333,8 @@ def memory(pid: int) -> dict[str, float]:
 def index_mb(artifact: Artifact) -> float:
     """What both indexes hold in memory: a graph's file, or a flat index's vectors."""
     total = 0
-    for name, spec in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions)):
-        file = artifact.path / f"{name}.{'npy' if spec.exact else 'faiss'}"
+    for name, built in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions)):
+        file = artifact.path / f"{name}.{'npy' if built.spec.exact else 'faiss'}"
         total += file.stat().st_size
     return total / 1e6
 

@@ -58,7 +58,7 @@ LIBRARIES = {
     "huggingface_hub": {"encoders/open_clip"},
     "openvino": {"encoders/openvino", "models"},
     "nncf": {"models"},
-    "faiss": {"indexes/faiss_index"},
+    "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
     "bentoml": {"artifacts/modelstore", "serving/bento_dispatch", "service"},
     "fastapi": {"http"},
     "starlette": {"http", "service"},

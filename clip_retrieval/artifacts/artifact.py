@@ -32,7 +32,7 @@ from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ArtifactDamaged, EncoderMismatch
-from clip_retrieval.indexes.faiss_index import Index
+from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.records import Modality
 
 ENCODER = "encoder"
@@ -65,10 +65,9 @@ class Artifact:
         vectors: Vectors = np.load(self.path / f"{modality}.npy", mmap_mode="r")
         return vectors
 
-    def index(self, modality: Modality) -> Index:
-        """The index of the images or of the captions."""
-        spec = self.manifest.images if modality == "images" else self.manifest.captions
-        return Index.load(spec, self.path / f"{modality}.faiss", self.vectors(modality))
+    def index(self, modality: Modality) -> FaissIndex:
+        built = self.manifest.images if modality == "images" else self.manifest.captions
+        return FaissIndex.load(built.spec, self.path / f"{modality}.faiss", self.vectors(modality))
 
     def store(self) -> RecordStore:
         """The records, open for reading. Raises ArtifactDamaged when vectors and records differ in number."""

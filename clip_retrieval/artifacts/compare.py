@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.records import ImageRecord
 
 Change = tuple[Any, Any]
@@ -41,8 +41,8 @@ class Comparison:
     """The type of each field whose type differs; None where an artifact lacks the field."""
     image_index: Mapping[str, Change]
     caption_index: Mapping[str, Change]
-    """By field of ``IndexSpec``: factory, rows, parameters and what was measured. Times are listed only beside
-    another change: alone they are the noise of the machine."""
+    """By field of ``IndexSpec`` and ``Measurement``. Times are reported only beside another change: alone they are
+    the machine's noise."""
     data: Mapping[str, Change]
     """By field of ``DataInfo``, without its fingerprint: the records show in full what differs."""
 
@@ -93,13 +93,13 @@ def _field_changes(first: Artifact, second: Artifact) -> dict[str, Change]:
     return {name: (types.get(name), others.get(name)) for name in names if types.get(name) != others.get(name)}
 
 
-TIMES = {"p50_ms", "p99_ms", "build_s"}
+MEASURED_TIMES = {"p50_ms", "p99_ms", "build_s"}
 """Fields that every build measures again, with slightly different values."""
 
 
-def _index_changes(first: IndexSpec, second: IndexSpec) -> dict[str, Change]:
-    changes = _changes(first.model_dump(), second.model_dump())
-    return {} if changes.keys() <= TIMES else changes
+def _index_changes(first: BuiltIndex, second: BuiltIndex) -> dict[str, Change]:
+    changes = _changes(first.facts(), second.facts())
+    return {} if changes.keys() <= MEASURED_TIMES else changes
 
 
 def _changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Change]:

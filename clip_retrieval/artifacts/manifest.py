@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from clip_retrieval.artifacts.thumbnails import FORMAT
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex
 
 SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
@@ -48,8 +48,8 @@ class Manifest(BaseModel):
     product_version: str
     encoder: EncoderInfo
     data: DataInfo
-    images: IndexSpec
-    captions: IndexSpec
+    images: BuiltIndex
+    captions: BuiltIndex
     libraries: dict[str, str]
     files: dict[str, str]
     """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""
@@ -64,13 +64,14 @@ def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thu
 
 
 def tuned_version(
-    encoder: EncoderInfo, data: DataInfo, images: IndexSpec, captions: IndexSpec, *, thumbnails: str | None = None
+    encoder: EncoderInfo, data: DataInfo, images: BuiltIndex, captions: BuiltIndex, *, thumbnails: str | None = None
 ) -> str:
     """The version of an artifact whose indexes were chosen to a budget: the same for the same choice.
 
     ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one.
     """
-    chosen = [[spec.factory, spec.parameters, spec.rescored] for spec in (images, captions)]
+    specs = (images.spec, captions.spec)
+    chosen = [[spec.factory, spec.build_parameters, spec.search_parameters, spec.depth] for spec in specs]
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), chosen]
     return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
 

@@ -35,8 +35,8 @@ def save(artifact: Artifact) -> str:
         metadata={
             "encoder": manifest.encoder.model_dump(mode="json", exclude_none=True),
             "data": manifest.data.model_dump(mode="json", exclude_none=True),
-            "images": manifest.images.model_dump(mode="json", exclude_none=True),
-            "captions": manifest.captions.model_dump(mode="json", exclude_none=True),
+            "images": manifest.images.facts(exclude_none=True),
+            "captions": manifest.captions.facts(exclude_none=True),
         },
     ) as model:
         shutil.copytree(artifact.path, model.path, copy_function=link_or_copy, dirs_exist_ok=True)

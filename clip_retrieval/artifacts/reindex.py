@@ -1,73 +1,85 @@
 """From an artifact to another with indexes chosen to a budget; every other file is the same."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import tuned_version
 from clip_retrieval.artifacts.writer import write_artifact
-from clip_retrieval.indexes.choose import Queries, QueryKind
-from clip_retrieval.indexes.faiss_index import Index
-from clip_retrieval.indexes.families import families
-from clip_retrieval.indexes.sweep import Budget, Outcome, find_index
+from clip_retrieval.indexes.base import BuiltIndex
+from clip_retrieval.indexes.choose import Candidate, TuningQueries
+from clip_retrieval.indexes.families import Family, families
+from clip_retrieval.indexes.measure import DEFAULT_METER, Meter
+from clip_retrieval.indexes.sweep import Budget, SweepOutcome, find_index
 from clip_retrieval.progress import Progress
-from clip_retrieval.records import Modality
-
-MODALITIES: tuple[Modality, ...] = ("images", "captions")
+from clip_retrieval.records import MODALITIES, Modality
 
 
 @dataclass(frozen=True)
 class Tuned:
     """The outcome for each index that has rows and queries, and the new artifact if every index met the budget."""
 
-    outcomes: dict[Modality, Outcome]
+    outcomes: dict[Modality, SweepOutcome]
     artifact: Artifact | None
 
 
-def tune(artifact: Artifact, budget: Budget, workspace: Path, progress: Progress, seed: int = 0) -> Tuned:
+def tune(
+    artifact: Artifact,
+    budget: Budget,
+    workspace: Path,
+    progress: Progress,
+    seed: int = 0,
+    *,
+    families_of: Callable[[int, int], list[Family]] = families,
+    meter: Meter = DEFAULT_METER,
+) -> Tuned:
     """Choose both indexes of ``artifact`` to ``budget``, which holds for each alone, and write a new artifact.
 
     The new artifact is in ``workspace``, in a folder named by its version, which follows from the encoder, the data,
-    the thumbnails and the chosen indexes. A collection without captions uses its images as queries.
+    the thumbnails and the chosen indexes. In a collection without captions the images are the queries. ``families_of``
+    gives the families to try for a number of rows and of dimensions.
     """
     scratch = workspace / f"{artifact.manifest.version}.tune"
     shutil.rmtree(scratch, ignore_errors=True)
-    outcomes: dict[Modality, Outcome] = {}
+    outcomes: dict[Modality, SweepOutcome] = {}
     try:
         for modality in MODALITIES:
-            vectors, other = artifact.vectors(modality), _queries_of(artifact, modality)
+            vectors, kind = artifact.vectors(modality), _query_kind(artifact, modality)
             if not len(vectors):
                 continue
-            kind: QueryKind = "captions" if other == "captions" else "images"
             with progress.stage(f"exact search for {modality}", None):
-                queries = Queries.draw(vectors, artifact.vectors(other), kind, seed)
+                queries = TuningQueries.draw(vectors, artifact.vectors(kind), kind, seed)
             files = scratch / modality
             files.mkdir(parents=True)
-            outcomes[modality] = find_index(vectors, queries, families(*vectors.shape), budget, files, progress)
-        found = {modality: outcome.confirmed for modality, outcome in outcomes.items()}
-        if any(index is None for index in found.values()):
+            tried = families_of(*vectors.shape)
+            outcomes[modality] = find_index(vectors, queries, tried, budget, files, progress, meter=meter)
+        chosen = {modality: outcome.confirmed for modality, outcome in outcomes.items()}
+        if any(candidate is None for candidate in chosen.values()):
             return Tuned(outcomes, None)
         with progress.stage("writing the artifact", None):
-            return Tuned(outcomes, _rewritten(artifact, found, workspace))
+            return Tuned(outcomes, _rewritten(artifact, chosen, workspace))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _queries_of(artifact: Artifact, modality: Modality) -> Modality:
-    """Whose vectors are the queries: the other modality's, unless there are none."""
+def _query_kind(artifact: Artifact, modality: Modality) -> Modality:
+    """Whose vectors are the queries: the other modality's, unless it has none."""
     return "captions" if modality == "images" and artifact.manifest.captions.rows else "images"
 
 
-def _rewritten(artifact: Artifact, found: dict[Modality, Index | None], workspace: Path) -> Artifact:
-    indexes = {modality: found.get(modality) or artifact.index(modality) for modality in MODALITIES}
-    images, captions = indexes["images"].spec, indexes["captions"].spec
+def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], workspace: Path) -> Artifact:
     manifest = artifact.manifest
+    built: dict[Modality, BuiltIndex] = {"images": manifest.images, "captions": manifest.captions}
+    built |= {modality: candidate.built for modality, candidate in chosen.items() if candidate is not None}
     thumbnails = manifest.files.get(THUMBNAILS)
-    version = tuned_version(manifest.encoder, manifest.data, images, captions, thumbnails=thumbnails)
+    version = tuned_version(manifest.encoder, manifest.data, built["images"], built["captions"], thumbnails=thumbnails)
 
     def fill(folder: Path) -> None:
-        for modality, index in indexes.items():
+        for modality in MODALITIES:
+            candidate = chosen.get(modality)
+            index = artifact.index(modality) if candidate is None else candidate.index
             index.save(folder / f"{modality}.faiss")
 
     return write_artifact(
@@ -75,8 +87,8 @@ def _rewritten(artifact: Artifact, found: dict[Modality, Index | None], workspac
         version=version,
         encoder=manifest.encoder,
         data=manifest.data,
-        images=images,
-        captions=captions,
+        images=built["images"],
+        captions=built["captions"],
         fill=fill,
         parent=artifact,
         replaced=[f"{modality}.faiss" for modality in MODALITIES],

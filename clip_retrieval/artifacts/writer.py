@@ -17,7 +17,7 @@ from clip_retrieval.artifacts.record_arrays import COLUMNS, write_record_arrays
 from clip_retrieval.atomic import new_folder
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactDamaged
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex
 
 LIBRARIES = ("faiss-cpu", "numpy", "pillow", "open_clip_torch", "torch", "openvino")
 """The packages whose versions a manifest names, if they are installed."""
@@ -29,8 +29,8 @@ def write_artifact(
     version: str,
     encoder: EncoderInfo,
     data: DataInfo,
-    images: IndexSpec,
-    captions: IndexSpec,
+    images: BuiltIndex,
+    captions: BuiltIndex,
     fill: Callable[[Path], None],
     parent: Artifact | None = None,
     replaced: Collection[str] = (),

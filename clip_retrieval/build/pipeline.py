@@ -125,8 +125,8 @@ def build(
         shutil.copytree(encoder_folder, folder / ENCODER)
         for name in ("images", "captions"):
             shutil.copy2(work / f"{name}.npy", folder / f"{name}.npy")
-        image_index.save(folder / "images.faiss")
-        caption_index.save(folder / "captions.faiss")
+        image_index.index.save(folder / "images.faiss")
+        caption_index.index.save(folder / "captions.faiss")
         with RecordStore.create(folder / RECORDS) as store:
             store.add(images, captions)
         if (work / THUMBNAILS).exists():
@@ -138,8 +138,8 @@ def build(
             version=version,
             encoder=info,
             data=data,
-            images=image_index.spec,
-            captions=caption_index.spec,
+            images=image_index.built,
+            captions=caption_index.built,
             fill=fill,
         )
     shutil.rmtree(work, ignore_errors=True)

@@ -161,11 +161,15 @@ def captions_table(results: Sequence[CaptionResult]) -> None:
 
 
 def _index(manifest: Manifest, modality: str) -> str:
-    spec = manifest.images if modality == "images" else manifest.captions
+    built = manifest.images if modality == "images" else manifest.captions
+    spec, seen = built.spec, built.measured
     kind = "exact" if spec.exact else spec.label()
-    if spec.recall_at_10 is None:
+    if seen.recall is None:
         return f"{kind}, {spec.rows} rows"
-    return f"{kind}, {spec.rows} rows, recall@10 {spec.recall_at_10:.4f} with {spec.queries} {spec.query_kind}"
+    recall = f"recall@10 {seen.recall_at_10:.4f}"
+    if seen.weakest_k != 10:
+        recall += f" (least recall {seen.recall:.4f}, at k = {seen.weakest_k})"
+    return f"{kind}, {spec.rows} rows, {recall} with {seen.queries} {seen.query_kind}"
 
 
 def _rows(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -169,11 +169,11 @@ def _worst(one: Direction, title: str) -> None:
 
 
 def _show_indexes(indexes: tuple[IndexQuality, ...]) -> None:
-    columns = ("index", "kind", "rows", "queries", "recall@1", "recall@10", "p50 ms", "p99 ms")
+    columns = ("index", "kind", "rows", "queries", "recall@1", "recall@10", "recall@50", "p50 ms", "p99 ms")
     table = Table(*columns, title="indexes against exact search", title_justify="left")
     slow = Table("ms", "query", title="slowest searches", title_justify="left")
     for one in indexes:
-        recalls = (f"{one.recall_at_1:.4f}", f"{one.recall_at_10:.4f}")
+        recalls = [f"{recall:.4f}" for recall in (one.recall_at_1, one.recall_at_10, one.recall_at_50)]
         asked = f"{one.queries} {one.query_kind}"
         table.add_row(one.index, one.kind, str(one.rows), asked, *recalls, f"{one.p50_ms:.3f}", f"{one.p99_ms:.3f}")
         for query in one.slowest:

@@ -10,18 +10,21 @@ from rich.table import Table
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.reindex import Tuned
-from clip_retrieval.artifacts.reindex import tune as find
+from clip_retrieval.artifacts.reindex import tune as reindex
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, Tag
+from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
-from clip_retrieval.indexes.pareto_plot import draw_front
-from clip_retrieval.indexes.sweep import Budget, Outcome, Trial, front
+from clip_retrieval.indexes.pareto_plot import plot_pareto_front
+from clip_retrieval.indexes.sweep import Budget, SweepOutcome, Trial, pareto_front
 from clip_retrieval.models.prepare import cache_dir
 
 
 def tune(
     source: Tag = modelstore.LATEST,
-    recall: Annotated[float, typer.Option(min=0, max=1, help="Least recall@10 against exact search.")] = 0.99,
+    recall: Annotated[
+        float, typer.Option(min=0, max=1, help="Least recall against exact search, at k = 1, 10 and 50.")
+    ] = 0.99,
     p99_ms: Annotated[
         float | None, typer.Option("--p99-ms", min=0, help="Most milliseconds of 99 in 100 single searches.")
     ] = None,
@@ -47,10 +50,10 @@ def tune(
     artifact = Artifact.open(folder)
     budget = Budget(recall, p99_ms, memory_mb)
     search_on_one_thread()
-    done = find(artifact, budget, cache_dir() / "builds", console.Bars())
+    done = reindex(artifact, budget, cache_dir() / "builds", console.Bars())
     for modality, outcome in done.outcomes.items():
         name = "images" if modality == "images" else "captions"
-        draw_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
+        plot_pareto_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
         _show(name, outcome, budget)
     console.note(f"plots: {report}")
     tag = modelstore.save(done.artifact) if done.artifact else None
@@ -62,39 +65,42 @@ def tune(
         raise typer.Exit(1)
 
 
-def _show(name: str, outcome: Outcome, budget: Budget) -> None:
-    """The front of one index and what was chosen, on standard error."""
-    queries = outcome.nearest.spec.queries
+def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:
+    """Print the Pareto front of one index and the choice, on standard error."""
+    queries = outcome.nearest.measured.queries
     table = Table(
-        *("index", "recall@10", "p50 ms", "p99 ms", "p99 under load", "memory MB", "build s"),
+        *("index", "recall", "recall@10", "p50 ms", "p99 ms", "p99 under load", "memory MB", "build s"),
         title=f"{name}: Pareto front of {len(outcome.trials)} trials, with {queries} queries",
+        caption="recall is the least at k = 1, 10 and 50",
     )
-    for trial in front(outcome.trials):
-        spec = trial.spec
-        chosen = outcome.chosen is not None and trial.spec == outcome.chosen.spec
-        times = [f"{ms or 0:.3f}" for ms in (spec.p50_ms, spec.p99_ms, trial.loaded_p99_ms)]
-        size = f"{spec.memory_mb or 0:.2f}"
-        row = (spec.label(), f"{spec.recall_at_10:.4f}", *times, size, f"{spec.build_s or 0:.2f}")
-        table.add_row(*row, style="bold green" if chosen else None)
+    for trial in pareto_front(outcome.trials):
+        seen = trial.measured
+        recalls = [f"{recall or 0:.4f}" for recall in (seen.recall, seen.recall_at_10)]
+        times = [f"{ms or 0:.3f}" for ms in (seen.p50_ms, seen.p99_ms, trial.loaded_p99_ms)]
+        costs = (f"{seen.memory_mb or 0:.2f}", f"{seen.build_s or 0:.2f}")
+        table.add_row(
+            trial.spec.label(), *recalls, *times, *costs, style="bold green" if trial is outcome.chosen else None
+        )
     console.err.print(table)
     for trial, missed in outcome.refused:
         console.note(f"{trial.spec.label()} met the budget in the sweep, but with held-out queries {'; '.join(missed)}")
     if outcome.confirmed is not None:
-        spec = outcome.confirmed.spec
-        console.note(f"chosen for the {name}: {spec.label()}")
+        seen = outcome.confirmed.measurement
+        console.note(f"chosen for the {name}: {outcome.confirmed.index.spec.label()}")
         console.note(
-            f"confirmed with {spec.queries} held-out queries: recall@10 {spec.recall_at_10:.4f}, "
-            f"p50 {spec.p50_ms:.3f} ms, p99 {spec.p99_ms:.3f} ms"
+            f"confirmed with {seen.queries} held-out queries: recall@10 {seen.recall_at_10:.4f}, "
+            f"least recall {seen.recall:.4f} (k = {seen.weakest_k}), p50 {seen.p50_ms:.3f} ms, p99 {seen.p99_ms:.3f} ms"
         )
     else:
-        why = "; ".join(budget.misses(outcome.nearest.spec)) or "held-out queries did not confirm it"
+        why = "; ".join(budget.misses(outcome.nearest.measured))
+        why = why or "it met the budget on the tuning queries, not on the held-out queries"
         console.note(f"nothing meets the budget for the {name}; nearest: {outcome.nearest.spec.label()}, but {why}")
 
 
 def _as_json(done: Tuned, budget: Budget, tag: str | None) -> dict[str, Any]:
     def trial_json(trial: Trial) -> dict[str, Any]:
-        spec = trial.spec.model_dump(mode="json")
-        return {"family": trial.family, **spec, "loaded_p99_ms": trial.loaded_p99_ms}
+        built = BuiltIndex(spec=trial.spec, measured=trial.measured)
+        return {"family": trial.family, **built.facts(), "loaded_p99_ms": trial.loaded_p99_ms}
 
     return {
         "tag": tag,
@@ -102,10 +108,10 @@ def _as_json(done: Tuned, budget: Budget, tag: str | None) -> dict[str, Any]:
         "indexes": {
             modality: {
                 "chosen": outcome.chosen and trial_json(outcome.chosen),
-                "held_out": outcome.confirmed and outcome.confirmed.spec.model_dump(mode="json"),
+                "held_out": outcome.confirmed and outcome.confirmed.built.facts(),
                 "nearest": trial_json(outcome.nearest),
-                "nearest_misses": budget.misses(outcome.nearest.spec),
-                "front": [trial_json(trial) for trial in front(outcome.trials)],
+                "nearest_misses": budget.misses(outcome.nearest.measured),
+                "front": [trial_json(trial) for trial in pareto_front(outcome.trials)],
                 "trials": [trial_json(trial) for trial in outcome.trials],
             }
             for modality, outcome in done.outcomes.items()

@@ -1,26 +1,20 @@
 """What an artifact's indexes lose and how long they take, judged by exact search; the model's quality is not in it.
 
-The queries are those that the indexes meet: captions against image rows and images against caption rows, from
-the whole collection. A time is the wall time of one search call for one query and ten rows, as the service makes it.
+The queries are those that the indexes meet: captions against image rows and images against caption rows, from the
+whole collection. A time is the wall time of one search for one query and ten rows, as the service makes it.
 """
-
-import time
-from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.evaluation.embedded_dataset import Embedded
-from clip_retrieval.indexes.choose import recall_at_k
 from clip_retrieval.indexes.faiss_index import exact_search
+from clip_retrieval.indexes.measure import MAX_QUERIES, TRUTH_DEPTH, Meter
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import Modality
 
-K = 10
-MAX_QUERIES = 1000
-WARM_UP = 20
-SLOWEST = 5
+SLOWEST_SHOWN = 5
 
 
 class SlowQuery(BaseModel):
@@ -41,14 +35,16 @@ class IndexQuality(BaseModel):
     kind: str
     rows: int
     queries: int
-    query_kind: Literal["captions", "images"]
+    query_kind: Modality
     recall_at_1: float
     """Share of the exact nearest rows that the index finds first."""
     recall_at_10: float
-    """Share of the exact ten nearest rows that are among the ten which the index finds."""
+    """Share of the exact ten nearest rows that are among the first ten results."""
+    recall_at_50: float
+    """The same for fifty."""
     p50_ms: float
     p99_ms: float
-    """Percentiles of single searches at one query a call."""
+    """Percentiles of single searches for one query each."""
     slowest: tuple[SlowQuery, ...]
 
 
@@ -56,41 +52,37 @@ def index_quality(artifact: Artifact, data: Embedded, progress: Progress, *, see
     """Measure both indexes with up to a thousand queries each, drawn with ``seed``; none without captions."""
     if not data.captions:
         return ()
-    return _measure(artifact, data, "images", progress, seed), _measure(artifact, data, "captions", progress, seed)
+    return _quality_of(artifact, data, "images", progress, seed), _quality_of(
+        artifact, data, "captions", progress, seed
+    )
 
 
-def _measure(artifact: Artifact, data: Embedded, target: Modality, progress: Progress, seed: int) -> IndexQuality:
-    by_text = target == "images"
-    vectors, queries = data.image_vectors, data.caption_vectors
-    if not by_text:
-        vectors, queries = queries, vectors
-    picked = np.sort(np.random.default_rng(seed).permutation(len(queries))[:MAX_QUERIES])
-    sample = np.ascontiguousarray(queries[picked])
+def _quality_of(artifact: Artifact, data: Embedded, target: Modality, progress: Progress, seed: int) -> IndexQuality:
+    kind: Modality = "captions" if target == "images" else "images"
+    vectors = {"images": data.image_vectors, "captions": data.caption_vectors}
+    picked = np.sort(np.random.default_rng(seed).permutation(len(vectors[kind]))[:MAX_QUERIES])
+    sample = np.ascontiguousarray(vectors[kind][picked])
     index = artifact.index(target)
-    for query in sample[:WARM_UP]:
-        index.search(query[None], K)
-    seconds, found = [], []
+    meter = Meter(timed_queries=len(sample), rounds=1)
     with progress.stage(f"searching the index of the {target}", len(sample)) as advance:
-        for query in sample:
-            start = time.perf_counter()
-            _, rows = index.search(query[None], K)
-            seconds.append(time.perf_counter() - start)
-            found.append(rows[0])
-            advance(1)
+        times = meter.times(index, sample, advance=advance)
     with progress.stage("exact search, the judge", None):
-        _, truth = exact_search(vectors, sample, K)
-    ms = np.array(seconds) * 1e3
-    names = [data.captions[row].text if by_text else data.images[row].image_path for row in picked.tolist()]
-    p50, p99 = np.percentile(ms, [50, 99]).tolist()
+        truth = exact_search(vectors[target], sample, TRUTH_DEPTH).rows
+        seen = meter.measure(index, sample, truth, kind, times=times)
+    ms = times.ms[0]
+    names = [data.captions[row].text if kind == "captions" else data.images[row].image_path for row in picked.tolist()]
     return IndexQuality(
         index=target,
         kind=index.spec.factory,
         rows=index.spec.rows,
-        queries=len(sample),
-        query_kind="captions" if by_text else "images",
-        recall_at_1=recall_at_k(np.array(found)[:, :1], truth[:, :1]),
-        recall_at_10=recall_at_k(np.array(found), truth),
-        p50_ms=p50,
-        p99_ms=p99,
-        slowest=tuple(SlowQuery(query=names[row], ms=ms[row]) for row in np.argsort(-ms, kind="stable")[:SLOWEST]),
+        queries=seen.queries,
+        query_kind=kind,
+        recall_at_1=seen.recalls[1],
+        recall_at_10=seen.recalls[10],
+        recall_at_50=seen.recalls[50],
+        p50_ms=times.p50_ms,
+        p99_ms=times.p99_ms,
+        slowest=tuple(
+            SlowQuery(query=names[row], ms=ms[row]) for row in np.argsort(-ms, kind="stable")[:SLOWEST_SHOWN]
+        ),
     )

@@ -1,8 +1,11 @@
-"""Vector indexes: the seam, FAISS behind it, and choosing one by measuring.
+"""Vector indexes: the seam, FAISS behind it, and choosing an index by measuring.
 
-faiss_index.py    an index over unit vectors
-families.py       the kinds of index that are tried
-choose.py         the fastest of a short list that reaches a recall
-sweep.py          every family to a budget
-pareto_plot.py    a sweep as a plot
+base.py              the seam: what an index is asked, how it is described, what was measured of it
+faiss_parameters.py  how broadly FAISS searches, given with each search
+faiss_index.py       an index over unit vectors, built by FAISS
+families.py          the kinds of FAISS index that a sweep tries
+measure.py           recall against exact search, and the times of single searches
+choose.py            the fastest index of a short list that reaches a recall
+sweep.py             the fastest index of every family within a budget
+pareto_plot.py       the trials of a sweep as a plot
 """

@@ -1,54 +1,63 @@
 """Choosing an index by measuring, judged by exact search.
 
-Recall@k is the share of the exact k nearest rows that the index finds, measured with the queries that the index will
-meet: caption vectors against image rows, and the reverse. Vectors drawn from the index itself would be easier than
-those and flatter it. Times are of single searches for ten rows. Of the queries one half is for the sweep; the other,
-which the sweep has not seen, confirms what was chosen. What is tried is in ``families.py``; ``trials.py`` is the full
-sweep to a budget.
+The queries are those that the index will meet: caption vectors against image rows, and the reverse. Vectors drawn from
+the index itself would be easier and flatter it. One half of the queries is for the sweep over settings. The other half,
+which the sweep has not seen, confirms the choice. Which kinds of index are tried is in ``families.py``; the full sweep
+to a budget is in ``sweep.py``.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.indexes.faiss_index import Index, IndexSpec, exact_search
+from clip_retrieval.indexes.base import BuiltIndex, IndexSpec, Measurement
+from clip_retrieval.indexes.faiss_index import FaissIndex, exact_search
 from clip_retrieval.indexes.families import Family, quick_families
+from clip_retrieval.indexes.measure import DEFAULT_METER, MAX_QUERIES, RECALL_KS, TRUTH_DEPTH, Meter
+from clip_retrieval.records import Modality
 
 ALWAYS_FLAT_ROWS = 4096
-"""Up to here a flat search takes under 0.2 ms at 512 dimensions and no graph is faster."""
-
-MAX_QUERIES = 1000
-"""Most queries of each half."""
-TIMED_QUERIES = 200
-ROUNDS = 3
-K = 10
-ENOUGH = 0.9995
-"""A recall from which a broader search of the same index is not tried."""
-
-QueryKind = Literal["captions", "images"]
+"""Up to this many rows a flat search takes under 0.2 ms at 512 dimensions, and no graph is faster."""
+ENOUGH_RECALL = 0.9995
+"""From this recall on, a broader search of the same index is not tried."""
 
 
 @dataclass(frozen=True)
-class Queries:
-    """Queries of one kind with the rows that exact search finds for them, in two halves."""
+class Candidate:
+    """A built index and what was measured of it."""
 
-    kind: QueryKind
+    index: FaissIndex
+    measurement: Measurement
+
+    @property
+    def built(self) -> BuiltIndex:
+        """As a manifest describes it."""
+        return BuiltIndex(spec=self.index.spec, measured=self.measurement)
+
+
+@dataclass(frozen=True)
+class TuningQueries:
+    """Query vectors of one modality with the rows that exact search finds for them, in two halves."""
+
+    kind: Modality
     sweep: Vectors
     sweep_truth: NDArray[np.int64]
     held_out: Vectors
     held_out_truth: NDArray[np.int64]
 
     @classmethod
-    def draw(cls, vectors: Vectors, queries: Vectors, kind: QueryKind, seed: int = 0) -> Self:
-        """Two halves of at most ``MAX_QUERIES`` each, drawn with ``seed``, and their true rows in ``vectors``."""
-        picked = np.random.default_rng(seed).permutation(len(queries))[: 2 * MAX_QUERIES]
+    def draw(
+        cls, vectors: Vectors, queries: Vectors, kind: Modality, seed: int = 0, *, max_queries: int = MAX_QUERIES
+    ) -> Self:
+        """Two halves of at most ``max_queries`` each, drawn with ``seed``, and their true rows in ``vectors``."""
+        picked = np.random.default_rng(seed).permutation(len(queries))[: 2 * max_queries]
         sample: Vectors = np.ascontiguousarray(queries[np.sort(picked)])
-        _, truth = exact_search(vectors, sample, K)
+        truth = exact_search(vectors, sample, TRUTH_DEPTH).rows
         half = (len(sample) + 1) // 2
         mixed = np.random.default_rng((seed, 1)).permutation(len(sample))
         first, second = mixed[:half], mixed[half:] if len(sample) > 1 else mixed
@@ -59,93 +68,86 @@ def choose_index(
     vectors: Vectors,
     queries: Vectors,
     *,
-    query_kind: QueryKind,
+    query_kind: Modality,
     recall: float = 0.99,
     seed: int = 0,
-) -> Index:
-    """Build the fastest of a short list over ``vectors`` whose recall@10 on ``queries`` is at least ``recall``.
+    meter: Meter = DEFAULT_METER,
+    max_queries: int = MAX_QUERIES,
+    always_flat_rows: int = ALWAYS_FLAT_ROWS,
+) -> Candidate:
+    """Build the fastest of a short list over ``vectors`` whose recall at every measured k is at least ``recall``.
 
-    Both are unit float32, of shapes (rows, dim) and (n, dim). Up to 4,096 rows the index is flat. What was measured, on
-    queries that the sweep has not seen, is in the ``spec`` of the index.
+    Both arrays are unit float32, of shapes (rows, dim) and (n, dim). Up to ``always_flat_rows`` rows the index is flat.
+    The measurement is that of queries which the sweep has not seen; without rows or queries nothing is measured but the
+    memory.
     """
     rows, dim = vectors.shape
-    flat = Index.build(IndexSpec(rows=rows, dim=dim, memory_mb=vectors.nbytes / 1e6), vectors)
+    index = FaissIndex.build(IndexSpec(rows=rows, dim=dim), vectors)
+    flat = Candidate(index, Measurement(memory_mb=vectors.nbytes / 1e6))
     if not rows or not len(queries):
         return flat
-    asked = Queries.draw(vectors, queries, query_kind, seed)
-    flat.spec = measured(flat, asked.held_out, asked.held_out_truth, query_kind)
-    if rows <= ALWAYS_FLAT_ROWS:
+    drawn = TuningQueries.draw(vectors, queries, query_kind, seed, max_queries=max_queries)
+    flat = confirmed(flat, drawn, meter)
+    if rows <= always_flat_rows:
         return flat
     for family in quick_families(rows, dim):
-        index = build_family(family, vectors)
-        tried = [s for s in sweep(index, family, asked, (1 + recall) / 2) if (s.recall_at_10 or 0) >= recall]
-        for spec in fastest_first(tried):
-            found = confirmed(index.with_search(spec.parameters, spec.rescored), asked)
-            if (found.spec.recall_at_10 or 0) >= recall and (found.spec.p50_ms or 0) < (flat.spec.p50_ms or 0):
-                return found
+        swept = sweep(build_family(family, vectors), family, drawn, until=(1 + recall) / 2, meter=meter)
+        good = [candidate for candidate in swept if (candidate.measurement.recall or 0) >= recall]
+        for candidate in fastest_first(good):
+            last = confirmed(candidate, drawn, meter)
+            faster = (last.measurement.p50_ms or 0) < (flat.measurement.p50_ms or 0)
+            if faster and (last.measurement.recall or 0) >= recall:
+                return last
     return flat
 
 
-def build_family(family: Family, vectors: Vectors, *, advance: Callable[[int], None] = lambda _: None) -> Index:
-    """Build the index of ``family``; its spec says how long it took."""
+def build_family(family: Family, vectors: Vectors, *, advance: Callable[[int], None] = lambda _: None) -> Candidate:
+    """Build the index of ``family``; of the measurement only the time that this took is known."""
     rows, dim = vectors.shape
     start = time.perf_counter()
-    spec = IndexSpec(factory=family.factory, parameters=family.build, rows=rows, dim=dim)
-    index = Index.build(spec, vectors, advance=advance)
-    index.spec = index.spec.model_copy(update={"build_s": time.perf_counter() - start})
-    return index
+    spec = IndexSpec(factory=family.factory, build_parameters=family.build, rows=rows, dim=dim)
+    index = FaissIndex.build(spec, vectors, advance=advance)
+    return Candidate(index, Measurement(build_s=round(time.perf_counter() - start, 3)))
 
 
-def sweep(index: Index, family: Family, queries: Queries, until: float = ENOUGH) -> Iterator[IndexSpec]:
+def sweep(
+    candidate: Candidate,
+    family: Family,
+    queries: TuningQueries,
+    *,
+    until: float = ENOUGH_RECALL,
+    meter: Meter = DEFAULT_METER,
+) -> Iterator[Candidate]:
     """Measure the settings of a built family on the sweep's queries, from the quickest to the most thorough.
 
-    For each number of rescored rows, settings beyond the first whose recall reaches ``until`` are left out.
+    For each depth, settings beyond the first whose recall reaches ``until`` are left out.
     """
-    for rescored in family.rescored:
+    for depth in family.depths:
         for setting in family.settings:
-            tried = index if index.spec.exact else index.with_search(setting, rescored)
-            spec = measured(tried, queries.sweep, queries.sweep_truth, queries.kind)
-            yield spec
-            if (spec.recall_at_10 or 0) >= until:
+            index = candidate.index if candidate.index.spec.exact else candidate.index.with_search(setting, depth)
+            tried = Candidate(index, candidate.measurement)
+            measured = _measured(tried, queries.sweep, queries.sweep_truth, queries.kind, meter)
+            yield measured
+            if (measured.measurement.recall or 0) >= until:
                 break
 
 
-def fastest_first(specs: Iterable[IndexSpec]) -> list[IndexSpec]:
-    return sorted(specs, key=lambda spec: spec.p50_ms or 0)
+def fastest_first(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """By their median time."""
+    return sorted(candidates, key=lambda candidate: candidate.measurement.p50_ms or 0)
 
 
-def confirmed(index: Index, queries: Queries) -> Index:
-    """The index with what was measured on the queries that the sweep has not seen."""
-    index.spec = measured(index, queries.held_out, queries.held_out_truth, queries.kind)
-    return index
+def confirmed(candidate: Candidate, queries: TuningQueries, meter: Meter = DEFAULT_METER) -> Candidate:
+    """The same index with what is measured on the queries that the sweep has not seen."""
+    return _measured(candidate, queries.held_out, queries.held_out_truth, queries.kind, meter)
 
 
-def measured(index: Index, queries: Vectors, truth: NDArray[np.int64], kind: QueryKind) -> IndexSpec:
-    """The spec of ``index`` with its recall@10 and the percentiles of single searches in this thread."""
-    recall = 1.0 if index.spec.exact else recall_at_k(index.search(queries, K)[1], truth)
-    p50, p99 = single_ms(index, queries)
-    update = {"recall_at_10": recall, "queries": len(queries), "query_kind": kind, "p50_ms": p50, "p99_ms": p99}
-    return index.spec.model_copy(update=update)
-
-
-def recall_at_k(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
-    """Mean share of each truth row that is in the found row. Both of shape (n, k)."""
-    hits = (found[:, :, None] == truth[:, None, :]).any(axis=1)
-    return float(hits.mean()) if hits.size else 1.0
-
-
-def single_ms(index: Index, queries: Vectors) -> tuple[float, float]:
-    """Median and 99th percentile in milliseconds of single searches for ten rows, each the least of a few rounds.
-
-    Where others use the machine too, the least is what the index itself needs.
-    """
-    rounds = []
-    for _ in range(ROUNDS):
-        times = []
-        for query in queries[:TIMED_QUERIES]:
-            start = time.perf_counter()
-            index.search(query[None], K)
-            times.append(time.perf_counter() - start)
-        rounds.append(np.percentile(times, [50, 99]) * 1e3)
-    p50, p99 = np.min(rounds, axis=0)
-    return float(p50), float(p99)
+def _measured(
+    candidate: Candidate, queries: Vectors, truth: NDArray[np.int64], kind: Modality, meter: Meter
+) -> Candidate:
+    kept = candidate.measurement
+    seen = meter.measure(candidate.index, queries, truth, kind)
+    costs = {"build_s": kept.build_s, "memory_mb": kept.memory_mb}
+    # An exact index has recall 1 by construction; only rounding between two rows that are equally near could differ.
+    recalls = {"recalls": dict.fromkeys(RECALL_KS, 1.0)} if candidate.index.spec.exact else {}
+    return Candidate(candidate.index, seen.model_copy(update={**costs, **recalls}))

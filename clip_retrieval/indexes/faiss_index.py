@@ -1,128 +1,118 @@
 """Vector search over unit vectors by inner product, with FAISS (https://faiss.ai).
 
-An ``Index`` is immutable once built. Scores are cosines in [-1, 1], higher is better, and ties stand in row order.
-What kind it is says a factory string of FAISS: ``Flat`` compares with every row (exact) and is nothing but the
-vectors; any other is built from codes of the vectors and may miss rows. The first rows that such an index finds are
-scored with the vectors themselves, which stay in their memory-mapped file, so the scores are exact cosines whatever
-the codes are. Which index a collection gets is measured in ``tune.py``.
+A factory string of FAISS says what kind of index it is. ``Flat`` compares every row and is nothing but the vectors. Any
+other kind is built from codes of the vectors. The vectors stay in their memory-mapped file; they score the candidates
+that the codes find. Nothing of an index changes after it is built: how broadly it is searched is given to FAISS with
+each search, so several ``FaissIndex`` may share one FAISS object. Which index a collection gets is measured in
+``choose.py``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged
+from clip_retrieval.indexes.base import IndexSpec, SearchHits
+from clip_retrieval.indexes.faiss_parameters import search_parameters, takes_selectors
 
-FLAT = "Flat"
-BLOCK = 65_536
-"""Rows that are read from the vectors' file at a time."""
+ADD_BLOCK_ROWS = 65_536
+"""How many rows are read from the vectors' file at a time while an index is built."""
 TRAINING_ROWS = 163_840
 """Most rows that an index learns its cells and codes from: 40 for each of 4,096 cells, 336 MB at 512 dimensions."""
-EXACT_ROWS = 10_000
-"""Up to so many allowed rows are compared one by one: at 512 dimensions that takes 2.6 ms on one thread."""
-WIDEST = 8
-"""How much more broadly an index is searched at most where only some rows are allowed."""
-
-Found = tuple[NDArray[np.float32], NDArray[np.int64]]
-"""Scores and rows, both of shape (queries, k)."""
+MATRIX_PRODUCT_QUERIES = 20
+"""From this many queries on, exact search multiplies matrices; for fewer queries FAISS itself computes row by row."""
 
 
-class IndexSpec(BaseModel):
-    """How an index is built and searched, and what was measured when it was chosen."""
+@dataclass(frozen=True)
+class FilterLimits:
+    """How an approximate index is searched when only some rows are allowed."""
 
-    model_config = ConfigDict(frozen=True)
+    exact_rows: int = 10_000
+    """Up to this many allowed rows are compared one by one: at 512 dimensions that takes 2.6 ms on one thread."""
+    max_breadth_factor: int = 8
+    """How much more broadly the index is searched, at most, to find enough rows among those allowed."""
 
-    factory: str = FLAT
-    """What FAISS builds, in the words of its index factory."""
-    parameters: dict[str, int] = Field(default_factory=dict)
-    """By the names of FAISS's ParameterSpace: efConstruction, efSearch, nprobe, quantizer_efSearch, k_factor_rf …"""
-    rescored: int = Field(default=1, ge=1)
-    """How many rows the index finds for each one that is asked for, before the vectors themselves decide."""
-    rows: int
-    dim: int
-    recall_at_10: float | None = None
-    """Share of the exact ten nearest rows that were found; 1 for a flat index by construction, None where the
-    collection has no row to find."""
-    queries: int = 0
-    """How many queries that recall was measured with."""
-    query_kind: Literal["captions", "images", "none"] = "none"
-    """What those queries were; for a fair recall, of the other modality than the rows."""
-    p50_ms: float | None = None
-    """Median wall time of a single search at one thread when the index was built, in milliseconds."""
-    p99_ms: float | None = None
-    """99th percentile of the same."""
-    build_s: float | None = None
-    """Wall time of training and adding every row, in seconds."""
-    memory_mb: float | None = None
-    """What the index holds in memory in MB (10⁶ bytes): the vectors for a flat index, else the index's own file."""
+
+class FaissIndex:
+    """A built index: a ``VectorIndex`` of ``indexes/base.py``. Immutable."""
+
+    def __init__(
+        self, spec: IndexSpec, index: Any, vectors: Vectors, filter_limits: FilterLimits = FilterLimits()
+    ) -> None:
+        """``index`` is FAISS's object, None for an exact index. Raises ValueError for an unknown search parameter."""
+        self._spec = spec
+        self._index = index
+        # A memory map stays mapped, without the cost of its class at each access.
+        self._vectors: Vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        self._pointer = faiss.swig_ptr(self._vectors)
+        self._filter_limits = filter_limits
+        self._parameters = None if index is None else search_parameters(index, spec.search_parameters)
+        self._takes_selectors = index is not None and takes_selectors(index)
 
     @property
-    def exact(self) -> bool:
-        """Whether every row is compared."""
-        return self.factory == FLAT
-
-    def label(self) -> str:
-        """For people: the factory string with the parameters of a search."""
-        searched = {name: value for name, value in self.parameters.items() if name != "efConstruction"}
-        settings = [f"{name} {value}" for name, value in searched.items()]
-        return ", ".join([self.factory, *settings, *([f"rescored {self.rescored}"] if self.rescored > 1 else [])])
-
-
-class Index:
-    """A built index. Searches are safe from several threads."""
-
-    def __init__(self, spec: IndexSpec, index: Any, vectors: Vectors) -> None:
-        self.spec = spec
-        self._index = index  # None for a flat one
-        self._vectors = np.asarray(vectors)  # a memory map stays one, without the cost of its class at each access
+    def spec(self) -> IndexSpec:
+        return self._spec
 
     @classmethod
-    def build(cls, spec: IndexSpec, vectors: Vectors, *, advance: Callable[[int], None] = lambda _: None) -> Self:
+    def build(
+        cls,
+        spec: IndexSpec,
+        vectors: Vectors,
+        *,
+        advance: Callable[[int], None] = lambda _: None,
+        block_rows: int = ADD_BLOCK_ROWS,
+        filter_limits: FilterLimits = FilterLimits(),
+    ) -> Self:
         """Index the rows of ``vectors``, unit float32 of shape (spec.rows, spec.dim), which may be a memory map.
 
-        ``advance`` is told the number of rows just added. Raises ValueError for another shape, or for a factory
-        string or a parameter that FAISS does not know.
+        ``advance`` gets the number of rows just added, ``block_rows`` at a time. Raises ValueError for another shape,
+        and for a factory string or a parameter that FAISS does not know.
         """
         if vectors.shape != (spec.rows, spec.dim):
             raise ValueError(f"vectors have shape {vectors.shape}, the index is for {(spec.rows, spec.dim)}")
         if spec.exact:
             advance(spec.rows)
-            return cls(spec, None, np.ascontiguousarray(vectors, dtype=np.float32))
+            return cls(spec, None, vectors, filter_limits)
         try:
             index = faiss.index_factory(spec.dim, spec.factory, faiss.METRIC_INNER_PRODUCT)
-            _set(index, spec.parameters)
+            space = faiss.ParameterSpace()
+            for name, value in spec.build_parameters.items():
+                space.set_index_parameter(index, name, value)
         except RuntimeError as error:
-            raise ValueError(f"FAISS does not build {spec.label()}") from error
+            given = f"{spec.factory} with {dict(spec.build_parameters)}"
+            raise ValueError(f"FAISS does not build {given}: {_reason(error)}") from error
         if not index.is_trained:
             index.train(_training_sample(vectors))
-        for start in range(0, spec.rows, BLOCK):
-            block = np.ascontiguousarray(vectors[start : start + BLOCK], dtype=np.float32)
+        for start in range(0, spec.rows, block_rows):
+            block = np.ascontiguousarray(vectors[start : start + block_rows], dtype=np.float32)
             index.add(block)
             advance(len(block))
-        return cls(spec, index, vectors)
+        return cls(spec, index, vectors, filter_limits)
 
-    def with_search(self, parameters: dict[str, int], rescored: int = 1) -> "Index":
-        """The same index, searched otherwise. Shares memory with this one: use only the newest."""
-        changed = {"parameters": self.spec.parameters | parameters, "rescored": rescored}
-        _set(self._index, parameters)
-        return Index(self.spec.model_copy(update=changed), self._index, self._vectors)
+    def with_search(self, parameters: Mapping[str, int], depth: int) -> "FaissIndex":
+        """The same rows and codes, searched otherwise. Shares the memory of this index; both may be used.
+
+        Raises ValueError for a parameter that an index of this kind does not have.
+        """
+        spec = self._spec.model_copy(update={"search_parameters": dict(parameters), "depth": depth})
+        return FaissIndex(spec, self._index, self._vectors, self._filter_limits)
 
     def save(self, path: Path) -> None:
-        """Write the index to one file. A flat index needs none: it is the vectors."""
-        if not self.spec.exact:
+        """Write the index to one file. An exact index needs none: it is the vectors."""
+        if not self._spec.exact:
             faiss.write_index(self._index, str(path))
 
     @classmethod
     def load(cls, spec: IndexSpec, path: Path, vectors: Vectors) -> Self:
-        """Map what ``save`` wrote into memory, or take the vectors for a flat index.
+        """Map into memory what ``save`` wrote; for an exact index, the vectors are all.
 
-        Raises ArtifactDamaged if they disagree.
+        Raises ArtifactDamaged if file, vectors and ``spec`` disagree.
         """
         if vectors.shape != (spec.rows, spec.dim):
             raise ArtifactDamaged(f"the vectors of {path.stem} have another shape than the manifest says")
@@ -130,91 +120,117 @@ class Index:
             return cls.build(spec, vectors)
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-            _set(index, spec.parameters)
         except RuntimeError as error:
             raise ArtifactDamaged(f"{path.name} is not a readable index; build the artifact again") from error
         if (index.ntotal, index.d) != (spec.rows, spec.dim):
             raise ArtifactDamaged(f"{path.name} holds {index.ntotal} rows, the manifest says {spec.rows}")
-        return cls(spec, index, vectors)
+        try:
+            return cls(spec, index, vectors)
+        except ValueError as error:
+            raise ArtifactDamaged(f"{path.name} and the manifest disagree: {error}; build again") from error
 
-    def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Found:
-        """The best ``k`` rows (fewer if the index has fewer) for each unit query of shape (n, dim).
-
-        With ``allowed``, of shape (rows,), only the rows where it is true are found, and ``k`` counts those. Returns
-        scores and rows, both of shape (n, min(k, rows that may be found)), best first. A row of -1 (score -1) stands
-        where an approximate search of all rows found nothing; one of the allowed rows misses none in this way.
-        """
-        if allowed is not None and allowed.shape != (self.spec.rows,):
-            raise ValueError(f"allowed has shape {allowed.shape}, the index has {self.spec.rows} rows")
-        count = self.spec.rows if allowed is None else int(np.count_nonzero(allowed))
+    def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
+        """See ``VectorIndex.search``. Few allowed rows are compared one by one, and so is every row if FAISS gains
+        nothing by a selection of rows."""
+        allowed, count = self._allowed(allowed)
         k = min(k, count)
+        by_selector = self._takes_selectors and count > self._filter_limits.exact_rows
+        if self._spec.exact or k == 0 or (allowed is not None and not by_selector):
+            return self.exact_search(queries, k, allowed=allowed)
+        queries = self._asked(queries)
+        parameters = self._parameters
+        if allowed is not None:
+            breadth = min(self._filter_limits.max_breadth_factor, self._spec.rows / count)
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            parameters = search_parameters(self._index, self._spec.search_parameters, selector, breadth)
+        depth = min(max(self._spec.depth, k), count)
+        _, candidates = self._index.search(queries, depth, params=parameters)
+        hits = _best(self._cosines(queries, candidates), candidates, k)
+        # The whole depth decides, not k: else the answers for two k could come from two methods.
+        if allowed is not None and (short := (candidates < 0).any(axis=1)).any():
+            hits.scores[short], hits.rows[short] = self.exact_search(queries[short], k, allowed=allowed)
+        return hits
+
+    def exact_search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
+        """See ``VectorIndex.exact_search``. Only allowed rows are read, and none is copied."""
+        allowed, count = self._allowed(allowed)
+        k = min(k, count)
+        queries = self._asked(queries)
         if k == 0 or len(queries) == 0:
-            return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        if allowed is None or count == self.spec.rows:
-            if self.spec.exact:
-                scores, rows = faiss.knn(queries, self._vectors, k, faiss.METRIC_INNER_PRODUCT)
-            else:
-                scores, rows = self._approximate(queries, k, count, None)
+            return SearchHits(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64))
+        if allowed is None and len(queries) >= MATRIX_PRODUCT_QUERIES:
+            scores, rows = faiss.knn(queries, self._vectors, k, faiss.METRIC_INNER_PRODUCT)
             return _best(scores, rows, k)
-        if self.spec.exact or count <= EXACT_ROWS or not _takes_selectors(self._index):
-            return _best(*self._exact(queries, k, allowed), k)
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        widened = _restricted(self._index, selector, min(WIDEST, self.spec.rows / count))
-        scores, rows = _best(*self._approximate(queries, k, count, widened), k)
-        if (short := (rows < 0).any(axis=1)).any():
-            scores[short], rows[short] = _best(*self._exact(queries[short], k, allowed), k)
-        return scores, rows
+        candidates = None if allowed is None else np.flatnonzero(allowed)
+        best = [self._exact_one(query, k, candidates) for query in queries]
+        return SearchHits(np.stack([hits.scores for hits in best]), np.stack([hits.rows for hits in best]))
 
-    def _approximate(self, queries: Vectors, k: int, count: int, parameters: Any) -> Found:
-        _, rows = self._index.search(queries, min(self.spec.rescored * k, count), params=parameters)
-        scores = np.matmul(self._vectors[rows], queries[:, :, None])[:, :, 0]
-        return scores, rows
+    def vectors_of(self, rows: NDArray[np.int64]) -> Vectors:
+        vectors: Vectors = self._vectors[rows]
+        return vectors
 
-    def _exact(self, queries: Vectors, k: int, allowed: NDArray[np.bool_]) -> Found:
-        """Compare with each allowed row; FAISS then reads no other and copies none."""
-        rows_allowed = np.flatnonzero(allowed)
-        scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        faiss.knn_inner_product(
-            faiss.swig_ptr(queries),
-            faiss.swig_ptr(self._vectors),
-            self.spec.dim,
-            len(queries),
-            self.spec.rows,
-            k,
+    def _asked(self, queries: Vectors) -> Vectors:
+        """The queries as FAISS reads them. Raises ValueError for vectors of another length than those of the rows."""
+        if queries.ndim != 2 or queries.shape[1] != self._spec.dim:
+            raise ValueError(f"queries have shape {queries.shape}, the index takes (n, {self._spec.dim})")
+        return np.ascontiguousarray(queries, dtype=np.float32)
+
+    def _allowed(self, allowed: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_] | None, int]:
+        """``allowed``, or None if that is every row, and the number of allowed rows."""
+        rows = self._spec.rows
+        if allowed is None:
+            return None, rows
+        if allowed.shape != (rows,):
+            raise ValueError(f"allowed has shape {allowed.shape}, the index has {rows} rows")
+        count = int(np.count_nonzero(allowed))
+        return (None if count == rows else allowed), count
+
+    def _exact_one(self, query: Vectors, k: int, candidates: NDArray[np.int64] | None) -> SearchHits:
+        """The best ``k`` for one query of shape (dim,); both results of shape (k,)."""
+        if candidates is None:
+            scores = np.empty(self._spec.rows, np.float32)
+            faiss.fvec_inner_products_ny(
+                faiss.swig_ptr(scores), faiss.swig_ptr(query), self._pointer, self._spec.dim, len(scores)
+            )
+        else:
+            scores = self._cosines(query[None], candidates[None])[0]
+        np.clip(scores, -1, 1, out=scores)
+        near = np.flatnonzero(~(scores < np.partition(scores, -k)[-k]))  # keeps NaN, which sorts last
+        order = near[np.argsort(-scores[near], kind="stable")[:k]]
+        return SearchHits(scores[order], order if candidates is None else candidates[order])
+
+    def _cosines(self, queries: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Inner products with ``rows`` of shape (queries, n), read in place; -inf where the row is -1."""
+        scores = np.empty(rows.shape, np.float32)
+        faiss.fvec_inner_products_by_idx(
             faiss.swig_ptr(scores),
+            faiss.swig_ptr(queries),
+            self._pointer,
             faiss.swig_ptr(rows),
-            faiss.IDSelectorArray(rows_allowed),
+            self._spec.dim,
+            len(queries),
+            rows.shape[1],
         )
-        return scores, rows
+        return scores
 
 
-def exact_search(vectors: Vectors, queries: Vectors, k: int) -> Found:
-    """Brute force, the judge of every other search. Shapes as in ``Index.search``."""
+def exact_search(vectors: Vectors, queries: Vectors, k: int) -> SearchHits:
+    """Brute force over all of ``vectors``, the judge of every other search. Shapes as in ``VectorIndex.search``."""
     rows, dim = vectors.shape
-    return Index.build(IndexSpec(rows=rows, dim=dim), vectors).search(queries, k)
+    return FaissIndex.build(IndexSpec(rows=rows, dim=dim), vectors).exact_search(queries, k)
 
 
 def search_on_one_thread() -> None:
-    """Have every search of this process run in the thread that asks for it: a server has its own threads."""
+    """Run every search of this process in the thread that asks for it: a server has its own threads."""
     faiss.omp_set_num_threads(1)
 
 
-def _best(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
-    """The ``k`` best of each line in order: equal scores by row, what was not found last."""
-    missing = rows < 0
-    scores = np.clip(scores, -1, 1)
-    scores[missing] = -1
-    order = np.lexsort((rows, -scores, missing), axis=-1)[:, :k]
-    each = np.arange(len(rows))[:, None]
-    return scores[each, order], rows[each, order]
-
-
-def _set(index: Any, parameters: dict[str, int]) -> None:
-    """Raises RuntimeError for a parameter that this index does not have."""
-    space = faiss.ParameterSpace()
-    for name, value in parameters.items():
-        space.set_index_parameter(index, name, value)
+def _best(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> SearchHits:
+    """The ``k`` best of each line in order: equal scores by row, rows of -1 last."""
+    scores = np.minimum(np.maximum(scores, -1), 1)
+    order = np.lexsort((rows.view(np.uint64), -scores), axis=-1)[:, :k]  # unsigned, -1 is the greatest row
+    lines = np.arange(len(rows))[:, None]
+    return SearchHits(scores[lines, order], rows[lines, order])
 
 
 def _training_sample(vectors: Vectors) -> Vectors:
@@ -223,24 +239,6 @@ def _training_sample(vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(vectors[picked], dtype=np.float32)
 
 
-def _takes_selectors(index: Any) -> bool:
-    """Whether a search can be kept to some rows and gains by it: graphs and cells do, a scan of all codes does not."""
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexPreTransform):
-        return _takes_selectors(index.index)
-    if isinstance(index, faiss.IndexRefine):
-        return _takes_selectors(index.base_index)
-    return isinstance(index, faiss.IndexHNSW | faiss.IndexIVF)
-
-
-def _restricted(index: Any, selector: Any, wider: float) -> Any:
-    """Parameters of one search among the selected rows, ``wider`` times as broad as the index is set to."""
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_restricted(index.index, selector, wider))
-    if isinstance(index, faiss.IndexRefine):
-        inner = _restricted(index.base_index, selector, wider)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=int(index.hnsw.efSearch * wider))
-    return faiss.SearchParametersIVF(sel=selector, nprobe=min(int(index.nprobe * wider), index.nlist))
+def _reason(error: RuntimeError) -> str:
+    """The last line of FAISS's message, without the place in its source."""
+    return str(error).strip().splitlines()[-1].rsplit(": ", maxsplit=1)[-1]

@@ -1,80 +1,74 @@
 """The kinds of index that a sweep tries, in the words of FAISS's factory and parameter space.
 
 HNSW walks a graph (Malkov and Yashunin, 2018, arXiv:1603.09320). IVF searches the nearest of k-means cells. Codes keep
-less of a vector than its 32 bits a component: SQ8 and SQ4 round each component, PQ…x4fsr keeps 4 bits for every two
-of them of what the cell's centre leaves (Jégou et al., 2011; André et al., 2017, arXiv:1812.09162), RaBitQ a bit for
-each (Gao and Long, 2024, arXiv:2405.12497), both after a random rotation (RR) and scanned many codes at a time (fs).
-PCAR keeps the leading axes and rotates them. What the codes lose is won back by scoring
-more rows than are asked for with the vectors themselves, in full (``rescored``) or in half (``Refine``).
+less of a vector than its 32 bits a component. SQ8 and SQ4 round each component. PQ…x4fsr keeps 4 bits for every two
+components of what the cell's centre leaves (Jégou et al., 2011; André et al., 2017, arXiv:1812.09162). RaBitQ keeps one
+bit for each (Gao and Long, 2024, arXiv:2405.12497). PQ and RaBitQ follow a random rotation (RR), and FAISS scans many
+of their codes at a time (fs). PCAR keeps the leading axes and rotates them. What the codes lose is won back by finding
+more candidates (``depths``), which the vectors themselves order, after vectors of 8 or 16 bits (``Refine``) if any.
 """
 
 import math
 from dataclasses import dataclass, field
 
-from clip_retrieval.indexes.faiss_index import FLAT, TRAINING_ROWS
+from clip_retrieval.indexes.base import FLAT, MIN_DEPTH
+from clip_retrieval.indexes.faiss_index import TRAINING_ROWS
 
-BREADTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-LEAST_ROWS = 1024
-"""Below, a flat search takes microseconds, and quantisers have little to learn from."""
-ROWS_A_CELL = 39
-MANY_ROWS = 200_000
-"""From here building time decides what is tried."""
+SEARCH_BREADTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+MIN_APPROXIMATE_ROWS = 1024
+"""With fewer rows a flat search takes microseconds, and quantisers have little to learn from."""
+TRAINING_ROWS_PER_CELL = 39
+COSTLY_BUILD_ROWS = 200_000
+"""From this many rows on, the time to build decides what is tried."""
+REFINE_FACTOR = 4
+"""How many codes a refining index scores for each row that it returns: 256 at the least depth."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One factory string and the ways to search it, of which each is tried with each number of rescored rows."""
+    """One factory string and the ways to search it; each setting is tried at each depth."""
 
     name: str
     factory: str
     build: dict[str, int] = field(default_factory=dict)
     settings: tuple[dict[str, int], ...] = ({},)
     """From the quickest to the most thorough."""
-    rescored: tuple[int, ...] = (1,)
+    depths: tuple[int, ...] = (MIN_DEPTH,)
+    """How many candidates the vectors themselves order, at least; coarse codes need more. See ``IndexSpec.depth``."""
 
 
 def families(rows: int, dim: int) -> list[Family]:
-    """All that are tried for a collection of this size."""
+    """All kinds that are tried for a collection of this size."""
     flat = Family("flat", FLAT)
-    if rows < LEAST_ROWS:
+    if rows < MIN_APPROXIMATE_ROWS:
         return [flat]
-    few = rows < MANY_ROWS
+    few = rows < COSTLY_BUILD_ROWS
     cells = n_cells(rows)
     graph = {"efConstruction": 200 if few else 64}
     ivf = f"IVF{cells}" if cells < 2048 else f"IVF{cells}_HNSW32"
-    efs = tuple({"efSearch": breadth} for breadth in BREADTHS)
-    probes = tuple({"nprobe": n} for n in BREADTHS if n <= cells // 2) or ({"nprobe": max(1, cells // 2)},)
+    efs = tuple({"efSearch": breadth} for breadth in SEARCH_BREADTHS)
+    probes = tuple({"nprobe": n} for n in SEARCH_BREADTHS if n <= cells // 2) or ({"nprobe": max(1, cells // 2)},)
     if cells >= 2048:
         probes = tuple(setting | {"quantizer_efSearch": 3 * setting["nprobe"] // 2} for setting in probes)
-    found = [
+    tried = [
         flat,
-        Family("8 bits, every row", "SQ8", rescored=(2,)),
+        Family("8 bits, every row", "SQ8"),
         Family("HNSW", "HNSW16", graph, efs),
-        Family("HNSW, 8 bits", "HNSW16,SQ8", graph, efs, (2,)),
+        Family("HNSW, 8 bits", "HNSW16,SQ8", graph, efs),
         Family("IVF", f"{ivf},Flat", {}, probes),
-        Family("IVF, 8 bits", f"{ivf},SQ8", {}, probes, (2,)),
+        Family("IVF, 8 bits", f"{ivf},SQ8", {}, probes),
     ]
     if dim % 32 == 0:
         half, rotated = dim // 2, f"RR{dim}"
-        found += [
-            Family("PCA, HNSW, 8 bits", f"PCAR{half},HNSW16,SQ8", graph, efs, (5,)),
-            Family("IVF, PQ", f"{rotated},{ivf},PQ{half}x4fsr", {}, probes, (3, 5, 8)),
-            Family("IVF, RaBitQ", f"{rotated},{ivf},RaBitQfs", {}, probes, (5, 10, 20)),
-            Family(
-                "IVF, RaBitQ, half vectors",
-                f"{rotated},{ivf},RaBitQfs,Refine(SQfp16)",
-                {},
-                tuple(setting | {"k_factor_rf": 10} for setting in probes),
-            ),
-            Family(
-                "IVF, RaBitQ, 8 bits",
-                f"{rotated},{ivf},RaBitQfs,Refine(SQ8)",
-                {},
-                tuple(setting | {"k_factor_rf": 10} for setting in probes),
-                (2,),
-            ),
+        refined = tuple(setting | {"k_factor_rf": REFINE_FACTOR} for setting in probes)
+        tried += [
+            Family("PCA, HNSW, 8 bits", f"PCAR{half},HNSW16,SQ8", graph, efs, (64, 128, 256)),
+            Family("IVF, PQ", f"{rotated},{ivf},PQ{half}x4fsr", {}, probes, (64, 128, 256)),
+            Family("IVF, RaBitQ", f"{rotated},{ivf},RaBitQfs", {}, probes, (64, 128, 256, 512)),
+            Family("IVF, RaBitQ, half vectors", f"{rotated},{ivf},RaBitQfs,Refine(SQfp16)", {}, refined),
+            Family("IVF, RaBitQ, 8 bits", f"{rotated},{ivf},RaBitQfs,Refine(SQ8)", {}, refined),
         ]
-    return found
+    return tried
 
 
 def quick_families(rows: int, dim: int) -> list[Family]:
@@ -83,10 +77,10 @@ def quick_families(rows: int, dim: int) -> list[Family]:
 
 
 def n_cells(rows: int) -> int:
-    """The power of two next above four times the root of the rows, with enough training rows to learn each cell from.
+    """4·√rows rounded up to a power of two, and at most one cell for 39 training rows; at least 4.
 
-    Both are FAISS's own guidelines; at least 4.
+    Both are FAISS's own guidelines (https://github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index).
     """
-    wanted = 1 << math.ceil(math.log2(4 * math.sqrt(rows)))
-    taught = 1 << math.floor(math.log2(max(4, min(rows, TRAINING_ROWS) / ROWS_A_CELL)))
-    return min(wanted, taught)
+    by_rows = 1 << math.ceil(math.log2(4 * math.sqrt(rows)))
+    by_training = 1 << math.floor(math.log2(max(4, min(rows, TRAINING_ROWS) / TRAINING_ROWS_PER_CELL)))
+    return min(by_rows, by_training)

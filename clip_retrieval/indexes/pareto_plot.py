@@ -1,15 +1,15 @@
-"""The Pareto front of a sweep as an image."""
+"""The trials of a sweep and their Pareto front as an image."""
 
 from pathlib import Path
 
 from clip_retrieval.errors import MissingExtra
-from clip_retrieval.indexes.sweep import Budget, Outcome, front
+from clip_retrieval.indexes.sweep import Budget, SweepOutcome, pareto_front
 
 
-def draw_front(outcome: Outcome, budget: Budget, title: str, path: Path) -> None:
-    """Every trial by recall@10 and median time, a mark's area being its memory, and the front as a line, as PNG.
+def plot_pareto_front(outcome: SweepOutcome, budget: Budget, title: str, path: Path) -> None:
+    """Draw every trial by its recall (the least over k) and its median time, and the front as a black line, as PNG.
 
-    Raises MissingExtra without matplotlib.
+    The area of a mark grows with the memory. Raises MissingExtra without matplotlib.
     """
     try:
         import matplotlib as mpl
@@ -19,20 +19,19 @@ def draw_front(outcome: Outcome, budget: Budget, title: str, path: Path) -> None
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    largest = max(trial.spec.memory_mb or 0 for trial in outcome.trials) or 1
+    largest = max(trial.measured.memory_mb or 0 for trial in outcome.trials) or 1
     for number, family in enumerate(dict.fromkeys(trial.family for trial in outcome.trials)):
-        specs = [trial.spec for trial in outcome.trials if trial.family == family]
+        seen = [trial.measured for trial in outcome.trials if trial.family == family]
         axes.scatter(
-            [spec.recall_at_10 or 0 for spec in specs],
-            [spec.p50_ms or 0 for spec in specs],
-            s=[15 + 300 * (spec.memory_mb or 0) / largest for spec in specs],
+            [measured.recall or 0 for measured in seen],
+            [measured.p50_ms or 0 for measured in seen],
+            s=[15 + 300 * (measured.memory_mb or 0) / largest for measured in seen],
             color=plt.get_cmap("tab20")(number),
             alpha=0.7,
             linewidths=0,
-            label=f"{family}, {specs[0].memory_mb:.3g} MB",
+            label=f"{family}, {seen[0].memory_mb:.3g} MB",
         )
-    best = front(outcome.trials)
-    line = [(trial.spec.recall_at_10 or 0, trial.spec.p50_ms or 0) for trial in best]
+    line = [(trial.measured.recall or 0, trial.measured.p50_ms or 0) for trial in pareto_front(outcome.trials)]
     recalls, times = zip(*line, strict=True)
     axes.scatter(recalls, times, s=12, color="black", label="Pareto front (recall, p50, memory)")
     axes.axvline(budget.recall, color="0.6", lw=1, ls=":")
@@ -40,15 +39,19 @@ def draw_front(outcome: Outcome, budget: Budget, title: str, path: Path) -> None
         "asked for", (budget.recall, 1), xycoords=("data", "axes fraction"), color="0.4", ha="right", va="top"
     )
     if outcome.chosen is not None:
-        spec = outcome.chosen.spec
         axes.annotate(
             "chosen",
-            (spec.recall_at_10 or 0, spec.p50_ms or 0),
+            (outcome.chosen.measured.recall or 0, outcome.chosen.measured.p50_ms or 0),
             xytext=(-40, -30),
             textcoords="offset points",
             arrowprops={"arrowstyle": "->"},
         )
-    axes.set(yscale="log", xlabel="recall@10 against exact search", ylabel="median time of a search, ms", title=title)
+    axes.set(
+        yscale="log",
+        xlabel="recall against exact search, the least at k = 1, 10 and 50",
+        ylabel="median time of a search, ms",
+        title=title,
+    )
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), markerscale=0.6)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.indexes.faiss_index import Index
+from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.filters import RowFilter
 from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit
@@ -35,13 +35,9 @@ class Collection:
         """Raises ArtifactDamaged when a file of the artifact cannot be read."""
         self.artifact = artifact
         self._store = artifact.store()
-        self._indexes: dict[Modality, Index] = {
+        self._indexes: dict[Modality, VectorIndex] = {
             "images": artifact.index("images"),
             "captions": artifact.index("captions"),
-        }
-        self._vectors: dict[Modality, Vectors] = {
-            "images": np.asarray(artifact.vectors("images")),
-            "captions": np.asarray(artifact.vectors("captions")),
         }
         self._content_numbers = artifact.content_numbers()
         self.filters = RowFilter(artifact.columns(), artifact.caption_image_rows())
@@ -70,10 +66,7 @@ class Collection:
         """The thumbnails, opened when they are first asked for; None if the artifact has none."""
         return self.artifact.thumbnails()
 
-    def vectors(self, target: Modality) -> Vectors:
-        return self._vectors[target]
-
-    def index(self, target: Modality) -> Index:
+    def index(self, target: Modality) -> VectorIndex:
         return self._indexes[target]
 
     def content_numbers(self, target: Modality) -> NDArray[np.int32] | None:
@@ -89,7 +82,7 @@ class Collection:
 
     def stored_vector(self, image_id: str) -> Vectors:
         """The unit vector (dim,) of an image of the collection. Raises InvalidQuery if there is none of that id."""
-        vector: Vectors = self._vectors["images"][self.row_of(image_id)]
+        vector: Vectors = self._indexes["images"].vectors_of(np.array([self.row_of(image_id)]))[0]
         return vector
 
     def image(self, image_id: str) -> tuple[ImageRecord, list[CaptionRecord]] | None:

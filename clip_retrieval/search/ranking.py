@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.indexes.faiss_index import Index
+from clip_retrieval.indexes.base import MIN_DEPTH, VectorIndex
 
-FRONT = 64
+FRONT = MIN_DEPTH
 """Depth of the front: the first page at its longest, and one row to know whether there is another."""
 
 FOLDED_AT_ONCE = 512
@@ -26,9 +26,6 @@ FOLDED_AT_MOST = 10 * FOLDED_AT_ONCE
 
 NEAR = 0.97
 """Least cosine between the vectors of near-duplicates."""
-
-GATHER = 8
-"""An exact search over less than one row in so many copies these rows; else it goes over all and drops the others."""
 
 Rows: TypeAlias = NDArray[np.int64]
 Scores: TypeAlias = NDArray[np.float32]
@@ -39,17 +36,15 @@ class Ranking:
 
     def __init__(
         self,
-        index: Index,
-        vectors: Vectors,
+        index: VectorIndex,
         vector: Vectors,
         *,
         front: int = FRONT,
         allowed: NDArray[np.bool_] | None = None,
         without: Sequence[int] = (),
     ) -> None:
-        """``vectors`` are those that ``index`` was built from. ``allowed``, of shape (rows,), says which rows may be
-        found; ``without`` are a few that may not."""
-        self.vectors = vectors
+        """``allowed``, of shape (rows,), says which rows may be found; ``without`` are a few rows that may not."""
+        self.index = index
         self._vector = vector
         self._allowed = allowed
         self._without = np.unique(np.array(without, dtype=np.int64))
@@ -58,7 +53,7 @@ class Ranking:
         self._rows: Rows = rows[0][kept][:front]
         self._scores: Scores = scores[0][kept][:front]
         if allowed is None:
-            self.total = len(vectors) - len(self._without)
+            self.total = index.spec.rows - len(self._without)
         else:
             self.total = int(allowed.sum()) - int(allowed[self._without].sum())
 
@@ -72,18 +67,12 @@ class Ranking:
 
     def _behind(self, count: int) -> tuple[Rows, Scores]:
         """The best ``count`` rows that are not in the front, by exact search; there are as many."""
-        left = np.ones(len(self.vectors), dtype=np.bool_) if self._allowed is None else self._allowed.copy()
+        rows = self.index.spec.rows
+        left = np.ones(rows, dtype=np.bool_) if self._allowed is None else self._allowed.copy()
         left[self._without] = False
         left[self._rows] = False
-        rows = np.flatnonzero(left)
-        if len(rows) * GATHER < len(left):
-            scores = self.vectors[rows] @ self._vector
-        else:
-            scores = (self.vectors @ self._vector)[rows]
-        least = np.partition(scores, -count)[-count]
-        near = np.flatnonzero(scores >= least)
-        order = near[np.argsort(-scores[near], kind="stable")[:count]]
-        return rows[order], np.clip(scores[order], -1, 1)
+        hits = self.index.exact_search(self._vector[None], count, allowed=left)
+        return hits.rows[0], hits.scores[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +103,10 @@ def cut_page(
     wanted = offset + k + 1
     if dedupe:
         rows, scores = _above(*ranking.first(FOLDED_AT_ONCE), min_score)
-        kept, counts = fold(ranking.vectors[rows], wanted, None if content is None else content[rows])
+        kept, counts = fold(ranking.index.vectors_of(rows), wanted, None if content is None else content[rows])
         if len(kept) < wanted and len(rows) == FOLDED_AT_ONCE:
             rows, scores = _above(*ranking.first(FOLDED_AT_MOST), min_score)
-            kept, counts = fold(ranking.vectors[rows], wanted, None if content is None else content[rows])
+            kept, counts = fold(ranking.index.vectors_of(rows), wanted, None if content is None else content[rows])
         rows, scores = rows[kept], scores[kept]
     else:
         rows, scores = _above(*ranking.first(wanted), min_score)

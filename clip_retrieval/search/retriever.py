@@ -110,7 +110,6 @@ class Retriever:
         start = time.perf_counter()
         ranking = Ranking(
             collection.index(target),
-            collection.vectors(target),
             vector,
             front=FOLDED_AT_ONCE if query.dedupe else FRONT,
             allowed=collection.filters.mask(query.where, target) if query.where else None,

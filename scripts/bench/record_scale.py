@@ -34,7 +34,7 @@ from clip_retrieval.contract.queries import text
 from clip_retrieval.encoders import INFO_FILE
 from clip_retrieval.encoders.base import unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar
 from clip_retrieval.search.retriever import Retriever
 from scripts.machine import anonymous_mb
@@ -78,8 +78,8 @@ def make(target: Path, images: int, advance: Callable[[int], None]) -> float:
             split_ratios=(1.0, 0.0, 0.0),
             split_seed=0,
         ),
-        images=IndexSpec(rows=images, dim=encoder.dim),
-        captions=IndexSpec(rows=captions, dim=encoder.dim),
+        images=BuiltIndex(spec=IndexSpec(rows=images, dim=encoder.dim)),
+        captions=BuiltIndex(spec=IndexSpec(rows=captions, dim=encoder.dim)),
         fill=fill,
     )
     return time.perf_counter() - filled

@@ -3,8 +3,8 @@
     python -m scripts.bench.scale_child build  FOLDER FAMILY INDEX
     python -m scripts.bench.scale_child search FOLDER FAMILY INDEX RECALL
 
-FOLDER holds the vectors, FAMILY is a name of ``clip_retrieval/families.py``, INDEX the index's file. Prints one JSON
-line.
+FOLDER holds the vectors, FAMILY is a name of ``clip_retrieval/indexes/families.py``, INDEX the index's file.
+Prints one JSON line.
 """
 
 import json
@@ -21,10 +21,15 @@ import numpy as np
 import psutil
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.indexes.choose import K, Queries, build_family, fastest_first, recall_at_k, sweep
-from clip_retrieval.indexes.faiss_index import Index, IndexSpec, search_on_one_thread
+from clip_retrieval.indexes.base import IndexSpec, Measurement, VectorIndex
+from clip_retrieval.indexes.choose import Candidate, TuningQueries, build_family, confirmed, fastest_first, sweep
+from clip_retrieval.indexes.faiss_index import FaissIndex, search_on_one_thread
 from clip_retrieval.indexes.families import Family, families
+from clip_retrieval.indexes.measure import RECALL_KS, TIMED_K, TRUTH_DEPTH
 from scripts.machine import anonymous_mb
+
+QUERIES_FILE = f"queries-{TRUTH_DEPTH}.npz"
+"""Both halves of the queries in FOLDER, each with its true rows."""
 
 
 def main() -> None:
@@ -40,46 +45,58 @@ def main() -> None:
 def build(family: Family, vectors: Any, path: Path) -> dict[str, Any]:
     """Build and save; memory is the peak of what the process holds itself, the mapped file of vectors aside."""
     with watched_memory() as peak:
-        index = build_family(family, vectors, advance=lambda n: print(f"{n}", file=sys.stderr, flush=True))
-        index.save(path)
-    return {"build_s": index.spec.build_s, "build_rss_mb": max(peak)}
+        built = build_family(family, vectors, advance=lambda n: print(f"{n}", file=sys.stderr, flush=True))
+        built.index.save(path)
+    return {"build_s": built.measurement.build_s, "build_rss_mb": max(peak)}
 
 
 def search(family: Family, folder: Path, vectors: Any, path: Path, recall: float) -> dict[str, Any]:
     """Load, find the quickest setting that reaches ``recall`` with both halves of the queries, and measure it."""
     search_on_one_thread()
-    with np.load(folder / "queries.npz") as kept:
-        queries = Queries("captions", kept["sweep"], kept["sweep_truth"], kept["held_out"], kept["held_out_truth"])
+    with np.load(folder / QUERIES_FILE) as kept:
+        queries = TuningQueries(
+            "captions", kept["sweep"], kept["sweep_truth"], kept["held_out"], kept["held_out_truth"]
+        )
     before = anonymous_mb()
     rows, dim = vectors.shape
-    index = Index.load(IndexSpec(factory=family.factory, parameters=family.build, rows=rows, dim=dim), path, vectors)
-    index.search(queries.sweep[:1], 10)
+    spec = IndexSpec(factory=family.factory, build_parameters=family.build, rows=rows, dim=dim)
+    taken = Candidate(FaissIndex.load(spec, path, vectors), Measurement())
+    taken.index.search(queries.sweep[:1], TIMED_K)
     ready_s = time.time() - psutil.Process().create_time()
-    tried, found = [], 1.0
-    if not index.spec.exact:
-        tried = list(sweep(index, family, queries, until=(1 + recall) / 2))
-        good = fastest_first(spec for spec in tried if (spec.recall_at_10 or 0) >= recall)
-        for spec in [*good, max(tried, key=lambda spec: spec.recall_at_10 or 0)]:
-            index = index.with_search(spec.parameters, spec.rescored)
-            found = recall_at_k(index.search(queries.held_out, K)[1], queries.held_out_truth)
-            if found >= recall:
+    tried: list[Candidate] = []
+    recalls = dict.fromkeys(RECALL_KS, 1.0)
+    if not spec.exact:
+        tried = list(sweep(taken, family, queries, until=(1 + recall) / 2))
+        good = fastest_first(candidate for candidate in tried if _recall(candidate) >= recall)
+        for candidate in [*good, max(tried, key=_recall)]:
+            taken = confirmed(candidate, queries)
+            recalls = taken.measurement.recalls
+            if _recall(taken) >= recall:
                 break
-    p50, p99, cpu_p99 = times_ms(index, queries.held_out)
+    p50, p99, cpu_p99 = times_ms(taken.index, queries.held_out)
     held, mapped_vectors = anonymous_mb() - before + mapped_mb(path), mapped_mb(folder / "images.npy")
     return {
-        "setting": index.spec.label(),
+        "setting": taken.index.spec.label(),
         "ready_s": ready_s,
-        "recall_at_10": found,
+        "recall": min(recalls.values()),
+        "recall_at_10": recalls[10],
+        "recalls": recalls,
         "p50_ms": p50,
         "p99_ms": p99,
         "cpu_p99_ms": cpu_p99,
-        "index_mb": mapped_vectors if index.spec.exact else held,
+        "index_mb": mapped_vectors if spec.exact else held,
         "mapped_vectors_mb": mapped_vectors,
-        "tried": [[spec.label(), spec.recall_at_10, spec.p50_ms, spec.p99_ms] for spec in tried],
+        "tried": [
+            [c.index.spec.label(), c.measurement.recalls, c.measurement.p50_ms, c.measurement.p99_ms] for c in tried
+        ],
     }
 
 
-def times_ms(index: Index, queries: Vectors) -> tuple[float, float, float]:
+def _recall(candidate: Candidate) -> float:
+    return candidate.measurement.recall or 0
+
+
+def times_ms(index: VectorIndex, queries: Vectors) -> tuple[float, float, float]:
     """Median and 99th percentile of the wall time of single searches, and the 99th of their processor time, in ms.
 
     A neighbour that takes the core away shows in the wall time and not in the processor's.
@@ -87,7 +104,7 @@ def times_ms(index: Index, queries: Vectors) -> tuple[float, float, float]:
     wall, cpu = [], []
     for query in np.concatenate([queries[:100], queries]):
         start, start_cpu = time.perf_counter(), time.thread_time()
-        index.search(query[None], K)
+        index.search(query[None], TIMED_K)
         cpu.append(time.thread_time() - start_cpu)
         wall.append(time.perf_counter() - start)
     p50, p99 = np.percentile(wall[100:], [50, 99]) * 1e3

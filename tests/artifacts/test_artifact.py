@@ -18,6 +18,7 @@ from clip_retrieval.errors import (
     ArtifactSchema,
     EncoderMismatch,
 )
+from clip_retrieval.indexes.base import BuiltIndex
 
 ENCODER = FakeEncoder().info
 
@@ -44,7 +45,7 @@ class TestOpening:
         assert artifact.encoder().info == ENCODER
         assert artifact.vectors("images").shape == (24, ENCODER.dim)
         assert artifact.vectors("captions").shape == (48, ENCODER.dim)
-        assert artifact.index("captions").spec == artifact.manifest.captions
+        assert artifact.index("captions").spec == artifact.manifest.captions.spec
         assert artifact.store().counts() == (24, 48)
 
     def test_a_flipped_byte_in_any_file_is_refused(self, artifact_copy: Artifact) -> None:
@@ -122,7 +123,8 @@ class TestOpening:
         Artifact.open(artifact_copy.path, verify=False)
 
     def test_records_of_another_number_than_vectors_are_refused(self, artifact_copy: Artifact) -> None:
-        fewer = artifact_copy.manifest.images.model_copy(update={"rows": 23})
+        spec = artifact_copy.manifest.images.spec
+        fewer = BuiltIndex(spec=spec.model_copy(update={"rows": 23}))
         manifest = artifact_copy.manifest.model_copy(update={"images": fewer})
         with pytest.raises(ArtifactDamaged, match="other numbers of records and vectors") as error:
             Artifact(artifact_copy.path, manifest).store()

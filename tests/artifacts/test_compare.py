@@ -9,6 +9,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import Caption, compare
 from clip_retrieval.build.pipeline import Options, build
+from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.progress import Silent
 from tests.samples import NAMES, captions_of, png, square, write_collection, write_images
 
@@ -105,8 +106,11 @@ def test_another_model_precision_and_index_are_named(fake_artifact: Artifact) ->
         manifest.model_copy(
             update={
                 "encoder": manifest.encoder.model_copy(update={"name": "other", "precisions": ("f32", "int8")}),
-                "images": manifest.images.model_copy(
-                    update={"factory": "HNSW16,SQ8", "parameters": {"efSearch": 64}, "recall_at_10": 0.995}
+                "images": BuiltIndex(
+                    spec=manifest.images.spec.model_copy(
+                        update={"factory": "HNSW16,SQ8", "search_parameters": {"efSearch": 64}}
+                    ),
+                    measured=manifest.images.measured.model_copy(update={"recalls": {1: 1.0, 10: 0.995, 50: 0.999}}),
                 ),
             }
         ),
@@ -115,7 +119,9 @@ def test_another_model_precision_and_index_are_named(fake_artifact: Artifact) ->
     assert comparison.encoder == {"name": ("fake", "other"), "precisions": (("f32",), ("f32", "int8"))}
     assert comparison.image_index == {
         "factory": ("Flat", "HNSW16,SQ8"),
-        "parameters": ({}, {"efSearch": 64}),
+        "search_parameters": ({}, {"efSearch": 64}),
+        "recalls": ({"1": 1.0, "10": 1.0, "50": 1.0}, {"1": 1.0, "10": 0.995, "50": 0.999}),
+        "recall": (1.0, 0.995),
         "recall_at_10": (1.0, 0.995),
     }
     assert comparison.caption_index == {}

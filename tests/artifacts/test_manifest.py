@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clip_retrieval.artifacts.manifest import DataInfo, Manifest, artifact_version, tuned_version
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex, IndexSpec, Measurement
 
 ENCODER = FakeEncoder().info
 DATA = DataInfo(
@@ -59,9 +59,11 @@ class TestVersion:
         assert artifact_version(ENCODER, DATA, 0.9) != artifact_version(ENCODER, DATA, 0.99)
 
     def test_of_a_tuned_artifact_follows_from_indexes_and_thumbnails(self) -> None:
-        flat, other = IndexSpec(rows=3, dim=8), IndexSpec(factory="HNSW16,SQ8", rows=3, dim=8)
+        flat = BuiltIndex(spec=IndexSpec(rows=3, dim=8))
+        other = BuiltIndex(spec=IndexSpec(factory="HNSW16,SQ8", rows=3, dim=8))
+        measured = BuiltIndex(spec=other.spec, measured=Measurement(p50_ms=1.0))
         version = tuned_version(ENCODER, DATA, flat, other)
-        assert version == tuned_version(ENCODER, DATA, flat, other.model_copy(update={"p50_ms": 1.0}))
+        assert version == tuned_version(ENCODER, DATA, flat, measured)
         others = [
             tuned_version(ENCODER, DATA, other, flat),
             tuned_version(ENCODER, DATA, flat, other, thumbnails="ab" * 32),
@@ -71,20 +73,28 @@ class TestVersion:
 
 
 counts = st.integers(0, 2**40)
-specs = st.builds(
-    IndexSpec,
-    factory=st.sampled_from(["Flat", "HNSW16,SQ8"]),
-    parameters=st.dictionaries(st.sampled_from(["efSearch", "nprobe"]), counts),
-    rescored=st.integers(1, 100),
-    rows=counts,
-    dim=counts,
-    recall_at_10=st.none() | st.floats(0, 1),
-    queries=counts,
-    query_kind=st.sampled_from(["captions", "images", "none"]),
-    p50_ms=st.none() | st.floats(0, 1e6),
-    p99_ms=st.none() | st.floats(0, 1e6),
-    build_s=st.none() | st.floats(0, 1e6),
-    memory_mb=st.none() | st.floats(0, 1e6),
+figures = st.none() | st.floats(0, 1e6)
+built_indexes = st.builds(
+    BuiltIndex,
+    spec=st.builds(
+        IndexSpec,
+        factory=st.sampled_from(["Flat", "HNSW16,SQ8"]),
+        build_parameters=st.dictionaries(st.sampled_from(["efConstruction"]), counts),
+        search_parameters=st.dictionaries(st.sampled_from(["efSearch", "nprobe"]), counts),
+        depth=st.integers(64, 1000),
+        rows=counts,
+        dim=counts,
+    ),
+    measured=st.builds(
+        Measurement,
+        recalls=st.dictionaries(st.sampled_from([1, 10, 50]), st.floats(0, 1)),
+        queries=counts,
+        query_kind=st.sampled_from(["captions", "images", None]),
+        p50_ms=figures,
+        p99_ms=figures,
+        build_s=figures,
+        memory_mb=figures,
+    ),
 )
 texts = st.text(max_size=20)
 manifests = st.builds(
@@ -113,8 +123,8 @@ manifests = st.builds(
         split_ratios=st.tuples(*[st.floats(0, 1)] * 3),
         split_seed=st.integers(-(2**40), 2**40),
     ),
-    images=specs,
-    captions=specs,
+    images=built_indexes,
+    captions=built_indexes,
     libraries=st.dictionaries(texts, texts, max_size=3),
     files=st.dictionaries(texts, texts, max_size=3),
 )

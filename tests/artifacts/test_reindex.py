@@ -5,30 +5,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip_retrieval.artifacts import reindex as retune
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.record_store import RecordStore
+from clip_retrieval.artifacts.reindex import Tuned, tune
 from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.indexes import choose as tune
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
 from clip_retrieval.indexes.families import Family
+from clip_retrieval.indexes.measure import Meter
 from clip_retrieval.indexes.sweep import Budget
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import CaptionRecord, ImageRecord
 
 SHORT = [
     Family("flat", "Flat"),
-    Family("cells", "IVF4,SQ8", {}, ({"nprobe": 1}, {"nprobe": 4}), (2,)),
+    Family("cells", "IVF4,SQ8", {}, ({"nprobe": 1}, {"nprobe": 4})),
 ]
 IMAGES = 300
-
-
-@pytest.fixture(autouse=True)
-def short_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retune, "families", lambda rows, dim: SHORT if rows else SHORT[:1])
-    monkeypatch.setattr(tune, "TIMED_QUERIES", 10)
 
 
 def artifact_of(folder: Path, fake_artifact: Artifact, captions_each: int) -> Artifact:
@@ -56,8 +50,8 @@ def artifact_of(folder: Path, fake_artifact: Artifact, captions_each: int) -> Ar
         version="0" * 16,
         encoder=manifest.encoder,
         data=manifest.data,
-        images=IndexSpec(rows=IMAGES, dim=dim),
-        captions=IndexSpec(rows=IMAGES * captions_each, dim=dim),
+        images=BuiltIndex(spec=IndexSpec(rows=IMAGES, dim=dim)),
+        captions=BuiltIndex(spec=IndexSpec(rows=IMAGES * captions_each, dim=dim)),
         fill=fill,
     )
 
@@ -67,8 +61,15 @@ def artifact(tmp_path: Path, fake_artifact: Artifact) -> Artifact:
     return artifact_of(tmp_path / "plain", fake_artifact, 2)
 
 
-def tuned(artifact: Artifact, tmp_path: Path, memory_mb: float) -> retune.Tuned:
-    return retune.tune(artifact, Budget(0.9, None, memory_mb), tmp_path / "work", Silent())
+def tuned(artifact: Artifact, tmp_path: Path, memory_mb: float) -> Tuned:
+    return tune(
+        artifact,
+        Budget(0.9, None, memory_mb),
+        tmp_path / "work",
+        Silent(),
+        families_of=lambda rows, dim: SHORT if rows else SHORT[:1],
+        meter=Meter(timed_queries=10),
+    )
 
 
 def test_the_new_artifact_has_other_indexes_and_the_same_of_all_else(artifact: Artifact, tmp_path: Path) -> None:
@@ -78,15 +79,15 @@ def test_the_new_artifact_has_other_indexes_and_the_same_of_all_else(artifact: A
     assert done.artifact is not None
     made = Artifact.open(done.artifact.path)
     assert made.manifest.version != artifact.manifest.version
-    assert not made.manifest.captions.exact
+    assert not made.manifest.captions.spec.exact
     for name, digest in artifact.manifest.files.items():
         assert made.manifest.files[name] == digest
-    for modality in ("images", "captions"):
-        spec = made.index(modality).spec
-        assert spec.recall_at_10 is not None
-        assert spec.recall_at_10 >= 0.9
-        assert (spec.memory_mb or 0) <= limit
-    assert (made.manifest.images.query_kind, made.manifest.captions.query_kind) == ("captions", "images")
+    for built in (made.manifest.images, made.manifest.captions):
+        assert built.measured.recall is not None
+        assert built.measured.recall >= 0.9
+        assert (built.measured.memory_mb or 0) <= limit
+    kinds = [built.measured.query_kind for built in (made.manifest.images, made.manifest.captions)]
+    assert kinds == ["captions", "images"]
     assert made.store().counts() == (IMAGES, 2 * IMAGES)
     assert not list((tmp_path / "work").glob("*.tune")), "nothing is left of the sweep"
 
@@ -125,16 +126,16 @@ def test_an_index_that_is_no_more_is_not_kept(artifact: Artifact, tmp_path: Path
     parent = tuned(artifact, tmp_path, small).artifact
     assert parent is not None
     assert "captions.faiss" in parent.manifest.files
-    flat = retune.tune(parent, Budget(1.0, None, 50), tmp_path / "work", Silent()).artifact
+    flat = tune(parent, Budget(1.0, None, 50), tmp_path / "work", Silent()).artifact
     assert flat is not None
-    assert flat.manifest.captions.exact
+    assert flat.manifest.captions.spec.exact
     assert flat.manifest.files.keys() == artifact.manifest.files.keys()
 
 
 def test_the_version_follows_from_the_choice(artifact: Artifact, tmp_path: Path) -> None:
     limit = artifact.vectors("captions").nbytes / 1e6 * 0.99
     versions = {tuned(artifact, tmp_path, limit).artifact.manifest.version for _ in range(2)}  # type: ignore[union-attr]
-    chosen = {Artifact.open(path).manifest.captions.label() for path in (tmp_path / "work").iterdir()}
+    chosen = {Artifact.open(path).manifest.captions.spec.label() for path in (tmp_path / "work").iterdir()}
     assert len(versions) == len(chosen)
 
 
@@ -148,5 +149,5 @@ def test_without_captions_the_images_are_the_queries(tmp_path: Path, fake_artifa
     done = tuned(artifact_of(tmp_path / "bare", fake_artifact, 0), tmp_path, 50)
     assert list(done.outcomes) == ["images"]
     assert done.artifact is not None
-    assert done.artifact.manifest.images.query_kind == "images"
+    assert done.artifact.manifest.images.measured.query_kind == "images"
     assert done.artifact.index("captions").spec.rows == 0

@@ -15,7 +15,7 @@ from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged
-from clip_retrieval.indexes.faiss_index import IndexSpec
+from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
 from clip_retrieval.records import CaptionRecord, ImageRecord
 
 ENCODER = FakeEncoder().info
@@ -32,8 +32,8 @@ DATA = DataInfo(
 
 
 def write(target: Path, fill: Callable[[Path], None]) -> Artifact:
-    spec = IndexSpec(rows=0, dim=ENCODER.dim)
-    return write_artifact(target, version="0123", encoder=ENCODER, data=DATA, images=spec, captions=spec, fill=fill)
+    built = BuiltIndex(spec=IndexSpec(rows=0, dim=ENCODER.dim))
+    return write_artifact(target, version="0123", encoder=ENCODER, data=DATA, images=built, captions=built, fill=fill)
 
 
 def a_file(folder: Path) -> None:

@@ -123,14 +123,14 @@ class TestSources:
     def test_a_collection_without_captions_is_searched_by_image_alone(self, run: Build, tmp_path: Path) -> None:
         artifact, _ = run(write_images(tmp_path / "data", NAMES[:6]))
         assert (artifact.manifest.data.images, artifact.manifest.data.captions) == (6, 0)
-        assert artifact.manifest.images.query_kind == "images"
-        assert artifact.manifest.captions.recall_at_10 is None
+        assert artifact.manifest.images.measured.query_kind == "images"
+        assert artifact.manifest.captions.measured.recall is None
         retriever = Retriever(artifact, FakeEncoder())
         assert retriever.search_images(square("black"))[0].image.image_path == "black-bright.png"
         assert retriever.search_captions(square("black")) == []
 
     def test_recall_is_measured_with_queries_of_the_other_modality(self, fake_artifact: Artifact) -> None:
-        images, captions = fake_artifact.manifest.images, fake_artifact.manifest.captions
+        images, captions = fake_artifact.manifest.images.measured, fake_artifact.manifest.captions.measured
         assert (images.query_kind, images.queries) == ("captions", 24)
         assert (captions.query_kind, captions.queries) == ("images", 12)
 

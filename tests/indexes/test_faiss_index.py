@@ -11,38 +11,47 @@ from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import ArtifactDamaged
-from clip_retrieval.indexes import faiss_index as index_module
-from clip_retrieval.indexes.faiss_index import Index, IndexSpec, exact_search
+from clip_retrieval.indexes.base import MIN_DEPTH, IndexSpec
+from clip_retrieval.indexes.faiss_index import FaissIndex, FilterLimits, exact_search
 
 
 def random_units(rows: int, dim: int, seed: int = 0) -> Vectors:
     return unit_rows(np.random.default_rng(seed).standard_normal((rows, dim)))
 
 
-def built(vectors: Vectors, factory: str, rescored: int = 1, **parameters: int) -> Index:
+FEW_EXACT_ROWS = FilterLimits(exact_rows=20)
+"""Limits under which these small collections are searched with a selector."""
+
+
+def built(
+    vectors: Vectors,
+    factory: str,
+    build: dict[str, int] | None = None,
+    search: dict[str, int] | None = None,
+    limits: FilterLimits = FEW_EXACT_ROWS,
+) -> FaissIndex:
     rows, dim = vectors.shape
-    return Index.build(
-        IndexSpec(factory=factory, parameters=parameters, rescored=rescored, rows=rows, dim=dim), vectors
-    )
+    spec = IndexSpec(factory=factory, build_parameters=build or {}, search_parameters=search or {}, rows=rows, dim=dim)
+    return FaissIndex.build(spec, vectors, filter_limits=limits)
 
 
-def flat(vectors: Vectors) -> Index:
+def flat(vectors: Vectors) -> FaissIndex:
     return built(vectors, "Flat")
 
 
-def hnsw(vectors: Vectors, ef_search: int = 64) -> Index:
-    return built(vectors, "HNSW16,SQ8", rescored=2, efConstruction=200, efSearch=ef_search)
+def hnsw(vectors: Vectors, ef_search: int = 64, limits: FilterLimits = FEW_EXACT_ROWS) -> FaissIndex:
+    return built(vectors, "HNSW16,SQ8", {"efConstruction": 200}, {"efSearch": ef_search}, limits)
 
 
-def cells(vectors: Vectors) -> Index:
-    return built(vectors, "PCAR8,IVF4,RaBitQ", rescored=5, nprobe=2)
+def cells(vectors: Vectors) -> FaissIndex:
+    return built(vectors, "PCAR8,IVF4,RaBitQ", search={"nprobe": 2})
 
 
-def refined(vectors: Vectors) -> Index:
-    return built(vectors, "IVF4,SQ4,Refine(SQfp16)", nprobe=2, k_factor_rf=3)
+def refined(vectors: Vectors) -> FaissIndex:
+    return built(vectors, "IVF4,SQ4,Refine(SQfp16)", search={"nprobe": 2, "k_factor_rf": 3})
 
 
-def codes(vectors: Vectors) -> Index:
+def codes(vectors: Vectors) -> FaissIndex:
     return built(vectors, "SQ8")
 
 
@@ -90,7 +99,7 @@ def test_of_more_equal_rows_than_asked_for_the_first_are_found() -> None:
 
 
 @pytest.mark.parametrize("build", [flat, hnsw, codes])
-def test_scores_are_cosines_also_after_rounding(build: Callable[[Vectors], Index]) -> None:
+def test_scores_are_cosines_also_after_rounding(build: Callable[[Vectors], FaissIndex]) -> None:
     vectors = random_units(300, 7)
     queries = np.concatenate([vectors, -vectors])
     scores, rows = build(vectors).search(queries, 300)
@@ -119,11 +128,11 @@ def test_no_query_gets_no_answer() -> None:
 
 
 @pytest.mark.parametrize("build", ALL)
-def test_a_saved_index_gives_the_same_answers(build: Callable[[Vectors], Index], tmp_path: Path) -> None:
+def test_a_saved_index_gives_the_same_answers(build: Callable[[Vectors], FaissIndex], tmp_path: Path) -> None:
     vectors, queries = random_units(500, 16), random_units(40, 16, seed=1)
     index = build(vectors)
     index.save(tmp_path / "index.faiss")
-    loaded = Index.load(index.spec, tmp_path / "index.faiss", vectors)
+    loaded = FaissIndex.load(index.spec, tmp_path / "index.faiss", vectors)
     for before, after in zip(index.search(queries, 10), loaded.search(queries, 10), strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -143,15 +152,16 @@ def test_a_wider_graph_search_finds_more() -> None:
     vectors, queries = random_units(1000, 64), random_units(100, 64, seed=1)
     _, truth = exact_search(vectors, queries, 10)
 
-    def found(index: Index) -> float:
+    def found(index: FaissIndex) -> float:
         rows = index.search(queries, 10)[1]
         return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows.tolist(), truth.tolist(), strict=True)]))
 
     narrow = hnsw(vectors, ef_search=10)
     first = found(narrow)
-    wide = narrow.with_search({"efSearch": 400}, rescored=2)
-    assert wide.spec.parameters == {"efConstruction": 200, "efSearch": 400}
+    wide = narrow.with_search({"efSearch": 400}, depth=100)
+    assert (wide.spec.search_parameters, wide.spec.depth) == ({"efSearch": 400}, 100)
     assert first < 0.95 < found(wide)
+    assert found(narrow) == first, "the narrow search stays as it was: both share the graph, neither changes it"
 
 
 def test_where_the_graph_finds_nothing_the_row_is_minus_one_and_stands_last() -> None:
@@ -165,7 +175,7 @@ def test_where_the_graph_finds_nothing_the_row_is_minus_one_and_stands_last() ->
 
 
 @pytest.mark.parametrize("build", [hnsw, cells, refined, codes])
-def test_the_scores_are_the_exact_cosines_whatever_the_codes_are(build: Callable[[Vectors], Index]) -> None:
+def test_the_scores_are_the_exact_cosines_whatever_the_codes_are(build: Callable[[Vectors], FaissIndex]) -> None:
     vectors, queries = random_units(500, 16), random_units(30, 16, seed=1)
     scores, rows = build(vectors).search(queries, 10)
     np.testing.assert_allclose(scores, np.einsum("nkd,nd->nk", vectors[rows], queries), atol=1e-6)
@@ -197,9 +207,8 @@ class TestAllowedRows:
     @pytest.mark.parametrize("build", ALL)
     @pytest.mark.parametrize("count", [3, 10, 60, 400])
     def test_k_rows_come_back_whenever_so_many_are_allowed(
-        self, build: Callable[[Vectors], Index], count: int, monkeypatch: pytest.MonkeyPatch
+        self, build: Callable[[Vectors], FaissIndex], count: int
     ) -> None:
-        monkeypatch.setattr(index_module, "EXACT_ROWS", 20)
         vectors, queries = random_units(1000, 16), random_units(30, 16, seed=1)
         allowed = np.zeros(1000, dtype=np.bool_)
         allowed[np.argsort(vectors @ queries[0])[:count]] = True  # the worst there are for the first query
@@ -210,10 +219,7 @@ class TestAllowedRows:
         np.testing.assert_allclose(scores, np.einsum("nkd,nd->nk", vectors[rows], queries), atol=1e-6)
 
     @pytest.mark.parametrize("build", ALL)
-    def test_what_is_found_is_as_near_as_without_the_limit(
-        self, build: Callable[[Vectors], Index], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(index_module, "EXACT_ROWS", 20)
+    def test_what_is_found_is_as_near_as_without_the_limit(self, build: Callable[[Vectors], FaissIndex]) -> None:
         vectors, queries = random_units(1000, 16), random_units(100, 16, seed=1)
         allowed = np.arange(1000) % 4 == 0
         index = build(vectors)
@@ -226,12 +232,10 @@ class TestAllowedRows:
         )
         assert limited >= recall(index.search(queries, 10)[1], brute_force(vectors, queries, 10)[1]) - 0.02
 
-    def test_a_graph_that_comes_back_short_is_helped_by_brute_force(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(index_module, "EXACT_ROWS", 20)
-        monkeypatch.setattr(index_module, "WIDEST", 1)
+    def test_a_graph_that_comes_back_short_is_helped_by_brute_force(self) -> None:
         vectors = np.repeat(random_units(10, 8), 60, axis=0)  # copies link to each other and to hardly anything else
         allowed = np.arange(600) % 60 < 30
-        index = hnsw(vectors, ef_search=1)
+        index = hnsw(vectors, ef_search=1, limits=FilterLimits(exact_rows=20, max_breadth_factor=1))
         _, rows = index.search(random_units(5, 8, seed=1), 200)
         assert (rows < 0).any()
         _, rows = index.search(random_units(5, 8, seed=1), 200, allowed=allowed)
@@ -239,7 +243,7 @@ class TestAllowedRows:
         assert allowed[rows].all()
 
     @pytest.mark.parametrize("build", ALL)
-    def test_every_row_allowed_is_the_plain_search(self, build: Callable[[Vectors], Index]) -> None:
+    def test_every_row_allowed_is_the_plain_search(self, build: Callable[[Vectors], FaissIndex]) -> None:
         vectors, queries = random_units(300, 16), random_units(20, 16, seed=1)
         index = build(vectors)
         for plain, limited in zip(
@@ -248,7 +252,7 @@ class TestAllowedRows:
             np.testing.assert_array_equal(plain, limited)
 
     @pytest.mark.parametrize("build", ALL)
-    def test_no_row_allowed_finds_nothing(self, build: Callable[[Vectors], Index]) -> None:
+    def test_no_row_allowed_finds_nothing(self, build: Callable[[Vectors], FaissIndex]) -> None:
         scores, rows = build(random_units(300, 16)).search(
             random_units(2, 16), 5, allowed=np.zeros(300, dtype=np.bool_)
         )
@@ -260,29 +264,110 @@ class TestAllowedRows:
 
 
 @pytest.mark.parametrize(
-    ("factory", "parameters"), [("HNSW16,Nonsense", {}), ("HNSW16", {"nprobe": 3}), ("SQ8", {"nonsense": 1})]
+    ("factory", "build", "search", "message"),
+    [
+        ("HNSW16,Nonsense", {}, {}, "FAISS does not build HNSW16,Nonsense"),
+        ("HNSW16", {"nprobe": 3}, {}, "could not set parameter nprobe"),
+        ("HNSW16", {}, {"nprobe": 3}, "does not know the search parameters nprobe"),
+        ("SQ8", {}, {"nonsense": 1}, "does not know the search parameters nonsense"),
+        ("IVF4,Flat", {}, {"quantizer_efSearch": 8}, "does not know the search parameters quantizer_efSearch"),
+    ],
 )
-def test_what_faiss_does_not_know_is_refused(factory: str, parameters: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="FAISS does not build"):
-        built(random_units(20, 4), factory, **parameters)
+def test_what_faiss_does_not_know_is_refused(
+    factory: str, build: dict[str, int], search: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        built(random_units(20, 4), factory, build, search)
 
 
-def test_building_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "BLOCK", 30)
+def test_building_tells_how_far_it_is() -> None:
     vectors, done = random_units(100, 8), list[int]()
-    index = Index.build(IndexSpec(factory="SQ8", rows=100, dim=8), vectors, advance=done.append)
+    index = FaissIndex.build(IndexSpec(factory="SQ8", rows=100, dim=8), vectors, advance=done.append, block_rows=30)
     assert done == [30, 30, 30, 10]
     np.testing.assert_array_equal(index.search(vectors, 1)[1][:, 0], np.arange(100))
 
 
-def test_the_exact_search_is_brute_force() -> None:
-    vectors, queries = random_units(200, 32), random_units(20, 32, seed=1)
-    np.testing.assert_array_equal(exact_search(vectors, queries, 10)[1], brute_force(vectors, queries, 10)[1])
+@pytest.mark.parametrize("queries", [1, 5, 30])
+@pytest.mark.parametrize("build", ALL)
+def test_the_exact_search_is_brute_force(build: Callable[[Vectors], FaissIndex], queries: int) -> None:
+    vectors, asked = random_units(200, 32), random_units(queries, 32, seed=1)
+    scores, rows = brute_force(vectors, asked, 10)
+    for hits in (exact_search(vectors, asked, 10), build(vectors).exact_search(asked, 10)):
+        np.testing.assert_array_equal(hits.rows, rows)
+        np.testing.assert_allclose(hits.scores, scores, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    k=st.integers(0, 220), share=st.sampled_from([0, 0.01, 0.5, 1]), copies=st.integers(1, 4), seed=st.integers(0, 99)
+)
+def test_the_exact_search_is_a_prefix_of_every_longer_one_with_ties_in_row_order(
+    k: int, share: float, copies: int, seed: int
+) -> None:
+    vectors = np.tile(random_units(50, 7, seed), (copies, 1))
+    allowed = np.random.default_rng(seed).random(len(vectors)) < share
+    query = random_units(1, 7, seed + 1)
+    for limit in (None, allowed):
+        every = hnsw(vectors).exact_search(query, len(vectors), allowed=limit)
+        assert sorted(every.rows[0]) == (
+            list(range(len(vectors))) if limit is None else np.flatnonzero(allowed).tolist()
+        )
+        np.testing.assert_array_equal(np.lexsort((every.rows[0], -every.scores[0])), np.arange(every.rows.shape[1]))
+        part = hnsw(vectors).exact_search(query, k, allowed=limit)
+        np.testing.assert_array_equal(part.rows, every.rows[:, :k])
+        np.testing.assert_array_equal(part.scores, every.scores[:, :k])
+
+
+@pytest.mark.parametrize("build", ALL)
+def test_an_index_hands_out_the_vectors_of_its_rows(build: Callable[[Vectors], FaissIndex]) -> None:
+    vectors = random_units(300, 16)
+    np.testing.assert_array_equal(build(vectors).vectors_of(np.array([7, 7, 299])), vectors[[7, 7, 299]])
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 5), (4,)])
+@pytest.mark.parametrize("build", ALL)
+def test_queries_of_another_length_are_refused(build: Callable[[Vectors], FaissIndex], shape: tuple[int, ...]) -> None:
+    index, queries = build(random_units(300, 8)), np.zeros(shape, np.float32)
+    for search in (index.search, index.exact_search):
+        with pytest.raises(ValueError, match=r"queries have shape .* takes \(n, 8\)"):
+            search(queries, 1)
+
+
+class TestDepth:
+    """An approximate index finds max(depth, k) candidates, so results of any k up to the depth are of one list."""
+
+    @pytest.mark.parametrize("build", ALL)
+    @pytest.mark.parametrize("share", [None, 0.3])
+    def test_results_are_prefixes_of_one_list(
+        self, build: Callable[[Vectors], FaissIndex], share: float | None
+    ) -> None:
+        vectors, queries = random_units(900, 16), random_units(20, 16, seed=1)
+        index, allowed = build(vectors), None if share is None else np.random.default_rng(0).random(900) < share
+        whole = index.search(queries, MIN_DEPTH, allowed=allowed)
+        for k in range(1, MIN_DEPTH):
+            part = index.search(queries, k, allowed=allowed)
+            np.testing.assert_array_equal(part.rows, whole.rows[:, :k])
+            np.testing.assert_array_equal(part.scores, whole.scores[:, :k])
+
+    def test_a_filtered_search_that_comes_back_short_is_exact_for_every_k(self) -> None:
+        vectors = np.repeat(random_units(10, 8), 60, axis=0)  # copies link to each other and to hardly anything else
+        index = hnsw(vectors, ef_search=1, limits=FilterLimits(exact_rows=20, max_breadth_factor=1))
+        query = random_units(1, 8, seed=1)
+        # Without the nearest copies, the walk finds 40 rows: enough for a short page, too few for the depth.
+        allowed = (np.arange(600) % 60 < 30) & (np.arange(600) // 60 != np.argmax(vectors[::60] @ query[0]))
+        whole = index.search(query, MIN_DEPTH, allowed=allowed)
+        np.testing.assert_array_equal(whole.rows, index.exact_search(query, MIN_DEPTH, allowed=allowed).rows)
+        for k in (1, 5, 50):
+            np.testing.assert_array_equal(index.search(query, k, allowed=allowed).rows, whole.rows[:, :k])
+
+    def test_a_depth_below_the_longest_page_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="depth"):
+            IndexSpec(rows=1, dim=1, depth=MIN_DEPTH - 1)
 
 
 def test_vectors_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(4, 4\)"):
-        Index.build(IndexSpec(rows=4, dim=4), random_units(3, 4))
+        FaissIndex.build(IndexSpec(rows=4, dim=4), random_units(3, 4))
 
 
 @pytest.mark.parametrize("content", [b"", b"not an index", None], ids=["empty", "other content", "no file"])
@@ -292,14 +377,14 @@ def test_what_is_no_index_is_refused(content: bytes | None, tmp_path: Path) -> N
         path.write_bytes(content)
     vectors = random_units(20, 4)
     with pytest.raises(ArtifactDamaged, match=r"index\.faiss is not a readable index"):
-        Index.load(IndexSpec(factory="HNSW16,SQ8", rows=20, dim=4), path, vectors)
+        FaissIndex.load(IndexSpec(factory="HNSW16,SQ8", rows=20, dim=4), path, vectors)
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(21, 4), (20, 5)])
 def test_an_index_that_disagrees_with_its_description_is_refused(rows: int, dim: int, tmp_path: Path) -> None:
     hnsw(random_units(20, 4)).save(tmp_path / "index.faiss")
     with pytest.raises(ArtifactDamaged, match="the manifest says"):
-        Index.load(
+        FaissIndex.load(
             IndexSpec(factory="HNSW16,SQ8", rows=rows, dim=dim), tmp_path / "index.faiss", random_units(rows, dim)
         )
 
@@ -311,4 +396,4 @@ def test_vectors_that_disagree_with_the_description_are_refused(
 ) -> None:
     hnsw(random_units(20, 4)).save(tmp_path / "index.faiss")
     with pytest.raises(ArtifactDamaged, match="another shape than the manifest says"):
-        Index.load(IndexSpec(factory=factory, rows=20, dim=4), tmp_path / "index.faiss", random_units(rows, dim))
+        FaissIndex.load(IndexSpec(factory=factory, rows=20, dim=4), tmp_path / "index.faiss", random_units(rows, dim))
