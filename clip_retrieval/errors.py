@@ -7,6 +7,7 @@
     │   └── ImageTooLarge      over the limit for bytes
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
+    ├── BuildRunning           another process works on the same data and model
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   there is none under that tag or path
@@ -49,6 +50,10 @@ class InvalidQuery(ClipRetrievalError):
 
 class ModelUnavailable(ClipRetrievalError):
     """An encoder cannot be obtained or loaded."""
+
+
+class BuildRunning(ClipRetrievalError):
+    """Another process works on the same data and model, in the same folder."""
 
 
 class MissingExtra(ClipRetrievalError):

@@ -11,12 +11,14 @@ has two captions, of which the first repeats across the shades of a colour:
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from clip_retrieval.encoders.fake import COLOURS
+from clip_retrieval.errors import ImageRejected
 
 SHADES = {"bright": 1.0, "soft": 0.8, "dull": 0.6}
 NAMES = tuple(f"{colour}-{shade}.png" for colour in COLOURS for shade in SHADES)
@@ -41,6 +43,19 @@ def png(image: Image.Image) -> bytes:
     file = BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+@dataclass(frozen=True)
+class MemoryBlob:
+    """An image that is only in memory; ``data`` None is one that cannot be read."""
+
+    name: str
+    data: bytes | None
+
+    def read(self, limit: int) -> bytes:
+        if self.data is None:
+            raise ImageRejected("it is gone")
+        return self.data[: limit + 1]
 
 
 def captions_of(name: str) -> tuple[str, str]:

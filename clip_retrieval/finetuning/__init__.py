@@ -3,6 +3,7 @@
 settings.py       what a run may vary
 pairs.py          captioned images as batches, and which pairs are no negatives
 data.py           the images and captions that a run trains and validates on
+resumable.py      an array that is computed batch by batch and survives a kill
 adapters.py       low-rank adapters
 towers.py         what trains of a model, and what is computed once
 inputs.py         the tensors that the trained part reads

@@ -211,9 +211,7 @@ def features_folder(workspace: Path, fingerprint: str, settings: Settings, pairs
 
 def _key(fingerprint: str, *parts: object) -> str:
     shown = [
-        [(image.content_hash, [c.text for c in image.captions]) for image in part.images]
-        if isinstance(part, Pairs)
-        else part
+        [(image.content_hash, image.captions) for image in part.images] if isinstance(part, Pairs) else part
         for part in parts
     ]
     return hashlib.sha256(json.dumps([fingerprint, *shown]).encode()).hexdigest()[:16]
