@@ -39,7 +39,7 @@ from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.evaluation.recall import Ranks
 from clip_retrieval.finetuning.guard import Ranked, gain, judge
-from clip_retrieval.finetuning.inputs import Inputs
+from clip_retrieval.finetuning.inputs import TowerInputs
 from clip_retrieval.finetuning.loop import train
 from clip_retrieval.finetuning.pairs import Batch, Pairs, TrainingImage
 from clip_retrieval.finetuning.run import choose_share, ranked, score
@@ -69,7 +69,7 @@ def main() -> None:
 
 @dataclass
 class Side:
-    """Features of one side in place of ``Inputs``; row i of both is pair i, with one caption each."""
+    """Features of one side in place of ``TowerInputs``; row i of both is pair i, with one caption each."""
 
     pairs: Pairs
     towers: Towers
@@ -138,7 +138,7 @@ class Study:
             folder = write_drawings(work, drawings, 0)
             pairs, kept = Pairs(captioned(folder, limits, bars)), work / f"features-{folder.name}"
             with bars.stage("features of the drawings", 2 * len(pairs)) as advance:
-                Inputs(pairs, both, preprocess, tokenizer, kept, limits, advance=advance)
+                TowerInputs(pairs, both, preprocess, tokenizer, kept, limits, advance=advance)
             images, texts = (torch.from_numpy(np.load(kept / f"{name}.npy")) for name in ("images", "texts"))
             self.other = pairs, images[:, None], texts
 

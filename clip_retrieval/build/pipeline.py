@@ -16,32 +16,22 @@ from importlib import metadata
 from pathlib import Path
 
 from clip_retrieval import __version__
-from clip_retrieval.artifacts.artifact import (
-    ENCODER,
-    RECORDS,
-    THUMBNAILS,
-    Artifact,
-    DataInfo,
-    artifact_version,
-    write_artifact,
-)
-from clip_retrieval.artifacts.record_store import Store
+from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact, DataInfo, artifact_version
 from clip_retrieval.build.check import count_images, records_of, require_images, require_no_reject
 from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts, embed_images
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.splits import Ratios, assign_splits
-from clip_retrieval.build.thumbnails import ThumbnailPlans
+from clip_retrieval.build.thumbnails import ThumbnailPlans, thumbnail_notes
 from clip_retrieval.build.work_folder import work_folder
+from clip_retrieval.build.write import Parts, index_and_write
 from clip_retrieval.datasets import Source, open_source
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.images.shrink import PLANS, Plan
-from clip_retrieval.indexes.choose import choose_index
 from clip_retrieval.progress import Progress
-from clip_retrieval.records import SPLITS, CaptionRecord, ImageRecord, Split
+from clip_retrieval.records import SPLITS, Split
 
 MEGABYTE = 10**6
 
@@ -114,7 +104,7 @@ def build_source(
     info = read_info(encoder_folder)
     with (
         work_folder(workspace / f"{_work_name(place, info)}.work") as work,
-        closing(KnownArtifacts(reuse, info)) as known,
+        closing(_known(reuse, info, progress)) as known,
         closing(Embedder(partial(load_encoder, encoder_folder), info.dim, work, known, options.batch)) as embedder,
     ):
         thumbnails = ThumbnailPlans(work, options.thumbnails_mb * MEGABYTE, known)
@@ -125,7 +115,7 @@ def build_source(
             progress.stage("checking and embedding images", count_images(items)) as advance,
         ):
             report = embed_images(items, embedder, options.limits, cache, advance)
-        require_images(report, name)
+        require_images(report, place)
         if options.strict:
             require_no_reject(report)
 
@@ -141,20 +131,15 @@ def build_source(
             if options.thumbnails_mb:
                 plan = thumbnails.write(first_plan, report.kept, work / THUMBNAILS, options.limits, progress)
                 notes = thumbnail_notes(plan, options.thumbnails_mb)
-            parts = _Parts(encoder_folder, info, data, images, captions, embedder, work)
-            artifact = _index_and_write(parts, workspace / version, options.recall, progress)
+            parts = Parts(encoder_folder, info, data, images, captions, embedder, work)
+            artifact = index_and_write(parts, workspace / version, options.recall, progress)
         shutil.rmtree(work)
         return BuildOutcome(artifact, report, embedder.counts(report), notes)
 
 
-def thumbnail_notes(plan: Plan | None, megabytes: int, finest: Plan = PLANS[0]) -> tuple[str, ...]:
-    """What a person should know of the thumbnails that were made with ``plan`` (None: there are none)."""
-    limit = f"--thumbnails-mb {megabytes}"
-    if plan is None:
-        return (f"no thumbnails: the smallest do not fit into {limit}; the search page shows captions instead",)
-    if plan != finest:
-        return (f"thumbnails of {plan} fit into {limit}; thumbnails of {finest} do not",)
-    return ()
+def _known(artifacts: Sequence[Artifact], encoder: EncoderInfo, progress: Progress) -> KnownArtifacts:
+    with progress.stage("reading earlier artifacts", None):
+        return KnownArtifacts(artifacts, encoder)
 
 
 def _work_name(place: str, encoder: EncoderInfo) -> str:
@@ -183,52 +168,3 @@ def _stored(artifacts: Sequence[Artifact], version: str) -> Artifact | None:
             with suppress(ArtifactError):
                 return Artifact.open(artifact.path)
     return None
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """The parts of an artifact before its indexes."""
-
-    encoder_folder: Path
-    encoder: EncoderInfo
-    data: DataInfo
-    images: list[ImageRecord]
-    captions: list[CaptionRecord]
-    embedder: Embedder
-    work: Path
-
-
-def _index_and_write(parts: _Parts, target: Path, recall: float, progress: Progress) -> Artifact:
-    images, captions, work = parts.images, parts.captions, parts.work
-    image_vectors = parts.embedder.gather_images(images, work / "images.npy")
-    caption_vectors = parts.embedder.gather_captions(captions, work / "captions.npy")
-    with progress.stage("choosing the index of the images", None):
-        image_index = choose_index(
-            image_vectors,
-            caption_vectors if captions else image_vectors,
-            query_kind="captions" if captions else "images",
-            recall=recall,
-        )
-    with progress.stage("choosing the index of the captions", None):
-        caption_index = choose_index(caption_vectors, image_vectors, query_kind="images", recall=recall)
-
-    def fill(folder: Path) -> None:
-        shutil.copytree(parts.encoder_folder, folder / ENCODER)
-        for name in ("images.npy", "captions.npy", THUMBNAILS):
-            if (work / name).exists():
-                (work / name).replace(folder / name)
-        image_index.save(folder / "images.faiss")
-        caption_index.save(folder / "captions.faiss")
-        with Store.create(folder / RECORDS) as store:
-            store.add(images, captions)
-
-    with progress.stage("writing the artifact", None):
-        return write_artifact(
-            target,
-            version=target.name,
-            encoder=parts.encoder,
-            data=parts.data,
-            images=image_index.spec,
-            captions=caption_index.spec,
-            fill=fill,
-        )

@@ -155,6 +155,16 @@ class ThumbnailPlans:
         return ThumbnailCache(path, self.plans[number], self._budget, self._known)
 
 
+def thumbnail_notes(plan: Plan | None, megabytes: int, finest: Plan = PLANS[0]) -> tuple[str, ...]:
+    """What a person should know of the thumbnails that were made with ``plan`` (None: there are none)."""
+    limit = f"--thumbnails-mb {megabytes}"
+    if plan is None:
+        return (f"no thumbnails: the smallest do not fit into {limit}; the search page shows captions instead",)
+    if plan != finest:
+        return (f"thumbnails of {plan} fit into {limit}; thumbnails of {finest} do not",)
+    return ()
+
+
 def _fill(cache: ThumbnailCache, kept: Sequence[ValidImage], limits: Limits, progress: Progress) -> None:
     def make(image: ValidImage) -> tuple[bytes, Thumbnail | None]:
         key = image_key(image.content_hash)

@@ -20,27 +20,27 @@ from clip_retrieval.parallel import map_ahead
 from clip_retrieval.progress import Advance
 from clip_retrieval.records import CaptionedImage, Reject, ValidImage
 
-T = TypeVar("T")
+Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Generic[T]):
+class Kept(Generic[Derived]):
     """A valid image, and what ``derive`` made from its pixels."""
 
     image: ValidImage
-    derived: T
+    derived: Derived
 
 
 def validate_each(
     items: Iterable[CaptionedImage | Reject],
-    derive: Callable[[str, Image.Image], T],
+    derive: Callable[[str, Image.Image], Derived],
     rejects: list[Reject],
     limits: Limits = DEFAULT_LIMITS,
     *,
     ahead: int = 0,
     advance: Advance = lambda _: None,
     workers: int | None = None,
-) -> Iterator[Kept[T]]:
+) -> Iterator[Kept[Derived]]:
     """Yield the valid images of ``items`` in order; the others are appended to ``rejects``.
 
     Images are decoded in ``workers`` threads (None: one per core). These threads also call ``derive`` with the content
@@ -49,7 +49,7 @@ def validate_each(
     """
     workers = workers or usable_cores()
 
-    def check(item: CaptionedImage | Reject) -> tuple[Kept[T] | None, list[Reject]]:
+    def check(item: CaptionedImage | Reject) -> tuple[Kept[Derived] | None, list[Reject]]:
         if isinstance(item, Reject):
             return None, [item]
         try:

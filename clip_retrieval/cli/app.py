@@ -7,8 +7,8 @@ import typer
 
 from clip_retrieval import __version__
 from clip_retrieval.cli import artifacts, console
-from clip_retrieval.cli.build import build
-from clip_retrieval.cli.check import check
+from clip_retrieval.cli.build import build_command
+from clip_retrieval.cli.check import check_command
 from clip_retrieval.cli.evaluate import evaluate
 from clip_retrieval.cli.finetune import finetune
 from clip_retrieval.cli.info import info
@@ -45,6 +45,8 @@ def version(
         raise typer.Exit
 
 
-for command in (check, build, info, search, serve, evaluate, tune, finetune):
+app.command("check")(check_command)
+app.command("build")(build_command)
+for command in (info, search, serve, evaluate, tune, finetune):
     app.command()(command)
 app.add_typer(artifacts.app, name="artifacts")

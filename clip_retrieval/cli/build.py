@@ -13,8 +13,7 @@ import typer
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import calibration
-from clip_retrieval.build.pipeline import Options
-from clip_retrieval.build.pipeline import build as build_artifact
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Model, Pretrained, SourcePath, SplitRatios
 from clip_retrieval.datasets import open_source
@@ -33,7 +32,7 @@ class PrecisionOption(StrEnum):
     INT8 = "int8"
 
 
-def build(
+def build_command(
     source: SourcePath,
     model: Model = "demo",
     pretrained: Pretrained = None,
@@ -82,7 +81,7 @@ def build(
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
         encoder = prepare_encoder(model, pretrained, runtime=runtime.value, calibration=samples, say=console.note)
     workspace = cache_dir() / "builds"
-    outcome = build_artifact(source, encoder, workspace, options, bars, reuse=_stored_artifacts())
+    outcome = build(source, encoder, workspace, options, bars, reuse=_stored_artifacts())
     tag = modelstore.save(outcome.artifact) if output is None else _move(outcome.artifact, workspace, output)
     if as_json:
         result = {"tag": tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval.build import check as checker
+from clip_retrieval.build.check import check
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, SourcePath
 from clip_retrieval.images.decode import Limits
 
 
-def check(
+def check_command(
     source: SourcePath,
     as_json: AsJson = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if anything is rejected.")] = False,
@@ -27,7 +27,7 @@ def check(
     bento-clip check my-photos --json > report.json
     ```
     """
-    report = checker.check(source, Limits(max_bytes=max_bytes, max_pixels=max_pixels), console.Bars())
+    report = check(source, Limits(max_bytes=max_bytes, max_pixels=max_pixels), console.Bars())
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from clip_retrieval.datasets.base import FolderSource
-from clip_retrieval.datasets.rows import csv_rows, merge
+from clip_retrieval.datasets.rows import csv_rows, images_of_rows
 from clip_retrieval.records import CaptionedImage, Reject
 
 
@@ -19,4 +19,4 @@ class CsvTable(FolderSource):
         self.path = path
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        return merge(csv_rows(self.path), self.root)
+        return images_of_rows(csv_rows(self.path), self.root)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, FolderSource
-from clip_retrieval.datasets.rows import Row, csv_rows, merge
+from clip_retrieval.datasets.rows import Row, csv_rows, images_of_rows
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
@@ -39,7 +39,7 @@ class Flickr8k(FolderSource):
         captions = captions_file(self.root)
         if captions is None:
             raise SourceError(f"{self.root} has neither {TOKENS} nor {KAGGLE} with the header image,caption")
-        return merge(self._rows(captions), self.root)
+        return images_of_rows(self._rows(captions), self.root)
 
     def _rows(self, captions: Path) -> Iterator[Row | Reject]:
         folder, present = self._images()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, NoReturn
 
 from clip_retrieval.datasets.base import FolderSource
-from clip_retrieval.datasets.rows import Row, column, merge
+from clip_retrieval.datasets.rows import Row, column, images_of_rows
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject
 
@@ -21,7 +21,7 @@ class JsonLines(FolderSource):
         self.path = path
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        return merge(_rows(self.path), self.root)
+        return images_of_rows(_rows(self.path), self.root)
 
 
 def _rows(path: Path) -> Iterator[Row | Reject]:

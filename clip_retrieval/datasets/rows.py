@@ -22,9 +22,9 @@ from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Scalar, SourceCaption, Split
 
-IMAGE = ("image_path", "image", "file_name", "filename", "file")
-CAPTION = ("caption", "text", "captions")
-_KNOWN = frozenset({*IMAGE, *CAPTION, "image_id", "caption_id", "split"})
+IMAGE_COLUMNS = ("image_path", "image", "file_name", "filename", "file")
+CAPTION_COLUMNS = ("caption", "text", "captions")
+_KNOWN = frozenset({*IMAGE_COLUMNS, *CAPTION_COLUMNS, "image_id", "caption_id", "split"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def csv_rows(path: Path) -> Iterator[Row | Reject]:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def merge(rows: Iterator[Row | Reject], root: Path) -> Iterator[CaptionedImage | Reject]:
+def images_of_rows(rows: Iterator[Row | Reject], root: Path) -> Iterator[CaptionedImage | Reject]:
     """Rejected rows in their order, then the images in the order of their first rows.
 
     The captions of all rows about one file are joined in order. Later rows add only metadata that is missing. A row is
@@ -113,7 +113,7 @@ class _Draft:
 def _draft(values: Mapping[str, object], root: Path) -> _Draft:
     if not is_text(json.dumps(values, ensure_ascii=False)):
         raise ValueError("the row is not UTF-8 text")
-    image_key, caption_key = _first(values, IMAGE), _first(values, CAPTION)
+    image_key, caption_key = _first(values, IMAGE_COLUMNS), _first(values, CAPTION_COLUMNS)
     name = values.get(image_key, "")
     if not isinstance(name, str):
         raise ValueError("the name of the image is not text")
@@ -179,7 +179,7 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
         raise SourceError(f"{path.name} is not CSV: {error}; it must be UTF-8 text with commas") from error
     named = [name for name in header if name]
     found = ", ".join(repr(name) for name in named) or "none"
-    for wanted, names in (("image", IMAGE), ("caption", CAPTION)):
+    for wanted, names in (("image", IMAGE_COLUMNS), ("caption", CAPTION_COLUMNS)):
         if not set(names) & set(named):
             raise SourceError(
                 f"{path.name} has no column for the {wanted}: call it one of {', '.join(names)}"
@@ -194,4 +194,4 @@ def _csv_row(where: str, header: list[str], cells: list[str]) -> Row | Reject:
     if len(cells) != len(header):
         return Reject(where, f"{len(cells)} cells, but the header has {len(header)}")
     values = zip(header, cells, strict=True)
-    return Row(where, {name: cell for name, cell in values if name and (cell or name in CAPTION)})
+    return Row(where, {name: cell for name, cell in values if name and (cell or name in CAPTION_COLUMNS)})

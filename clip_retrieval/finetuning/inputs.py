@@ -28,7 +28,7 @@ from clip_retrieval.progress import Advance
 _BATCH = 32
 
 
-class Inputs:
+class TowerInputs:
     """One side of the data, ready for ``towers``. With ``views`` 0 only whole images are used, no crops."""
 
     def __init__(

@@ -25,7 +25,7 @@ from clip_retrieval.encoders.torch import WEIGHTS_FILE
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data
 from clip_retrieval.finetuning.guard import Gain, Ranked, Verdict
-from clip_retrieval.finetuning.inputs import Inputs
+from clip_retrieval.finetuning.inputs import TowerInputs
 from clip_retrieval.finetuning.loop import Epoch, History, Score, contrastive_loss, train
 from clip_retrieval.finetuning.pairs import Pairs
 from clip_retrieval.finetuning.settings import Settings
@@ -80,7 +80,7 @@ class Outcome:
 
 
 class Vectoriser(Protocol):
-    """Pairs and their vectors under the weights that the towers have now; ``Inputs`` is one."""
+    """Pairs and their vectors under the weights that the towers have now; ``TowerInputs`` is one."""
 
     pairs: Pairs
 
@@ -111,12 +111,12 @@ def finetune(
     fingerprint = read_info(reference).fingerprint
     sides = {"train": data.train, "val": data.val, "test": data.test, "other": data.other}
 
-    def inputs(name: str, pairs: Pairs) -> Inputs:
+    def inputs(name: str, pairs: Pairs) -> TowerInputs:
         views = settings.views if name == "train" else 0
         total = (views + 1) * len(pairs) * towers.image.keeps_trunk + len(pairs.texts) * towers.text.keeps_trunk
         kept = features_folder(workspace, fingerprint, settings, pairs, views)
         with progress.stage(f"features of locked parts: {name}", total) as advance:
-            return Inputs(
+            return TowerInputs(
                 pairs, towers, preprocess, tokenizer, kept, limits, views=views, seed=settings.seed, advance=advance
             )
 
@@ -217,5 +217,5 @@ def _key(fingerprint: str, *parts: object) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *shown]).encode()).hexdigest()[:16]
 
 
-def _run_key(fingerprint: str, settings: Settings, ready: dict[str, Inputs]) -> str:
+def _run_key(fingerprint: str, settings: Settings, ready: dict[str, TowerInputs]) -> str:
     return _key(fingerprint, settings.to_json(), *(ready[name].pairs for name in ("train", "val")))

@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +20,23 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import check
 from clip_retrieval.build.embed import EmbeddingCounts
 from clip_retrieval.build.pipeline import BuildOutcome, Options, build, build_source
-from clip_retrieval.datasets import Source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import BuildRunning, SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Advance, Progress, Silent
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 from clip_retrieval.search.retriever import Retriever
-from tests.samples import NAMES, MemoryBlob, captions_of, image_of, png, square, write_collection, write_images
+from tests.samples import (
+    NAMES,
+    MemoryBlob,
+    MemorySource,
+    captions_of,
+    image_of,
+    png,
+    square,
+    write_collection,
+    write_images,
+)
 
 Build = Callable[..., BuildOutcome]
 
@@ -40,18 +49,6 @@ def run(encoder_folder: Path, tmp_path: Path) -> Build:
         return build(source, encoder_folder, tmp_path / "builds", Options(**options), Silent(), reuse=reuse)
 
     return run
-
-
-class MemorySource(Source):
-    """A source whose images are only in memory."""
-
-    name: ClassVar[str] = "memory"
-
-    def __init__(self, items: Sequence[CaptionedImage | Reject]) -> None:
-        self.items = items
-
-    def read(self) -> Iterator[CaptionedImage | Reject]:
-        yield from self.items
 
 
 def write_jsonl(folder: Path, rows: Sequence[object]) -> Path:

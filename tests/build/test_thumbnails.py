@@ -12,8 +12,7 @@ from PIL import Image
 from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.build.embed import Embedder, embed_images
 from clip_retrieval.build.known import KnownArtifacts
-from clip_retrieval.build.pipeline import thumbnail_notes
-from clip_retrieval.build.thumbnails import ThumbnailPlans
+from clip_retrieval.build.thumbnails import ThumbnailPlans, thumbnail_notes
 from clip_retrieval.build.validate import validate
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import SourceError
