@@ -9,6 +9,7 @@
     │   └── PartRejected       an image of a query is not acceptable; it says which and why
     ├── Busy                   the server cannot take a request now; it can be sent again
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
+    ├── BuildRunning           another process works on the same data and model
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   there is none under that tag or path
@@ -63,6 +64,10 @@ class Busy(ClipRetrievalError):
 
 class ModelUnavailable(ClipRetrievalError):
     """An encoder cannot be obtained or loaded."""
+
+
+class BuildRunning(ClipRetrievalError):
+    """Another process works on the same data and model, in the same folder."""
 
 
 class MissingExtra(ClipRetrievalError):

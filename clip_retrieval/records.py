@@ -1,13 +1,13 @@
-"""The nouns that everything else speaks: what a source yields, what a collection holds, what a search finds.
+"""The nouns of the whole package: what a source yields, what a collection holds, what a search finds.
 
-Row numbers are the join between vectors and records: row *i* of the image vectors is ``ImageRecord.row == i``,
-row *i* of the caption vectors is ``CaptionRecord.row == i``. Plain frozen dataclasses; no I/O, no numerics.
+Row numbers join vectors and records: row *i* of the image vectors belongs to the ``ImageRecord`` with ``row == i``, and
+row *i* of the caption vectors to the ``CaptionRecord`` with ``row == i``. Plain frozen dataclasses; no I/O, no
+numerics.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 Scalar = str | int | float | bool | None
 Split = Literal["train", "val", "test"]
@@ -19,23 +19,31 @@ MODALITIES: tuple[Modality, ...] = ("images", "captions")
 
 @dataclass(frozen=True, slots=True)
 class SourceCaption:
-    """One caption as the source gives it; ``caption_id`` is None where the source names none."""
+    """One caption as the source gives it; ``caption_id`` is None if the source gives no id."""
 
     text: str
     caption_id: str | None = None
 
 
+class ImageBlob(Protocol):
+    """The bytes of one image, with a name: a file, a member of an archive, an object in a store."""
+
+    @property
+    def name(self) -> str:
+        """The name that users see: relative to the source, with forward slashes."""
+        ...
+
+    def read(self, limit: int) -> bytes:
+        """The bytes, at most ``limit`` + 1 of them. Safe in any thread. Raises ImageRejected with the reason."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
-    """One image as a reader yields it, not yet decoded or checked.
-
-    ``image_id`` is unique within a source. ``path`` can be opened; ``image_path`` is how the source names the file
-    (relative, forward slashes) and is what users see.
-    """
+    """One image as a reader yields it, not yet decoded or checked. ``image_id`` is unique within a source."""
 
     image_id: str
-    path: Path
-    image_path: str
+    blob: ImageBlob
     captions: tuple[SourceCaption, ...] = ()
     split: Split | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
@@ -43,7 +51,7 @@ class CaptionedImage:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Something that was left out of a collection: where it stands in the source, and why."""
+    """An item that was left out of a collection: its place in the source, and the reason."""
 
     where: str
     reason: str
@@ -53,13 +61,12 @@ class Reject:
 class ValidImage:
     """An image that passed validation, in source order.
 
-    ``content_hash`` is the hex SHA-256 of the decoded, upright RGB pixels and their size, so equal images have
-    equal hashes whatever their file format. ``captions`` are normalised. ``path`` still names the file to decode.
+    ``content_hash`` is the hex SHA-256 of the decoded, upright RGB pixels and their size: equal images have equal
+    hashes in every file format. ``captions`` are normalised. ``blob`` can be read again.
     """
 
     image_id: str
-    path: Path
-    image_path: str
+    blob: ImageBlob
     content_hash: str
     width: int
     height: int

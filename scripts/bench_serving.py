@@ -37,8 +37,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import DataInfo, artifact_version
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.writer import write_artifact
-from clip_retrieval.build.pipeline import calibration
-from clip_retrieval.build.validate import validate
+from clip_retrieval.build.check import calibration
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
@@ -75,7 +74,7 @@ def main() -> None:
     pretrained = arguments.pretrained or random_weights(arguments.model)
     reference_model = prepare_encoder(arguments.model, pretrained, runtime="torch")
     limits = Limits()
-    to_quantise = calibration(validate(open_source(SAMPLE), limits), limits) if "int8" in precisions else None
+    to_quantise = calibration(open_source(SAMPLE), limits) if "int8" in precisions else None
     served_model = prepare_encoder(arguments.model, pretrained, calibration=to_quantise)
     artifact = make_artifact(served_model, 500 if arguments.short else collection.IMAGES)
     result = measure(precisions, arguments.rounds, arguments.seconds, reference_model, artifact)

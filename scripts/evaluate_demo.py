@@ -64,7 +64,7 @@ def write_gallery(every: Iterable[Drawing], path: Path, size: int, seed: int) ->
 def measure(source: Path, output: Path) -> Quality:
     """The demo model on the test side of ``source``; the reports go into ``output``."""
     bars = console.Bars()
-    data = of_source(source, lambda _: prepare_encoder("demo"), cache_dir() / "evaluations", Options(), bars)
+    data = of_source(source, prepare_encoder("demo"), cache_dir() / "evaluations", Options(), bars)
     quality = evaluate(data, "test", bars)
     output.mkdir(exist_ok=True)
     (output / "quality.json").write_text(quality.model_dump_json(indent=2), encoding="utf-8")

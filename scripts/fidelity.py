@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from clip_retrieval.build.pipeline import calibration
-from clip_retrieval.build.validate import Report, validate
+from clip_retrieval.build.check import calibration
+from clip_retrieval.build.report import Report
+from clip_retrieval.build.validate import validate
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.evaluation.recall import Ranks, image_to_text, text_to_image
-from clip_retrieval.images.decode import DEFAULT_LIMITS, decode_image
+from clip_retrieval.images.decode import DEFAULT_LIMITS, decode_blob
 from clip_retrieval.models.prepare import prepare_encoder
 from scripts.machine import commit, cpu
 
@@ -66,7 +67,7 @@ def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[st
     owners = np.array([row for row, image in enumerate(report.kept) for _ in image.captions])
     say = err.print
     reference = load_encoder(prepare_encoder(model, pretrained, runtime="torch", say=say))
-    examples = calibration(report, DEFAULT_LIMITS) if "int8" in wanted else None
+    examples = calibration(open_source(data), DEFAULT_LIMITS) if "int8" in wanted else None
     folder = prepare_encoder(model, pretrained, calibration=examples, say=say)
 
     expected = encode(reference, report)
@@ -100,7 +101,7 @@ def encode(encoder: Encoder, report: Report) -> tuple[Vectors, Vectors]:
     """Caption vectors and image vectors in the order of ``report.kept``."""
     texts = [caption.text for image in report.kept for caption in image.captions]
     images = [
-        encoder.encode_images([decode_image(image.path.read_bytes()) for image in report.kept[start : start + BATCH]])
+        encoder.encode_images([decode_blob(image.blob) for image in report.kept[start : start + BATCH]])
         for start in range(0, len(report.kept), BATCH)
     ]
     parts = [encoder.encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]

@@ -32,15 +32,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
-from clip_retrieval.build.pipeline import check
+from clip_retrieval.build.check import check
 from clip_retrieval.cli import console
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.evaluation.recall import Ranks
 from clip_retrieval.finetuning.guard import Ranked, gain, judge
-from clip_retrieval.finetuning.inputs import Inputs
+from clip_retrieval.finetuning.inputs import TowerInputs
 from clip_retrieval.finetuning.loop import train
-from clip_retrieval.finetuning.pairs import Batch, Pairs
+from clip_retrieval.finetuning.pairs import Batch, Pairs, TrainingImage
 from clip_retrieval.finetuning.run import choose_share, ranked, score
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Towers
@@ -69,7 +69,7 @@ def main() -> None:
 
 @dataclass
 class Side:
-    """Features of one side in place of ``Inputs``; row i of both is pair i, with one caption each."""
+    """Features of one side in place of ``TowerInputs``; row i of both is pair i, with one caption each."""
 
     pairs: Pairs
     towers: Towers
@@ -113,13 +113,18 @@ class Heads(nn.Module):
         return self.text["proj"](features)
 
 
+def captioned(folder: Path, limits: Limits, bars: console.Bars) -> list[TrainingImage]:
+    """The images of a source, with their own splits."""
+    return [TrainingImage.of(image, image.split) for image in check(folder, limits, bars).kept]
+
+
 class Study:
     """The photographs and the drawings as features of the demo model's trunks, which every start shares."""
 
     def __init__(self, work: Path, drawings: int) -> None:
         limits, bars, settings = Limits(), console.Bars(), Settings()
         reference = prepare_encoder(DEMO, runtime="torch", say=console.note)
-        self.photos = check(sample.FOLDER, limits, bars).kept
+        self.photos = captioned(sample.FOLDER, limits, bars)
         self.groups = [photo.group for photo in sample.photos()]
         self.images = train_demo_head.photo_features(work, None, sample.photos(), 0, CROPS)
         self.means = class_means(work)
@@ -127,13 +132,13 @@ class Study:
         model, preprocess, tokenizer = open_folder(reference)
         both = Towers(model, settings, "cpu")
         with torch.no_grad():
-            self.texts = both.text.frozen(tokenizer([photo.captions[0].text for photo in self.photos]))
+            self.texts = both.text.frozen(tokenizer([photo.captions[0] for photo in self.photos]))
         self.other: tuple[Pairs, Tensor, Tensor] | None = None
         if drawings:
             folder = write_drawings(work, drawings, 0)
-            pairs, kept = Pairs(check(folder, limits, bars).kept), work / f"features-{folder.name}"
+            pairs, kept = Pairs(captioned(folder, limits, bars)), work / f"features-{folder.name}"
             with bars.stage("features of the drawings", 2 * len(pairs)) as advance:
-                Inputs(pairs, both, preprocess, tokenizer, kept, limits, advance=advance)
+                TowerInputs(pairs, both, preprocess, tokenizer, kept, limits, advance=advance)
             images, texts = (torch.from_numpy(np.load(kept / f"{name}.npy")) for name in ("images", "texts"))
             self.other = pairs, images[:, None], texts
 

@@ -58,8 +58,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fake_artifact(collection: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The artifact of ``collection`` with the fake encoder, built once."""
-    artifact, _ = build(collection, lambda _: encoder_folder, tmp_path_factory.mktemp("builds"), Options(), Silent())
-    return artifact
+    return build(collection, encoder_folder, tmp_path_factory.mktemp("builds"), Options(), Silent()).artifact
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,18 @@ has two captions, of which the first repeats across the shades of a colour:
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import ClassVar
 
 from PIL import Image
 
+from clip_retrieval.datasets import Source
 from clip_retrieval.encoders.fake import COLOURS
+from clip_retrieval.errors import ImageRejected
+from clip_retrieval.records import CaptionedImage, Reject
 
 SHADES = {"bright": 1.0, "soft": 0.8, "dull": 0.6}
 NAMES = tuple(f"{colour}-{shade}.png" for colour in COLOURS for shade in SHADES)
@@ -41,6 +46,31 @@ def png(image: Image.Image) -> bytes:
     file = BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
+
+
+@dataclass(frozen=True)
+class MemoryBlob:
+    """An image that is only in memory; ``data`` None is one that cannot be read."""
+
+    name: str
+    data: bytes | None
+
+    def read(self, limit: int) -> bytes:
+        if self.data is None:
+            raise ImageRejected("it is gone")
+        return self.data[: limit + 1]
+
+
+class MemorySource(Source):
+    """A source whose images are only in memory."""
+
+    name: ClassVar[str] = "memory"
+
+    def __init__(self, items: Sequence[CaptionedImage | Reject]) -> None:
+        self.items = items
+
+    def read(self) -> Iterator[CaptionedImage | Reject]:
+        yield from self.items
 
 
 def captions_of(name: str) -> tuple[str, str]:

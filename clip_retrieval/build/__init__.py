@@ -1,7 +1,15 @@
 """From a data source and an encoder to an artifact.
 
-validate.py       checks every image and caption, and reports what was kept and rejected
-splits.py         which images train, which tune and which test
-embed.py          bulk embedding, resumable, in bounded memory
-pipeline.py       all of it, in order
+report.py         what a validation found
+captions.py       the text of a caption as it is stored, and its id
+validate.py       checks every image and caption, and decodes each image once
+check.py          a source without an encoder; and validated images become records
+splits.py         the split of each image: train, val or test
+work_folder.py    the folder in which one process at a time collects the parts of a result
+vector_cache.py   vectors by key in append-only files
+known.py          vectors and thumbnails of earlier artifacts
+thumbnails.py     thumbnails within a budget, made beside the embedding
+embed.py          vectors of images and captions, each distinct one encoded once
+write.py          the last step: index the vectors and write the artifact
+pipeline.py       the whole build
 """

@@ -1,101 +1,162 @@
-"""Bulk embedding: batched, resumable, in bounded memory, with decoding beside the encoder.
+"""Vectors for the images and captions of a source: each distinct image and caption is encoded once.
 
-Vectors go straight into a memory-mapped ``.npy`` file, row by row in the order of the input. A small file beside it
-counts the rows that are done, so that a build which was killed goes on where it was. Row *i* of the file is item *i*
-of the input, always: an item that cannot be embedded ends the run, it is never skipped.
+A vector comes from the cache of a build that was killed, from a known artifact, or from the encoder. Vectors are kept
+by content, so the order of the rows does not depend on where they come from. The result has the same bytes in each
+case, as far as the encoder gives the same vector for the same input in every batch.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from clip_retrieval.atomic import new_file
+from clip_retrieval.build.captions import with_unique_ids
+from clip_retrieval.build.known import KnownArtifacts
+from clip_retrieval.build.report import Report
+from clip_retrieval.build.thumbnails import ThumbnailCache
+from clip_retrieval.build.validate import validate_each
+from clip_retrieval.build.vector_cache import GATHER_ROWS, VectorCache, caption_key, image_key
 from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
-from clip_retrieval.images.decode import Limits, decode_again
-from clip_retrieval.parallel import map_ahead
+from clip_retrieval.images.decode import Limits
+from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.progress import Advance
-from clip_retrieval.records import ValidImage
+from clip_retrieval.records import CaptionedImage, CaptionRecord, ImageRecord, Modality, Reject, ValidImage
 
 TEXT_BATCH, IMAGE_BATCH = 64, 32
 
 
-def embed_texts(
-    texts: Sequence[str],
-    encoder: Encoder,
-    out: Path,
-    *,
-    batch_size: int = TEXT_BATCH,
-    advance: Advance = lambda _: None,
-) -> Vectors:
-    """Encode ``texts`` into the file ``out``; returns it memory-mapped, float32 (len(texts), dim)."""
-    vectors = ResumableVectors(out, len(texts), encoder.info.dim)
-    advance(vectors.done)
-    for start in range(vectors.done, len(texts), batch_size):
-        batch = texts[start : start + batch_size]
-        vectors.append(encoder.encode_texts(batch))
-        advance(len(batch))
-    return vectors.finish()
+@dataclass(frozen=True, slots=True)
+class EmbeddingCounts:
+    """Where the vectors of a collection come from, counted in rows.
+
+    An ``encoded`` row went through the encoder in this run. A ``reused`` row has the vector of an equal image or
+    caption, of a run that was killed, or of an earlier artifact.
+    """
+
+    images_encoded: int
+    images_reused: int
+    captions_encoded: int
+    captions_reused: int
+
+    def __str__(self) -> str:
+        return (
+            f"vectors of {self.images_encoded} images and {self.captions_encoded} captions were encoded, "
+            f"of {self.images_reused} images and {self.captions_reused} captions reused"
+        )
+
+
+class Embedder:
+    """An encoder and its two caches. The encoder is loaded when the first item needs it, which may be never."""
+
+    def __init__(
+        self, load: Callable[[], Encoder], dim: int, work: Path, known: KnownArtifacts, batch: int = IMAGE_BATCH
+    ) -> None:
+        """``load`` loads the encoder of dimension ``dim``. ``work`` is a folder for vectors of this encoder alone.
+
+        ``batch`` is the number of images that are encoded together.
+        """
+        self._load, self._known, self.batch = load, known, batch
+        self._encoder: Encoder | None = None
+        self._loading = threading.Lock()
+        self._caches: dict[Modality, VectorCache] = {
+            "images": VectorCache(work, "images", dim),
+            "captions": VectorCache(work, "captions", dim),
+        }
+        self._encoded: dict[Modality, int] = {"images": 0, "captions": 0}
+
+    def close(self) -> None:
+        """Close the files of the caches."""
+        for cache in self._caches.values():
+            cache.close()
+
+    def encoder(self) -> Encoder:
+        """The encoder. Safe in any thread. Raises ModelUnavailable or MissingExtra."""
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = self._load()
+            return self._encoder
+
+    def needs(self, modality: Modality, key: bytes) -> bool:
+        """Whether the encoder must make the vector of ``key``. Safe in any thread."""
+        return key not in self._caches[modality] and not self._known.has(modality, key)
+
+    def add_images(self, pixels: dict[bytes, Pixels]) -> None:
+        """Encode images, given by key, as one batch."""
+        self._add("images", list(pixels), self.encoder().encode_pixels(np.stack(list(pixels.values()))))
+
+    def embed_captions(self, texts: Sequence[str], advance: Advance = lambda _: None) -> None:
+        """Encode the texts that need it. ``advance`` gets the number of texts that have a vector."""
+        distinct = {caption_key(text): text for text in texts}
+        missing = [(key, text) for key, text in distinct.items() if self.needs("captions", key)]
+        advance(len(texts) - len(missing))
+        for start in range(0, len(missing), TEXT_BATCH):
+            keys, batch = zip(*missing[start : start + TEXT_BATCH], strict=True)
+            self._add("captions", keys, self.encoder().encode_texts(batch))
+            advance(len(batch))
+
+    def gather_images(self, images: Iterable[ImageRecord], out: Path) -> Vectors:
+        """Write the vectors of the images, in this order, to the ``.npy`` file ``out``; returns it memory-mapped."""
+        return self._gather("images", [image_key(image.content_hash) for image in images], out)
+
+    def gather_captions(self, captions: Iterable[CaptionRecord], out: Path) -> Vectors:
+        """Write the vectors of the captions, in this order, to the ``.npy`` file ``out``; returns it memory-mapped."""
+        return self._gather("captions", [caption_key(caption.text) for caption in captions], out)
+
+    def counts(self, report: Report) -> EmbeddingCounts:
+        """Where the vectors of the kept images and captions come from."""
+        images, captions = self._encoded["images"], self._encoded["captions"]
+        return EmbeddingCounts(images, len(report.kept) - images, captions, report.captions - captions)
+
+    def _gather(self, modality: Modality, keys: Sequence[bytes], out: Path) -> Vectors:
+        cache = self._caches[modality]
+        unknown = (key for key in dict.fromkeys(keys) if key not in cache)
+        while block := list(islice(unknown, GATHER_ROWS)):
+            cache.add(block, self._known.vectors(modality, block))
+        return cache.gather(keys, out)
+
+    def _add(self, modality: Modality, keys: Sequence[bytes], vectors: Vectors) -> None:
+        self._caches[modality].add(keys, vectors)
+        self._encoded[modality] += len(keys)
 
 
 def embed_images(
-    images: Sequence[ValidImage],
-    encoder: Encoder,
-    out: Path,
-    *,
+    items: Sequence[CaptionedImage | Reject],
+    embedder: Embedder,
     limits: Limits,
-    batch_size: int = IMAGE_BATCH,
+    thumbnails: ThumbnailCache | None = None,
     advance: Advance = lambda _: None,
-) -> Vectors:
-    """Encode the images' files into the file ``out``; returns it memory-mapped, float32 (len(images), dim).
+) -> Report:
+    """Read, decode, check, encode and shrink every image of a source in one pass; returns what was kept.
 
-    Raises SourceError when a file is no longer the image that was validated.
+    Threads read, decode and shrink; the calling thread encodes. ``thumbnails`` gets the thumbnails, if it is given.
+    ``advance`` gets 1 for each image. Raises ModelUnavailable or MissingExtra.
     """
-    vectors = ResumableVectors(out, len(images), encoder.info.dim)
-    advance(vectors.done)
 
-    def load(image: ValidImage) -> Pixels:
-        return encoder.preprocess(decode_again(image, limits))
+    def derive(content_hash: str, image: Image.Image) -> tuple[Pixels | None, Thumbnail | None]:
+        key = image_key(content_hash)
+        pixels = embedder.encoder().preprocess(image) if embedder.needs("images", key) else None
+        return pixels, thumbnails.make(key, image) if thumbnails is not None else None
 
-    decoded = map_ahead(load, images[vectors.done :], ahead=2 * batch_size)
-    while batch := list(islice(decoded, batch_size)):
-        vectors.append(encoder.encode_pixels(np.stack(batch)))
-        advance(len(batch))
-    return vectors.finish()
-
-
-class ResumableVectors:
-    """A memory-mapped float32 array of ``rows`` by ``dim`` that is filled from the top and knows how far it is."""
-
-    def __init__(self, path: Path, rows: int, dim: int) -> None:
-        self._path = path
-        self._counter = path.with_suffix(".done")
-        self.rows = rows
-        self.done = 0
-        if path.exists() and self._counter.exists():
-            self._array = np.lib.format.open_memmap(path, mode="r+")
-            if self._array.shape == (rows, dim) and self._array.dtype == np.float32:
-                self.done = min(int(self._counter.read_text() or 0), rows)
-                return
-        self._counter.unlink(missing_ok=True)  # before the rows that it counted are gone
-        self._array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, dim))
-        self._save_counter()
-
-    def append(self, batch: Vectors) -> None:
-        """Write the next ``len(batch)`` rows, then count them: a kill in between costs one batch."""
-        self._array[self.done : self.done + len(batch)] = batch
-        self._array.flush()
-        self.done += len(batch)
-        self._save_counter()
-
-    def finish(self) -> Vectors:
-        """The whole array, for reading. Raises ValueError if rows are missing."""
-        if self.done != self.rows:
-            raise ValueError(f"{self.done} of {self.rows} rows were embedded")
-        array: Vectors = np.load(self._path, mmap_mode="r") if self.rows else np.asarray(self._array)
-        return array
-
-    def _save_counter(self) -> None:
-        with new_file(self._counter, replace=True) as file:
-            file.write(str(self.done).encode())
+    images: list[ValidImage] = []
+    rejects: list[Reject] = []
+    waiting: dict[bytes, Pixels] = {}
+    for kept in validate_each(items, derive, rejects, limits, ahead=2 * embedder.batch, advance=advance):
+        images.append(kept.image)
+        key = image_key(kept.image.content_hash)
+        pixels, thumbnail = kept.derived
+        if pixels is not None and embedder.needs("images", key):
+            waiting[key] = pixels
+        if len(waiting) == embedder.batch:
+            embedder.add_images(waiting)
+            waiting.clear()
+        if thumbnails is not None:
+            thumbnails.keep(key, thumbnail)
+    if waiting:
+        embedder.add_images(waiting)
+    if thumbnails is not None:
+        thumbnails.flush()
+    return Report(with_unique_ids(images), rejects)

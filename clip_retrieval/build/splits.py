@@ -1,7 +1,7 @@
-"""Which images train, which tune and which test: deterministic, by image, without leaks.
+"""The split of each image: train, val or test. Deterministic, by image, without leaks.
 
-The draw depends on the pixels (``content_hash``) and the seed alone. Neither the order of the source nor
-file names change it, and exact duplicates, which would leak from training into a test, stay on one side.
+The draw depends only on the pixels (``content_hash``) and the seed. The order of the source and the names of files do
+not change it. Exact duplicates stay in one split, since they would leak from training into a test.
 """
 
 import hashlib
@@ -18,13 +18,12 @@ Ratios = tuple[float, float, float]
 def assign_splits(images: Sequence[ValidImage], ratios: Ratios = (0.70, 0.15, 0.15), seed: int = 0) -> list[Split]:
     """The split of each of ``images``, in their order, drawn at ``ratios`` (train, val, test).
 
-    Equal images are one group. A group in which any image has a given split takes it; if given splits
-    differ, the most held-out one (test before val before train), since a test image must not be trained
-    on. The N images of all other groups are divided among themselves: int(train * N), int(val * N) and
-    the rest. No split exceeds its size by as many images as the largest group has, so without duplicates
-    the sizes are exact.
+    Equal images form one group. A group in which an image has a given split takes that split. If the given splits of a
+    group differ, it takes the one that is held out most (test, then val, then train), since a test image must not be
+    trained on. The N images of all other groups are divided: int(train * N), int(val * N) and the rest. A split exceeds
+    its size by less than the size of the largest group, so without duplicates the sizes are exact.
 
-    Raises ValueError unless the ratios are three numbers from 0 to 1 that add up to 1.
+    Raises ValueError as ``check_ratios`` does.
     """
     groups: dict[str, list[ValidImage]] = {}
     for image in images:
@@ -41,25 +40,30 @@ def assign_splits(images: Sequence[ValidImage], ratios: Ratios = (0.70, 0.15, 0.
     return [splits[image.content_hash] for image in images]
 
 
-def _sizes(total: int, ratios: Ratios) -> dict[Split, int]:
+def check_ratios(ratios: Ratios) -> None:
+    """Raise ValueError unless the ratios are three numbers from 0 to 1 that add up to 1."""
     if (
         len(ratios) != len(SPLITS)
         or not all(0 <= ratio <= 1 for ratio in ratios)
         or not math.isclose(sum(ratios), 1, abs_tol=1e-6)
     ):
         raise ValueError(f"split ratios must be three numbers from 0 to 1 that add up to 1, not {ratios}")
+
+
+def _sizes(total: int, ratios: Ratios) -> dict[Split, int]:
+    check_ratios(ratios)
     sizes = [int(ratio * total) for ratio in ratios]
-    # What rounding leaves over goes to the last split that may have any.
+    # The remainder of the rounding goes to the last split with a ratio above 0.
     last = max(i for i, ratio in enumerate(ratios) if ratio > 0)
     sizes[last] = total - sum(size for i, size in enumerate(sizes) if i != last)
     return dict(zip(SPLITS, sizes, strict=True))
 
 
 def _draw(groups: dict[str, int], sizes: dict[Split, int], seed: int) -> dict[str, Split]:
-    """Draw a split for each group, each with a chance in proportion to its free places.
+    """Draw a split for each group; the chance of a split is proportional to its free places.
 
-    The largest groups draw first, so that single images fill the sizes exactly. A group that fits nowhere
-    goes where most places are free.
+    The largest groups draw first, so that single images fill the sizes exactly. A group that fits into no split goes
+    into the split with the most free places.
     """
     digests = {key: hashlib.sha256(f"{seed}:{key}".encode()).digest() for key in groups}
     free = dict(sizes)

@@ -1,178 +1,94 @@
-"""Checks every image and caption of a source, and reports what was kept, rejected and found twice.
+"""Checks every image and caption of a source in one pass, in which each image is read and decoded once.
 
-A reject leaves no gap and no trace: the kept images stand in source order, and row *i* of everything
-built from them is ``Report.kept[i]``. An image whose captions are all rejected is kept, since it can be
-found by image. Captions that repeat are kept as they are: two images with one caption are two records.
+A reject leaves no gap: the kept images are in source order, and row *i* of everything built from them belongs to
+``Report.kept[i]``. An image whose captions are all rejected is kept, since users can find it by image. Captions that
+repeat are kept: the same caption of two images is two records.
 """
 
-import hashlib
-import json
-import re
-import stat
-import unicodedata
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+from PIL import Image
+
+from clip_retrieval.build.captions import check_captions, with_unique_ids
+from clip_retrieval.build.report import Report
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.datasets import Source
 from clip_retrieval.errors import ImageRejected
-from clip_retrieval.images.decode import DEFAULT_LIMITS, Limits, content_hash, decode_image
+from clip_retrieval.images.decode import DEFAULT_LIMITS, Limits, content_hash, decode_blob
 from clip_retrieval.parallel import map_ahead
-from clip_retrieval.records import CaptionedImage, Reject, SourceCaption, ValidImage
+from clip_retrieval.progress import Advance
+from clip_retrieval.records import CaptionedImage, Reject, ValidImage
 
-# What is not seen and is not white space to Python: controls, lone surrogates, zero-width space and BOM. The
-# zero-width joiners stay, since scripts and emoji need them.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b\ufeff\ud800-\udfff]")
+Derived = TypeVar("Derived")
 
 
-@dataclass(frozen=True)
-class Report:
-    """What validation found, and what it adds up to."""
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[Derived]):
+    """A valid image, and what ``derive`` made from its pixels."""
 
-    kept: list[ValidImage]
-    rejects: list[Reject]
+    image: ValidImage
+    derived: Derived
 
-    @property
-    def captions(self) -> int:
-        """Kept captions."""
-        return sum(len(image.captions) for image in self.kept)
 
-    @property
-    def duplicates(self) -> list[tuple[str, ...]]:
-        """Groups of image_ids whose pixels are equal; all of them are kept."""
-        groups: dict[str, list[str]] = {}
-        for image in self.kept:
-            groups.setdefault(image.content_hash, []).append(image.image_id)
-        return [tuple(group) for group in groups.values() if len(group) > 1]
+def validate_each(
+    items: Iterable[CaptionedImage | Reject],
+    derive: Callable[[str, Image.Image], Derived],
+    rejects: list[Reject],
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    ahead: int = 0,
+    advance: Advance = lambda _: None,
+    workers: int | None = None,
+) -> Iterator[Kept[Derived]]:
+    """Yield the valid images of ``items`` in order; the others are appended to ``rejects``.
 
-    def data_fingerprint(self) -> str:
-        """Hex SHA-256 of the kept records in order: what an artifact built from them depends on."""
-        digest = hashlib.sha256()
-        for image in self.kept:
-            captions = [(caption.caption_id, caption.text) for caption in image.captions]
-            record = (image.image_id, image.content_hash, image.split, dict(image.metadata), captions)
-            digest.update(json.dumps(record, sort_keys=True).encode() + b"\n")
-        return digest.hexdigest()
+    Images are decoded in ``workers`` threads (None: one per core). These threads also call ``derive`` with the content
+    hash and the decoded image. At most ``workers`` decoded images are in memory, and at most ``ahead`` results wait (at
+    least four per thread). ``advance`` gets 1 for each image, kept or rejected.
+    """
+    workers = workers or usable_cores()
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values; of a kept image, what a reader can check it by."""
-        duplicates = self.duplicates
-        return {
-            "counts": {
-                "images": len(self.kept),
-                "captions": self.captions,
-                "rejects": len(self.rejects),
-                "duplicate_groups": len(duplicates),
-            },
-            "data_fingerprint": self.data_fingerprint(),
-            "rejects": [asdict(reject) for reject in self.rejects],
-            "duplicates": [list(group) for group in duplicates],
-            "kept": [
-                {
-                    "image_id": image.image_id,
-                    "image_path": image.image_path,
-                    "width": image.width,
-                    "height": image.height,
-                    "captions": len(image.captions),
-                    "content_hash": image.content_hash,
-                }
-                for image in self.kept
-            ],
-        }
+    def check(item: CaptionedImage | Reject) -> tuple[Kept[Derived] | None, list[Reject]]:
+        if isinstance(item, Reject):
+            return None, [item]
+        try:
+            decoded = decode_blob(item.blob, limits)
+        except ImageRejected as error:
+            return None, [Reject(item.blob.name, str(error))]
+        captions, empty = check_captions(item)
+        image = ValidImage(
+            image_id=item.image_id,
+            blob=item.blob,
+            content_hash=content_hash(decoded),
+            width=decoded.width,
+            height=decoded.height,
+            captions=tuple(captions),
+            split=item.split,
+            metadata=item.metadata,
+        )
+        return Kept(image, derive(image.content_hash, decoded)), empty
+
+    checked = map_ahead(lambda item: (item, *check(item)), items, ahead=max(ahead, 4 * workers), workers=workers)
+    for item, kept, rejected in checked:
+        rejects += rejected
+        if isinstance(item, CaptionedImage):
+            advance(1)
+        if kept is not None:
+            yield kept
 
 
 def validate(
-    source: Source,
+    items: Iterable[CaptionedImage | Reject],
     limits: Limits = DEFAULT_LIMITS,
     *,
-    progress: Callable[[int], None] | None = None,
+    advance: Advance = lambda _: None,
     workers: int | None = None,
 ) -> Report:
-    """Decode every image of ``source`` in ``workers`` threads (one a core if None) and check its captions.
+    """The report of a source, without anything derived from its pixels; the parameters are those of ``validate_each``.
 
-    At most ``workers`` decoded images are in memory. ``progress`` gets 1 for each image done, kept or
-    not.
-
-    Every kept caption gets an id of its own: the given one or, without one, ``image_id#n``, its place among
-    the image's captions from 0. Captions that share an id (numbered anew for each image, say) all get
-    ``image_id#id`` instead, and what is taken even so gets a number behind. Raises SourceError if the
-    source cannot be read.
+    Raises SourceError if the source cannot be read.
     """
-    kept: list[ValidImage] = []
     rejects: list[Reject] = []
-    workers = workers or usable_cores()
-    checked = map_ahead(lambda item: _check(item, limits), source, ahead=4 * workers, workers=workers)
-    for item, found in checked:
-        rejects += found
-        if isinstance(item, ValidImage):
-            kept.append(item)
-        if progress is not None and not isinstance(item, Reject):
-            progress(1)
-    return Report(_with_caption_ids(kept), rejects)
-
-
-def normalise_caption(text: str) -> str:
-    """Unicode NFC, each run of white space, controls and unseen characters as one space; may be empty."""
-    return " ".join(_UNSEEN.sub(" ", unicodedata.normalize("NFC", text)).split())
-
-
-def _check(item: CaptionedImage | Reject, limits: Limits) -> tuple[ValidImage | Reject | None, list[Reject]]:
-    """The image if it is acceptable, the reader's own reject, or None; and all rejects that come of it."""
-    if isinstance(item, Reject):
-        return item, [item]
-    try:
-        decoded = decode_image(_read(item.path, limits), limits)
-    except ImageRejected as error:
-        return None, [Reject(item.image_path, str(error))]
-    captions, rejects = [], []
-    for number, caption in enumerate(item.captions):
-        if text := normalise_caption(caption.text):
-            captions.append(SourceCaption(text, caption.caption_id or f"{item.image_id}#{number}"))
-        else:
-            rejects.append(Reject(f"{item.image_path}, caption {number}", "the caption is empty"))
-    image = ValidImage(
-        image_id=item.image_id,
-        path=item.path,
-        image_path=item.image_path,
-        content_hash=content_hash(decoded),
-        width=decoded.width,
-        height=decoded.height,
-        captions=tuple(captions),
-        split=item.split,
-        metadata=item.metadata,
-    )
-    return image, rejects
-
-
-def _read(path: Path, limits: Limits) -> bytes:
-    """The bytes of a regular file (a pipe would never end), one more than the limit at most."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ImageRejected("not a file")
-        with path.open("rb") as file:
-            return file.read(limits.max_bytes + 1)
-    except FileNotFoundError as error:
-        raise ImageRejected("the file does not exist") from error
-    except (OSError, ValueError) as error:
-        raise ImageRejected(f"the file cannot be read: {getattr(error, 'strerror', error)}") from error
-
-
-def _with_caption_ids(images: list[ValidImage]) -> list[ValidImage]:
-    uses = Counter(caption.caption_id for image in images for caption in image.captions)
-    used = {identity for identity, count in uses.items() if count == 1}
-
-    def identify(image: ValidImage, caption: SourceCaption) -> SourceCaption:
-        if uses[caption.caption_id] == 1:
-            return caption
-        wanted = f"{image.image_id}#{caption.caption_id}"
-        identity, attempt = wanted, 1
-        while identity in used:
-            attempt += 1
-            identity = f"{wanted}~{attempt}"
-        used.add(identity)
-        return replace(caption, caption_id=identity)
-
-    return [replace(image, captions=tuple(identify(image, caption) for caption in image.captions)) for image in images]
+    each = validate_each(items, lambda *_: None, rejects, limits, advance=advance, workers=workers)
+    return Report(with_unique_ids([kept.image for kept in each]), rejects)

@@ -1,12 +1,16 @@
-"""The command line: one file a command. The only wing that prints.
+"""The command line: one file per command. The only wing that prints.
 
 console.py        progress bars and tables
 options.py        options that several commands share
 bentoml_serve.py  ``bentoml serve`` as a child process
+check.py          ``bento-clip check``
+build.py          ``bento-clip build``
+info.py           ``bento-clip info``
 search.py         ``bento-clip search``
+serve.py          ``bento-clip serve``
 evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``
 artifacts.py      ``bento-clip artifacts``
-app.py            the command line itself, with check, build, info and serve
+app.py            the application, which holds all commands
 """

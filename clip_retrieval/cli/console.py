@@ -19,7 +19,7 @@ from rich.text import Text
 
 from clip_retrieval.artifacts.compare import Comparison
 from clip_retrieval.artifacts.manifest import Manifest
-from clip_retrieval.build.validate import Report
+from clip_retrieval.build.report import Report
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 
 # File names and captions are shown as they are: no [markup] and no :emoji: in them is followed.
@@ -58,10 +58,9 @@ def note(line: str) -> None:
 
 
 def report_table(report: Report) -> None:
-    """What validation kept and what it did not, on standard error."""
-    captions = sum(len(image.captions) for image in report.kept)
+    """What validation kept and rejected, on standard error."""
     err.print(
-        f"kept [bold]{len(report.kept)}[/] images with {captions} captions, "
+        f"kept [bold]{len(report.kept)}[/] images with {report.captions} captions, "
         f"rejected {len(report.rejects)}, {len(report.duplicates)} groups of equal images"
     )
     _rows("rejected", ("where", "reason"), [(r.where, r.reason) for r in report.rejects])

@@ -14,6 +14,7 @@ from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
+from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
 from clip_retrieval.evaluation.embedded_dataset import Embedded, of_artifact, of_source
@@ -104,11 +105,10 @@ def _data_source(source: str) -> Path | None:
 
 
 def _embedded(path: Path, model: str, pretrained: str | None, options: Options, bars: console.Bars) -> Embedded:
-    def prepare(_: object) -> Path:
-        with bars.stage(f"preparing the model {model}", None):
-            return prepare_encoder(model, pretrained, say=console.note)
-
-    return of_source(path, prepare, cache_dir() / "evaluations", options, bars)
+    open_source(path)  # before the model is prepared: a wrong path should not cost a download
+    with bars.stage(f"preparing the model {model}", None):
+        encoder = prepare_encoder(model, pretrained, say=console.note)
+    return of_source(path, encoder, cache_dir() / "evaluations", options, bars)
 
 
 def _write(

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
+from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, SplitRatios
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
@@ -50,11 +51,7 @@ def finetune(
     certain: Annotated[
         bool, typer.Option("--certain", help="Keep a gain only if its whole 95 % interval is above 0.")
     ] = False,
-    split: Annotated[tuple[float, float, float], typer.Option(help="Shares of train, validation and test.")] = (
-        0.70,
-        0.15,
-        0.15,
-    ),
+    split: SplitRatios = Options.ratios,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = Settings.seed,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
@@ -74,8 +71,6 @@ def finetune(
     """
     if output.exists():
         raise typer.BadParameter(f"{output} exists already; name a new folder", param_hint="--output")
-    if min(split) < 0 or abs(sum(split) - 1) > 1e-6:
-        raise typer.BadParameter("three shares from 0 to 1 that add up to 1 are needed", param_hint="--split")
     if images is None and not Path(source).exists():
         raise InvalidQuery(
             f"there is no data source {source}; for an artifact, which holds no images, give the folder that it was "

@@ -1,12 +1,13 @@
-"""Readers of image collections, one layout a file. ``open_source`` finds the reader that fits.
+"""Readers of image collections, one layout per file. ``open_source`` finds the reader that fits.
 
-base.py           what every reader is, and what readers share
-rows.py           rows of a table, and how rows become images
+file_blob.py      an image in a file
+base.py           the base class of readers, and the functions that readers share
+rows.py           the rows of a table, and how rows become images
 flickr8k.py       Flickr8k in its public layouts
 jsonl.py          a JSON Lines file
 sidecar.py        a text file beside each image
 csv_table.py      a CSV file
-image_folder.py   a folder of images alone
+image_folder.py   a folder of images without captions
 """
 
 from pathlib import Path
@@ -23,7 +24,7 @@ __all__ = ["Source", "open_source"]
 
 
 def open_source(path: Path) -> Source:
-    """The reader for ``path``. What is looked for, in this order:
+    """The reader for ``path``. The first layout that fits is used:
 
     1. a file that ends in .csv or .jsonl
     2. a folder with ``captions.csv`` or ``captions.jsonl`` (not both)
@@ -31,7 +32,7 @@ def open_source(path: Path) -> Source:
     4. a folder with an image that has a ``.txt`` of the same stem beside it
     5. a folder with images
 
-    Raises SourceError if none fits, saying what was looked for.
+    Raises SourceError if no layout fits; the message says which layouts there are.
     """
     try:
         return _detect(path)
@@ -56,7 +57,7 @@ def _detect(path: Path) -> Source:
     if any(isinstance(found, Path) for found in find_images(path)):
         return ImageFolder(path)
     raise SourceError(
-        f"{path} is no collection: it has no captions.csv, captions.jsonl or Flickr8k.token.txt, no"
+        f"{path} is not a collection: it has no captions.csv, captions.jsonl or Flickr8k.token.txt, no"
         f" captions.txt with the header image,caption, and no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
     )
 

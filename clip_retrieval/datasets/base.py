@@ -1,7 +1,7 @@
-"""What every reader is, and what readers share: which files are images, and the names of files and splits.
+"""The base class of readers, and the functions that readers share: which files are images, names of files and splits.
 
-A reader yields CaptionedImage for what it could read and Reject for what it could not. It opens no image: a
-missing or damaged file is found by validation. A source that cannot be read at all raises SourceError.
+A reader yields a CaptionedImage for each image and a Reject for each item that it could not read. It opens no image:
+validation finds missing and damaged files. A source that cannot be read at all raises SourceError.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
@@ -27,65 +28,73 @@ _SPLIT_NAMES: dict[str, Split] = {
 
 
 class Source(ABC):
-    """A collection on disk. Iterating gives the same items in the same order every time.
+    """A collection that can be read. Each iteration gives the same items in the same order.
 
-    ``name`` is the layout; ``root`` the absolute folder that image names are relative to; ``has_captions``
-    says whether the layout carries captions at all (without them only image search works).
+    ``name`` is the layout. ``has_captions`` says whether the layout has captions at all; without captions only image
+    search works.
     """
 
     name: ClassVar[str]
     has_captions: ClassVar[bool] = True
 
-    def __init__(self, root: Path) -> None:
-        self.root = absolute(root)
-
     def __iter__(self) -> Iterator[CaptionedImage | Reject]:
-        """Every image with an ``image_id`` of its own; a later image under a used id is a Reject."""
+        """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject."""
         owners: dict[str, str] = {}
         for item in self.read():
             if isinstance(item, CaptionedImage):
                 if (owner := owners.get(item.image_id)) is not None:
                     reason = f"image_id {item.image_id!r} is already used by {owner}; give each its own"
-                    yield Reject(item.image_path, reason)
+                    yield Reject(item.blob.name, reason)
                     continue
-                owners[item.image_id] = item.image_path
+                owners[item.image_id] = item.blob.name
             yield item
 
     @abstractmethod
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        """The images as the layout gives them, whose ids need not be unique yet. Raises SourceError."""
+        """The images as the layout gives them; their ids need not be unique yet. Raises SourceError."""
+
+
+class FolderSource(Source):
+    """A collection of image files; ``root`` is the absolute folder that image names are relative to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = absolute(root)
+
+    def named(self, path: Path) -> FileBlob:
+        """The image file ``path`` below ``root``, with its relative path as the name."""
+        return FileBlob(path, path.relative_to(self.root).as_posix())
 
 
 def absolute(path: Path) -> Path:
-    """An absolute path without ``..``; symbolic links are kept, and so are the names inside a source."""
+    """An absolute path without ``..``. Symbolic links are kept, so that names inside a source stay as they are."""
     return Path(os.path.normpath(Path.cwd() / path))
 
 
-def locate(root: Path, name: str) -> tuple[Path, str]:
-    """The file that a table calls ``name``, and the name under which users see it.
+def image_file(root: Path, name: str) -> FileBlob:
+    """The image file that a table calls ``name``.
 
-    Names are relative to ``root`` or absolute, with forward or backward slashes. A table is its owner's own
-    file, so it may point outside ``root``; of such an image users see the bare file name, never a folder of
-    this machine. Raises ValueError with the reason if ``name`` cannot be a path.
+    Names are relative to ``root`` or absolute, with forward or backward slashes. A table belongs to the user, so it may
+    name files outside ``root``. Users see only the bare file name of such an image, never a folder of this machine.
+    Raises ValueError with the reason if ``name`` cannot be a path.
     """
     name = name.strip().replace("\\", "/")
     if not name or "\0" in name:
         raise ValueError("the row names no image")
     path = absolute(root / name)
-    return path, path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return FileBlob(path, path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)
 
 
 def parse_split(name: str) -> Split | None:
-    """The split of that name in any usual spelling; None for an empty one. Raises ValueError for others."""
+    """The split of this name in any common spelling; None for an empty name. Raises ValueError for other names."""
     if not (key := name.strip().lower()):
         return None
     if key not in _SPLIT_NAMES:
-        raise ValueError(f"split {name!r} is none of {', '.join(_SPLIT_NAMES)}")
+        raise ValueError(f"split {name!r} is unknown; use one of {', '.join(_SPLIT_NAMES)}")
     return _SPLIT_NAMES[key]
 
 
 def is_text(value: str) -> bool:
-    """Whether a string can be stored: undecodable bytes and lone surrogates of JSON escapes cannot."""
+    """Whether a string can be stored. Bytes that are not UTF-8 and lone surrogates of JSON escapes cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -94,10 +103,10 @@ def is_text(value: str) -> bool:
 
 
 def find_images(root: Path) -> Iterator[Path | Reject]:
-    """Every image file below ``root`` by its suffix, in order of name, folder by folder.
+    """Every file below ``root`` with the suffix of an image, in order of name, folder by folder.
 
-    Links to folders are followed unless they lead back to a folder they are in. Hidden files and folders are
-    passed over. A folder that cannot be listed and a file name that is not text are Rejects.
+    Links to folders are followed, unless they lead back to a folder that contains them. Hidden files and folders are
+    skipped. A folder that cannot be listed is a Reject, and so is a file name that is not text.
     """
     yield from _walk(root, root, frozenset())
 

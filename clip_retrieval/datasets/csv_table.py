@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from clip_retrieval.datasets.base import Source
-from clip_retrieval.datasets.rows import csv_rows, merge
+from clip_retrieval.datasets.base import FolderSource
+from clip_retrieval.datasets.rows import csv_rows, images_of_rows
 from clip_retrieval.records import CaptionedImage, Reject
 
 
-class CsvTable(Source):
-    """A CSV file. Image names are relative to its folder; images that it does not list are left out."""
+class CsvTable(FolderSource):
+    """A CSV file. Image names are relative to its folder; images that are not listed are left out."""
 
     name: ClassVar[str] = "csv"
 
@@ -19,4 +19,4 @@ class CsvTable(Source):
         self.path = path
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        return merge(csv_rows(self.path), self.root)
+        return images_of_rows(csv_rows(self.path), self.root)

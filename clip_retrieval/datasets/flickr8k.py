@@ -3,17 +3,17 @@
     original   Flickr8k.token.txt, lines ``name.jpg#0<TAB>caption``, here or in Flickr8k_text/
     Kaggle's   captions.txt, a CSV with the header ``image,caption``
 
-Both may have ``Flickr_8k.{trainImages,devImages,testImages}.txt`` beside the captions, one name a line;
-images in none of the lists have no split. The images are in Flicker8k_Dataset/ (spelled so in the
-original), Flickr8k_Dataset/, Images/ or the folder itself.
+Both may have ``Flickr_8k.{trainImages,devImages,testImages}.txt`` beside the captions, one name per line; images that
+no list names have no split. The images are in Flicker8k_Dataset/ (this is the spelling of the original),
+Flickr8k_Dataset/, Images/ or the folder itself.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
-from clip_retrieval.datasets.rows import Row, csv_rows, merge
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES, FolderSource
+from clip_retrieval.datasets.rows import Row, csv_rows, images_of_rows
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
@@ -27,10 +27,10 @@ _SPLIT_FILES: dict[Split, str] = {
 }
 
 
-class Flickr8k(Source):
-    """The collection under ``root``; the file name is the image_id and ``name.jpg#0`` the caption_id.
+class Flickr8k(FolderSource):
+    """The collection below ``root``; the file name is the image_id and ``name.jpg#0`` the caption_id.
 
-    An image that has captions and no file is one Reject. Raises SourceError if no image has a file.
+    An image that has captions but no file is one Reject. Raises SourceError if no image has a file.
     """
 
     name: ClassVar[str] = "flickr8k"
@@ -38,8 +38,8 @@ class Flickr8k(Source):
     def read(self) -> Iterator[CaptionedImage | Reject]:
         captions = captions_file(self.root)
         if captions is None:
-            raise SourceError(f"{self.root} holds neither {TOKENS} nor {KAGGLE} with the header image,caption")
-        return merge(self._rows(captions), self.root)
+            raise SourceError(f"{self.root} has neither {TOKENS} nor {KAGGLE} with the header image,caption")
+        return images_of_rows(self._rows(captions), self.root)
 
     def _rows(self, captions: Path) -> Iterator[Row | Reject]:
         folder, present = self._images()
@@ -68,11 +68,11 @@ class Flickr8k(Source):
             if files:
                 return folder, frozenset(files)
         looked = ", ".join(f"{folder}/" for folder in _IMAGE_FOLDERS)
-        raise SourceError(f"{self.root} has captions of Flickr8k but no images, looked for in {looked}")
+        raise SourceError(f"{self.root} has captions of Flickr8k but no images; put the images into one of {looked}")
 
 
 def captions_file(root: Path) -> Path | None:
-    """The file that marks ``root`` as Flickr8k; None if it is not."""
+    """The captions file that identifies ``root`` as Flickr8k; None if there is none."""
     for path in (root / TOKENS, root / "Flickr8k_text" / TOKENS):
         if path.is_file():
             return path
@@ -97,7 +97,7 @@ def _token_rows(path: Path) -> Iterator[Row | Reject]:
 
 
 def _splits(folder: Path) -> dict[str, Split]:
-    """The split of each listed image; of one listed twice, the most held-out."""
+    """The split of each listed image. An image in two lists gets the split that is held out most (test, val, train)."""
     return {
         line.strip(): split
         for split, name in _SPLIT_FILES.items()

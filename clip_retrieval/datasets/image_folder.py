@@ -1,13 +1,13 @@
-"""A folder of images and nothing else: they can be searched by image, not by text."""
+"""A folder of images without captions."""
 
 from collections.abc import Iterator
 from typing import ClassVar
 
-from clip_retrieval.datasets.base import Source, find_images
+from clip_retrieval.datasets.base import FolderSource, find_images
 from clip_retrieval.records import CaptionedImage, Reject
 
 
-class ImageFolder(Source):
+class ImageFolder(FolderSource):
     """Every image below a folder, in order of name; the relative path is the image_id."""
 
     name: ClassVar[str] = "images"
@@ -18,5 +18,5 @@ class ImageFolder(Source):
             if isinstance(found, Reject):
                 yield found
             else:
-                name = found.relative_to(self.root).as_posix()
-                yield CaptionedImage(image_id=name, path=found, image_path=name)
+                blob = self.named(found)
+                yield CaptionedImage(image_id=blob.name, blob=blob)

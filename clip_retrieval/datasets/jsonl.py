@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from clip_retrieval.datasets.base import Source
-from clip_retrieval.datasets.rows import Row, column, merge
+from clip_retrieval.datasets.base import FolderSource
+from clip_retrieval.datasets.rows import Row, column, images_of_rows
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject
 
 
-class JsonLines(Source):
-    """A .jsonl file in UTF-8, one object a line; image names are relative to its folder."""
+class JsonLines(FolderSource):
+    """A .jsonl file in UTF-8, one object per line; image names are relative to its folder."""
 
     name: ClassVar[str] = "jsonl"
 
@@ -21,7 +21,7 @@ class JsonLines(Source):
         self.path = path
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        return merge(_rows(self.path), self.root)
+        return images_of_rows(_rows(self.path), self.root)
 
 
 def _rows(path: Path) -> Iterator[Row | Reject]:

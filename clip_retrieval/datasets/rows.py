@@ -1,13 +1,13 @@
 """Rows of a CSV or JSON Lines file, and how rows become images.
 
-A row is about one image and brings no, one or many captions. These columns mean something here, in any case
-of letters; of several for one thing, the first with a value is taken:
+A row describes one image and has any number of captions. The case of a column's name makes no difference. If a row has
+several columns for the same thing, the first column with a value counts:
 
-    image    image_path, image, file_name, filename, file      needed
+    image      image_path, image, file_name, filename, file      required
     captions   caption, text, captions                           JSON: a string or a list of strings
     others     image_id, caption_id, split
 
-All else is metadata: strings from CSV, typed values from JSON (a list or object as JSON text).
+Every other column is metadata: strings from CSV, typed values from JSON (a list or an object as JSON text).
 """
 
 import csv
@@ -17,18 +17,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clip_retrieval.datasets.base import is_text, locate, parse_split
+from clip_retrieval.datasets.base import image_file, is_text, parse_split
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Scalar, SourceCaption, Split
 
-IMAGE = ("image_path", "image", "file_name", "filename", "file")
-CAPTION = ("caption", "text", "captions")
-_KNOWN = frozenset({*IMAGE, *CAPTION, "image_id", "caption_id", "split"})
+IMAGE_COLUMNS = ("image_path", "image", "file_name", "filename", "file")
+CAPTION_COLUMNS = ("caption", "text", "captions")
+_KNOWN = frozenset({*IMAGE_COLUMNS, *CAPTION_COLUMNS, "image_id", "caption_id", "split"})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: where it stands, and its values by column; the names of known columns are in lower case."""
+    """One row: its place, and its values by column; the names of known columns are in lower case."""
 
     where: str
     values: dict[str, object]
@@ -37,11 +38,11 @@ class Row:
 def csv_rows(path: Path) -> Iterator[Row | Reject]:
     """Rows of a CSV file in UTF-8 (with or without BOM), with commas, double quotes and a header.
 
-    Raises SourceError if it cannot be read, or has no column for the image or the caption. Columns
-    without a name are left out, and so are empty cells, except that an empty caption stays one.
+    Raises SourceError if the file cannot be read, or has no column for the image or the caption. Columns without a name
+    are left out. Empty cells are left out too, except in a caption column: an empty caption stays a caption.
     """
     try:
-        # Bytes that are not UTF-8 pass as surrogates, so that they cost their own row only.
+        # Bytes that are not UTF-8 become surrogates, so that only their own row is rejected.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = _header(path, reader)
@@ -60,12 +61,12 @@ def csv_rows(path: Path) -> Iterator[Row | Reject]:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def merge(rows: Iterator[Row | Reject], root: Path) -> Iterator[CaptionedImage | Reject]:
-    """Rejected rows as they come, then the images in the order of their first rows.
+def images_of_rows(rows: Iterator[Row | Reject], root: Path) -> Iterator[CaptionedImage | Reject]:
+    """Rejected rows in their order, then the images in the order of their first rows.
 
-    The captions of all rows about one file are joined in order, and later rows add only metadata that is
-    missing. A row whose image_id or split contradicts an earlier row about the same file is rejected. Without
-    an image_id, the name of the image as users see it serves.
+    The captions of all rows about one file are joined in order. Later rows add only metadata that is missing. A row is
+    rejected if its image_id or split contradicts an earlier row about the same file. An image without an image_id gets
+    the name that users see.
     """
     drafts: dict[Path, _Draft] = {}
     for row in rows:
@@ -74,14 +75,13 @@ def merge(rows: Iterator[Row | Reject], root: Path) -> Iterator[CaptionedImage |
             continue
         try:
             draft = _draft(row.values, root)
-            drafts.setdefault(draft.path, draft).add(draft)
+            drafts.setdefault(draft.blob.path, draft).add(draft)
         except (ValueError, RecursionError) as error:
             yield Reject(row.where, str(error))
     for draft in drafts.values():
         yield CaptionedImage(
-            image_id=draft.image_path if draft.image_id is None else draft.image_id,
-            path=draft.path,
-            image_path=draft.image_path,
+            image_id=draft.blob.name if draft.image_id is None else draft.image_id,
+            blob=draft.blob,
             captions=tuple(draft.captions),
             split=draft.split,
             metadata=draft.metadata,
@@ -90,21 +90,20 @@ def merge(rows: Iterator[Row | Reject], root: Path) -> Iterator[CaptionedImage |
 
 @dataclass(slots=True)
 class _Draft:
-    path: Path
-    image_path: str
+    blob: FileBlob
     image_id: str | None
     split: Split | None
     captions: list[SourceCaption]
     metadata: dict[str, Scalar] = field(default_factory=dict)
 
     def add(self, later: "_Draft") -> None:
-        """Take in another row about this file, or raise ValueError and take nothing."""
+        """Add another row about this file, or raise ValueError and change nothing."""
         if later is self:
             return
         for name in ("image_id", "split"):
             mine, other = getattr(self, name), getattr(later, name)
             if mine is not None and other not in (None, mine):
-                raise ValueError(f"{name} {other!r} contradicts {mine!r} of an earlier row about {self.image_path}")
+                raise ValueError(f"{name} {other!r} contradicts {mine!r} of an earlier row about {self.blob.name}")
         self.image_id = self.image_id if later.image_id is None else later.image_id
         self.split = self.split or later.split
         self.captions += later.captions
@@ -114,14 +113,12 @@ class _Draft:
 def _draft(values: Mapping[str, object], root: Path) -> _Draft:
     if not is_text(json.dumps(values, ensure_ascii=False)):
         raise ValueError("the row is not UTF-8 text")
-    image_key, caption_key = _first(values, IMAGE), _first(values, CAPTION)
+    image_key, caption_key = _first(values, IMAGE_COLUMNS), _first(values, CAPTION_COLUMNS)
     name = values.get(image_key, "")
     if not isinstance(name, str):
         raise ValueError("the name of the image is not text")
-    path, image_path = locate(root, name)
     return _Draft(
-        path=path,
-        image_path=image_path,
+        blob=image_file(root, name),
         image_id=_identity(values, "image_id"),
         split=_split(values.get("split")),
         captions=_captions(values.get(caption_key), _identity(values, "caption_id")),
@@ -138,7 +135,7 @@ def _first(values: Mapping[str, object], names: Sequence[str]) -> str:
 
 
 def _captions(given: object, identity: str | None) -> list[SourceCaption]:
-    """A caption_id beside several captions is numbered, as it cannot be the id of each."""
+    """The captions of a row. A caption_id beside several captions is numbered, since each needs its own id."""
     texts = given if isinstance(given, list) else [] if given is None else [given]
     captions = []
     for number, text in enumerate(texts):
@@ -171,7 +168,7 @@ def _scalar(value: object) -> Scalar:
 
 
 def column(name: str) -> str:
-    """The name of a column as a Row has it."""
+    """The name of a column in a Row."""
     return lower if (lower := name.strip().lower()) in _KNOWN else name.strip()
 
 
@@ -182,7 +179,7 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
         raise SourceError(f"{path.name} is not CSV: {error}; it must be UTF-8 text with commas") from error
     named = [name for name in header if name]
     found = ", ".join(repr(name) for name in named) or "none"
-    for wanted, names in (("image", IMAGE), ("caption", CAPTION)):
+    for wanted, names in (("image", IMAGE_COLUMNS), ("caption", CAPTION_COLUMNS)):
         if not set(names) & set(named):
             raise SourceError(
                 f"{path.name} has no column for the {wanted}: call it one of {', '.join(names)}"
@@ -197,4 +194,4 @@ def _csv_row(where: str, header: list[str], cells: list[str]) -> Row | Reject:
     if len(cells) != len(header):
         return Reject(where, f"{len(cells)} cells, but the header has {len(header)}")
     values = zip(header, cells, strict=True)
-    return Row(where, {name: cell for name, cell in values if name and (cell or name in CAPTION)})
+    return Row(where, {name: cell for name, cell in values if name and (cell or name in CAPTION_COLUMNS)})

@@ -1,17 +1,17 @@
-"""A folder in which ``cat.jpg`` has its captions in ``cat.txt``, one a line."""
+"""A folder in which ``cat.txt`` has the captions of ``cat.jpg``, one per line."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from clip_retrieval.datasets.base import Source, find_images
+from clip_retrieval.datasets.base import FolderSource, find_images
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 
 
-class SidecarFolder(Source):
-    """Every image below a folder, with the non-empty lines of the text file of its stem if there is one.
+class SidecarFolder(FolderSource):
+    """Every image below a folder, with the non-empty lines of the text file of the same stem, if that exists.
 
-    The relative path is the image_id. Text files without an image (a README) are passed over.
+    The relative path is the image_id. Text files without an image (a README) are skipped.
     """
 
     name: ClassVar[str] = "sidecar"
@@ -27,8 +27,8 @@ class SidecarFolder(Source):
                     yield line
                 else:
                     captions.append(SourceCaption(line))
-            name = found.relative_to(self.root).as_posix()
-            yield CaptionedImage(image_id=name, path=found, image_path=name, captions=tuple(captions))
+            blob = self.named(found)
+            yield CaptionedImage(image_id=blob.name, blob=blob, captions=tuple(captions))
 
     def _lines(self, path: Path) -> Iterator[str | Reject]:
         name = path.relative_to(self.root).as_posix()
@@ -48,7 +48,7 @@ class SidecarFolder(Source):
 
 
 def sidecar_of(image: Path) -> Path:
-    """Where the captions of an image would be."""
+    """The path that the captions of an image have, if there are any."""
     return image.with_suffix(".txt")
 
 

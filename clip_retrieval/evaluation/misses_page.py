@@ -1,22 +1,22 @@
-"""The worst misses as one HTML file with small images inside: it can be sent by mail and opened without a network.
+"""The worst misses as one HTML file with small images inside: it can be mailed, and opened without a network.
 
-Captions and names come from users: all are escaped, and the page forbids itself scripts and every outside address.
+Captions and names come from users: all are escaped, and the page's own policy forbids scripts and outside addresses.
 """
 
 import base64
 from collections.abc import Mapping
 from html import escape
 from io import BytesIO
-from pathlib import Path
 
 from PIL import Image
 
-from clip_retrieval.errors import ImageRejected
+from clip_retrieval.errors import SourceError
 from clip_retrieval.evaluation.embedded_dataset import Embedded
 from clip_retrieval.evaluation.report import Direction, Miss, Quality, Result
-from clip_retrieval.images.decode import content_hash, decode_image
+from clip_retrieval.images.verified import decode_verified
+from clip_retrieval.records import ImageBlob
 
-SIDE = 150
+IMAGE_SIDE = 150
 """Longest side of a small image, in pixels."""
 
 _STYLE = """
@@ -31,9 +31,9 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def page(quality: Quality, data: Embedded) -> str:
-    """The page of a report; images are read from ``data.files``, and one that changed or is not there is left out."""
+    """The page of a report. Images come from ``data.blobs``; an image that is missing or has changed is left out."""
     rows = {row for gallery in quality.galleries for one in gallery.ways().values() for row in _rows(one)}
-    small = {row: _small(data.files[row], data.images[row].content_hash) for row in rows if row in data.files}
+    small = {row: _small(data.blobs[row], data.images[row].content_hash) for row in rows if row in data.blobs}
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
@@ -75,18 +75,16 @@ def _result(result: Result, small: Mapping[int, str | None]) -> str:
 
 
 def _figure(image: str | None, name: str, score: float) -> str:
-    shown = f'<img src="{image}" alt="">' if image else "<div class=none>image not at hand</div>"
+    shown = f'<img src="{image}" alt="">' if image else "<div class=none>image not available</div>"
     return f"<figure>{shown}<figcaption>{escape(name)}<br>{score:.3f}</figcaption></figure>"
 
 
-def _small(path: Path, expected: str) -> str | None:
+def _small(blob: ImageBlob, expected_hash: str) -> str | None:
     try:
-        image = decode_image(path.read_bytes())
-    except (OSError, ImageRejected):
+        image = decode_verified(blob, expected_hash)
+    except SourceError:
         return None
-    if content_hash(image) != expected:
-        return None
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
     file = BytesIO()
     image.save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,7 +1,7 @@
-"""What the towers are fed with: features that were computed once where a trunk is locked, else pixels and token ids.
+"""The inputs of the towers: features that are computed once if a trunk is locked, else pixels and token ids.
 
-Features are kept in memory-mapped files, written as they are computed, so that a run that was stopped goes on and the
-next run with other settings starts at once. Pixels are decoded beside the training, a batch ahead.
+Features go into memory-mapped files as they are computed. So a run that was stopped resumes, and the next run with
+other settings starts at once. Pixels are decoded beside the training, a batch ahead.
 """
 
 import random
@@ -15,21 +15,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_retrieval.build.embed import ResumableVectors
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.finetuning.pairs import Batch, Pairs, Rows
+from clip_retrieval.finetuning.resumable import ResumableVectors
 from clip_retrieval.finetuning.settings import Settings
 from clip_retrieval.finetuning.towers import Tower, Towers
-from clip_retrieval.images.decode import Limits, content_hash, decode_image
+from clip_retrieval.images.decode import Limits
+from clip_retrieval.images.verified import decode_verified
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.progress import Advance
 
-_AT_ONCE = 32
+_BATCH = 32
 
 
-class Inputs:
-    """One side of the data, ready for ``towers``. ``views`` is 0 where only whole images are looked at."""
+class TowerInputs:
+    """One side of the data, ready for ``towers``. With ``views`` 0 only whole images are used, no crops."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Inputs:
         seed: int = 0,
         advance: Advance = lambda _: None,
     ) -> None:
-        """``advance`` gets the number of images and captions of which the features were just computed."""
+        """``advance`` gets the number of images and captions whose features were just computed."""
         self.pairs, self.views = pairs, views
         self._towers, self._preprocess, self._limits, self._seed = towers, preprocess, limits, seed
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class Inputs:
             )
 
     def vectors(self) -> tuple[Vectors, Vectors]:
-        """Unit vectors of all images, whole, and of all captions; not finite if the model has come apart."""
+        """Unit vectors of all whole images and of all captions; they are not finite if the model has diverged."""
         rows: Rows = np.arange(len(self.pairs))
         whole = np.zeros_like(rows)
         images: Iterator[Tensor]
@@ -80,7 +80,7 @@ class Inputs:
         )
 
     def epoch(self, number: int, settings: Settings) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
-        """The batches of one epoch on the model's device, as ``loop.train`` wants them."""
+        """The batches of one epoch on the model's device, in the form that ``loop.train`` takes."""
         device = self._towers.device
         for batch in self.pairs.batches(number, settings.batch, self.views, settings.seed):
             if self._images is None:
@@ -101,19 +101,13 @@ class Inputs:
         return self._pixels(numbers // (self.views + 1), numbers % (self.views + 1))
 
     def _pixels(self, rows: Rows, views: Rows) -> Iterator[Tensor]:
-        loaded = map_ahead(lambda pair: self._load(*pair), zip(rows, views, strict=True), ahead=2 * _AT_ONCE)
-        while batch := list(islice(loaded, _AT_ONCE)):
+        loaded = map_ahead(lambda pair: self._load(*pair), zip(rows, views, strict=True), ahead=2 * _BATCH)
+        while batch := list(islice(loaded, _BATCH)):
             yield torch.stack(batch)
 
     def _load(self, row: int, view: int) -> Tensor:
         image = self.pairs.images[row]
-        try:
-            decoded = decode_image(image.path.read_bytes(), self._limits)
-            changed = content_hash(decoded) != image.content_hash
-        except (OSError, ImageRejected) as error:
-            raise SourceError(f"{image.image_path} changed or went away while it was in use ({error})") from error
-        if changed:
-            raise SourceError(f"{image.image_path} is not the image that was validated; run it again")
+        decoded = decode_verified(image.blob, image.content_hash, self._limits)
         if view:
             decoded = random_crop(decoded, random.Random(f"{self._seed}:{view}:{image.content_hash}"))
         pixels: Tensor = self._preprocess(decoded)
@@ -121,13 +115,13 @@ class Inputs:
 
 
 def _split(rows: Tensor) -> Iterator[Tensor]:
-    return (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE))
+    return (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
 
 
 def random_crop(image: Image.Image, generator: random.Random) -> Image.Image:
-    """A crop of 50–95 % of the area at up to a quarter more or less than the aspect ratio.
+    """A crop of 50–95 % of the area, with an aspect ratio at most a quarter away from the original.
 
-    Not mirrored: captions say left and right.
+    Crops are not mirrored, because captions say left and right.
     """
     area, stretch = generator.uniform(0.5, 0.95) ** 0.5, generator.uniform(0.8, 1.25) ** 0.5
     width = min(image.width, max(1, round(image.width * area * stretch)))
@@ -145,7 +139,7 @@ def _features(
     device: str,
     advance: Advance,
 ) -> Vectors:
-    """What ``tower`` keeps of inputs 0 to ``rows``; ``batches`` gives those from a row to another."""
+    """The features of inputs 0 to ``rows`` in the locked part of ``tower``; ``batches(start, stop)`` gives inputs."""
     probe = next(batches(0, min(1, rows)), None)
     width = 1 if probe is None else tower.frozen(probe.to(device)).shape[1]
     kept = ResumableVectors(path, rows, width)

@@ -5,14 +5,30 @@ several captions, and for captions with the same words; such pairs are masked.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.records import ValidImage
+from clip_retrieval.records import ImageBlob, Split, ValidImage
 
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingImage:
+    """An image and its captions. ``content_hash`` is that of ``ValidImage``; ``split`` is None if none is given."""
+
+    blob: ImageBlob
+    content_hash: str
+    captions: tuple[str, ...]
+    split: Split | None
+
+    @classmethod
+    def of(cls, image: ValidImage, split: Split | None) -> Self:
+        """A validated image of a source."""
+        return cls(image.blob, image.content_hash, tuple(caption.text for caption in image.captions), split)
 
 
 class Batch(NamedTuple):
@@ -26,9 +42,9 @@ class Batch(NamedTuple):
 class Pairs:
     """Images with at least one caption, in the order given, and all their captions, image by image."""
 
-    def __init__(self, images: Sequence[ValidImage]) -> None:
+    def __init__(self, images: Sequence[TrainingImage]) -> None:
         self.images = [image for image in images if image.captions]
-        self.texts = [caption.text for image in self.images for caption in image.captions]
+        self.texts = [text for image in self.images for text in image.captions]
         counts = [len(image.captions) for image in self.images]
         self.image_of: Rows = np.repeat(np.arange(len(self.images)), counts)
         """The image of each caption."""

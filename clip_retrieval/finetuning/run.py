@@ -24,7 +24,7 @@ from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data
 from clip_retrieval.finetuning.guard import Gain, Ranked, Verdict
-from clip_retrieval.finetuning.inputs import Inputs
+from clip_retrieval.finetuning.inputs import TowerInputs
 from clip_retrieval.finetuning.loop import Epoch, History, ValidationScore, contrastive_loss, train
 from clip_retrieval.finetuning.pairs import Pairs
 from clip_retrieval.finetuning.settings import Settings
@@ -81,7 +81,7 @@ class TrainingOutcome:
 
 
 class Vectoriser(Protocol):
-    """Pairs, and their vectors with the current weights of the towers, as ``Inputs`` has them."""
+    """Pairs and their vectors under the weights that the towers have now; ``TowerInputs`` is one."""
 
     pairs: Pairs
 
@@ -112,12 +112,12 @@ def finetune(
     fingerprint = read_info(reference).fingerprint
     sides = {"train": data.train, "val": data.val, "test": data.test, "other": data.other}
 
-    def inputs(name: str, pairs: Pairs) -> Inputs:
+    def inputs(name: str, pairs: Pairs) -> TowerInputs:
         views = settings.views if name == "train" else 0
         total = (views + 1) * len(pairs) * towers.image.keeps_trunk + len(pairs.texts) * towers.text.keeps_trunk
         kept = features_folder(workspace, fingerprint, settings, pairs, views)
         with progress.stage(f"features of locked parts: {name}", total) as advance:
-            return Inputs(
+            return TowerInputs(
                 pairs, towers, preprocess, tokenizer, kept, limits, views=views, seed=settings.seed, advance=advance
             )
 
@@ -208,13 +208,11 @@ def features_folder(workspace: Path, fingerprint: str, settings: Settings, pairs
 
 def _key(fingerprint: str, *parts: object) -> str:
     shown = [
-        [(image.content_hash, [c.text for c in image.captions]) for image in part.images]
-        if isinstance(part, Pairs)
-        else part
+        [(image.content_hash, image.captions) for image in part.images] if isinstance(part, Pairs) else part
         for part in parts
     ]
     return hashlib.sha256(json.dumps([fingerprint, *shown]).encode()).hexdigest()[:16]
 
 
-def _run_key(fingerprint: str, settings: Settings, ready: dict[str, Inputs]) -> str:
+def _run_key(fingerprint: str, settings: Settings, ready: dict[str, TowerInputs]) -> str:
     return _key(fingerprint, settings.to_json(), *(ready[name].pairs for name in ("train", "val")))

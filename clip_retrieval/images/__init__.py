@@ -1,4 +1,6 @@
-"""From the bytes of an image file to upright RGB pixels, or the reason why not.
+"""From the bytes of an image to upright RGB pixels, or the reason why the image is rejected.
 
-decode.py         every image enters here: files of a collection and uploads of the service
+decode.py     every image enters here: the images of a collection and the uploads to the service
+verified.py   an image again, if it is still the image that was validated
+shrink.py     the small WebP images that people see
 """

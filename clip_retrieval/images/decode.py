@@ -1,16 +1,15 @@
-"""From an image's bytes to upright RGB pixels, or the reason why not.
+"""From the bytes of an image to upright RGB pixels, or the reason why the image is rejected.
 
-Every image enters here: files of a collection and uploads of the service. It decodes wholly or is refused.
-``decode_image`` raises nothing but ImageRejected, whatever the bytes, and may be called from any thread.
+Every image enters here: the images of a collection and the uploads to the service. An image decodes completely or is
+rejected. ``decode_image`` raises only ImageRejected, for any bytes, and may be called from any thread.
 
-Colours are taken as stored: ICC profiles are not applied, as in CLIP's own preprocessing. JPEGs are decoded
-at full size: Pillow's draft mode is several times faster on large photographs but changes the pixels.
+Colours are used as they are stored: ICC profiles are not applied, as in CLIP's own preprocessing. JPEGs are decoded
+at full size: Pillow's draft mode is several times faster on large photographs, but it changes the pixels.
 """
 
 import base64
 import hashlib
 import re
-import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,26 +26,25 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage, SourceError
-from clip_retrieval.records import ValidImage
+from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage
+from clip_retrieval.records import ImageBlob
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest image that is accepted; ``max_pixels`` counts width times height of one frame.
+    """The largest image that is accepted; ``max_pixels`` is the width times the height of one frame.
 
-    Over twice Pillow's own ``Image.MAX_IMAGE_PIXELS`` some formats are refused whatever ``max_pixels`` says.
+    Pillow rejects some formats above twice its own ``Image.MAX_IMAGE_PIXELS``, whatever ``max_pixels`` says.
     """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
-    max_frames: int = 500
 
 
 DEFAULT_LIMITS = Limits()
 
-# Pillow's classes are opened by signature and not through Image.open, which would warn about sizes before
-# they can be checked here, and would take JPEGs with a second image inside for another format.
+# The signature selects one of Pillow's classes. Image.open would warn about sizes before they are checked here, and
+# would read a JPEG that contains a second image as another format.
 _READERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -78,15 +76,15 @@ _UPRIGHT = {
 
 
 def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """Decode an image to upright RGB of its full size; of several frames, the first.
+    """Decode an image to upright RGB of its full size. Of several frames only the first is read.
 
-    Transparency is composited on white. 16 bits a channel become 8 by dropping the low byte; 32-bit
-    integers and floats, which have no defined range, are stretched from their least to their greatest
-    value. The EXIF orientation is applied, and nothing of the file's metadata is left on the result.
+    Transparency is composited on white. 16 bits a channel become 8 by dropping the low byte. 32-bit integers and
+    floats have no defined range: they are stretched from their least to their greatest value. The EXIF orientation is
+    applied, and the result carries no metadata of the file.
 
-    Raises ImageTooLarge over the limit for bytes, NotAnImage for bytes of no format in the allow-list (JPEG,
-    PNG, WebP, GIF, BMP, TIFF, AVIF), ImageRejected for all else: over the limits for pixels or frames (both
-    judged by the header, before any pixel is decoded), truncated or damaged.
+    Raises ImageTooLarge over the limit for bytes; NotAnImage if the format is none of JPEG, PNG, WebP, GIF, BMP, TIFF
+    and AVIF; ImageRejected if the image has too many pixels (the header tells, before any pixel is decoded), or is
+    truncated or damaged.
     """
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"the file is over the limit of {limits.max_bytes:,} bytes")
@@ -96,7 +94,7 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     _silence_pillow()
     try:
         with _READERS[match.lastgroup](BytesIO(data)) as opened:
-            _check_header(opened, data, limits)
+            _check_size(opened, limits)
             opened.load()
             return _upright_rgb(opened)
     except ImageRejected:
@@ -109,69 +107,26 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         raise ImageRejected(f"does not decode as {match.lastgroup}: {reason}") from error
 
 
+def decode_blob(blob: ImageBlob, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """Read and decode an image as ``decode_image`` does. Raises ImageRejected with the reason."""
+    return decode_image(blob.read(limits.max_bytes), limits)
+
+
 def content_hash(image: Image.Image) -> str:
-    """Hex SHA-256 of the size and the pixels of an RGB image, whatever file they came from."""
+    """Hex SHA-256 of the size and the pixels of an RGB image. The file format makes no difference."""
     digest = hashlib.sha256(b"%d %d " % image.size)
     digest.update(image.tobytes())
     return digest.hexdigest()
 
 
-def _check_header(opened: ImageFile.ImageFile, data: bytes, limits: Limits) -> None:
+def _check_size(opened: ImageFile.ImageFile, limits: Limits) -> None:
     width, height = opened.size
     if width * height > limits.max_pixels:
         raise _bomb(f"{width} x {height}", limits)
-    # Pillow counts the frames of these two by reading every one, which a crafted file can draw out for long.
-    if isinstance(opened, GifImageFile):
-        frames = _gif_frames(data, limits.max_frames)
-    elif isinstance(opened, TiffImageFile):
-        frames = _tiff_frames(data, limits.max_frames)
-    else:
-        frames = getattr(opened, "n_frames", 1)
-    if frames > limits.max_frames:
-        raise ImageRejected(f"more than the limit of {limits.max_frames:,} frames")
 
 
 def _bomb(size: str, limits: Limits) -> ImageRejected:
     return ImageRejected(f"{size} is over the limit of {limits.max_pixels:,} pixels (decompression bomb)")
-
-
-def _gif_frames(data: bytes, most: int) -> int:
-    """Frames of a GIF, counted up to ``most`` + 1; a file that ends early has the frames seen so far."""
-    frames, at = 0, 13 + _colour_table(data[10])
-    while frames <= most and at < len(data) and data[at] in b"!,":
-        if data[at] == ord(","):
-            frames += 1
-            if at + 9 >= len(data):
-                break
-            at += 11 + _colour_table(data[at + 9])
-        else:
-            at += 2
-        while at < len(data) and data[at]:
-            at += 1 + data[at]
-        at += 1
-    return frames
-
-
-def _colour_table(flags: int) -> int:
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _tiff_frames(data: bytes, most: int) -> int:
-    """Pages of a TIFF or BigTIFF, counted up to ``most`` + 1 along its chain of directories."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = 43 in data[2:4]
-    offset, count, entry = (f"{order}Q", f"{order}Q", 20) if big else (f"{order}I", f"{order}H", 12)
-    frames, seen = 0, {0}
-    at = 8 if big else 4
-    try:
-        while frames <= most and (page := struct.unpack_from(offset, data, at)[0]) not in seen:
-            seen.add(page)
-            frames += 1
-            (entries,) = struct.unpack_from(count, data, page)
-            at = page + struct.calcsize(count) + entry * entries
-    except (struct.error, OverflowError):
-        pass  # the chain leaves the file: it ends there
-    return frames
 
 
 def _upright_rgb(loaded: Image.Image) -> Image.Image:
@@ -183,7 +138,7 @@ def _upright_rgb(loaded: Image.Image) -> Image.Image:
 
 
 def _orientation(loaded: Image.Image) -> Any:
-    """The EXIF orientation; 1, as stored, if there is none or the EXIF block cannot be read."""
+    """The EXIF orientation; 1 (as stored) if the image has none or the EXIF block cannot be read."""
     try:
         return loaded.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - the pixels are good, and a damaged EXIF block raises nearly anything
@@ -217,32 +172,20 @@ def _stretched(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any,
 
 
 def _silence_pillow() -> None:
-    """Have the warnings that Pillow's modules give about damaged metadata ignored.
+    """Ignore the warnings of Pillow's modules about damaged metadata.
 
-    One lasting filter for PIL's own modules: ``warnings.catch_warnings`` around a decode would swap the
-    filters of the whole process, and two threads that interleave leave the wrong ones behind. It is looked
-    for at every call because whoever restores older filters drops it.
+    This adds one lasting filter. ``warnings.catch_warnings`` around a decode would replace the filters of the whole
+    process, and two threads that interleave would restore the wrong ones. Each call checks for the filter, because
+    other code that restores older filters removes it.
     """
     if not any(entry[3] == _PILLOW for entry in warnings.filters):
         warnings.filterwarnings("ignore", module=_PILLOW.pattern)
 
 
-def decode_again(image: ValidImage, limits: Limits) -> Image.Image:
-    """The pixels of a validated image. Raises SourceError when its file is no longer that image."""
-    try:
-        decoded = decode_image(image.path.read_bytes(), limits)
-        changed = content_hash(decoded) != image.content_hash
-    except (OSError, ImageRejected) as error:
-        raise SourceError(f"{image.image_path} changed while the build was running ({error})") from error
-    if changed:
-        raise SourceError(f"{image.image_path} changed while the build was running; run it again")
-    return decoded
-
-
 def decode_part(encoded: str, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """The RGB image in base64. Raises ImageRejected."""
+    """Decode an image that is given in base64, as ``decode_image`` does. Raises ImageRejected."""
     try:
         data = base64.b64decode(encoded, validate=True)
-    except ValueError as error:  # binascii.Error, and what is not ASCII
+    except ValueError as error:  # binascii.Error, or a character that is not ASCII
         raise ImageRejected("the image is not base64") from error
     return decode_image(data, limits)

@@ -19,8 +19,7 @@ Make = Callable[[Path], Artifact]
 @pytest.fixture
 def make(encoder_folder: Path, tmp_path: Path) -> Make:
     def make(source: Path) -> Artifact:
-        artifact, _ = build(source, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
-        return artifact
+        return build(source, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact
 
     return make
 

@@ -1,31 +1,32 @@
-"""Bulk embedding keeps row i the vector of item i, resumes where it was, and never holds more than a few batches."""
+"""One pass over a source: row i is the vector of item i, and each distinct item is encoded once, also after a kill."""
 
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from clip_retrieval.build.embed import ResumableVectors, embed_images, embed_texts
+from clip_retrieval.build.check import records_of
+from clip_retrieval.build.embed import Embedder, embed_images
+from clip_retrieval.build.known import KnownArtifacts
+from clip_retrieval.build.report import Report
 from clip_retrieval.build.validate import validate
 from clip_retrieval.datasets import open_source
-from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
-from clip_retrieval.errors import SourceError
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.parallel import map_ahead
-from clip_retrieval.records import ValidImage
-from tests.samples import NAMES, image_of, png, square, write_collection
+from clip_retrieval.records import CaptionedImage, CaptionRecord, Reject
+from tests.samples import NAMES, MemoryBlob, image_of, png
 
-TEXTS = [f"{colour} {number}" for number, colour in enumerate(COLOURS * 5)]
+TEXTS = [f"{colour} {number}" for number, colour in enumerate(COLOURS * 10)]
+
+
+Items = list[CaptionedImage | Reject]
 
 
 class Interrupted(Exception):
-    """Stands for whatever may stop a build."""
+    """Stands for anything that may stop a build."""
 
 
 class CountingEncoder(FakeEncoder):
@@ -50,166 +51,131 @@ class CountingEncoder(FakeEncoder):
         return super().encode_pixels(pixels)
 
 
-@pytest.fixture
-def images(collection: Path) -> list[ValidImage]:
-    return validate(open_source(collection)).kept
+def never() -> Encoder:
+    raise AssertionError("the encoder is not needed")
+
+
+@contextmanager
+def embedder(work: Path, load: Callable[[], Encoder] = FakeEncoder, batch: int = 32) -> Iterator[Embedder]:
+    info = FakeEncoder().info
+    work.mkdir(exist_ok=True)
+    with closing(Embedder(load, info.dim, work, KnownArtifacts((), info), batch)) as opened:
+        yield opened
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "vectors.npy"
+def items(collection: Path) -> Items:
+    return list(open_source(collection))
+
+
+def image_vectors(report: Report, embedder: Embedder, out: Path) -> Vectors:
+    images, _ = records_of(report.kept, ["test"] * len(report.kept))
+    return embedder.gather_images(images, out)
+
+
+def caption_vectors(texts: Sequence[str], embedder: Embedder, out: Path) -> Vectors:
+    return embedder.gather_captions([CaptionRecord(row, str(row), 0, text) for row, text in enumerate(texts)], out)
 
 
 class TestAlignment:
-    @pytest.mark.parametrize("batch_size", [1, 7, 40, 64])
-    def test_row_i_is_the_vector_of_text_i(self, out: Path, batch_size: int) -> None:
-        vectors = embed_texts(TEXTS, FakeEncoder(), out, batch_size=batch_size)
+    @pytest.mark.parametrize("batch", [1, 5, 24, 32])
+    def test_row_i_is_the_vector_of_image_i(self, items: Items, tmp_path: Path, batch: int) -> None:
+        with embedder(tmp_path, batch=batch) as ready:
+            report = embed_images(items, ready, Limits())
+            vectors = image_vectors(report, ready, tmp_path / "out.npy")
         assert vectors.dtype == np.float32
-        np.testing.assert_array_equal(vectors, FakeEncoder().encode_texts(TEXTS))
-
-    @pytest.mark.parametrize("batch_size", [1, 5, 24, 32])
-    def test_row_i_is_the_vector_of_image_i(self, images: list[ValidImage], out: Path, batch_size: int) -> None:
-        vectors = embed_images(images, FakeEncoder(), out, limits=Limits(), batch_size=batch_size)
         np.testing.assert_array_equal(vectors, FakeEncoder().encode_images([image_of(name) for name in NAMES]))
 
-    def test_nothing_to_embed_is_an_empty_matrix(self, out: Path) -> None:
-        assert embed_texts([], FakeEncoder(), out).shape == (0, 16)
+    def test_row_i_is_the_vector_of_caption_i(self, tmp_path: Path) -> None:
+        with embedder(tmp_path) as ready:
+            ready.embed_captions(TEXTS)
+            vectors = caption_vectors(TEXTS, ready, tmp_path / "out.npy")
+        np.testing.assert_array_equal(vectors, FakeEncoder().encode_texts(TEXTS))
 
-    def test_progress_counts_every_item_once(self, images: list[ValidImage], out: Path) -> None:
+    def test_the_report_is_that_of_a_validation_alone(self, items: Items, tmp_path: Path) -> None:
+        items = [*items[:3], Reject("line 4", "odd"), CaptionedImage("b", MemoryBlob("b", b"bad")), *items[3:]]
+        with embedder(tmp_path) as ready:
+            assert embed_images(items, ready, Limits()) == validate(items)
+
+    def test_progress_counts_every_item_once(self, items: Items, tmp_path: Path) -> None:
         steps: list[int] = []
-        embed_images(images, FakeEncoder(), out, limits=Limits(), batch_size=10, advance=steps.append)
-        assert sum(steps) == len(images)
+        with embedder(tmp_path, batch=10) as ready:
+            embed_images([*items, Reject("line 9", "odd")], ready, Limits(), advance=steps.append)
+            assert sum(steps) == len(items)
+            steps.clear()
+            ready.embed_captions([*TEXTS, *TEXTS], steps.append)
+            assert sum(steps) == 2 * len(TEXTS)
+
+
+class TestOnce:
+    def test_equal_images_are_encoded_once(self, tmp_path: Path) -> None:
+        names = [NAMES[0], NAMES[1], NAMES[0], NAMES[0]]
+        items = [CaptionedImage(str(n), MemoryBlob(str(n), png(image_of(name)))) for n, name in enumerate(names)]
+        encoder = CountingEncoder()
+        with embedder(tmp_path, lambda: encoder) as ready:
+            report = embed_images(items, ready, Limits())
+            vectors = image_vectors(report, ready, tmp_path / "out.npy")
+            counts = ready.counts(report)
+        assert encoder.batches == [2]
+        assert (counts.images_encoded, counts.images_reused) == (2, 2)
+        np.testing.assert_array_equal(vectors, FakeEncoder().encode_images([image_of(name) for name in names]))
+
+    def test_equal_captions_are_encoded_once(self, tmp_path: Path) -> None:
+        encoder = CountingEncoder()
+        with embedder(tmp_path, lambda: encoder) as ready:
+            ready.embed_captions([*TEXTS, *TEXTS[::-1]])
+            vectors = caption_vectors([*TEXTS, *TEXTS[::-1]], ready, tmp_path / "out.npy")
+        assert sum(encoder.batches) == len(TEXTS)
+        np.testing.assert_array_equal(vectors, FakeEncoder().encode_texts([*TEXTS, *TEXTS[::-1]]))
+
+    def test_each_image_is_read_once(self, tmp_path: Path) -> None:
+        class CountingBlob(MemoryBlob):
+            def read(self, limit: int) -> bytes:
+                reads.append(self.name)
+                return super().read(limit)
+
+        reads: list[str] = []
+        items = [CaptionedImage(name, CountingBlob(name, png(image_of(name)))) for name in NAMES]
+        with embedder(tmp_path) as ready:
+            embed_images(items, ready, Limits())
+        assert sorted(reads) == sorted(NAMES)
 
 
 class TestResuming:
-    def test_texts_go_on_where_they_were(self, out: Path) -> None:
-        with pytest.raises(Interrupted):
-            embed_texts(TEXTS, CountingEncoder(fail_at=3), out, batch_size=10)
-        encoder, steps = CountingEncoder(), list[int]()
-        vectors = embed_texts(TEXTS, encoder, out, batch_size=10, advance=steps.append)
-        assert encoder.batches == [10], "30 of 40 were done"
-        assert steps == [30, 10]
-        np.testing.assert_array_equal(vectors, FakeEncoder().encode_texts(TEXTS))
-
-    def test_images_go_on_where_they_were(self, images: list[ValidImage], out: Path, tmp_path: Path) -> None:
-        with pytest.raises(Interrupted):
-            embed_images(images, CountingEncoder(fail_at=2), out, limits=Limits(), batch_size=5)
+    def test_images_that_were_encoded_before_a_stop_are_not_encoded_again(self, items: Items, tmp_path: Path) -> None:
+        with pytest.raises(Interrupted), embedder(tmp_path, lambda: CountingEncoder(2), batch=5) as ready:
+            embed_images(items, ready, Limits())
         encoder = CountingEncoder()
-        vectors = embed_images(images, encoder, out, limits=Limits(), batch_size=5)
+        with embedder(tmp_path, lambda: encoder, batch=5) as ready:
+            report = embed_images(items, ready, Limits())
+            resumed = image_vectors(report, ready, tmp_path / "out.npy")
         assert encoder.batches == [5, 5, 4], "10 of 24 were done"
-        uninterrupted = embed_images(images, FakeEncoder(), tmp_path / "other.npy", limits=Limits())
-        np.testing.assert_array_equal(vectors, uninterrupted)
+        with embedder(tmp_path / "other") as ready:
+            whole = image_vectors(embed_images(items, ready, Limits()), ready, tmp_path / "whole.npy")
+        np.testing.assert_array_equal(resumed, whole)
+        assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
-    def test_what_is_finished_is_not_encoded_again(self, out: Path) -> None:
-        embed_texts(TEXTS, FakeEncoder(), out)
-        encoder = CountingEncoder()
-        embed_texts(TEXTS, encoder, out)
-        assert encoder.batches == []
+    def test_captions_that_were_encoded_before_a_stop_are_not_encoded_again(self, tmp_path: Path) -> None:
+        with pytest.raises(Interrupted), embedder(tmp_path, lambda: CountingEncoder(1)) as ready:
+            ready.embed_captions(TEXTS)
+        encoder, steps = CountingEncoder(), list[int]()
+        with embedder(tmp_path, lambda: encoder) as ready:
+            ready.embed_captions(TEXTS, steps.append)
+        assert encoder.batches == [16], "64 of 80 were done"
+        assert steps == [64, 16]
 
-    @settings(max_examples=25, deadline=None)
-    @given(rows=st.integers(0, 30), runs=st.lists(st.lists(st.integers(1, 5), max_size=4), max_size=4))
-    def test_rows_appended_over_any_number_of_runs_are_all_there(self, rows: int, runs: list[list[int]]) -> None:
-        expected = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "vectors.npy"
-            written = 0
-            for batches in [*runs, [rows]]:
-                vectors = ResumableVectors(path, rows, 3)
-                assert vectors.done == written
-                for size in batches:
-                    vectors.append(expected[written : written + size])
-                    written = min(rows, written + size)
-                    assert vectors.done == written
-            np.testing.assert_array_equal(ResumableVectors(path, rows, 3).finish(), expected)
+    def test_a_source_in_another_order_reuses_what_is_there(self, items: Items, tmp_path: Path) -> None:
+        with embedder(tmp_path) as ready:
+            embed_images(items, ready, Limits())
+        with embedder(tmp_path, never) as ready:
+            report = embed_images(items[::-1], ready, Limits())
+            vectors = image_vectors(report, ready, tmp_path / "out.npy")
+        np.testing.assert_array_equal(vectors, FakeEncoder().encode_images([image_of(name) for name in NAMES[::-1]]))
 
-    def test_an_unfinished_matrix_is_not_given_out(self, out: Path) -> None:
-        vectors = ResumableVectors(out, 4, 2)
-        vectors.append(np.ones((3, 2), np.float32))
-        with pytest.raises(ValueError, match="3 of 4 rows"):
-            vectors.finish()
-
-    @pytest.mark.parametrize(("rows", "dim"), [(5, 2), (4, 3)])
-    def test_a_matrix_of_another_shape_is_begun_anew(self, out: Path, rows: int, dim: int) -> None:
-        ResumableVectors(out, 4, 2).append(np.ones((3, 2), np.float32))
-        assert ResumableVectors(out, rows, dim).done == 0
-        assert ResumableVectors(out, rows, dim).done == 0, "also when it is opened once more"
-
-    def test_a_matrix_without_its_count_is_begun_anew(self, out: Path) -> None:
-        ResumableVectors(out, 4, 2).append(np.ones((3, 2), np.float32))
-        out.with_suffix(".done").unlink()
-        assert ResumableVectors(out, 4, 2).done == 0
-
-
-class TestChangedImages:
-    def test_an_image_that_changed_since_validation_ends_the_run(self, tmp_path: Path, out: Path) -> None:
-        folder = write_collection(tmp_path / "data", NAMES[:6])
-        images = validate(open_source(folder)).kept
-        (folder / NAMES[3]).write_bytes(png(square("white")))
-        with pytest.raises(SourceError, match=rf"{NAMES[3]} changed .* run it again"):
-            embed_images(images, FakeEncoder(), out, limits=Limits())
-
-    def test_the_same_pixels_in_another_file_format_are_no_change(self, tmp_path: Path, out: Path) -> None:
-        folder = write_collection(tmp_path / "data", NAMES[:2])
-        images = validate(open_source(folder)).kept
-        image_of(NAMES[0]).save(folder / NAMES[0], "BMP")
-        assert len(embed_images(images, FakeEncoder(), out, limits=Limits())) == 2
-
-    @pytest.mark.parametrize("content", [b"gone", None], ids=["no image", "no file"])
-    def test_an_image_that_is_none_any_more_ends_the_run(
-        self, tmp_path: Path, out: Path, content: bytes | None
-    ) -> None:
-        folder = write_collection(tmp_path / "data", NAMES[:2])
-        images = validate(open_source(folder)).kept
-        if content is None:
-            (folder / NAMES[1]).unlink()
-        else:
-            (folder / NAMES[1]).write_bytes(content)
-        with pytest.raises(SourceError, match=f"{NAMES[1]} changed while the build was running"):
-            embed_images(images, FakeEncoder(), out, limits=Limits())
-
-
-class TestMapAhead:
-    """``validate.map_ahead``, by which images are decoded beside the encoder."""
-
-    @given(st.lists(st.integers()), st.integers(1, 10))
-    @settings(max_examples=25, deadline=None)
-    def test_is_map_in_order(self, items: list[int], ahead: int) -> None:
-        assert list(map_ahead(lambda x: x * 2, items, ahead=ahead)) == [x * 2 for x in items]
-
-    def test_a_slow_item_does_not_change_the_order(self) -> None:
-        others = threading.Semaphore(0)
-
-        def wait_if_first(item: int) -> int:
-            if item == 0:
-                assert others.acquire(timeout=10), "later items run beside the first"
-            else:
-                others.release()
-            return item
-
-        assert list(map_ahead(wait_if_first, range(6), ahead=4)) == list(range(6))
-
-    @pytest.mark.parametrize("ahead", [1, 4, 16])
-    def test_takes_no_more_than_it_may_be_ahead(self, ahead: int) -> None:
-        taken = 0
-
-        def endless() -> Iterator[int]:
-            nonlocal taken
-            while True:
-                taken += 1
-                yield taken
-
-        results = map_ahead(lambda x: x, endless(), ahead=ahead)
-        for given_out in range(1, 50):
-            assert next(results) == given_out
-            assert taken < given_out + ahead
-
-    def test_an_error_comes_at_the_place_of_its_item(self) -> None:
-        def fail_at_three(item: int) -> int:
-            if item == 3:
-                raise Interrupted
-            return item
-
-        results = map_ahead(fail_at_three, range(10), ahead=8)
-        assert [next(results) for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(Interrupted):
-            next(results)
+    def test_the_encoder_is_not_loaded_if_everything_is_there(self, items: Items, tmp_path: Path) -> None:
+        with embedder(tmp_path) as ready:
+            embed_images(items, ready, Limits())
+            ready.embed_captions(TEXTS)
+        with embedder(tmp_path, never) as ready:
+            embed_images(items, ready, Limits())
+            ready.embed_captions(TEXTS)

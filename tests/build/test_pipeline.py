@@ -1,13 +1,14 @@
-"""From a source to an artifact: rows stay aligned whatever is rejected, and a build that was stopped goes on."""
+"""From a source to an artifact: rows stay aligned whatever is rejected; a build that was killed resumes."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,29 +17,38 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build import pipeline as builder
-from clip_retrieval.build.embed import embed_images
-from clip_retrieval.build.pipeline import Options, build, check
-from clip_retrieval.build.validate import Report
-from clip_retrieval.encoders.base import Pixels, Vectors
+from clip_retrieval.build.check import check
+from clip_retrieval.build.embed import EmbeddingCounts
+from clip_retrieval.build.pipeline import BuildOutcome, Options, build, build_source
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import SourceError
+from clip_retrieval.errors import BuildRunning, SourceError
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.progress import Silent
+from clip_retrieval.progress import Advance, Progress, Silent
+from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 from clip_retrieval.search.retriever import Retriever
-from tests.samples import NAMES, captions_of, image_of, png, square, write_collection, write_images
+from tests.samples import (
+    NAMES,
+    MemoryBlob,
+    MemorySource,
+    captions_of,
+    image_of,
+    png,
+    square,
+    write_collection,
+    write_images,
+)
 
-Build = Callable[..., tuple[Artifact, Report]]
+Build = Callable[..., BuildOutcome]
 
 
 @pytest.fixture
 def run(encoder_folder: Path, tmp_path: Path) -> Build:
-    """Build a source with the fake encoder; keywords are Options, or ``find``."""
+    """Build a source with the fake encoder; keywords are Options, or ``reuse``."""
 
-    def run(source: Path, *, find: Callable[[str], Path | None] = lambda _: None, **options: object) -> object:
-        return build(source, lambda _: encoder_folder, tmp_path / "builds", Options(**options), Silent(), find=find)  # type: ignore[arg-type]
+    def run(source: Path, *, reuse: Sequence[Artifact] = (), **options: Any) -> BuildOutcome:
+        return build(source, encoder_folder, tmp_path / "builds", Options(**options), Silent(), reuse=reuse)
 
-    return run  # type: ignore[return-value]
+    return run
 
 
 def write_jsonl(folder: Path, rows: Sequence[object]) -> Path:
@@ -93,7 +103,8 @@ class TestAlignment:
                 if content is not None:
                     (folder / f"{number}.png").write_bytes(content)
             write_jsonl(folder, [{"image": f"{n}.png", "caption": texts} for n, (_, texts) in enumerate(items)])
-            artifact, report = build(folder, lambda _: encoder, Path(temporary) / "builds", Options(), Silent())
+            outcome = build(folder, encoder, Path(temporary) / "builds", Options(), Silent())
+            artifact, report = outcome.artifact, outcome.report
 
             good = [(f"{n}.png", texts) for n, (kind, texts) in enumerate(items) if kind == "good"]
             with artifact.store() as store:
@@ -108,7 +119,7 @@ class TestAlignment:
     def test_a_caption_that_repeats_is_a_record_each_time(self, run: Build, tmp_path: Path) -> None:
         rows = [{"image": name, "caption": ["a square", "a square"]} for name in NAMES[:3]]
         source = write_jsonl(write_images(tmp_path / "data", NAMES[:3]), rows)
-        artifact, _ = run(source)
+        artifact = run(source).artifact
         with artifact.store() as store:
             captions = store.captions()
         assert [(c.text, c.image_row) for c in captions] == [("a square", row) for row in (0, 0, 1, 1, 2, 2)]
@@ -121,7 +132,7 @@ class TestAlignment:
 
 class TestSources:
     def test_a_collection_without_captions_is_searched_by_image_alone(self, run: Build, tmp_path: Path) -> None:
-        artifact, _ = run(write_images(tmp_path / "data", NAMES[:6]))
+        artifact = run(write_images(tmp_path / "data", NAMES[:6])).artifact
         assert (artifact.manifest.data.images, artifact.manifest.data.captions) == (6, 0)
         assert artifact.manifest.images.measured.query_kind == "images"
         assert artifact.manifest.captions.measured.recall is None
@@ -133,6 +144,26 @@ class TestSources:
         images, captions = fake_artifact.manifest.images.measured, fake_artifact.manifest.captions.measured
         assert (images.query_kind, images.queries) == ("captions", 24)
         assert (captions.query_kind, captions.queries) == ("images", 12)
+
+    def test_images_that_are_only_in_memory_become_the_same_artifact(
+        self, encoder_folder: Path, tmp_path: Path, fake_artifact: Artifact
+    ) -> None:
+        items = [
+            CaptionedImage(
+                name,
+                MemoryBlob(name, png(image_of(name))),
+                tuple(SourceCaption(text) for text in captions_of(name)),
+                metadata={"shade": name.removesuffix(".png").split("-")[1]},
+            )
+            for name in NAMES
+        ]
+        source = MemorySource([*items, CaptionedImage("gone", MemoryBlob("gone.png", None))])
+        outcome = build_source(
+            source, "squares", encoder_folder, tmp_path, Options(thumbnails_mb=1), Silent(), place="memory"
+        )
+        assert outcome.report.rejects == [Reject("gone.png", "it is gone")]
+        for name in ("images.npy", "captions.npy", "records.sqlite", "thumbnails.sqlite"):
+            assert outcome.artifact.manifest.files[name] == fake_artifact.manifest.files[name]
 
     def test_a_source_without_a_usable_image_is_refused_with_the_reasons(self, run: Build, tmp_path: Path) -> None:
         source = write_jsonl(tmp_path / "data", [{"image": "gone.png", "caption": "a red square"}])
@@ -151,15 +182,15 @@ class TestSources:
             run(source, strict=True)
 
     def test_strict_accepts_a_clean_source(self, run: Build, collection: Path, fake_artifact: Artifact) -> None:
-        assert run(collection, strict=True)[0].manifest.files == fake_artifact.manifest.files
+        assert run(collection, strict=True).artifact.manifest.files == fake_artifact.manifest.files
 
     def test_checking_alone_gives_the_report_of_a_build(self, run: Build, collection: Path) -> None:
-        assert check(collection, Limits(), Silent()).to_json() == run(collection)[1].to_json()
+        assert check(collection, Limits(), Silent()).to_json() == run(collection).report.to_json()
 
 
 class TestVersion:
     def test_the_same_inputs_make_the_same_files(self, run: Build, collection: Path, fake_artifact: Artifact) -> None:
-        artifact, _ = run(collection)
+        artifact = run(collection).artifact
         assert artifact.path != fake_artifact.path
         assert artifact.manifest.version == fake_artifact.manifest.version
         assert artifact.manifest.files == fake_artifact.manifest.files
@@ -168,104 +199,119 @@ class TestVersion:
     def test_options_change_the_version(
         self, run: Build, collection: Path, fake_artifact: Artifact, options: dict[str, object]
     ) -> None:
-        assert run(collection, **options)[0].manifest.version != fake_artifact.manifest.version
+        assert run(collection, **options).artifact.manifest.version != fake_artifact.manifest.version
 
     def test_a_changed_image_changes_the_version(self, run: Build, tmp_path: Path) -> None:
         source = write_collection(tmp_path / "data", NAMES[:3])
-        before, _ = run(source)
+        before = run(source).artifact
         (source / NAMES[1]).write_bytes(png(square("white", size=13)))
-        assert run(source)[0].manifest.version != before.manifest.version
+        assert run(source).artifact.manifest.version != before.manifest.version
 
     def test_splits_follow_the_options(self, run: Build, collection: Path) -> None:
-        artifact, _ = run(collection, ratios=(0.5, 0.25, 0.25))
+        artifact = run(collection, ratios=(0.5, 0.25, 0.25)).artifact
         assert artifact.manifest.data.splits == {"train": 12, "val": 6, "test": 6}
         with artifact.store() as store:
             assert sum(image.split == "test" for image in store.images()) == 6
 
 
 class TestReuse:
-    def test_an_artifact_that_is_kept_is_not_built_again(
-        self, run: Build, collection: Path, fake_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+    @pytest.fixture
+    def no_encoder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing can be encoded."""
+        monkeypatch.setattr(FakeEncoder, "encode_pixels", None)
+        monkeypatch.setattr(FakeEncoder, "encode_texts", None)
+
+    @pytest.mark.usefixtures("no_encoder")
+    def test_the_same_source_again_encodes_nothing_and_gives_the_stored_artifact(
+        self, run: Build, collection: Path, fake_artifact: Artifact
     ) -> None:
-        monkeypatch.delattr(builder, "load_encoder")  # no vector can be made
-        asked = []
+        outcome = run(collection, reuse=[fake_artifact])
+        assert outcome.artifact == fake_artifact
+        assert len(outcome.report.kept) == 24
+        assert outcome.embedding == EmbeddingCounts(0, 24, 0, 48)
 
-        def find(version: str) -> Path:
-            asked.append(version)
-            return fake_artifact.path
-
-        artifact, report = run(collection, find=find)
-        assert artifact == fake_artifact
-        assert asked == [fake_artifact.manifest.version]
-        assert len(report.kept) == 24
-
-    def test_a_kept_artifact_that_is_damaged_is_built_again(
-        self, run: Build, collection: Path, artifact_copy: Artifact
+    @pytest.mark.parametrize("damaged", ["captions.npy", "records.sqlite", "manifest.json"])
+    def test_a_damaged_artifact_is_not_reused(
+        self, run: Build, collection: Path, artifact_copy: Artifact, damaged: str
     ) -> None:
-        (artifact_copy.path / "captions.npy").unlink()
-        artifact, _ = run(collection, find=lambda _: artifact_copy.path)
-        assert artifact.path != artifact_copy.path
-        assert Artifact.open(artifact.path).manifest.files == artifact_copy.manifest.files
+        (artifact_copy.path / damaged).unlink()
+        outcome = run(collection, reuse=[artifact_copy])
+        assert outcome.artifact.path != artifact_copy.path
+        assert outcome.embedding == EmbeddingCounts(24, 0, 32, 16)
+        assert Artifact.open(outcome.artifact.path).manifest.files == artifact_copy.manifest.files
 
+    @pytest.mark.usefixtures("no_encoder")
+    def test_vectors_and_thumbnails_of_another_version_are_reused(
+        self, run: Build, collection: Path, fake_artifact: Artifact
+    ) -> None:
+        outcome = run(collection, seed=1, reuse=[fake_artifact])
+        assert outcome.artifact.manifest.version != fake_artifact.manifest.version
+        for name in ("images.npy", "captions.npy", "thumbnails.sqlite"):
+            assert outcome.artifact.manifest.files[name] == fake_artifact.manifest.files[name]
 
-class CountingEncoder(FakeEncoder):
-    """The fake encoder; remembers how much it encoded."""
+    def test_an_artifact_that_reuses_vectors_is_byte_for_byte_the_one_that_does_not(
+        self, run: Build, fake_artifact: Artifact, encoder_folder: Path, tmp_path: Path
+    ) -> None:
+        source = write_collection(tmp_path / "data", NAMES[20:] + NAMES[:3])
+        (source / "extra.png").write_bytes(png(square("white", size=13)))
+        with (source / "captions.csv").open("a", encoding="utf-8") as table:
+            table.write("extra.png,a new square,odd\n")
+        part = run(write_collection(tmp_path / "part", NAMES[18:22])).artifact
+        reusing = run(source, reuse=[part, fake_artifact])
+        assert reusing.embedding == EmbeddingCounts(1, 7, 1, 14)
+        whole = build(source, encoder_folder, tmp_path / "other", Options(), Silent())
+        assert whole.embedding.images_encoded == 8
+        assert reusing.artifact.manifest.files == whole.artifact.manifest.files
+        assert_aligned(reusing.artifact, source)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.images = self.texts = 0
-
-    def encode_pixels(self, pixels: Pixels) -> Vectors:
-        self.images += len(pixels)
-        return super().encode_pixels(pixels)
-
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        self.texts += len(texts)
-        return super().encode_texts(texts)
+    def test_vectors_of_another_encoder_are_not_reused(
+        self, run: Build, collection: Path, fake_artifact: Artifact
+    ) -> None:
+        other = fake_artifact.manifest.encoder.model_copy(update={"fingerprint": "0" * 64})
+        foreign = Artifact(fake_artifact.path, fake_artifact.manifest.model_copy(update={"encoder": other}))
+        assert run(collection, seed=1, reuse=[foreign]).embedding == EmbeddingCounts(24, 0, 32, 16)
 
 
 KILLED_BUILD = """
-import functools, os, signal, sys
+import os, signal, sys
 from pathlib import Path
-from clip_retrieval.build import pipeline as builder
-from clip_retrieval.build import embed
-from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.progress import Silent
 from clip_retrieval.artifacts.record_store import RecordStore
+from clip_retrieval.build.pipeline import Options, build
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.progress import Advance, Progress, Silent
+from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 
 source, encoder_folder, workspace, moment = sys.argv[1:]
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-class Killed(FakeEncoder):
-    batches = 0
-    def encode_pixels(self, pixels):
-        self.batches += 1
-        return die() if self.batches == 3 and moment == "embedding images" else super().encode_pixels(pixels)
-    def encode_texts(self, texts):
-        return die() if moment == "embedding captions" else super().encode_texts(texts)
+def encode_pixels(self, pixels, batches=[]):
+    batches.append(len(pixels))
+    return die() if len(batches) == 3 else own(self, pixels)
 
-builder.load_encoder = lambda folder: Killed()
-builder.embed_images = functools.partial(embed.embed_images, batch_size=5)
-if moment == "writing":
+if moment == "embedding images":
+    own, FakeEncoder.encode_pixels = FakeEncoder.encode_pixels, encode_pixels
+elif moment == "embedding captions":
+    FakeEncoder.encode_texts = die
+else:
     RecordStore.add = die
-builder.build(Path(source), lambda _: Path(encoder_folder), Path(workspace), builder.Options(), Silent())
+build(Path(source), Path(encoder_folder), Path(workspace), Options(batch=5), Silent())
 """
 
 
 class TestKilled:
     @pytest.mark.parametrize(
         ("moment", "images_left", "captions_left"),
-        [("embedding images", 14, 48), ("embedding captions", 0, 48), ("writing", 0, 0)],
+        [("embedding images", 14, 32), ("embedding captions", 0, 32), ("writing", 0, 0)],  # 32 of 48 are distinct
     )
-    def test_leaves_no_artifact_and_goes_on_where_it_was(
+    def test_leaves_no_artifact_and_resumes(
         self,
+        run: Build,
         collection: Path,
         encoder_folder: Path,
         fake_artifact: Artifact,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
         moment: str,
         images_left: int,
         captions_left: int,
@@ -280,25 +326,34 @@ class TestKilled:
         assert not (workspace / fake_artifact.manifest.version).exists()
         assert not list(workspace.rglob("manifest.json"))
 
-        encoder = CountingEncoder()
-        monkeypatch.setattr(builder, "load_encoder", lambda folder: encoder)
-        artifact, _ = build(collection, lambda _: encoder_folder, workspace, Options(), Silent())
-        assert (encoder.images, encoder.texts) == (images_left, captions_left)
-        assert Artifact.open(artifact.path).manifest.files == fake_artifact.manifest.files
+        outcome = run(collection)
+        assert outcome.embedding.images_encoded == images_left
+        assert outcome.embedding.captions_encoded == captions_left
+        assert Artifact.open(outcome.artifact.path).manifest.files == fake_artifact.manifest.files
+        assert list(workspace.iterdir()) == [outcome.artifact.path], "a finished build leaves only the artifact"
 
-    def test_a_finished_build_leaves_only_the_artifact(self, run: Build, collection: Path) -> None:
-        artifact, _ = run(collection)
-        assert list(artifact.path.parent.iterdir()) == [artifact.path]
-
-    def test_an_image_that_changes_while_it_is_built_stops_the_build(
-        self, run: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_build_with_other_options_resumes_too(self, run: Build, tmp_path: Path) -> None:
         source = write_collection(tmp_path / "data", NAMES[:4])
+        (source / "bad.png").write_bytes(b"hello")
+        with (source / "captions.csv").open("a", encoding="utf-8") as table:
+            table.write("bad.png,a bad square,odd\n")
+        with pytest.raises(SourceError, match="--strict"):
+            run(source, strict=True)
+        assert run(source, seed=3).embedding.images_encoded == 0
 
-        def change_first(images: object, *args: object, **more: object) -> object:
-            shutil.copy(source / NAMES[0], source / NAMES[2])
-            return embed_images(images, *args, **more)  # type: ignore[arg-type]
+    def test_a_second_build_of_the_same_source_at_the_same_time_is_refused(
+        self, run: Build, encoder_folder: Path, tmp_path: Path
+    ) -> None:
+        source = MemorySource([CaptionedImage("a", MemoryBlob("a.png", png(square("red"))))])
 
-        monkeypatch.setattr(builder, "embed_images", change_first)
-        with pytest.raises(SourceError, match=f"{NAMES[2]} changed"):
-            run(source)
+        class Meanwhile(Silent):
+            def stage(self, label: str, total: int | None) -> AbstractContextManager[Advance]:
+                if label == "writing the artifact":
+                    with pytest.raises(BuildRunning, match="another process"):
+                        build_memory(Silent())
+                return super().stage(label, total)
+
+        def build_memory(progress: Progress) -> BuildOutcome:
+            return build_source(source, "memory", encoder_folder, tmp_path, Options(), progress, place="memory")
+
+        assert build_memory(Meanwhile()).artifact.manifest.data.images == 1

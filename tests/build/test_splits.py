@@ -3,7 +3,6 @@
 import random
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,14 +10,14 @@ from hypothesis import strategies as st
 
 from clip_retrieval.build.splits import assign_splits
 from clip_retrieval.records import SPLITS, Split, ValidImage
+from tests.samples import MemoryBlob
 
 
 def image(number: int, pixels: int | None = None, split: Split | None = None) -> ValidImage:
     """Image ``number``; images of equal ``pixels`` are exact duplicates."""
     return ValidImage(
         image_id=str(number),
-        path=Path(f"{number}.jpg"),
-        image_path=f"{number}.jpg",
+        blob=MemoryBlob(f"{number}.jpg", None),
         content_hash=f"{number if pixels is None else pixels:064x}",
         width=1,
         height=1,
@@ -96,7 +95,7 @@ def test_undecided_images_are_divided_among_themselves() -> None:
 
 def test_the_draw_follows_pixels_and_seed_and_not_names() -> None:
     images = [image(n) for n in range(100)]
-    renamed = [replace(i, image_id=f"x{i.image_id}", image_path="x.jpg", path=Path("x.jpg")) for i in images]
+    renamed = [replace(i, image_id=f"x{i.image_id}", blob=MemoryBlob("x.jpg", None)) for i in images]
     assert assign_splits(renamed) == assign_splits(images)
     assert assign_splits(images, seed=1) != assign_splits(images, seed=2)
 

@@ -159,13 +159,15 @@ class TestBuild:
         first = cli("build", collection, "--model", "fake")
         again = cli("build", collection, "--model", "fake")
         assert again.out == first.out
-        assert "embedding" not in again.err
+        assert "vectors of 24 images and 32 captions were encoded" in first.err
+        assert "vectors of 0 images and 0 captions were encoded, of 24 images and 48 captions reused" in again.err
         assert len(model_store()) == 1
 
     def test_json_has_the_tag_and_the_report(self, cli: Cli, collection: Path, fake_artifact: Artifact) -> None:
         result = json.loads(cli("build", collection, "--model", "fake", "--json").out)
         assert result["tag"] == f"clip-retrieval:{fake_artifact.manifest.version}"
         assert result["report"]["counts"]["images"] == 24
+        assert result["embedding"]["images_encoded"] == 24
 
     def test_an_artifact_can_be_written_to_a_folder(
         self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]]
@@ -175,6 +177,16 @@ class TestBuild:
         assert done.out == f"{output}\n"
         assert Artifact.open(output).manifest.data.images == 24
         assert model_store() == []
+
+    def test_an_artifact_of_the_store_is_copied_to_a_folder_and_stays_in_the_store(
+        self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        tag = cli("build", collection, "--model", "fake").out.strip()
+        done = cli("build", collection, "--model", "fake", "--output", tmp_path / "copy")
+        assert "vectors of 0 images and 0 captions were encoded" in done.err
+        assert Artifact.open(tmp_path / "copy").manifest.data.images == 24
+        assert model_store() == [tag]
+        assert cli("info", tag).status == 0
 
     def test_a_folder_that_exists_is_not_written_to(self, cli: Cli, collection: Path, tmp_path: Path) -> None:
         done = cli("build", collection, "--model", "fake", "--output", tmp_path)
@@ -210,7 +222,7 @@ class TestBuild:
         def unavailable(model: str, pretrained: str | None, **_: object) -> Path:
             raise ModelUnavailable(f"{model} ({pretrained}) cannot be had [here]; use --model demo")
 
-        monkeypatch.setattr("clip_retrieval.cli.app.prepare_encoder", unavailable)
+        monkeypatch.setattr("clip_retrieval.cli.build.prepare_encoder", unavailable)
         done = cli("build", collection, "--model", "ViT-B-32", "--pretrained", "openai")
         assert_one_sentence(done)
         assert "error: ViT-B-32 (openai) cannot be had [here]; use --model demo" in done.err

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clip_retrieval.datasets import open_source
-from clip_retrieval.datasets.base import locate
+from clip_retrieval.datasets.base import image_file
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 
@@ -41,6 +42,12 @@ def write_csv(folder: Path, *lines: str) -> Path:
     return path
 
 
+def blob_path(image: CaptionedImage) -> Path:
+    """The file of an image that a folder's reader gave."""
+    assert isinstance(image.blob, FileBlob)
+    return image.blob.path
+
+
 def write_jsonl(folder: Path, *rows: object) -> Path:
     path = folder / "captions.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
@@ -59,7 +66,7 @@ class TestCsv:
         (dog, cat), rejects = read(tmp_path)
         assert texts(dog) == ["a dog, running", "a hound"]
         assert dog.metadata == {"photographer": "Ada", "licence": "CC-BY"}, "later rows fill only what is missing"
-        assert (cat.image_id, cat.image_path, cat.path) == ("a.jpg", "a.jpg", tmp_path / "a.jpg")
+        assert (cat.image_id, cat.blob.name, blob_path(cat)) == ("a.jpg", "a.jpg", tmp_path / "a.jpg")
         assert not rejects
 
     @pytest.mark.parametrize("column", ["image", "image_path", "file", "filename", "file_name", " File_Name "])
@@ -67,12 +74,12 @@ class TestCsv:
     def test_column_names(self, tmp_path: Path, column: str, caption: str) -> None:
         write_csv(tmp_path, f"{column},{caption}", "a.jpg,a cat")
         (cat,), _ = read(tmp_path)
-        assert (cat.image_path, texts(cat), cat.metadata) == ("a.jpg", ["a cat"], {})
+        assert (cat.blob.name, texts(cat), cat.metadata) == ("a.jpg", ["a cat"], {})
 
     def test_of_two_columns_for_one_thing_the_other_is_metadata(self, tmp_path: Path) -> None:
         write_csv(tmp_path, "file,image,text,caption", "old.tif,a.jpg,scanned,a cat")
         (cat,), _ = read(tmp_path)
-        assert (cat.image_path, texts(cat)) == ("a.jpg", ["a cat"])
+        assert (cat.blob.name, texts(cat)) == ("a.jpg", ["a cat"])
         assert cat.metadata == {"file": "old.tif", "text": "scanned"}
 
     def test_ids_and_splits_are_taken(self, tmp_path: Path) -> None:
@@ -84,7 +91,7 @@ class TestCsv:
         content = "\ufeffimage,caption\r\npets\\a.jpg,un été\r\n"
         (tmp_path / "captions.csv").write_bytes(content.encode())
         (cat,), rejects = read(tmp_path)
-        assert (cat.image_path, texts(cat), rejects) == ("pets/a.jpg", ["un été"], [])
+        assert (cat.blob.name, texts(cat), rejects) == ("pets/a.jpg", ["un été"], [])
 
     def test_malformed_rows_are_rejected_where_they_stand(self, tmp_path: Path) -> None:
         path = write_csv(
@@ -103,7 +110,7 @@ class TestCsv:
         )
         path.write_bytes(path.read_bytes() + b"\ne.jpg,caf\xe9,,")
         images, rejects = read(tmp_path)
-        assert [(i.image_path, texts(i), i.split) for i in images] == [
+        assert [(i.blob.name, texts(i), i.split) for i in images] == [
             ("a.jpg", ["two\nlines"], "train"),
             ("d.jpg", ["fine"], "val"),
         ]
@@ -139,7 +146,7 @@ class TestCsv:
         inside, outside = folder / "in" / "a.jpg", tmp_path / "elsewhere" / "b.jpg"
         write_csv(folder, "image,caption", f"{inside},in", f"{outside},out", "../c.jpg,up")
         images, _ = read(folder)
-        assert [(i.path, i.image_path) for i in images] == [
+        assert [(blob_path(i), i.blob.name) for i in images] == [
             (inside, "in/a.jpg"),
             (outside, "b.jpg"),
             (tmp_path / "c.jpg", "c.jpg"),
@@ -210,7 +217,7 @@ class TestJsonLines:
     def test_a_used_image_id_rejects_the_later_image(self, tmp_path: Path) -> None:
         rows: Sequence[object] = [{"image": f"{name}.jpg", "image_id": "x"} for name in "ab"]
         (a,), (reject,) = read(write_jsonl(tmp_path, *rows))
-        assert (a.image_path, reject.where) == ("a.jpg", "b.jpg")
+        assert (a.blob.name, reject.where) == ("a.jpg", "b.jpg")
         assert "image_id 'x' is already used by a.jpg" in reject.reason
 
 
@@ -272,7 +279,7 @@ class TestFlickr8k:
             ("d.jpg", None),
         ]
         assert images[0].captions == (SourceCaption("b 0", "b.jpg#0"), SourceCaption("b 1", "b.jpg#1"))
-        assert images[0].path == tmp_path / found / "b.jpg"
+        assert blob_path(images[0]) == tmp_path / found / "b.jpg"
         assert [r.where for r in rejects] == ["Flickr8k.token.txt line 9", "Flickr8k.token.txt line 10"]
         assert "2258277193_586949ec62.jpg.1" in rejects[1].reason
 
@@ -280,7 +287,7 @@ class TestFlickr8k:
         touch(tmp_path, "Images/a.jpg")
         (tmp_path / "captions.txt").write_text('image,caption\na.jpg,"A dog , running ."\na.jpg,A dog\nz.jpg,?\n')
         (image,), (reject,) = read(tmp_path)
-        assert (image.image_id, image.image_path) == ("a.jpg", "Images/a.jpg")
+        assert (image.image_id, image.blob.name) == ("a.jpg", "Images/a.jpg")
         assert texts(image) == ["A dog , running .", "A dog"]
         assert reject.where == "captions.txt line 4"
 
@@ -318,13 +325,13 @@ class TestOpenSource:
         touch(tmp_path, "photos/a.jpg")
         monkeypatch.chdir(tmp_path)
         (image,), _ = read(Path("photos"))
-        assert (image.path, image.image_id) == (tmp_path / "photos" / "a.jpg", "a.jpg")
+        assert (blob_path(image), image.image_id) == (tmp_path / "photos" / "a.jpg", "a.jpg")
 
 
 @given(st.text(min_size=1))
 def test_shown_names_never_lead_out_of_the_root(name: str) -> None:
     try:
-        _, shown = locate(Path("/data/root"), name)
+        shown = image_file(Path("/data/root"), name).name
     except ValueError:
         return
     assert not shown.startswith("/")

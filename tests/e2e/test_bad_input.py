@@ -52,12 +52,6 @@ def png_of_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def gif_of_frames(count: int) -> bytes:
-    start = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
-    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x4c\x01\x00"
-    return start + frame * count + b";"
-
-
 BAD_IMAGES = {
     "an empty file": (b"", 415),
     "a text file": (b"I am an image, honestly.\n", 415),
@@ -74,7 +68,6 @@ BAD_IMAGES = {
     "a PNG bomb of 3.6 gigapixels": (png_of_size(60_000, 60_000), 422),
     "a PNG bomb just over the limit": (png_of_size(50_000, 1_001), 422),
     "a PNG of no pixels": (png_of_size(0, 0), 422),
-    "a GIF of 501 frames": (gif_of_frames(501), 422),
     "a corrupt WebP": (b"RIFF\x40\0\0\0WEBPVP8 " + bytes(range(52)), 422),
     "a corrupt TIFF": (b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 40, 422),
     "a TIFF that points at itself": (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", 422),

@@ -627,7 +627,7 @@ def test_hostile_records_stay_text_and_a_collection_without_thumbnails_shows_wor
         {"image": "red-dull.png", "caption": "a dull red square", "source": "https://example.org/red"},
     ]
     (folder / "captions.jsonl").write_text("\n".join(json.dumps(each) for each in rows))
-    artifact, _ = build(folder, lambda _: encoder_folder, tmp_path / "builds", Options(thumbnails_mb=0), Silent())
+    artifact = build(folder, encoder_folder, tmp_path / "builds", Options(thumbnails_mb=0), Silent()).artifact
     port = free_port()
     server = launch(bentoml_serve(port), port, BENTO_CLIP_ARTIFACT=str(artifact.path)).wait_until_ready()
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ModelUnavailable, SourceError
 from clip_retrieval.evaluation.embedded_dataset import Embedded, of_artifact, of_source
@@ -23,7 +24,7 @@ from clip_retrieval.indexes.base import SearchHits
 from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import SPLITS
-from tests.samples import write_collection
+from tests.samples import NAMES, write_collection
 
 
 @pytest.fixture(scope="module")
@@ -107,27 +108,27 @@ class TestSource:
     def test_gives_what_its_artifact_gives(
         self, squares: Embedded, collection: Path, encoder_folder: Path, tmp_path: Path
     ) -> None:
-        data = of_source(collection, lambda _: encoder_folder, tmp_path, Options(), Silent())
+        data = of_source(collection, encoder_folder, tmp_path, Options(), Silent())
         assert data.images == squares.images
         assert data.captions == squares.captions
         one, two = (evaluate(each, "all", Silent(), resamples=10).galleries for each in (data, squares))
         assert one == two
-        assert data.files[3] == collection / squares.images[3].image_path
+        assert data.blobs[3] == FileBlob(collection / NAMES[3], NAMES[3])
 
     def test_is_embedded_once(
         self, collection: Path, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = of_source(collection, lambda _: encoder_folder, tmp_path, Options(), Silent())
+        first = of_source(collection, encoder_folder, tmp_path, Options(), Silent())
         monkeypatch.setattr(FakeEncoder, "encode_texts", None)
         monkeypatch.setattr(FakeEncoder, "encode_pixels", None)
-        again = of_source(collection, lambda _: encoder_folder, tmp_path, Options(), Silent())
+        again = of_source(collection, encoder_folder, tmp_path, Options(), Silent())
         assert (again.image_vectors == first.image_vectors).all()
         assert (again.caption_vectors == first.caption_vectors).all()
 
     def test_other_data_is_embedded_anew(self, collection: Path, encoder_folder: Path, tmp_path: Path) -> None:
-        of_source(collection, lambda _: encoder_folder, tmp_path / "cache", Options(), Silent())
+        of_source(collection, encoder_folder, tmp_path / "cache", Options(), Silent())
         other = write_collection(tmp_path / "other", ("red-dull.png", "blue-soft.png"))
-        data = of_source(other, lambda _: encoder_folder, tmp_path / "cache", Options(), Silent())
+        data = of_source(other, encoder_folder, tmp_path / "cache", Options(), Silent())
         assert data.image_vectors.shape[0] == 2
         assert len(list((tmp_path / "cache").iterdir())) == 2
 
@@ -183,12 +184,12 @@ class TestPage:
 
     def test_an_image_that_changed_or_went_is_left_out(self, squares: Embedded, tmp_path: Path) -> None:
         quality = evaluate(squares, "all", Silent(), resamples=10)
-        swapped = {image.row: squares.files[(image.row + 1) % 24] for image in squares.images}
-        gone = dict.fromkeys(swapped, tmp_path / "gone.png")
-        for files in (swapped, gone, {}):
-            text = page(quality, dataclasses.replace(squares, files=files))
+        swapped = {image.row: squares.blobs[(image.row + 1) % 24] for image in squares.images}
+        gone = dict.fromkeys(swapped, FileBlob(tmp_path / "gone.png", "gone.png"))
+        for blobs in (swapped, gone, {}):
+            text = page(quality, dataclasses.replace(squares, blobs=blobs))
             assert "base64" not in text
-            assert "image not at hand" in text
+            assert "image not available" in text
 
 
 def test_the_plot_is_a_png_whatever_the_name(squares: Embedded, tmp_path: Path) -> None:

@@ -16,19 +16,17 @@ from clip_retrieval.evaluation.recall import Ranks
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.guard import Gain, Ranked, gain, judge
-from clip_retrieval.finetuning.pairs import Pairs
+from clip_retrieval.finetuning.pairs import Pairs, TrainingImage
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
-from clip_retrieval.records import SourceCaption, ValidImage
-from tests.samples import write_collection, write_tiles
+from tests.samples import MemoryBlob, write_collection, write_tiles
 
 SPLIT = (0.5, 0.45, 0.05)
 
 
-def image(name: str, captions: Sequence[str], pixels: str | None = None) -> ValidImage:
-    """An image that a word identifies instead of pixels: by default its own name."""
-    texts = tuple(SourceCaption(text) for text in captions)
-    return ValidImage(name, Path(name), name, pixels or name, 1, 1, texts, None, {})
+def image(name: str, captions: Sequence[str], pixels: str | None = None) -> TrainingImage:
+    """An image whose pixels are identified by a word: by default its own name."""
+    return TrainingImage(MemoryBlob(name, b""), pixels or name, tuple(captions), None)
 
 
 PAIRS = Pairs([
@@ -42,7 +40,7 @@ PAIRS = Pairs([
 
 class TestPairs:
     def test_images_without_captions_are_left_out(self) -> None:
-        assert [image.image_id for image in PAIRS.images] == ["a", "b", "c", "a again"]
+        assert [image.blob.name for image in PAIRS.images] == ["a", "b", "c", "a again"]
         assert PAIRS.image_of.tolist() == [0, 0, 1, 2, 2, 3]
 
     def test_a_caption_is_true_of_its_own_image_of_equal_images_and_where_its_words_are_repeated(self) -> None:
@@ -179,11 +177,11 @@ class TestSides:
     def test_an_artifact_gives_its_records_and_a_folder_its_images(
         self, fake_artifact: Artifact, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sides, "LEAST", 1)
+        monkeypatch.setattr(sides, "MIN_CAPTIONED_IMAGES", 1)
         data = sides.from_artifact(fake_artifact, collection, None, Limits(), Silent())
         counts = fake_artifact.manifest.data.splits
         assert {"train": len(data.train), "val": len(data.val), "test": len(data.test)} == counts
-        assert all(image.path.is_file() for image in data.train.images)
+        assert all(image.blob.read(10**6) for image in data.train.images)
         with pytest.raises(SourceError, match="give the folder that the artifact was built from"):
             sides.from_artifact(fake_artifact, tmp_path, None, Limits(), Silent())
 

@@ -79,7 +79,7 @@ def test_the_root_says_what_is_served(api: Api, fake_artifact: Artifact) -> None
 
 def test_a_collection_without_captions_says_that_caption_search_is_off(encoder_folder: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", ("red-bright.png", "blue-bright.png"))
-    artifact, _ = build(images, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
+    artifact = build(images, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact
     api = Api(Retriever(artifact, FakeEncoder()))
     [note] = api.get("/")["notes"]
     assert "no captions" in note

@@ -208,7 +208,7 @@ def test_any_image_id_can_be_asked_for(encoder_folder: Path, tmp_path: Path) -> 
     rows = [f'{{"image": "{number}.png", "image_id": {json_text(name)}}}' for number, name in enumerate(names)]
     (folder / "captions.csv").unlink()
     (folder / "captions.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    artifact, _ = build(folder, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
+    artifact = build(folder, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact
     site = Site(Retriever(artifact, FakeEncoder()))
     for name in names:
         answer = site.ask(f"/thumbnails/small/{percent(name)}")
@@ -217,7 +217,7 @@ def test_any_image_id_can_be_asked_for(encoder_folder: Path, tmp_path: Path) -> 
 
 
 def test_an_artifact_without_thumbnails_says_so(collection: Path, encoder_folder: Path, tmp_path: Path) -> None:
-    artifact, _ = build(collection, lambda _: encoder_folder, tmp_path / "builds", Options(thumbnails_mb=0), Silent())
+    artifact = build(collection, encoder_folder, tmp_path / "builds", Options(thumbnails_mb=0), Silent()).artifact
     site = Site(Retriever(artifact, FakeEncoder()))
     assert "thumbnails" not in site.ask("/").json()["links"]
     answer = site.ask(RED)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build.pipeline import check
+from clip_retrieval.build.check import check
 from clip_retrieval.evaluation.embedded_dataset import of_artifact
 from clip_retrieval.evaluation.evaluate import evaluate
 from clip_retrieval.images.decode import DEFAULT_LIMITS
@@ -19,7 +19,7 @@ def test_a_gallery_has_one_drawing_a_name_and_is_all_test(tmp_path: Path) -> Non
     report = check(write_gallery(drawings, tmp_path / "all.jsonl", 99, seed=0), DEFAULT_LIMITS, Silent())
     assert sorted(image.captions[0].text for image in report.kept) == sorted({drawing.name for drawing in drawings})
     assert {image.split for image in report.kept} == {"test"}
-    assert {image.path.name for image in report.kept} == set(NAMES[::3]), "the first of each name"
+    assert {image.blob.name.rsplit("/")[-1] for image in report.kept} == set(NAMES[::3]), "the first of each name"
 
 
 def test_a_gallery_is_drawn_by_its_seed(tmp_path: Path) -> None:

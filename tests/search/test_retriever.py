@@ -189,7 +189,7 @@ class TestComposedQueries:
     def test_equal_images_are_folded_whatever_the_encoder_says(self, encoder_folder: Path, tmp_path: Path) -> None:
         source = write_images(tmp_path / "data", ("red-bright.png", "blue-bright.png"))
         (source / "again.png").write_bytes(png(square("red")))
-        artifact, _ = build(source, lambda _: encoder_folder, tmp_path / "builds", Options(), Silent())
+        artifact = build(source, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact
         with closing(Retriever(artifact, FakeEncoder())) as small:
             hits = small.search([text("red")], dedupe=True).images
             assert [(hit.rank, hit.image.image_id, hit.duplicates) for hit in hits] == [

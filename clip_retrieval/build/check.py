@@ -1,0 +1,92 @@
+"""A source is checked without an encoder; and validated images become records."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from clip_retrieval.build.captions import check_captions
+from clip_retrieval.build.report import Report
+from clip_retrieval.build.validate import validate
+from clip_retrieval.datasets import Source, open_source
+from clip_retrieval.errors import ImageRejected, SourceError
+from clip_retrieval.images.decode import Limits, decode_blob
+from clip_retrieval.progress import Progress
+from clip_retrieval.records import CaptionedImage, CaptionRecord, ImageRecord, Reject, Split, ValidImage
+
+CALIBRATION_IMAGES = 300
+
+
+def check(source: Path, limits: Limits, progress: Progress) -> Report:
+    """Read and validate a data source. Raises SourceError if it cannot be read or has no usable image."""
+    items = list(open_source(source))
+    with progress.stage("checking images", count_images(items)) as advance:
+        report = validate(items, limits, advance=advance)
+    require_images(report, str(source))
+    return report
+
+
+def count_images(items: Sequence[CaptionedImage | Reject]) -> int:
+    """The number of images among the items of a source, before validation."""
+    return sum(isinstance(item, CaptionedImage) for item in items)
+
+
+def require_images(report: Report, source: str) -> None:
+    """Raise SourceError if the report has no image; the message gives the first reasons."""
+    if not report.kept:
+        reasons = "; ".join(f"{reject.where}: {reject.reason}" for reject in report.rejects[:3])
+        raise SourceError(f"{source} has no usable image ({reasons or 'it is empty'})")
+
+
+def require_no_reject(report: Report) -> None:
+    """Raise SourceError if anything was rejected."""
+    if report.rejects:
+        first = report.rejects[0]
+        raise SourceError(
+            f"{len(report.rejects)} rejected, and --strict allows none; first {first.where}: {first.reason}"
+        )
+
+
+def calibration(source: Source, limits: Limits) -> tuple[list[Image.Image], list[str]]:
+    """Images and captions to quantise an encoder with: up to 300 of each, spread over the source.
+
+    Images that are rejected and captions that are empty are skipped.
+    """
+    items = [item for item in source if isinstance(item, CaptionedImage)]
+    images, texts = [], []
+    for item in spread(items, CALIBRATION_IMAGES):
+        try:
+            images.append(decode_blob(item.blob, limits))
+        except ImageRejected:
+            continue
+        texts += [caption.text for caption in check_captions(item)[0][:1]]
+    return images, texts
+
+
+def spread(items: Sequence[CaptionedImage], count: int) -> list[CaptionedImage]:
+    """At most ``count`` of the items, at equal distances."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def records_of(kept: Sequence[ValidImage], splits: Sequence[Split]) -> tuple[list[ImageRecord], list[CaptionRecord]]:
+    """The records of validated images and their splits: row *i* is image *i*; captions are in the order of images."""
+    images: list[ImageRecord] = []
+    captions: list[CaptionRecord] = []
+    for row, (image, split) in enumerate(zip(kept, splits, strict=True)):
+        images.append(
+            ImageRecord(
+                row=row,
+                image_id=image.image_id,
+                image_path=image.blob.name,
+                content_hash=image.content_hash,
+                width=image.width,
+                height=image.height,
+                split=split,
+                metadata=image.metadata,
+            )
+        )
+        for caption in image.captions:
+            assert caption.caption_id is not None, "validation gives every caption an id"
+            captions.append(CaptionRecord(len(captions), caption.caption_id, row, caption.text))
+    return images, captions

@@ -1,0 +1,26 @@
+"""``bento-clip info``: what an artifact is made of."""
+
+import typer
+
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.cli import console
+from clip_retrieval.cli.options import AsJson, Tag
+
+
+def info(source: Tag = modelstore.LATEST, as_json: AsJson = False) -> None:
+    """Show what an artifact is made of: its model, its data and its indexes.
+
+    Examples:
+
+    ```
+    bento-clip info
+    bento-clip info clip-retrieval:latest --json
+    ```
+    """
+    tag, folder = modelstore.resolve(source)
+    manifest = Artifact.open(folder).manifest
+    if as_json:
+        typer.echo(manifest.model_dump_json(indent=2))
+    else:
+        console.manifest_table(tag, manifest)

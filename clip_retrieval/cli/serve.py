@@ -1,0 +1,32 @@
+"""``bento-clip serve``: the search service over one artifact."""
+
+import os
+from typing import Annotated, NoReturn
+
+import typer
+
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.cli.bentoml_serve import serve_artifact
+from clip_retrieval.cli.options import Tag
+
+
+def serve(
+    source: Tag = modelstore.LATEST,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The TCP port.")] = 3000,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 listens on every interface.")
+    ] = "127.0.0.1",
+) -> NoReturn:
+    """Serve an artifact with BentoML. When it is ready, the command prints a request that you can try.
+
+    Examples:
+
+    ```
+    bento-clip serve
+    bento-clip serve clip-retrieval:latest --port 8080
+    ```
+    """
+    tag, folder = modelstore.resolve(source)
+    Artifact.open(folder, verify=False)
+    raise typer.Exit(serve_artifact(tag, host, port, dict(os.environ)))

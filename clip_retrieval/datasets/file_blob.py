@@ -1,0 +1,30 @@
+"""An image in a file."""
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_retrieval.errors import ImageRejected
+
+
+@dataclass(frozen=True, slots=True)
+class FileBlob:
+    """The bytes of the regular file ``path``; ``name`` is the name that users see. An ``ImageBlob``."""
+
+    path: Path
+    name: str
+
+    def read(self, limit: int) -> bytes:
+        """The bytes of the file, at most ``limit`` + 1 of them.
+
+        Raises ImageRejected if the file cannot be read or is not a regular file: a pipe might never end.
+        """
+        try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise ImageRejected("not a file")
+            with self.path.open("rb") as file:
+                return file.read(limit + 1)
+        except FileNotFoundError as error:
+            raise ImageRejected("the file does not exist") from error
+        except (OSError, ValueError) as error:
+            raise ImageRejected(f"the file cannot be read: {getattr(error, 'strerror', error)}") from error

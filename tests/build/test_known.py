@@ -1,0 +1,62 @@
+"""What earlier artifacts know: vectors by the same encoder, thumbnails by the same release and plan."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.known import KnownArtifacts
+from clip_retrieval.build.vector_cache import caption_key, image_key
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.images.decode import content_hash
+from clip_retrieval.images.shrink import PLANS, shrink
+from tests.samples import NAMES, captions_of, image_of, square
+
+INFO = FakeEncoder().info
+KEYS = [image_key(content_hash(image_of(name))) for name in NAMES]
+
+
+def test_vectors_are_found_by_content(fake_artifact: Artifact) -> None:
+    texts = [captions_of(NAMES[5])[1], captions_of(NAMES[2])[0]]
+    with closing(KnownArtifacts([fake_artifact], INFO)) as known:
+        images = known.vectors("images", [KEYS[7], KEYS[2]])
+        captions = known.vectors("captions", [caption_key(text) for text in texts])
+        assert not known.has("images", image_key(content_hash(square("red", size=99))))
+        assert not known.has("captions", caption_key("never said"))
+    np.testing.assert_array_equal(images, FakeEncoder().encode_images([image_of(NAMES[7]), image_of(NAMES[2])]))
+    np.testing.assert_array_equal(captions, FakeEncoder().encode_texts(texts))
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "0" * 64}, {"runtime": "torch"}])
+def test_vectors_of_another_encoder_or_runtime_are_unknown(fake_artifact: Artifact, change: dict[str, str]) -> None:
+    with closing(KnownArtifacts([fake_artifact], INFO.model_copy(update=change))) as known:
+        assert not known.has("images", KEYS[0])
+
+
+def test_a_damaged_artifact_is_unknown_and_one_with_the_same_data_takes_its_place(
+    fake_artifact: Artifact, artifact_copy: Artifact
+) -> None:
+    (artifact_copy.path / "images.npy").write_bytes(b"damaged")
+    with closing(KnownArtifacts([artifact_copy], INFO)) as known:
+        assert not known.has("images", KEYS[0])
+    with closing(KnownArtifacts([artifact_copy, fake_artifact], INFO)) as known:
+        assert known.has("images", KEYS[0])
+
+
+def test_a_thumbnail_is_known_by_its_plan(fake_artifact: Artifact) -> None:
+    with closing(KnownArtifacts([fake_artifact], INFO)) as known:
+        assert known.thumbnail(KEYS[3], PLANS[0]) == shrink(image_of(NAMES[3]), PLANS[0])
+        assert known.thumbnail(KEYS[3], PLANS[1]) is None
+        assert known.thumbnail(b"\0" * 32, PLANS[0]) is None
+
+
+@pytest.mark.parametrize("change", [{"product_version": "0.0.1"}, {"libraries": {"pillow": "1.0"}}])
+def test_thumbnails_of_another_release_or_pillow_are_unknown(
+    fake_artifact: Artifact, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = Artifact(fake_artifact.path, fake_artifact.manifest.model_copy(update=change))
+    monkeypatch.setattr(Artifact, "open", lambda path: changed)
+    with closing(KnownArtifacts([changed], INFO)) as known:
+        assert known.has("images", KEYS[3])
+        assert known.thumbnail(KEYS[3], PLANS[0]) is None
