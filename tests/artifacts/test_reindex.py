@@ -135,7 +135,8 @@ def test_an_index_that_is_no_more_is_not_kept(artifact: Artifact, tmp_path: Path
 def test_the_version_follows_from_the_choice(artifact: Artifact, tmp_path: Path) -> None:
     limit = artifact.vectors("captions").nbytes / 1e6 * 0.99
     versions = {tuned(artifact, tmp_path, limit).artifact.manifest.version for _ in range(2)}  # type: ignore[union-attr]
-    chosen = {Artifact.open(path).manifest.captions.spec.label() for path in (tmp_path / "work").iterdir()}
+    manifests = [Artifact.open(path).manifest for path in (tmp_path / "work").iterdir()]
+    chosen = {(manifest.images.spec.label(), manifest.captions.spec.label()) for manifest in manifests}
     assert len(versions) == len(chosen)
 
 
