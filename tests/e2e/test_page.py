@@ -29,8 +29,6 @@ HOSTILE = '"><img src=x onerror="window.hit=1"><script>window.hit=1</script>'
 
 pytestmark = [
     pytest.mark.e2e,
-    # A browser, a service and their test share two cores; what misses a beat gets another try, and pytest says so.
-    pytest.mark.flaky(reruns=2),
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}; make browser installs it"),
 ]
 
