@@ -17,7 +17,6 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from clip_retrieval.build.embed import IMAGE_BATCH, TEXT_BATCH, embed_images, embed_texts
@@ -30,15 +29,15 @@ from clip_retrieval.encoders.base import Encoder
 from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.models.prepare import prepare_encoder
 from scripts.bench import collection
-from scripts.bench_serving import SAMPLE, random_weights
-from scripts.machine import commit, cpu
-
-err = Console(stderr=True)
+from scripts.bench.artifact import MODEL, random_weights
+from scripts.common.console import err
+from scripts.common.machine import commit, cpu
+from scripts.common.paths import SAMPLE
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ViT-B-32", help="as in bento-clip build")
+    parser.add_argument("--model", default=MODEL, help="as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=320, help="a round; the bundled ones again and again")

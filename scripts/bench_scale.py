@@ -42,7 +42,8 @@ from clip_retrieval.indexes import faiss_index as index
 from clip_retrieval.indexes.families import Family, families
 from clip_retrieval.models.prepare import cache_dir
 from scripts.bench import collection, scale_child
-from scripts.machine import ROOT, commit, cpu
+from scripts.common.machine import commit, cpu
+from scripts.common.paths import ROOT
 
 DIM, QUERIES = 512, 2000
 PLOT = "reports/scale.png"

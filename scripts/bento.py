@@ -30,9 +30,9 @@ from clip_retrieval import __version__
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ClipRetrievalError
+from scripts.common.paths import ROOT
 from scripts.oci import pins
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "clip_retrieval"
 
 

@@ -24,9 +24,9 @@ from clip_retrieval.evaluation.misses_page import page
 from clip_retrieval.evaluation.recall_plot import plot
 from clip_retrieval.evaluation.report import Quality
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
+from scripts.common.machine import commit, cpu
+from scripts.common.paths import SAMPLE
 from scripts.demo_head.materials import Drawing, download, drawings
-from scripts.demo_head.sample import FOLDER
-from scripts.machine import commit, cpu
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     download(options.work, with_drawings=True)
     every = drawings(options.work)
-    sources = {"photographs": FOLDER}
+    sources = {"photographs": SAMPLE}
     for name, is_emoji in (("clip-art", False), ("emoji", True)):
         kind = [one for one in every if one.path.is_relative_to(options.work / "package") == is_emoji]
         sources[name] = write_gallery(kind, options.work / f"{name}.jsonl", options.size, options.seed)

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import openvino
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from clip_retrieval.build.pipeline import calibration
@@ -32,19 +31,19 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.evaluation.recall import Ranks, image_to_text, text_to_image
 from clip_retrieval.images.decode import DEFAULT_LIMITS, decode_image
 from clip_retrieval.models.prepare import prepare_encoder
-from scripts.machine import commit, cpu
+from scripts.common.console import err
+from scripts.common.machine import commit, cpu
+from scripts.common.paths import SAMPLE
 
-ROOT = Path(__file__).resolve().parent.parent
 CUTOFFS = (1, 5, 10)
 RESAMPLES = 10_000
 BATCH = 32
 WAYS = ("text_to_image", "image_to_text")
-err = Console(stderr=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / "clip_retrieval" / "sample", help="captioned images")
+    parser.add_argument("--data", type=Path, default=SAMPLE, help="captioned images")
     parser.add_argument("--model", default="demo", help="as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file")
     parser.add_argument("--precision", action="append", choices=("auto", "f32", "int8"), help="only this; may repeat")

@@ -48,6 +48,7 @@ from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import DEMO, prepare_encoder
 from scripts import train_demo_head
+from scripts.common.paths import SAMPLE
 from scripts.demo_head import classes, head, materials, measure, sample, towers
 
 CROPS = 7
@@ -119,7 +120,7 @@ class Study:
     def __init__(self, work: Path, drawings: int) -> None:
         limits, bars, settings = Limits(), console.Bars(), Settings()
         reference = prepare_encoder(DEMO, runtime="torch", say=console.note)
-        self.photos = check(sample.FOLDER, limits, bars).kept
+        self.photos = check(SAMPLE, limits, bars).kept
         self.groups = [photo.group for photo in sample.photos()]
         self.images = train_demo_head.photo_features(work, None, sample.photos(), 0, CROPS)
         self.means = class_means(work)

@@ -21,11 +21,12 @@ import bentoml
 from clip_retrieval import __version__
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.errors import ClipRetrievalError
-from scripts import bento, machine
+from scripts import bento
+from scripts.common import machine
+from scripts.common.paths import ROOT
 from scripts.oci import engines, pins
 from scripts.oci.engines import Engine, NoEngine
 
-ROOT = Path(__file__).resolve().parent.parent
 USAGE = Path(__file__).with_name("oci") / "disk_usage.py"
 SHOWN = 12
 """Packages that have a row of their own in the table."""

@@ -10,7 +10,6 @@ could not be made.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -30,15 +29,16 @@ from clip_retrieval.client import Client
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.search.retriever import Retriever
-from scripts import bento, image, machine
+from scripts import bento, image
+from scripts.common import machine
+from scripts.common.paths import ROOT, sample_captions, sample_images
+from scripts.common.server import NotReady
 from scripts.oci import engines, pins
 from scripts.oci.answers import Comparison, compare
-from scripts.oci.container import GRACE_S, Container, NotReady, running
+from scripts.oci.container import GRACE_S, Container, running
 from scripts.oci.engines import Engine, NoEngine
 from scripts.oci.stopping import stop_under_load
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "clip_retrieval" / "sample"
 INSPECT = Path(__file__).with_name("oci") / "inside.py"
 TEXTS, IMAGES, K = 50, 20, 10
 MAX_MB, MAX_READY_S, STARTS = 1000, 8, 3
@@ -144,14 +144,14 @@ def check_answers(checks: Checks, container: Container, folder: Path) -> None:
     """The same answers as the retriever of this process, over the same artifact."""
     say("comparing with the in-process retriever")
     retriever = Retriever.load(folder)
-    with (SAMPLE / "captions.csv").open(encoding="utf-8", newline="") as file:
-        captions = list(dict.fromkeys(row["caption"] for row in csv.DictReader(file)))
+    captions = sample_captions()
     texts = captions[:: len(captions) // TEXTS][:TEXTS]
-    images = sorted((SAMPLE / "images").iterdir())
+    images = sample_images()
     images = images[:: len(images) // IMAGES][:IMAGES]
+    asked: list[str | Path] = [*texts, *images]
     found: list[Comparison] = []
     with Client(container.url) as client:
-        for query in (*texts, *images):
+        for query in asked:
             answer = client.search_images(query, K) if isinstance(query, str) else client.search_similar(query, K)
             served = [(result.image_id, result.similarity_score) for result in answer.results]
             hits = retriever.search_images(query, 2 * K)
@@ -179,7 +179,7 @@ def check_load(checks: Checks, container: Container) -> None:
     checks.expect(done.returncode == 0, f"the load test ended with status {done.returncode}")
     if done.stdout.strip():
         found = json.loads(done.stdout.splitlines()[-1])
-        checks.measured["load"] = {name: found[name] for name in ("throughput_rps", "failed", "turned_away")}
+        checks.measured["load"] = {name: found[name] for name in ("throughput_rps", "failed", "rejected")}
 
 
 def check_inside(checks: Checks, container: Container) -> None:

@@ -96,9 +96,23 @@ def queries(captions: list[str], count: int, seed: int = 0) -> list[str]:
 
 
 def records(captions: list[str], images: int, captions_each: int) -> tuple[list[ImageRecord], list[CaptionRecord]]:
-    """Records for the vectors, with real caption texts."""
+    """Records for the vectors, with real caption texts and two fields: a category of ten and a year of forty.
+
+    Both are drawn by a fixed seed and have nothing to do with the vectors.
+    """
+    drawn = np.random.default_rng(0).integers((10, 40), size=(images, 2)).tolist()
     image_records = [
-        ImageRecord(row, f"{row}", f"{row}.jpg", f"{row:064x}", 500, 375, "train", {}) for row in range(images)
+        ImageRecord(
+            row,
+            f"{row}",
+            f"{row}.jpg",
+            f"{row:064x}",
+            500,
+            375,
+            "train",
+            {"category": f"c{category}", "year": 1980 + year},
+        )
+        for row, (category, year) in enumerate(drawn)
     ]
     texts = [
         CaptionRecord(row, f"{row}", row // captions_each, captions[row % len(captions)])

@@ -24,7 +24,7 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.choose import K, Queries, build_family, fastest_first, recall_at_k, sweep
 from clip_retrieval.indexes.faiss_index import Index, IndexSpec, search_on_one_thread
 from clip_retrieval.indexes.families import Family, families
-from scripts.machine import anonymous_mb
+from scripts.common.machine import anonymous_mb
 
 
 def main() -> None:

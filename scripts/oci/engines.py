@@ -9,9 +9,9 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.common.paths import ROOT
+
 SETUP = ROOT / "deploy" / "oci" / "setup-podman"
 BACKENDS = ("docker", "podman", "nerdctl", "buildah")
 """All that ``make image`` can build with, the first that works being taken."""
