@@ -17,7 +17,8 @@ from clip_retrieval.contract.queries import Part, Target, search_request
 from clip_retrieval.errors import RequestRejected
 from clip_retrieval.search.hits import Found
 from clip_retrieval.search.retriever import Retriever
-from tests.e2e.conftest import ROOT, Server
+from scripts.common.paths import ROOT
+from tests.e2e.conftest import Server
 from tests.samples import NAMES, captions_of, square
 
 pytestmark = pytest.mark.e2e
