@@ -140,7 +140,7 @@ def _locust(
     command += ["--record", str(out), "--repeats", str(repeats), "--seed", seed]
     command += ["--csv", str(out / "locust"), "--csv-full-history", "--html", str(out / "locust.html")]
     command += ["--processes", str(processes)] if processes else []
-    started = time.monotonic()
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (out / "locust.log").open("wb") as log:
         child = subprocess.Popen([*command, *users], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -153,7 +153,8 @@ def _locust(
     if child.returncode not in {0, ERRORS} or (child.returncode == ERRORS and not failed):
         raise CannotRun(f"the load generator failed (exit status {child.returncode}); see {out / 'locust.log'}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return round((used.ru_utime + used.ru_stime) / (time.monotonic() - started), 2)
+    seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    return round(seconds / (time.monotonic() - started), 2)
 
 
 def _follow(child: "subprocess.Popen[bytes]", planned: list[Step], started: float) -> None:

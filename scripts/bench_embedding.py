@@ -1,4 +1,4 @@
-"""Bulk embedding, as ``bento-clip build`` does it, beside the encoder alone on what is ready in memory.
+"""Bulk embedding, as ``bento-clip build`` does it, beside the encoder alone on data that is in memory already.
 
     python -m scripts.bench_embedding                      # ViT-B/32 with random weights; about three minutes
     python -m scripts.bench_embedding --rounds 1 --images 64 --texts 256
@@ -37,11 +37,11 @@ from scripts.common.paths import SAMPLE
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=MODEL, help="as in bento-clip build")
+    parser.add_argument("--model", default=MODEL, help="model, as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=320, help="a round; the bundled ones again and again")
-    parser.add_argument("--texts", type=int, default=2560, help="a round")
+    parser.add_argument("--images", type=int, default=320, help="images a round: the bundled ones, repeated")
+    parser.add_argument("--texts", type=int, default=2560, help="texts a round")
     arguments = parser.parse_args()
     pretrained = arguments.pretrained or random_weights(arguments.model)
     encoder = load_encoder(prepare_encoder(arguments.model, pretrained))

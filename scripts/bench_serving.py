@@ -57,11 +57,11 @@ OFFSET = QUERIES // len(LOADS)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=MODEL, help="as in bento-clip build")
+    parser.add_argument("--model", default=MODEL, help="model, as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
-    parser.add_argument("--precisions", default="int8,auto", help="of this service, separated by commas")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    parser.add_argument("--precisions", default="int8,auto", help="precisions of this service, separated by commas")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, whose medians count")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds of each measurement")
     parser.add_argument("--short", action="store_true", help="one round of 3 s, one precision, a small collection")
     arguments = parser.parse_args()
     if arguments.short:
@@ -83,7 +83,7 @@ def main() -> None:
 def measure(
     precisions: list[str], count: int, seconds: float, reference_model: Path, artifact: Artifact
 ) -> dict[str, Any]:
-    """Every measurement of every side, ``count`` times in turn; what came of the first precision stands at the top."""
+    """Every measurement of every side, ``count`` times in turn; the figures of the first precision are at the top."""
     rounds: dict[str, list[dict[str, Any]]] = {}
     facts: dict[str, list[dict[str, float]]] = {}
     sides = (REFERENCE, *precisions)
@@ -95,7 +95,7 @@ def measure(
                 with served(side, reference_model, artifact, **settings) as server:
                     for part, (kind, clients) in enumerate(loads_of(side)):
                         before = text_batches(server.url)
-                        # Each part asks what no other part of the server's life has asked: no cache can help.
+                        # Each load asks other queries than the loads before it, so no cache can help.
                         found = run_clients(server.url, kind, clients, seconds, queries, offset=part * OFFSET)
                         rounds.setdefault(f"{side} {kind} {clients}", []).append(found)
                         advance(1)
@@ -127,7 +127,7 @@ def measure(
 
 
 def loads_of(side: str) -> list[tuple[str, int]]:
-    """The loads that a side can be given: the baseline has no composed searches."""
+    """The kinds of requests to a side and their clients; the baseline has no composed searches."""
     return [(kind, clients) for kind, clients in LOADS if side != REFERENCE or kind != "composed"]
 
 
@@ -189,7 +189,7 @@ def figures(
 
 @contextlib.contextmanager
 def queries_file() -> Iterator[Path]:
-    """A JSON file of more texts than any measurement asks for."""
+    """A JSON file of more texts than any measurement needs."""
     with tempfile.TemporaryDirectory() as scratch:
         queries = Path(scratch) / "queries.json"
         queries.write_text(json.dumps(collection.queries(collection.sample_captions(SAMPLE), QUERIES)))
@@ -229,7 +229,7 @@ def run_clients(url: str, kind: str, clients: int, seconds: float, queries: Path
 
 
 def encoder_alone(artifact: Artifact, queries: Path, precision: str, seconds: float) -> dict[str, Any]:
-    """Texts and images a second of the encoder in batches of 32, in a process of its own with nothing beside it."""
+    """Texts and images a second of the encoder in batches of 32, in a process of its own, while nothing else runs."""
     command = [sys.executable, "-m", "scripts.bench.encoder_alone", str(artifact.path), str(queries)]
     command += ["--precision", precision, "--seconds", str(seconds)]
     found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
@@ -237,7 +237,7 @@ def encoder_alone(artifact: Artifact, queries: Path, precision: str, seconds: fl
 
 
 def text_batches(url: str) -> tuple[float, float] | None:
-    """How many texts and how many batches of them BentoML's histogram has counted; None where there is none."""
+    """How many texts and batches of texts BentoML's histogram has counted; None if the server has no metrics."""
     response = httpx.get(f"{url}/metrics", timeout=5, trust_env=False)
     pattern = r'^bentoml_service_adaptive_batch_size_{}{{method_name="encode_texts".*}} ([\d.e+]+)$'
     found = [re.search(pattern.format(name), response.text, re.M) for name in ("sum", "count")]
@@ -251,8 +251,11 @@ def mean_batch(before: tuple[float, float], after: tuple[float, float] | None) -
 
 
 def memory(pid: int) -> dict[str, float]:
-    """Resident memory in MB of the process and all below it: in all, pages they share counted once, and what of it
-    the kernel cannot drop, because it is no file's."""
+    """Memory in MB (10⁶ bytes) of the process and all its descendants.
+
+    ``rss_mb`` is resident memory, with shared pages counted once; ``anonymous_mb`` is the part that no file backs,
+    which the kernel cannot drop.
+    """
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return {
         "rss_mb": sum(process.memory_full_info().pss for process in processes) / 1e6,
@@ -261,7 +264,7 @@ def memory(pid: int) -> dict[str, float]:
 
 
 def index_mb(artifact: Artifact) -> float:
-    """What both indexes hold in memory: a graph's file, or a flat index's vectors."""
+    """Size in MB of both indexes in memory: the file of a graph, or the vectors of a flat index."""
     total = 0
     for name, spec in (("images", artifact.manifest.images), ("captions", artifact.manifest.captions)):
         file = artifact.path / f"{name}.{'npy' if spec.exact else 'faiss'}"

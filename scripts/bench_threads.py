@@ -1,10 +1,10 @@
-"""Which number of workers and of encoder threads serves fastest here: every combination beside the others.
+"""Compares every combination of numbers of workers and of encoder threads on this machine.
 
     python -m scripts.bench_threads                  # ViT-B/32 with random weights, 1 and 2 of each; about six minutes
     python -m scripts.bench_threads --workers 1,2,4 --threads 1,2,4,8 --rounds 3
 
-The service of ``bench_serving.py`` with its collection and its clients; rounds alternate. A table on standard error,
-one JSON line last.
+It starts the service of ``bench_serving.py`` with its collection and its clients; rounds alternate. It prints a table
+on standard error and one JSON line last.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from scripts.common.machine import commit, cpu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=MODEL, help="as in bento-clip build")
+    parser.add_argument("--model", default=MODEL, help="model, as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
     parser.add_argument("--workers", default="1,2", help="numbers of workers, separated by commas")
-    parser.add_argument("--threads", default="1,2", help="numbers of threads of each worker's encoder")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads of each encoder, separated by commas")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds, whose medians count")
+    parser.add_argument("--seconds", type=float, default=8, help="seconds of each measurement")
     arguments = parser.parse_args()
     pretrained = arguments.pretrained or random_weights(arguments.model)
     encoder = prepare_encoder(arguments.model, pretrained)

@@ -1,10 +1,10 @@
-"""Builds the image and proves it on a container that runs as in production.
+"""Builds the image and checks a container of it that runs as in production.
 
     python -m scripts.image_test                           # the newest artifact, the engine that works here
 
 Checks: it answers as the in-process retriever does; a Locust load passes without failures; the user, the read-only
 root, the health check, the JSON log, what must not be inside, size, time to ready; a mounted artifact is served; and
-it stops under load without losing a request (``oci/stopping.py`` says what that means). Whatever was made is
+it stops under load without losing a request (``oci/stopping.py`` defines a lost request). The image and its Bento are
 removed. The last line on standard output is the result as JSON; the exit status is 1 if a check failed, 2 if the test
 could not be made.
 """
@@ -46,7 +46,7 @@ MOUNTED = "/artifact"
 
 
 class Checks:
-    """What was measured, and what failed."""
+    """The figures that were measured, and the checks that failed."""
 
     def __init__(self) -> None:
         self.measured: dict[str, Any] = {}
@@ -65,7 +65,9 @@ def say(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", default=modelstore.LATEST, help="tag in the BentoML model store")
-    parser.add_argument("--backend", default="", help=f"one of {', '.join(engines.BACKENDS)}; the first that works")
+    parser.add_argument(
+        "--backend", default="", help=f"one of {', '.join(engines.BACKENDS)}; by default the first that works"
+    )
     arguments = parser.parse_args()
     checks = Checks()
     try:
@@ -82,7 +84,7 @@ def main() -> None:
 
 @contextmanager
 def built(engine: Engine, artifact: str) -> Iterator[str]:
-    """The name of an image made for the test; the image and its Bento are removed unless they were there before."""
+    """The name of an image made for the test; the image is removed, and its Bento unless it existed before."""
     before = {str(kept.tag) for kept in bentoml.list()}
     tag = bento.make(artifact)
     name = f"bento-clip-test:{tag.partition(':')[2]}"
@@ -123,8 +125,8 @@ def check_size(checks: Checks, engine: Engine, name: str) -> None:
 def check_start(checks: Checks, engine: Engine, name: str) -> None:
     """How soon it is ready.
 
-    What else this machine does only ever makes that later, so the best of a few starts counts; and where there is more
-    to do than there are cores, the processor time is judged instead.
+    Other work on this machine only makes a start slower, so the best of a few starts counts. If the machine has more
+    work than cores, the processor time is judged instead.
     """
     starts: list[tuple[float, float]] = []
     while len(starts) < STARTS and min(starts, default=(MAX_READY_S, 0))[0] >= MAX_READY_S:
@@ -201,7 +203,7 @@ def check_stop(checks: Checks, container: Container) -> None:
     checks.measured |= {"stop_s": round(seconds, 2), "stop": asdict(stopped)}
     checks.expect(status == 0, f"it ended with status {status}")
     checks.expect(seconds < GRACE_S, f"it took {seconds:.1f} s to stop")
-    checks.expect(stopped.in_flight > 0, "no request was under way when it was stopped, so nothing was shown")
+    checks.expect(stopped.in_flight > 0, "no request was in flight when it was stopped, so the check shows nothing")
     checks.expect(stopped.lost == 0, f"{stopped.lost} accepted requests had no answer")
 
 

@@ -1,9 +1,9 @@
-"""A closed loop of keep-alive clients in a process of its own; prints one JSON object.
+"""Keep-alive clients in a closed loop, in a process of their own; prints one JSON object.
 
     python -m scripts.bench.client http://127.0.0.1:3000 text --clients 64 --seconds 10 --queries queries.json
 
-Each client sends its next request when it has the answer to the last. What is counted is single requests, after a
-warm-up that is not. It speaks HTTP alone and imports nothing of this project, so that it can load the service of any
+Each client sends its next request when it has the answer to the last. Single requests are counted, after a warm-up that
+is not counted. The module speaks HTTP alone and imports nothing of this project, so that it can load the service of any
 commit. What it asks:
 
     text       a text to ``/search/images``
@@ -32,7 +32,7 @@ PAGE = 24
 
 @dataclass
 class Tally:
-    """What the clients saw between ``start`` and ``end`` (seconds of ``perf_counter``)."""
+    """The answers that the clients got between ``start`` and ``end`` (seconds of ``perf_counter``)."""
 
     start: float
     end: float
@@ -61,7 +61,7 @@ class Composed:
 
     @classmethod
     async def of(cls, session: aiohttp.ClientSession, url: str, texts: list[str]) -> "Composed":
-        """What can be asked of the collection that is served at ``url``."""
+        """Searches that fit the collection that is served at ``url``."""
         async with session.get(f"{url}/examples") as response:
             image_ids = [image["image_id"] for image in (await response.json())["images"]]
         async with session.get(f"{url}/fields") as response:
@@ -137,14 +137,14 @@ async def run(arguments: argparse.Namespace) -> Tally:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url")
-    parser.add_argument("kind", choices=("text", "image", "composed"))
-    parser.add_argument("--clients", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--warm-up", type=float, default=2)
+    parser.add_argument("url", help="address of the service")
+    parser.add_argument("kind", choices=("text", "image", "composed"), help="what to ask")
+    parser.add_argument("--clients", type=int, default=1, help="clients at the same time")
+    parser.add_argument("--seconds", type=float, default=10, help="seconds that count")
+    parser.add_argument("--warm-up", type=float, default=2, help="seconds before those")
     parser.add_argument("--offset", type=int, default=0, help="number of the first query, so that rounds differ")
     parser.add_argument("--queries", type=Path, required=True, help="JSON list of texts")
-    parser.add_argument("--images", type=Path, help="folder of JPEGs")
+    parser.add_argument("--images", type=Path, help="folder of JPEG files")
     arguments = parser.parse_args()
     tally = uvloop.run(run(arguments))
     print(

@@ -29,11 +29,11 @@ class Container:
     ready_s: float
 
     def python(self, script: Path) -> Any:
-        """What a script that runs inside prints, as JSON."""
+        """The output of a script that runs inside, read as JSON."""
         return json.loads(self.engine.call("exec", "-i", self.name, "python", "-", text=script.read_text("utf-8")))
 
     def healthy(self) -> bool:
-        """Whether the image's own health check, as the image states it, passes inside."""
+        """Whether the health check that the image declares passes inside."""
         found = json.loads(self.engine.call("inspect", self.name))[0]["Config"]
         command = (found.get("Healthcheck") or found.get("HealthCheck"))["Test"]
         with suppress(NoEngine):
@@ -42,7 +42,7 @@ class Container:
         return False
 
     def stop(self) -> tuple[float, int]:
-        """Have the engine stop it; the seconds until it had ended, and its exit status (137 if it had to be killed)."""
+        """Have the engine stop it. Returns the seconds until its end and its exit status: 137 if it was killed."""
         started = time.monotonic()
         self.engine.call("stop", "--time", str(GRACE_S), self.name)
         seconds = time.monotonic() - started

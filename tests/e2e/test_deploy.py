@@ -33,7 +33,7 @@ from tests.e2e.conftest import Launch, Server, Store, bentoml_serve, start
 pytestmark = pytest.mark.e2e
 
 DATA_S = 60
-"""How long traffic goes on before the last query must have found data."""
+"""How long traffic lasts before the last query must have found data."""
 
 
 @pytest.fixture(scope="session")
