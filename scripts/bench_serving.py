@@ -94,12 +94,13 @@ def measure(
                 settings = {} if side == REFERENCE else {"precision": side}
                 with served(side, reference_model, artifact, **settings) as server:
                     for part, (kind, clients) in enumerate(loads_of(side)):
-                        before = text_batches(server.url)
+                        counts_batches = side != REFERENCE and (kind, clients) == ("text", TEXT_CLIENTS)
+                        before = text_batches(server.url) if counts_batches else None
                         # Each load asks other queries than the loads before it, so no cache can help.
                         found = run_clients(server.url, kind, clients, seconds, queries, offset=part * OFFSET)
                         rounds.setdefault(f"{side} {kind} {clients}", []).append(found)
                         advance(1)
-                        if before is not None and (kind, clients) == ("text", TEXT_CLIENTS):
+                        if before is not None:
                             found["mean_batch"] = mean_batch(before, text_batches(server.url))
                     facts.setdefault(side, []).append({"ready_s": server.ready_s, **memory(server.pid)})
             for precision in precisions:
@@ -236,17 +237,17 @@ def encoder_alone(artifact: Artifact, queries: Path, precision: str, seconds: fl
     return found
 
 
-def text_batches(url: str) -> tuple[float, float] | None:
-    """How many texts and batches of texts BentoML's histogram has counted; None if the server has no metrics."""
-    response = httpx.get(f"{url}/metrics", timeout=5, trust_env=False)
+def text_batches(url: str) -> tuple[float, float]:
+    """How many texts and batches of texts BentoML's histogram has counted."""
+    response = httpx.get(f"{url}/metrics", timeout=60, trust_env=False).raise_for_status()
     pattern = r'^bentoml_service_adaptive_batch_size_{}{{method_name="encode_texts".*}} ([\d.e+]+)$'
     found = [re.search(pattern.format(name), response.text, re.M) for name in ("sum", "count")]
     total, count = (float(match[1]) if match else 0.0 for match in found)
-    return (total, count) if response.is_success else None
+    return total, count
 
 
-def mean_batch(before: tuple[float, float], after: tuple[float, float] | None) -> float:
-    assert after is not None, "the service had metrics a moment ago"
+def mean_batch(before: tuple[float, float], after: tuple[float, float]) -> float:
+    """Texts a batch between two answers of ``text_batches``."""
     return (after[0] - before[0]) / max(1.0, after[1] - before[1])
 
 
