@@ -146,9 +146,9 @@ def compared(
     encoder = {name: float(np.median([run[name] for run in alone])) for name in ("text_per_s", "image_per_s")}
     return {
         "precision": precision,
-        "text_throughput_ratio": ours["text_per_s"] / theirs["text_per_s"],
-        "image_throughput_ratio": ours["image_per_s"] / theirs["image_per_s"],
-        "text_p50_ratio": ours["lone_text_p50_ms"] / theirs["lone_text_p50_ms"],
+        "text_throughput_ratio": ratio(ours["text_per_s"], theirs["text_per_s"]),
+        "image_throughput_ratio": ratio(ours["image_per_s"], theirs["image_per_s"]),
+        "text_p50_ratio": ratio(ours["lone_text_p50_ms"], theirs["lone_text_p50_ms"]),
         "served_to_encoder_ratio": ours["text_per_s"] / encoder["text_per_s"],
         "failed": sum(run["failed"] for name, runs in rounds.items() if name.startswith(precision) for run in runs),
         "mean_batch": float(np.median([run["mean_batch"] for run in rounds[text]])),
@@ -164,6 +164,11 @@ def compared(
         "encoder_image_per_s": encoder["image_per_s"],
         "service": ours,
     }
+
+
+def ratio(ours: float, theirs: float) -> float | None:
+    """``ours / theirs``; None if the baseline was too slow to give one answer in the time of a measurement."""
+    return ours / theirs if theirs > 0 else None
 
 
 def figures(
