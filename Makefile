@@ -1,4 +1,4 @@
-# Every target makes what it needs; nothing has to be installed by hand but Python >= 3.11, pip and make.
+# Every target installs what it needs; only Python >= 3.11, pip and make have to be there before.
 PYTHON ?= python3
 MODEL ?= demo
 PRETRAINED ?=
@@ -10,6 +10,7 @@ SCALE ?=
 LOAD ?=
 ARTIFACT ?=
 BACKEND ?=
+ROWS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,20 +33,21 @@ $(ENV): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[build]'
 	@touch $@
 
-# clip-benchmark judges the recalls in a test; without its dependencies, of which the recalls need only torch and tqdm.
+# A test compares our recalls with clip-benchmark's. It is installed without its dependencies: the recalls need only
+# torch and tqdm.
 $(DEV): $(ENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps clip-benchmark
 	@touch $@
 
-demo: $(ENV)  ## Build and serve the bundled photographs, or IMAGES= with MODEL= and PRETRAINED=, on PORT=
+demo: $(ENV)  ## Build and serve the bundled photographs, or IMAGES=, with MODEL= and PRETRAINED=, on PORT=
 	@tag=$$($(BIN)/bento-clip build "$(IMAGES)" --model "$(MODEL)" $(if $(PRETRAINED),--pretrained "$(PRETRAINED)")) \
 	  && exec $(BIN)/bento-clip serve "$$tag" --port $(PORT)
 
 test: $(DEV)  ## Run the default tests
 	$(BIN)/python -m pytest
 
-test-all: $(DEV) browser  ## Run every test: the slow and the end-to-end ones too
+test-all: $(DEV) browser  ## Run every test, also the slow and the end-to-end tests
 	$(BIN)/python -m pytest -m ''
 
 test-slow: $(DEV)  ## Run the tests that need torch or time
@@ -54,41 +56,41 @@ test-slow: $(DEV)  ## Run the tests that need torch or time
 test-e2e: $(DEV) browser  ## Run the tests that start real servers and a browser
 	$(BIN)/python -m pytest -m e2e
 
-browser:  ## Install Debian's Chromium for the tests of the search page, where it is missing
+browser:  ## Install Debian's Chromium for the tests of the search page, if it is missing
 	@if test -x /usr/bin/chromium; then :; \
 	elif test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else echo "no /usr/bin/chromium: the tests of the search page are skipped; install it with: sudo apt-get install chromium"; fi
 
-bench: $(DEV)  ## Measure the service beside the usual way (BENCH= for options)
+bench: $(DEV)  ## Measure the service beside a baseline (BENCH= for options)
 	$(BIN)/python -m scripts.bench_serving $(BENCH)
 
-bench-embedding: $(DEV)  ## Measure bulk embedding beside the encoder alone (BENCH= for options)
+bench-embedding: $(DEV)  ## Measure bulk embedding beside the bare encoder (BENCH= for options)
 	$(BIN)/python -m scripts.bench_embedding $(BENCH)
 
-bench-threads: $(DEV)  ## Measure numbers of workers and of encoder threads (BENCH= for options)
+bench-threads: $(DEV)  ## Compare numbers of workers and of encoder threads (BENCH= for options)
 	$(BIN)/python -m scripts.bench_threads $(BENCH)
 
-bench-scale: $(DEV)  ## Measure every family of index up to a million images (SCALE= for options)
+bench-scale: $(DEV)  ## Measure every index family up to a million images (SCALE= for options)
 	$(BIN)/python -m scripts.bench_scale $(SCALE)
 
-fidelity: $(DEV)  ## Measure what each numeric precision costs in retrieval
+fidelity: $(DEV)  ## Measure how much recall each numeric precision costs
 	$(BIN)/python -m scripts.fidelity
 
-load: $(DEV)  ## Load the service to saturation and back, or HOST=; report in reports/load (LOAD= for options)
-	$(BIN)/python -m loadtests.run $(if $(HOST),--host $(HOST)) $(LOAD)
+load: $(DEV)  ## Load the newest artifact, ROWS= synthetic images or HOST= to saturation and back (LOAD= for options)
+	$(BIN)/python -m loadtests.run $(if $(HOST),--host $(HOST)) $(if $(ROWS),--rows $(ROWS)) $(LOAD)
 
 some-artifact: $(ENV)
 	@$(if $(ARTIFACT),true,$(BIN)/bento-clip info >/dev/null 2>&1 \
 	  || $(BIN)/bento-clip build clip_retrieval/sample --model demo >&2)
 
-bento: some-artifact  ## Make the Bento of the newest artifact (the demo if there is none), or ARTIFACT=
+bento: some-artifact  ## Make the Bento of the newest artifact (of the demo if there is none), or of ARTIFACT=
 	@$(BIN)/python -m scripts.bento $(if $(ARTIFACT),--artifact "$(ARTIFACT)")
 
-image: some-artifact  ## Make the container image of that Bento with what works here, or BACKEND=; shows what takes the space
+image: some-artifact  ## Make the container image of that Bento with the first engine that works, or BACKEND=; list its contents by size
 	@$(BIN)/python -m scripts.image $(if $(ARTIFACT),--artifact "$(ARTIFACT)") $(if $(BACKEND),--backend "$(BACKEND)")
 
-image-test: $(DEV)  ## Build the image of the demo, or ARTIFACT=, run it as in production and prove it
+image-test: $(DEV)  ## Build the image of the demo, or of ARTIFACT=, run it as in production and check it
 	tag=$(or $(ARTIFACT),$$($(BIN)/bento-clip build clip_retrieval/sample --model demo)) \
 	  && $(BIN)/python -m scripts.image_test --artifact "$$tag" $(if $(BACKEND),--backend "$(BACKEND)")
 
@@ -101,7 +103,7 @@ format: $(DEV)  ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-constraints: $(DEV)  ## Pin every package at the version that is installed
+constraints: $(DEV)  ## Pin every package at its installed version
 	{ echo "# Every package of the environment at the version that was tested. Made by: make constraints"; \
 	  $(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | sed 's/+cpu$$//'; } > constraints.txt
 

@@ -1,12 +1,16 @@
 """Load tests with Locust: steps up to saturation and beyond, then back, judged by thresholds.
 
-The way of a run, which is also the order of the modules:
+The modules in the order in which a run uses them; ``run.py`` does all of it:
 
-    plan → users → sample → step → thresholds → report
-    plan.py  locustfile.py  samples.py  summary.py  thresholds.py  report.py
-    shapes.py  queries.py   recorder.py             thresholds.toml          run.py does all of it
+    plan.py shapes.py                        how many users, and when
+    service_user.py locustfile.py            who sends requests, and how an answer is judged
+    queries.py composed.py bad_input.py      what they ask
+    samples.py recorder.py                   one sample a request
+    summary.py                               one result a step
+    thresholds.py thresholds.toml            what is demanded of it
+    report.py                                the table, the plot and the line of JSON
 
-Importing locust patches the whole process with gevent, so only ``locustfile.py`` and ``shapes.py`` import it, and only
-Locust imports those two. They load nothing of the service but its schemas. numpy and matplotlib stay on the other
-side, in the process of ``run.py``.
+Locust patches the whole process with gevent when it is imported. So only ``service_user.py``, ``locustfile.py``,
+``recorder.py`` and ``shapes.py`` import it, and only Locust imports those. They load nothing of the service but its
+schemas. numpy and matplotlib stay in the process of ``run.py``.
 """

@@ -1,4 +1,7 @@
-"""Requests that the service must refuse, each with the status that is right. Pure data; ``RudeClient`` sends them."""
+"""Requests that the service must refuse, each with the status that is right.
+
+Pure data; ``RudeClient`` sends them.
+"""
 
 from http import HTTPStatus
 from typing import NamedTuple
@@ -31,12 +34,14 @@ MALFORMED = (
     Bad(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "no image", "/search/text", multipart("a.txt", b"notes"), MULTIPART),
     Bad(_INVALID, "damaged image", "/search/similar", multipart(*damaged()), MULTIPART),
     Bad(_INVALID, "no file", "/encode/image", multipart("a.jpg", b"", field="other"), MULTIPART),
+    Bad(_INVALID, "empty part", "/search", b'{"queries": [{"weight": 1}]}'),
+    Bad(_INVALID, "unknown operator", "/search", b'{"queries": [{"text": "a dog"}], "where": {"split": {"is": 1}}}'),
     Bad(HTTPStatus.METHOD_NOT_ALLOWED, "wrong method", "/search/images", None),
     Bad(HTTPStatus.NOT_FOUND, "no such path", "/search/sounds", b"{}"),
 )
 
 
 def too_large() -> Bad:
-    """Made when it is needed: it is 11 MiB."""
+    """An upload of 11 MiB, made only when it is sent."""
     body = multipart("large.jpg", bytes(TOO_LARGE))
     return Bad(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too large", "/search/text", body, MULTIPART)

@@ -1,11 +1,12 @@
-"""The plan of a run: how many users, when, and what each step is for. Pure data; ``shapes.py`` carries it out.
+"""The plan of a run: how many users, when, and the purpose of each step. Pure data; ``shapes.py`` carries it out.
 
 warm-up    fills caches and connections; only its failures count
-up         the steps to saturation and beyond, one after the other with more users
-recovery   the users of a former step again, right after the largest one
+up         the steps to saturation and beyond, each with more users than the last
+recovery   the users of an earlier step again, right after the largest one
 soak       windows of equal length and users
 
-The users of the largest step just go away, so the work that the service still has for them is part of the recovery.
+The users of the largest step leave without waiting, so the work that the service still has for them is part of the
+recovery.
 """
 
 import json
@@ -22,7 +23,7 @@ SHORT_STEPS = (1, 4, 16)
 WINDOWS_FILE = "windows.jsonl"
 MAX_SETTLE_S = 3.0
 WARM_UP_USERS = 4
-"""Few: users that leave in the middle of a request leave its work behind, in front of the first step's."""
+"""Few, because users that leave in the middle of a request leave its work to the first step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Step:
 
     @property
     def settle_s(self) -> float:
-        """Seconds at the start that do not count: users come and go, and work of the step before drains."""
+        """Seconds at the start that do not count: users come and go, and the queue of the last step empties."""
         return min(MAX_SETTLE_S, self.seconds / 4)
 
     @property
@@ -45,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A step as it was carried out, in seconds since the epoch; what counts lies from ``settled`` to ``ended``."""
+    """A step as it was carried out, in seconds since the epoch; requests from ``settled`` to ``ended`` count."""
 
     index: int
     started: float
@@ -55,23 +56,24 @@ class Window:
 
 
 def step_plan(users: Sequence[int], seconds: float, recovery_users: int | None = None) -> list[Step]:
-    """Up through ``users``, then back to ``recovery_users``: if not given, to the largest within 1/32 of the top.
+    """Up through ``users``, then back to ``recovery_users``, by default the largest step within 1/32 of the top.
 
-    Raises ValueError for a plan that cannot show what it is for.
+    Raises ValueError if the users do not rise, if the recovery has no step to be compared with, or if a step is too
+    short.
     """
     if not users or any(later <= earlier for earlier, later in pairwise(users)) or users[0] < 1:
         raise ValueError(f"the users of the steps must rise from at least 1, not {list(users)}")
     if recovery_users is None:
         recovery_users = max((n for n in users if n * 32 <= users[-1]), default=users[0])
     if recovery_users not in users:
-        raise ValueError(f"recovery is judged against a former step, and there is none with {recovery_users} users")
+        raise ValueError(f"the recovery is compared with an earlier step: no step has {recovery_users} users")
     _require_seconds(seconds)
     warm_up = Step("warm-up", min(WARM_UP_USERS, users[-1]), seconds)
     return [warm_up, *(Step("up", n, seconds) for n in users), Step("recovery", recovery_users, seconds)]
 
 
 def soak_plan(users: int, minutes: float, window_s: float = 60.0) -> list[Step]:
-    """``users`` for ``minutes``, in windows that can be compared with each other; at least two."""
+    """``users`` for ``minutes``, in at least two windows of ``window_s`` seconds. Raises ValueError."""
     if users < 1:
         raise ValueError(f"a soak needs at least one user, not {users}")
     _require_seconds(window_s)
@@ -80,7 +82,7 @@ def soak_plan(users: int, minutes: float, window_s: float = 60.0) -> list[Step]:
 
 
 def at(steps: Sequence[Step], elapsed_s: float) -> int | None:
-    """The index of the step that is on after ``elapsed_s`` seconds, None after the last."""
+    """The index of the step that runs after ``elapsed_s`` seconds, None after the last."""
     for index, step in enumerate(steps):
         elapsed_s -= step.seconds
         if elapsed_s < 0:
@@ -112,4 +114,4 @@ def note_window(folder: Path, window: Window) -> None:
 
 def _require_seconds(seconds: float) -> None:
     if seconds < 1:
-        raise ValueError(f"a step needs at least a second, not {seconds:g}: Locust's shapes tick once a second")
+        raise ValueError(f"a step needs at least 1 second, not {seconds:g}: Locust changes the load once a second")

@@ -1,19 +1,18 @@
 """What users ask: the bundled captions and images, repeated by Zipf's law or made new. Deterministic by its seed.
 
-A repeated query is one that others asked before, the popular ones most often, so a result cache can have it. A new one
-is asked once: a text is put together from thirds of three captions, an image gets a comment that changes its bytes
-and nothing that is seen.
+A repeated query is one that others asked before, the popular ones most often, so a result cache can have it. A new
+query is asked once: a text consists of thirds of three captions; an image gets a comment that changes its bytes and
+none of its pixels.
 """
 
-import csv
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
-from pathlib import Path
 from random import Random
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-SAMPLE = Path(__file__).resolve().parent.parent / "clip_retrieval" / "sample"
+from scripts.common.paths import sample_captions, sample_images
+
 ZIPF_EXPONENT = 1.0
 
 T = TypeVar("T")
@@ -48,21 +47,17 @@ class Mix(Generic[T]):
         return self._renew(self._pool, self._random)
 
 
-@cache
-def captions() -> tuple[str, ...]:
-    """The captions of the bundled sample, in its order, each once."""
-    with (SAMPLE / "captions.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(dict.fromkeys(row["caption"] for row in csv.DictReader(file)))
+captions = sample_captions
 
 
 @cache
 def images() -> tuple[ImageFile, ...]:
     """The images of the bundled sample, in the order of their names."""
-    return tuple(ImageFile(path.name, path.read_bytes()) for path in sorted((SAMPLE / "images").glob("*.jpg")))
+    return tuple(ImageFile(path.name, path.read_bytes()) for path in sample_images())
 
 
 def new_text(pool: Sequence[str], random: Random) -> str:
-    """A text of the usual length that the pool does not have: the thirds of three captions."""
+    """A text about as long as a caption that the pool does not have: thirds of three captions."""
     while True:
         chosen = random.sample(pool, 3)
         words: list[str] = []
@@ -74,7 +69,7 @@ def new_text(pool: Sequence[str], random: Random) -> str:
 
 
 def new_image(pool: Sequence[ImageFile], random: Random) -> ImageFile:
-    """An image that looks like one of the pool, with other bytes: a JPEG comment is put behind the start marker."""
+    """An image of the pool with other bytes and the same pixels: a JPEG comment follows the start marker."""
     name, data = random.choice(pool)
     comment = random.randbytes(16)
     segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
@@ -82,7 +77,7 @@ def new_image(pool: Sequence[ImageFile], random: Random) -> ImageFile:
 
 
 def damaged() -> ImageFile:
-    """An image that ends too early."""
+    """An image file that ends too early."""
     name, data = images()[0]
     return ImageFile(name, data[: len(data) // 2])
 

@@ -1,8 +1,8 @@
 """Brings the samples of every Locust process into one file. Loads neither numpy nor the service.
 
-A worker sends its samples along with its statistics (``report_to_master``); the master, or a Locust without workers,
-writes them to ``samples.bin`` in the folder of the option ``--record``. Without that option nothing is kept.
-The clocks of the machines must agree, as samples are matched with steps by their time.
+A worker sends its samples with its statistics (``report_to_master``). The master, or a Locust without workers, writes
+them to ``samples.bin`` in the folder of the option ``--record``. Without that option nothing is kept.
+The clocks of the machines must agree, because a sample's time says to which step it belongs.
 """
 
 from pathlib import Path
@@ -37,8 +37,8 @@ class Recorder:
     def add(self, at: float, kind: Kind, outcome: Outcome, response_ms: float, timing: Timing) -> None:
         """Keep a sample, and put its stages into Locust's own statistics.
 
-        The rows have the type ``STAGE`` and are in microseconds, because Locust's resolution is one unit. They go past
-        the request event, so that ``Aggregated`` keeps counting requests and nothing else.
+        The rows have the type ``STAGE`` and are in microseconds, because Locust's resolution is one unit. They do not
+        pass through the request event, so that ``Aggregated`` counts requests and nothing else.
         """
         if self._keeps:
             self._buffer += pack(at, kind, outcome, response_ms, timing)
@@ -48,8 +48,8 @@ class Recorder:
             for stage in STAGES:
                 if (ms := timing.stage(stage)) == ms:
                     self._environment.stats.get(f"{kind.name} {stage}, µs", "STAGE").log(round(ms * 1000), 0)
-        elif outcome is Outcome.turned_away:
-            self._environment.stats.get(kind.name, "TURNED AWAY").log(round(response_ms), 0)
+        elif outcome is Outcome.rejected:
+            self._environment.stats.get(kind.name, "REJECTED").log(round(response_ms), 0)
 
     def _send(self, client_id: str, data: dict[str, Any]) -> None:  # noqa: ARG002 Locust passes it by name
         data["samples"] = bytes(self._buffer)

@@ -1,4 +1,4 @@
-"""Shows a result: a table for people, one line of JSON for programs, one plot. Makes nothing up: it only formats.
+"""Shows a result: a table for people, one line of JSON for programs, one plot. It only formats.
 
 python -m loadtests.report reports/load/load.json     # table and plot again, from a result that was kept
 """
@@ -19,18 +19,20 @@ from loadtests.summary import Measure, Result, StepResult
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+NAMES: dict[Measure, str] = {"composed_search": "/search"}
 PLOT_FILE = "load.png"
 SEARCH_LIMIT_MS = 1.0
+SEARCHES: tuple[Measure, ...] = ("search", "composed_search")
 NOTES: dict[Phase, str] = {"warm-up": " warm", "up": "", "recovery": " after", "soak": ""}
 
 
 def table(result: Result) -> Table:
-    """A row a step; times in milliseconds, of requests answered afresh."""
+    """A row a step; times in milliseconds, of answers that did not come from the cache."""
     title = f"{result.machine.cpu}, {result.machine.cores} cores"
-    caption = "times in ms, of requests that were not answered from the cache; in bold: the best throughput"
+    caption = "times in ms, of answers that did not come from the cache; bold: the best throughput"
     shown = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
-    counts = ("\nusers", "answers\n/s", "from\ncache", "turned\naway", "\nfailed")
-    times = ("response\np50", "\np95", "encode\np95", "search\np50", "\np99")
+    counts = ("\nusers", "answers\n/s", "from\ncache", "\nrejected", "\nfailed")
+    times = ("response\np50", "\np95", "encode\np95", "search\np50", "\np99", "/search\np50", "\np99")
     for column in (*counts, *times):
         shown.add_column(column, justify="right", no_wrap=True)
     best = result.saturation
@@ -38,12 +40,12 @@ def table(result: Result) -> Table:
         answers = step.answered + step.cached
         cells = [_time(step, "response", p) for p in ("p50", "p95")]
         cells += [_time(step, "encode", "p95")]
-        cells += [_time(step, "search", p, 3) for p in ("p50", "p99")]
+        cells += [_time(step, measure, p, 3) for measure in SEARCHES for p in ("p50", "p99")]
         shown.add_row(
             f"{step.users}{NOTES[step.phase]}",
             f"{step.throughput_rps:.1f}",
             f"{step.cached / answers:.0%}" if answers else "–",
-            str(step.turned_away),
+            str(step.rejected),
             str(step.failed),
             *cells,
             style="bold" if step == best else "",
@@ -52,21 +54,20 @@ def table(result: Result) -> Table:
 
 
 def line(result: Result) -> str:
-    """The result as one line of JSON, short enough to be read; ``load.json`` has the rest."""
+    """The result as one line of JSON, short enough to read; ``load.json`` has the rest."""
     best = result.saturation
     judged = [step for step in result.of("up") if best and step.index <= best.index] + result.of("soak")
-    search = [step.measures["search"].p99 for step in judged if "search" in step.measures]
     steps = [
         {
             "phase": step.phase,
             "users": step.users,
             "throughput_rps": step.throughput_rps,
-            "turned_away": step.turned_away,
+            "rejected": step.rejected,
             "failed": step.failed,
             "response_p95_ms": _value(step, "response", "p95"),
             "total_p95_ms": _value(step, "total", "p95"),
             "encode_p95_ms": _value(step, "encode", "p95"),
-            "search_p99_ms": _value(step, "search", "p99"),
+            **{f"{measure}_p99_ms": _value(step, measure, "p99") for measure in SEARCHES},
         }
         for step in result.judged
     ]
@@ -78,9 +79,12 @@ def line(result: Result) -> str:
         "generator_cores": result.generator_cores,
         "saturation_users": best.users if best else None,
         "throughput_rps": best.throughput_rps if best else None,
-        "search_p99_ms": max(search, default=None),
+        **{
+            f"{measure}_p99_ms": max((s.measures[measure].p99 for s in judged if measure in s.measures), default=None)
+            for measure in SEARCHES
+        },
         "failed": sum(step.failed for step in result.steps),
-        "turned_away": sum(step.turned_away for step in result.steps),
+        "rejected": sum(step.rejected for step in result.steps),
         "violations": result.violations,
         "steps": steps,
     }
@@ -88,16 +92,16 @@ def line(result: Result) -> str:
 
 
 def plot(result: Result, path: Path) -> None:
-    """Throughput above, percentiles below, both by step, as a PNG."""
+    """Throughput above, percentiles below, both by step, as a PNG file."""
     steps = result.judged
     places = range(len(steps))
     figure, (upper, lower) = plt.subplots(2, sharex=True, figsize=(9, 8), layout="constrained", height_ratios=(2, 3))
     fresh = [step.answered / step.seconds if step.seconds else 0.0 for step in steps]
     cached = [step.cached / step.seconds if step.seconds else 0.0 for step in steps]
-    upper.bar(places, fresh, color="#3b6ea5", label="answered afresh")
+    upper.bar(places, fresh, color="#3b6ea5", label="not from the cache")
     upper.bar(places, cached, bottom=fresh, color="#a9c4e0", label="from the cache")
     for place, step in enumerate(steps):
-        text = f"{step.throughput_rps:.0f}" + (f"\n{step.turned_away}\nturned\naway" if step.turned_away else "")
+        text = f"{step.throughput_rps:.0f}" + (f"\n{step.rejected}\nrejected" if step.rejected else "")
         upper.annotate(text, (place, step.throughput_rps), ha="center", va="bottom", fontsize=7)
     upper.set(ylabel="answers a second", title=f"{result.machine.cpu}, {result.machine.cores} cores")
     upper.margins(y=0.35)
@@ -110,10 +114,20 @@ def plot(result: Result, path: Path) -> None:
         ("encode", "p95", "#c98a1b", "-"),
         ("search", "p99", "#1f6b3a", "-"),
         ("search", "p50", "#8cc5a1", "-"),
+        ("composed_search", "p99", "#3b6ea5", "-"),
+        ("composed_search", "p50", "#a9c4e0", "-"),
     ]
     for measure, percentile, colour, style in lines:
         values = [_value(step, measure, percentile) or float("nan") for step in steps]
-        lower.plot(places, values, style, marker="o", markersize=4, color=colour, label=f"{measure} {percentile}")
+        lower.plot(
+            places,
+            values,
+            style,
+            marker="o",
+            markersize=4,
+            color=colour,
+            label=f"{NAMES.get(measure, measure)} {percentile}",
+        )
     lower.axhline(SEARCH_LIMIT_MS, color="#1f6b3a", linewidth=0.8, linestyle="--", label="1 ms")
     lower.set(yscale="log", ylabel="milliseconds", xlabel="users at once, step by step")
     lower.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -2,7 +2,7 @@
 
 The folder ``--out`` gets Locust's ``locust.html`` and ``locust_*.csv``, ``load.json``, ``load.png``, the raw samples
 and the logs. The table and the violations go to standard error; the last line on standard output is the result as JSON.
-Exit status: 0 all thresholds are met, 1 one is violated, 2 the test could not be made.
+Exit status: 0 all thresholds are met, 1 a threshold is violated, 2 the test could not be made.
 """
 
 import os
@@ -16,51 +16,55 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clip_retrieval.cores import usable_cores
 from loadtests import plan, report, thresholds
 from loadtests.plan import Step
 from loadtests.samples import SAMPLES_FILE, Outcome
-from loadtests.summary import Machine, Result, read_samples, summarise
-from loadtests.target import ROOT, CannotRun, served, service_info
+from loadtests.summary import Machine, Result, kinds_of, read_samples, summarise
+from loadtests.target import CannotRun, served, service_info, synthetic_artifact
 from loadtests.thresholds import Thresholds
-from scripts import machine
+from scripts.common import machine
+from scripts.common.console import err
+from scripts.common.paths import ROOT
 
-console = Console(stderr=True)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 SHORT_SECONDS = 3.0
 FULL_SECONDS = 20.0
 ERRORS = 3
-"""Locust's exit status after failed requests, which the thresholds judge, or exceptions of users, which they cannot."""
+"""Locust's exit status after failed requests, which the thresholds judge, or after an exception in a user's code."""
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main(
-    host: Annotated[str, typer.Option(help="The service to test; by default one is started for the test.")] = "",
-    artifact: Annotated[str, typer.Option(help="What to serve if no host is given; by default the newest.")] = "",
+    host: Annotated[str, typer.Option(help="Address of a running service; by default one is started.")] = "",
+    artifact: Annotated[str, typer.Option(help="Artifact to serve if no host is given; by default the newest.")] = "",
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Serve the benchmark's synthetic collection of so many images, with ViT-B/32."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports/load"),
-    short: Annotated[bool, typer.Option("--short", help="Three steps of three seconds: does it work?")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Three steps of three seconds, to see that it works.")] = False,
     steps: Annotated[str, typer.Option(envvar="LOADTEST_STEPS", help="Users of each step, such as 1,8,64.")] = "",
     step_seconds: Annotated[
         float | None, typer.Option(min=1, envvar="LOADTEST_STEP_SECONDS", help="Seconds a step; by default 20.")
     ] = None,
-    recovery: Annotated[int | None, typer.Option(help="Users of the step after the overload.")] = None,
+    recovery: Annotated[int | None, typer.Option(help="Users after the overload; one of the steps.")] = None,
     soak: Annotated[float | None, typer.Option(min=1, help="Minutes at --soak-users instead of steps.")] = None,
     soak_users: Annotated[int, typer.Option(min=1, help="Users of a soak.")] = 16,
     users: Annotated[str, typer.Option(help="User classes of locustfile.py, separated by commas.")] = "Visitor",
-    repeats: Annotated[float, typer.Option(min=0, max=1, help="Share of queries that repeat others.")] = 0.3,
+    repeats: Annotated[float, typer.Option(min=0, max=1, help="Share of queries that repeat earlier ones.")] = 0.3,
     seed: Annotated[str, typer.Option(help="Seed of the queries; by default the time, so that they are new.")] = "",
-    processes: Annotated[int, typer.Option(min=0, help="Processes of the load generator; 0 for a single one.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, help="Worker processes of Locust; 0 for none.")] = 0,
     limits: Annotated[
-        Path, typer.Option("--thresholds", show_default="loadtests/thresholds.toml", help="The thresholds' file.")
+        Path, typer.Option("--thresholds", show_default="loadtests/thresholds.toml", help="File of the thresholds.")
     ] = thresholds.DEFAULT,
     no_thresholds: Annotated[
-        bool, typer.Option("--no-thresholds", help="Judge only whether it works: no failure, no missing step.")
+        bool, typer.Option("--no-thresholds", help="Judge only that no request fails and no step is missing.")
     ] = False,
-    print_plan: Annotated[bool, typer.Option("--print-plan", help="Print the plan as JSON and end.")] = False,
+    print_plan: Annotated[bool, typer.Option("--print-plan", help="Print the plan as JSON and stop.")] = False,
 ) -> None:
     """Load-test the service: steps of more and more users to saturation and beyond, then back.
 
@@ -74,21 +78,27 @@ def main(
 
         python -m loadtests.run --users TextSearch --repeats 0
 
+        python -m loadtests.run --rows 8091 --users ComposedSearch
+
         python -m loadtests.run --soak 30 --soak-users 16
     """
     try:
+        if rows is not None and (host or artifact):
+            raise ValueError("--rows makes its own collection: leave --host and --artifact out")
         planned = _plan(short, steps, step_seconds, recovery, (soak, soak_users))
         judge = Thresholds() if no_thresholds else thresholds.load(limits)
         if print_plan:
             sys.stdout.write(plan.to_json(planned) + "\n")
             return
         seed = seed or str(time.time_ns())
-        options = {"users": users, "repeats": repeats, "seed": seed, "processes": processes}
+        options = {"users": users, "rows": rows, "repeats": repeats, "seed": seed, "processes": processes}
         out.mkdir(parents=True, exist_ok=True)
+        what = synthetic_artifact(rows) if rows is not None else artifact or None
         with ExitStack() as stack:
-            url = host.rstrip("/") or stack.enter_context(served(artifact or None, out / "service.log"))
+            url = host.rstrip("/") or stack.enter_context(served(what, out / "service.log"))
             info = service_info(url)
             cores = _locust(url, planned, out.resolve(), users.split(","), repeats, seed, processes)
+        samples = read_samples(out)
         result = Result(
             machine=Machine(cpu=machine.cpu(), cores=usable_cores()),
             commit=machine.commit(),
@@ -96,11 +106,12 @@ def main(
             options=options,
             generator_cores=cores,
             planned=[(step.phase, step.users) for step in planned],
-            steps=summarise(planned, plan.read_windows(out), read_samples(out)),
+            asked=kinds_of(samples),
+            steps=summarise(planned, plan.read_windows(out), samples),
             violations=[],
         )
     except (CannotRun, OSError, ValueError) as error:
-        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     result = result.model_copy(update={"violations": thresholds.evaluate(result, judge)})
     _report(result, out)
@@ -121,7 +132,7 @@ def _plan(
 def _locust(
     url: str, planned: list[Step], out: Path, users: Sequence[str], repeats: float, seed: str, processes: int
 ) -> float:
-    """Run Locust to its end; returns the cores that it used, on average. Raises CannotRun if it broke."""
+    """Run Locust to its end; returns how many cores it used on average. Raises CannotRun if it broke."""
     for name in (SAMPLES_FILE, plan.WINDOWS_FILE):
         (out / name).unlink(missing_ok=True)
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary", "--exit-code-on-error", str(ERRORS)]
@@ -129,7 +140,7 @@ def _locust(
     command += ["--record", str(out), "--repeats", str(repeats), "--seed", seed]
     command += ["--csv", str(out / "locust"), "--csv-full-history", "--html", str(out / "locust.html")]
     command += ["--processes", str(processes)] if processes else []
-    started = time.monotonic()
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (out / "locust.log").open("wb") as log:
         child = subprocess.Popen([*command, *users], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -142,13 +153,14 @@ def _locust(
     if child.returncode not in {0, ERRORS} or (child.returncode == ERRORS and not failed):
         raise CannotRun(f"the load generator failed (exit status {child.returncode}); see {out / 'locust.log'}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return round((used.ru_utime + used.ru_stime) / (time.monotonic() - started), 2)
+    seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    return round(seconds / (time.monotonic() - started), 2)
 
 
 def _follow(child: "subprocess.Popen[bytes]", planned: list[Step], started: float) -> None:
     total = sum(step.seconds for step in planned)
     columns = TextColumn("{task.description:<32}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("", total=total)
         while child.poll() is None:
             elapsed = min(time.monotonic() - started, total)
@@ -162,13 +174,13 @@ def _follow(child: "subprocess.Popen[bytes]", planned: list[Step], started: floa
 def _report(result: Result, out: Path) -> None:
     (out / "load.json").write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
     report.plot(result, out / report.PLOT_FILE)
-    console.print(report.table(result))
+    err.print(report.table(result))
     best = result.saturation
     if best is not None and best == result.of("up")[-1]:
-        console.print("the last step had the best throughput, so saturation may lie beyond it")
+        err.print("the last step had the best throughput: saturation may be beyond it")
     for violation in result.violations:
-        console.print(f"[red]violated:[/] {violation}", highlight=False, soft_wrap=True)
-    console.print(f"report: {os.path.relpath(out)}/locust.html, load.json and {report.PLOT_FILE}", highlight=False)
+        err.print(f"[red]violated:[/] {violation}", highlight=False, soft_wrap=True)
+    err.print(f"report: {os.path.relpath(out)}/locust.html, load.json and {report.PLOT_FILE}", highlight=False)
     sys.stdout.write(report.line(result) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""One sample a request, exact: what kind, how it ended, what the client waited and what the service's stages took.
+"""One exact sample a request: its kind, how it ended, how long the client waited, how long the service's stages took.
 
-Locust keeps response times as whole milliseconds with two significant digits, which cannot tell 0.2 from 0.9 ms. So
-every request is packed as it is into 30 bytes and percentiles are taken from those, by ``summary.py``.
+Locust keeps response times as whole milliseconds with two significant digits, so 0.2 ms and 0.9 ms look the same. So
+every request is packed into 30 bytes, and ``summary.py`` takes the percentiles from those.
 """
 
 import math
@@ -15,7 +15,7 @@ from http import HTTPStatus
 STAGES = ("decode", "encode", "search", "total")
 """The stages of the service's ``Server-Timing``; ``total`` is what the service itself took for the request."""
 
-TURNED_AWAY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+REJECTED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 PACKED = struct.Struct("<dBB5f")
 """When it ended, kind, outcome, response, and the stages; see ``pack``."""
@@ -23,7 +23,7 @@ SAMPLES_FILE = "samples.bin"
 
 
 class Kind(IntEnum):
-    """What was asked, in the service's own words; ``bad`` is input that must be refused."""
+    """What was asked: a route of the service, or ``bad`` for input that must be refused. Files keep the numbers."""
 
     search_images = 0
     search_text = 1
@@ -31,15 +31,20 @@ class Kind(IntEnum):
     encode_text = 3
     encode_image = 4
     bad = 5
+    search = 6
 
 
 class Outcome(IntEnum):
-    """How a request ended. ``refused``: bad input got the right 4xx. ``turned_away``: 429 or 503 with Retry-After."""
+    """How a request ended.
+
+    ``refused``: bad input got the 4xx that is right. ``rejected``: the service was overloaded, 429 or 503 with
+    Retry-After. ``failed``: any other status, or an answer that the schema does not allow.
+    """
 
     answered = 0
     cached = 1
     refused = 2
-    turned_away = 3
+    rejected = 3
     failed = 4
 
 
@@ -68,7 +73,7 @@ _PARAMETER = re.compile(rf";\s*({_TOKEN})\s*=\s*({_VALUE})")
 def parse_server_timing(header: str) -> Timing:
     """Read a header as https://www.w3.org/TR/server-timing/ defines it. Of equal names the first counts.
 
-    Never raises: reading ends at what cannot be read, and a ``dur`` that is no number is as good as none.
+    Never raises: reading ends at the first part that cannot be read, and a ``dur`` that is not a number is ignored.
     """
     durations: dict[str, float] = {}
     descriptions: dict[str, str] = {}
@@ -94,9 +99,9 @@ def _number(text: str) -> float | None:
 
 
 def outcome_of(status: int, *, retry_after: bool, cached: bool, expected: int = HTTPStatus.OK) -> Outcome:
-    """How a request ended that had to be answered with the status ``expected``; ``status`` is 0 without an answer."""
-    if status in TURNED_AWAY and retry_after:
-        return Outcome.turned_away
+    """How a request ended whose right status is ``expected``; ``status`` is 0 if there was no answer."""
+    if status in REJECTED and retry_after:
+        return Outcome.rejected
     if status != expected:
         return Outcome.failed
     if status >= HTTPStatus.BAD_REQUEST:
@@ -105,6 +110,9 @@ def outcome_of(status: int, *, retry_after: bool, cached: bool, expected: int = 
 
 
 def pack(at: float, kind: Kind, outcome: Outcome, response_ms: float, timing: Timing) -> bytes:
-    """A sample of a request that ended ``at`` seconds since the epoch; only one that was answered afresh has stages."""
+    """A sample of a request that ended ``at`` seconds since the epoch, ``PACKED.size`` bytes.
+
+    Only an answer that did not come from the cache has stages.
+    """
     stages = (timing.stage(name) if outcome is Outcome.answered else math.nan for name in STAGES)
     return PACKED.pack(at, kind, outcome, response_ms, *stages)

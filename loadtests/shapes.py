@@ -1,10 +1,10 @@
-"""Locust's load shape that carries out a plan and notes when each step was on.
+"""Locust's load shape that carries out a plan and notes when each step ran.
 
-Give it to Locust beside the users; ``python -m loadtests.run`` does:
+Give it to Locust together with the users, as ``python -m loadtests.run`` does:
 
     locust -f loadtests/locustfile.py,loadtests/shapes.py --plan "$(python -m loadtests.run --print-plan)"
 
-Options, each also from the environment: ``--plan`` (LOADTEST_PLAN), the plan as JSON, by default the steps of
+Options, which the environment can give too: ``--plan`` (LOADTEST_PLAN), the plan as JSON, by default the steps of
 ``plan.py`` with ``--step-seconds`` (LOADTEST_STEP_SECONDS).
 """
 
@@ -28,7 +28,7 @@ def options(parser: LocustArgumentParser) -> None:
 
 
 class PlannedLoad(LoadTestShape):
-    """Holds the users of the step that is on. Locust asks once a second, so a step lasts up to a second longer."""
+    """Keeps the users of the current step. Locust asks once a second, so a step lasts up to a second longer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class PlannedLoad(LoadTestShape):
         elif now - self._started >= self._steps[self._index].seconds:
             self._note(now)
             if self._index + 1 == len(self._steps):
-                self._index = None  # Locust's page may start it again
+                self._index = None  # Locust's page can start it again
                 return None
             self._begin(self._index + 1, now)
         assert self._index is not None

@@ -1,13 +1,13 @@
 """From samples and windows to one result a step. Percentiles are of single requests, never of averages.
 
-A request belongs to the step in which it ended, so that every one counts once and a slow one is not lost. What came
-within a step's settling time counts for failures and requests turned away, not for throughput and percentiles.
-Percentiles are by nearest rank: each is the time of a request that was really made.
+A request belongs to the step in which it ended, so that each request counts once and a slow one is not lost. A request
+that ended while its step settled counts as failed or rejected, not for throughput and percentiles. Percentiles are by
+nearest rank: each is the time of a real request.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from loadtests.plan import Phase, Step, Window
 from loadtests.samples import PACKED, SAMPLES_FILE, STAGES, Kind, Outcome
 
-Measure = Literal["response", "decode", "encode", "search", "total"]
-MEASURES: tuple[Measure, ...] = ("response", "decode", "encode", "search", "total")
+Measure = Literal["response", "decode", "encode", "search", "composed_search", "total"]
+"""``response`` is how long the client waited; the others are the service's own stages. ``search`` is the search stage
+of the short routes, ``composed_search`` that of ``/search``."""
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 
-ROW = np.dtype([("at", "<f8"), ("kind", "u1"), ("outcome", "u1"), *((name, "<f4") for name in MEASURES)])
+ROW = np.dtype([("at", "<f8"), ("kind", "u1"), ("outcome", "u1"), *((name, "<f4") for name in ("response", *STAGES))])
 assert ROW.itemsize == PACKED.size
-assert MEASURES[1:] == STAGES
 
 
 class _Model(BaseModel):
@@ -29,7 +30,7 @@ class _Model(BaseModel):
 
 
 class Percentiles(_Model):
-    """Of ``count`` requests, in milliseconds."""
+    """Percentiles of ``count`` requests, in milliseconds."""
 
     count: int
     p50: float
@@ -39,11 +40,11 @@ class Percentiles(_Model):
 
 
 Measures = dict[Measure, Percentiles]
-"""``response`` is what the client waited, the others are the service's own stages; of requests answered afresh."""
+"""Of answers that did not come from the cache."""
 
 
 class StepResult(_Model):
-    """What a step showed. A measure without a sample is not there."""
+    """The result of a step. A measure without a sample is left out."""
 
     index: int
     phase: Phase
@@ -53,7 +54,7 @@ class StepResult(_Model):
     answered: int
     cached: int
     refused: int
-    turned_away: int
+    rejected: int
     failed: int
     throughput_rps: float
     measures: Measures
@@ -72,7 +73,10 @@ class Machine(_Model):
 
 
 class Result(_Model):
-    """A whole run, as ``load.json`` keeps it. ``planned`` has the phase and the users of every step of the plan."""
+    """A whole run, as ``load.json`` keeps it.
+
+    ``planned`` has the phase and the users of every step of the plan, ``asked`` the kinds of all requests of the run.
+    """
 
     machine: Machine
     commit: str | None
@@ -80,17 +84,18 @@ class Result(_Model):
     options: dict[str, Any]
     generator_cores: float
     planned: list[tuple[Phase, int]]
+    asked: list[str]
     steps: list[StepResult]
     violations: list[str]
 
     @property
     def judged(self) -> list[StepResult]:
-        """All steps but the warm-up, of which only failures count."""
+        """All steps but the warm-up; of the warm-up only failures count."""
         return [step for step in self.steps if step.phase != "warm-up"]
 
     @property
     def saturation(self) -> StepResult | None:
-        """The step up with the best throughput."""
+        """The step of the phase "up" with the best throughput."""
         return max(self.of("up"), key=lambda step: step.throughput_rps, default=None)
 
     def of(self, phase: Phase) -> list[StepResult]:
@@ -98,19 +103,24 @@ class Result(_Model):
 
 
 def read_samples(folder: Path) -> NDArray[np.void]:
-    """Every sample of a run, of dtype ``ROW``; a last one that was cut off is left out."""
+    """Every sample of a run, of dtype ``ROW``; the last is left out if it was cut off."""
     path = folder / SAMPLES_FILE
     data = path.read_bytes() if path.exists() else b""
     return np.frombuffer(data[: len(data) // ROW.itemsize * ROW.itemsize], ROW)
 
 
 def percentiles(values_ms: NDArray[np.floating]) -> Percentiles | None:
-    """By nearest rank; NaN counts as no sample, and None comes back if there are no others."""
+    """By nearest rank, of values in milliseconds. NaN is no sample; None if there is no sample."""
     kept = values_ms[~np.isnan(values_ms)].astype(np.float64)
     if not kept.size:
         return None
     p50, p95, p99, longest = np.percentile(kept, [50, 95, 99, 100], method="inverted_cdf").round(4).tolist()
     return Percentiles(count=kept.size, p50=p50, p95=p95, p99=p99, max=longest)
+
+
+def kinds_of(samples: NDArray[np.void]) -> list[str]:
+    """The kinds of requests that samples of dtype ``ROW`` hold, however the requests ended."""
+    return [kind.name for kind in Kind if (samples["kind"] == kind).any()]
 
 
 def summarise(plan: Sequence[Step], windows: Mapping[int, Window], samples: NDArray[np.void]) -> list[StepResult]:
@@ -133,7 +143,7 @@ def _step(index: int, step: Step, window: Window, samples: NDArray[np.void]) -> 
         answered=counts[Outcome.answered],
         cached=counts[Outcome.cached],
         refused=counts[Outcome.refused],
-        turned_away=int((within["outcome"] == Outcome.turned_away).sum()),
+        rejected=int((within["outcome"] == Outcome.rejected).sum()),
         failed=int((within["outcome"] == Outcome.failed).sum()),
         throughput_rps=round((counts[Outcome.answered] + counts[Outcome.cached]) / seconds, 2) if seconds > 0 else 0,
         measures=_measures(fresh),
@@ -142,5 +152,14 @@ def _step(index: int, step: Step, window: Window, samples: NDArray[np.void]) -> 
 
 
 def _measures(rows: NDArray[np.void]) -> Measures:
-    found = {name: percentiles(rows[name]) for name in MEASURES}
+    composed = rows["kind"] == Kind.search
+    values: dict[Measure, NDArray[np.floating]] = {
+        "response": rows["response"],
+        "decode": rows["decode"],
+        "encode": rows["encode"],
+        "search": rows["search"][~composed],
+        "composed_search": rows["search"][composed],
+        "total": rows["total"],
+    }
+    found = {name: percentiles(of) for name, of in values.items()}
     return {name: value for name, value in found.items() if value is not None}

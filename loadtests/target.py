@@ -1,74 +1,54 @@
-"""What is tested: a host that is there already, or this project's service, started for the run; and where that is."""
+"""The service to test: one that runs already, or this project's own, started for the run; and what it serves."""
 
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from clip_retrieval.client import Client
 from clip_retrieval.errors import ServiceError
-
-ROOT = Path(__file__).resolve().parent.parent
-READY_TIMEOUT_S = 180
+from scripts.common.paths import ROOT
+from scripts.common.server import NotReady, serving
 
 
 class CannotRun(Exception):
-    """There is nothing to test; the message says why."""
+    """The test cannot be made; the message says why."""
 
 
 @contextmanager
 def served(artifact: str | None, log: Path) -> Iterator[str]:
-    """The address of a service started by ``bento-clip serve``, and ended afterwards. Raises CannotRun."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "clip_retrieval", "serve"]
-    with log.open("wb") as file:
-        child = subprocess.Popen(
-            [*command, *([artifact] if artifact else []), "--port", str(port)],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
+    """The address of a service that ``bento-clip serve`` starts, and that is ended afterwards. Raises CannotRun."""
+
+    def command(port: int) -> list[str]:
+        what = [artifact] if artifact else []
+        return [sys.executable, "-m", "clip_retrieval", "serve", *what, "--port", str(port)]
+
     try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while not _is_ready(url):
-            if child.poll() is not None or time.monotonic() > deadline:
-                tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
-                raise CannotRun(f"the service did not start; the end of {log}:\n{tail}")
-            time.sleep(0.1)
-        yield url
-    finally:
-        if child.poll() is None:
-            child.send_signal(signal.SIGTERM)
-            try:
-                child.wait(30)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        with serving(command, log=log) as server:
+            yield server.url
+    except NotReady as error:
+        raise CannotRun(str(error)) from error
+
+
+def synthetic_artifact(images: int) -> str:
+    """The folder of the benchmark's artifact of ``images`` images, made if it is not in the cache. Raises CannotRun.
+
+    A process of its own makes it, so that the packages that this needs (torch, faiss) are not loaded here.
+    """
+    command = [sys.executable, "-m", "scripts.bench.artifact", "--images", str(images)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise CannotRun(f"the collection of {images} images could not be made; see above")
+    return done.stdout.splitlines()[-1]
 
 
 def service_info(url: str) -> dict[str, Any]:
-    """What is served at ``url``. Raises CannotRun if it is not this project's service, or not there."""
+    """What is served at ``url``. Raises CannotRun if this project's service does not answer there."""
     try:
         with Client(url) as client:
             info = client.info()
     except ServiceError as error:
         raise CannotRun(f"{url} cannot be tested: {error}") from error
     return info.model_dump(include={"version", "model", "images", "captions", "artifact"})
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False

@@ -1,6 +1,7 @@
 """Judges a result by ``thresholds.toml``. A violation is one line that names the step, the number and its limit.
 
-What is missing is a violation too: a planned step that was not carried out, or one without samples.
+A planned step that was not carried out is a violation too, and so is a step without samples of a limited measure. A
+limit on searches does not apply to a run whose users never asked for such a search.
 """
 
 import tomllib
@@ -11,9 +12,17 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 from loadtests.plan import Phase, Step
+from loadtests.samples import Kind
 from loadtests.summary import Measure, Result, StepResult
 
 DEFAULT = Path(__file__).with_name("thresholds.toml")
+
+
+ASKED_BY: dict[Measure, frozenset[str]] = {
+    "search": frozenset({Kind.search_images.name, Kind.search_text.name, Kind.search_similar.name}),
+    "composed_search": frozenset({Kind.search.name}),
+}
+"""The kinds of requests that have a measure; every kind has the measures that are not here."""
 
 
 class _Model(BaseModel):
@@ -23,8 +32,8 @@ class _Model(BaseModel):
 class Limit(_Model):
     """The most that a percentile of a measure may be, in milliseconds: one number, or one by the number of users.
 
-    ``steps``: "to saturation" is the steps up to the one with the best throughput, and a soak's windows; "all" is
-    those beyond and the recovery as well.
+    ``steps``: "to saturation" means the steps up to the one with the best throughput, and a soak's windows; "all" means
+    also the steps beyond and the recovery.
     """
 
     measure: Measure
@@ -36,11 +45,11 @@ class Limit(_Model):
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         if (self.max_ms is None) == (not self.max_ms_by_users):
-            raise ValueError("a limit has either max_ms or max_ms_by_users")
+            raise ValueError("a limit needs either max_ms or max_ms_by_users, and not both")
         return self
 
     def of(self, users: int) -> float | None:
-        """The limit at a number of users: that of the next listed number, None above the largest."""
+        """The limit at a number of users: that of the next larger listed number, None above the largest."""
         if self.max_ms is not None:
             return self.max_ms
         listed = min((n for n in self.max_ms_by_users if n >= users), default=None)
@@ -48,8 +57,8 @@ class Limit(_Model):
 
 
 class Thresholds(_Model):
-    """``recovery_factor`` bounds the response's p95 after overload by that of the same users before; ``soak_factor``
-    that of a soak's last window by its first."""
+    """``recovery_factor``: the most that the response's p95 after the overload may be, as a multiple of the p95 at the
+    same users before it. ``soak_factor``: the same of a soak's last window, as a multiple of its first."""
 
     max_failures: int = 0
     recovery_factor: PositiveFloat | None = None
@@ -58,12 +67,12 @@ class Thresholds(_Model):
 
 
 def load(path: Path) -> Thresholds:
-    """Raises OSError, tomllib.TOMLDecodeError or pydantic.ValidationError, whose messages say what is wrong."""
+    """Raises OSError, tomllib.TOMLDecodeError or pydantic.ValidationError; their messages say what is wrong."""
     return Thresholds.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
 def evaluate(result: Result, thresholds: Thresholds) -> list[str]:
-    """Every violation, in the order of the steps within each threshold; none if all is well."""
+    """Every violation, threshold by threshold, in the order of the steps."""
     return [
         *_missing(result),
         *_failures(result, thresholds.max_failures),
@@ -76,11 +85,11 @@ def evaluate(result: Result, thresholds: Thresholds) -> list[str]:
 def _missing(result: Result) -> Iterator[str]:
     done = {step.index: step for step in result.steps}
     if not result.planned:
-        yield "steps: none was planned"
+        yield "steps: the plan has none"
     for index, (phase, users) in enumerate(result.planned):
         name = Step(phase, users, 1).label
         if index not in done:
-            yield f"step at {name} users: missing, it was not carried out"
+            yield f"step at {name} users: it was not carried out"
         elif done[index].users_seen != users:
             yield f"step at {name} users: only {done[index].users_seen} of {users} users were running"
         elif done[index].answered + done[index].cached == 0:
@@ -94,11 +103,14 @@ def _failures(result: Result, limit: int) -> Iterator[str]:
 
 
 def _limit(result: Result, limit: Limit) -> Iterator[str]:
+    kinds = ASKED_BY.get(limit.measure)
+    if kinds is not None and not kinds & {*result.asked}:
+        return
     for step in _steps(result, limit.steps):
         name = f"{limit.measure} p{limit.percentile} at {step.label} users"
         allowed = limit.of(step.users)
         if allowed is None:
-            yield f"{name}: there is no limit for so many users"
+            yield f"{name}: max_ms_by_users ends at {max(limit.max_ms_by_users)} users"
         elif limit.measure not in step.measures:
             yield f"{name}: no samples"
         elif (value := getattr(step.measures[limit.measure], f"p{limit.percentile}")) > allowed:
@@ -113,7 +125,7 @@ def _steps(result: Result, which: str) -> list[StepResult]:
 
 
 def _factor(result: Result, phase: Phase, factor: float | None) -> Iterator[str]:
-    """The last step of a phase against the one that it must equal: the same users before, or the first window."""
+    """Compares the last step of a phase with the same users before it, or with a soak's first window."""
     if factor is None or not any(planned == phase for planned, _ in result.planned):
         return
     after = result.of(phase)[-1:]

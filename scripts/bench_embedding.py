@@ -1,4 +1,4 @@
-"""Bulk embedding, as ``bento-clip build`` does it, beside the encoder alone on what is ready in memory.
+"""Bulk embedding, as ``bento-clip build`` does it, beside the encoder alone on data that is in memory already.
 
     python -m scripts.bench_embedding                      # ViT-B/32 with random weights; about two minutes
     python -m scripts.bench_embedding --rounds 1 --images 64 --texts 256
@@ -18,7 +18,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from clip_retrieval.build.embed import IMAGE_BATCH, TEXT_BATCH, Embedder, embed_images
@@ -32,15 +31,15 @@ from clip_retrieval.images.decode import Limits, decode_blob
 from clip_retrieval.models.prepare import prepare_encoder
 from clip_retrieval.records import CaptionedImage
 from scripts.bench import collection
-from scripts.bench_serving import SAMPLE, random_weights
-from scripts.machine import commit, cpu
-
-err = Console(stderr=True)
+from scripts.bench.artifact import MODEL, random_weights
+from scripts.common.console import err
+from scripts.common.machine import commit, cpu
+from scripts.common.paths import SAMPLE
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ViT-B-32", help="as in bento-clip build")
+    parser.add_argument("--model", default=MODEL, help="model, as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=200, help="a round; at most the bundled ones")

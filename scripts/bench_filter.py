@@ -34,8 +34,9 @@ from clip_retrieval.indexes.measure import recall_at_k
 from clip_retrieval.records import Scalar, Split
 from clip_retrieval.search.filters import RowFilter
 from clip_retrieval.search.ranking import FOLDED_AT_ONCE, FRONT, Page, Ranking, cut_page
-from scripts import machine
 from scripts.bench.collection import clip_like, sample_captions
+from scripts.common import machine
+from scripts.common.paths import SAMPLE
 
 DIM, QUERIES, K = 512, 200, 10
 WHERES: dict[str, Mapping[str, Any] | None] = {
@@ -53,7 +54,7 @@ WHERES: dict[str, Mapping[str, Any] | None] = {
 def collection(rows: int, seed: int = 0) -> list[StoredColumn]:
     """Columns of ``rows`` images, which have nothing to do with the vectors."""
     rng = np.random.default_rng(seed)
-    words = sample_captions(machine.ROOT / "clip_retrieval" / "sample")
+    words = sample_captions(SAMPLE)
     numbers = rng.integers(2**31, size=(rows, 5)).tolist()
     facts: Iterator[tuple[Split, dict[str, Scalar]]] = (
         (

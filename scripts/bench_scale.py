@@ -46,7 +46,8 @@ from clip_retrieval.indexes import measure as measuring
 from clip_retrieval.indexes.families import Family, families
 from clip_retrieval.models.prepare import cache_dir
 from scripts.bench import collection, record_scale, scale_child
-from scripts.machine import ROOT, commit, cpu
+from scripts.common.machine import commit, cpu
+from scripts.common.paths import ROOT
 
 DIM, QUERIES = 512, 2000
 PLOT = "reports/scale.png"

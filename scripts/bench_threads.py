@@ -1,47 +1,36 @@
-"""Which number of workers and of encoder threads serves fastest here: every combination beside the others.
+"""Compares every combination of numbers of workers and of encoder threads on this machine.
 
-    python -m scripts.bench_threads                  # ViT-B/32 with random weights, 1 and 2 of each; about five minutes
+    python -m scripts.bench_threads                  # ViT-B/32 with random weights, 1 and 2 of each; about six minutes
     python -m scripts.bench_threads --workers 1,2,4 --threads 1,2,4,8 --rounds 3
 
-The service of ``bench_serving.py`` with its collection and its clients; rounds alternate. A table on standard error,
-one JSON line last.
+It starts the service of ``bench_serving.py`` with its collection and its clients; rounds alternate. It prints a table
+on standard error and one JSON line last.
 """
 
 import argparse
 import itertools
 import json
-import sys
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.models.prepare import prepare_encoder
-from scripts.bench_serving import (
-    LOADS,
-    OFFSET,
-    make_artifact,
-    memory,
-    queries_file,
-    random_weights,
-    run_clients,
-    serving,
-)
-from scripts.machine import commit, cpu
-
-err = Console(stderr=True, width=None if sys.stderr.isatty() else 130)
+from scripts.bench.artifact import MODEL, make_artifact, random_weights
+from scripts.bench_serving import LOADS, OFFSET, memory, queries_file, run_clients, served
+from scripts.common.console import err
+from scripts.common.machine import commit, cpu
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ViT-B-32", help="as in bento-clip build")
+    parser.add_argument("--model", default=MODEL, help="model, as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file; random weights if left out")
     parser.add_argument("--workers", default="1,2", help="numbers of workers, separated by commas")
-    parser.add_argument("--threads", default="1,2", help="numbers of threads of each worker's encoder")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads of each encoder, separated by commas")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds, whose medians count")
+    parser.add_argument("--seconds", type=float, default=8, help="seconds of each measurement")
     arguments = parser.parse_args()
     pretrained = arguments.pretrained or random_weights(arguments.model)
     encoder = prepare_encoder(arguments.model, pretrained)
@@ -54,14 +43,14 @@ def main() -> None:
             for workers, threads in ways:
                 kept = found.setdefault((workers, threads), {})
                 settings = {"workers": str(workers), "encoder_threads": str(threads)}
-                with serving("service", encoder, artifact, **settings) as (url, pid, _):
+                with served("service", encoder, artifact, **settings) as server:
                     for part, (kind, clients) in enumerate(LOADS):
-                        run = run_clients(url, kind, clients, arguments.seconds, queries, offset=part * OFFSET)
+                        run = run_clients(server.url, kind, clients, arguments.seconds, queries, offset=part * OFFSET)
                         label = f"{kind} {clients}"
                         kept.setdefault(f"{label} per_s", []).append(run["requests"] / run["seconds"])
                         kept.setdefault(f"{label} p50_ms", []).append(float(np.median(run["latencies_ms"])))
                         kept.setdefault(f"{label} search_p99_ms", []).append(float(np.percentile(run["search_ms"], 99)))
-                    kept.setdefault("rss_mb", []).append(memory(pid)["rss_mb"])
+                    kept.setdefault("rss_mb", []).append(memory(server.pid)["rss_mb"])
                     advance(1)
     rows = [
         {"workers": workers, "threads": threads} | {name: float(np.median(values)) for name, values in kept.items()}

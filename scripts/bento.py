@@ -3,7 +3,7 @@
     python -m scripts.bento                                     # the newest artifact
     python -m scripts.bento --artifact clip-retrieval:66db36be071e8cf4
 
-A staging folder gets exactly what the Bento is made of: the modules that ``service.py`` imports, however indirectly,
+A staging folder gets exactly the contents of the Bento: the modules that ``service.py`` imports, directly or not,
 the other files that ``bentofile.yaml`` includes, the pins, and ``bentofile.yaml`` with the artifact and the labels
 filled in. ``bentoml build`` packs it. The version is ``<artifact>-<hash of the staging folder>``, so that the same
 inputs have the same version and the same content. The last line on standard output is the tag.
@@ -30,9 +30,9 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.models.fingerprint import folder_fingerprint
+from scripts.common.paths import ROOT
 from scripts.oci import pins
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "clip_retrieval"
 
 
@@ -41,13 +41,15 @@ class CannotBuild(Exception):
 
 
 def make(artifact: str = modelstore.LATEST) -> str:
-    """Build the Bento with this artifact inside, unless there is one of the same content, and return its tag.
+    """The tag of the Bento with this artifact inside; it is built unless the store has one of the same content.
 
     Raises ClipRetrievalError, NotPinned or CannotBuild.
     """
     tag, folder = modelstore.resolve(artifact)
     if tag == str(folder):
-        raise CannotBuild("a Bento takes its artifact from the BentoML model store; name it by its tag")
+        raise CannotBuild(
+            f"{artifact} is a folder: a Bento takes its artifact from the BentoML model store; name it by its tag"
+        )
     with tempfile.TemporaryDirectory() as staging:
         stage(Path(staging), tag, Artifact.open(folder))
         version = f"{tag.partition(':')[2]}-{folder_fingerprint(Path(staging))[:8]}"
@@ -58,7 +60,7 @@ def make(artifact: str = modelstore.LATEST) -> str:
 
 
 def _build(staging: str, version: str) -> None:
-    # The Bento names its artifact itself; what is set in this shell must not get in.
+    # The Bento names its artifact itself: the settings of this shell must not get in.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTO_CLIP_")}
     command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--version", version, "."]
     done = subprocess.run(command, cwd=staging, env=environment, stdout=sys.stderr, check=False)
@@ -67,7 +69,7 @@ def _build(staging: str, version: str) -> None:
 
 
 def stage(folder: Path, tag: str, artifact: Artifact) -> None:
-    """Fill the empty ``folder`` with all that the Bento is made of."""
+    """Fill the empty ``folder`` with the contents of the Bento."""
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
     template = bentofile["docker"]["dockerfile_template"]
     included = (path for pattern in bentofile["include"] for path in ROOT.glob(pattern))
@@ -78,8 +80,8 @@ def stage(folder: Path, tag: str, artifact: Artifact) -> None:
         shutil.copyfile(path, target)
     bentofile |= {
         "labels": labels(artifact),
-        # The Bento brings this artifact, and what the settings' default names is this one, whatever else the store
-        # holds by then. (BentoML forgets the alias of a model that the service names as well.)
+        # The Bento brings this artifact under the alias that is the settings' default, so it serves this one even if
+        # the store has newer ones. (BentoML forgets the alias of a model that the service names too.)
         "models": [{"tag": tag, "alias": modelstore.LATEST}],
     }
     (folder / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
@@ -87,7 +89,7 @@ def stage(folder: Path, tag: str, artifact: Artifact) -> None:
 
 
 def labels(artifact: Artifact) -> dict[str, str]:
-    """What the Bento says of itself and of what it holds; BentoML's alphabet for label values is small."""
+    """Labels of the Bento: versions of the product and its parts. BentoML allows few characters in label values."""
     return {"product": __version__, "artifact": artifact.manifest.version, **modelstore.labels(artifact.manifest)}
 
 
@@ -111,7 +113,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _files(root: Path, name: str) -> Iterator[Path]:
-    """The files that ``import name`` runs: those of the packages on the way, and the module's."""
+    """The files that ``import name`` runs: those of its packages, and the module's own."""
     parts = name.split(".")
     if parts[0] == PACKAGE:
         for length in range(1, len(parts) + 1):

@@ -1,11 +1,11 @@
-"""The demo model's figures for its card: the photographs' test side, clip art and emoji, each apart.
+"""The demo model's figures for its card, on three collections: photographs (test side), clip art, emoji.
 
     python -m scripts.evaluate_demo --work build/demo-evaluation
 
 Downloads Debian's openclipart-png (apt-get, public domain) and npm's emoji-datasource-google (Apache-2.0) into the work
-folder, about 250 MB; what is there is used again. The drawings' galleries are drawn by a seed from drawings with
-names of their own: one a name, so that no query has two right answers. The shipped head learnt from the photographs'
-train side and from no drawing. Tables on standard error, reports in the work folder, one JSON line last.
+folder, about 250 MB; a second run uses the files again. A seed chooses the drawings of a gallery, one for each name, so
+that no query has two right answers. The shipped head was trained on the photographs' train side and on no drawing.
+Tables on standard error, reports in the work folder, one JSON line last.
 """
 
 import argparse
@@ -24,21 +24,21 @@ from clip_retrieval.evaluation.misses_page import page
 from clip_retrieval.evaluation.recall_plot import plot
 from clip_retrieval.evaluation.report import Quality
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
+from scripts.common.machine import commit, cpu
+from scripts.common.paths import SAMPLE
 from scripts.demo_head.materials import Drawing, download, drawings
-from scripts.demo_head.sample import FOLDER
-from scripts.machine import commit, cpu
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for downloads and reports")
     parser.add_argument("--size", type=int, default=500, help="drawings in a gallery (default: 500)")
-    parser.add_argument("--seed", type=int, default=0, help="of the galleries (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the galleries (default: 0)")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     download(options.work, with_drawings=True)
     every = drawings(options.work)
-    sources = {"photographs": FOLDER}
+    sources = {"photographs": SAMPLE}
     for name, is_emoji in (("clip-art", False), ("emoji", True)):
         kind = [one for one in every if one.path.is_relative_to(options.work / "package") == is_emoji]
         sources[name] = write_gallery(kind, options.work / f"{name}.jsonl", options.size, options.seed)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def write_gallery(every: Iterable[Drawing], path: Path, size: int, seed: int) -> Path:
-    """A table of at most ``size`` drawings with names of their own, all of them test images."""
+    """A table of at most ``size`` drawings with different names, all of them test images."""
     first: dict[str, Drawing] = {}
     for drawing in every:
         first.setdefault(drawing.name, drawing)
@@ -74,7 +74,7 @@ def measure(source: Path, output: Path) -> Quality:
 
 
 def figures(quality: Quality) -> dict[str, Any]:
-    """What the card says of one gallery."""
+    """The figures of one gallery for the card."""
     (gallery,) = quality.galleries
     ways = {
         name: {

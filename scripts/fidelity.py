@@ -1,4 +1,4 @@
-"""What the serving runtime's precisions cost, against torch float32 on captioned images.
+"""How much recall the serving runtime's precisions cost, compared with torch float32 on captioned images.
 
     python -m scripts.fidelity                                # the demo model on the bundled sample
     python -m scripts.fidelity --data ~/photos --model ViT-B-32 --pretrained laion2b_s34b_b79k
@@ -6,9 +6,9 @@
 
 For each precision that this CPU runs: the cosine of every vector to torch's, and recall@1/5/10 both ways with its
 change and a 95 % interval of the change. The interval is a paired bootstrap over images (an image's captions stay
-together, both runtimes answer the same queries). Ranks are those of ``clip_retrieval/metrics.py``. int8 is calibrated
-on the same collection, as ``build`` does. Prints tables on standard error and one JSON line last. Random weights give
-meaningless recalls.
+together, both runtimes answer the same queries). Ranks are those of ``clip_retrieval/evaluation/recall.py``. int8 is
+calibrated on the same collection, as ``build`` does. Prints tables on standard error and one JSON line last. Random
+weights give meaningless recalls.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import openvino
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from clip_retrieval.build.check import calibration
@@ -33,22 +32,24 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.evaluation.recall import Ranks, image_to_text, text_to_image
 from clip_retrieval.images.decode import DEFAULT_LIMITS, decode_blob
 from clip_retrieval.models.prepare import prepare_encoder
-from scripts.machine import commit, cpu
+from scripts.common.console import err
+from scripts.common.machine import commit, cpu
+from scripts.common.paths import SAMPLE
 
-ROOT = Path(__file__).resolve().parent.parent
 CUTOFFS = (1, 5, 10)
 RESAMPLES = 10_000
 BATCH = 32
 WAYS = ("text_to_image", "image_to_text")
-err = Console(stderr=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / "clip_retrieval" / "sample", help="captioned images")
-    parser.add_argument("--model", default="demo", help="as in bento-clip build")
+    parser.add_argument("--data", type=Path, default=SAMPLE, help="captioned images")
+    parser.add_argument("--model", default="demo", help="model, as in bento-clip build")
     parser.add_argument("--pretrained", help="tag or checkpoint file")
-    parser.add_argument("--precision", action="append", choices=("auto", "f32", "int8"), help="only this; may repeat")
+    parser.add_argument(
+        "--precision", action="append", choices=("auto", "f32", "int8"), help="measure only this; may be repeated"
+    )
     arguments = parser.parse_args()
     try:
         result = fidelity(arguments.data, arguments.model, arguments.pretrained, arguments.precision)
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def fidelity(data: Path, model: str, pretrained: str | None, precisions: list[str] | None) -> dict[str, Any]:
-    """Measure; the result is what the JSON line holds."""
+    """Measure; returns the contents of the JSON line."""
     bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     wanted = precisions or ["f32", "int8", *(["auto"] if bf16 else [])]
     if not bf16:

@@ -10,7 +10,7 @@ the test once) the start is made without the test fold:
     ridge       the shipped head's own recipe on this fold's training side
 
 Both are fine-tuned with the defaults of ``bento-clip finetune`` but for the crops, which are the seven of the head's
-own training: the work folder may be that of ``scripts.train_demo_head``, and what is there is used again. The other
+own training: the work folder may be that of ``scripts.train_demo_head``, and its files are used again. The other
 domain is a draw of clip art and emoji, which neither head has seen. Ranks are pooled over the folds. Needs what
 ``scripts.train_demo_head --drawings`` needs; prints one JSON object last.
 """
@@ -48,6 +48,7 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.local_dir import WEIGHTS_FILE
 from clip_retrieval.models.prepare import DEMO, prepare_encoder
 from scripts import train_demo_head
+from scripts.common.paths import SAMPLE
 from scripts.demo_head import classes, head, materials, measure, sample, towers
 
 CROPS = 7
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for downloads and features (about 1 GB)")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--drawings", type=int, default=120, help="images of the other domain, or 0 (default: 120)")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds and of the training (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the folds and of the training (default: 0)")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     materials.download(options.work, with_drawings=options.drawings > 0)
@@ -124,7 +125,7 @@ class Study:
     def __init__(self, work: Path, drawings: int) -> None:
         limits, bars, settings = Limits(), console.Bars(), Settings()
         reference = prepare_encoder(DEMO, runtime="torch", say=console.note)
-        self.photos = captioned(sample.FOLDER, limits, bars)
+        self.photos = captioned(SAMPLE, limits, bars)
         self.groups = [photo.group for photo in sample.photos()]
         self.images = train_demo_head.photo_features(work, None, sample.photos(), 0, CROPS)
         self.means = class_means(work)
@@ -158,7 +159,7 @@ class Study:
         return report
 
     def fold(self, kind: str, number: int, folds: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """One run: what came of it, and by side the ranks under the start and under the result."""
+        """One run: its outcome, and by side the ranks with the weights before and after."""
         dealt = deal(self.groups, folds, seed)
         held = {"test": dealt[number], "val": dealt[(number + 1) % folds]}
         held["train"] = [i for i in range(len(self.photos)) if i not in {*held["test"], *held["val"]}]

@@ -11,7 +11,7 @@ SHA-256 of every archive is printed and kept in archives.json beside the data. N
 
 ``--splits drawn`` (the default) ignores the published lists and draws 70/15/15 by image, which for the 8,091
 images gives the reference's sizes, 5,663/1,213/1,215; the images in each are this project's own draw.
-``--splits published`` keeps the authors' 6,000/1,000/1,000 (the 91 images in no list are divided likewise).
+``--splits published`` keeps the authors' 6,000/1,000/1,000 (the 91 images in no list are divided in the same way).
 """
 
 import argparse
@@ -45,9 +45,9 @@ LISTS = "Flickr_8k.*Images.txt"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", help="archives, their addresses, or one folder")
-    parser.add_argument("--work", type=Path, default=Path("build/flickr8k"), help="where archives are unpacked")
+    parser.add_argument("--work", type=Path, default=Path("build/flickr8k"), help="folder where archives are unpacked")
     parser.add_argument("--splits", choices=("drawn", "published"), default="drawn")
-    parser.add_argument("--model", default="ViT-B-32", help="as in bento-clip build (default: ViT-B-32)")
+    parser.add_argument("--model", default="ViT-B-32", help="model, as in bento-clip build (default: ViT-B-32)")
     parser.add_argument("--pretrained", help="tag or checkpoint file, such as openai")
     parser.add_argument("--output", type=Path, default=Path("reports/flickr8k"), help="folder for the reports")
     options = parser.parse_args()
@@ -77,7 +77,7 @@ def collect(sources: list[str], work: Path, splits: str) -> Path:
 
 
 def run(folder: Path, model: str, pretrained: str | None, output: Path) -> str:
-    """Build and evaluate with the command line, check the sizes of the splits; the artifact's tag."""
+    """Build and evaluate with the command line, and check the sizes of the splits. Returns the artifact's tag."""
     command = [sys.executable, "-m", "clip_retrieval"]
     choice = ["--model", model, *(["--pretrained", pretrained] if pretrained else [])]
     built = subprocess.run([*command, "build", str(folder), *choice], stdout=subprocess.PIPE, text=True, check=False)
@@ -131,7 +131,7 @@ def _unpack(archive: Path, target: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(target)  # zipfile keeps members inside the target
     except zipfile.BadZipFile as error:
-        raise SourceError(f"{archive} is not a whole zip archive; download it again") from error
+        raise SourceError(f"{archive} is damaged or not a zip archive; download it again") from error
 
 
 def _laid_out(unpacked: Path, captions: Path, folder: Path, splits: str) -> Path:
@@ -141,7 +141,7 @@ def _laid_out(unpacked: Path, captions: Path, folder: Path, splits: str) -> Path
     if splits == "published":
         lists = sorted(captions.parent.glob(LISTS))
         if len(lists) != len(DRAWN):
-            raise SourceError(f"{captions.parent} has not the three published lists ({LISTS}); use --splits drawn")
+            raise SourceError(f"{captions.parent} lacks the three published lists ({LISTS}); use --splits drawn")
         for file in lists:
             shutil.copy2(file, folder / file.name)
     for image in sorted(unpacked.rglob("*.jpg")):

@@ -1,4 +1,4 @@
-"""Makes the container image of a Bento and shows what takes its space.
+"""Makes the container image of a Bento and lists its contents by size.
 
     python -m scripts.image                                # the newest artifact, the engine that works here
     python -m scripts.image --backend podman --artifact clip-retrieval:66db36be071e8cf4
@@ -21,11 +21,12 @@ import bentoml
 from clip_retrieval import __version__
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.errors import ClipRetrievalError
-from scripts import bento, machine
+from scripts import bento
+from scripts.common import machine
+from scripts.common.paths import ROOT
 from scripts.oci import engines, pins
 from scripts.oci.engines import Engine, NoEngine
 
-ROOT = Path(__file__).resolve().parent.parent
 USAGE = Path(__file__).with_name("oci") / "disk_usage.py"
 SHOWN = 12
 """Packages that have a row of their own in the table."""
@@ -65,14 +66,14 @@ def labels(tag: str) -> dict[str, str]:
 
 
 def usage(engine: Engine, name: str) -> dict[str, int]:
-    """Bytes of the image's files by what they belong to; see ``oci/disk_usage.py``."""
+    """Bytes of the image's files by their owner, such as a package; see ``oci/disk_usage.py``."""
     command = [*engine.run_command, "--rm", "--interactive", "--user", "0", "--entrypoint", "python", name, "-"]
     found: dict[str, int] = json.loads(engine.call(*command, text=USAGE.read_text(encoding="utf-8")))
     return found
 
 
 def table(found: Mapping[str, int], shown: int = SHOWN) -> str:
-    """What takes the space, largest first; beyond ``shown`` rows the packages are one."""
+    """Sizes, largest first; the packages after the first ``shown`` are one row."""
     packages = sorted((size, key) for key, size in found.items() if key.startswith("package "))[::-1]
     rest = packages[shown:]
     rows = [(size, key) for key, size in found.items() if not key.startswith("package ")] + packages[:shown]
@@ -84,7 +85,7 @@ def table(found: Mapping[str, int], shown: int = SHOWN) -> str:
 
 
 def _source() -> str | None:
-    """Where the source is, as git knows it: only an address that others can use."""
+    """The address of git's remote ``origin``, if others can use it."""
     found = subprocess.run(
         ["git", "-C", ROOT, "remote", "get-url", "origin"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -94,7 +95,9 @@ def _source() -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", default=modelstore.LATEST, help="tag in the BentoML model store")
-    parser.add_argument("--backend", default="", help=f"one of {', '.join(engines.BACKENDS)}; the first that works")
+    parser.add_argument(
+        "--backend", default="", help=f"one of {', '.join(engines.BACKENDS)}; by default the first that works"
+    )
     arguments = parser.parse_args()
     try:
         engine = engines.find(arguments.backend)

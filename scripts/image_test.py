@@ -1,16 +1,15 @@
-"""Builds the image and proves it on a container that runs as in production.
+"""Builds the image and checks a container of it that runs as in production.
 
     python -m scripts.image_test                           # the newest artifact, the engine that works here
 
 Checks: it answers as the in-process retriever does; a Locust load passes without failures; the user, the read-only
 root, the health check, the JSON log, what must not be inside, size, time to ready; a mounted artifact is served; and
-it stops under load without losing a request (``oci/stopping.py`` says what that means). Whatever was made is
+it stops under load without losing a request (``oci/stopping.py`` defines a lost request). The image and its Bento are
 removed. The last line on standard output is the result as JSON; the exit status is 1 if a check failed, 2 if the test
 could not be made.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -30,15 +29,16 @@ from clip_retrieval.client import Client
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.search.retriever import Retriever
-from scripts import bento, image, machine
+from scripts import bento, image
+from scripts.common import machine
+from scripts.common.paths import ROOT, sample_captions, sample_images
+from scripts.common.server import NotReady
 from scripts.oci import engines, pins
 from scripts.oci.answers import Comparison, compare
-from scripts.oci.container import GRACE_S, Container, NotReady, running
+from scripts.oci.container import GRACE_S, Container, running
 from scripts.oci.engines import Engine, NoEngine
 from scripts.oci.stopping import stop_under_load
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "clip_retrieval" / "sample"
 INSPECT = Path(__file__).with_name("oci") / "inside.py"
 TEXTS, IMAGES, K = 50, 20, 10
 MAX_MB, MAX_READY_S, STARTS = 1000, 8, 3
@@ -46,7 +46,7 @@ MOUNTED = "/artifact"
 
 
 class Checks:
-    """What was measured, and what failed."""
+    """The figures that were measured, and the checks that failed."""
 
     def __init__(self) -> None:
         self.measured: dict[str, Any] = {}
@@ -65,7 +65,9 @@ def say(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", default=modelstore.LATEST, help="tag in the BentoML model store")
-    parser.add_argument("--backend", default="", help=f"one of {', '.join(engines.BACKENDS)}; the first that works")
+    parser.add_argument(
+        "--backend", default="", help=f"one of {', '.join(engines.BACKENDS)}; by default the first that works"
+    )
     arguments = parser.parse_args()
     checks = Checks()
     try:
@@ -82,7 +84,7 @@ def main() -> None:
 
 @contextmanager
 def built(engine: Engine, artifact: str) -> Iterator[str]:
-    """The name of an image made for the test; the image and its Bento are removed unless they were there before."""
+    """The name of an image made for the test; the image is removed, and its Bento unless it existed before."""
     before = {str(kept.tag) for kept in bentoml.list()}
     tag = bento.make(artifact)
     name = f"bento-clip-test:{tag.partition(':')[2]}"
@@ -123,8 +125,8 @@ def check_size(checks: Checks, engine: Engine, name: str) -> None:
 def check_start(checks: Checks, engine: Engine, name: str) -> None:
     """How soon it is ready.
 
-    What else this machine does only ever makes that later, so the best of a few starts counts; and where there is more
-    to do than there are cores, the processor time is judged instead.
+    Other work on this machine only makes a start slower, so the best of a few starts counts. If the machine has more
+    work than cores, the processor time is judged instead.
     """
     starts: list[tuple[float, float]] = []
     while len(starts) < STARTS and min(starts, default=(MAX_READY_S, 0))[0] >= MAX_READY_S:
@@ -144,14 +146,14 @@ def check_answers(checks: Checks, container: Container, folder: Path) -> None:
     """The same answers as the retriever of this process, over the same artifact."""
     say("comparing with the in-process retriever")
     retriever = Retriever.load(folder)
-    with (SAMPLE / "captions.csv").open(encoding="utf-8", newline="") as file:
-        captions = list(dict.fromkeys(row["caption"] for row in csv.DictReader(file)))
+    captions = sample_captions()
     texts = captions[:: len(captions) // TEXTS][:TEXTS]
-    images = sorted((SAMPLE / "images").iterdir())
+    images = sample_images()
     images = images[:: len(images) // IMAGES][:IMAGES]
+    asked: list[str | Path] = [*texts, *images]
     found: list[Comparison] = []
     with Client(container.url) as client:
-        for query in (*texts, *images):
+        for query in asked:
             answer = client.search_images(query, K) if isinstance(query, str) else client.search_similar(query, K)
             served = [(result.image_id, result.similarity_score) for result in answer.results]
             hits = retriever.search_images(query, 2 * K)
@@ -179,7 +181,7 @@ def check_load(checks: Checks, container: Container) -> None:
     checks.expect(done.returncode == 0, f"the load test ended with status {done.returncode}")
     if done.stdout.strip():
         found = json.loads(done.stdout.splitlines()[-1])
-        checks.measured["load"] = {name: found[name] for name in ("throughput_rps", "failed", "turned_away")}
+        checks.measured["load"] = {name: found[name] for name in ("throughput_rps", "failed", "rejected")}
 
 
 def check_inside(checks: Checks, container: Container) -> None:
@@ -201,7 +203,7 @@ def check_stop(checks: Checks, container: Container) -> None:
     checks.measured |= {"stop_s": round(seconds, 2), "stop": asdict(stopped)}
     checks.expect(status == 0, f"it ended with status {status}")
     checks.expect(seconds < GRACE_S, f"it took {seconds:.1f} s to stop")
-    checks.expect(stopped.in_flight > 0, "no request was under way when it was stopped, so nothing was shown")
+    checks.expect(stopped.in_flight > 0, "no request was in flight when it was stopped, so the check shows nothing")
     checks.expect(stopped.lost == 0, f"{stopped.lost} accepted requests had no answer")
 
 

@@ -1,8 +1,8 @@
-"""Images of the search page in each of its states, taken with Debian's Chromium over a running service.
+"""Takes screenshots of the search page in each of its states, with Debian's Chromium and a running service.
 
     python -m scripts.page_screenshots http://localhost:3000 reports/page
 
-A service of ``make demo`` gives the two images in ``docs/``: ``--docs`` writes those alone, as small WebP files.
+``--docs`` writes only the two images of ``docs/``, as small WebP files; they show the service of ``make demo``.
 """
 
 import argparse
@@ -114,8 +114,8 @@ def take(browser: Browser, url: str, name: str) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("url")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("url", help="address of the service")
+    parser.add_argument("folder", type=Path, help="folder for the images")
     parser.add_argument("--docs", action="store_true", help="only the images of docs/, small")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

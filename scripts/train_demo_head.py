@@ -29,11 +29,11 @@ from scripts.demo_head import classes, head, materials, measure, sample, towers
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for downloads and features (about 1 GB)")
-    parser.add_argument("--out", type=Path, default=HEAD_FILE, help="where the head goes (default: the package)")
-    parser.add_argument("--drawings", action="store_true", help="train on clip art and emoji as well")
-    parser.add_argument("--seed", type=int, default=0, help="of crops and colours (default: 0)")
+    parser.add_argument("--out", type=Path, default=HEAD_FILE, help="file of the head (default: inside the package)")
+    parser.add_argument("--drawings", action="store_true", help="train on clip art and emoji too")
+    parser.add_argument("--seed", type=int, default=0, help="seed of crops and colours (default: 0)")
     parser.add_argument("--crops", type=int, default=7, help="random crops of each photograph (default: 7)")
-    parser.add_argument("--threads", type=int, default=0, help="of torch (default: torch's own choice)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch (default: torch's own choice)")
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -9,7 +9,7 @@ Vectors are synthetic, since the speed of a search does not depend on what they 
 - modality gap: images and captions lie on two sides of the origin along one random direction, apart as in CLIP (Liang
   et al., 2022, arXiv:2203.02053);
 - a caption means what its image means and adds noise of 1.2 times the image's own spread, so that the ten nearest
-  images of a caption are not those of its image.
+  images of a caption differ from those of its image.
 
 Everything is drawn block by block from a seed, so that a million rows need no more memory than one block.
 """
@@ -81,7 +81,7 @@ def sample_captions(sample: Path) -> list[str]:
 
 
 def queries(captions: list[str], count: int, seed: int = 0) -> list[str]:
-    """``count`` distinct texts as long as real captions, of thirds of three captions each: no cache can help."""
+    """``count`` different texts as long as real captions: thirds of three captions each, so no cache can help."""
     rng = np.random.default_rng(seed)
     made: dict[str, None] = {}
     while len(made) < count:
@@ -96,9 +96,23 @@ def queries(captions: list[str], count: int, seed: int = 0) -> list[str]:
 
 
 def records(captions: list[str], images: int, captions_each: int) -> tuple[list[ImageRecord], list[CaptionRecord]]:
-    """Records for the vectors, with real caption texts."""
+    """Records for the vectors, with real caption texts and two fields: a category of ten and a year of forty.
+
+    Both are drawn by a fixed seed and have nothing to do with the vectors.
+    """
+    drawn = np.random.default_rng(0).integers((10, 40), size=(images, 2)).tolist()
     image_records = [
-        ImageRecord(row, f"{row}", f"{row}.jpg", f"{row:064x}", 500, 375, "train", {}) for row in range(images)
+        ImageRecord(
+            row,
+            f"{row}",
+            f"{row}.jpg",
+            f"{row:064x}",
+            500,
+            375,
+            "train",
+            {"category": f"c{category}", "year": 1980 + year},
+        )
+        for row, (category, year) in enumerate(drawn)
     ]
     texts = [
         CaptionRecord(row, f"{row}", row // captions_each, captions[row % len(captions)])

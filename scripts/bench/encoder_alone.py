@@ -1,4 +1,4 @@
-"""The speed of an artifact's encoder with nothing beside it; prints one JSON object."""
+"""Measures the speed of an artifact's encoder while nothing else runs; prints one JSON object."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ BATCH = 32
 
 
 def per_second(work: Callable[[int], object], seconds: float) -> float:
-    """Items a second of ``work(number)``, which does one batch; after two batches of warm-up."""
+    """Items a second of ``work(number)``, which does one batch; the first two batches do not count."""
     work(0)
     work(1)
     start, done = time.perf_counter(), 0

@@ -37,7 +37,7 @@ from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar
 from clip_retrieval.search.retriever import Retriever
-from scripts.machine import anonymous_mb
+from scripts.common.machine import anonymous_mb
 
 CAPTIONS_EACH = 2
 PLACES = 5000

@@ -1,4 +1,4 @@
-"""The usual way to serve CLIP search, to compare with: what a notebook project puts behind FastAPI.
+"""The baseline of the benchmark: CLIP search as a notebook project puts it behind FastAPI.
 
 open_clip in float32, eager, every text padded to 77 tokens, one request at a time; HNSW with M 16 and efConstruction
 200; no batching. Run by ``scripts/bench_serving.py`` in a process of its own.

@@ -26,7 +26,7 @@ from clip_retrieval.indexes.choose import Candidate, TuningQueries, build_family
 from clip_retrieval.indexes.faiss_index import FaissIndex, search_on_one_thread
 from clip_retrieval.indexes.families import Family, families
 from clip_retrieval.indexes.measure import RECALL_KS, TIMED_K, TRUTH_DEPTH
-from scripts.machine import anonymous_mb
+from scripts.common.machine import anonymous_mb
 
 QUERIES_FILE = f"queries-{TRUTH_DEPTH}.npz"
 """Both halves of the queries in FOLDER, each with its true rows."""

@@ -1,4 +1,4 @@
-"""The head: an image as the sum of what its classes mean, corrected by ridge regression on captioned images.
+"""The head: an image as the sum of the meanings of its classes, corrected by ridge regression on captioned images.
 
 With z the ImageNet logits of an image, its hidden units are h = GELU(GAIN · (z − THRESHOLD)) / GAIN, about
 ReLU(z − THRESHOLD): classes that are likely, in proportion. With M the class sentences' vectors less their mean, the

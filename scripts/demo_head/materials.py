@@ -41,7 +41,7 @@ class Drawing:
 
 
 def download(work: Path, with_drawings: bool) -> None:
-    """Fetch and unpack WordNet, and the drawings if wanted, into ``work`` unless they are there.
+    """Fetch and unpack WordNet, and the drawings if wanted, into ``work``, unless it has them.
 
     Needs apt-get and dpkg-deb; npm and tar for the drawings.
     """
@@ -89,7 +89,7 @@ def _openclipart(root: Path, nouns: set[str]) -> Iterator[Drawing]:
     for path, title in titled.items():
         if title is None or _SKIPPED.search(path.relative_to(root).as_posix()):
             continue
-        # A title shared by a whole collection names the collection, not the image.
+        # A title that a whole set of drawings shares names the set, not the image.
         words = _words(title if title and shared[title] <= 8 else path.stem)
         known = [word for word in words if {word, word.removesuffix("s")} & (nouns | _JOINING)]
         name = " ".join(words)
@@ -100,10 +100,10 @@ def _openclipart(root: Path, nouns: set[str]) -> Iterator[Drawing]:
 
 
 def _title(path: Path) -> str | None:
-    """The title inside a PNG file, empty if there is none; None if the image is no use."""
+    """The title inside a PNG file, empty if there is none; None if the image cannot be used."""
     with path.open("rb") as file:
         header = file.read(24)
-    # Read before Pillow does, which refuses the largest ones with an error.
+    # Read before Pillow opens the image: Pillow raises an error for the largest images.
     width, height = struct.unpack(">II", header[16:24])
     if width * height > _MAX_PIXELS or min(width, height) < _MIN_SIDE:
         return None

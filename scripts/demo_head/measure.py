@@ -31,7 +31,7 @@ def both_ways(blocks: Sequence[Tensor]) -> dict[str, Recall]:
 
 
 def block(scores: Tensor, gallery: Sequence[int]) -> Tensor:
-    """The part of ``scores`` (texts, images) that is about the images of ``gallery``."""
+    """The rows and columns of ``scores`` (texts, images) for the images of ``gallery``."""
     return scores[list(gallery)][:, list(gallery)]
 
 

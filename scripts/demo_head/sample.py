@@ -5,9 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import clip_retrieval
-
-FOLDER = Path(clip_retrieval.__file__).parent / "sample"
+from scripts.common.paths import SAMPLE
 
 # Images of one thing, by what their file name or caption has; a group is never cut by a split.
 _ALIKE = (
@@ -31,10 +29,10 @@ class Photo:
 
 def photos() -> list[Photo]:
     """All photographs in the order of ``captions.csv``."""
-    with (FOLDER / "captions.csv").open(newline="", encoding="utf-8") as file:
+    with (SAMPLE / "captions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [
-        Photo(FOLDER / row["image"], row["caption"], row["split"], _group(row["image"], row["caption"])) for row in rows
+        Photo(SAMPLE / row["image"], row["caption"], row["split"], _group(row["image"], row["caption"])) for row in rows
     ]
 
 

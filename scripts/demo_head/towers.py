@@ -1,4 +1,4 @@
-"""Frozen features of images and texts, from the same wheels that the demo model is put together from."""
+"""Frozen features of images and texts, from the wheels that the demo model is made of."""
 
 import json
 import random
@@ -62,7 +62,7 @@ class Towers:
 
     @torch.no_grad()
     def images(self, images: Images, advance: Callable[[int], None], batch: int = 16) -> Tensor:
-        """Pooled trunk features of ``images``, float32 [n, 1280]; each is opened when its batch comes."""
+        """Pooled trunk features of ``images``, float32 [n, 1280]; each image is opened with its batch."""
         features = []
         for start in range(0, len(images), batch):
             pixels = torch.stack([_pixels(open_one()) for open_one in images[start : start + batch]])

@@ -1,28 +1,22 @@
 """A running container of the image, as production runs it: read-only root, one temporary folder, no capabilities."""
 
 import json
-import socket
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from scripts.common.server import NotReady, reserve_port, wait_until_ready
 from scripts.oci.engines import Engine, NoEngine
 
 READY_TIMEOUT_S = 60
 GRACE_S = 30
 INSIDE = 3000
 """The port inside a container that has a network of its own."""
-
-
-class NotReady(Exception):
-    """The container did not become ready; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +29,11 @@ class Container:
     ready_s: float
 
     def python(self, script: Path) -> Any:
-        """What a script that runs inside prints, as JSON."""
+        """The output of a script that runs inside, read as JSON."""
         return json.loads(self.engine.call("exec", "-i", self.name, "python", "-", text=script.read_text("utf-8")))
 
     def healthy(self) -> bool:
-        """Whether the image's own health check, as the image states it, passes inside."""
+        """Whether the health check that the image declares passes inside."""
         found = json.loads(self.engine.call("inspect", self.name))[0]["Config"]
         command = (found.get("Healthcheck") or found.get("HealthCheck"))["Test"]
         with suppress(NoEngine):
@@ -48,7 +42,7 @@ class Container:
         return False
 
     def stop(self) -> tuple[float, int]:
-        """Have the engine stop it; the seconds until it had ended, and its exit status (137 if it had to be killed)."""
+        """Have the engine stop it. Returns the seconds until its end and its exit status: 137 if it was killed."""
         started = time.monotonic()
         self.engine.call("stop", "--time", str(GRACE_S), self.name)
         seconds = time.monotonic() - started
@@ -64,7 +58,7 @@ def running(
     engine: Engine, image: str, *, settings: Mapping[str, str] | None = None, mounts: Mapping[Path, str] | None = None
 ) -> Iterator[Container]:
     """A ready container of ``image``, removed afterwards. ``mounts`` are read-only. Raises NotReady or NoEngine."""
-    port = _free_port()
+    port = reserve_port()
     name = f"bento-clip-test-{uuid.uuid4().hex[:8]}"
     options = ["--detach", "--name", name, *engine.read_only, "--tmpfs", "/tmp", "--cap-drop", "ALL"]
     options += ["--security-opt", "no-new-privileges"]
@@ -89,20 +83,9 @@ def running(
 
 
 def _wait(engine: Engine, name: str, url: str) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success:
-                return
-        if engine.call("inspect", "--format", "{{.State.Running}}", name) != "true":
-            break
-        time.sleep(0.05)
-    print(engine.call("logs", name), file=sys.stderr)
-    raise NotReady(f"the container was not ready within {READY_TIMEOUT_S} s; its log is above")
+    def alive() -> bool:
+        return engine.call("inspect", "--format", "{{.State.Running}}", name) == "true"
 
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    if not wait_until_ready(f"{url}/readyz", alive, READY_TIMEOUT_S):
+        print(engine.call("logs", name), file=sys.stderr)
+        raise NotReady(f"the container was not ready within {READY_TIMEOUT_S} s; its log is above")

@@ -1,4 +1,4 @@
-"""Prints as JSON how many bytes the files of this root file system have, by what they belong to.
+"""Prints as JSON how many bytes the files of this root file system have, by owner: a package, the artifact, the base.
 
 ``image.py`` runs it inside the image through standard input, so it needs the standard library alone.
 """
@@ -19,7 +19,7 @@ SAME = {"PIL": "pillow", "faiss": "faiss_cpu"}
 
 
 def owner(path: str) -> str:
-    """What a file belongs to: a package (with the libraries that its wheel brings), the artifact, the base …"""
+    """The owner of a file: a package (with the libraries that its wheel brings), the artifact, the base …"""
     if path.startswith("/app/.venv/") and PACKAGES in path:
         name = path.partition(PACKAGES)[2].partition("/")[0].partition("-")[0].partition(".")[0]
         return f"package {SAME.get(name, name)}"
@@ -27,7 +27,7 @@ def owner(path: str) -> str:
 
 
 def sizes(root: str) -> Iterator[tuple[str, int]]:
-    """Path and bytes of every file under ``root`` on its file system; of a file with several names once."""
+    """Path and bytes of every file under ``root`` on its file system; a file with several names comes once."""
     device, seen = Path(root).stat().st_dev, set()
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if Path(folder, name).lstat().st_dev == device]

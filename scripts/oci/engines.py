@@ -9,18 +9,18 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.common.paths import ROOT
+
 SETUP = ROOT / "deploy" / "oci" / "setup-podman"
 BACKENDS = ("docker", "podman", "nerdctl", "buildah")
-"""All that ``make image`` can build with, the first that works being taken."""
+"""All that ``make image`` can build with; it takes the first that works."""
 RUNS_WITH = {"buildah": "podman"}
 """buildah only builds; podman runs what it built."""
 
 
 class NoEngine(Exception):
-    """Nothing here can build or run an image; the message says what to do."""
+    """No engine here can build or run an image; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Engine:
         return RUNS_WITH.get(self.backend, self.backend)
 
     def call(self, *arguments: str, text: str | None = None) -> str:
-        """Standard output of ``<binary> <arguments>`` given ``text``. Raises NoEngine with what it complained about."""
+        """Standard output of ``<binary> <arguments>`` for an input. Raises NoEngine with its standard error."""
         command = [self.binary, *arguments]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -49,10 +49,13 @@ class Engine:
         return done.stdout.strip()
 
 
-def find(wanted: str = "") -> Engine:
-    """The engine to use: ``wanted``, or the first that works, or podman freshly installed. Raises NoEngine."""
-    root = os.geteuid() == 0
-    backend = choose(wanted, works)
+def find(wanted: str = "", *, usable: Callable[[str], bool] | None = None, root: bool | None = None) -> Engine:
+    """The engine to use: ``wanted``, or the first that works, or podman, which is then installed. Raises NoEngine.
+
+    ``usable`` says whether a backend works, by default ``works``; ``root`` whether this user is root.
+    """
+    root = os.geteuid() == 0 if root is None else root
+    backend = choose(wanted, usable or works)
     if backend is None:
         if not root or wanted not in {"", "podman"}:
             raise NoEngine(
@@ -66,14 +69,14 @@ def find(wanted: str = "") -> Engine:
 
 
 def choose(wanted: str, usable: Callable[[str], bool], backends: Iterable[str] = BACKENDS) -> str | None:
-    """The wanted backend if it is usable, or else, if none is wanted, the first that is."""
+    """The wanted backend if it is usable; the first usable one if none is wanted; else None. Raises NoEngine."""
     if wanted and wanted not in backends:
-        raise NoEngine(f"there is no backend {wanted}; BACKEND is one of {', '.join(backends)}")
+        raise NoEngine(f"there is no backend {wanted!r}; BACKEND is one of {', '.join(backends)}")
     return next((name for name in ([wanted] if wanted else backends) if usable(name)), None)
 
 
 def works(backend: str) -> bool:
-    """Whether the command is there and answers: ``docker info`` fails without its daemon."""
+    """Whether the command exists and works: ``docker info`` fails without its daemon."""
     tools = {backend, RUNS_WITH.get(backend, backend)}
     return all(shutil.which(tool) and _answers(tool) for tool in tools)
 

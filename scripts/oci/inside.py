@@ -1,4 +1,7 @@
-"""Prints as JSON what is so inside a running container; ``image_test.py`` runs it there through standard input."""
+"""Prints facts about the inside of a running container as JSON.
+
+``image_test.py`` runs it there through standard input.
+"""
 
 import importlib.util
 import json
@@ -30,7 +33,7 @@ def memory_bytes() -> int:
             continue
         try:
             lines = (process / "smaps_rollup").read_text().splitlines()
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     return total
@@ -43,7 +46,7 @@ def cpu_s() -> float:
         if process.name != str(os.getpid()):
             try:
                 fields = (process / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 continue
             ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,7 @@
-"""Which packages at which versions the service needs: the closure of [serve], pinned by constraints.txt.
+"""The packages that the service needs, with versions: the closure of [serve], pinned by constraints.txt.
 
-What depends on what is read from the packages that are installed here; the versions are constraints.txt's alone, so
-that the image runs what was tested.
+Dependencies are read from the packages that are installed here. Versions come from constraints.txt alone, so that the
+image runs the tested versions.
 """
 
 import tomllib
@@ -12,7 +12,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.common.paths import ROOT
+
 TARGET = {"python_version": "3.11", "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
 """The image, as environment markers see it."""
 

@@ -1,4 +1,4 @@
-"""Clients that tell, of every request to a service that is being stopped, whether it was accepted, answered or lost.
+"""Loads a service while it is stopped, and finds out which requests were answered, refused or lost.
 
 A client sends the head of its request with ``Expect: 100-continue`` and its body only after ``100 Continue``, which
 the server sends when the service begins to read the request (RFC 9110, section 10.1.1). So for each request:
@@ -91,7 +91,7 @@ def ask(url: str, text: str) -> Request:
 
 
 def _continues(connection: socket.socket) -> bool:
-    """Whether ``100 Continue`` comes; byte by byte, so that nothing of the answer after it is taken."""
+    """Whether ``100 Continue`` comes; read byte by byte, so that the answer after it stays unread."""
     line = b""
     while not line.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)

@@ -12,21 +12,19 @@ A server writes its log to a file, and a server that does not get ready in time 
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from scripts.common.paths import ROOT, SAMPLE
+from scripts.common.server import reserve_port, wait_until_ready
 
-ROOT = Path(__file__).resolve().parents[2]
 READY_S = 60
 STOP_S = 20
 MAX_UPLOAD_BYTES = 2**20
@@ -64,14 +62,9 @@ class Server:
         return self.log.read_text(errors="replace")
 
     def wait_until_ready(self) -> "Server":
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).is_success:
-                    return self
-            except httpx.HTTPError:
-                time.sleep(0.05)
-        raise AssertionError(f"not ready within {READY_S} s; its log:\n{self.text()}")
+        if not wait_until_ready(f"{self.url}/readyz", lambda: self.process.poll() is None, READY_S):
+            raise AssertionError(f"it ended, or was not ready within {READY_S} s; its log:\n{self.text()}")
+        return self
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -91,13 +84,6 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def bentoml_serve(port: int) -> list[str]:
@@ -142,7 +128,7 @@ def service(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
     Its BENTOML_HOME is a copy of its own: a server that starts empties the folder of metrics in there.
     """
-    port = free_port()
+    port = reserve_port()
     folder = tmp_path_factory.mktemp("service")
     environment = {
         "BENTOML_HOME": str(shutil.copytree(store.environment["BENTOML_HOME"], folder / "bentoml")),
@@ -156,9 +142,6 @@ def service(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert server.wait() == 0, server.text()
     finally:
         server.kill()
-
-
-SAMPLE = ROOT / "clip_retrieval" / "sample"
 
 
 def build_demo(environment: Mapping[str, str]) -> str:
@@ -181,7 +164,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def photographs(demo: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service over the bundled photographs."""
-    port = free_port()
+    port = reserve_port()
     folder = tmp_path_factory.mktemp("photographs")
     environment = {"BENTOML_HOME": str(shutil.copytree(demo.environment["BENTOML_HOME"], folder / "bentoml"))}
     server = start(bento_clip_serve(port, demo.tag), port, folder / "log", environment)

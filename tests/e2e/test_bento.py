@@ -16,7 +16,9 @@ import yaml
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.client import Client
-from tests.e2e.conftest import ROOT, SAVE, Launch, Store, free_port
+from scripts.common.paths import ROOT
+from scripts.common.server import reserve_port
+from tests.e2e.conftest import SAVE, Launch, Store
 
 pytestmark = pytest.mark.e2e
 
@@ -86,7 +88,7 @@ def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
         parent=fake_artifact,
     )
     run([sys.executable, "-c", SAVE, str(newer.path)], {"BENTOML_HOME": str(homes[0])})
-    tag, port, elsewhere = f"{bento.parent.name}:{bento.name}", free_port(), tmp_path / "elsewhere"
+    tag, port, elsewhere = f"{bento.parent.name}:{bento.name}", reserve_port(), tmp_path / "elsewhere"
     elsewhere.mkdir()
     command = ["env", "-C", str(elsewhere), sys.executable, "-m", "bentoml", "serve", tag]
     command += ["--host", "127.0.0.1", "-p", str(port)]

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.client import Client
-from tests.e2e.conftest import SAMPLE, Launch, Store, bento_clip_serve, build_demo, free_port
+from scripts.common.paths import SAMPLE
+from scripts.common.server import reserve_port
+from tests.e2e.conftest import Launch, Store, bento_clip_serve, build_demo
 
 pytestmark = pytest.mark.e2e
 
@@ -20,7 +22,7 @@ def test_building_again_reuses_what_is_there(demo: Store) -> None:
 
 
 def test_the_service_finds_real_photographs(demo: Store, launch: Launch) -> None:
-    port = free_port()
+    port = reserve_port()
     server = launch(bento_clip_serve(port, demo.tag), port, **demo.environment).wait_until_ready()
     with Client(server.url) as client:
         info = client.info()

@@ -25,13 +25,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from PIL import Image
 
 from clip_retrieval.client import Client
+from scripts.common.paths import ROOT
+from scripts.common.server import reserve_port
 from tests.deploy.test_deploy import ALERTS, COMPOSE, CONTAINER, expressions
-from tests.e2e.conftest import ROOT, Launch, Server, Store, bentoml_serve, free_port, start
+from tests.e2e.conftest import Launch, Server, Store, bentoml_serve, start
 
 pytestmark = pytest.mark.e2e
 
 DATA_S = 60
-"""How long traffic goes on before the last query must have found data."""
+"""How long traffic lasts before the last query must have found data."""
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +71,7 @@ def prometheus(prometheus_bin: Path, service: Server, tmp_path: Path) -> Iterato
     config["rule_files"] = [str(ROOT / "deploy/prometheus" / name) for name in config["rule_files"]]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{service.port}"]}]
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
+    port = reserve_port()
     command = [
         str(prometheus_bin / "prometheus"),
         f"--config.file={tmp_path / 'prometheus.yml'}",
@@ -176,7 +178,7 @@ def test_the_health_check_of_compose_tells_a_service_from_none(service: Server) 
         return subprocess.run([sys.executable, *script], capture_output=True, check=False, timeout=30).returncode
 
     assert check(service.port) == 0
-    assert check(free_port()) != 0
+    assert check(reserve_port()) != 0
 
 
 class Collector(ThreadingHTTPServer):
@@ -229,7 +231,7 @@ def tracing(collector: Collector, sample_rate: float) -> dict[str, str]:
 
 
 def test_a_request_s_stages_are_spans_inside_bentoml_s(launch: Launch, store: Store, collector: Collector) -> None:
-    port = free_port()
+    port = reserve_port()
     environment = {"BENTO_CLIP_ARTIFACT": store.tag, **tracing(collector, 1.0)}
     server = launch(bentoml_serve(port), port, **environment).wait_until_ready()
     with Client(server.url) as client:
@@ -255,7 +257,7 @@ def test_a_request_s_stages_are_spans_inside_bentoml_s(launch: Launch, store: St
 
 
 def test_without_a_sample_rate_nothing_is_sent(launch: Launch, store: Store, collector: Collector) -> None:
-    port = free_port()
+    port = reserve_port()
     environment = {"BENTO_CLIP_ARTIFACT": store.tag, **tracing(collector, 0.0)}
     server = launch(bentoml_serve(port), port, **environment).wait_until_ready()
     with Client(server.url) as client:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.writer import write_artifact
-from tests.e2e.conftest import Launch, Server, bento_clip_serve, bentoml_serve, free_port
+from scripts.common.server import reserve_port
+from tests.e2e.conftest import Launch, Server, bento_clip_serve, bentoml_serve
 from tests.samples import png
 
 pytestmark = pytest.mark.e2e
@@ -31,7 +32,7 @@ def in_progress(metrics: str, endpoint: str) -> int:
 
 def test_sigterm_loses_no_request_that_is_in_flight(launch: Launch, fake_artifact: Artifact) -> None:
     """Large images keep the decoders busy for seconds, so that requests are in flight when the signal comes."""
-    port = free_port()
+    port = reserve_port()
     server = launch(bento_clip_serve(port, str(fake_artifact.path)), port).wait_until_ready()
     image = png(Image.new("RGB", (4000, 4000), "red"))
 
@@ -61,7 +62,7 @@ def test_sigterm_loses_no_request_that_is_in_flight(launch: Launch, fake_artifac
 
 def test_clients_that_went_away_hold_up_no_stop(launch: Launch, fake_artifact: Artifact) -> None:
     """Some leave while they wait for the answer, some in the middle of their own body."""
-    port = free_port()
+    port = reserve_port()
     server = launch(bento_clip_serve(port, str(fake_artifact.path)), port).wait_until_ready()
     image = png(Image.new("RGB", (4000, 4000), "red"))
 
@@ -123,7 +124,7 @@ def test_a_port_that_is_taken_is_refused(launch: Launch, fake_artifact: Artifact
 
 @pytest.mark.parametrize("name", ["no/such/folder", "nothing:x:"])
 def test_an_unknown_artifact_is_refused(launch: Launch, name: str) -> None:
-    port = free_port()
+    port = reserve_port()
     refused(launch(bento_clip_serve(port, name), port), rf"there is no artifact {name}: .*bento-clip build")
 
 
@@ -136,13 +137,13 @@ def damaged(artifact: Artifact) -> Artifact:
 
 
 def test_a_damaged_artifact_is_refused(launch: Launch, artifact_copy: Artifact) -> None:
-    port = free_port()
+    port = reserve_port()
     server = launch(bento_clip_serve(port, str(damaged(artifact_copy).path)), port)
     refused(server, r"images\.npy differs from its hash in the manifest; restore or build the artifact again")
 
 
 def test_a_damaged_artifact_is_refused_by_bentomls_command_too(launch: Launch, artifact_copy: Artifact) -> None:
-    port = free_port()
+    port = reserve_port()
     server = launch(bentoml_serve(port), port, BENTO_CLIP_ARTIFACT=str(damaged(artifact_copy).path))
     refused(server, r"images\.npy differs from its hash")
 
@@ -163,12 +164,12 @@ def test_what_only_the_worker_can_find_ends_the_server_and_not_just_the_worker(
         fill=lambda _: None,
         parent=artifact_copy,
     )
-    port = free_port()
+    port = reserve_port()
     server = launch(bento_clip_serve(port, str(foreign.path)), port)
     refused(server, r"the vectors were made by fake \(000000000000\), not by fake")
 
 
 def test_a_setting_that_is_no_good_is_refused(launch: Launch, fake_artifact: Artifact) -> None:
-    port = free_port()
+    port = reserve_port()
     server = launch(bento_clip_serve(port, str(fake_artifact.path)), port, BENTO_CLIP_MAX_BATCH_SIZE="many")
     refused(server, r"a BENTO_CLIP_ setting is not valid: max_batch_size: Input should be a valid integer")

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import ROOT, Launch, Server, Store, bentoml_serve, free_port
+from scripts.common.paths import ROOT
+from scripts.common.server import reserve_port
+from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
 
 pytestmark = pytest.mark.e2e
 
@@ -20,6 +22,11 @@ LAX = """
 max_failures = 0
 [[limits]]
 measure = "search"
+percentile = 99
+max_ms = 10_000
+steps = "to saturation"
+[[limits]]
+measure = "composed_search"
 percentile = 99
 max_ms = 10_000
 steps = "to saturation"
@@ -70,7 +77,7 @@ def test_the_short_form_serves_measures_judges_and_reports(store: Store, tmp_pat
     assert all(0 < row["search_p99_ms"] < row["response_p95_ms"] for row in said["steps"])
 
     found = rows(out)
-    for kind in ("search_images", "search_text", "search_similar"):
+    for kind in ("search_images", "search_text", "search_similar", "search"):
         for stage in ("encode", "search", "total"):
             assert int(found["STAGE", f"{kind} {stage}, µs"]["Request Count"]) > 0
     assert ("STAGE", "encode_text search, µs") not in found, "encoding searches nothing"
@@ -80,7 +87,9 @@ def test_the_short_form_serves_measures_judges_and_reports(store: Store, tmp_pat
         int(row["Request Count"]) for (kind, name), row in found.items() if name == "search_images search, µs"
     )
     assert searches < int(found["POST", "/search/images"]["Request Count"]), "cached answers have no stages"
-    assert any(name.endswith(")") for _, name in found), "bad input was sent"
+    assert any(name.endswith("(empty text)") for _, name in found), "bad input was sent"
+    assert ("POST", "/search (words)") in found
+    assert all(row["composed_search_p99_ms"] > 0 for row in said["steps"])
 
     assert (out / "locust.html").stat().st_size > 0
     with Image.open(out / "load.png") as image:
@@ -97,25 +106,47 @@ def test_an_impossible_threshold_is_named_and_makes_the_exit_status_1(service: S
     assert done.returncode == 1, done.stderr
     violations = last_line(done)["violations"]
     assert violations
-    assert all(line.startswith("search p99 at ") and line.endswith("limit 1e-06 ms") for line in violations)
+    assert all(line.endswith("limit 1e-06 ms") for line in violations)
+    assert {line.partition(" at ")[0] for line in violations} == {"search p99", "composed_search p99"}
     assert f"violated: {violations[0]}" in done.stderr.splitlines()
 
 
-def test_requests_that_are_turned_away_are_counted_apart(launch: Launch, store: Store, tmp_path: Path) -> None:
-    port = free_port()
+def test_what_an_overloaded_service_rejects_is_counted_apart(launch: Launch, store: Store, tmp_path: Path) -> None:
+    port = reserve_port()
     settings = {"BENTO_CLIP_ARTIFACT": store.tag, "BENTO_CLIP_MAX_PENDING": "1"}
     url = launch(bentoml_serve(port), port, **settings).wait_until_ready().url
     out = tmp_path / "report"
     done = load_test("--host", url, "--steps", "1,12", "--step-seconds", "3", "--out", str(out), "--no-thresholds")
     assert done.returncode == 0, done.stderr
     said = last_line(done)
-    assert said["turned_away"] > 0
+    assert said["rejected"] > 0
     assert said["failed"] == 0
-    assert any(kind == "TURNED AWAY" for kind, _ in rows(out))
+    assert any(kind == "REJECTED" for kind, _ in rows(out))
+
+
+def test_composed_searches_alone_go_through_pages_parts_and_filters(photographs: Server, tmp_path: Path) -> None:
+    lax = tmp_path / "lax.toml"
+    lax.write_text(LAX)
+    out = tmp_path / "report"
+    options = ("--users", "ComposedSearch", "--steps", "1,4", "--step-seconds", "4", "--out", str(out))
+    done = load_test("--host", photographs.url, *options, "--thresholds", str(lax))
+    assert done.returncode == 0, done.stderr
+    said = last_line(done)
+    assert said["search_p99_ms"] is None, "no short route was asked, and its limit does not apply"
+    assert said["composed_search_p99_ms"] > 0
+    names = {name for kind, name in rows(out) if kind == "POST"}
+    searches = ("words", "next page", "words subtracted", "image of the collection", "captions", "filtered")
+    assert names == {f"/search ({name})" for name in (*searches, "near-duplicates folded")}
+
+
+def test_rows_and_a_host_exclude_each_other(tmp_path: Path) -> None:
+    done = load_test("--host", "http://127.0.0.1:1", "--rows", "10", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "--rows makes its own collection" in done.stderr
 
 
 def test_a_host_that_is_not_there_cannot_be_tested(tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{reserve_port()}"
     done = load_test("--host", url, "--out", str(tmp_path))
     assert done.returncode == 2
     assert done.stdout == ""

@@ -18,7 +18,8 @@ from clip_retrieval.errors import RequestRejected
 from clip_retrieval.records import Modality
 from clip_retrieval.search.hits import ResultPage
 from clip_retrieval.search.retriever import Retriever
-from tests.e2e.conftest import ROOT, Server
+from scripts.common.paths import ROOT
+from tests.e2e.conftest import Server
 from tests.samples import NAMES, captions_of, square
 
 pytestmark = pytest.mark.e2e

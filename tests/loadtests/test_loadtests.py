@@ -1,4 +1,4 @@
-"""The load test's own arithmetic: plans, queries, samples, steps, thresholds and the report. Nothing is loaded here."""
+"""The load test's own arithmetic: plans, queries, samples, steps, thresholds and the report. No service is loaded."""
 
 import json
 import math
@@ -27,6 +27,7 @@ from loadtests.summary import (
     Percentiles,
     Result,
     StepResult,
+    kinds_of,
     percentiles,
     read_samples,
     summarise,
@@ -52,7 +53,9 @@ def test_a_step_plan_warms_up_rises_and_comes_back_to_a_former_step() -> None:
     ("users", "seconds", "recovery"),
     [([], 5, None), ([0, 1], 5, None), ([4, 2], 5, None), ([1, 2], 0.5, None), ([1, 2], 5, 3)],
 )
-def test_a_plan_that_can_show_nothing_is_refused(users: list[int], seconds: float, recovery: int | None) -> None:
+def test_a_plan_without_rising_users_a_step_to_recover_to_or_time_is_refused(
+    users: list[int], seconds: float, recovery: int | None
+) -> None:
     with pytest.raises(ValueError, match=r"users|second"):
         plan.step_plan(users, seconds, recovery)
 
@@ -63,13 +66,13 @@ def test_a_soak_has_windows_of_equal_length_and_at_least_two() -> None:
 
 
 @given(st.floats(0, 30))
-def test_time_leads_through_a_plan_step_by_step(elapsed: float) -> None:
+def test_the_current_step_follows_from_the_elapsed_seconds(elapsed: float) -> None:
     steps = plan.step_plan([1, 2, 4], 5)
     expected = int(elapsed // 5)
     assert plan.at(steps, elapsed) == (expected if expected < len(steps) else None)
 
 
-def test_a_plan_and_its_windows_survive_their_way_through_locust(tmp_path: Path) -> None:
+def test_a_plan_and_its_windows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     steps = plan.step_plan([1, 2], 3)
     assert plan.from_json(plan.to_json(steps)) == steps
     assert plan.read_windows(tmp_path) == {}
@@ -91,7 +94,7 @@ def test_a_mix_is_determined_by_its_seed() -> None:
     assert texts("a", 0.5) != texts("b", 0.5)
 
 
-def test_the_share_of_repeated_queries_is_as_asked() -> None:
+def test_the_share_of_repeated_queries_is_the_one_given() -> None:
     pool = set(queries.captions())
     assert all(text in pool for text in texts("a", 1))
     assert not any(text in pool for text in texts("a", 0))
@@ -106,7 +109,7 @@ def test_repeated_queries_follow_zipf() -> None:
         assert drawn.count(pool[rank - 1]) / len(drawn) == pytest.approx(1 / rank / harmonic, rel=0.1)
 
 
-def test_new_texts_miss_a_cache_and_are_texts_that_the_service_takes() -> None:
+def test_new_texts_differ_from_each_other_are_within_the_service_s_bounds_and_as_long_as_captions() -> None:
     made = texts("a", 0)
     assert len(set(made)) > 0.99 * len(made)
     assert all(0 < len(text) <= MAX_TEXT for text in made)
@@ -130,7 +133,7 @@ def test_a_share_outside_of_zero_to_one_is_refused() -> None:
         Mix(queries.captions(), queries.new_text, repeats=1.5, seed="a")
 
 
-def test_bad_input_is_bad_and_each_has_a_row_of_its_own() -> None:
+def test_each_bad_input_expects_a_4xx_and_has_a_row_of_its_own() -> None:
     assert all(400 <= bad.expected < 500 for bad in MALFORMED)
     assert len({(bad.path, bad.name) for bad in MALFORMED}) == len(MALFORMED)
     assert len(too_large().body or b"") > 10 * 2**20 + 64 * 1024
@@ -153,12 +156,12 @@ def test_what_a_server_timing_header_says_is_read(metrics: dict[str, tuple[float
 
 
 @given(st.text())
-def test_no_header_makes_the_parser_fail(header: str) -> None:
+def test_any_header_is_read_without_an_error_into_finite_durations(header: str) -> None:
     timing = parse_server_timing(header)
     assert all(math.isfinite(value) and value >= 0 for value in timing.durations.values())
 
 
-def test_the_service_s_own_headers() -> None:
+def test_the_service_s_own_headers_are_read() -> None:
     fresh = parse_server_timing("decode;dur=0.000, encode;dur=18.204, search;dur=0.437, total;dur=21.001")
     assert not fresh.cached
     assert [fresh.stage(name) for name in STAGES[1:]] == [18.204, 0.437, 21.001]
@@ -174,8 +177,8 @@ def test_the_service_s_own_headers() -> None:
     [
         (200, False, False, 200, Outcome.answered),
         (200, False, True, 200, Outcome.cached),
-        (503, True, False, 200, Outcome.turned_away),
-        (429, True, False, 422, Outcome.turned_away),
+        (503, True, False, 200, Outcome.rejected),
+        (429, True, False, 422, Outcome.rejected),
         (503, False, False, 200, Outcome.failed),
         (504, True, False, 200, Outcome.failed),
         (0, False, False, 200, Outcome.failed),
@@ -184,7 +187,9 @@ def test_the_service_s_own_headers() -> None:
         (200, False, False, 422, Outcome.failed),
     ],
 )
-def test_how_a_request_ended(status: int, retry_after: bool, cached: bool, expected: int, outcome: Outcome) -> None:
+def test_the_outcome_follows_from_the_status_and_the_headers(
+    status: int, retry_after: bool, cached: bool, expected: int, outcome: Outcome
+) -> None:
     assert outcome_of(status, retry_after=retry_after, cached=cached, expected=expected) is outcome
 
 
@@ -215,7 +220,7 @@ def test_percentiles_are_those_of_numpy_and_times_of_real_requests(values: list[
         assert value <= np.percentile(values, share, method="higher") + 1e-4
 
 
-def test_no_sample_is_no_percentile() -> None:
+def test_without_samples_there_are_no_percentiles() -> None:
     assert percentiles(np.array([], np.float32)) is None
     assert percentiles(np.array([math.nan], np.float32)) is None
 
@@ -236,7 +241,7 @@ def test_a_request_belongs_to_the_step_in_which_it_ended() -> None:
             (3.9, Kind.search_images, Outcome.answered, 99.0, timing),  # the warm-up's
             (4.5, Kind.search_images, Outcome.answered, 99.0, timing),  # while the step settles
             (4.6, Kind.search_images, Outcome.failed, 1.0, ""),
-            (4.7, Kind.search_images, Outcome.turned_away, 1.0, ""),
+            (4.7, Kind.search_images, Outcome.rejected, 1.0, ""),
             (5.0, Kind.search_images, Outcome.answered, 12.0, timing),
             (6.0, Kind.encode_text, Outcome.answered, 14.0, "encode;dur=13, total;dur=13.5"),
             (7.0, Kind.search_text, Outcome.cached, 0.5, "total;dur=0.1, cache;desc=hit"),
@@ -246,12 +251,37 @@ def test_a_request_belongs_to_the_step_in_which_it_ended() -> None:
     )
     assert warm_up.answered == 1
     assert rest == [], "a step that was not carried out has no result"
-    assert (first.answered, first.cached, first.refused, first.turned_away, first.failed) == (2, 1, 1, 1, 1)
+    assert (first.answered, first.cached, first.refused, first.rejected, first.failed) == (2, 1, 1, 1, 1)
     assert first.throughput_rps == 1.0
     assert first.measures["response"].max == 14.0
     assert first.measures["search"] == Percentiles(count=1, p50=0.5, p95=0.5, p99=0.5, max=0.5)
     assert "decode" not in first.measures
     assert set(first.kinds) == {"search_images", "encode_text"}
+
+
+def test_the_search_stage_of_composed_searches_is_a_measure_of_its_own() -> None:
+    samples = samples_of(
+        (2.0, Kind.search_images, Outcome.answered, 12.0, "search;dur=0.5, total;dur=11"),
+        (2.1, Kind.search_similar, Outcome.answered, 12.0, "search;dur=0.25, total;dur=11"),
+        (2.2, Kind.search, Outcome.answered, 12.0, "search;dur=3, total;dur=11"),
+        (2.3, Kind.search, Outcome.cached, 0.5, "total;dur=0.1, cache;desc=hit"),
+    )
+    [found] = summarise([Step("up", 1, 4)], {0: Window(0, 0, 1, 4, 1)}, samples)
+    assert found.measures["search"] == Percentiles(count=2, p50=0.25, p95=0.5, p99=0.5, max=0.5)
+    assert found.measures["composed_search"] == Percentiles(count=1, p50=3, p95=3, p99=3, max=3)
+    assert found.measures["total"].count == 3
+    assert "composed_search" not in found.kinds["search_images"]
+    assert "search" not in found.kinds["search"]
+
+
+def test_the_kinds_that_were_asked_count_however_they_ended() -> None:
+    samples = samples_of(
+        (2.0, Kind.search, Outcome.rejected, 1.0, ""),
+        (2.1, Kind.bad, Outcome.refused, 1.0, ""),
+        (2.2, Kind.search_images, Outcome.cached, 1.0, ""),
+    )
+    assert kinds_of(samples) == ["search_images", "bad", "search"]
+    assert kinds_of(samples[:0]) == []
 
 
 # Thresholds
@@ -262,9 +292,17 @@ def one(value: float) -> Percentiles:
 
 
 def step(
-    index: int, phase: plan.Phase, users: int, rps: float, *, search: float = 0.4, total: float = 10.0
+    index: int,
+    phase: plan.Phase,
+    users: int,
+    rps: float,
+    *,
+    search: float = 0.4,
+    composed: float = 0.5,
+    total: float = 10.0,
 ) -> StepResult:
-    measures: Measures = {"search": one(search), "total": one(total), "response": one(total + 1), "encode": one(5)}
+    searches: Measures = {"search": one(search), "composed_search": one(composed)}
+    measures: Measures = {**searches, "total": one(total), "response": one(total + 1), "encode": one(5)}
     return StepResult(
         index=index,
         phase=phase,
@@ -274,7 +312,7 @@ def step(
         answered=round(rps * 4),
         cached=round(rps),
         refused=1,
-        turned_away=0,
+        rejected=0,
         failed=0,
         throughput_rps=rps,
         measures=measures,
@@ -289,6 +327,7 @@ def result(steps: Sequence[StepResult], planned: Sequence[tuple[plan.Phase, int]
         service=None,
         options={},
         generator_cores=0.3,
+        asked=[kind.name for kind in Kind],
         planned=[("warm-up", 4), *(planned or [(s.phase, s.users) for s in steps])],
         steps=[step(0, "warm-up", 4, 100, search=9), *steps],
         violations=[],
@@ -302,10 +341,11 @@ GOOD = (
     step(4, "recovery", 8, 200, total=44),
 )
 SEARCH = Limit(measure="search", percentile=99, steps="to saturation", max_ms=1)
+COMPOSED = Limit(measure="composed_search", percentile=99, steps="to saturation", max_ms=1)
 BY_USERS = Limit(measure="total", percentile=95, steps="all", max_ms_by_users={1: 20, 64: 400})
 
 
-def test_search_beyond_saturation_may_be_slow() -> None:
+def test_the_limit_on_search_ends_at_saturation() -> None:
     assert result(GOOD).saturation == GOOD[1]
     assert evaluate(result(GOOD), Thresholds(limits=[SEARCH, BY_USERS], recovery_factor=1.5)) == []
 
@@ -314,6 +354,11 @@ def test_search_beyond_saturation_may_be_slow() -> None:
     ("changed", "thresholds", "violation"),
     [
         (step(2, "up", 8, 200, search=1.5), Thresholds(limits=[SEARCH]), "search p99 at 8 users: 1.500 ms, limit 1 ms"),
+        (
+            step(2, "up", 8, 200, composed=1.5),
+            Thresholds(limits=[SEARCH, COMPOSED]),
+            "composed_search p99 at 8 users: 1.500 ms, limit 1 ms",
+        ),
         (step(1, "up", 1, 50, total=25), Thresholds(limits=[BY_USERS]), "total p95 at 1 users: 25.000 ms, limit 20 ms"),
         (
             step(4, "recovery", 8, 200, total=99),
@@ -354,19 +399,30 @@ def test_a_violation_names_the_step_the_number_and_the_limit(
     assert violation in evaluate(result(steps), thresholds)
 
 
-def test_turned_away_requests_are_no_failures() -> None:
-    turned = [kept.model_copy(update={"turned_away": 50}) for kept in GOOD]
-    assert evaluate(result(turned), Thresholds(limits=[SEARCH])) == []
+def test_rejected_requests_are_no_failures() -> None:
+    rejected = [kept.model_copy(update={"rejected": 50}) for kept in GOOD]
+    assert evaluate(result(rejected), Thresholds(limits=[SEARCH])) == []
+
+
+def test_a_limit_on_searches_that_no_user_asked_for_does_not_apply() -> None:
+    fast = [kept.model_copy(update={"measures": {"search": one(0.4)}}) for kept in GOOD]
+    limits = Thresholds(limits=[SEARCH, COMPOSED])
+    short = result(fast).model_copy(update={"asked": ["search_images", "encode_text"]})
+    assert evaluate(short, limits) == []
+    assert evaluate(short.model_copy(update={"asked": ["search_images", "search"]}), limits) == [
+        "composed_search p99 at 1 users: no samples",
+        "composed_search p99 at 8 users: no samples",
+    ]
 
 
 def test_a_missing_step_is_a_violation() -> None:
     planned: list[tuple[plan.Phase, int]] = [(kept.phase, kept.users) for kept in GOOD]
     found = evaluate(result(GOOD[:-1], planned), Thresholds(recovery_factor=1.5))
     assert found == [
-        "step at 8 (recovery) users: missing, it was not carried out",
+        "step at 8 (recovery) users: it was not carried out",
         "recovery: no samples to compare",
     ]
-    assert evaluate(result([]).model_copy(update={"planned": []}), Thresholds()) == ["steps: none was planned"]
+    assert evaluate(result([]).model_copy(update={"planned": []}), Thresholds()) == ["steps: the plan has none"]
 
 
 def test_of_the_warm_up_only_failures_count() -> None:
@@ -378,10 +434,10 @@ def test_of_the_warm_up_only_failures_count() -> None:
     ]
 
 
-def test_more_users_than_any_limit_is_for_are_not_passed_over() -> None:
+def test_more_users_than_any_limit_lists_are_a_violation() -> None:
     limit = BY_USERS.model_copy(update={"max_ms_by_users": {1: 20.0, 8: 60.0}})
     found = evaluate(result(GOOD), Thresholds(limits=[limit]))
-    assert found == ["total p95 at 64 users: there is no limit for so many users"]
+    assert found == ["total p95 at 64 users: max_ms_by_users ends at 8 users"]
 
 
 def test_a_soak_is_judged_in_every_window_and_by_its_drift() -> None:
@@ -397,6 +453,7 @@ def test_the_thresholds_of_the_project_hold_search_below_a_millisecond_at_every_
     assert kept.max_failures == 0
     assert kept.recovery_factor is not None
     assert SEARCH in kept.limits
+    assert COMPOSED in kept.limits
     total = next(limit for limit in kept.limits if limit.measure == "total")
     assert all(total.of(users) for users in (*plan.FULL_STEPS, *plan.SHORT_STEPS))
 
@@ -411,7 +468,7 @@ def test_a_misspelt_threshold_is_refused(tmp_path: Path) -> None:
 # Report
 
 
-def test_the_line_says_what_was_found_and_where() -> None:
+def test_the_line_has_the_machine_the_commit_saturation_and_every_step() -> None:
     kept = result(GOOD).model_copy(update={"violations": ["search p99 …"]})
     said = json.loads(report.line(kept))
     assert said["machine"] == {"cpu": "Some CPU", "cores": 2}
@@ -419,12 +476,14 @@ def test_the_line_says_what_was_found_and_where() -> None:
     assert said["saturation_users"] == 8
     assert said["throughput_rps"] == 200
     assert said["search_p99_ms"] == 0.4, "up to saturation"
+    assert said["composed_search_p99_ms"] == 0.5
     assert said["violations"] == ["search p99 …"]
     assert [row["search_p99_ms"] for row in said["steps"]] == [0.4, 0.4, 1.4, 0.4]
+    assert [row["composed_search_p99_ms"] for row in said["steps"]] == [0.5] * 4
 
 
 @pytest.mark.parametrize("steps", [GOOD, [step(1, "up", 1, 0).model_copy(update={"measures": {}})], []])
-def test_a_kept_result_is_shown_again(steps: Sequence[StepResult], tmp_path: Path) -> None:
+def test_a_result_read_from_its_file_is_plotted_and_tabled(steps: Sequence[StepResult], tmp_path: Path) -> None:
     source = tmp_path / "load.json"
     source.write_text(result(steps).model_dump_json())
     kept = Result.model_validate_json(source.read_text())

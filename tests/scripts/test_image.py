@@ -115,11 +115,9 @@ def test_an_unknown_engine_is_refused_with_those_that_are_known() -> None:
         engines.choose("lxc", usable("lxc"))
 
 
-def test_where_nothing_works_and_nothing_can_be_installed_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "works", usable())
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
+def test_where_nothing_works_and_nothing_can_be_installed_it_says_what_to_do() -> None:
     with pytest.raises(engines.NoEngine, match=r"Start docker, install podman, or, on Debian.*deploy/oci/setup-podman"):
-        engines.find()
+        engines.find(usable=usable(), root=False)
 
 
 def test_a_command_that_is_there_but_fails_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.search.retriever import Retriever
 from scripts.bench import record_scale
-from scripts.machine import ROOT
+from scripts.common.paths import ROOT
 
 SIZES = (100, 20_000)
 
