@@ -109,8 +109,7 @@ def build_source(
         closing(Embedder(partial(load_encoder, encoder_folder), info.dim, work, known, options.batch)) as embedder,
     ):
         thumbnails = ThumbnailPlans(work, options.thumbnails_mb * MEGABYTE, known)
-        with progress.stage("choosing the size of thumbnails", None):
-            first_plan = thumbnails.first(items, options.limits)
+        first_plan = thumbnails.first(items, options.limits, progress)
         with (
             thumbnails.open(first_plan) as cache,
             progress.stage("checking and embedding images", count_images(items)) as advance,
@@ -139,6 +138,8 @@ def build_source(
 
 
 def _known(artifacts: Sequence[Artifact], encoder: EncoderInfo, progress: Progress) -> KnownArtifacts:
+    if not artifacts:
+        return KnownArtifacts((), encoder)
     with progress.stage("reading earlier artifacts", None):
         return KnownArtifacts(artifacts, encoder)
 

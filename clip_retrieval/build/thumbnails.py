@@ -6,7 +6,7 @@ plan.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -43,7 +43,8 @@ class ThumbnailCache:
         stored = self._connection.execute("SELECT key, length(small) + coalesce(length(large), 0) FROM thumbnails")
         self._sizes: dict[bytes, int] = dict(stored)
         self._waiting: dict[bytes, Thumbnail] = {}
-        self._bytes = sum(self._sizes.values())
+        self._counted: set[bytes] = set()
+        self._bytes = 0
 
     def close(self) -> None:
         """Close the file."""
@@ -51,7 +52,7 @@ class ThumbnailCache:
 
     @property
     def exceeds_budget(self) -> bool:
-        """Whether the bytes of the thumbnails, without what a file adds to them, are over the budget."""
+        """Whether the thumbnails that were counted, without what a file adds to them, are over the budget."""
         return self._bytes > self._budget
 
     def needs(self, key: bytes) -> bool:
@@ -65,14 +66,22 @@ class ThumbnailCache:
         return self._known.thumbnail(key, self.plan) or shrink(image, self.plan)
 
     def keep(self, key: bytes, thumbnail: Thumbnail | None) -> None:
-        """Store a thumbnail that was made, unless an equal image came before."""
-        if thumbnail is None or key in self._sizes:
-            return
-        self._sizes[key] = thumbnail.size
-        self._bytes += thumbnail.size
-        self._waiting[key] = thumbnail
-        if len(self._waiting) == _PER_TRANSACTION:
-            self.flush()
+        """Store a thumbnail that was made, unless an equal image came before, and count it."""
+        if thumbnail is not None and key not in self._sizes:
+            self._sizes[key] = thumbnail.size
+            self._waiting[key] = thumbnail
+            if len(self._waiting) == _PER_TRANSACTION:
+                self.flush()
+        self.count([key])
+
+    def count(self, keys: Iterable[bytes]) -> None:
+        """Count these images for the budget, if they have a thumbnail.
+
+        A work folder can also hold thumbnails of images that are no longer in the source; these never count.
+        """
+        new = {key for key in keys if key in self._sizes} - self._counted
+        self._counted |= new
+        self._bytes += sum(self._sizes[key] for key in new)
 
     def flush(self) -> None:
         """Write the thumbnails that wait for the next transaction."""
@@ -100,7 +109,7 @@ class ThumbnailPlans:
         self.plans = plans
         self._folder, self._budget, self._known = folder, budget, known
 
-    def first(self, items: Sequence[CaptionedImage | Reject], limits: Limits) -> int:
+    def first(self, items: Sequence[CaptionedImage | Reject], limits: Limits, progress: Progress) -> int:
         """The number of the finest plan that should fit, judged by images spread over the source.
 
         It is ``len(plans)`` if none should.
@@ -110,11 +119,15 @@ class ThumbnailPlans:
         images = [item for item in items if isinstance(item, CaptionedImage)]
         sample = spread(images, SAMPLE_IMAGES)
         longest = max((plan.large or plan.small for plan in self.plans), default=1)
-        small = list(map_ahead(lambda item: _within(item.blob, limits, longest), sample, ahead=8))
+        with progress.stage("choosing the size of thumbnails", None):
+            small = list(map_ahead(lambda item: _within(item.blob, limits, longest), sample, ahead=8))
+            return self._finest(small, len(images))
+
+    def _finest(self, sample: Sequence[Image.Image | None], images: int) -> int:
         for number, plan in enumerate(self.plans):
-            made = [shrink(image, plan) for image in small if image is not None]
+            made = [shrink(image, plan) for image in sample if image is not None]
             size = sum(one.size + _OVERHEAD_BYTES * (1 if one.large is None else 2) for one in made)
-            if size * len(images) / max(1, len(sample)) <= self._budget:
+            if size * images / max(1, len(sample)) <= self._budget:
                 return number
         return len(self.plans)
 
@@ -143,6 +156,7 @@ class ThumbnailPlans:
         keys = [image_key(image.content_hash) for image in kept]
         for number in range(first, len(self.plans)):
             with closing(self._cache(number)) as cache:
+                cache.count(keys)
                 if any(cache.needs(key) for key in keys):
                     _fill(cache, kept, limits, progress)
                 if not cache.exceeds_budget and write_thumbnails(map(cache.get, keys), cache.plan, out, self._budget):

@@ -75,7 +75,7 @@ class TestPlan:
 
     def test_a_sample_says_which_plan_should_fit(self, tmp_path: Path) -> None:
         first = [
-            ThumbnailPlans(tmp_path, budget, NOBODY, QUICK).first(ITEMS, LIMITS)
+            ThumbnailPlans(tmp_path, budget, NOBODY, QUICK).first(ITEMS, LIMITS, Silent())
             for budget in (150_000, 100_000, 40_000, 20_000, 1)
         ]
         assert first == [0, 1, 2, 3, 4], "half a page of SQLite is added to each file"
@@ -84,12 +84,12 @@ class TestPlan:
         unreadable = [CaptionedImage(f"x{n}", MemoryBlob(f"x{n}", None)) for n in range(6)]
         budget = 100_000
         for items, number in (([*ITEMS, *unreadable], 1), ([*ITEMS, *unreadable] * 100, 4)):
-            assert ThumbnailPlans(tmp_path, budget, NOBODY, QUICK).first(items, LIMITS) == number
+            assert ThumbnailPlans(tmp_path, budget, NOBODY, QUICK).first(items, LIMITS, Silent()) == number
 
     def test_without_a_budget_there_is_no_plan_and_nothing_is_decoded(self, tmp_path: Path) -> None:
         unreadable = [CaptionedImage("a", MemoryBlob("a", None))]
         plans = ThumbnailPlans(tmp_path, 0, NOBODY, QUICK)
-        assert plans.first(unreadable, LIMITS) == len(QUICK)
+        assert plans.first(unreadable, LIMITS, Silent()) == len(QUICK)
         with plans.open(len(QUICK)) as cache:
             assert cache is None
 
@@ -172,6 +172,14 @@ class TestResuming:
         assert write(images, tmp_path, room) == QUICK[3]
         gone = [replace(image, blob=MemoryBlob(image.blob.name, None)) for image in images]
         assert write(gone, tmp_path, room) == QUICK[3], "no image is read again"
+
+    def test_images_that_are_no_longer_in_the_source_do_not_count(
+        self, images: list[ValidImage], tmp_path: Path
+    ) -> None:
+        write(images, tmp_path, AMPLE)
+        room = size_with(images[:3], tmp_path / "alone", QUICK[0])
+        assert write(images[:3], tmp_path, room) == QUICK[0]
+        assert (tmp_path / "out").read_bytes() == (tmp_path / "alone" / "out").read_bytes()
 
 
 def test_an_image_that_changed_since_it_was_validated_stops_the_build(images: list[ValidImage], tmp_path: Path) -> None:
