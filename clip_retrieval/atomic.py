@@ -1,11 +1,15 @@
 """Folders and files that get their name only when they are complete.
 
-The content is written beside its place as ``NAME.partial-PID-N``, synced to the disk and renamed. A reader sees the old
-content or the new, never a part of it, also after a crash. What a crash left behind is removed by the next writer of
-the same name, once the process with that PID has ended; the partial folder of a live process is left alone.
+The content is written beside its place as ``NAME.partial-PID-N``, synced to the disk and renamed. A reader never sees a
+part of it. A folder that is replaced is missing for the moment between two renames; if a crash falls there, the next
+writer of the name brings it back.
+
+A writer holds a lock on what it writes (``flock``), which ends with its process. What a crash left behind has no lock
+and is removed by the next writer of the name. Process numbers would not do: containers that share a folder reuse them.
 """
 
 import errno
+import fcntl
 import itertools
 import os
 import re
@@ -15,9 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-_LEFTOVER = re.compile(r"\.(partial|replaced)-(\d+)(?:-\d+)?")
+_LEFTOVER = re.compile(r"\.(partial|replaced)-\d+(?:-\d+)?")
 _numbers = itertools.count()
-_in_use: set[Path] = set()
 
 
 @contextmanager
@@ -29,19 +32,20 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     with _beside(target, replace=replace) as partial:
         partial.mkdir()
-        yield partial
-        _sync_tree(partial)
-        _rename(partial, target, replace=replace)
+        with _locked(partial):
+            yield partial
+            _sync_tree(partial)
+            _rename(partial, target, replace=replace)
 
 
 @contextmanager
 def new_file(target: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     """Yield an empty file, open for writing, that becomes ``target`` when the block ends; else as ``new_folder``."""
-    with _beside(target, replace=replace) as partial:
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+    with _beside(target, replace=replace) as partial, partial.open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
         _rename(partial, target, replace=replace)
 
 
@@ -53,12 +57,10 @@ def _beside(target: Path, *, replace: bool) -> Iterator[Path]:
     if not replace:
         _refuse_existing(target)
     partial = _free_name(target, "partial")
-    _in_use.add(partial)
     try:
         yield partial
     finally:
         _remove(partial)
-        _in_use.discard(partial)
 
 
 def _rename(partial: Path, target: Path, *, replace: bool) -> None:
@@ -67,24 +69,25 @@ def _rename(partial: Path, target: Path, *, replace: bool) -> None:
     if target.is_dir():
         # No rename puts a folder in the place of one with content, so the old one steps aside first.
         old = _free_name(target, "replaced")
-        target.rename(old)
-        try:
-            partial.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
-        _sync(target.parent)
-        _remove(old)
+        with _locked(target):  # the lock moves with the folder, so that no other writer brings the old one back
+            target.rename(old)
+            try:
+                partial.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
+            _sync(target.parent)
+            _remove(old)
     else:
         partial.replace(target)
         _sync(target.parent)
 
 
 def _clean_up(target: Path) -> None:
-    """Remove what dead processes left of ``target``, or bring back the folder that one of them had moved aside."""
+    """Remove what crashed writers left of ``target``, or bring back the folder that one of them had moved aside."""
     for path in target.parent.iterdir():
         leftover = _LEFTOVER.fullmatch(path.name.removeprefix(target.name)) if path.name != target.name else None
-        if leftover is None or path in _in_use or _is_alive(int(leftover[2])):
+        if leftover is None or _is_locked(path):
             continue
         if leftover[1] == "replaced" and not os.path.lexists(target):
             path.rename(target)
@@ -92,17 +95,29 @@ def _clean_up(target: Path) -> None:
             _remove(path)
 
 
-def _is_alive(pid: int) -> bool:
-    """Whether another process has this number; this process has it from a dead one, or it would be in ``_in_use``."""
-    if pid == os.getpid():
-        return False
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a writer holds this path; also true for one that has just gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
         return True
-    return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _free_name(target: Path, kind: str) -> Path:

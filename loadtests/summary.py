@@ -7,7 +7,7 @@ nearest rank: each is the time of a real request.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from loadtests.samples import PACKED, SAMPLES_FILE, STAGES, Kind, Outcome
 Measure = Literal["response", "decode", "encode", "search", "composed_search", "total"]
 """``response`` is how long the client waited; the others are the service's own stages. ``search`` is the search stage
 of the short routes, ``composed_search`` that of ``/search``."""
-MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 ROW = np.dtype([("at", "<f8"), ("kind", "u1"), ("outcome", "u1"), *((name, "<f4") for name in ("response", *STAGES))])
 assert ROW.itemsize == PACKED.size

@@ -116,12 +116,31 @@ def test_partial_folders_of_dead_processes_are_removed(tmp_path: Path, dead_pid:
     assert names(tmp_path) == ["made"]
 
 
-def test_the_partial_folder_of_a_live_process_is_left_alone(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        (tmp_path / f"made.partial-{process.pid}-0").mkdir()
+WRITER = """
+import sys
+from pathlib import Path
+from clip_retrieval.atomic import new_folder
+
+with new_folder(Path(sys.argv[1])) as folder:
+    print(folder.name, flush=True)
+    input()
+"""
+
+
+def test_the_partial_folder_of_another_writer_is_left_alone_until_that_ends(tmp_path: Path) -> None:
+    """Also when the writer has this process's number, as the first process of each container has."""
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "made")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        partial = tmp_path / writer.stdout.readline().strip()
+        same_number = tmp_path / f"made.partial-{os.getpid()}-99"
+        partial.rename(same_number)
         write_folder(tmp_path / "made")
-        assert names(tmp_path) == ["made", f"made.partial-{process.pid}-0"]
-        process.communicate(b"\n")
+        assert names(tmp_path) == ["made", same_number.name]
+        writer.kill()
+        writer.wait()
+    write_folder(tmp_path / "made", replace=True)
+    assert names(tmp_path) == ["made"]
 
 
 def test_two_writers_in_one_process_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -149,11 +149,6 @@ class RecordStore:
             result[caption.image_row].append(caption)
         return result
 
-    def images_by_id(self, image_ids: Sequence[str]) -> dict[str, ImageRecord]:
-        """The images with these ids, by id; ids that no image has are missing."""
-        found = (_image(row) for row in self._select("SELECT * FROM images", "image_id", image_ids))
-        return {image.image_id: image for image in found}
-
     def row_of(self, image_id: str) -> int | None:
         """The row of the image with this id; None if there is none. Reads an index alone, no record."""
         rows = self._query("SELECT row FROM images WHERE image_id = ?", (image_id,))

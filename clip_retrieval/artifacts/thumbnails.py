@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.images.shrink import Plan, Thumbnail
 
 Size = Literal["small", "large"]
-SIZES: tuple[Size, ...] = get_args(Size)
 FORMAT = 1
 """Raise it when the same image gives other bytes. It is part of an artifact's version."""
 

@@ -22,8 +22,9 @@ Place = tuple[int, int]
 class KnownArtifacts:
     """The vectors and thumbnails that earlier artifacts hold, by key. Safe in any thread.
 
-    Only vectors of the same encoder (fingerprint and runtime) count. An artifact that fails its own checks is left out,
-    and so is one with the same data as an artifact before it, since it adds nothing.
+    Only vectors of the same encoder count: fingerprint, runtime, and the release, which may export it in another way.
+    An artifact that fails its own checks is left out, and so is one with the same data as an artifact before it, since
+    it adds nothing.
     """
 
     def __init__(self, artifacts: Iterable[Artifact], encoder: EncoderInfo) -> None:
@@ -32,8 +33,9 @@ class KnownArtifacts:
         self._thumbnails: dict[int, Thumbnails] = {}
         data: set[str] = set()
         for artifact in artifacts:
-            made_by, fingerprint = artifact.manifest.encoder, artifact.manifest.data.fingerprint
-            if (made_by.fingerprint, made_by.runtime) != (encoder.fingerprint, encoder.runtime) or fingerprint in data:
+            manifest, fingerprint = artifact.manifest, artifact.manifest.data.fingerprint
+            made_by = manifest.encoder.fingerprint, manifest.encoder.runtime, manifest.product_version
+            if made_by != (encoder.fingerprint, encoder.runtime, __version__) or fingerprint in data:
                 continue
             with suppress(ArtifactError):
                 self._add(Artifact.open(artifact.path))
@@ -71,7 +73,6 @@ class KnownArtifacts:
                 self._places["images"].setdefault(image_key(content_hash), (number, row))
             for caption in store.captions():
                 self._places["captions"].setdefault(caption_key(caption.text), (number, caption.row))
-        made_by = artifact.manifest.product_version, artifact.manifest.libraries.get("pillow")
         thumbnails = artifact.thumbnails()
-        if thumbnails is not None and made_by == (__version__, metadata.version("pillow")):
+        if thumbnails is not None and artifact.manifest.libraries.get("pillow") == metadata.version("pillow"):
             self._thumbnails[number] = thumbnails

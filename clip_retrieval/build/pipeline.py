@@ -44,7 +44,7 @@ class Options:
     ratios: Ratios = (0.70, 0.15, 0.15)
     seed: int = 0
     recall: float = 0.99
-    """Least recall@10 of an index against exact search."""
+    """Least recall of an index against exact search, at k = 1, 10 and 50."""
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """Whether any reject stops the build."""
@@ -123,15 +123,17 @@ def build_source(
         data = _describe(name, report, splits, options)
         version = artifact_version(info, data, options.recall, thumbnails_mb=options.thumbnails_mb)
         notes: tuple[str, ...] = ()
-        artifact = _stored(reuse, version)
+        artifact = _stored([*(one.path for one in reuse if one.manifest.version == version), workspace / version])
         if artifact is None:
             images, captions = records_of(report.kept, splits)
             with progress.stage("embedding captions", len(captions)) as advance:
                 embedder.embed_captions([caption.text for caption in captions], advance)
+            made: Path | None = None  # a file of an earlier, killed build may have other rows
             if options.thumbnails_mb:
                 plan = thumbnails.write(first_plan, report.kept, work / THUMBNAILS, options.limits, progress)
                 notes = thumbnail_notes(plan, options.thumbnails_mb)
-            parts = Parts(encoder_folder, info, data, images, captions, embedder, work)
+                made = None if plan is None else work / THUMBNAILS
+            parts = Parts(encoder_folder, info, data, images, captions, embedder, work, made)
             artifact = index_and_write(parts, workspace / version, options.recall, progress)
         shutil.rmtree(work)
         return BuildOutcome(artifact, report, embedder.counts(report), notes)
@@ -163,10 +165,12 @@ def _describe(name: str, report: Report, splits: Sequence[Split], options: Optio
     )
 
 
-def _stored(artifacts: Sequence[Artifact], version: str) -> Artifact | None:
-    """The artifact of this version, if it passes its own checks."""
-    for artifact in artifacts:
-        if artifact.manifest.version == version:
-            with suppress(ArtifactError):
-                return Artifact.open(artifact.path)
+def _stored(folders: Sequence[Path]) -> Artifact | None:
+    """The first of these artifacts that passes its own checks.
+
+    An artifact is still in the workspace if the model store could not take it.
+    """
+    for folder in folders:
+        with suppress(ArtifactError):
+            return Artifact.open(folder)
     return None

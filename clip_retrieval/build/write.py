@@ -26,6 +26,8 @@ class Parts:
     captions: list[CaptionRecord]
     embedder: Embedder
     work: Path
+    thumbnails: Path | None
+    """The file of thumbnails; None for an artifact without."""
 
 
 def index_and_write(parts: Parts, target: Path, recall: float, progress: Progress) -> Artifact:
@@ -48,9 +50,10 @@ def index_and_write(parts: Parts, target: Path, recall: float, progress: Progres
 
     def fill(folder: Path) -> None:
         shutil.copytree(parts.encoder_folder, folder / ENCODER)
-        for name in ("images.npy", "captions.npy", THUMBNAILS):
-            if (work / name).exists():
-                (work / name).replace(folder / name)
+        for vectors in (work / "images.npy", work / "captions.npy"):
+            vectors.replace(folder / vectors.name)
+        if parts.thumbnails is not None:
+            parts.thumbnails.replace(folder / THUMBNAILS)
         image_index.index.save(folder / "images.faiss")
         caption_index.index.save(folder / "captions.faiss")
         with RecordStore.create(folder / RECORDS) as store:

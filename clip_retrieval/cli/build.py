@@ -12,7 +12,7 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build.check import calibration
+from clip_retrieval.build.check import calibration, check, require_no_reject
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Model, Pretrained, SourcePath, SplitRatios
@@ -77,6 +77,8 @@ def build_command(
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
     data = open_source(source)  # before the model is prepared: a wrong path should not cost a download
+    if strict:  # likewise a reject
+        require_no_reject(check(source, limits, bars))
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
         encoder = prepare_encoder(model, pretrained, runtime=runtime.value, calibration=samples, say=console.note)

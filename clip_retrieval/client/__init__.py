@@ -7,11 +7,21 @@ clients.py        ``Client`` and ``AsyncClient``
 
 import warnings
 
-from clip_retrieval.client.clients import AsyncClient, Client, image, image_id, text
+from clip_retrieval.client.clients import DEFAULT_TIMEOUT, AsyncClient, Client, Retries, image, image_id, text
 from clip_retrieval.contract.image_input import ImageInput
-from clip_retrieval.contract.queries import Part
+from clip_retrieval.contract.queries import Part, search_request
 
-__all__ = ["AsyncClient", "Client", "image", "image_id", "text"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "AsyncClient",
+    "Client",
+    "ImageInput",
+    "Retries",
+    "image",
+    "image_id",
+    "search_request",
+    "text",
+]
 
 
 def picture(given: ImageInput, weight: float = 1.0) -> Part:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import count_images, records_of, require_images
 from clip_retrieval.build.embed import Embedder, embed_images
@@ -92,5 +93,5 @@ def of_source(source: Path, encoder_folder: Path, cache: Path, options: Options,
 
 
 def _cache_name(source: Path, encoder: EncoderInfo) -> str:
-    place = json.dumps(str(source.resolve()))
+    place = json.dumps([str(source.resolve()), __version__])
     return f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{encoder.runtime}-{encoder.fingerprint[:16]}"

@@ -7,7 +7,6 @@ Colours are used as they are stored: ICC profiles are not applied, as in CLIP's 
 at full size: Pillow's draft mode is several times faster on large photographs, but it changes the pixels.
 """
 
-import base64
 import hashlib
 import re
 import warnings
@@ -180,12 +179,3 @@ def _silence_pillow() -> None:
     """
     if not any(entry[3] == _PILLOW for entry in warnings.filters):
         warnings.filterwarnings("ignore", module=_PILLOW.pattern)
-
-
-def decode_part(encoded: str, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """Decode an image that is given in base64, as ``decode_image`` does. Raises ImageRejected."""
-    try:
-        data = base64.b64decode(encoded, validate=True)
-    except ValueError as error:  # binascii.Error, or a character that is not ASCII
-        raise ImageRejected("the image is not base64") from error
-    return decode_image(data, limits)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from clip_retrieval.indexes.base import FLAT, MIN_DEPTH
 from clip_retrieval.indexes.faiss_index import TRAINING_ROWS
 
-SEARCH_BREADTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+SEARCH_BREADTHS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
 MIN_APPROXIMATE_ROWS = 1024
 """With fewer rows a flat search takes microseconds, and quantisers have little to learn from."""
 TRAINING_ROWS_PER_CELL = 39

@@ -10,6 +10,7 @@ local-dir:folder              a model in open_clip's format in a folder
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -85,9 +86,11 @@ def _cached(name: str, save: Callable[[Path], EncoderInfo]) -> Path:
     if (target / INFO_FILE).exists():
         read_info(target)
         return target
-    with new_folder(target, replace=True) as folder:
+    # Another process may finish first, and use its folder already; then that folder is as good.
+    with suppress(FileExistsError), new_folder(target, replace=target.exists()) as folder:
         info = save(folder)
         (folder / INFO_FILE).write_text(info.model_dump_json(indent=2))
+    read_info(target)
     return target
 
 

@@ -5,7 +5,6 @@ A collection is what a server swaps, and what caches are keyed by. It is immutab
 
 import threading
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from cachetools import LRUCache
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest
-from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
+from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery
@@ -46,6 +45,7 @@ class Collection:
             "captions": LRUCache(FRAGMENTS_KEPT),
         }
         self._lock = threading.Lock()
+        self._thumbnails = artifact.thumbnails()
 
     @property
     def manifest(self) -> Manifest:
@@ -60,11 +60,6 @@ class Collection:
     def fields(self) -> list[FieldInfo]:
         """The fields that ``where`` can name."""
         return self.filters.fields
-
-    @cached_property
-    def thumbnails(self) -> Thumbnails | None:
-        """The thumbnails, opened when they are first asked for; None if the artifact has none."""
-        return self.artifact.thumbnails()
 
     def index(self, target: Modality) -> VectorIndex:
         return self._indexes[target]
@@ -132,10 +127,11 @@ class Collection:
     def thumbnail(self, image_id: str, size: Size) -> bytes | None:
         """The WebP of an image; None if there is no image of that id, or no thumbnail of it."""
         row = self._store.row_of(image_id)
-        return None if row is None or self.thumbnails is None else self.thumbnails.get(row, size)
+        return None if row is None or self._thumbnails is None else self._thumbnails.get(row, size)
 
     def forget(self) -> None:
-        """Drop the records that are kept as JSON."""
+        """Drop everything that is kept to answer faster: masks of filters, and records as JSON."""
+        self.filters.forget()
         with self._lock:
             for kept in self._fragments.values():
                 kept.clear()
@@ -143,8 +139,8 @@ class Collection:
     def close(self) -> None:
         """Close the files of records and thumbnails; searches fail from then on."""
         self._store.close()
-        if self.thumbnails is not None:
-            self.thumbnails.close()
+        if self._thumbnails is not None:
+            self._thumbnails.close()
 
     def _images(self, rows: Sequence[int]) -> list[tuple[ImageRecord, list[CaptionRecord]]]:
         captions = self._store.captions_of(rows)

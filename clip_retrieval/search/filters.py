@@ -55,6 +55,11 @@ class RowFilter:
             self._masks[key] = mask
         return mask
 
+    def forget(self) -> None:
+        """Drop the masks that are kept."""
+        with self._lock:
+            self._masks.clear()
+
     def check(self, where: Mapping[str, Scalar | Condition]) -> None:
         """Raise InvalidQuery for a field that the collection does not have."""
         for name in where:

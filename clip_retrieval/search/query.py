@@ -54,15 +54,21 @@ class Base64Image:
     encoded: str
 
     @cached_property
+    def data(self) -> bytes | None:
+        """The bytes of the file; None if the text is not base64."""
+        try:
+            return base64.b64decode(self.encoded, validate=True)
+        except ValueError:  # binascii.Error, and text that is not ASCII
+            return None
+
+    @cached_property
     def key(self) -> str:
-        return f"base64:{hashlib.sha256(self.encoded.encode()).hexdigest()}"
+        return "not base64" if self.data is None else FileImage(self.data).key
 
     def decode(self, limits: Limits) -> Image.Image:
-        try:
-            data = base64.b64decode(self.encoded, validate=True)
-        except ValueError as error:  # binascii.Error, and text that is not ASCII
-            raise ImageRejected("the image is not base64") from error
-        return decode_image(data, limits)
+        if self.data is None:
+            raise ImageRejected("the image is not base64")
+        return decode_image(self.data, limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class Encoded:
     vector: Vectors
     encode: Stage
     batch_size: int
+    """How many jobs were encoded together; 0 for a vector that was kept from an earlier batch."""
 
 
 class Engine:

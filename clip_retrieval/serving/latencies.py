@@ -32,14 +32,14 @@ class Recorder:
         for stage, seconds in stages_s.items():
             self._latencies[stage].append(seconds)
 
-    def snapshot(self, cache: AnswerCache | None) -> Stats:
-        """Counts and percentiles so far; ``cache`` is None while nothing is served."""
+    def snapshot(self, cache: AnswerCache) -> Stats:
+        """Counts and percentiles so far, of the cache too."""
         return Stats(
             uptime_seconds=self.uptime_s,
             queries=dict(self.queries),
-            cache_hits=cache.hits if cache is not None else 0,
-            cache_misses=cache.misses if cache is not None else 0,
-            cache_size=len(cache) if cache is not None else 0,
+            cache_hits=cache.hits,
+            cache_misses=cache.misses,
+            cache_size=len(cache),
             latency_ms={
                 stage: _percentiles(np.array(values) * 1e3) for stage, values in self._latencies.items() if values
             },

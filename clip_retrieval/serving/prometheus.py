@@ -36,15 +36,14 @@ class Reading:
     cache_misses: int
 
     @classmethod
-    def of(cls, traffic: Traffic, answers: AnswerCache | None, queued: Mapping[str, int]) -> "Reading":
-        """``answers`` is None while nothing is served."""
+    def of(cls, traffic: Traffic, answers: AnswerCache, queued: Mapping[str, int]) -> "Reading":
         return cls(
             pending=traffic.pending,
             rejected=traffic.rejected,
             queued=queued,
-            cache_size=len(answers) if answers is not None else 0,
-            cache_hits=answers.hits if answers is not None else 0,
-            cache_misses=answers.misses if answers is not None else 0,
+            cache_size=len(answers),
+            cache_hits=answers.hits,
+            cache_misses=answers.misses,
         )
 
 

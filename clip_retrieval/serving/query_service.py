@@ -9,7 +9,7 @@ import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from clip_retrieval.serving.cache import AnswerCache, RenderedPage, VectorCache
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.stages import Stage
 
-T = TypeVar("T")
+EXACT_VALUES_IN_LOOP = 2**23
+"""An exact search of more values than these (rows × dimensions: 16,384 rows of 512) takes over half a millisecond."""
 
 
 class Dispatcher(Protocol):
@@ -58,14 +59,14 @@ class QueryService:
         artifact: str,
         limits: Limits,
         decoders: ThreadPoolExecutor,
-        cache_size: int = 0,
-        cache_ttl_s: float = 1,
+        answers: AnswerCache,
+        vectors_kept: int = 0,
     ) -> None:
         """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together."""
         self.retriever = retriever
         self.artifact = artifact
-        self.answers = AnswerCache(cache_size, cache_ttl_s)
-        self._vectors = VectorCache(cache_size)
+        self._answers = answers
+        self._vectors = VectorCache(vectors_kept)
         self._dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
@@ -75,11 +76,13 @@ class QueryService:
         """The answer to each query, in order; what is wrong with one of them is its own outcome."""
         version = self.retriever.collection.version
         keys = [query.key() for query in queries]
-        pages = [self.answers.get(version, key) for key in keys]
+        pages = [self._answers.get(version, key) for key in keys]
         new = [query for query, page in zip(queries, pages, strict=True) if page is None]
         tokens = await self._tokenize(dict.fromkeys(text for query in new for text in query.texts))
-        pixels, decode = await self._decode({image.key: image for query in new for image in query.images})
-        prepared = _Prepared(tokens, pixels, decode)
+        images = {image.key: image for query in new for image in query.images}
+        known = {key: vector for key in images if (vector := self._vectors.get(key)) is not None}
+        pixels, decode = await self._decode({key: image for key, image in images.items() if key not in known})
+        prepared = _Prepared(tokens, known, pixels, decode)
 
         async def one(query: Query, key: str, page: RenderedPage | None) -> QueryAnswer | InvalidQuery:
             if page is not None:
@@ -88,7 +91,7 @@ class QueryService:
                 answer = await self._search(query, prepared)
             except InvalidQuery as error:
                 return error
-            self.answers.keep(version, key, answer.page)
+            self._answers.keep(version, key, answer.page)
             return answer
 
         return await asyncio.gather(*map(one, queries, keys, pages))
@@ -106,10 +109,14 @@ class QueryService:
         assert decode is not None, "an image was decoded"
         return await self._encode_pixels(image.key, rejected), decode
 
+    def close(self) -> None:
+        """End the search thread when its searches are done; the retriever stays open for requests in progress."""
+        self._searches.shutdown(wait=False)
+
     def clear(self) -> int:
         """Drop everything that is kept to answer faster; returns how many answers that were."""
-        count = len(self.answers)
-        self.answers.clear()
+        count = len(self._answers)
+        self._answers.clear()
         self._vectors.clear()
         self.retriever.collection.forget()
         return count
@@ -135,7 +142,9 @@ class QueryService:
 
         A search of the index alone takes less time than its thread would wait for the GIL.
         """
-        if query.where is None and not query.dedupe and query.offset + query.k < FRONT:
+        spec = self.retriever.collection.index(query.target).spec
+        is_short = not spec.exact or spec.rows * spec.dim <= EXACT_VALUES_IN_LOOP
+        if is_short and query.where is None and not query.dedupe and query.offset + query.k < FRONT:
             return self.retriever.answer(query, vectors)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._searches, self.retriever.answer, query, vectors)
@@ -143,10 +152,11 @@ class QueryService:
     async def _encode(self, number: int, part: QueryPart, prepared: "_Prepared") -> Encoded:
         content = part.content
         if isinstance(content, StoredImage):
-            vector = self.retriever.collection.stored_vector(content.image_id)
-            return Encoded(vector, Stage(time.perf_counter(), 0.0), 1)
+            return _kept(self.retriever.collection.stored_vector(content.image_id))
         if isinstance(content, str):
             return await self._encode_tokens(prepared.tokens[content])
+        if (known := prepared.vectors.get(content.key)) is not None:
+            return _kept(known)
         if isinstance(pixels := prepared.pixels[content.key], ImageRejected):
             raise PartRejected(number, pixels)
         return await self._encode_pixels(content.key, pixels)
@@ -159,7 +169,7 @@ class QueryService:
 
     def _known(self, key: Hashable) -> Encoded | None:
         vector = self._vectors.get(key)
-        return None if vector is None else Encoded(vector, Stage(time.perf_counter(), 0.0), 1)
+        return None if vector is None else _kept(vector)
 
     def _keep(self, key: Hashable, encoded: Encoded) -> Encoded:
         return Encoded(self._vectors.keep(key, encoded.vector), encoded.encode, encoded.batch_size)
@@ -198,5 +208,12 @@ class _Prepared:
     """What was done for the parts of all queries of a request before any of them was encoded."""
 
     tokens: Mapping[str, Tokens]
+    vectors: Mapping[str, Vectors]
+    """The vectors of images that are kept, by key; these images are not decoded."""
     pixels: Mapping[str, Pixels | ImageRejected]
     decode: Stage | None
+
+
+def _kept(vector: Vectors) -> Encoded:
+    """A vector that had not to be encoded: no time, no batch."""
+    return Encoded(vector, Stage(time.perf_counter(), 0.0), 0)

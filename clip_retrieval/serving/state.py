@@ -24,6 +24,8 @@ class ServerState:
     recorder: Recorder
     traffic: Traffic
     decoders: ThreadPoolExecutor
+    answers: AnswerCache
+    """The rendered answers that are kept, of whatever version, and how often they were asked for."""
     service: QueryService | None = None
     tracer: Tracer = field(default_factory=NoOpTracer)
     observe: Callable[[str, float], None] = lambda _stage, _seconds: None
@@ -36,6 +38,7 @@ class ServerState:
             recorder=Recorder(),
             traffic=Traffic(settings.max_pending, settings.max_pending_images),
             decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
+            answers=AnswerCache(settings.cache_size, settings.cache_ttl_s),
         )
 
     @property
@@ -45,21 +48,19 @@ class ServerState:
 
     def serve(self, retriever: Retriever, dispatcher: Dispatcher, artifact: str) -> QueryService:
         """Answer requests with ``retriever`` from now on; ``artifact`` is its tag or path."""
+        previous = self.service
         self.service = QueryService(
             retriever,
             dispatcher,
             artifact=artifact,
             limits=self.limits,
             decoders=self.decoders,
-            cache_size=self.settings.cache_size,
-            cache_ttl_s=self.settings.cache_ttl_s,
+            answers=self.answers,
+            vectors_kept=self.settings.cache_size,
         )
+        if previous is not None:
+            previous.close()
         return self.service
-
-    @property
-    def answers(self) -> AnswerCache | None:
-        """The rendered answers that are kept; None while nothing is served."""
-        return self.service.answers if self.service else None
 
     def require_service(self) -> QueryService:
         """What answers queries. Raises Busy while nothing is loaded."""

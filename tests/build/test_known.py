@@ -51,12 +51,14 @@ def test_a_thumbnail_is_known_by_its_plan(fake_artifact: Artifact) -> None:
         assert known.thumbnail(b"\0" * 32, PLANS[0]) is None
 
 
-@pytest.mark.parametrize("change", [{"product_version": "0.0.1"}, {"libraries": {"pillow": "1.0"}}])
-def test_thumbnails_of_another_release_or_pillow_are_unknown(
-    fake_artifact: Artifact, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "vectors_are_known"), [({"product_version": "0.0.1"}, False), ({"libraries": {"pillow": "1.0"}}, True)]
+)
+def test_another_release_is_unknown_and_of_another_pillow_the_thumbnails(
+    fake_artifact: Artifact, change: dict[str, object], vectors_are_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = Artifact(fake_artifact.path, fake_artifact.manifest.model_copy(update=change))
     monkeypatch.setattr(Artifact, "open", lambda path: changed)
     with closing(KnownArtifacts([changed], INFO)) as known:
-        assert known.has("images", KEYS[3])
+        assert known.has("images", KEYS[3]) is vectors_are_known
         assert known.thumbnail(KEYS[3], PLANS[0]) is None

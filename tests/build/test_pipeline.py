@@ -1,6 +1,7 @@
 """From a source to an artifact: rows stay aligned whatever is rejected; a build that was killed resumes."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -331,6 +332,20 @@ class TestKilled:
         assert outcome.embedding.captions_encoded == captions_left
         assert Artifact.open(outcome.artifact.path).manifest.files == fake_artifact.manifest.files
         assert list(workspace.iterdir()) == [outcome.artifact.path], "a finished build leaves only the artifact"
+
+    def test_thumbnails_of_a_killed_build_are_not_those_of_the_next(
+        self, run: Build, collection: Path, encoder_folder: Path, fake_artifact: Artifact, tmp_path: Path
+    ) -> None:
+        """Their rows may be those of other images: the source has changed, or no thumbnails are wanted any more."""
+        workspace = tmp_path / "builds"
+        places = (collection, encoder_folder, workspace)
+        child = subprocess.run(
+            [sys.executable, "-c", KILLED_BUILD, *places, "embedding captions"], timeout=60, check=False
+        )
+        assert child.returncode == -signal.SIGKILL
+        (work,) = workspace.glob("*.work")
+        shutil.copy2(fake_artifact.path / "thumbnails.sqlite", work / "thumbnails.sqlite")
+        assert not run(collection, thumbnails_mb=0).artifact.has_thumbnails
 
     def test_a_build_with_other_options_resumes_too(self, run: Build, tmp_path: Path) -> None:
         source = write_collection(tmp_path / "data", NAMES[:4])

@@ -9,9 +9,11 @@ from clip_retrieval.serving import latencies as stats
 from clip_retrieval.serving.cache import AnswerCache, RenderedPage
 from clip_retrieval.serving.latencies import Recorder
 
+EMPTY = AnswerCache(10, ttl_s=60)
+
 
 def test_nothing_served_is_nothing_counted() -> None:
-    snapshot = Recorder().snapshot(None)
+    snapshot = Recorder().snapshot(EMPTY)
     assert (snapshot.queries, snapshot.latency_ms, snapshot.cache_hits, snapshot.cache_misses) == ({}, {}, 0, 0)
     assert snapshot.uptime_seconds >= 0
 
@@ -20,7 +22,7 @@ def test_requests_are_counted_by_kind() -> None:
     recorder = Recorder()
     for kind in ("search_images", "search_text", "search_images"):
         recorder.add(kind, {"total": 0.001})
-    assert recorder.snapshot(None).queries == {"search_images": 2, "search_text": 1}
+    assert recorder.snapshot(EMPTY).queries == {"search_images": 2, "search_text": 1}
 
 
 def test_a_percentile_is_one_of_single_requests() -> None:
@@ -28,7 +30,7 @@ def test_a_percentile_is_one_of_single_requests() -> None:
     recorder = Recorder()
     for number in range(100):
         recorder.add("search_images", {"total": 1.0 if number == 50 else 0.001})
-    total = recorder.snapshot(None).latency_ms["total"]
+    total = recorder.snapshot(EMPTY).latency_ms["total"]
     assert total.count == 100
     assert total.p50 == total.p95 == pytest.approx(1)
     assert 1 < total.p99 < 1000
@@ -40,7 +42,7 @@ def test_percentiles_are_in_milliseconds_and_bound_their_share(seconds: list[flo
     recorder = Recorder()
     for value in seconds:
         recorder.add("search_images", {"total": value})
-    total = recorder.snapshot(None).latency_ms["total"]
+    total = recorder.snapshot(EMPTY).latency_ms["total"]
     in_ms = np.array(seconds) * 1000
     for percentile, share in ((total.p50, 0.50), (total.p95, 0.95), (total.p99, 0.99)):
         assert in_ms.min() - 1e-6 <= percentile <= in_ms.max() + 1e-6
@@ -52,7 +54,7 @@ def test_a_stage_counts_the_requests_that_went_through_it() -> None:
     recorder = Recorder()
     recorder.add("search_images", {"encode": 0.010, "search": 0.002, "total": 0.015})
     recorder.add("search_images", {"total": 0.0001})  # from the cache
-    latency = recorder.snapshot(None).latency_ms
+    latency = recorder.snapshot(EMPTY).latency_ms
     assert {stage: values.count for stage, values in latency.items()} == {"encode": 1, "search": 1, "total": 2}
     assert latency["search"].p50 == pytest.approx(2)
 
@@ -62,7 +64,7 @@ def test_only_the_newest_requests_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
     recorder = Recorder()
     for number in range(100):
         recorder.add("search_images", {"total": 5.0 if number < 90 else 0.001})
-    snapshot = recorder.snapshot(None)
+    snapshot = recorder.snapshot(EMPTY)
     assert snapshot.latency_ms["total"].count == 10
     assert snapshot.latency_ms["total"].p99 == pytest.approx(1)
     assert snapshot.queries == {"search_images": 100}

@@ -1,17 +1,22 @@
 """The one way of a query: what is encoded, what is kept, where a search runs, and that every route ends here."""
 
 import asyncio
+import base64
 import threading
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
 
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.queries import text as part
 from clip_retrieval.errors import InvalidQuery, PartRejected
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.search.hits import SearchOutcome
-from clip_retrieval.search.query import FileImage, Query, QueryPart, StoredImage
+from clip_retrieval.search.query import Base64Image, FileImage, Query, QueryPart, StoredImage
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.prometheus import Metrics, Reading
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.state import ServerState
@@ -95,6 +100,45 @@ def test_a_search_that_may_take_long_does_not_hold_up_the_event_loop(
     ask(state.serve(noting, DirectDispatcher(noting), "test"), query)
     state.decoders.shutdown()
     assert [thread is threading.main_thread() for thread in threads] == [in_the_event_loop]
+
+
+def test_an_image_whose_vector_is_kept_is_not_decoded_again(service: QueryService) -> None:
+    decoded: list[str] = []
+
+    class Counted(FileImage):
+        def decode(self, limits: Limits) -> Image.Image:
+            decoded.append(self.key)
+            return super().decode(limits)
+
+    red = Counted(RED.data)
+    for offset in (0, 5, 10):
+        [answer] = ask(service, Query((QueryPart(red),), offset=offset))
+        assert isinstance(answer, QueryAnswer)
+    assert len(decoded) == 1
+
+
+def test_an_upload_and_the_same_image_in_base64_are_one(service: QueryService, dispatcher: DirectDispatcher) -> None:
+    ask(service, Query((QueryPart(RED),)))
+    [answer] = ask(service, Query((QueryPart(Base64Image(base64.b64encode(RED.data).decode())),)))
+    assert isinstance(answer, QueryAnswer)
+    assert answer.cached
+    assert dispatcher.batches == 1
+
+
+def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_thread(retriever: Retriever) -> None:
+    state, metrics = ServerState.of(Settings()), Metrics(CollectorRegistry())
+    others = set(threading.enumerate())
+    for _ in range(2):
+        service = state.serve(retriever, DirectDispatcher(retriever), "clip-retrieval:test")
+        ask(service, text("red"), text("red", offset=60))
+        metrics.take(Reading.of(state.traffic, state.answers, {}), {})
+    assert (state.answers.hits, state.answers.misses) == (2, 2), "the version is the same, so its answers are"
+    service.close()
+    state.decoders.shutdown()
+    for thread in set(threading.enumerate()) - others:
+        if thread.name.startswith("search"):
+            thread.join(timeout=5)
+            assert not thread.is_alive()
 
 
 def test_clearing_forgets_answers_and_vectors(service: QueryService, dispatcher: DirectDispatcher) -> None:

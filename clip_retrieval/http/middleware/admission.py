@@ -12,6 +12,9 @@ from clip_retrieval.http.middleware.body_limit import BodyTooLarge, LimitedBody
 from clip_retrieval.http.policy import RoutePolicy, methods_of
 from clip_retrieval.serving.traffic import Traffic
 
+PREFLIGHT = RoutePolicy(always_answers=True)
+"""A browser asks whether another origin may send a request. BentoML's CORS option answers; without it that is 405."""
+
 
 class Admission:
     """Answers 404 and 405 for what has no row in the table, 415 for another kind of body than the route reads, 413 for
@@ -81,6 +84,8 @@ def _policy(scope: Scope) -> RoutePolicy | JSONResponse:
     if methods is None:
         return error_response(HTTPStatus.NOT_FOUND)
     policy = methods.get(scope["method"])
+    if policy is None and scope["method"] == "OPTIONS" and _header(scope, b"access-control-request-method"):
+        return PREFLIGHT
     if policy is None:
         return error_response(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(methods)})
     if policy.media_type is not None:

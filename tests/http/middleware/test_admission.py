@@ -237,3 +237,10 @@ def test_a_request_that_finds_its_images_later_takes_one_of_their_places() -> No
             pytest.fail("there was a second place")
         traffic.enter(brings_image=False)
     assert (traffic.pending, traffic.pending_images, traffic.rejected) == (1, 0, {"too_many": 2})
+
+
+def test_a_preflight_of_another_origin_reaches_what_answers_it() -> None:
+    headers = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+    assert asyncio.run(ask(admit(), "/search", method="OPTIONS", headers=headers)).status == 200
+    assert asyncio.run(ask(admit(), "/search", method="OPTIONS")).status == 405
+    assert asyncio.run(ask(admit(), "/nope", method="OPTIONS", headers=headers)).status == 404
