@@ -10,7 +10,7 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.compare import compare as compare_artifacts
+from clip_retrieval.artifacts.compare import compare
 from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
@@ -74,8 +74,8 @@ def inspect(source: Tag, as_json: AsJson = False) -> None:
         console.files_table(sizes)
 
 
-@app.command()
-def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
+@app.command("compare")
+def compare_command(first: Tag, second: Tag, as_json: AsJson = False) -> None:
     """Show what changed from one artifact to another: model, precision, images, captions, fields, indexes.
 
     Examples:
@@ -86,7 +86,7 @@ def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
     ```
     """
     (tag, old), (other, new) = _open(first), _open(second)
-    comparison = compare_artifacts(old, new)
+    comparison = compare(old, new)
     if as_json:
         result = {"first": tag, "second": other, **comparison.to_json()}
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
@@ -139,8 +139,8 @@ def import_file(file: Annotated[Path, typer.Argument(help="A file that export wr
     typer.echo(tag)
 
 
-@app.command()
-def delete(
+@app.command("delete")
+def delete_command(
     tag: Annotated[str, typer.Argument(help="A full tag in the BentoML model store.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without a question.")] = False,
 ) -> None:

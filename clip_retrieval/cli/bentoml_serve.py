@@ -15,7 +15,7 @@ from clip_retrieval.cli import console
 from clip_retrieval.errors import ClipRetrievalError
 
 SERVICE = "service:ClipRetrieval"
-FOLDER = Path(__file__).resolve().parents[2]
+SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """Where ``service.py`` is: beside the package, in a checkout as in an installation."""
 
 
@@ -34,7 +34,7 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
         child.send_signal(signal.SIGTERM)
 
     child = subprocess.Popen(
-        [*command, "--working-dir", str(FOLDER)],
+        [*command, "--working-dir", str(SERVICE_FOLDER)],
         env={"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag},
         start_new_session=True,  # a Ctrl-C reaches the child once, through the handler below
     )

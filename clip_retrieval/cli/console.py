@@ -26,7 +26,7 @@ from clip_retrieval.contract.answers import CaptionResult, ImageResult
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, emoji=False)
 
-MAX_ROWS = 20
+MAX_TABLE_ROWS = 20
 
 
 class Bars:
@@ -133,10 +133,10 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
         "captions removed": tuple(f"{c.image_id}: {c.text}" for c in comparison.captions_removed),
     }.items():
         out.print(f"{title}: {len(names)}")
-        for name in names[:MAX_ROWS]:
+        for name in names[:MAX_TABLE_ROWS]:
             out.print(f"  {name}", soft_wrap=True, highlight=False)
-        if len(names) > MAX_ROWS:
-            out.print(f"  … and {len(names) - MAX_ROWS} more; --json has all of them")
+        if len(names) > MAX_TABLE_ROWS:
+            out.print(f"  … and {len(names) - MAX_TABLE_ROWS} more; --json has all of them")
 
 
 def images_table(results: Sequence[ImageResult]) -> None:
@@ -175,8 +175,8 @@ def _rows(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
     if not rows:
         return
     table = Table(*columns, title=title)
-    for row in rows[:MAX_ROWS]:
+    for row in rows[:MAX_TABLE_ROWS]:
         table.add_row(*row)
     err.print(table, markup=False)
-    if len(rows) > MAX_ROWS:
-        err.print(f"… and {len(rows) - MAX_ROWS} more; --json has all of them")
+    if len(rows) > MAX_TABLE_ROWS:
+        err.print(f"… and {len(rows) - MAX_TABLE_ROWS} more; --json has all of them")

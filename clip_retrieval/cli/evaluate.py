@@ -17,7 +17,7 @@ from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
-from clip_retrieval.evaluation.embedded_dataset import Embedded, of_artifact, of_source
+from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
 from clip_retrieval.evaluation.index_report import IndexQuality, index_quality
 from clip_retrieval.evaluation.misses_page import page
 from clip_retrieval.evaluation.recall import Metrics
@@ -28,14 +28,14 @@ from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress
 
 
-class Split(StrEnum):
+class GalleryOption(StrEnum):
     TEST = "test"
     VAL = "val"
     TRAIN = "train"
     ALL = "all"
 
 
-def evaluate(
+def evaluate_command(
     source: Annotated[
         str, typer.Argument(help="An artifact's tag or folder, or a data source as for build.")
     ] = modelstore.LATEST,
@@ -46,8 +46,8 @@ def evaluate(
         str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
     ] = None,
     split: Annotated[
-        Split, typer.Option(help="The gallery; all is every split by itself and then the whole collection.")
-    ] = Split.TEST,
+        GalleryOption, typer.Option(help="The gallery; all is every split by itself and then the whole collection.")
+    ] = GalleryOption.TEST,
     output: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("reports/evaluate"),
     images: Annotated[
         Path | None, typer.Option(help="For an artifact: the folder it was built from, to show its images.")
@@ -104,7 +104,7 @@ def _data_source(source: str) -> Path | None:
         return None
 
 
-def _embedded(path: Path, model: str, pretrained: str | None, options: Options, bars: console.Bars) -> Embedded:
+def _embedded(path: Path, model: str, pretrained: str | None, options: Options, bars: console.Bars) -> EmbeddedDataset:
     open_source(path)  # before the model is prepared: a wrong path should not cost a download
     with bars.stage(f"preparing the model {model}", None):
         encoder = prepare_encoder(model, pretrained, say=console.note)
@@ -112,7 +112,7 @@ def _embedded(path: Path, model: str, pretrained: str | None, options: Options, 
 
 
 def _write(
-    output: Path, quality: Quality, indexes: tuple[IndexQuality, ...], data: Embedded, progress: Progress
+    output: Path, quality: Quality, indexes: tuple[IndexQuality, ...], data: EmbeddedDataset, progress: Progress
 ) -> None:
     try:
         from clip_retrieval.evaluation.recall_plot import plot

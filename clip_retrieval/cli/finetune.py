@@ -15,7 +15,7 @@ from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, SplitRatios
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
-from clip_retrieval.finetuning.settings import LEARNING_RATES, Settings, TrainedPart
+from clip_retrieval.finetuning.settings import LEARNING_RATES, TrainedPart, TrainingSettings
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import DEMO, cache_dir, prepare_encoder
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _RATES = ", ".join(f"{part.value} {rate:g}" for part, rate in LEARNING_RATES.items())
 
 
-def finetune(
+def finetune_command(
     source: Annotated[str, typer.Argument(help="A data source as for build; or an artifact's tag, with --images.")],
     output: Annotated[Path, typer.Option(help="The new folder of the model.")],
     model: Annotated[
@@ -40,19 +40,25 @@ def finetune(
         Path | None, typer.Option(help="Another domain that must not get worse; default the bundled photographs.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="With a tag: the folder that it was built from.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Most times through the training images.")] = Settings.epochs,
-    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = Settings.batch,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Most times through the training images.")
+    ] = TrainingSettings.epochs,
+    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = TrainingSettings.batch,
     learning_rate: Annotated[float | None, typer.Option(min=1e-9, help=f"Peak; default: {_RATES}.")] = None,
-    warmup: Annotated[float, typer.Option(min=0, max=1, help="Share of the steps before the peak.")] = Settings.warmup,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without gain before the end.")] = Settings.patience,
-    views: Annotated[int, typer.Option(min=0, help="Random crops of each training image.")] = Settings.views,
-    rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")] = Settings.rank,
+    warmup: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the steps before the peak.")
+    ] = TrainingSettings.warmup,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without gain before the end.")
+    ] = TrainingSettings.patience,
+    views: Annotated[int, typer.Option(min=0, help="Random crops of each training image.")] = TrainingSettings.views,
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")] = TrainingSettings.rank,
     tolerance: Annotated[float, typer.Option(min=0, help="Most mean recall lost on the other domain.")] = TOLERANCE,
     certain: Annotated[
         bool, typer.Option("--certain", help="Keep a gain only if its whole 95 % interval is above 0.")
     ] = False,
     split: SplitRatios = Options.ratios,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = Settings.seed,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = TrainingSettings.seed,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
@@ -93,7 +99,9 @@ def finetune(
         reference = prepare_encoder(model or DEMO, pretrained, runtime="torch", say=console.note)
     if data.other is None:
         console.note("no other domain to watch: the source has the bundled photographs in it; give one with --other")
-    settings = Settings(train, epochs, batch, learning_rate or 0.0, warmup, Settings.clip, patience, views, rank, seed)
+    settings = TrainingSettings(
+        train, epochs, batch, learning_rate or 0.0, warmup, TrainingSettings.clip, patience, views, rank, seed
+    )
     rule = tuner.Rule(tolerance, certain)
     outcome = tuner.finetune(
         reference, data, settings, rule, cache_dir() / "finetune", output, limits, bars, say=_say_epoch

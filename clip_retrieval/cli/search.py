@@ -20,7 +20,7 @@ from clip_retrieval.records import Modality
 from clip_retrieval.search.results import results as results_of
 from clip_retrieval.search.retriever import Retriever
 
-LESS = -0.5
+MINUS_WEIGHT = -0.5
 """The weight of what is subtracted: as in Rocchio's rule, what is not wanted counts for less than what is."""
 
 _CONDITION = re.compile(r"(.*?)(>=|<=|=|>|<|~)(.*)", re.DOTALL)
@@ -39,7 +39,7 @@ def search(
         bool, typer.Option("--captions", help="For an image: find captions instead of images.")
     ] = False,
     minus: Annotated[
-        list[str] | None, typer.Option("--minus", help=f"A text or image to move away from, at weight {LESS}.")
+        list[str] | None, typer.Option("--minus", help=f"A text or image to move away from, at weight {MINUS_WEIGHT}.")
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--like", metavar="ID", help="An image of the collection, by its image_id.")
@@ -72,7 +72,7 @@ def search(
     parts = [
         *(_part(query) for query in queries or []),
         *(image_id(identity) for identity in like or []),
-        *(_part(query, LESS) for query in minus or []),
+        *(_part(query, MINUS_WEIGHT) for query in minus or []),
     ]
     if not parts:
         raise typer.BadParameter("a text, an image or --like is needed", param_hint="QUERY")

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.reindex import Tuned
-from clip_retrieval.artifacts.reindex import tune as reindex
+from clip_retrieval.artifacts.reindex import Tuned, tune
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, Tag
 from clip_retrieval.indexes.base import BuiltIndex
@@ -20,7 +19,7 @@ from clip_retrieval.indexes.sweep import Budget, SweepOutcome, Trial, pareto_fro
 from clip_retrieval.models.prepare import cache_dir
 
 
-def tune(
+def tune_command(
     source: Tag = modelstore.LATEST,
     recall: Annotated[
         float, typer.Option(min=0, max=1, help="Least recall against exact search, at k = 1, 10 and 50.")
@@ -50,7 +49,7 @@ def tune(
     artifact = Artifact.open(folder)
     budget = Budget(recall, p99_ms, memory_mb)
     search_on_one_thread()
-    done = reindex(artifact, budget, cache_dir() / "builds", console.Bars())
+    done = tune(artifact, budget, cache_dir() / "builds", console.Bars())
     for modality, outcome in done.outcomes.items():
         name = "images" if modality == "images" else "captions"
         plot_pareto_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")

@@ -28,7 +28,7 @@ from clip_retrieval.records import CaptionRecord, ImageBlob, ImageRecord
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedDataset:
     """Records and vectors, joined by row; the vectors are float32 of shapes (images, dim) and (captions, dim)."""
 
     name: str
@@ -42,12 +42,12 @@ class Embedded:
     """The images by row. An artifact holds no images, so this may be empty."""
 
 
-def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> Embedded:
+def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> EmbeddedDataset:
     """The collection inside an artifact. ``folder`` is the folder that it was built from, if that is available."""
     with artifact.store() as store:
         images, captions = store.images(), store.captions()
     blobs = {image.row: FileBlob(folder / image.image_path, image.image_path) for image in images} if folder else {}
-    return Embedded(
+    return EmbeddedDataset(
         name=name,
         encoder=artifact.manifest.encoder,
         data_fingerprint=artifact.manifest.data.fingerprint,
@@ -59,7 +59,7 @@ def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> Em
     )
 
 
-def of_source(source: Path, encoder_folder: Path, cache: Path, options: Options, progress: Progress) -> Embedded:
+def of_source(source: Path, encoder_folder: Path, cache: Path, options: Options, progress: Progress) -> EmbeddedDataset:
     """Validate, split and embed a data source as ``build`` does, with the encoder in ``encoder_folder``.
 
     ``cache`` is the folder of all cached vectors. Raises SourceError, ModelUnavailable, MissingExtra, or BuildRunning
@@ -79,7 +79,7 @@ def of_source(source: Path, encoder_folder: Path, cache: Path, options: Options,
         images, captions = records_of(report.kept, assign_splits(report.kept, options.ratios, options.seed))
         with progress.stage("embedding captions", len(captions)) as advance:
             embedder.embed_captions([caption.text for caption in captions], advance)
-        return Embedded(
+        return EmbeddedDataset(
             name=source.resolve().name,
             encoder=info,
             data_fingerprint=report.data_fingerprint(),

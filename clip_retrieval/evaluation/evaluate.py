@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_retrieval.errors import ModelUnavailable, SourceError
-from clip_retrieval.evaluation.embedded_dataset import Embedded
-from clip_retrieval.evaluation.recall import Ranks, Rows, bootstrap, image_to_text, summarise, text_to_image
+from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
+from clip_retrieval.evaluation.recall import IntArray, Ranks, bootstrap, image_to_text, summarise, text_to_image
 from clip_retrieval.evaluation.report import (
     CUTOFFS,
     Direction,
@@ -28,12 +28,12 @@ from clip_retrieval.evaluation.report import (
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, CaptionRecord
 
-SHOWN = 3
+RESULTS_PER_MISS = 3
 """How many of the first results are kept of each miss."""
 
 
 def evaluate(
-    data: Embedded,
+    data: EmbeddedDataset,
     split: Gallery,
     progress: Progress,
     *,
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def _gallery(
-    data: Embedded, gallery: Gallery, progress: Progress, worst: int, resamples: int, seed: int
+    data: EmbeddedDataset, gallery: Gallery, progress: Progress, worst: int, resamples: int, seed: int
 ) -> GalleryQuality:
     images = [image for image in data.images if gallery in ("all", image.split)]
     place = {image.row: number for number, image in enumerate(images)}
@@ -113,7 +113,7 @@ def _gallery(
             scores = caption_vectors @ image_vectors[owner]
             own = float(scores[image_of == owner].max())
         found = []
-        for row in np.argsort(-scores, kind="stable")[:SHOWN].tolist():
+        for row in np.argsort(-scores, kind="stable")[:RESULTS_PER_MISS].tolist():
             image = images[row if by_text else int(image_of[row])]
             text = None if by_text else captions[row].text
             found.append(Result(image_row=image.row, image_path=image.image_path, caption=text, score=scores[row]))
@@ -137,7 +137,7 @@ def _gallery(
     )
 
 
-def chance(candidates: int, relevant: Rows, k: int) -> float:
+def chance(candidates: int, relevant: IntArray, k: int) -> float:
     """Mean recall@k of random order: the hypergeometric chance of at least one of each query's relevant items."""
     missed = np.ones(len(relevant))
     for drawn in range(min(k, candidates)):

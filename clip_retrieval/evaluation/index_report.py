@@ -8,13 +8,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.evaluation.embedded_dataset import Embedded
+from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
 from clip_retrieval.indexes.faiss_index import exact_search
 from clip_retrieval.indexes.measure import MAX_QUERIES, TRUTH_DEPTH, Meter
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import Modality
 
-SLOWEST_SHOWN = 5
+SLOWEST_QUERIES = 5
 
 
 class SlowQuery(BaseModel):
@@ -48,7 +48,9 @@ class IndexQuality(BaseModel):
     slowest: tuple[SlowQuery, ...]
 
 
-def index_quality(artifact: Artifact, data: Embedded, progress: Progress, *, seed: int = 0) -> tuple[IndexQuality, ...]:
+def index_quality(
+    artifact: Artifact, data: EmbeddedDataset, progress: Progress, *, seed: int = 0
+) -> tuple[IndexQuality, ...]:
     """Measure both indexes with up to a thousand queries each, drawn with ``seed``; none without captions."""
     if not data.captions:
         return ()
@@ -57,7 +59,9 @@ def index_quality(artifact: Artifact, data: Embedded, progress: Progress, *, see
     )
 
 
-def _quality_of(artifact: Artifact, data: Embedded, target: Modality, progress: Progress, seed: int) -> IndexQuality:
+def _quality_of(
+    artifact: Artifact, data: EmbeddedDataset, target: Modality, progress: Progress, seed: int
+) -> IndexQuality:
     kind: Modality = "captions" if target == "images" else "images"
     vectors = {"images": data.image_vectors, "captions": data.caption_vectors}
     picked = np.sort(np.random.default_rng(seed).permutation(len(vectors[kind]))[:MAX_QUERIES])
@@ -83,6 +87,6 @@ def _quality_of(artifact: Artifact, data: Embedded, target: Modality, progress: 
         p50_ms=times.p50_ms,
         p99_ms=times.p99_ms,
         slowest=tuple(
-            SlowQuery(query=names[row], ms=ms[row]) for row in np.argsort(-ms, kind="stable")[:SLOWEST_SHOWN]
+            SlowQuery(query=names[row], ms=ms[row]) for row in np.argsort(-ms, kind="stable")[:SLOWEST_QUERIES]
         ),
     )

@@ -11,12 +11,12 @@ from io import BytesIO
 from PIL import Image
 
 from clip_retrieval.errors import SourceError
-from clip_retrieval.evaluation.embedded_dataset import Embedded
+from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
 from clip_retrieval.evaluation.report import Direction, Miss, Quality, Result
 from clip_retrieval.images.verified import decode_verified
 from clip_retrieval.records import ImageBlob
 
-IMAGE_SIDE = 150
+IMAGE_SIDE_PIXELS = 150
 """Longest side of a small image, in pixels."""
 
 _STYLE = """
@@ -30,7 +30,7 @@ overflow-wrap:anywhere}img{display:block;border-radius:4px}.query{font-weight:60
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def page(quality: Quality, data: Embedded) -> str:
+def page(quality: Quality, data: EmbeddedDataset) -> str:
     """The page of a report. Images come from ``data.blobs``; an image that is missing or has changed is left out."""
     rows = {row for gallery in quality.galleries for one in gallery.ways().values() for row in _rows(one)}
     small = {row: _small(data.blobs[row], data.images[row].content_hash) for row in rows if row in data.blobs}
@@ -84,7 +84,7 @@ def _small(blob: ImageBlob, expected_hash: str) -> str | None:
         image = decode_verified(blob, expected_hash)
     except SourceError:
         return None
-    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((IMAGE_SIDE_PIXELS, IMAGE_SIDE_PIXELS), Image.Resampling.LANCZOS)
     file = BytesIO()
     image.save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict
 
 from clip_retrieval.encoders.base import Vectors
 
-Rows = NDArray[np.int64]
+IntArray = NDArray[np.int64]
 
-BLOCK_SCORES = 4_000_000
+MAX_BLOCK_SCORES = 4_000_000
 """Scores that are held at once; 16 MB as float32."""
 
 
@@ -31,9 +31,9 @@ BLOCK_SCORES = 4_000_000
 class Ranks:
     """One rank a query. Both int64, of shape (queries,)."""
 
-    values: Rows
+    values: IntArray
     """The rank of the first relevant item, from 1."""
-    images: Rows
+    images: IntArray
     """The row of the image that the query is, or is a caption of."""
 
 
@@ -59,12 +59,14 @@ class Interval(BaseModel):
     high: float
 
 
-def text_to_image(captions: Vectors, images: Vectors, image_of: Rows, advance: Callable[[int], object] = int) -> Ranks:
+def text_to_image(
+    captions: Vectors, images: Vectors, image_of: IntArray, advance: Callable[[int], object] = int
+) -> Ranks:
     """The rank of its own image among ``images`` for every caption.
 
     ``captions`` (n, dim) and ``images`` (m, dim) are float32 unit vectors; ``image_of`` (n,) gives each caption's row
     in ``images``. ``advance`` is told how many queries were just ranked. Memory stays within a few times
-    ``BLOCK_SCORES`` whatever n and m are. Raises ValueError for vectors with values that are not finite: comparing
+    ``MAX_BLOCK_SCORES`` whatever n and m are. Raises ValueError for vectors with values that are not finite: comparing
     those would put every query at rank 1.
     """
     found = [np.empty(0, np.int64)]
@@ -74,7 +76,9 @@ def text_to_image(captions: Vectors, images: Vectors, image_of: Rows, advance: C
     return Ranks(np.concatenate(found), np.asarray(image_of, np.int64))
 
 
-def image_to_text(captions: Vectors, images: Vectors, image_of: Rows, advance: Callable[[int], object] = int) -> Ranks:
+def image_to_text(
+    captions: Vectors, images: Vectors, image_of: IntArray, advance: Callable[[int], object] = int
+) -> Ranks:
     """The rank of the best of its own captions for every image that has any; arguments as in ``text_to_image``."""
     queries = np.unique(image_of).astype(np.int64)
     found = [np.empty(0, np.int64)]
@@ -111,7 +115,7 @@ def bootstrap(ranks: Ranks, *, resamples: int = 1000, level: float = 0.95, seed:
     return {name: Interval(low=low, high=high) for name, low, high in zip(Metrics.model_fields, *tails, strict=True)}
 
 
-def _metrics(values: Rows, weights: Rows) -> Metrics:
+def _metrics(values: IntArray, weights: IntArray) -> Metrics:
     """The metrics of ranks that each count ``weights`` times."""
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
@@ -133,7 +137,7 @@ def _metrics(values: Rows, weights: Rows) -> Metrics:
 def _scored(queries: Vectors, items: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Blocks of queries: their rows and their scores with all of ``items``."""
     distinct, same = _distinct(items)
-    step = max(1, BLOCK_SCORES // max(1, len(items)))
+    step = max(1, MAX_BLOCK_SCORES // max(1, len(items)))
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
         scores = queries[rows] @ distinct.T
@@ -144,7 +148,7 @@ def _scored(queries: Vectors, items: Vectors) -> Iterator[tuple[slice, NDArray[n
         yield rows, scores
 
 
-def _distinct(items: Vectors) -> tuple[Vectors, Rows]:
+def _distinct(items: Vectors) -> tuple[Vectors, IntArray]:
     """The different rows of ``items``, and which of them each row is.
 
     A matrix product may round equal columns differently; scored once, equal items tie exactly.
@@ -155,9 +159,9 @@ def _distinct(items: Vectors) -> tuple[Vectors, Rows]:
     return items[rows], same
 
 
-def _rank_of(scores: NDArray[np.float32], relevant: Rows) -> Rows:
+def _rank_of(scores: NDArray[np.float32], relevant: IntArray) -> IntArray:
     """The rank of one item for each query: how many score higher, or the same in an earlier row, and itself."""
     own = np.take_along_axis(scores, relevant[:, None], axis=1)
     earlier = np.arange(scores.shape[1])[None, :] < relevant[:, None]
-    rank: Rows = 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1, dtype=np.int64)
+    rank: IntArray = 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1, dtype=np.int64)
     return rank

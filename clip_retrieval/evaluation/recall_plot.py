@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from clip_retrieval.evaluation.report import CUTOFFS, Quality
 
-COLOURS = ("#3b6ea5", "#c0562f")
+WAY_COLOURS = ("#3b6ea5", "#c0562f")
 
 
 def plot(quality: Quality, path: Path) -> None:
@@ -16,7 +16,7 @@ def plot(quality: Quality, path: Path) -> None:
     figure = Figure(figsize=(6 * columns, 4.3 * -(-panels // columns)), layout="constrained")
     axes = figure.subplots(-(-panels // columns), columns, squeeze=False).flat
     for axis, gallery in zip(axes, quality.galleries, strict=False):
-        for (way, one), colour in zip(gallery.ways().items(), COLOURS, strict=True):
+        for (way, one), colour in zip(gallery.ways().items(), WAY_COLOURS, strict=True):
             label = f"{way}, {one.queries:,} queries"
             axis.plot(*zip(*one.curve, strict=True), color=colour, marker=".", markersize=4, label=label)
             for k in CUTOFFS:

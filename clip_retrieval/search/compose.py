@@ -16,7 +16,7 @@ import numpy as np
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery
 
-LEAST_LENGTH = 0.01
+MIN_LENGTH_SHARE = 0.01
 """The shortest sum, as a share of the sum of the weights' magnitudes. What is left of parts that cancel each other is
 mostly the encoder's rounding, whose direction means nothing."""
 
@@ -34,7 +34,7 @@ def compose(vectors: Vectors, weights: Sequence[float]) -> Vectors:
     scaled = scaled / np.abs(scaled).max()
     total = scaled @ np.asarray(vectors, dtype=np.float64)
     length = float(np.linalg.norm(total))
-    if length < LEAST_LENGTH * np.abs(scaled).sum():
+    if length < MIN_LENGTH_SHARE * np.abs(scaled).sum():
         raise InvalidQuery("the parts of the query cancel each other out; change a weight or leave a part out")
     composed: Vectors = (total / length).astype(np.float32)
     return composed

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import MIN_DEPTH, VectorIndex
 
-FRONT = MIN_DEPTH
+FRONT_ROWS = MIN_DEPTH
 """Depth of the front: the first page at its longest, and one row to know whether there is another."""
 
-FOLDED_AT_ONCE = 512
-FOLDED_AT_MOST = 10 * FOLDED_AT_ONCE
+FOLD_BLOCK_ROWS = 512
+MAX_FOLDED_ROWS = 10 * FOLD_BLOCK_ROWS
 """Near-duplicates are folded among this many ranked rows; what ranks lower is not listed then."""
 
-NEAR = 0.97
+NEAR_DUPLICATE_COSINE = 0.97
 """Least cosine between the vectors of near-duplicates."""
 
 Rows: TypeAlias = NDArray[np.int64]
@@ -39,7 +39,7 @@ class Ranking:
         index: VectorIndex,
         vector: Vectors,
         *,
-        front: int = FRONT,
+        front: int = FRONT_ROWS,
         allowed: NDArray[np.bool_] | None = None,
         without: Sequence[int] = (),
     ) -> None:
@@ -76,7 +76,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RankedPage:
     """Rows of one page, best first, with their cosines and how many near-duplicates were folded into each."""
 
     rows: list[int]
@@ -94,7 +94,7 @@ def cut_page(
     min_score: float | None = None,
     content: NDArray[np.integer[Any]] | None = None,
     dedupe: bool = False,
-) -> Page:
+) -> RankedPage:
     """The ``k`` rows after the first ``offset``; the list ends at the first row whose cosine is below ``min_score``.
 
     With ``dedupe``, near-duplicates are folded first (see ``fold``); ``content``, of shape (rows,), then has equal
@@ -102,35 +102,35 @@ def cut_page(
     """
     wanted = offset + k + 1
     if dedupe:
-        rows, scores = _above(*ranking.first(FOLDED_AT_ONCE), min_score)
+        rows, scores = _above(*ranking.first(FOLD_BLOCK_ROWS), min_score)
         kept, counts = fold(ranking.index.vectors_of(rows), wanted, None if content is None else content[rows])
-        if len(kept) < wanted and len(rows) == FOLDED_AT_ONCE:
-            rows, scores = _above(*ranking.first(FOLDED_AT_MOST), min_score)
+        if len(kept) < wanted and len(rows) == FOLD_BLOCK_ROWS:
+            rows, scores = _above(*ranking.first(MAX_FOLDED_ROWS), min_score)
             kept, counts = fold(ranking.index.vectors_of(rows), wanted, None if content is None else content[rows])
         rows, scores = rows[kept], scores[kept]
     else:
         rows, scores = _above(*ranking.first(wanted), min_score)
         counts = [0] * len(rows)
     part = slice(offset, offset + k)
-    return Page(rows[part].tolist(), scores[part].tolist(), counts[part], len(rows) > offset + k)
+    return RankedPage(rows[part].tolist(), scores[part].tolist(), counts[part], len(rows) > offset + k)
 
 
 def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None = None) -> tuple[list[int], list[int]]:
     """The first ``count`` of ranked rows that are no near-duplicate of one kept before them.
 
     ``vectors`` are those of the rows in their order, unit, shape (n, dim). Near-duplicates have a cosine of at least
-    ``NEAR``, or equal ``content``, shape (n,). A row is compared with kept ones alone, so that a chain of small steps
+    ``NEAR_DUPLICATE_COSINE``, or equal ``content``, shape (n,). A row is compared with kept ones alone, so that a chain of small steps
     does not fold into one. Returns the places that are kept, and how many rows were folded into each; a row is counted
-    where it stands in the same ``FOLDED_AT_ONCE`` rows, so no count depends on how far down was looked.
+    where it stands in the same ``FOLD_BLOCK_ROWS`` rows, so no count depends on how far down was looked.
     """
     kept: list[int] = []
     counts: list[int] = []
-    for start in range(0, len(vectors), FOLDED_AT_ONCE):
-        block = vectors[start : start + FOLDED_AT_ONCE]
-        near = np.asarray(block @ block.T >= NEAR)
-        taken = np.asarray((vectors[kept] @ block.T >= NEAR).any(axis=0))
+    for start in range(0, len(vectors), FOLD_BLOCK_ROWS):
+        block = vectors[start : start + FOLD_BLOCK_ROWS]
+        near = np.asarray(block @ block.T >= NEAR_DUPLICATE_COSINE)
+        taken = np.asarray((vectors[kept] @ block.T >= NEAR_DUPLICATE_COSINE).any(axis=0))
         if content is not None:
-            ours = content[start : start + FOLDED_AT_ONCE]
+            ours = content[start : start + FOLD_BLOCK_ROWS]
             near |= ours[:, None] == ours
             taken |= np.isin(ours, content[kept])
         for place in range(len(block)):

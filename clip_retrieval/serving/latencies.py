@@ -10,7 +10,7 @@ from clip_retrieval.contract.status import Percentiles, Stats
 from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.stages import STAGES
 
-WINDOW = 10_000
+WINDOW_REQUESTS = 10_000
 """Percentiles are over this many of the newest requests."""
 
 
@@ -19,7 +19,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
+        self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW_REQUESTS) for stage in STAGES}
         self.queries: Counter[str] = Counter()
 
     @property

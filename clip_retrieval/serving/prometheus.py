@@ -20,7 +20,7 @@ from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.serving.traffic import REJECTIONS, Traffic
 from clip_retrieval.stages import STAGES
 
-BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BUCKET_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Reading:
         )
 
 
-class Metrics:
+class PrometheusMetrics:
     """The metrics of one process, in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -59,7 +59,7 @@ class Metrics:
             "bento_clip_stage_seconds",
             "Seconds that an answered request spent in a stage: decode, its batch's encode, its search, total.",
             ["stage"],
-            buckets=BUCKETS,
+            buckets=BUCKET_SECONDS,
             registry=registry,
         )
         cache = Counter("bento_clip_cache_requests", "Look-ups in the result cache.", ["result"], registry=registry)

@@ -18,10 +18,10 @@ from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Query, QueryImage, QueryPart, StoredImage, decode_together
-from clip_retrieval.search.ranking import FRONT
+from clip_retrieval.search.ranking import FRONT_ROWS
 from clip_retrieval.search.results import render
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.cache import AnswerCache, RenderedPage, VectorCache
+from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.stages import Stage
 
@@ -65,7 +65,7 @@ class QueryService:
         self.retriever = retriever
         self.artifact = artifact
         self.answers = AnswerCache(cache_size, cache_ttl_s)
-        self._vectors = VectorCache(cache_size)
+        self._vectors = QueryVectorCache(cache_size)
         self._dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
@@ -135,7 +135,7 @@ class QueryService:
 
         A search of the index alone takes less time than its thread would wait for the GIL.
         """
-        if query.where is None and not query.dedupe and query.offset + query.k < FRONT:
+        if query.where is None and not query.dedupe and query.offset + query.k < FRONT_ROWS:
             return self.retriever.answer(query, vectors)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._searches, self.retriever.answer, query, vectors)
