@@ -1,4 +1,4 @@
-"""``bento-clip``: the commands in one application. Results go to standard output, everything else to standard error."""
+"""``bento-clip``: all commands in one application. Results go to standard output, all else to standard error."""
 
 import sys
 from typing import Annotated
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line. A deliberate error becomes one sentence and exit status 1."""
+    """Run the command line. A deliberate error is shown as one sentence, and the exit status is 1."""
     try:
         app()
     except (ClipRetrievalError, OSError) as error:

@@ -1,7 +1,8 @@
-"""A collection with its vectors, ready to be measured: of an artifact, or of a data source and a model.
+"""A collection with its vectors: from an artifact, or from a data source and a model.
 
-An artifact has its vectors. The vectors of a source stay in a cache folder that is named after the source and the
-encoder: a second evaluation of the same two encodes nothing, and an evaluation that was stopped resumes.
+An artifact contains its vectors. The vectors of a data source stay in a cache folder that is named after the source and
+the encoder. So a second evaluation of the same source and encoder encodes nothing, and an evaluation that was stopped
+resumes.
 """
 
 import hashlib
@@ -39,11 +40,11 @@ class EmbeddedDataset:
     image_vectors: Vectors
     caption_vectors: Vectors
     blobs: Mapping[int, ImageBlob]
-    """The images by row. An artifact holds no images, so this may be empty."""
+    """The images by row. An artifact contains no images, so this may be empty."""
 
 
 def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> EmbeddedDataset:
-    """The collection inside an artifact. ``folder`` is the folder that it was built from, if that is available."""
+    """The collection of an artifact. ``folder`` is the folder that it was built from, if that is available."""
     with artifact.store() as store:
         images, captions = store.images(), store.captions()
     blobs = {image.row: FileBlob(folder / image.image_path, image.image_path) for image in images} if folder else {}

@@ -1,7 +1,8 @@
-"""What an artifact's indexes lose and how long they take, judged by exact search; the model's quality is not in it.
+"""The recall and the search times of an artifact's indexes, compared with exact search.
 
-The queries are those that the indexes meet: captions against image rows and images against caption rows, from the
-whole collection. A time is the wall time of one search for one query and ten rows, as the service makes it.
+The report says nothing about the quality of the model. The queries are like those of the service: captions against the
+image index and images against the caption index, from the whole collection. A time is the wall time of one search for
+one query and ten rows.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ SLOWEST_QUERIES = 5
 
 
 class SlowQuery(BaseModel):
-    """One query and the milliseconds that its search took."""
+    """One query and the time of its search in milliseconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,7 +28,7 @@ class SlowQuery(BaseModel):
 
 
 class IndexQuality(BaseModel):
-    """One index against exact search."""
+    """One index, compared with exact search."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,21 +38,21 @@ class IndexQuality(BaseModel):
     queries: int
     query_kind: Modality
     recall_at_1: float
-    """Share of the exact nearest rows that the index finds first."""
+    """The share of queries whose exact nearest row is the first result of the index."""
     recall_at_10: float
-    """Share of the exact ten nearest rows that are among the first ten results."""
+    """The mean share of the exact 10 nearest rows that are among the first 10 results."""
     recall_at_50: float
-    """The same for fifty."""
+    """The same for 50."""
     p50_ms: float
     p99_ms: float
-    """Percentiles of single searches for one query each."""
+    """Percentiles of the times of single searches."""
     slowest: tuple[SlowQuery, ...]
 
 
 def index_quality(
     artifact: Artifact, data: EmbeddedDataset, progress: Progress, *, seed: int = 0
 ) -> tuple[IndexQuality, ...]:
-    """Measure both indexes with up to a thousand queries each, drawn with ``seed``; none without captions."""
+    """Measure both indexes with up to 1,000 queries each, drawn with ``seed``; empty if there are no captions."""
     if not data.captions:
         return ()
     return _quality_of(artifact, data, "images", progress, seed), _quality_of(
@@ -70,7 +71,7 @@ def _quality_of(
     meter = Meter(timed_queries=len(sample), rounds=1)
     with progress.stage(f"searching the index of the {target}", len(sample)) as advance:
         times = meter.times(index, sample, advance=advance)
-    with progress.stage("exact search, the judge", None):
+    with progress.stage("exact search", None):
         truth = exact_search(vectors[target], sample, TRUTH_DEPTH).rows
         seen = meter.measure(index, sample, truth, kind, times=times)
     ms = times.ms[0]

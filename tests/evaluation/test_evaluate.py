@@ -63,14 +63,14 @@ class TestGalleries:
 
     def test_a_split_without_captions_is_refused_with_those_that_have_some(self, squares: EmbeddedDataset) -> None:
         only = [caption for caption in squares.captions if squares.images[caption.image_row].split == "train"]
-        with pytest.raises(SourceError, match=r"no captions in the split test .* in: train"):
+        with pytest.raises(SourceError, match=r"the split test of .* has no captions; splits with captions: train"):
             evaluate(dataclasses.replace(squares, captions=only), "test", Silent())
-        with pytest.raises(SourceError, match="has no captions to ask with"):
+        with pytest.raises(SourceError, match="has no captions; evaluate a collection with captions"):
             evaluate(dataclasses.replace(squares, captions=[]), "all", Silent())
 
     def test_a_broken_model_is_refused_and_not_praised(self, squares: EmbeddedDataset) -> None:
         broken = np.full_like(squares.image_vectors, np.nan)
-        with pytest.raises(ModelUnavailable, match="not finite"):
+        with pytest.raises(ModelUnavailable, match="contain NaN or infinity; export or train the model again"):
             evaluate(dataclasses.replace(squares, image_vectors=broken), "test", Silent())
 
 
