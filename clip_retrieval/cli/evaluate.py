@@ -43,7 +43,7 @@ def evaluate_command(
         str | None, typer.Option(help="For a data source: demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
+        str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")
     ] = None,
     split: Annotated[
         GalleryOption, typer.Option(help="The gallery; all measures every split by itself, then the whole collection.")

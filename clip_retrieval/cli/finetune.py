@@ -33,7 +33,7 @@ def finetune_command(
         str | None, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER; default demo.")
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
+        str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")
     ] = None,
     train: Annotated[
         TrainedPart, typer.Option(help="The part of the model that trains; the rest is locked.")
