@@ -26,7 +26,7 @@ from clip_retrieval.serving import json_logs, process
 from clip_retrieval.serving.bento_dispatch import IMAGES, IS_SUPERVISED, TEXTS, BentoDispatch, results_of, tracer
 from clip_retrieval.serving.engine import EncodeJob, Engine
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
-from clip_retrieval.serving.prometheus import Metrics, Reading, resident_memory
+from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
 from clip_retrieval.serving.state import ServerState
 
 MAX_LATENCY_MS = 60_000
@@ -46,7 +46,7 @@ uvicorn_protocol.use_in_this_process()
 state = ServerState.of(settings)
 app = create_app(state)
 dispatch = BentoDispatch()
-metrics = Metrics()
+metrics = PrometheusMetrics()
 
 
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(text_jobs)]

@@ -1,24 +1,24 @@
-"""How many processor cores this process may use: what it was pinned to, and what its container allows.
+"""How many processor cores this process may use, by its CPU affinity and by the quota of its container.
 
-A container on a large machine often may use two cores of it; an encoder with a thread for every core would then spend
-its time waiting.
+A container may often use only two cores of a large machine. There, an encoder with a thread for every core of the
+machine would spend its time waiting.
 """
 
 import math
 import os
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
-def usable_cores(cgroup: Path = CGROUP) -> int:
-    """At least 1. The quota of a Linux control group counts in both of the kernel's versions of them."""
+def usable_cores(cgroup: Path = CGROUP_ROOT) -> int:
+    """The number of cores, at least 1. Quotas of Linux control groups count, in version 1 and version 2."""
     pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(pinned, _quota(cgroup))))
 
 
 def _quota(cgroup: Path) -> float:
-    """Cores' worth of time that the control group gets; infinite without a limit or where none can be read."""
+    """The quota of the control group, in cores; infinite if there is no limit or the limit cannot be read."""
     try:
         if (cgroup / "cpu.max").exists():
             quota, period = (cgroup / "cpu.max").read_text().split()
@@ -26,5 +26,5 @@ def _quota(cgroup: Path) -> float:
             quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text()
             period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text()
         return int(quota) / int(period) if int(quota) > 0 else math.inf
-    except (OSError, ValueError):  # "max" is no number
+    except (OSError, ValueError):  # "max" is not a number
         return math.inf

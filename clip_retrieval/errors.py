@@ -3,31 +3,31 @@
     ClipRetrievalError
     ├── SourceError            a data source cannot be read at all, or has no usable image
     ├── ImageRejected          one image's bytes are not acceptable (not an image, too large, damaged)
-    │   ├── NotAnImage         the bytes are of no image format that is read here
-    │   └── ImageTooLarge      over the limit for bytes
+    │   ├── NotAnImage         the bytes are not in a supported image format
+    │   └── ImageTooLarge      the file is over the limit for bytes
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
-    │   └── PartRejected       an image of a query is not acceptable; it says which and why
-    ├── Busy                   the server cannot take a request now; it can be sent again
+    │   └── PartRejected       an image of a query is not acceptable; the message says which and why
+    ├── Busy                   the server cannot accept a request now; the client can retry
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── BuildRunning           another process works on the same data and model
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
-    │   ├── ArtifactNotFound   there is none under that tag or path
+    │   ├── ArtifactNotFound   no artifact has that tag or path
     │   ├── ArtifactDamaged    a file is missing or differs from its hash
     │   ├── ArtifactSchema     written by another schema version
-    │   └── EncoderMismatch    its vectors were made by another encoder than the one offered
-    └── ServiceError           the client got no usable answer; see ``client.py``
-        ├── RequestRejected    the service refused the request (4xx)
-        ├── Overloaded         turned away (429 or 503) after every retry
-        ├── ServerFailure      the service failed (other 5xx, or an answer that is not one of its own)
+    │   └── EncoderMismatch    another encoder made its vectors
+    └── ServiceError           the client got no usable answer; see ``client/clients.py``
+        ├── RequestRejected    the service rejected the request (4xx)
+        ├── Overloaded         the service rejected the request (429 or 503), every retry included
+        ├── ServerFailure      the service failed (other 5xx), or another server answered
         └── Unreachable        no connection, or no answer in time
 
-A message is one sentence for a person: what is wrong, and what to do next where something can be done.
+A message is one sentence for a person: what is wrong, where, and what to do next if something can be done.
 """
 
 
 class ClipRetrievalError(Exception):
-    """Base of all deliberate errors; its message is fit to be shown to a user as it is."""
+    """Base of all deliberate errors. The message can be shown to a user unchanged."""
 
 
 class SourceError(ClipRetrievalError):
@@ -39,7 +39,7 @@ class ImageRejected(ClipRetrievalError):
 
 
 class NotAnImage(ImageRejected):
-    """The bytes are of no image format that is read here."""
+    """The bytes are not in a supported image format."""
 
 
 class ImageTooLarge(ImageRejected):
@@ -51,7 +51,7 @@ class InvalidQuery(ClipRetrievalError):
 
 
 class PartRejected(InvalidQuery):
-    """An image among the parts of a query is not acceptable; ``reason`` is the ImageRejected that says why."""
+    """An image of a query is not acceptable. ``reason`` is the ImageRejected that says why."""
 
     def __init__(self, part: int, reason: ImageRejected) -> None:
         super().__init__(f"queries.{part}.image: {reason}")
@@ -59,7 +59,7 @@ class PartRejected(InvalidQuery):
 
 
 class Busy(ClipRetrievalError):
-    """The server cannot take a request now, because it is starting or has too many; the request can be sent again."""
+    """The server cannot accept a request now: it is starting, or too many are in progress. The client can retry."""
 
 
 class ModelUnavailable(ClipRetrievalError):
@@ -82,7 +82,7 @@ class ArtifactError(ClipRetrievalError):
 
 
 class ArtifactNotFound(ArtifactError):
-    """There is no artifact under that tag or path."""
+    """No artifact has that tag or path."""
 
 
 class ArtifactDamaged(ArtifactError):
@@ -94,7 +94,7 @@ class ArtifactSchema(ArtifactError):
 
 
 class EncoderMismatch(ArtifactError):
-    """The artifact's vectors were made by another encoder than the one offered."""
+    """Another encoder than the given one made the artifact's vectors."""
 
 
 class ServiceError(ClipRetrievalError):
@@ -106,15 +106,15 @@ class ServiceError(ClipRetrievalError):
 
 
 class RequestRejected(ServiceError):
-    """The service refused the request (4xx); ``status`` tells why."""
+    """The service rejected the request (4xx); ``status`` is the status code."""
 
 
 class Overloaded(ServiceError):
-    """The service turned the request away (429 or 503) after every retry."""
+    """The service rejected the request (429 or 503), every retry included."""
 
 
 class ServerFailure(ServiceError):
-    """The service failed, or something that is not this service answered."""
+    """The service failed, or another server answered."""
 
 
 class Unreachable(ServiceError):

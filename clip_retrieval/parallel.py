@@ -1,4 +1,4 @@
-"""Work in threads, in order and in bounded memory."""
+"""``map`` in threads, with results in order and bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,11 @@ R = TypeVar("R")
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T], *, ahead: int, workers: int | None = None) -> Iterator[R]:
-    """``map`` in threads, in order, with at most ``ahead`` results waiting: bounded memory for any input."""
+    """``map`` in threads: results are in order, and at most ``ahead`` of them wait, so memory is bounded for any input.
+
+    ``workers`` is the number of threads, by default one for each usable core. An exception of ``function`` is raised in
+    the place of its result.
+    """
     with ThreadPoolExecutor(workers or usable_cores()) as pool:
         waiting: deque[Future[R]] = deque()
         for item in items:

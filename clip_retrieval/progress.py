@@ -1,21 +1,24 @@
-"""How work that takes time tells a person how far it is."""
+"""How long-running work reports its progress."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 Advance = Callable[[int], None]
-"""Is told the number of items that were just done."""
+"""Takes the number of items that were just finished."""
 
 
 class Progress(Protocol):
-    """Where a build tells how far it is; ``stage`` yields a function that takes the number of items just done."""
+    """Shows progress to a user. ``stage`` yields a function that takes the number of items just finished.
+
+    ``total`` is the number of items of the stage, None if it is not known.
+    """
 
     def stage(self, label: str, total: int | None) -> AbstractContextManager[Advance]: ...
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that shows nothing."""
 
     def stage(self, label: str, total: int | None) -> AbstractContextManager[Advance]:  # noqa: ARG002
         return nullcontext(lambda _: None)

@@ -1,8 +1,8 @@
-"""The nouns of the whole package: what a source yields, what a collection holds, what a search finds.
+"""The records of the whole package: what a source yields, what a collection holds, what a search finds.
 
 Row numbers join vectors and records: row *i* of the image vectors belongs to the ``ImageRecord`` with ``row == i``, and
-row *i* of the caption vectors to the ``CaptionRecord`` with ``row == i``. Plain frozen dataclasses; no I/O, no
-numerics.
+row *i* of the caption vectors to the ``CaptionRecord`` with ``row == i``. The records are plain frozen
+dataclasses, without I/O and without numerics.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Scalar = str | int | float | bool | None
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Modality = Literal["images", "captions"]
-"""What is searched, and what is found."""
+"""The kind of rows that an index holds and a search returns."""
 MODALITIES: tuple[Modality, ...] = ("images", "captions")
 
 

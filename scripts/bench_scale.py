@@ -129,7 +129,7 @@ def prepare(size: int) -> Path:
         with Bars().stage(f"drawing {size:,} images", size) as advance:
             collection.write_clip_like(folder, size, QUERIES, DIM, advance=advance)
     if not (folder / scale_child.QUERIES_FILE).exists():
-        with Bars().stage("exact search, the judge", None):
+        with Bars().stage("exact search", None):
             vectors, captions = np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "captions.npy")
             asked = choose.TuningQueries.draw(vectors, captions, "captions")
         np.savez(

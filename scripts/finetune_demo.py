@@ -42,7 +42,7 @@ from clip_retrieval.finetuning.inputs import TowerInputs
 from clip_retrieval.finetuning.loop import train
 from clip_retrieval.finetuning.pairs import Batch, Pairs, TrainingImage
 from clip_retrieval.finetuning.run import choose_share, ranked, score
-from clip_retrieval.finetuning.settings import Settings
+from clip_retrieval.finetuning.settings import TrainingSettings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.local_dir import WEIGHTS_FILE
@@ -82,7 +82,7 @@ class Side:
     def vectors(self) -> tuple[Vectors, Vectors]:
         return self.towers.image.live(self.images[:, 0]).numpy(), self.towers.text.live(self.texts).numpy()
 
-    def epoch(self, number: int, settings: Settings) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
+    def epoch(self, number: int, settings: TrainingSettings) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
         for batch in self.pairs.batches(number, settings.batch, self.images.shape[1] - 1, settings.seed):
             described = torch.from_numpy(self.pairs.described(batch.images, batch.captions))
             yield batch, self.images[batch.images, batch.views], self.texts[batch.captions], described
@@ -123,7 +123,7 @@ class Study:
     """The photographs and the drawings as features of the demo model's trunks, which every start shares."""
 
     def __init__(self, work: Path, drawings: int) -> None:
-        limits, bars, settings = Limits(), console.Bars(), Settings()
+        limits, bars, settings = Limits(), console.Bars(), TrainingSettings()
         reference = prepare_encoder(DEMO, runtime="torch", say=console.note)
         self.photos = captioned(SAMPLE, limits, bars)
         self.groups = [photo.group for photo in sample.photos()]
@@ -163,7 +163,7 @@ class Study:
         dealt = deal(self.groups, folds, seed)
         held = {"test": dealt[number], "val": dealt[(number + 1) % folds]}
         held["train"] = [i for i in range(len(self.photos)) if i not in {*held["test"], *held["val"]}]
-        settings = Settings(views=CROPS, seed=seed)
+        settings = TrainingSettings(views=CROPS, seed=seed)
         both = Towers(self.start(kind, held), settings, "cpu")
         sides = {
             side: Side(Pairs([self.photos[i] for i in rows]), both, self.images[rows], self.texts[rows])

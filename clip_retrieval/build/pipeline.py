@@ -44,7 +44,7 @@ class Options:
     ratios: Ratios = (0.70, 0.15, 0.15)
     seed: int = 0
     recall: float = 0.99
-    """Least recall of an index against exact search, at k = 1, 10 and 50."""
+    """The least recall of an index against exact search, at every k of ``RECALL_KS``."""
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """Whether any reject stops the build."""

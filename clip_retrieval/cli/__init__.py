@@ -1,4 +1,4 @@
-"""The command line: one file per command. The only wing that prints.
+"""The command line, with one file for each command. No other wing prints.
 
 console.py        progress bars and tables
 options.py        options that several commands share

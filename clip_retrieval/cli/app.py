@@ -1,4 +1,4 @@
-"""``bento-clip``: the commands in one application. Results go to standard output, everything else to standard error."""
+"""``bento-clip``: all commands in one application. Results go to standard output, all else to standard error."""
 
 import sys
 from typing import Annotated
@@ -9,12 +9,12 @@ from clip_retrieval import __version__
 from clip_retrieval.cli import artifacts, console
 from clip_retrieval.cli.build import build_command
 from clip_retrieval.cli.check import check_command
-from clip_retrieval.cli.evaluate import evaluate
-from clip_retrieval.cli.finetune import finetune
+from clip_retrieval.cli.evaluate import evaluate_command
+from clip_retrieval.cli.finetune import finetune_command
 from clip_retrieval.cli.info import info
 from clip_retrieval.cli.search import search
 from clip_retrieval.cli.serve import serve
-from clip_retrieval.cli.tune import tune
+from clip_retrieval.cli.tune import tune_command
 from clip_retrieval.errors import ClipRetrievalError
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line. A deliberate error becomes one sentence and exit status 1."""
+    """Run the command line. A deliberate error is shown as one sentence, and the exit status is 1."""
     try:
         app()
     except (ClipRetrievalError, OSError) as error:
@@ -47,6 +47,10 @@ def version(
 
 app.command("check")(check_command)
 app.command("build")(build_command)
-for command in (info, search, serve, evaluate, tune, finetune):
-    app.command()(command)
+app.command("info")(info)
+app.command("search")(search)
+app.command("serve")(serve)
+app.command("evaluate")(evaluate_command)
+app.command("tune")(tune_command)
+app.command("finetune")(finetune_command)
 app.add_typer(artifacts.app, name="artifacts")

@@ -10,7 +10,7 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.compare import compare as compare_artifacts
+from clip_retrieval.artifacts.compare import compare
 from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 @app.callback()
 def artifacts() -> None:
-    """List, inspect, compare, copy and delete artifacts; an older one can be served at any time.
+    """List, inspect, compare, copy and delete artifacts. An older artifact can be served at any time.
 
     Examples:
 
@@ -37,7 +37,7 @@ def artifacts() -> None:
 
 @app.command("list")
 def list_artifacts(as_json: AsJson = False) -> None:
-    """List the artifacts in the model store, newest first. clip-retrieval:latest means the first.
+    """List the artifacts in the model store, newest first. clip-retrieval:latest is the first of them.
 
     Examples:
 
@@ -55,7 +55,7 @@ def list_artifacts(as_json: AsJson = False) -> None:
 
 @app.command()
 def inspect(source: Tag, as_json: AsJson = False) -> None:
-    """Check an artifact's files against their hashes; show what it is made of, its files and their sizes.
+    """Check an artifact's files against their hashes; show its model, data and indexes, its files and their sizes.
 
     Examples:
 
@@ -74,8 +74,8 @@ def inspect(source: Tag, as_json: AsJson = False) -> None:
         console.files_table(sizes)
 
 
-@app.command()
-def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
+@app.command("compare")
+def compare_command(first: Tag, second: Tag, as_json: AsJson = False) -> None:
     """Show what changed from one artifact to another: model, precision, images, captions, fields, indexes.
 
     Examples:
@@ -86,7 +86,7 @@ def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
     ```
     """
     (tag, old), (other, new) = _open(first), _open(second)
-    comparison = compare_artifacts(old, new)
+    comparison = compare(old, new)
     if as_json:
         result = {"first": tag, "second": other, **comparison.to_json()}
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
@@ -97,9 +97,9 @@ def compare(first: Tag, second: Tag, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     source: Tag,
-    file: Annotated[Path, typer.Argument(help="The new file, a tar archive.")],
+    file: Annotated[Path, typer.Argument(help="The new file; it is a tar archive.")],
 ) -> None:
-    """Write an artifact to one file, which another machine can import.
+    """Write an artifact to one file that another machine can import.
 
     Examples:
 
@@ -117,10 +117,10 @@ def export(
 
 
 @app.command("import")
-def import_file(file: Annotated[Path, typer.Argument(help="A file that export wrote.")]) -> None:
-    """Check every byte of an exported artifact, put it into the model store and print its tag.
+def import_file(file: Annotated[Path, typer.Argument(help="A file that the command export wrote.")]) -> None:
+    """Check every byte of an exported artifact, add it to the model store and print its tag.
 
-    It is then the newest artifact, and clip-retrieval:latest means it.
+    It is then the newest artifact, so clip-retrieval:latest refers to it.
 
     Examples:
 
@@ -139,12 +139,12 @@ def import_file(file: Annotated[Path, typer.Argument(help="A file that export wr
     typer.echo(tag)
 
 
-@app.command()
-def delete(
+@app.command("delete")
+def delete_command(
     tag: Annotated[str, typer.Argument(help="A full tag in the BentoML model store.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> None:
-    """Delete an artifact from the model store, after a question.
+    """Delete an artifact from the model store. The command asks first.
 
     Examples:
 
@@ -164,13 +164,13 @@ def delete(
 
 
 def _open(source: str) -> tuple[str, Artifact]:
-    """The name and the artifact, whose files were checked against their hashes."""
+    """The name and the artifact. Its files are checked against their hashes."""
     tag, folder = modelstore.resolve(source)
     return tag, Artifact.open(folder)
 
 
 def _tag_if_undamaged(version: str) -> str | None:
-    """The tag of this version, if the store has it and its files are undamaged."""
+    """The tag of this version, if the store has it and no file of it is damaged."""
     folder = modelstore.find(version)
     if folder is None:
         return None
@@ -182,7 +182,7 @@ def _tag_if_undamaged(version: str) -> str | None:
 
 
 def _row(tag: str) -> dict[str, Any]:
-    """The row of an artifact in a table. Its files are not read; a manifest that cannot be read means damaged."""
+    """An artifact as a row of a table. Only the manifest is read; if that fails, the row says "damaged"."""
     _, folder = modelstore.resolve(tag)
     row: dict[str, Any] = {"tag": tag, "model": "damaged", "precision": "", "images": "", "captions": ""}
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

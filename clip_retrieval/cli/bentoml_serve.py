@@ -1,4 +1,4 @@
-"""Starts ``bentoml serve`` for an artifact as a child process, says when it is ready, and passes signals on."""
+"""Runs ``bentoml serve`` for an artifact as a child process, reports when it is ready, and passes signals on."""
 
 import signal
 import socket
@@ -15,14 +15,15 @@ from clip_retrieval.cli import console
 from clip_retrieval.errors import ClipRetrievalError
 
 SERVICE = "service:ClipRetrieval"
-FOLDER = Path(__file__).resolve().parents[2]
-"""Where ``service.py`` is: beside the package, in a checkout as in an installation."""
+SERVICE_FOLDER = Path(__file__).resolve().parents[2]
+"""The folder of ``service.py``: the parent of the package, both in a checkout and in an installation."""
 
 
 def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str]) -> int:
-    """Serve until the child ends, and return its exit status: not 0 if it ended by itself before it was ready.
+    """Serve until the child process ends, and return its exit status.
 
-    Raises ClipRetrievalError if the port is taken.
+    The status is not 0 if the child ended by itself before it was ready. Raises ClipRetrievalError if the port is in
+    use.
     """
     _require_free(host, port)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
@@ -34,7 +35,7 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
         child.send_signal(signal.SIGTERM)
 
     child = subprocess.Popen(
-        [*command, "--working-dir", str(FOLDER)],
+        [*command, "--working-dir", str(SERVICE_FOLDER)],
         env={"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag},
         start_new_session=True,  # a Ctrl-C reaches the child once, through the handler below
     )
@@ -60,7 +61,7 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
 
 
 class _Ended(Exception):
-    """The child ended before it was ready; it has said why."""
+    """The child ended before it was ready. It has printed the reason."""
 
 
 def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str) -> None:

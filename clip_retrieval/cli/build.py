@@ -1,4 +1,4 @@
-"""``bento-clip build``: an artifact from captioned images."""
+"""``bento-clip build``: build an artifact from captioned images."""
 
 import json
 import shutil
@@ -38,12 +38,13 @@ def build_command(
     pretrained: Pretrained = None,
     runtime: Annotated[RuntimeOption, typer.Option(help="The library that runs the encoder.")] = RuntimeOption.OPENVINO,
     precision: Annotated[
-        PrecisionOption, typer.Option(help="int8 adds 8-bit weights, which the service then uses; for CPUs with VNNI.")
+        PrecisionOption, typer.Option(help="int8 adds 8-bit weights, and the service uses them; for CPUs with VNNI.")
     ] = PrecisionOption.F32,
     split: SplitRatios = Options.ratios,
     seed: Annotated[int, typer.Option(help="The seed of the split.")] = Options.seed,
     recall: Annotated[
-        float, typer.Option(min=0, max=1, help="The least recall@10 of an index against exact search.")
+        float,
+        typer.Option(min=0, max=1, help="The least recall of an index, at k = 1, 10 and 50."),
     ] = Options.recall,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if anything is rejected.")] = False,
     thumbnails_mb: Annotated[
@@ -59,7 +60,7 @@ def build_command(
     """Build an artifact from captioned images. The last line is its tag.
 
     A build that was stopped resumes when you start it again. Images and captions that an artifact in the model store
-    has already are not encoded again, if the model is the same.
+    contains are not encoded again, if the model is the same.
 
     Examples:
 
@@ -70,7 +71,7 @@ def build_command(
     ```
     """
     if output is not None and output.exists():
-        raise typer.BadParameter(f"{output} exists already; name a new folder", param_hint="--output")
+        raise typer.BadParameter(f"{output} exists already; choose a new folder", param_hint="--output")
     if precision is PrecisionOption.INT8 and runtime is RuntimeOption.TORCH:
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
     bars = console.Bars()

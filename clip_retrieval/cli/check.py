@@ -18,7 +18,7 @@ def check_command(
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
 ) -> None:
-    """Check a data source: show what is kept, what is rejected and why, and which images are equal.
+    """Check a data source: show what a build would keep, what it would reject and why, and which images are equal.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""What the command line shows: progress bars and tables with rich, all on standard error but results."""
+"""Progress bars and tables of the command line, with rich. Only results go to standard output."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,15 +22,15 @@ from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.build.report import Report
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 
-# File names and captions are shown as they are: no [markup] and no :emoji: in them is followed.
+# File names and captions are shown unchanged: [markup] and :emoji: in them have no effect.
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, emoji=False)
 
-MAX_ROWS = 20
+MAX_TABLE_ROWS = 20
 
 
 class Bars:
-    """A progress bar a stage; a spinner where the number of items is not known."""
+    """A progress bar for each stage, or a spinner if the number of items is not known. See ``progress.Progress``."""
 
     @contextmanager
     def stage(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
@@ -46,19 +46,19 @@ class Bars:
 
 
 class _Count(ProgressColumn):
-    """How many items are done, where their number is not known; nothing for a stage that does not count."""
+    """The number of finished items, for a stage of unknown length; empty for a stage that does not count."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.completed:.0f}" if task.completed else "")
 
 
 def note(line: str) -> None:
-    """One line of progress, on standard error."""
+    """Print one line on standard error, where it does not mix with results."""
     err.print(f"  {line}", style="dim", markup=False, highlight=False)
 
 
 def report_table(report: Report) -> None:
-    """What validation kept and rejected, on standard error."""
+    """Print what validation kept and rejected, on standard error."""
     err.print(
         f"kept [bold]{len(report.kept)}[/] images with {report.captions} captions, "
         f"rejected {len(report.rejects)}, {len(report.duplicates)} groups of equal images"
@@ -68,7 +68,7 @@ def report_table(report: Report) -> None:
 
 
 def manifest_table(tag: str, manifest: Manifest) -> None:
-    """An artifact in one table."""
+    """Print the manifest of an artifact as a table."""
     table = Table(title=tag, show_header=False)
     rows = {
         "model": f"{manifest.encoder.name}, {manifest.encoder.dim} dimensions, runs on {manifest.encoder.runtime}",
@@ -87,18 +87,18 @@ def manifest_table(tag: str, manifest: Manifest) -> None:
 
 
 def files_table(sizes: Mapping[str, int]) -> None:
-    """The files of an artifact and their sizes in bytes."""
+    """Print the files of an artifact and their sizes in bytes."""
     table = Table("file", Column("bytes", justify="right"))
     for name, size in sizes.items():
         table.add_row(name, f"{size:,}")
-    table.add_row("in all", f"{sum(sizes.values()):,}", style="bold")
+    table.add_row("total", f"{sum(sizes.values()):,}", style="bold")
     out.print(table)
 
 
 def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """The artifacts of the store, one a row; the columns are the names in the first."""
+    """Print one row for each artifact of the model store; the keys of the first row name the columns."""
     if not rows:
-        err.print("there is no artifact in the BentoML model store; build one: bento-clip build SOURCE --model demo")
+        err.print("the BentoML model store has no artifact; build one: bento-clip build SOURCE --model demo")
         return
     first, *others = rows[0]
     table = Table(Column(first, no_wrap=True), *others)
@@ -108,7 +108,7 @@ def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
-    """What differs between two artifacts; long lists are cut, ``--json`` has them whole."""
+    """Print the differences between two artifacts. Long lists are cut; ``--json`` prints them in full."""
     if not comparison:
         out.print("equal: the same encoder, images, captions, fields and indexes")
         return
@@ -133,10 +133,10 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
         "captions removed": tuple(f"{c.image_id}: {c.text}" for c in comparison.captions_removed),
     }.items():
         out.print(f"{title}: {len(names)}")
-        for name in names[:MAX_ROWS]:
+        for name in names[:MAX_TABLE_ROWS]:
             out.print(f"  {name}", soft_wrap=True, highlight=False)
-        if len(names) > MAX_ROWS:
-            out.print(f"  … and {len(names) - MAX_ROWS} more; --json has all of them")
+        if len(names) > MAX_TABLE_ROWS:
+            out.print(f"  … and {len(names) - MAX_TABLE_ROWS} more; --json has all of them")
 
 
 def images_table(results: Sequence[ImageResult]) -> None:
@@ -175,8 +175,8 @@ def _rows(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
     if not rows:
         return
     table = Table(*columns, title=title)
-    for row in rows[:MAX_ROWS]:
+    for row in rows[:MAX_TABLE_ROWS]:
         table.add_row(*row)
     err.print(table, markup=False)
-    if len(rows) > MAX_ROWS:
-        err.print(f"… and {len(rows) - MAX_ROWS} more; --json has all of them")
+    if len(rows) > MAX_TABLE_ROWS:
+        err.print(f"… and {len(rows) - MAX_TABLE_ROWS} more; --json has all of them")

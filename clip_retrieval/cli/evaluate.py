@@ -1,4 +1,4 @@
-"""``bento-clip evaluate``: recalls and ranks of an artifact, or of a model on a data source."""
+"""``bento-clip evaluate``: measure the recall of an artifact, or of a model on a data source."""
 
 import json
 from enum import StrEnum
@@ -17,7 +17,7 @@ from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
-from clip_retrieval.evaluation.embedded_dataset import Embedded, of_artifact, of_source
+from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
 from clip_retrieval.evaluation.index_report import IndexQuality, index_quality
 from clip_retrieval.evaluation.misses_page import page
 from clip_retrieval.evaluation.recall import Metrics
@@ -28,39 +28,40 @@ from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress
 
 
-class Split(StrEnum):
+class GalleryOption(StrEnum):
     TEST = "test"
     VAL = "val"
     TRAIN = "train"
     ALL = "all"
 
 
-def evaluate(
+def evaluate_command(
     source: Annotated[
-        str, typer.Argument(help="An artifact's tag or folder, or a data source as for build.")
+        str, typer.Argument(help="The tag or folder of an artifact, or a data source as for build.")
     ] = modelstore.LATEST,
     model: Annotated[
         str | None, typer.Option(help="For a data source: demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
+        str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")
     ] = None,
     split: Annotated[
-        Split, typer.Option(help="The gallery; all is every split by itself and then the whole collection.")
-    ] = Split.TEST,
-    output: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("reports/evaluate"),
+        GalleryOption, typer.Option(help="The gallery; all measures every split by itself, then the whole collection.")
+    ] = GalleryOption.TEST,
+    output: Annotated[Path, typer.Option(help="The folder for the reports.")] = Path("reports/evaluate"),
     images: Annotated[
-        Path | None, typer.Option(help="For an artifact: the folder it was built from, to show its images.")
+        Path | None, typer.Option(help="For an artifact: the folder that it was built from, to show its images.")
     ] = None,
-    worst: Annotated[int, typer.Option(min=0, help="How many of the worst queries are listed each way.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split of a data source and of the bootstrap.")] = 0,
+    worst: Annotated[int, typer.Option(min=0, help="The number of worst queries to list in each direction.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the bootstrap, and of the split of a data source.")] = 0,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
 ) -> None:
-    """Measure retrieval both ways by exact search, with 95 % intervals; of an artifact, what its indexes lose, apart.
+    """Measure retrieval in both directions by exact search, with 95 % intervals.
 
-    Writes quality.json, recall.png and misses.html, and for an artifact index.json.
+    For an artifact, the indexes are measured too. The command writes
+    quality.json, recall.png and misses.html; for an artifact also index.json.
 
     Examples:
 
@@ -76,7 +77,7 @@ def evaluate(
         limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
         data = _embedded(path, model or "demo", pretrained, Options(seed=seed, limits=limits), bars)
     elif model or pretrained:
-        raise typer.BadParameter("an artifact has its own model; give a data source with this", param_hint="--model")
+        raise typer.BadParameter("an artifact has its own model; give a data source", param_hint="--model")
     else:
         tag, folder = modelstore.resolve(source)
         artifact = Artifact.open(folder)
@@ -96,23 +97,23 @@ def evaluate(
 
 
 def _data_source(source: str) -> Path | None:
-    """The path of a data source; None for what names an artifact."""
+    """The path of a data source; None if ``source`` names an artifact."""
     path = Path(source)
     try:
         return path if path.exists() and not (path / MANIFEST).exists() else None
-    except OSError:  # too long for a file name
+    except OSError:  # the name is too long for a file
         return None
 
 
-def _embedded(path: Path, model: str, pretrained: str | None, options: Options, bars: console.Bars) -> Embedded:
-    open_source(path)  # before the model is prepared: a wrong path should not cost a download
+def _embedded(path: Path, model: str, pretrained: str | None, options: Options, bars: console.Bars) -> EmbeddedDataset:
+    open_source(path)  # before the model is prepared, so that a wrong path costs no download
     with bars.stage(f"preparing the model {model}", None):
         encoder = prepare_encoder(model, pretrained, say=console.note)
     return of_source(path, encoder, cache_dir() / "evaluations", options, bars)
 
 
 def _write(
-    output: Path, quality: Quality, indexes: tuple[IndexQuality, ...], data: Embedded, progress: Progress
+    output: Path, quality: Quality, indexes: tuple[IndexQuality, ...], data: EmbeddedDataset, progress: Progress
 ) -> None:
     try:
         from clip_retrieval.evaluation.recall_plot import plot
@@ -133,7 +134,7 @@ def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
     for gallery in quality.galleries:
         console.out.print(_figures(quality, gallery))
         repeats = f"{gallery.repeated_images} images and {gallery.repeated_captions} captions are not unique"
-        console.note(f"{repeats}; finding an equal one counts as a miss")
+        console.note(f"{repeats}; a result that only equals the right one counts as a miss")
         for way, one in gallery.ways().items():
             _worst(one, f"worst queries, {gallery.gallery}, {way}")
     if indexes:
@@ -141,7 +142,7 @@ def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
 
 
 def _figures(quality: Quality, gallery: GalleryQuality) -> Table:
-    """A row a figure, so that it fits a narrow terminal."""
+    """One row for each metric, so that the table fits a narrow terminal."""
     held = f"{gallery.gallery}: {gallery.images} images, {gallery.captions} captions"
     table = Table(title=f"{quality.model} on {quality.name}\n{held}; exact search", title_justify="left")
     table.add_column("")

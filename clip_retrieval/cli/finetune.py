@@ -1,4 +1,4 @@
-"""``bento-clip finetune``: train a model on captioned images and keep it only if it became better."""
+"""``bento-clip finetune``: train a model on captioned images, and keep the result only if it is better."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, SplitRatios
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
-from clip_retrieval.finetuning.settings import LEARNING_RATES, Settings, TrainedPart
+from clip_retrieval.finetuning.settings import LEARNING_RATES, TrainedPart, TrainingSettings
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import DEMO, cache_dir, prepare_encoder
 
@@ -26,40 +26,52 @@ if TYPE_CHECKING:
 _RATES = ", ".join(f"{part.value} {rate:g}" for part, rate in LEARNING_RATES.items())
 
 
-def finetune(
-    source: Annotated[str, typer.Argument(help="A data source as for build; or an artifact's tag, with --images.")],
-    output: Annotated[Path, typer.Option(help="The new folder of the model.")],
+def finetune_command(
+    source: Annotated[str, typer.Argument(help="A data source as for build, or an artifact's tag with --images.")],
+    output: Annotated[Path, typer.Option(help="The new folder for the model.")],
     model: Annotated[
         str | None, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER; default demo.")
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")
+        str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")
     ] = None,
-    train: Annotated[TrainedPart, typer.Option(help="What trains; the rest is locked.")] = TrainedPart.HEADS,
+    train: Annotated[
+        TrainedPart, typer.Option(help="The part of the model that trains; the rest is locked.")
+    ] = TrainedPart.HEADS,
     other: Annotated[
-        Path | None, typer.Option(help="Another domain that must not get worse; default the bundled photographs.")
+        Path | None,
+        typer.Option(help="Another domain that must not get worse; default: the bundled photographs."),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="With a tag: the folder that it was built from.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Most times through the training images.")] = Settings.epochs,
-    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = Settings.batch,
-    learning_rate: Annotated[float | None, typer.Option(min=1e-9, help=f"Peak; default: {_RATES}.")] = None,
-    warmup: Annotated[float, typer.Option(min=0, max=1, help="Share of the steps before the peak.")] = Settings.warmup,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without gain before the end.")] = Settings.patience,
-    views: Annotated[int, typer.Option(min=0, help="Random crops of each training image.")] = Settings.views,
-    rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")] = Settings.rank,
-    tolerance: Annotated[float, typer.Option(min=0, help="Most mean recall lost on the other domain.")] = TOLERANCE,
+    images: Annotated[Path | None, typer.Option(help="For an artifact: the folder it was built from.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Most passes over the training images.")] = TrainingSettings.epochs,
+    batch: Annotated[int, typer.Option(min=2, help="Images in each step.")] = TrainingSettings.batch,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-9, help=f"Peak learning rate; default: {_RATES}.")
+    ] = None,
+    warmup: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the steps before the peak.")
+    ] = TrainingSettings.warmup,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without a gain before the end.")
+    ] = TrainingSettings.patience,
+    views: Annotated[int, typer.Option(min=0, help="Random crops of each training image.")] = TrainingSettings.views,
+    rank: Annotated[int, typer.Option(min=1, help="The rank of the adapters.")] = TrainingSettings.rank,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest loss of mean recall on the other domain.")
+    ] = TOLERANCE,
     certain: Annotated[
         bool, typer.Option("--certain", help="Keep a gain only if its whole 95 % interval is above 0.")
     ] = False,
     split: SplitRatios = Options.ratios,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = Settings.seed,
+    seed: Annotated[int, typer.Option(help="The seed of the split and of the training.")] = TrainingSettings.seed,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
 ) -> None:
-    """Fine-tune an open_clip model on captioned images; the start is returned unless the result is better.
+    """Fine-tune an open_clip model on captioned images. If the result is not better, the original model is returned.
 
-    Prints the folder last, for build --model local-dir:FOLDER. A run that was stopped goes on where it was.
+    The last line is the folder, for build --model local-dir:FOLDER. A run that was stopped resumes when you start it
+    again.
 
     Examples:
 
@@ -70,10 +82,10 @@ def finetune(
     ```
     """
     if output.exists():
-        raise typer.BadParameter(f"{output} exists already; name a new folder", param_hint="--output")
+        raise typer.BadParameter(f"{output} exists already; choose a new folder", param_hint="--output")
     if images is None and not Path(source).exists():
         raise InvalidQuery(
-            f"there is no data source {source}; for an artifact, which holds no images, give the folder that it was "
+            f"there is no data source {source}; for an artifact, which contains no images, give the folder that it was "
             "built from with --images"
         )
     try:
@@ -92,8 +104,10 @@ def finetune(
     with bars.stage(f"preparing the model {model or DEMO}", None):
         reference = prepare_encoder(model or DEMO, pretrained, runtime="torch", say=console.note)
     if data.other is None:
-        console.note("no other domain to watch: the source has the bundled photographs in it; give one with --other")
-    settings = Settings(train, epochs, batch, learning_rate or 0.0, warmup, Settings.clip, patience, views, rank, seed)
+        console.note("no other domain is measured: the source contains the bundled photographs; give one with --other")
+    settings = TrainingSettings(
+        train, epochs, batch, learning_rate or 0.0, warmup, TrainingSettings.clip, patience, views, rank, seed
+    )
     rule = tuner.Rule(tolerance, certain)
     outcome = tuner.finetune(
         reference, data, settings, rule, cache_dir() / "finetune", output, limits, bars, say=_say_epoch
@@ -107,10 +121,10 @@ def finetune(
 
 
 def _named(encoder: str) -> tuple[str, str | None]:
-    """The model and its weights as ``build`` was given them, from what a manifest calls the encoder."""
+    """The options --model and --pretrained that ``build`` had, from the encoder's name in a manifest."""
     model, _, weights = encoder.removesuffix(")").partition(" (")
     if model.startswith("local-dir:"):
-        raise InvalidQuery(f"the artifact does not say where its model {model} is; give it with --model")
+        raise InvalidQuery(f"the artifact does not record the folder of its model {model}; give it with --model")
     return model, weights or None
 
 
@@ -123,7 +137,7 @@ def _say_epoch(epoch: "Epoch") -> None:
 
 
 def _show(outcome: "TrainingOutcome", data: sides.Data) -> None:
-    """The report, on standard error."""
+    """Print the report on standard error."""
     shown = {"val": "validation", "test": "test", "other": f"other: {data.other_name}"}
     table = Table("side", "model", *(f"{way} R@{k}" for way in ("t→i", "i→t") for k in (1, 5, 10)), "mean recall")
     for side, models in outcome.recalls().items():

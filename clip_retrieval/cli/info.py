@@ -1,4 +1,4 @@
-"""``bento-clip info``: what an artifact is made of."""
+"""``bento-clip info``: show the model, the data and the indexes of an artifact."""
 
 import typer
 
@@ -9,7 +9,7 @@ from clip_retrieval.cli.options import AsJson, Tag
 
 
 def info(source: Tag = modelstore.LATEST, as_json: AsJson = False) -> None:
-    """Show what an artifact is made of: its model, its data and its indexes.
+    """Show the model, the data and the indexes of an artifact.
 
     Examples:
 

@@ -19,10 +19,10 @@ def _ratios(ratios: Ratios) -> Ratios:
 SourcePath = Annotated[Path, typer.Argument(help="A folder of images, a Flickr8k folder, or a .csv or .jsonl file.")]
 Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or the folder of an artifact.")]
 Model = Annotated[str, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")]
-Pretrained = Annotated[str | None, typer.Option(help="With an open_clip name: a pretrained tag or a checkpoint file.")]
+Pretrained = Annotated[str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")]
 SplitRatios = Annotated[
     tuple[float, float, float],
-    typer.Option(help="The ratios of train, validation and test; they add up to 1.", callback=_ratios),
+    typer.Option(help="The ratios of train, validation and test; their sum is 1.", callback=_ratios),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MaxPixels = Annotated[int, typer.Option(help="Reject an image with more pixels than this.")]

@@ -1,4 +1,4 @@
-"""``bento-clip search``: one query of any mix of texts and images, of an artifact or of a running service."""
+"""``bento-clip search``: search an artifact or a running service with any mix of texts and images."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from clip_retrieval.records import Modality
 from clip_retrieval.search.results import results as results_of
 from clip_retrieval.search.retriever import Retriever
 
-LESS = -0.5
-"""The weight of what is subtracted: as in Rocchio's rule, what is not wanted counts for less than what is."""
+MINUS_WEIGHT = -0.5
+"""The weight of a subtracted part. As in Rocchio's rule, unwanted parts weigh less than wanted parts."""
 
 _CONDITION = re.compile(r"(.*?)(>=|<=|=|>|<|~)(.*)", re.DOTALL)
 _OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "contains"}
@@ -29,17 +29,18 @@ _OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "contains"}
 
 def search(
     queries: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY...", help="Texts, and paths of images; they are added up.")
+        list[str] | None,
+        typer.Argument(metavar="QUERY...", help="Texts and paths of images, added to one query."),
     ] = None,
     source: Annotated[
         str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")
     ] = modelstore.LATEST,
-    k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="How many results.")] = DEFAULT_K,
+    k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="The number of results.")] = DEFAULT_K,
     captions: Annotated[
-        bool, typer.Option("--captions", help="For an image: find captions instead of images.")
+        bool, typer.Option("--captions", help="Find captions instead of images; needs an image in the query.")
     ] = False,
     minus: Annotated[
-        list[str] | None, typer.Option("--minus", help=f"A text or image to move away from, at weight {LESS}.")
+        list[str] | None, typer.Option("--minus", help=f"A text or image to subtract, with weight {MINUS_WEIGHT}.")
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--like", metavar="ID", help="An image of the collection, by its image_id.")
@@ -49,15 +50,15 @@ def search(
         typer.Option(
             "--where",
             metavar="CONDITION",
-            help="field=value (field= for none), field>1, >=, <, <=, field~part; = repeated for a field means either.",
+            help="field=value (field= for no value), field>1, >=, <, <=, field~part; repeat = to allow other values.",
         ),
     ] = None,
-    offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="How many results to pass over.")] = 0,
-    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Least score of a result.")] = None,
-    dedupe: Annotated[bool, typer.Option("--dedupe", help="Fold near-duplicates into the best of them.")] = False,
+    offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="The number of results to skip.")] = 0,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="The least score of a result.")] = None,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Show only the best of near-duplicates.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search an artifact or a running service by texts, by images, or by any mix of them.
+    """Search an artifact or a running service with texts, images, or any mix of them.
 
     Examples:
 
@@ -72,12 +73,12 @@ def search(
     parts = [
         *(_part(query) for query in queries or []),
         *(image_id(identity) for identity in like or []),
-        *(_part(query, LESS) for query in minus or []),
+        *(_part(query, MINUS_WEIGHT) for query in minus or []),
     ]
     if not parts:
-        raise typer.BadParameter("a text, an image or --like is needed", param_hint="QUERY")
+        raise typer.BadParameter("give a text, an image or --like", param_hint="QUERY")
     if captions and all(part.text is not None for part in parts):
-        raise InvalidQuery(f"--captions needs an image, and there is no file {parts[0].text}")
+        raise InvalidQuery(f"--captions needs an image in the query; there is no file {parts[0].text}")
     conditions = _conditions(where or [])
     target: Modality = "captions" if captions else "images"
     results: list[ImageResult] | list[CaptionResult]
@@ -102,29 +103,31 @@ def search(
     else:
         console.images_table([r for r in results if isinstance(r, ImageResult)])
     if next_offset is not None:
-        console.note(f"more with --offset {next_offset}")
+        console.note(f"next page: --offset {next_offset}")
 
 
 def _part(query: str, weight: float = 1.0) -> Part:
-    """An image where there is a file of that name, else a text."""
-    # os.path and not pathlib, which fails on a text that is too long for a file name
+    """An image if a file has that name, otherwise a text."""
+    # pathlib raises an error for a text that is too long for a file name
     is_file = os.path.isfile(query)  # noqa: PTH113
     return image(Path(query), weight) if is_file else text(query, weight)
 
 
 def _conditions(given: list[str]) -> dict[str, object] | None:
-    """Conditions as ``where`` takes them; every value is text, which the field reads in its own type."""
+    """The conditions in the form of ``where``. Every value is text; the field converts it to its own type."""
     either: dict[str, list[str | None]] = {}
     others: dict[str, dict[str, object]] = {}
     for condition in given:
         match = _CONDITION.fullmatch(condition)
         if match is None or not match[1]:
-            raise typer.BadParameter(f"{condition} is none of field=value, field>1, field~part", param_hint="--where")
+            raise typer.BadParameter(
+                f"{condition} is not a condition; use field=value, field>1 or field~part", param_hint="--where"
+            )
         field, sign, value = match.groups()
         if sign == "=":
             either.setdefault(field, []).append(value or None)
         elif (operator := _OPERATORS[sign]) in others.setdefault(field, {}):
-            raise typer.BadParameter(f"{field}{sign} is given twice", param_hint="--where")
+            raise typer.BadParameter(f"{field}{sign} is given twice; give it once", param_hint="--where")
         else:
             others[field][operator] = value
     conditions = {field: {"in": values, **others.pop(field, {})} for field, values in either.items()}

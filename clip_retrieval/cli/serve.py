@@ -1,4 +1,4 @@
-"""``bento-clip serve``: the search service over one artifact."""
+"""``bento-clip serve``: run the search service for one artifact."""
 
 import os
 from typing import Annotated, NoReturn
@@ -18,7 +18,7 @@ def serve(
         str, typer.Option(help="The address to listen on; 0.0.0.0 listens on every interface.")
     ] = "127.0.0.1",
 ) -> NoReturn:
-    """Serve an artifact with BentoML. When it is ready, the command prints a request that you can try.
+    """Serve an artifact with BentoML. When the service is ready, the command prints a request to try.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""``bento-clip tune``: indexes that meet a budget, chosen by measuring, in a new version of an artifact."""
+"""``bento-clip tune``: choose indexes that meet a budget by measuring, and write a new version of an artifact."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,7 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.reindex import Tuned
-from clip_retrieval.artifacts.reindex import tune as reindex
+from clip_retrieval.artifacts.reindex import Tuned, tune
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, Tag
 from clip_retrieval.indexes.base import BuiltIndex
@@ -20,24 +19,25 @@ from clip_retrieval.indexes.sweep import Budget, SweepOutcome, Trial, pareto_fro
 from clip_retrieval.models.prepare import cache_dir
 
 
-def tune(
+def tune_command(
     source: Tag = modelstore.LATEST,
     recall: Annotated[
-        float, typer.Option(min=0, max=1, help="Least recall against exact search, at k = 1, 10 and 50.")
+        float, typer.Option(min=0, max=1, help="The least recall against exact search, at k = 1, 10 and 50.")
     ] = 0.99,
     p99_ms: Annotated[
-        float | None, typer.Option("--p99-ms", min=0, help="Most milliseconds of 99 in 100 single searches.")
+        float | None,
+        typer.Option("--p99-ms", min=0, help="The largest p99 of single searches, in milliseconds."),
     ] = None,
     memory_mb: Annotated[
-        float | None, typer.Option("--memory-mb", min=0, help="Most MB that an index holds in memory.")
+        float | None, typer.Option("--memory-mb", min=0, help="The most MB that an index holds in memory.")
     ] = None,
-    report: Annotated[Path, typer.Option(help="Folder for the plots of the Pareto fronts.")] = Path("reports/tune"),
+    report: Annotated[Path, typer.Option(help="The folder for the plots of the Pareto fronts.")] = Path("reports/tune"),
     as_json: AsJson = False,
 ) -> None:
-    """Choose the fastest indexes that meet a budget and print the tag of the new artifact last.
+    """Choose the fastest indexes that meet a budget. The last line is the tag of the new artifact.
 
-    The budget holds for the index of the images and for that of the captions, each alone. Exits with 1 and writes no
-    artifact if nothing meets it.
+    The budget applies to the image index and to the caption index, each by itself. If no index meets it, the command
+    writes no artifact and exits with status 1.
 
     Examples:
 
@@ -50,7 +50,7 @@ def tune(
     artifact = Artifact.open(folder)
     budget = Budget(recall, p99_ms, memory_mb)
     search_on_one_thread()
-    done = reindex(artifact, budget, cache_dir() / "builds", console.Bars())
+    done = tune(artifact, budget, cache_dir() / "builds", console.Bars())
     for modality, outcome in done.outcomes.items():
         name = "images" if modality == "images" else "captions"
         plot_pareto_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
@@ -66,12 +66,12 @@ def tune(
 
 
 def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:
-    """Print the Pareto front of one index and the choice, on standard error."""
+    """Print the Pareto front of one index, and the choice, on standard error."""
     queries = outcome.nearest.measured.queries
     table = Table(
         *("index", "recall", "recall@10", "p50 ms", "p99 ms", "p99 under load", "memory MB", "build s"),
         title=f"{name}: Pareto front of {len(outcome.trials)} trials, with {queries} queries",
-        caption="recall is the least at k = 1, 10 and 50",
+        caption="recall: the least of the recalls at k = 1, 10 and 50",
     )
     for trial in pareto_front(outcome.trials):
         seen = trial.measured
@@ -83,7 +83,7 @@ def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:
         )
     console.err.print(table)
     for trial, missed in outcome.refused:
-        console.note(f"{trial.spec.label()} met the budget in the sweep, but with held-out queries {'; '.join(missed)}")
+        console.note(f"{trial.spec.label()} met the budget on the tuning queries only: {'; '.join(missed)}")
     if outcome.confirmed is not None:
         seen = outcome.confirmed.measurement
         console.note(f"chosen for the {name}: {outcome.confirmed.index.spec.label()}")
@@ -94,7 +94,7 @@ def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:
     else:
         why = "; ".join(budget.misses(outcome.nearest.measured))
         why = why or "it met the budget on the tuning queries, not on the held-out queries"
-        console.note(f"nothing meets the budget for the {name}; nearest: {outcome.nearest.spec.label()}, but {why}")
+        console.note(f"no index of the {name} meets the budget; nearest: {outcome.nearest.spec.label()}: {why}")
 
 
 def _as_json(done: Tuned, budget: Budget, tag: str | None) -> dict[str, Any]:

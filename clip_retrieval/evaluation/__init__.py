@@ -1,8 +1,8 @@
-"""How good the model is, and what an index loses: two reports, never mixed.
+"""The quality of a model and the quality of its indexes, in two separate reports.
 
 recall.py             metrics of retrieval
-report.py             what an evaluation found, as plain values
-embedded_dataset.py   a collection with its vectors, ready to be measured
+report.py             the result of an evaluation, as plain values
+embedded_dataset.py   a collection with its vectors
 evaluate.py           the model's quality, by exact search
 index_report.py       an index against exact search
 misses_page.py        the worst misses as an HTML file

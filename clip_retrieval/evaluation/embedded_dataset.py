@@ -1,7 +1,8 @@
-"""A collection with its vectors, ready to be measured: of an artifact, or of a data source and a model.
+"""A collection with its vectors: from an artifact, or from a data source and a model.
 
-An artifact has its vectors. The vectors of a source stay in a cache folder that is named after the source and the
-encoder: a second evaluation of the same two encodes nothing, and an evaluation that was stopped resumes.
+An artifact contains its vectors. The vectors of a data source stay in a cache folder that is named after the source and
+the encoder. So a second evaluation of the same source and encoder encodes nothing, and an evaluation that was stopped
+resumes.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from clip_retrieval.records import CaptionRecord, ImageBlob, ImageRecord
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedDataset:
     """Records and vectors, joined by row; the vectors are float32 of shapes (images, dim) and (captions, dim)."""
 
     name: str
@@ -40,15 +41,15 @@ class Embedded:
     image_vectors: Vectors
     caption_vectors: Vectors
     blobs: Mapping[int, ImageBlob]
-    """The images by row. An artifact holds no images, so this may be empty."""
+    """The images by row. An artifact contains no images, so this may be empty."""
 
 
-def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> Embedded:
-    """The collection inside an artifact. ``folder`` is the folder that it was built from, if that is available."""
+def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> EmbeddedDataset:
+    """The collection of an artifact. ``folder`` is the folder that it was built from, if that is available."""
     with artifact.store() as store:
         images, captions = store.images(), store.captions()
     blobs = {image.row: FileBlob(folder / image.image_path, image.image_path) for image in images} if folder else {}
-    return Embedded(
+    return EmbeddedDataset(
         name=name,
         encoder=artifact.manifest.encoder,
         data_fingerprint=artifact.manifest.data.fingerprint,
@@ -60,7 +61,7 @@ def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> Em
     )
 
 
-def of_source(source: Path, encoder_folder: Path, cache: Path, options: Options, progress: Progress) -> Embedded:
+def of_source(source: Path, encoder_folder: Path, cache: Path, options: Options, progress: Progress) -> EmbeddedDataset:
     """Validate, split and embed a data source as ``build`` does, with the encoder in ``encoder_folder``.
 
     ``cache`` is the folder of all cached vectors. Raises SourceError, ModelUnavailable, MissingExtra, or BuildRunning
@@ -80,7 +81,7 @@ def of_source(source: Path, encoder_folder: Path, cache: Path, options: Options,
         images, captions = records_of(report.kept, assign_splits(report.kept, options.ratios, options.seed))
         with progress.stage("embedding captions", len(captions)) as advance:
             embedder.embed_captions([caption.text for caption in captions], advance)
-        return Embedded(
+        return EmbeddedDataset(
             name=source.resolve().name,
             encoder=info,
             data_fingerprint=report.data_fingerprint(),

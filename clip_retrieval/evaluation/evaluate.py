@@ -1,9 +1,9 @@
-"""How good a model is on a collection: exact retrieval both ways, split by split, with intervals and the worst misses.
+"""The quality of a model on a collection: exact retrieval in both directions for each split, with intervals and misses.
 
-The protocol is that of ``metrics.py``. The gallery of a split is what that split holds and nothing else, as in
-published numbers: recall falls as a gallery grows, so figures of galleries of different sizes do not compare.
-Images without captions stay in the gallery and ask nothing. Search is exact; what an index loses is another report
-(``index_quality.py``), never part of these figures.
+The protocol is that of ``recall.py``. The gallery of a split contains that split and nothing else, as in published
+numbers. Recall falls as a gallery grows, so recalls of galleries of different sizes cannot be compared. Images without
+captions are part of the gallery, but they are not queries. Search is exact; ``index_report.py`` reports separately what
+an index loses.
 """
 
 from collections import Counter
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_retrieval.errors import ModelUnavailable, SourceError
-from clip_retrieval.evaluation.embedded_dataset import Embedded
-from clip_retrieval.evaluation.recall import Ranks, Rows, bootstrap, image_to_text, summarise, text_to_image
+from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
+from clip_retrieval.evaluation.recall import IntArray, Ranks, bootstrap, image_to_text, summarise, text_to_image
 from clip_retrieval.evaluation.report import (
     CUTOFFS,
     Direction,
@@ -28,12 +28,12 @@ from clip_retrieval.evaluation.report import (
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, CaptionRecord
 
-SHOWN = 3
-"""How many of the first results are kept of each miss."""
+RESULTS_PER_MISS = 3
+"""The number of first results that are kept for each miss."""
 
 
 def evaluate(
-    data: Embedded,
+    data: EmbeddedDataset,
     split: Gallery,
     progress: Progress,
     *,
@@ -41,22 +41,23 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Quality:
-    """Measure one split, or with ``all`` every split that has captions and then the whole collection as one gallery.
+    """Measure one split; with ``all``, every split that has captions and then the whole collection as one gallery.
 
-    Raises SourceError if there is no caption to ask with, ModelUnavailable if the vectors are broken.
+    ``worst`` is the number of misses to keep for each direction. Raises SourceError if the split has no captions, and
+    ModelUnavailable if vectors contain NaN or infinity.
     """
     owners = {data.images[caption.image_row].split for caption in data.captions}
     wanted: list[Gallery] = [split] if split != "all" else [*(name for name in SPLITS if name in owners), "all"]
     if not owners:
-        raise SourceError(f"{data.name} has no captions to ask with; give a collection that has some")
+        raise SourceError(f"{data.name} has no captions; evaluate a collection with captions")
     if split != "all" and split not in owners:
         held = ", ".join(name for name in SPLITS if name in owners)
-        raise SourceError(f"there are no captions in the split {split} of {data.name}; it has them in: {held}")
+        raise SourceError(f"the split {split} of {data.name} has no captions; splits with captions: {held}")
     try:
         galleries = tuple(_gallery(data, name, progress, worst, resamples, seed) for name in wanted)
     except ValueError as error:
         raise ModelUnavailable(
-            f"the vectors of {data.encoder.name} cannot be ranked ({error}); mend the model"
+            f"the vectors of {data.encoder.name} contain NaN or infinity; export or train the model again"
         ) from error
     return Quality(
         name=data.name,
@@ -71,7 +72,7 @@ def evaluate(
 
 
 def _gallery(
-    data: Embedded, gallery: Gallery, progress: Progress, worst: int, resamples: int, seed: int
+    data: EmbeddedDataset, gallery: Gallery, progress: Progress, worst: int, resamples: int, seed: int
 ) -> GalleryQuality:
     images = [image for image in data.images if gallery in ("all", image.split)]
     place = {image.row: number for number, image in enumerate(images)}
@@ -113,7 +114,7 @@ def _gallery(
             scores = caption_vectors @ image_vectors[owner]
             own = float(scores[image_of == owner].max())
         found = []
-        for row in np.argsort(-scores, kind="stable")[:SHOWN].tolist():
+        for row in np.argsort(-scores, kind="stable")[:RESULTS_PER_MISS].tolist():
             image = images[row if by_text else int(image_of[row])]
             text = None if by_text else captions[row].text
             found.append(Result(image_row=image.row, image_path=image.image_path, caption=text, score=scores[row]))
@@ -137,8 +138,11 @@ def _gallery(
     )
 
 
-def chance(candidates: int, relevant: Rows, k: int) -> float:
-    """Mean recall@k of random order: the hypergeometric chance of at least one of each query's relevant items."""
+def chance(candidates: int, relevant: IntArray, k: int) -> float:
+    """Mean recall@k of a random order, by the hypergeometric distribution.
+
+    ``relevant``, of shape (queries,), is the number of relevant items of each query among ``candidates`` items.
+    """
     missed = np.ones(len(relevant))
     for drawn in range(min(k, candidates)):
         missed *= np.maximum(candidates - relevant - drawn, 0) / (candidates - drawn)
@@ -146,7 +150,7 @@ def chance(candidates: int, relevant: Rows, k: int) -> float:
 
 
 def _cutoffs(candidates: int) -> list[int]:
-    """1, 2, 3, 5, 7, 10, 15, 20, 30 … up to the size of the gallery."""
+    """The cutoffs 1, 2, 3, 5, 7, 10, 15, 20, 30 … up to the size of the gallery."""
     steps = (10, 15, 20, 30, 50, 70)
     series = [1, 2, 3, 5, 7, *(step * 10**power for power in range(7) for step in steps)]
     return [*(k for k in series if k < candidates), candidates]

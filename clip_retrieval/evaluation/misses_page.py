@@ -1,6 +1,7 @@
-"""The worst misses as one HTML file with small images inside: it can be mailed, and opened without a network.
+"""The worst misses as one HTML file that contains small images, so it can be mailed and opened without a network.
 
-Captions and names come from users: all are escaped, and the page's own policy forbids scripts and outside addresses.
+Captions and names come from users, so all of them are escaped. The policy of the page forbids scripts and any address
+outside of it.
 """
 
 import base64
@@ -11,13 +12,13 @@ from io import BytesIO
 from PIL import Image
 
 from clip_retrieval.errors import SourceError
-from clip_retrieval.evaluation.embedded_dataset import Embedded
+from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
 from clip_retrieval.evaluation.report import Direction, Miss, Quality, Result
 from clip_retrieval.images.verified import decode_verified
 from clip_retrieval.records import ImageBlob
 
-IMAGE_SIDE = 150
-"""Longest side of a small image, in pixels."""
+IMAGE_SIDE_PIXELS = 150
+"""The longest side of a small image."""
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
@@ -30,8 +31,8 @@ overflow-wrap:anywhere}img{display:block;border-radius:4px}.query{font-weight:60
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def page(quality: Quality, data: Embedded) -> str:
-    """The page of a report. Images come from ``data.blobs``; an image that is missing or has changed is left out."""
+def page(quality: Quality, data: EmbeddedDataset) -> str:
+    """The HTML of a report. Images come from ``data.blobs``; an image that is missing or has changed is left out."""
     rows = {row for gallery in quality.galleries for one in gallery.ways().values() for row in _rows(one)}
     small = {row: _small(data.blobs[row], data.images[row].content_hash) for row in rows if row in data.blobs}
     parts = [
@@ -40,8 +41,8 @@ def page(quality: Quality, data: Embedded) -> str:
         '<meta name=viewport content="width=device-width,initial-scale=1">',
         f"<title>Misses of {escape(quality.model)} on {escape(quality.name)}</title><style>{_STYLE}</style>",
         f"<h1>The worst misses of {escape(quality.model)} on {escape(quality.name)}</h1>",
-        "<p class=small>Exact search. The rank is that of the query’s own image, or of the best of its own captions; "
-        "the numbers under results are cosines. An equal image or caption elsewhere counts as a miss.</p>",
+        "<p class=small>Exact search. The rank is that of the query’s own image, or of the best of its own captions. "
+        "The numbers under results are cosines. An equal image or caption of another row counts as a miss.</p>",
     ]
     for gallery in quality.galleries:
         for way, one in gallery.ways().items():
@@ -84,7 +85,7 @@ def _small(blob: ImageBlob, expected_hash: str) -> str | None:
         image = decode_verified(blob, expected_hash)
     except SourceError:
         return None
-    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((IMAGE_SIDE_PIXELS, IMAGE_SIDE_PIXELS), Image.Resampling.LANCZOS)
     file = BytesIO()
     image.save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,15 +1,15 @@
-"""How good a ranking is: the rank of the first relevant item of each query, and what is made of ranks.
+"""The quality of a ranking: the rank of the first relevant item of each query, and metrics of these ranks.
 
-The protocol is the field's own (Karpathy and Fei-Fei, 2015, arXiv:1412.2306, section 4.2; LAION's clip-benchmark,
+The protocol is the usual one (Karpathy and Fei-Fei, 2015, arXiv:1412.2306, section 4.2; LAION's clip-benchmark,
 ``zeroshot_retrieval``):
 
-- text → image: every caption is a query of its own, and the one relevant item is its image.
-- image → text: every image that has captions is a query, its captions are relevant, and the best of them counts.
-- What stands beside it does not matter: an equal caption of another image, or an equal image under another
-  name, is not relevant. It is a miss if it comes first, as it is in published numbers.
+- text → image: every caption is a query, and its only relevant item is its image.
+- image → text: every image that has captions is a query. Its captions are relevant, and the best of them counts.
+- An equal caption of another image, or an equal image with another name, is not relevant. It is a miss if it comes
+  first, as in published numbers.
 
-Ranks count from 1. Ties are broken by the stable row order, so a model that gives everything the same score is at
-chance and not at the top. Knows nothing of models, files or splits: numpy alone.
+Ranks count from 1. Equal scores are in row order, so a model that gives everything the same score has the recall of a
+random order. This file needs only numpy; it does not depend on models, files or splits.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,29 +21,29 @@ from pydantic import BaseModel, ConfigDict
 
 from clip_retrieval.encoders.base import Vectors
 
-Rows = NDArray[np.int64]
+IntArray = NDArray[np.int64]
 
-BLOCK_SCORES = 4_000_000
-"""Scores that are held at once; 16 MB as float32."""
+MAX_BLOCK_SCORES = 4_000_000
+"""The largest number of scores in memory at the same time: 16 MB as float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """One rank a query. Both int64, of shape (queries,)."""
+    """One rank for each query. Both arrays are int64, of shape (queries,)."""
 
-    values: Rows
+    values: IntArray
     """The rank of the first relevant item, from 1."""
-    images: Rows
-    """The row of the image that the query is, or is a caption of."""
+    images: IntArray
+    """The row of the query's image: the query itself, or the image of the query's caption."""
 
 
 class Metrics(BaseModel):
-    """What the ranks of one direction come to. Shares are from 0 to 1."""
+    """The metrics of one direction. Recalls are from 0 to 1."""
 
     model_config = ConfigDict(frozen=True)
 
     recall_at_1: float
-    """Share of the queries whose first relevant item is at rank 1."""
+    """The share of the queries whose first relevant item is at rank 1."""
     recall_at_5: float
     recall_at_10: float
     median_rank: float
@@ -51,7 +51,7 @@ class Metrics(BaseModel):
 
 
 class Interval(BaseModel):
-    """Two ends of a confidence interval."""
+    """The two ends of a confidence interval."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,13 +59,15 @@ class Interval(BaseModel):
     high: float
 
 
-def text_to_image(captions: Vectors, images: Vectors, image_of: Rows, advance: Callable[[int], object] = int) -> Ranks:
-    """The rank of its own image among ``images`` for every caption.
+def text_to_image(
+    captions: Vectors, images: Vectors, image_of: IntArray, advance: Callable[[int], object] = int
+) -> Ranks:
+    """For every caption, the rank of its own image among ``images``.
 
     ``captions`` (n, dim) and ``images`` (m, dim) are float32 unit vectors; ``image_of`` (n,) gives each caption's row
-    in ``images``. ``advance`` is told how many queries were just ranked. Memory stays within a few times
-    ``BLOCK_SCORES`` whatever n and m are. Raises ValueError for vectors with values that are not finite: comparing
-    those would put every query at rank 1.
+    in ``images``. ``advance`` gets the number of queries just ranked. Memory stays within a few times
+    ``MAX_BLOCK_SCORES`` for any n and m. Raises ValueError for vectors that contain NaN or infinity: comparisons with
+    NaN are false, so every query would be at rank 1.
     """
     found = [np.empty(0, np.int64)]
     for rows, scores in _scored(captions, images):
@@ -74,30 +76,32 @@ def text_to_image(captions: Vectors, images: Vectors, image_of: Rows, advance: C
     return Ranks(np.concatenate(found), np.asarray(image_of, np.int64))
 
 
-def image_to_text(captions: Vectors, images: Vectors, image_of: Rows, advance: Callable[[int], object] = int) -> Ranks:
-    """The rank of the best of its own captions for every image that has any; arguments as in ``text_to_image``."""
+def image_to_text(
+    captions: Vectors, images: Vectors, image_of: IntArray, advance: Callable[[int], object] = int
+) -> Ranks:
+    """For every image with captions, the rank of the best of its captions; arguments as in ``text_to_image``."""
     queries = np.unique(image_of).astype(np.int64)
     found = [np.empty(0, np.int64)]
     for rows, scores in _scored(images[queries], captions):
         own = image_of[None, :] == queries[rows][:, None]
-        best = np.where(own, scores, -np.inf).argmax(axis=1)  # of equal ones the first, as ties are broken
+        best = np.where(own, scores, -np.inf).argmax(axis=1)  # the first of equal scores, since ties are in row order
         found.append(_rank_of(scores, best))
         advance(len(scores))
     return Ranks(np.concatenate(found), queries)
 
 
 def summarise(ranks: Ranks) -> Metrics:
-    """Recall at 1, 5 and 10, median and mean rank. Raises ValueError without any rank."""
+    """Recall at 1, 5 and 10, median and mean rank. Raises ValueError if there are no ranks."""
     return _metrics(ranks.values, np.ones(len(ranks.values), np.int64))
 
 
 def bootstrap(ranks: Ranks, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> dict[str, Interval]:
     """Percentile intervals of each field of ``Metrics`` (Efron and Tibshirani, 1993, section 13.3).
 
-    Images are resampled and bring all of their queries: captions of one image are not independent, and resampling
-    them one by one would give intervals that are too narrow (the cluster bootstrap; Davison and Hinkley, 1997, section
-    3.8). The gallery stays as it is, so the intervals tell how the figures vary with the queries. Raises
-    ValueError without any rank.
+    Images are resampled together with all of their queries. Captions of one image are not independent, so resampling
+    single captions would give intervals that are too narrow (the cluster bootstrap; Davison and Hinkley, 1997, section
+    3.8). The gallery is not resampled: the intervals say how the metrics vary with the queries. Raises ValueError if
+    there are no ranks.
     """
     order = np.argsort(ranks.values, kind="stable")
     values = ranks.values[order]
@@ -111,13 +115,13 @@ def bootstrap(ranks: Ranks, *, resamples: int = 1000, level: float = 0.95, seed:
     return {name: Interval(low=low, high=high) for name, low, high in zip(Metrics.model_fields, *tails, strict=True)}
 
 
-def _metrics(values: Rows, weights: Rows) -> Metrics:
-    """The metrics of ranks that each count ``weights`` times."""
+def _metrics(values: IntArray, weights: IntArray) -> Metrics:
+    """The metrics of ranks; each rank counts ``weights`` times."""
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
     total = np.cumsum(weights)
     if not len(values):
-        raise ValueError("there is no rank to summarise")
+        raise ValueError("there are no ranks to summarise")
     count = int(total[-1])
     at_1, at_5, at_10 = (float(weights[values <= k].sum() / count) for k in (1, 5, 10))
     middle = values[np.searchsorted(total, [(count - 1) // 2, count // 2], side="right")]
@@ -131,23 +135,23 @@ def _metrics(values: Rows, weights: Rows) -> Metrics:
 
 
 def _scored(queries: Vectors, items: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Blocks of queries: their rows and their scores with all of ``items``."""
+    """Blocks of queries: the rows of each block, and its scores with all ``items``."""
     distinct, same = _distinct(items)
-    step = max(1, BLOCK_SCORES // max(1, len(items)))
+    step = max(1, MAX_BLOCK_SCORES // max(1, len(items)))
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
         scores = queries[rows] @ distinct.T
         if len(distinct) < len(items):
             scores = scores[:, same]
         if not np.isfinite(scores).all():
-            raise ValueError("the vectors hold values that are not finite")
+            raise ValueError("the vectors contain NaN or infinity")
         yield rows, scores
 
 
-def _distinct(items: Vectors) -> tuple[Vectors, Rows]:
-    """The different rows of ``items``, and which of them each row is.
+def _distinct(items: Vectors) -> tuple[Vectors, IntArray]:
+    """The distinct rows of ``items``, and for each row its place among them.
 
-    A matrix product may round equal columns differently; scored once, equal items tie exactly.
+    A matrix product may round equal columns differently. Scored once, equal items have exactly equal scores.
     """
     first: dict[bytes, int] = {}
     same = np.array([first.setdefault(row.tobytes(), len(first)) for row in items], np.int64)
@@ -155,9 +159,9 @@ def _distinct(items: Vectors) -> tuple[Vectors, Rows]:
     return items[rows], same
 
 
-def _rank_of(scores: NDArray[np.float32], relevant: Rows) -> Rows:
-    """The rank of one item for each query: how many score higher, or the same in an earlier row, and itself."""
+def _rank_of(scores: NDArray[np.float32], relevant: IntArray) -> IntArray:
+    """The rank of one item for each query: 1 plus the items that score higher, or equal in an earlier row."""
     own = np.take_along_axis(scores, relevant[:, None], axis=1)
     earlier = np.arange(scores.shape[1])[None, :] < relevant[:, None]
-    rank: Rows = 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1, dtype=np.int64)
+    rank: IntArray = 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1, dtype=np.int64)
     return rank

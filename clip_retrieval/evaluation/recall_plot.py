@@ -1,4 +1,4 @@
-"""A quality report as one image: recall by cutoff, both ways, a panel a gallery. It only draws."""
+"""A quality report as one plot: recall by cutoff in both directions, with one panel for each gallery."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from matplotlib.figure import Figure
 
 from clip_retrieval.evaluation.report import CUTOFFS, Quality
 
-COLOURS = ("#3b6ea5", "#c0562f")
+WAY_COLOURS = ("#3b6ea5", "#c0562f")
 
 
 def plot(quality: Quality, path: Path) -> None:
-    """Write a PNG: curves are recall@k, bars the 95 % intervals at 1, 5 and 10, dotted lines random order there."""
+    """Write a PNG. Curves are recall@k, bars the 95 % intervals at 1, 5 and 10, dotted lines a random order."""
     panels = len(quality.galleries)
     columns = min(panels, 2)
     figure = Figure(figsize=(6 * columns, 4.3 * -(-panels // columns)), layout="constrained")
     axes = figure.subplots(-(-panels // columns), columns, squeeze=False).flat
     for axis, gallery in zip(axes, quality.galleries, strict=False):
-        for (way, one), colour in zip(gallery.ways().items(), COLOURS, strict=True):
+        for (way, one), colour in zip(gallery.ways().items(), WAY_COLOURS, strict=True):
             label = f"{way}, {one.queries:,} queries"
             axis.plot(*zip(*one.curve, strict=True), color=colour, marker=".", markersize=4, label=label)
             for k in CUTOFFS:
@@ -32,6 +32,6 @@ def plot(quality: Quality, path: Path) -> None:
         axis.legend(fontsize=8, loc="lower right")
     for axis in list(axes):
         axis.remove()
-    # Names come from users: a dollar sign is one, and no formula.
+    # Names come from users, and a dollar sign in a name does not begin a formula.
     figure.suptitle(f"{quality.model} on {quality.name}", fontsize=12, parse_math=False)
     figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain values: the nouns of ``evaluate.py``, its tables, its plot and its page."""
+"""The result of an evaluation, as plain values for the tables, the plot and the HTML page."""
 
 from typing import Literal, TypeAlias
 
@@ -12,7 +12,7 @@ CUTOFFS = (1, 5, 10)
 
 
 class Result(Frozen):
-    """Something that was found: an image, or a caption of it."""
+    """One result of a query: an image, or a caption of an image."""
 
     image_row: int
     image_path: str
@@ -29,9 +29,9 @@ class Miss(Frozen):
     """The query of text → image; None for image → text, where the image is the query."""
     rank: int
     score: float
-    """Cosine of the query and its best relevant item."""
+    """The cosine of the query and its best relevant item."""
     found: tuple[Result, ...]
-    """What came first instead."""
+    """The first results."""
 
 
 class Direction(Frozen):
@@ -43,32 +43,32 @@ class Direction(Frozen):
     intervals: dict[str, Interval]
     """95 % bootstrap intervals of the metrics; images are resampled."""
     chance: dict[str, float]
-    """What random order gives, by cutoff."""
+    """The recall of a random order, by cutoff."""
     curve: tuple[tuple[int, float], ...]
-    """Recall at more cutoffs, for a plot: (k, recall)."""
+    """Recall at more cutoffs, for the plot: (k, recall)."""
     worst: tuple[Miss, ...]
 
 
 class GalleryQuality(Frozen):
-    """Both directions on one gallery, and how much of it is repeated: such repeats count as misses."""
+    """Both directions on one gallery, and how many of its items are not unique; such items can cause misses."""
 
     gallery: Gallery
     images: int
     captions: int
     repeated_images: int
-    """Images whose pixels are those of another image of the gallery."""
+    """Images whose pixels equal those of another image of the gallery."""
     repeated_captions: int
-    """Captions whose text is that of a caption of another image of the gallery."""
+    """Captions whose text equals that of a caption of another image of the gallery."""
     text_to_image: Direction
     image_to_text: Direction
 
     def ways(self) -> dict[str, Direction]:
-        """Both directions by their name for people."""
+        """Both directions by their title."""
         return {title(way): getattr(self, way) for way in WAYS}
 
 
 class Quality(Frozen):
-    """The whole report on a model and a collection."""
+    """The whole report of a model on a collection."""
 
     name: str
     model: str
@@ -81,5 +81,5 @@ class Quality(Frozen):
 
 
 def title(way: Way) -> str:
-    """A direction's name for people."""
+    """The title of a direction, for tables and plots."""
     return "text → image" if way == "text_to_image" else "image → text"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.evaluation import recall as metrics
-from clip_retrieval.evaluation.recall import Ranks, Rows
+from clip_retrieval.evaluation.recall import IntArray, Ranks
 
 TOLERANCE = 0.02
 _RESAMPLES = 2000
@@ -72,7 +72,7 @@ class Verdict:
     reason: str
 
 
-def rank(images: Vectors, texts: Vectors, image_of: Rows) -> Ranked:
+def rank(images: Vectors, texts: Vectors, image_of: IntArray) -> Ranked:
     """Exact ranks of unit vectors (images, dim) and (captions, dim); ``image_of`` is the image row of each caption.
 
     Components that are not finite count as zeros, so a model that has diverged is no better than the row order.

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.finetuning.pairs import Batch, Pairs, Rows
+from clip_retrieval.finetuning.pairs import Batch, Pairs, RowNumbers
 from clip_retrieval.finetuning.resumable import ResumableVectors
-from clip_retrieval.finetuning.settings import Settings
+from clip_retrieval.finetuning.settings import TrainingSettings
 from clip_retrieval.finetuning.towers import Tower, Towers
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.images.verified import decode_verified
@@ -67,7 +67,7 @@ class TowerInputs:
 
     def vectors(self) -> tuple[Vectors, Vectors]:
         """Unit vectors of all whole images and of all captions; they are not finite if the model has diverged."""
-        rows: Rows = np.arange(len(self.pairs))
+        rows: RowNumbers = np.arange(len(self.pairs))
         whole = np.zeros_like(rows)
         images: Iterator[Tensor]
         if self._images is None:
@@ -79,7 +79,7 @@ class TowerInputs:
             self._towers.text, _split(texts), self._towers.device
         )
 
-    def epoch(self, number: int, settings: Settings) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
+    def epoch(self, number: int, settings: TrainingSettings) -> Iterator[tuple[Batch, Tensor, Tensor, Tensor]]:
         """The batches of one epoch on the model's device, in the form that ``loop.train`` takes."""
         device = self._towers.device
         for batch in self.pairs.batches(number, settings.batch, self.views, settings.seed):
@@ -92,7 +92,7 @@ class TowerInputs:
             yield batch, images.to(device), texts.to(device), described.to(device)
 
     @staticmethod
-    def _kept(features: Vectors, rows: Rows) -> Tensor:
+    def _kept(features: Vectors, rows: RowNumbers) -> Tensor:
         return torch.from_numpy(np.array(features[rows]))
 
     def _views(self, start: int, stop: int) -> Iterator[Tensor]:
@@ -100,7 +100,7 @@ class TowerInputs:
         numbers = np.arange(start, stop)
         return self._pixels(numbers // (self.views + 1), numbers % (self.views + 1))
 
-    def _pixels(self, rows: Rows, views: Rows) -> Iterator[Tensor]:
+    def _pixels(self, rows: RowNumbers, views: RowNumbers) -> Iterator[Tensor]:
         loaded = map_ahead(lambda pair: self._load(*pair), zip(rows, views, strict=True), ahead=2 * _BATCH)
         while batch := list(islice(loaded, _BATCH)):
             yield torch.stack(batch)

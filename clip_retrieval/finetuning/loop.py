@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from clip_retrieval.atomic import new_file
 from clip_retrieval.finetuning.pairs import Batch
-from clip_retrieval.finetuning.settings import Settings
+from clip_retrieval.finetuning.settings import TrainingSettings
 from clip_retrieval.finetuning.towers import Towers, Weights
 
 CHECKPOINT = "checkpoint.pt"
@@ -80,7 +80,7 @@ def train(
     epoch_batches: Callable[[int], Iterator[tuple[Batch, Tensor, Tensor, Tensor]]],
     steps_an_epoch: int,
     validate: Callable[[], ValidationScore],
-    settings: Settings,
+    settings: TrainingSettings,
     folder: Path,
     *,
     advance: Callable[[int], None] = lambda _: None,

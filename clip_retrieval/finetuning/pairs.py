@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.records import ImageBlob, Split, ValidImage
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class TrainingImage:
 class Batch(NamedTuple):
     """Row numbers of images, the view number of each image, and the row number of one caption of each image."""
 
-    images: Rows
-    views: Rows
-    captions: Rows
+    images: RowNumbers
+    views: RowNumbers
+    captions: RowNumbers
 
 
 class Pairs:
@@ -46,12 +46,12 @@ class Pairs:
         self.images = [image for image in images if image.captions]
         self.texts = [text for image in self.images for text in image.captions]
         counts = [len(image.captions) for image in self.images]
-        self.image_of: Rows = np.repeat(np.arange(len(self.images)), counts)
+        self.image_of: RowNumbers = np.repeat(np.arange(len(self.images)), counts)
         """The image of each caption."""
-        self._first: Rows = np.cumsum([0, *counts])
+        self._first: RowNumbers = np.cumsum([0, *counts])
         numbers: dict[str, int] = {}
         words = [numbers.setdefault(" ".join(text.casefold().split()), len(numbers)) for text in self.texts]
-        self._words: Rows = np.array(words, dtype=np.int64)
+        self._words: RowNumbers = np.array(words, dtype=np.int64)
         described: dict[str, set[int]] = {}
         for row, word in zip(self.image_of, words, strict=True):
             described.setdefault(self.images[row].content_hash, set()).add(word)
@@ -60,7 +60,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.images)
 
-    def described(self, images: Rows, captions: Rows) -> NDArray[np.bool_]:
+    def described(self, images: RowNumbers, captions: RowNumbers) -> NDArray[np.bool_]:
         """Whether each caption is known to describe each image. Shape (len(images), len(captions)).
 
         It does if the image, or an image with equal pixels, has a caption with the same words. Case and spaces do not

@@ -27,7 +27,7 @@ from clip_retrieval.finetuning.guard import Gain, Ranked, Verdict
 from clip_retrieval.finetuning.inputs import TowerInputs
 from clip_retrieval.finetuning.loop import Epoch, History, ValidationScore, contrastive_loss, train
 from clip_retrieval.finetuning.pairs import Pairs
-from clip_retrieval.finetuning.settings import Settings
+from clip_retrieval.finetuning.settings import TrainingSettings
 from clip_retrieval.finetuning.towers import Towers
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.local_dir import WEIGHTS_FILE
@@ -91,7 +91,7 @@ class Vectoriser(Protocol):
 def finetune(
     reference: Path,
     data: Data,
-    settings: Settings,
+    settings: TrainingSettings,
     rule: Rule,
     workspace: Path,
     output: Path,
@@ -201,7 +201,7 @@ def save(model: Any, reference: Path, output: Path, report: dict[str, Any]) -> N
         (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n")
 
 
-def features_folder(workspace: Path, fingerprint: str, settings: Settings, pairs: Pairs, views: int) -> Path:
+def features_folder(workspace: Path, fingerprint: str, settings: TrainingSettings, pairs: Pairs, views: int) -> Path:
     """The folder that keeps the features of ``pairs`` from the locked parts of a model for the next run."""
     return workspace / f"features-{_key(fingerprint, settings.train, pairs, views, settings.seed)}"
 
@@ -214,5 +214,5 @@ def _key(fingerprint: str, *parts: object) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *shown]).encode()).hexdigest()[:16]
 
 
-def _run_key(fingerprint: str, settings: Settings, ready: dict[str, TowerInputs]) -> str:
+def _run_key(fingerprint: str, settings: TrainingSettings, ready: dict[str, TowerInputs]) -> str:
     return _key(fingerprint, settings.to_json(), *(ready[name].pairs for name in ("train", "val")))

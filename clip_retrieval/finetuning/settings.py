@@ -35,7 +35,7 @@ LEARNING_RATES = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """The settings of one run. With the same data and model they give the same weights on the same machine."""
 
     train: TrainedPart = TrainedPart.HEADS

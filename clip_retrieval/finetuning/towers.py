@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.finetuning import adapters
-from clip_retrieval.finetuning.settings import Settings, TrainedPart
+from clip_retrieval.finetuning.settings import TrainedPart, TrainingSettings
 
 Weights = dict[str, Tensor]
 
@@ -83,7 +83,7 @@ class Towers:
     Raises ModelUnavailable if the model has no such part.
     """
 
-    def __init__(self, model: Any, settings: Settings, device: str) -> None:
+    def __init__(self, model: Any, settings: TrainingSettings, device: str) -> None:
         self.model = model.eval().to(device)
         self.device = device
         self.scale = float(model.logit_scale.detach().exp())

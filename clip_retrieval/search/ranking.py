@@ -1,10 +1,10 @@
-"""All rows of an index in one order for one query vector, found only as far down as a page needs them.
+"""The order of all rows of an index for one query vector, computed only as far as a page needs it.
 
-Pages of one search must be cut from one order, or they repeat rows and lose others. An approximate search gives
-another set of rows for each k, so the order is fixed without regard to the page that is asked for: first the *front*,
-what the index finds at a fixed depth; then every other row, by exact search. With an exact index that is the order of
-the cosines; with an approximate one, rows that the index missed stand right behind the front. Ties stand in row order
-within each of the two. Every row that may be found is in the order once, so k results come when k exist.
+All pages of one search must be cut from one order; otherwise they repeat some rows and lose others. So the order does
+not depend on the page. It begins with the *front*: the rows that the index finds at a fixed depth. Every other row
+follows, by exact search. For an exact index this is the order of the cosines. For an approximate index, rows that the
+index missed come right after the front. Equal scores are in row order within each of the two parts. Every allowed row
+is in the order once, so a search returns k results if k rows are allowed.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import MIN_DEPTH, VectorIndex
 
-FRONT = MIN_DEPTH
-"""Depth of the front: the first page at its longest, and one row to know whether there is another."""
+FRONT_ROWS = MIN_DEPTH
+"""Rows of the front: more than the longest first page (50) and the row that says whether another page follows."""
 
-FOLDED_AT_ONCE = 512
-FOLDED_AT_MOST = 10 * FOLDED_AT_ONCE
-"""Near-duplicates are folded among this many ranked rows; what ranks lower is not listed then."""
+FOLD_BLOCK_ROWS = 512
+MAX_FOLDED_ROWS = 10 * FOLD_BLOCK_ROWS
+"""With folding, a list ends after this many ranked rows; the best ``FOLD_BLOCK_ROWS`` are tried first."""
 
-NEAR = 0.97
+NEAR_DUPLICATE_COSINE = 0.97
 """Least cosine between the vectors of near-duplicates."""
 
 Rows: TypeAlias = NDArray[np.int64]
@@ -32,18 +32,18 @@ Scores: TypeAlias = NDArray[np.float32]
 
 
 class Ranking:
-    """The order of the rows of one index for one unit vector of shape (dim,)."""
+    """The order of the rows of one index for one unit vector of shape (dim,), float32."""
 
     def __init__(
         self,
         index: VectorIndex,
         vector: Vectors,
         *,
-        front: int = FRONT,
+        front: int = FRONT_ROWS,
         allowed: NDArray[np.bool_] | None = None,
         without: Sequence[int] = (),
     ) -> None:
-        """``allowed``, of shape (rows,), says which rows may be found; ``without`` are a few rows that may not."""
+        """``allowed``, of shape (rows,), is true for rows that may be found; ``without`` are rows to leave out."""
         self.index = index
         self._vector = vector
         self._allowed = allowed
@@ -58,7 +58,7 @@ class Ranking:
             self.total = int(allowed.sum()) - int(allowed[self._without].sum())
 
     def first(self, count: int) -> tuple[Rows, Scores]:
-        """The first ``count`` rows of the order (all if there are fewer) and their cosines, best first."""
+        """The first ``count`` rows of the order (all, if fewer exist) and their cosines, best first."""
         if count > len(self._rows) and len(self._rows) < self.total:
             more = min(count, self.total) - len(self._rows)
             rows, scores = self._behind(more)
@@ -66,7 +66,7 @@ class Ranking:
         return self._rows[:count], self._scores[:count]
 
     def _behind(self, count: int) -> tuple[Rows, Scores]:
-        """The best ``count`` rows that are not in the front, by exact search; there are as many."""
+        """The best ``count`` rows that are not in the front, by exact search; at least ``count`` such rows exist."""
         rows = self.index.spec.rows
         left = np.ones(rows, dtype=np.bool_) if self._allowed is None else self._allowed.copy()
         left[self._without] = False
@@ -76,14 +76,14 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Rows of one page, best first, with their cosines and how many near-duplicates were folded into each."""
+class RankedPage:
+    """The rows of one page, best first, with their cosines and the number of near-duplicates folded into each."""
 
     rows: list[int]
     scores: list[float]
     duplicates: list[int]
     more: bool
-    """Whether there is a row after these."""
+    """Whether another row follows this page."""
 
 
 def cut_page(
@@ -94,7 +94,7 @@ def cut_page(
     min_score: float | None = None,
     content: NDArray[np.integer[Any]] | None = None,
     dedupe: bool = False,
-) -> Page:
+) -> RankedPage:
     """The ``k`` rows after the first ``offset``; the list ends at the first row whose cosine is below ``min_score``.
 
     With ``dedupe``, near-duplicates are folded first (see ``fold``); ``content``, of shape (rows,), then has equal
@@ -102,35 +102,35 @@ def cut_page(
     """
     wanted = offset + k + 1
     if dedupe:
-        rows, scores = _above(*ranking.first(FOLDED_AT_ONCE), min_score)
+        rows, scores = _above(*ranking.first(FOLD_BLOCK_ROWS), min_score)
         kept, counts = fold(ranking.index.vectors_of(rows), wanted, None if content is None else content[rows])
-        if len(kept) < wanted and len(rows) == FOLDED_AT_ONCE:
-            rows, scores = _above(*ranking.first(FOLDED_AT_MOST), min_score)
+        if len(kept) < wanted and len(rows) == FOLD_BLOCK_ROWS:
+            rows, scores = _above(*ranking.first(MAX_FOLDED_ROWS), min_score)
             kept, counts = fold(ranking.index.vectors_of(rows), wanted, None if content is None else content[rows])
         rows, scores = rows[kept], scores[kept]
     else:
         rows, scores = _above(*ranking.first(wanted), min_score)
         counts = [0] * len(rows)
     part = slice(offset, offset + k)
-    return Page(rows[part].tolist(), scores[part].tolist(), counts[part], len(rows) > offset + k)
+    return RankedPage(rows[part].tolist(), scores[part].tolist(), counts[part], len(rows) > offset + k)
 
 
 def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None = None) -> tuple[list[int], list[int]]:
-    """The first ``count`` of ranked rows that are no near-duplicate of one kept before them.
+    """Ranked rows without near-duplicates of a better row that is kept; at most ``count`` of them.
 
-    ``vectors`` are those of the rows in their order, unit, shape (n, dim). Near-duplicates have a cosine of at least
-    ``NEAR``, or equal ``content``, shape (n,). A row is compared with kept ones alone, so that a chain of small steps
-    does not fold into one. Returns the places that are kept, and how many rows were folded into each; a row is counted
-    where it stands in the same ``FOLDED_AT_ONCE`` rows, so no count depends on how far down was looked.
+    ``vectors`` are the unit vectors of the rows in ranked order, shape (n, dim). Near-duplicates have a cosine of at
+    least ``NEAR_DUPLICATE_COSINE``, or equal ``content``, shape (n,). A row is compared only with kept rows, so that a
+    chain of small steps does not fold into one row. Returns the places of the kept rows, and the number of rows folded
+    into each. The number counts only rows of the same ``FOLD_BLOCK_ROWS``, so it does not depend on ``n``.
     """
     kept: list[int] = []
     counts: list[int] = []
-    for start in range(0, len(vectors), FOLDED_AT_ONCE):
-        block = vectors[start : start + FOLDED_AT_ONCE]
-        near = np.asarray(block @ block.T >= NEAR)
-        taken = np.asarray((vectors[kept] @ block.T >= NEAR).any(axis=0))
+    for start in range(0, len(vectors), FOLD_BLOCK_ROWS):
+        block = vectors[start : start + FOLD_BLOCK_ROWS]
+        near = np.asarray(block @ block.T >= NEAR_DUPLICATE_COSINE)
+        taken = np.asarray((vectors[kept] @ block.T >= NEAR_DUPLICATE_COSINE).any(axis=0))
         if content is not None:
-            ours = content[start : start + FOLDED_AT_ONCE]
+            ours = content[start : start + FOLD_BLOCK_ROWS]
             near |= ours[:, None] == ours
             taken |= np.isin(ours, content[kept])
         for place in range(len(block)):

@@ -28,7 +28,7 @@ from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.compose import compose
 from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, ResultPage, SearchOutcome
 from clip_retrieval.search.query import FileImage, Query, QueryImage, QueryPart, StoredImage
-from clip_retrieval.search.ranking import FOLDED_AT_ONCE, FRONT, Ranking, cut_page
+from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, FRONT_ROWS, Ranking, cut_page
 from clip_retrieval.stages import Stage
 
 
@@ -111,7 +111,7 @@ class Retriever:
         ranking = Ranking(
             collection.index(target),
             vector,
-            front=FOLDED_AT_ONCE if query.dedupe else FRONT,
+            front=FOLD_BLOCK_ROWS if query.dedupe else FRONT_ROWS,
             allowed=collection.filters.mask(query.where, target) if query.where else None,
             without=without,
         )

@@ -52,7 +52,7 @@ class AnswerCache:
         self._kept.clear()
 
 
-class VectorCache:
+class QueryVectorCache:
     """The unit vectors of the latest texts and images that were encoded, by what the encoder read."""
 
     def __init__(self, size: int) -> None:

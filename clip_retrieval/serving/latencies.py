@@ -1,4 +1,4 @@
-"""Counts and latencies of what one server process has answered. Used from its event loop only."""
+"""Counts and latencies of the requests that one server process has answered. For use in its event loop only."""
 
 import time
 from collections import Counter, deque
@@ -10,24 +10,25 @@ from clip_retrieval.contract.status import Percentiles, Stats
 from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.stages import STAGES
 
-WINDOW = 10_000
-"""Percentiles are over this many of the newest requests."""
+WINDOW_REQUESTS = 10_000
+"""The percentiles cover this many of the newest requests."""
 
 
 class Recorder:
-    """Collects one latency a stage and request; a percentile is a percentile of single requests."""
+    """Collects the latency of each stage of each request, so percentiles are over single requests."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW) for stage in STAGES}
+        self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=WINDOW_REQUESTS) for stage in STAGES}
         self.queries: Counter[str] = Counter()
 
     @property
     def uptime_s(self) -> float:
+        """Seconds since the start of the process."""
         return time.monotonic() - self._start
 
     def add(self, kind: str, stages_s: Mapping[str, float]) -> None:
-        """Count one answered request; ``stages_s`` has the seconds of the stages that it went through."""
+        """Count one answered request; ``stages_s`` holds the seconds of each stage that the request needed."""
         self.queries[kind] += 1
         for stage, seconds in stages_s.items():
             self._latencies[stage].append(seconds)

@@ -18,10 +18,10 @@ from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Query, QueryImage, QueryPart, StoredImage, decode_together
-from clip_retrieval.search.ranking import FRONT
+from clip_retrieval.search.ranking import FRONT_ROWS
 from clip_retrieval.search.results import render
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.cache import AnswerCache, RenderedPage, VectorCache
+from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.stages import Stage
 
@@ -66,7 +66,7 @@ class QueryService:
         self.retriever = retriever
         self.artifact = artifact
         self._answers = answers
-        self._vectors = VectorCache(vectors_kept)
+        self._vectors = QueryVectorCache(vectors_kept)
         self._dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
@@ -144,7 +144,7 @@ class QueryService:
         """
         spec = self.retriever.collection.index(query.target).spec
         is_short = not spec.exact or spec.rows * spec.dim <= EXACT_VALUES_IN_LOOP
-        if is_short and query.where is None and not query.dedupe and query.offset + query.k < FRONT:
+        if is_short and query.where is None and not query.dedupe and query.offset + query.k < FRONT_ROWS:
             return self.retriever.answer(query, vectors)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._searches, self.retriever.answer, query, vectors)

@@ -1,13 +1,13 @@
 """OpenTelemetry spans of a request's stages: ``decode``, ``encode`` and ``search`` inside BentoML's request span.
 
-BentoML owns the tracer provider, its sampling and its exporter; they are off until its ``tracing`` configuration turns
-them on (docs/deploy.md). While a request is not sampled, its stages cost one look at a flag.
+BentoML owns the tracer provider, the sampling and the exporter; they are off until BentoML's ``tracing`` configuration
+turns them on (docs/deploy.md). For a request that is not sampled, the only cost is the check of a flag.
 
-Stages are measured anyway, so their spans are made when the request is answered, with the times that were measured.
-A batch is encoded once for many requests, each of which has its own trace: every one of them gets an ``encode`` span
-with the start and the end of the whole batch, because that is how long it waited, and ``bento_clip.batch_size`` says
-with how many queries it shared that time. Spans of one batch are equal in their times, so they must not be added up
-across traces. A stage that a request did not go through, as in an answer from the cache, has no span.
+The times of the stages are measured for every request. The spans are created from these times when the request is
+answered. One batch serves many requests, and each request has its own trace. So each request gets an ``encode`` span
+with the start and the end of the whole batch, which is how long the request waited; ``bento_clip.batch_size`` is the
+number of queries in the batch. The ``encode`` spans of one batch cover the same time: do not add them up across traces.
+A stage that a request did not need has no span, for example when the answer comes from the cache.
 """
 
 import time
@@ -24,7 +24,10 @@ def record_stages(
     stages: Mapping[str, Stage],
     attributes: Mapping[str, Mapping[str, AttributeValue]] | None = None,
 ) -> None:
-    """Add a span for each stage to the current span if that is sampled; ``attributes`` are by stage."""
+    """Add a child span for each stage to the current span, if the current span is sampled.
+
+    ``stages`` and ``attributes`` are by the name of the stage.
+    """
     if not trace.get_current_span().get_span_context().trace_flags.sampled:
         return
     epoch_ns = time.time_ns() - time.perf_counter_ns()

@@ -327,7 +327,7 @@ class TestTune:
         done = cli("tune", stored_tag, "--memory-mb", 0.000001, "--report", tmp_path / "report")
         assert done.status == 1
         assert done.out == ""
-        assert "nothing meets the budget for the images; nearest: Flat, but" in done.err
+        assert "no index of the images meets the budget; nearest: Flat: " in done.err
         assert model_store() == [stored_tag]
 
 
@@ -435,7 +435,7 @@ class TestComposedSearch:
         assert sum(1 + r["duplicates"] for r in ask("red", "-k", 50, "--dedupe")) == 24
 
     def test_the_table_says_how_to_get_more(self, cli: Cli, fake_artifact: Artifact) -> None:
-        assert "more with --offset 5" in cli("search", "red", "--in", fake_artifact.path).err
+        assert "next page: --offset 5" in cli("search", "red", "--in", fake_artifact.path).err
         assert "more with" not in cli("search", "red", "-k", 24, "--in", fake_artifact.path).err
 
     @pytest.mark.parametrize("condition", ["shade", "=soft", "~x", ""])
@@ -463,4 +463,4 @@ class TestComposedSearch:
     def test_a_query_is_needed(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("search", "--in", fake_artifact.path)
         assert done.status == 2
-        assert "--like is needed" in done.err
+        assert "give a text, an image or --like" in done.err

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from clip_retrieval.serving.prometheus import Metrics
+from clip_retrieval.serving.prometheus import PrometheusMetrics
 from clip_retrieval.serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -204,7 +204,7 @@ class TestDashboard:
 
     def test_every_metric_of_ours_that_is_asked_for_is_exported(self) -> None:
         registry = CollectorRegistry()
-        Metrics(registry)
+        PrometheusMetrics(registry)
         exported = {
             name for family in registry.collect() for name in (family.name, *_samples(family.name, family.type))
         }
@@ -234,6 +234,6 @@ class TestDocs:
     def test_every_metric_is_in_the_table(self) -> None:
         page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
         registry = CollectorRegistry()
-        Metrics(registry)
+        PrometheusMetrics(registry)
         totals = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
         assert totals == set(re.findall(r"^\| `(bento_clip_\w+)`", page, re.MULTILINE))

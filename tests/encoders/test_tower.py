@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clip_retrieval.encoders.openvino.tower import Claim, Tower, split_rows
+from clip_retrieval.encoders.openvino.tower import Claim, CompiledTower, split_rows
 
 
 class FakeRequest:
@@ -52,9 +52,9 @@ class FakeGraph:
         return self.streams
 
 
-def tower_of(threads: int) -> tuple[Tower, FakeGraph, FakeGraph]:
+def tower_of(threads: int) -> tuple[CompiledTower, FakeGraph, FakeGraph]:
     together, side_by_side = FakeGraph(1), FakeGraph(threads)
-    return Tower(together, side_by_side), together, side_by_side
+    return CompiledTower(together, side_by_side), together, side_by_side
 
 
 def parts_of(count: int) -> list[tuple[NDArray[Any], ...]]:
@@ -105,7 +105,7 @@ def test_all_threads_compute_a_single_part_together() -> None:
 
 def test_a_tower_with_one_thread_computes_parts_one_after_the_other() -> None:
     graph = FakeGraph(1)
-    tower = Tower(graph)
+    tower = CompiledTower(graph)
     assert [int(output[0]) for output in tower.run(parts_of(3), tower.claim())] == [0, 2, 4]
     assert graph.most_running == 1
 

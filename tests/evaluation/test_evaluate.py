@@ -14,7 +14,7 @@ from clip_retrieval.build.pipeline import Options
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ModelUnavailable, SourceError
-from clip_retrieval.evaluation.embedded_dataset import Embedded, of_artifact, of_source
+from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
 from clip_retrieval.evaluation.evaluate import chance, evaluate
 from clip_retrieval.evaluation.index_report import index_quality
 from clip_retrieval.evaluation.misses_page import page
@@ -28,12 +28,12 @@ from tests.samples import NAMES, write_collection
 
 
 @pytest.fixture(scope="module")
-def squares(fake_artifact: Artifact, collection: Path) -> Embedded:
+def squares(fake_artifact: Artifact, collection: Path) -> EmbeddedDataset:
     return of_artifact("squares", fake_artifact, collection)
 
 
 class TestGalleries:
-    def test_the_gallery_of_a_split_is_that_split_alone(self, squares: Embedded) -> None:
+    def test_the_gallery_of_a_split_is_that_split_alone(self, squares: EmbeddedDataset) -> None:
         quality = evaluate(squares, "all", Silent(), resamples=10)
         assert [one.gallery for one in quality.galleries] == [*SPLITS, "all"]
         for one in quality.galleries:
@@ -44,38 +44,38 @@ class TestGalleries:
             assert all(hit.image_row in rows for way in one.ways().values() for miss in way.worst for hit in miss.found)
 
     @pytest.mark.parametrize("split", SPLITS)
-    def test_a_split_gives_the_same_alone_and_among_all(self, squares: Embedded, split: str) -> None:
+    def test_a_split_gives_the_same_alone_and_among_all(self, squares: EmbeddedDataset, split: str) -> None:
         (alone,) = evaluate(squares, split, Silent(), resamples=10).galleries  # type: ignore[arg-type]
         assert alone in evaluate(squares, "all", Silent(), resamples=10).galleries
 
-    def test_images_without_captions_stay_and_ask_nothing(self, squares: Embedded) -> None:
+    def test_images_without_captions_stay_and_ask_nothing(self, squares: EmbeddedDataset) -> None:
         kept = [caption for caption in squares.captions if caption.image_row < 6]
         fewer = dataclasses.replace(squares, captions=kept)
         one = evaluate(fewer, "all", Silent(), resamples=10).galleries[-1]
         assert (one.text_to_image.queries, one.text_to_image.candidates) == (12, 24)
         assert (one.image_to_text.queries, one.image_to_text.candidates) == (6, 12)
 
-    def test_repeats_are_counted_and_are_misses(self, squares: Embedded) -> None:
+    def test_repeats_are_counted_and_are_misses(self, squares: EmbeddedDataset) -> None:
         one = evaluate(squares, "all", Silent(), resamples=10).galleries[-1]
         assert (one.repeated_images, one.repeated_captions) == (0, 24)
         # "a red square" is said of three images; two of the three times another one comes first.
         assert one.text_to_image.metrics.recall_at_1 < 1
 
-    def test_a_split_without_captions_is_refused_with_those_that_have_some(self, squares: Embedded) -> None:
+    def test_a_split_without_captions_is_refused_with_those_that_have_some(self, squares: EmbeddedDataset) -> None:
         only = [caption for caption in squares.captions if squares.images[caption.image_row].split == "train"]
-        with pytest.raises(SourceError, match=r"no captions in the split test .* in: train"):
+        with pytest.raises(SourceError, match=r"the split test of .* has no captions; splits with captions: train"):
             evaluate(dataclasses.replace(squares, captions=only), "test", Silent())
-        with pytest.raises(SourceError, match="has no captions to ask with"):
+        with pytest.raises(SourceError, match="has no captions; evaluate a collection with captions"):
             evaluate(dataclasses.replace(squares, captions=[]), "all", Silent())
 
-    def test_a_broken_model_is_refused_and_not_praised(self, squares: Embedded) -> None:
+    def test_a_broken_model_is_refused_and_not_praised(self, squares: EmbeddedDataset) -> None:
         broken = np.full_like(squares.image_vectors, np.nan)
-        with pytest.raises(ModelUnavailable, match="not finite"):
+        with pytest.raises(ModelUnavailable, match="contain NaN or infinity; export or train the model again"):
             evaluate(dataclasses.replace(squares, image_vectors=broken), "test", Silent())
 
 
 class TestMisses:
-    def test_are_the_queries_of_the_greatest_ranks(self, squares: Embedded) -> None:
+    def test_are_the_queries_of_the_greatest_ranks(self, squares: EmbeddedDataset) -> None:
         one = evaluate(squares, "all", Silent(), resamples=10, worst=5).galleries[-1]
         image_of = np.array([caption.image_row for caption in squares.captions])
         for way, rank in ((one.text_to_image, text_to_image), (one.image_to_text, image_to_text)):
@@ -83,7 +83,7 @@ class TestMisses:
             expected = sorted((r for r in ranks.tolist() if r > 1), reverse=True)[:5]
             assert [miss.rank for miss in way.worst] == expected
 
-    def test_say_what_came_first_instead(self, squares: Embedded) -> None:
+    def test_say_what_came_first_instead(self, squares: EmbeddedDataset) -> None:
         one = evaluate(squares, "all", Silent(), resamples=10).galleries[-1]
         assert one.text_to_image.worst
         for miss in one.text_to_image.worst:
@@ -106,7 +106,7 @@ def test_chance_is_what_random_order_gives(candidates: int, relevant: int, k: in
 
 class TestSource:
     def test_gives_what_its_artifact_gives(
-        self, squares: Embedded, collection: Path, encoder_folder: Path, tmp_path: Path
+        self, squares: EmbeddedDataset, collection: Path, encoder_folder: Path, tmp_path: Path
     ) -> None:
         data = of_source(collection, encoder_folder, tmp_path, Options(), Silent())
         assert data.images == squares.images
@@ -134,7 +134,7 @@ class TestSource:
 
 
 class TestIndexes:
-    def test_an_exact_index_loses_nothing(self, fake_artifact: Artifact, squares: Embedded) -> None:
+    def test_an_exact_index_loses_nothing(self, fake_artifact: Artifact, squares: EmbeddedDataset) -> None:
         images, captions = index_quality(fake_artifact, squares, Silent())
         assert (images.index, images.query_kind, images.queries, images.rows) == ("images", "captions", 48, 24)
         assert (captions.index, captions.query_kind, captions.queries, captions.rows) == (
@@ -150,7 +150,7 @@ class TestIndexes:
         assert {slow.query for slow in images.slowest} <= {caption.text for caption in squares.captions}
 
     def test_what_an_index_misses_is_seen(
-        self, fake_artifact: Artifact, squares: Embedded, monkeypatch: pytest.MonkeyPatch
+        self, fake_artifact: Artifact, squares: EmbeddedDataset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def forgetful(self: FaissIndex, queries: np.ndarray, k: int) -> SearchHits:
             scores, rows = self.exact_search(queries, k)
@@ -161,19 +161,21 @@ class TestIndexes:
         images, _ = index_quality(fake_artifact, squares, Silent())
         assert (images.recall_at_1, images.recall_at_10, images.recall_at_50) == (1, 0.5, 5 / 24)
 
-    def test_without_captions_there_is_nothing_to_judge_with(self, fake_artifact: Artifact, squares: Embedded) -> None:
+    def test_without_captions_there_is_nothing_to_judge_with(
+        self, fake_artifact: Artifact, squares: EmbeddedDataset
+    ) -> None:
         assert index_quality(fake_artifact, dataclasses.replace(squares, captions=[]), Silent()) == ()
 
 
 class TestPage:
-    def test_shows_images_inside_itself_and_reaches_for_nothing(self, squares: Embedded) -> None:
+    def test_shows_images_inside_itself_and_reaches_for_nothing(self, squares: EmbeddedDataset) -> None:
         text = page(evaluate(squares, "all", Silent(), resamples=10), squares)
         assert "data:image/jpeg;base64," in text
         assert "http://" not in text
         assert "https://" not in text
         assert "<script" not in text
 
-    def test_names_and_captions_are_escaped(self, squares: Embedded) -> None:
+    def test_names_and_captions_are_escaped(self, squares: EmbeddedDataset) -> None:
         evil = '<script>alert("x")</script>&'
         images = [dataclasses.replace(image, image_path=f"{evil}{image.row}") for image in squares.images]
         captions = [dataclasses.replace(caption, text=f"{evil}{caption.row}") for caption in squares.captions]
@@ -182,7 +184,7 @@ class TestPage:
         assert "<script>" not in text
         assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;&amp;" in text
 
-    def test_an_image_that_changed_or_went_is_left_out(self, squares: Embedded, tmp_path: Path) -> None:
+    def test_an_image_that_changed_or_went_is_left_out(self, squares: EmbeddedDataset, tmp_path: Path) -> None:
         quality = evaluate(squares, "all", Silent(), resamples=10)
         swapped = {image.row: squares.blobs[(image.row + 1) % 24] for image in squares.images}
         gone = dict.fromkeys(swapped, FileBlob(tmp_path / "gone.png", "gone.png"))
@@ -192,7 +194,7 @@ class TestPage:
             assert "image not available" in text
 
 
-def test_the_plot_is_a_png_whatever_the_name(squares: Embedded, tmp_path: Path) -> None:
+def test_the_plot_is_a_png_whatever_the_name(squares: EmbeddedDataset, tmp_path: Path) -> None:
     quality = evaluate(squares, "test", Silent(), resamples=10).model_copy(update={"name": "$_{[bold]"})
     plot(quality, tmp_path / "recall.png")
     assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")
@@ -203,7 +205,7 @@ class TestIndependently:
     """The same embeddings give the recalls of LAION's clip-benchmark."""
 
     @pytest.mark.parametrize(("images", "per_image"), [(40, 1), (60, 5), (25, 12)])
-    def test_recalls_are_those_of_clip_benchmark(self, squares: Embedded, images: int, per_image: int) -> None:
+    def test_recalls_are_those_of_clip_benchmark(self, squares: EmbeddedDataset, images: int, per_image: int) -> None:
         theirs = pytest.importorskip(
             "clip_benchmark.metrics.zeroshot_retrieval", reason="pip install --no-deps clip-benchmark==1.6.2"
         )
@@ -246,6 +248,6 @@ class TestIndependently:
                 )
 
 
-def test_the_json_of_a_report_can_be_read_again(squares: Embedded) -> None:
+def test_the_json_of_a_report_can_be_read_again(squares: EmbeddedDataset) -> None:
     quality = evaluate(squares, "test", Silent(), resamples=10)
     assert type(quality).model_validate(json.loads(quality.model_dump_json())) == quality

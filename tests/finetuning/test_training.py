@@ -20,7 +20,7 @@ from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning import guard
 from clip_retrieval.finetuning.data import Data
-from clip_retrieval.finetuning.settings import Settings, TrainedPart
+from clip_retrieval.finetuning.settings import TrainedPart, TrainingSettings
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import prepare_encoder
 from clip_retrieval.progress import Silent
@@ -29,11 +29,11 @@ from tests.samples import write_tiles
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # the libraries' warnings are not ours
 
-START = Settings(train=TrainedPart.ALL, epochs=15, batch=32, learning_rate=2e-3, patience=15, views=0)
+START = TrainingSettings(train=TrainedPart.ALL, epochs=15, batch=32, learning_rate=2e-3, patience=15, views=0)
 LEARNS = {
-    TrainedPart.HEADS: Settings(train=TrainedPart.HEADS, epochs=2, batch=32, views=1, learning_rate=1e-3),
-    TrainedPart.ADAPTERS: Settings(train=TrainedPart.ADAPTERS, epochs=2, batch=64, views=0, rank=2),
-    TrainedPart.ALL: Settings(train=TrainedPart.ALL, epochs=2, batch=64, views=1),
+    TrainedPart.HEADS: TrainingSettings(train=TrainedPart.HEADS, epochs=2, batch=32, views=1, learning_rate=1e-3),
+    TrainedPart.ADAPTERS: TrainingSettings(train=TrainedPart.ADAPTERS, epochs=2, batch=64, views=0, rank=2),
+    TrainedPart.ALL: TrainingSettings(train=TrainedPart.ALL, epochs=2, batch=64, views=1),
 }
 
 
@@ -71,7 +71,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return as_reference(folder / "random", folder / "reference")
 
 
-def tuned(reference: Path, data: Data, settings: Settings, work: Path, name: str = "out", **rule: Any) -> Any:
+def tuned(reference: Path, data: Data, settings: TrainingSettings, work: Path, name: str = "out", **rule: Any) -> Any:
     from clip_retrieval.finetuning.run import Rule, finetune
 
     return finetune(
@@ -159,7 +159,7 @@ class TestTowers:
         pixels = torch.randn(3, 3, *(size if isinstance(size, tuple) else (size, size)))
         ids = torch.randint(1, 12, (3, 32))
         expected = model.encode_image(pixels, normalize=True), model.encode_text(ids, normalize=True)
-        towers = Towers(model, Settings(train=part), "cpu")
+        towers = Towers(model, TrainingSettings(train=part), "cpu")
         locked = {TrainedPart.HEADS: {"image", "text"}, TrainedPart.TEXT: {"image"}, TrainedPart.IMAGE: {"text"}}.get(
             part, set()
         )
@@ -178,7 +178,7 @@ class TestTowers:
 
         model = write_model(tmp_path, TINY)
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        towers = Towers(model, Settings(train=part, rank=2), "cpu")
+        towers = Towers(model, TrainingSettings(train=part, rank=2), "cpu")
         with torch.no_grad():
             for parameter in towers.trained.values():
                 parameter.add_(1)
@@ -219,7 +219,7 @@ class TestTowers:
                 self.encode_image = self.encode_text = self.visual.forward
 
         with pytest.raises(ModelUnavailable, match="no weights in the part heads; train another part"):
-            Towers(Headless(), Settings(), "cpu")
+            Towers(Headless(), TrainingSettings(), "cpu")
 
 
 class TestTraining:
@@ -269,7 +269,7 @@ class TestTraining:
         (tmp_path / "bert").mkdir()
         write_bert(tmp_path / "bert")
         reference = prepare_encoder(f"local-dir:{tmp_path / 'bert'}", runtime="torch")
-        settings = Settings(train=TrainedPart.ADAPTERS, epochs=1, batch=64, views=0, rank=2)
+        settings = TrainingSettings(train=TrainedPart.ADAPTERS, epochs=1, batch=64, views=0, rank=2)
         tuned(reference, data, settings, tmp_path)
         folder = prepare_encoder(f"local-dir:{tmp_path / 'out'}", runtime="torch")
         assert load_encoder(folder).encode_texts(["a red fox"]).shape == (1, 32)
@@ -279,7 +279,7 @@ class TestCollapse:
     """A small copy of the settings with which the reference project's fine-tuning fell to 0.0 %: every weight trains at
     a high rate from the first step, other captions of an image are negatives, and the logit scale is reset."""
 
-    RECKLESS = Settings(
+    RECKLESS = TrainingSettings(
         train=TrainedPart.ALL, epochs=3, batch=32, learning_rate=0.3, warmup=0, clip=1e9, patience=99, views=0
     )
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.search.compose import LEAST_LENGTH, compose
+from clip_retrieval.search.compose import MIN_LENGTH_SHARE, compose
 
 DIM = 12
 weights = st.floats(-10, 10).filter(lambda w: abs(w) >= 1e-3)
@@ -19,7 +19,7 @@ def parts(draw: st.DrawFn) -> tuple[Vectors, list[float]]:
     given_weights = draw(st.lists(weights, min_size=1, max_size=16))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     vectors = unit_rows(rng.standard_normal((len(given_weights), DIM)))
-    if np.linalg.norm(np.array(given_weights) @ vectors) < 2 * LEAST_LENGTH * np.abs(given_weights).sum():
+    if np.linalg.norm(np.array(given_weights) @ vectors) < 2 * MIN_LENGTH_SHARE * np.abs(given_weights).sum():
         vectors[:] = vectors[0]
         given_weights = [abs(w) for w in given_weights]
     return vectors, given_weights

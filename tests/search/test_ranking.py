@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.indexes.base import IndexSpec, VectorIndex
 from clip_retrieval.indexes.faiss_index import FaissIndex
-from clip_retrieval.search.ranking import FOLDED_AT_ONCE, FRONT, NEAR, Ranking, cut_page, fold
+from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, FRONT_ROWS, NEAR_DUPLICATE_COSINE, Ranking, cut_page, fold
 
 ROWS, DIM = 400, 16
 
@@ -95,7 +95,7 @@ def test_k_results_come_when_a_filter_lets_k_through(kind: str, count: int) -> N
     assert len(page.rows) == min(50, count)
     assert allowed[page.rows].all()
     assert page.more is (count > 50)
-    if count <= FRONT:
+    if count <= FRONT_ROWS:
         assert page.rows == brute_force(vector, allowed)
 
 
@@ -149,7 +149,7 @@ def greedy(vectors: Vectors, content: list[int] | None = None) -> dict[int, list
     kept: dict[int, list[int]] = {}
     for place, vector in enumerate(vectors):
         for keeper, folded in kept.items():
-            if vectors[keeper] @ vector >= NEAR or (content and content[keeper] == content[place]):
+            if vectors[keeper] @ vector >= NEAR_DUPLICATE_COSINE or (content and content[keeper] == content[place]):
                 folded.append(place)
                 break
         else:
@@ -169,7 +169,7 @@ def clustered(rows: int, seed: int, spread: float = 0.06) -> Vectors:
 def test_folding_keeps_and_counts_as_comparing_each_with_each(rows: int, seed: int, spread: float, equal: bool) -> None:
     vectors = clustered(rows, seed, spread)
     cosines = vectors @ vectors.T
-    if (np.abs(cosines - NEAR) < 1e-5).any():
+    if (np.abs(cosines - NEAR_DUPLICATE_COSINE) < 1e-5).any():
         return  # as near to the threshold as rounding
     content = np.random.default_rng(seed).integers(30, size=rows) if equal else None
     kept, counts = fold(vectors, rows + 1, content)
@@ -183,15 +183,15 @@ def test_equal_images_are_folded_whatever_their_vectors() -> None:
 
 
 def test_a_chain_of_small_steps_is_not_one_image() -> None:
-    step = np.arccos(NEAR) * 0.9
+    step = np.arccos(NEAR_DUPLICATE_COSINE) * 0.9
     chain = np.array([[np.cos(i * step), np.sin(i * step)] for i in range(5)], dtype=np.float32)
     assert fold(chain, 9)[0] == [0, 2, 4]
 
 
 def test_folding_further_down_changes_nothing_above() -> None:
-    vectors = clustered(3 * FOLDED_AT_ONCE, 4)
+    vectors = clustered(3 * FOLD_BLOCK_ROWS, 4)
     kept, counts = fold(vectors, 10**6)
-    for rows in (FOLDED_AT_ONCE, 2 * FOLDED_AT_ONCE):
+    for rows in (FOLD_BLOCK_ROWS, 2 * FOLD_BLOCK_ROWS):
         part = fold(vectors[:rows], 10**6)
         assert part == (kept[: len(part[0])], counts[: len(part[0])])
     assert kept == list(greedy(vectors)), "across the blocks too"
@@ -204,12 +204,14 @@ def test_folded_pages_hold_no_near_duplicates_and_lose_no_group(
 ) -> None:
     vectors = clustered(700, 2)
     index, vector = build(vectors), random_units(1, DIM, 9)[0]
-    rows = walk(lambda: Ranking(index, vector, front=FOLDED_AT_ONCE), k, dedupe=True)
+    rows = walk(lambda: Ranking(index, vector, front=FOLD_BLOCK_ROWS), k, dedupe=True)
     assert len(set(rows)) == len(rows) < 700
     cosines = vectors[rows] @ vectors[rows].T
     np.fill_diagonal(cosines, 0)
-    assert cosines.max() < NEAR
-    assert ((vectors @ vectors[rows].T).max(axis=1) >= NEAR).all(), "every row is one of them or near one"
+    assert cosines.max() < NEAR_DUPLICATE_COSINE
+    assert ((vectors @ vectors[rows].T).max(axis=1) >= NEAR_DUPLICATE_COSINE).all(), (
+        "every row is one of them or near one"
+    )
 
 
 def test_the_count_of_a_folded_result_does_not_depend_on_its_page() -> None:
@@ -217,7 +219,7 @@ def test_the_count_of_a_folded_result_does_not_depend_on_its_page() -> None:
     index, vector = flat(vectors), random_units(1, DIM, 9)[0]
 
     def page(k: int, offset: int) -> list[tuple[int, int]]:
-        cut = cut_page(Ranking(index, vector, front=FOLDED_AT_ONCE), k, offset, dedupe=True)
+        cut = cut_page(Ranking(index, vector, front=FOLD_BLOCK_ROWS), k, offset, dedupe=True)
         return list(zip(cut.rows, cut.duplicates, strict=True))
 
     whole = page(50, 0)

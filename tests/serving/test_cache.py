@@ -8,7 +8,7 @@ import numpy as np
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.cache import AnswerCache, RenderedPage, VectorCache
+from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from tests.http.in_process import Api
 
 PAGE = RenderedPage(b"[]", 0, None, truncated=False)
@@ -23,7 +23,7 @@ def test_an_answer_is_found_by_version_and_key() -> None:
 
 
 def test_a_cache_of_no_size_keeps_nothing() -> None:
-    answers, vectors = AnswerCache(0, ttl_s=60), VectorCache(0)
+    answers, vectors = AnswerCache(0, ttl_s=60), QueryVectorCache(0)
     answers.keep("one", "red", PAGE)
     assert answers.get("one", "red") is None
     assert vectors.keep("red", np.ones(2, np.float32)).tolist() == [1, 1]
@@ -31,7 +31,7 @@ def test_a_cache_of_no_size_keeps_nothing() -> None:
 
 
 def test_the_first_vector_of_a_key_stays() -> None:
-    cache = VectorCache(10)
+    cache = QueryVectorCache(10)
     first, second = np.ones(2, np.float32), np.zeros(2, np.float32)
     assert cache.keep("red", first) is first
     assert cache.keep("red", second) is first, "pages of one search come from one vector"

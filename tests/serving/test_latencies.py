@@ -60,7 +60,7 @@ def test_a_stage_counts_the_requests_that_went_through_it() -> None:
 
 
 def test_only_the_newest_requests_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "WINDOW", 10)
+    monkeypatch.setattr(stats, "WINDOW_REQUESTS", 10)
     recorder = Recorder()
     for number in range(100):
         recorder.add("search_images", {"total": 5.0 if number < 90 else 0.001})

@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus sees after a reading, in one process and over several lives of a worker."""
+"""PrometheusMetrics: what Prometheus sees after a reading, in one process and over several lives of a worker."""
 
 import asyncio
 import subprocess
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.http.middleware.scrape import BeforeScrape
 from clip_retrieval.serving.cache import AnswerCache
-from clip_retrieval.serving.prometheus import Metrics, Reading, resident_memory
+from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
 from clip_retrieval.serving.traffic import Traffic
 
 READING = Reading(
@@ -34,11 +34,11 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture
-def metrics(registry: CollectorRegistry) -> Metrics:
-    return Metrics(registry)
+def metrics(registry: CollectorRegistry) -> PrometheusMetrics:
+    return PrometheusMetrics(registry)
 
 
-def test_gauges_are_the_newest_reading(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_gauges_are_the_newest_reading(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     metrics.take(READING, {"worker": 100})
     metrics.take(replace(READING, pending=1, cache_size=8, queued={"encode_texts": 0}), {"worker": 90})
     assert registry.get_sample_value("bento_clip_requests_pending") == 1
@@ -48,7 +48,7 @@ def test_gauges_are_the_newest_reading(metrics: Metrics, registry: CollectorRegi
 
 
 def test_counters_are_the_counts_since_the_start_however_often_they_are_read(
-    metrics: Metrics, registry: CollectorRegistry
+    metrics: PrometheusMetrics, registry: CollectorRegistry
 ) -> None:
     for reading in (READING, READING, replace(READING, cache_hits=11, rejected=Counter(too_many=2, too_slow=1))):
         metrics.take(reading, {})
@@ -63,13 +63,15 @@ def test_counters_are_the_counts_since_the_start_however_often_they_are_read(
     ]
 
 
-def test_what_never_happened_is_zero_and_not_absent(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_what_never_happened_is_zero_and_not_absent(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     assert registry.get_sample_value("bento_clip_turned_away_total", {"reason": "too_large"}) == 0
     assert registry.get_sample_value("bento_clip_cache_requests_total", {"result": "hit"}) == 0
     assert registry.get_sample_value("bento_clip_stage_seconds_count", {"stage": "decode"}) == 0
 
 
-def test_what_is_served_is_described(metrics: Metrics, registry: CollectorRegistry, fake_artifact: Artifact) -> None:
+def test_what_is_served_is_described(
+    metrics: PrometheusMetrics, registry: CollectorRegistry, fake_artifact: Artifact
+) -> None:
     metrics.describe("clip-retrieval:abc", fake_artifact.manifest)
     labels = {"artifact": "clip-retrieval:abc", "model": "fake", "data": "squares"}
     assert registry.get_sample_value("bento_clip_artifact_info", labels) == 1
@@ -77,7 +79,7 @@ def test_what_is_served_is_described(metrics: Metrics, registry: CollectorRegist
     assert registry.get_sample_value("bento_clip_index_rows", {"modality": "captions", "factory": "Flat"}) == 48
 
 
-def test_stages_go_into_their_histogram(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_stages_go_into_their_histogram(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     metrics.observe("search", 0.0004)
     assert registry.get_sample_value("bento_clip_stage_seconds_bucket", {"stage": "search", "le": "0.0005"}) == 1
     assert registry.get_sample_value("bento_clip_stage_seconds_bucket", {"stage": "search", "le": "0.00025"}) == 0
@@ -86,9 +88,9 @@ def test_stages_go_into_their_histogram(metrics: Metrics, registry: CollectorReg
 LIFE = """
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from clip_retrieval.serving.prometheus import Metrics
+from clip_retrieval.serving.prometheus import PrometheusMetrics
 from tests.serving.test_prometheus import READING
-Metrics().take(READING, {"worker": 100})
+PrometheusMetrics().take(READING, {"worker": 100})
 registry = CollectorRegistry()
 MultiProcessCollector(registry)
 print(generate_latest(registry).decode())

@@ -16,7 +16,7 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Base64Image, FileImage, Query, QueryPart, StoredImage
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.prometheus import Metrics, Reading
+from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.state import ServerState
@@ -126,7 +126,7 @@ def test_an_upload_and_the_same_image_in_base64_are_one(service: QueryService, d
 
 
 def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_thread(retriever: Retriever) -> None:
-    state, metrics = ServerState.of(Settings()), Metrics(CollectorRegistry())
+    state, metrics = ServerState.of(Settings()), PrometheusMetrics(CollectorRegistry())
     others = set(threading.enumerate())
     for _ in range(2):
         service = state.serve(retriever, DirectDispatcher(retriever), "clip-retrieval:test")

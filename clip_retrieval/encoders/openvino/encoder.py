@@ -17,7 +17,7 @@ from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, V
 from clip_retrieval.encoders.openvino.layouts import text_batch
 from clip_retrieval.encoders.openvino.memory import release_mapping, trim_heap
 from clip_retrieval.encoders.openvino.spec import TOWERS, RuntimeSpec, graph_file, read_spec
-from clip_retrieval.encoders.openvino.tower import BATCHES_AT_ONCE, Tower, split_rows
+from clip_retrieval.encoders.openvino.tower import BATCHES_AT_ONCE, CompiledTower, split_rows
 from clip_retrieval.encoders.tokenizer import Tokenizer
 from clip_retrieval.errors import ModelUnavailable
 
@@ -33,7 +33,9 @@ class OpenVinoEncoder(Encoder):
 
     owns_threads = True
 
-    def __init__(self, info: EncoderInfo, spec: RuntimeSpec, tokenizer: Tokenizer, text: Tower, image: Tower) -> None:
+    def __init__(
+        self, info: EncoderInfo, spec: RuntimeSpec, tokenizer: Tokenizer, text: CompiledTower, image: CompiledTower
+    ) -> None:
         self.info = info
         self.spec = spec
         self._tokenizer = tokenizer
@@ -72,7 +74,7 @@ class OpenVinoEncoder(Encoder):
             compiled_text, compiled_image, *side_by_side = pool.map(
                 lambda graph: _compile(core, graph[0], settings | {"NUM_STREAMS": graph[1]}), streams_by_graph
             )
-            text, image = Tower(compiled_text, *side_by_side), Tower(compiled_image)
+            text, image = CompiledTower(compiled_text, *side_by_side), CompiledTower(compiled_image)
             encoder = cls(info, spec, tokenizer, text, image)
             warm_ups = [pool.submit(encoder.encode_texts, ["warm up"] * size) for size in text.warm_up_sizes]
             for size in image.warm_up_sizes:

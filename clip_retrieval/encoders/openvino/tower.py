@@ -33,7 +33,7 @@ class Claim:
         self.streams = streams
 
 
-class Tower:
+class CompiledTower:
     """One graph. Safe to call from several threads.
 
     All threads together compute a single text or image. If the graph is also compiled ``side_by_side``, each thread
