@@ -31,6 +31,7 @@ from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, Split
 
@@ -43,7 +44,7 @@ class Options:
 
     ratios: Ratios = (0.70, 0.15, 0.15)
     seed: int = 0
-    recall: float = 0.99
+    recall: float = LEAST_RECALL
     """The least recall of an index against exact search, at every k of ``RECALL_KS``."""
     limits: Limits = field(default_factory=Limits)
     strict: bool = False

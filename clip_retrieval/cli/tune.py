@@ -23,7 +23,7 @@ def tune_command(
     source: Tag = modelstore.LATEST,
     recall: Annotated[
         float, typer.Option(min=0, max=1, help="The least recall against exact search, at k = 1, 10 and 50.")
-    ] = 0.99,
+    ] = Budget.recall,
     p99_ms: Annotated[
         float | None,
         typer.Option("--p99-ms", min=0, help="The largest p99 of single searches, in milliseconds."),

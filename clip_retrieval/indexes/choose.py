@@ -18,7 +18,7 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import BuiltIndex, IndexSpec, Measurement
 from clip_retrieval.indexes.faiss_index import FaissIndex, exact_search
 from clip_retrieval.indexes.families import Family, quick_families
-from clip_retrieval.indexes.measure import DEFAULT_METER, MAX_QUERIES, RECALL_KS, TRUTH_DEPTH, Meter
+from clip_retrieval.indexes.measure import DEFAULT_METER, LEAST_RECALL, MAX_QUERIES, RECALL_KS, TRUTH_DEPTH, Meter
 from clip_retrieval.records import Modality
 
 ALWAYS_FLAT_ROWS = 4096
@@ -69,7 +69,7 @@ def choose_index(
     queries: Vectors,
     *,
     query_kind: Modality,
-    recall: float = 0.99,
+    recall: float = LEAST_RECALL,
     seed: int = 0,
     meter: Meter = DEFAULT_METER,
     max_queries: int = MAX_QUERIES,

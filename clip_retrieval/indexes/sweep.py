@@ -16,7 +16,7 @@ from clip_retrieval.indexes.base import IndexSpec, Measurement, VectorIndex
 from clip_retrieval.indexes.choose import Candidate, TuningQueries, build_family, confirmed, sweep
 from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.indexes.families import Family
-from clip_retrieval.indexes.measure import DEFAULT_METER, TIMED_K, Meter
+from clip_retrieval.indexes.measure import DEFAULT_METER, LEAST_RECALL, TIMED_K, Meter
 from clip_retrieval.progress import Progress
 
 
@@ -24,7 +24,7 @@ from clip_retrieval.progress import Progress
 class Budget:
     """What an index may cost. None is no limit."""
 
-    recall: float = 0.99
+    recall: float = LEAST_RECALL
     """Least recall at every k of ``RECALL_KS``."""
     p99_ms: float | None = None
     memory_mb: float | None = None

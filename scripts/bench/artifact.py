@@ -18,6 +18,7 @@ from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.encoders import read_info
 from clip_retrieval.indexes.choose import choose_index
+from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from scripts.bench import collection
 from scripts.common.console import err
@@ -55,7 +56,7 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
         split_ratios=(1.0, 0.0, 0.0),
         split_seed=0,
     )
-    version = artifact_version(info, data, 0.99)
+    version = artifact_version(info, data, LEAST_RECALL)
     target = cache_dir() / "bench" / version
     if target.exists():
         (target / "encoder").unlink()
