@@ -20,9 +20,11 @@ from clip_retrieval.indexes.base import MIN_DEPTH, VectorIndex
 FRONT_ROWS = MIN_DEPTH
 """Rows of the front: more than the longest first page (50) and the row that says whether another page follows."""
 
-FOLD_BLOCK_ROWS = 512
-MAX_FOLDED_ROWS = 10 * FOLD_BLOCK_ROWS
+FOLD_BLOCK_ROWS = 256
+MAX_FOLDED_ROWS = 20 * FOLD_BLOCK_ROWS
 """With folding, a list ends after this many ranked rows; the best ``FOLD_BLOCK_ROWS`` are tried first."""
+COMPARED_ROWS = 32
+"""Rows whose near-duplicates are found by one matrix product. A page needs few of a block's rows."""
 
 NEAR_DUPLICATE_COSINE = 0.97
 """Least cosine between the vectors of near-duplicates."""
@@ -127,17 +129,21 @@ def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None 
     counts: list[int] = []
     for start in range(0, len(vectors), FOLD_BLOCK_ROWS):
         block = vectors[start : start + FOLD_BLOCK_ROWS]
-        near = np.asarray(block @ block.T >= NEAR_DUPLICATE_COSINE)
         taken = np.asarray((vectors[kept] @ block.T >= NEAR_DUPLICATE_COSINE).any(axis=0))
         if content is not None:
             ours = content[start : start + FOLD_BLOCK_ROWS]
-            near |= ours[:, None] == ours
             taken |= np.isin(ours, content[kept])
+        first, near = -COMPARED_ROWS, np.empty((0, len(block)), np.bool_)
         for place in range(len(block)):
             if taken[place]:
                 continue
             taken[place] = True
-            folded = near[place] & ~taken
+            if place >= first + COMPARED_ROWS:
+                first = place - place % COMPARED_ROWS
+                near = np.asarray(block[first : first + COMPARED_ROWS] @ block.T >= NEAR_DUPLICATE_COSINE)
+                if content is not None:
+                    near |= ours[first : first + COMPARED_ROWS, None] == ours
+            folded = near[place - first] & ~taken
             taken |= folded
             kept.append(start + place)
             counts.append(int(folded.sum()))
