@@ -2,7 +2,7 @@
 
 columns.py        which rows fulfil a condition on one column
 filters.py        which rows a ``where`` lets through
-query.py          a query, whoever asks: parts, target and page
+query.py          one query of any caller: parts, target and page
 compose.py        one query vector from several
 ranking.py        one order of all rows, and pages cut from it
 hits.py           what a search found

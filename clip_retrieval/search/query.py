@@ -1,4 +1,4 @@
-"""A query as the search takes it, whoever asks: a route of the API, the command line, a Python program.
+"""A query as the search takes it: from a route of the API, the command line or a Python program.
 
 A query has one or more parts, each a text, an image or an image of the collection, with a weight. The short routes of
 the API are queries of one part.
