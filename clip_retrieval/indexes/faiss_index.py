@@ -230,7 +230,11 @@ def exact_search(vectors: Vectors, queries: Vectors, k: int) -> SearchHits:
 
 
 def search_on_one_thread() -> None:
-    """Run every search of this process in the thread that asks for it: a server has its own threads."""
+    """Run every search that the calling thread asks for in that thread alone.
+
+    OpenMP keeps the number of threads for each thread that asks (OpenMP 5.2, section 2.2, nthreads-var): every thread
+    that searches calls this. Otherwise a search waits, spinning, for a thread on a core that the encoder has.
+    """
     faiss.omp_set_num_threads(1)
 
 

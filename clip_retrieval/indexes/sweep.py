@@ -14,7 +14,7 @@ from pathlib import Path
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import IndexSpec, Measurement, VectorIndex
 from clip_retrieval.indexes.choose import Candidate, TuningQueries, build_family, confirmed, sweep
-from clip_retrieval.indexes.faiss_index import FaissIndex
+from clip_retrieval.indexes.faiss_index import FaissIndex, search_on_one_thread
 from clip_retrieval.indexes.families import Family
 from clip_retrieval.indexes.measure import DEFAULT_METER, LEAST_RECALL, TIMED_K, Meter
 from clip_retrieval.progress import Progress
@@ -145,6 +145,7 @@ def _another_searching(index: VectorIndex, queries: Vectors) -> Iterator[None]:
     stop = threading.Event()
 
     def search() -> None:
+        search_on_one_thread()
         while not stop.is_set():
             for query in queries:
                 index.search(query[None], TIMED_K)

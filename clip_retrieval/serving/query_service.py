@@ -16,6 +16,7 @@ import numpy as np
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Query, QueryImage, QueryPart, StoredImage, decode_together
 from clip_retrieval.search.ranking import FRONT_ROWS
@@ -70,7 +71,7 @@ class QueryService:
         self._dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
-        self._searches = ThreadPoolExecutor(1, "search")
+        self._searches = ThreadPoolExecutor(1, "search", initializer=search_on_one_thread)
 
     async def answer(self, queries: Sequence[Query]) -> list[QueryAnswer | InvalidQuery]:
         """The answer to each query, in order; what is wrong with one of them is its own outcome."""

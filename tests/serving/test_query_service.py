@@ -2,8 +2,12 @@
 
 import asyncio
 import base64
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -23,6 +27,7 @@ from clip_retrieval.serving.state import ServerState
 from tests.http.in_process import DirectDispatcher
 from tests.samples import png, square
 
+ROOT = Path(__file__).parents[2]
 RED = FileImage(png(square("red")))
 
 
@@ -100,6 +105,36 @@ def test_a_search_that_may_take_long_does_not_hold_up_the_event_loop(
     ask(state.serve(noting, DirectDispatcher(noting), "test"), query)
     state.decoders.shutdown()
     assert [thread is threading.main_thread() for thread in threads] == [in_the_event_loop]
+
+
+SEARCH_OF_A_FRESH_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+import faiss
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.search.query import Query, QueryPart
+from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.state import ServerState
+from tests.http.in_process import DirectDispatcher
+
+class Noting(Retriever):
+    def answer(self, query, vectors):
+        print(faiss.omp_get_max_threads())
+        return super().answer(query, vectors)
+
+noting = Noting(Artifact.open(Path(sys.argv[1])), FakeEncoder())
+service = ServerState.of(Settings()).serve(noting, DirectDispatcher(noting), "test")
+asyncio.run(service.answer([Query((QueryPart("red"),), dedupe=True)]))
+"""
+
+
+def test_the_search_thread_does_not_wait_for_another_openmp_thread(retriever: Retriever) -> None:
+    command = [sys.executable, "-c", SEARCH_OF_A_FRESH_PROCESS, str(retriever.collection.artifact.path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
 
 
 def test_an_image_whose_vector_is_kept_is_not_decoded_again(service: QueryService) -> None:
