@@ -18,7 +18,6 @@ from clip_retrieval.cli import console
 from clip_retrieval.cli.app import app, main
 from clip_retrieval.contract.queries import image, text
 from clip_retrieval.errors import ModelUnavailable
-from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_images
 
@@ -315,7 +314,7 @@ class TestTune:
     def test_json_has_every_trial_and_the_choice(self, cli: Cli, artifact_copy: Artifact, tmp_path: Path) -> None:
         done = cli("tune", artifact_copy.path, "--memory-mb", 1, "--report", tmp_path / "report", "--json")
         found = json.loads(done.out)
-        assert found["budget"] == {"recall": LEAST_RECALL, "p99_ms": None, "memory_mb": 1}
+        assert found["budget"] == {"recall": 0.99, "p99_ms": None, "memory_mb": 1}
         assert set(found["indexes"]) == {"images", "captions"}
         for index in found["indexes"].values():
             assert index["chosen"]["factory"] == "Flat"
