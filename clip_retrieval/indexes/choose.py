@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import BuiltIndex, IndexSpec, Measurement
 from clip_retrieval.indexes.faiss_index import FaissIndex, exact_search
-from clip_retrieval.indexes.families import Family, quick_families
+from clip_retrieval.indexes.families import MAX_SCANNED_ROWS, Family, quick_families
 from clip_retrieval.indexes.measure import DEFAULT_METER, LEAST_RECALL, MAX_QUERIES, RECALL_KS, TRUTH_DEPTH, Meter
 from clip_retrieval.records import Modality
 
@@ -74,6 +74,7 @@ def choose_index(
     meter: Meter = DEFAULT_METER,
     max_queries: int = MAX_QUERIES,
     always_flat_rows: int = ALWAYS_FLAT_ROWS,
+    max_scanned_rows: int = MAX_SCANNED_ROWS,
 ) -> Candidate:
     """Build the fastest of a short list over ``vectors`` whose recall at every measured k is at least ``recall``.
 
@@ -90,7 +91,7 @@ def choose_index(
     flat = confirmed(flat, drawn, meter)
     if rows <= always_flat_rows:
         return flat
-    for family in quick_families(rows, dim):
+    for family in quick_families(rows, dim, max_scanned_rows=max_scanned_rows):
         swept = sweep(build_family(family, vectors), family, drawn, until=(1 + recall) / 2, meter=meter)
         good = [candidate for candidate in swept if (candidate.measurement.recall or 0) >= recall]
         for candidate in fastest_first(good):

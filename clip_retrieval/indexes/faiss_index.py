@@ -7,6 +7,7 @@ each search, so several ``FaissIndex`` may share one FAISS object. Which index a
 ``choose.py``.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ class FilterLimits:
     """Up to this many allowed rows are compared one by one: at 512 dimensions that takes 2.6 ms on one thread."""
     max_breadth_factor: int = 8
     """How much more broadly the index is searched, at most, to find enough rows among those allowed."""
+    scan_exact_rows: int = 2_048
+    """``exact_rows`` of an index that reads every code: it finds more rows, and drops those that are not allowed."""
+    scan_reserve: float = 1.25
+    """How many more rows a scan finds than it needs if the allowed rows are spread evenly."""
 
 
 class FaissIndex:
@@ -134,24 +139,20 @@ class FaissIndex:
             raise ArtifactDamaged(f"{path.name} and the manifest disagree: {error}; build again") from error
 
     def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
-        """See ``VectorIndex.search``. Few allowed rows are compared one by one, and so is every row if FAISS gains
-        nothing by a selection of rows."""
+        """See ``VectorIndex.search``. Few allowed rows are compared one by one."""
         allowed, count = self._allowed(allowed)
         k = min(k, count)
-        by_selector = self._takes_selectors and count > self._filter_limits.exact_rows
-        if self._spec.exact or k == 0 or (allowed is not None and not by_selector):
+        if self._spec.exact or k == 0 or (allowed is not None and self._compares_each(count)):
             return self.exact_search(queries, k, allowed=allowed)
         queries = self._asked(queries)
-        parameters = self._parameters
-        if allowed is not None:
-            breadth = min(self._filter_limits.max_breadth_factor, self._spec.rows / count)
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            parameters = search_parameters(self._index, self._spec.search_parameters, selector, breadth)
         depth = min(max(self._spec.depth, k), count)
-        _, candidates = self._index.search(queries, depth, params=parameters)
+        if allowed is None:
+            _, candidates = self._index.search(queries, depth, params=self._parameters)
+            return _best(self._cosines(queries, candidates), candidates, k)
+        candidates = self._candidates_among(allowed, count, queries, depth)
         hits = _best(self._cosines(queries, candidates), candidates, k)
         # The whole depth decides, not k: else the answers for two k could come from two methods.
-        if allowed is not None and (short := (candidates < 0).any(axis=1)).any():
+        if (short := (candidates >= 0).sum(axis=1) < depth).any():
             hits.scores[short], hits.rows[short] = self.exact_search(queries[short], k, allowed=allowed)
         return hits
 
@@ -172,6 +173,27 @@ class FaissIndex:
     def vectors_of(self, rows: NDArray[np.int64]) -> Vectors:
         vectors: Vectors = self._vectors[rows]
         return vectors
+
+    def _compares_each(self, count: int) -> bool:
+        """Whether ``count`` allowed rows are compared one by one sooner than the index finds the best of them."""
+        limits = self._filter_limits
+        if self._takes_selectors:
+            return count <= limits.exact_rows
+        return count <= limits.scan_exact_rows or count * limits.max_breadth_factor < self._spec.rows
+
+    def _candidates_among(
+        self, allowed: NDArray[np.bool_], count: int, queries: Vectors, depth: int
+    ) -> NDArray[np.int64]:
+        """Allowed rows that the codes find, of shape (queries, ``depth`` or more); -1 stands for no row."""
+        share = count / self._spec.rows
+        if self._takes_selectors:
+            breadth = min(self._filter_limits.max_breadth_factor, 1 / share)
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            parameters = search_parameters(self._index, self._spec.search_parameters, selector, breadth)
+            return np.asarray(self._index.search(queries, depth, params=parameters)[1])
+        found = min(self._spec.rows, math.ceil(depth / share * self._filter_limits.scan_reserve))
+        _, candidates = self._index.search(queries, found, params=self._parameters)
+        return np.where(allowed[candidates], candidates, -1)
 
     def _asked(self, queries: Vectors) -> Vectors:
         """The queries as FAISS reads them. Raises ValueError for vectors of another length than those of the rows."""

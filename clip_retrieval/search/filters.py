@@ -55,6 +55,12 @@ class RowFilter:
             self._masks[key] = mask
         return mask
 
+    def keeps(self, where: Mapping[str, Scalar | Condition], target: Modality) -> bool:
+        """Whether the mask of these conditions is kept, so that ``mask`` takes no time."""
+        key = (target, canonical(where))
+        with self._lock:
+            return key in self._masks
+
     def forget(self) -> None:
         """Drop the masks that are kept."""
         with self._lock:

@@ -33,6 +33,10 @@ Rows: TypeAlias = NDArray[np.int64]
 Scores: TypeAlias = NDArray[np.float32]
 
 
+class BeyondFront(Exception):
+    """More rows are asked for than the front has, and only the front is to be searched."""
+
+
 class Ranking:
     """The order of the rows of one index for one unit vector of shape (dim,), float32."""
 
@@ -44,9 +48,14 @@ class Ranking:
         front: int = FRONT_ROWS,
         allowed: NDArray[np.bool_] | None = None,
         without: Sequence[int] = (),
+        front_only: bool = False,
     ) -> None:
-        """``allowed``, of shape (rows,), is true for rows that may be found; ``without`` are rows to leave out."""
+        """``allowed``, of shape (rows,), is true for rows that may be found; ``without`` are rows to leave out.
+
+        ``front_only`` means that no row is searched for behind the front, which takes an exact search.
+        """
         self.index = index
+        self._front_only = front_only
         self._vector = vector
         self._allowed = allowed
         self._without = np.unique(np.array(without, dtype=np.int64))
@@ -60,8 +69,13 @@ class Ranking:
             self.total = int(allowed.sum()) - int(allowed[self._without].sum())
 
     def first(self, count: int) -> tuple[Rows, Scores]:
-        """The first ``count`` rows of the order (all, if fewer exist) and their cosines, best first."""
+        """The first ``count`` rows of the order (all, if fewer exist) and their cosines, best first.
+
+        Raises BeyondFront if ``front_only`` and the front has fewer.
+        """
         if count > len(self._rows) and len(self._rows) < self.total:
+            if self._front_only:
+                raise BeyondFront
             more = min(count, self.total) - len(self._rows)
             rows, scores = self._behind(more)
             return np.concatenate([self._rows, rows]), np.concatenate([self._scores, scores])

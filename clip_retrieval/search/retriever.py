@@ -97,8 +97,10 @@ class Retriever:
         """Encode the parts of a query and answer it. Raises InvalidQuery or ImageRejected."""
         return self.answer(query, np.stack([self._vector_of(part) for part in query.parts]))
 
-    def answer(self, query: Query, vectors: Vectors) -> SearchOutcome:
+    def answer(self, query: Query, vectors: Vectors, *, front_only: bool = False) -> SearchOutcome:
         """The page that a query asks for, with the unit vectors (parts, dim) of its parts. Raises InvalidQuery.
+
+        With ``front_only`` it raises BeyondFront where the page needs rows behind the front of the ranking.
 
         This is the one search: every route of the API, the command line and every call from Python ends here. Images
         of the collection that the query names are not among the results.
@@ -114,6 +116,7 @@ class Retriever:
             front=FOLD_BLOCK_ROWS if query.dedupe else FRONT_ROWS,
             allowed=collection.filters.mask(query.where, target) if query.where else None,
             without=without,
+            front_only=front_only,
         )
         page = cut_page(
             ranking,

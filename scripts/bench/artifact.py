@@ -17,6 +17,7 @@ from clip_retrieval.artifacts.manifest import DataInfo, artifact_version
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.encoders import read_info
+from clip_retrieval.indexes import choose, families
 from clip_retrieval.indexes.choose import choose_index
 from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
@@ -45,7 +46,7 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
     """The artifact of ``images`` synthetic images, five captions each, with the encoder in the folder ``encoder``."""
     info = read_info(encoder)
     captions = images * collection.CAPTIONS_EACH
-    code = hashlib.sha256(inspect.getsource(collection).encode()).hexdigest()[:8]
+    code = hashlib.sha256("".join(map(inspect.getsource, (collection, families, choose))).encode()).hexdigest()[:8]
     data = DataInfo(
         name="synthetic",
         fingerprint=f"clip-like {images} {code}",

@@ -64,14 +64,27 @@ FEW_TIMINGS = {"timed_queries": 20, "rounds": 1, "warm_up": 0}
 SLOW_FLAT = SlowFlat(**FEW_TIMINGS)
 
 
-def choose(recall: float = 0.99, meter: Meter = SLOW_FLAT) -> Candidate:
-    return choose_index(IMAGES, CAPTIONS, query_kind="captions", recall=recall, meter=meter, always_flat_rows=100)
+GRAPH, SCAN = "HNSW16,SQ8", "HR64,PQ16x4fs"
+
+
+def choose(recall: float = 0.99, meter: Meter = SLOW_FLAT, max_scanned_rows: int = 0) -> Candidate:
+    return choose_index(
+        IMAGES,
+        CAPTIONS,
+        query_kind="captions",
+        recall=recall,
+        meter=meter,
+        always_flat_rows=100,
+        max_scanned_rows=max_scanned_rows,
+    )
 
 
 @pytest.fixture(scope="module")
-def chosen() -> dict[float, Candidate]:
-    """The index that is chosen for each recall that is asked for."""
-    return {recall: choose(recall) for recall in (0.5, 0.9, 0.99)}
+def chosen() -> dict[tuple[str, float], Candidate]:
+    """The index that is chosen for each recall that is asked for, where a scan is too long and where it is not."""
+    recalls = (0.5, 0.9, 0.99)
+    graphs = {(GRAPH, recall): choose(recall) for recall in recalls}
+    return graphs | {(SCAN, recall): choose(recall, max_scanned_rows=1200) for recall in recalls}
 
 
 class TestTuningQueries:
@@ -108,12 +121,13 @@ class TestChoice:
         assert 0 < seen.p50_ms <= seen.p99_ms
         assert seen.memory_mb == IMAGES[:500].nbytes / 1e6
 
+    @pytest.mark.parametrize("factory", [GRAPH, SCAN])
     @pytest.mark.parametrize("recall", [0.5, 0.9, 0.99])
-    def test_a_graph_has_the_recall_that_was_asked_for_at_every_measured_k(
-        self, chosen: dict[float, Candidate], recall: float
+    def test_an_index_has_the_recall_that_was_asked_for_at_every_measured_k(
+        self, chosen: dict[tuple[str, float], Candidate], factory: str, recall: float
     ) -> None:
-        candidate = chosen[recall]
-        assert candidate.index.spec.factory == "HNSW16,SQ8"
+        candidate = chosen[factory, recall]
+        assert candidate.index.spec.factory == factory
         held_out = TuningQueries.draw(IMAGES, CAPTIONS, "captions").held_out
         judged = {k: judged_recall(candidate.index, IMAGES, held_out, k) for k in (1, 10, 50)}
         assert min(judged.values()) >= recall
@@ -121,16 +135,19 @@ class TestChoice:
         assert candidate.measurement.recall == min(candidate.measurement.recalls.values())
         assert candidate.measurement.queries == len(held_out) == 50
 
-    def test_more_recall_needs_a_broader_search(self, chosen: dict[float, Candidate]) -> None:
-        breadths = [chosen[recall].index.spec.search_parameters["efSearch"] for recall in (0.5, 0.9, 0.99)]
+    def test_more_recall_needs_a_broader_search(self, chosen: dict[tuple[str, float], Candidate]) -> None:
+        specs = [chosen[GRAPH, recall].index.spec for recall in (0.5, 0.9, 0.99)]
+        breadths = [spec.search_parameters["efSearch"] for spec in specs]
         assert breadths == sorted(breadths)
         assert breadths[0] < breadths[2]
 
-    def test_a_graph_that_is_not_faster_is_not_taken(self) -> None:
-        assert choose(meter=SlowGraph()).index.spec.exact
+    @pytest.mark.parametrize("max_scanned_rows", [0, 1200])
+    def test_an_index_that_is_not_faster_is_not_taken(self, max_scanned_rows: int) -> None:
+        assert choose(meter=SlowGraph(), max_scanned_rows=max_scanned_rows).index.spec.exact
 
-    def test_a_recall_that_no_graph_reaches_is_searched_exactly(self) -> None:
-        candidate = choose(recall=1.01)
+    @pytest.mark.parametrize("max_scanned_rows", [0, 1200])
+    def test_a_recall_that_no_index_reaches_is_searched_exactly(self, max_scanned_rows: int) -> None:
+        candidate = choose(recall=1.01, max_scanned_rows=max_scanned_rows)
         assert (candidate.index.spec.factory, candidate.measurement.recall) == ("Flat", 1)
 
     def test_a_choice_that_held_out_queries_do_not_confirm_is_not_taken(self) -> None:

@@ -19,8 +19,8 @@ def random_units(rows: int, dim: int, seed: int = 0) -> Vectors:
     return unit_rows(np.random.default_rng(seed).standard_normal((rows, dim)))
 
 
-FEW_EXACT_ROWS = FilterLimits(exact_rows=20)
-"""Limits under which these small collections are searched with a selector."""
+FEW_EXACT_ROWS = FilterLimits(exact_rows=20, scan_exact_rows=20)
+"""Limits under which these small collections are searched by their codes, also where few rows are allowed."""
 
 
 def built(
@@ -55,7 +55,11 @@ def codes(vectors: Vectors) -> FaissIndex:
     return built(vectors, "SQ8")
 
 
-ALL = [flat, hnsw, cells, refined, codes]
+def scan(vectors: Vectors) -> FaissIndex:
+    return built(vectors, f"HR{vectors.shape[1]},PQ{vectors.shape[1]}x4fs")
+
+
+ALL = [flat, hnsw, cells, refined, codes, scan]
 
 
 def brute_force(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -174,7 +178,7 @@ def test_where_the_graph_finds_nothing_the_row_is_minus_one_and_stands_last() ->
     assert (np.diff(missing.astype(int), axis=1) >= 0).all()
 
 
-@pytest.mark.parametrize("build", [hnsw, cells, refined, codes])
+@pytest.mark.parametrize("build", [hnsw, cells, refined, codes, scan])
 def test_the_scores_are_the_exact_cosines_whatever_the_codes_are(build: Callable[[Vectors], FaissIndex]) -> None:
     vectors, queries = random_units(500, 16), random_units(30, 16, seed=1)
     scores, rows = build(vectors).search(queries, 10)

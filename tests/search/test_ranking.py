@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.indexes.base import IndexSpec, VectorIndex
 from clip_retrieval.indexes.faiss_index import FaissIndex
-from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, FRONT_ROWS, NEAR_DUPLICATE_COSINE, Ranking, cut_page, fold
+from clip_retrieval.search.ranking import (
+    FOLD_BLOCK_ROWS,
+    FRONT_ROWS,
+    NEAR_DUPLICATE_COSINE,
+    BeyondFront,
+    Ranking,
+    cut_page,
+    fold,
+)
 
 ROWS, DIM = 400, 16
 
@@ -104,6 +112,16 @@ def test_scores_are_the_cosines_also_behind_the_front(kind: str) -> None:
     vector = random_units(1, DIM, 5)[0]
     page = cut_page(Ranking(INDEXES[kind], vector), 200, 30)
     np.testing.assert_allclose(page.scores, VECTORS[page.rows] @ vector, atol=1e-6)
+
+
+@kinds
+def test_what_is_behind_the_front_is_not_searched_for_if_only_the_front_is_wanted(kind: str) -> None:
+    index, query = INDEXES[kind], random_units(1, DIM, 6)[0]
+    whole = Ranking(index, query, front=20)
+    front = Ranking(index, query, front=20, front_only=True)
+    np.testing.assert_array_equal(front.first(20)[0], whole.first(20)[0])
+    with pytest.raises(BeyondFront):
+        front.first(21)
 
 
 def test_ties_stand_in_row_order_on_any_page() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from prometheus_client import CollectorRegistry
 
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.queries import text as part
+from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Base64Image, FileImage, Query, QueryPart, StoredImage
+from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
@@ -80,31 +83,49 @@ def test_what_is_wrong_with_a_query_is_its_own_outcome(service: QueryService) ->
     assert isinstance(third, InvalidQuery)
 
 
-@pytest.mark.parametrize(
-    ("query", "in_the_event_loop"),
-    [
-        (text("red", k=50), True),
-        (Query((QueryPart("red"), QueryPart(StoredImage("blue-soft.png"), -1)), k=12, offset=24), True),
-        (text("red", offset=60), False),
-        (text("red", dedupe=True), False),
-        (Query.of(search_request([part("red")], where={"shade": "soft"})), False),
-    ],
-)
-def test_a_search_that_may_take_long_does_not_hold_up_the_event_loop(
-    retriever: Retriever, query: Query, in_the_event_loop: bool
-) -> None:
+SOFT = Query.of(search_request([part("red")], where={"shade": "soft"}))
+
+
+def threads_of_searches(retriever: Retriever, *queries: Query, behind_front: bool = False) -> list[bool]:
+    """Whether each search of these queries ran in the event loop; with ``behind_front`` no page is in the front."""
     threads: list[threading.Thread] = []
 
     class Noting(Retriever):
-        def answer(self, query: Query, vectors: object) -> SearchOutcome:
+        def answer(self, query: Query, vectors: Vectors, *, front_only: bool = False) -> SearchOutcome:
             threads.append(threading.current_thread())
-            return super().answer(query, vectors)  # type: ignore[arg-type]
+            if front_only and behind_front:
+                raise BeyondFront
+            return super().answer(query, vectors, front_only=front_only)
 
     noting = Noting(retriever.collection.artifact, retriever.encoder)
     state = ServerState.of(Settings())
-    ask(state.serve(noting, DirectDispatcher(noting), "test"), query)
+    service = state.serve(noting, DirectDispatcher(noting), "test")
+    for query in queries:
+        [answer] = ask(service, query)
+        assert isinstance(answer, QueryAnswer)
     state.decoders.shutdown()
-    assert [thread is threading.main_thread() for thread in threads] == [in_the_event_loop]
+    return [thread is threading.main_thread() for thread in threads]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        text("red", k=50),
+        text("red", dedupe=True),
+        Query((QueryPart("red"), QueryPart(StoredImage("blue-soft.png"), -1)), k=12, offset=24),
+    ],
+)
+def test_a_short_search_runs_in_the_event_loop(retriever: Retriever, query: Query) -> None:
+    assert threads_of_searches(retriever, query) == [True]
+
+
+def test_a_page_behind_the_front_is_searched_in_another_thread(retriever: Retriever) -> None:
+    assert threads_of_searches(retriever, text("red"), behind_front=True) == [True, False]
+
+
+def test_a_filter_that_is_new_is_made_in_another_thread(retriever: Retriever) -> None:
+    again = dataclasses.replace(SOFT, k=SOFT.k + 1)
+    assert threads_of_searches(retriever, SOFT, again) == [False, True]
 
 
 SEARCH_OF_A_FRESH_PROCESS = """
@@ -120,13 +141,13 @@ from clip_retrieval.serving.state import ServerState
 from tests.http.in_process import DirectDispatcher
 
 class Noting(Retriever):
-    def answer(self, query, vectors):
+    def answer(self, query, vectors, *, front_only=False):
         print(faiss.omp_get_max_threads())
-        return super().answer(query, vectors)
+        return super().answer(query, vectors, front_only=front_only)
 
 noting = Noting(Artifact.open(Path(sys.argv[1])), FakeEncoder())
 service = ServerState.of(Settings()).serve(noting, DirectDispatcher(noting), "test")
-asyncio.run(service.answer([Query((QueryPart("red"),), dedupe=True)]))
+asyncio.run(service.answer([Query((QueryPart("red"),), where={"shade": "soft"})]))
 """
 
 
