@@ -1,7 +1,10 @@
 """Readers of image collections, one layout per file. ``open_source`` finds the reader that fits.
 
 file_blob.py      an image in a file
+taking.py         what a reader took a source for
+column_names.py   which column of a table is what
 base.py           the base class of readers, and the functions that readers share
+place.py          where a source is, what lies there, and how readers say whether they can read it
 rows.py           the rows of a table, and how rows become images
 flickr8k.py       Flickr8k in its public layouts
 jsonl.py          a JSON Lines file

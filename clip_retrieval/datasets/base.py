@@ -7,10 +7,12 @@ validation finds missing and damaged files. A source that cannot be read at all 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from clip_retrieval.datasets.file_blob import FileBlob
+from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
@@ -36,6 +38,11 @@ class Source(ABC):
 
     name: ClassVar[str]
     has_captions: ClassVar[bool] = True
+
+    @cached_property
+    def taking(self) -> Taking:
+        """How the source was understood; whole after the first iteration."""
+        return Taking(self.name, "")
 
     def __iter__(self) -> Iterator[CaptionedImage | Reject]:
         """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject."""

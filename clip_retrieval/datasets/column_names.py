@@ -1,0 +1,109 @@
+"""Which column of a table is what, by the names that people give to columns.
+
+Case, spaces, hyphens and underscores in a name make no difference. Of several names for one thing the first in the list
+that the table has is taken; the other columns are metadata. Columns of captions that are numbered (``caption_1``,
+``caption 2``), and columns that share one caption name, are several captions.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+IMAGE_NAMES = (
+    "image_path",
+    "image",
+    "file_name",
+    "filename",
+    "image_name",
+    "image_file",
+    "file_path",
+    "filepath",
+    "file",
+    "img_path",
+    "img",
+    "path",
+    "key",
+    "url",
+)
+CAPTION_NAMES = (
+    "caption",
+    "captions",
+    "text",
+    "title",
+    "comment",
+    "description",
+    "sentence",
+    "sentences",
+    "raw",
+    "txt",
+)
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "image_id": ("image_id",),
+    "caption_id": ("caption_id",),
+    "caption_number": ("caption_number", "comment_number"),
+    "split": ("split",),
+}
+_NUMBERED = re.compile(r"(.*?)_?(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The columns by what they are, as the table spells them."""
+
+    image: str | None
+    captions: tuple[str, ...]
+    others: Mapping[str, str]
+    """``image_id``, ``caption_id`` and ``split``, where the table has them."""
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Every column that is not metadata."""
+        return frozenset({*self.captions, *self.others.values(), *([self.image] if self.image else [])})
+
+
+def folded(name: str) -> str:
+    """A column's name in lower case, with one underscore for each run of spaces, hyphens and underscores."""
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold()).strip("_")
+
+
+def roles_of(columns: Sequence[str], image: str | None = None, captions: Sequence[str] = ()) -> Roles:
+    """What each of ``columns`` is. ``image`` and ``captions`` are columns that a person named; they come first.
+
+    Raises ValueError, with the columns there are, for a named column that does not exist.
+    """
+    by_name: dict[str, str] = {}
+    for name in columns:
+        by_name.setdefault(folded(name), name)
+
+    def given(name: str) -> str:
+        if name in columns:
+            return name
+        if folded(name) in by_name:
+            return by_name[folded(name)]
+        raise ValueError(f"there is no column {name!r} (columns found: {', '.join(map(repr, columns)) or 'none'})")
+
+    def first(names: Sequence[str]) -> str | None:
+        return next((by_name[name] for name in names if name in by_name), None)
+
+    others = {role: found for role, names in OTHER_NAMES.items() if (found := first(names)) is not None}
+    return Roles(
+        image=given(image) if image is not None else first(IMAGE_NAMES),
+        captions=tuple(map(given, captions)) or _captions(columns),
+        others=others,
+    )
+
+
+def _captions(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the first caption name that the table has: alone, repeated or numbered."""
+    for wanted in CAPTION_NAMES:
+        if found := tuple(name for name in columns if folded(name) == wanted):
+            return tuple(dict.fromkeys(found))
+    for wanted in CAPTION_NAMES:
+        numbered = [
+            (int(match[2]), name)
+            for name in columns
+            if (match := _NUMBERED.fullmatch(folded(name))) and match[1] == wanted
+        ]
+        if numbered:
+            return tuple(name for _, name in sorted(numbered, key=lambda pair: pair[0]))
+    return ()

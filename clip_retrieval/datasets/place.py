@@ -1,0 +1,91 @@
+"""Where a source is, what lies there, and how readers say whether they can read it.
+
+Every reader has a function ``fits(place, options)``. It looks at names and at the beginning of files, and returns a
+``Fit`` with the source and why it fits, a ``Miss`` with what looks like captions and was not understood, or None.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from clip_retrieval.datasets.base import Source, absolute, is_text
+from clip_retrieval.records import Reject
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What a person said about a source, beside its place."""
+
+    image_column: str | None = None
+    caption_columns: tuple[str, ...] = ()
+    no_captions: bool = False
+    """Whether the images are taken alone, whatever files lie beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A reader for the source, and why it fits, for people."""
+
+    source: Source
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A file that looks like captions and cannot be read; ``seen`` says what was seen and what would be read."""
+
+    file: str
+    seen: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or a folder that a person named."""
+
+    path: Path
+    """Absolute."""
+    rejects: list[Reject] = field(default_factory=list, compare=False)
+    """Folders that could not be listed, and files whose names are not text; whole once ``files`` was read."""
+
+    @classmethod
+    def at(cls, path: Path) -> "Place":
+        return cls(absolute(path))
+
+    @property
+    def root(self) -> Path:
+        """The folder: the path itself, or that of the file."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @cached_property
+    def files(self) -> Mapping[str, Path]:
+        """Every file below ``root`` that is not hidden, by its relative path with slashes, in order.
+
+        Links to folders are followed, unless they lead back to a folder that contains them.
+        """
+        return dict(self._walk(self.root, frozenset()))
+
+    def _walk(self, folder: Path, above: frozenset[str]) -> Iterator[tuple[str, Path]]:
+        real = os.path.realpath(folder)
+        if real in above:
+            return
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in entries)
+        except OSError as error:
+            name = folder.relative_to(self.root).as_posix()
+            self.rejects.append(Reject(name, f"the folder cannot be listed: {error.strerror}"))
+            return
+        for name, is_folder, is_file in found:
+            if name.startswith("."):
+                continue
+            path = folder / name
+            if is_folder:
+                yield from self._walk(path, above | {real})
+            elif is_file:
+                shown = path.relative_to(self.root).as_posix()
+                if is_text(shown):
+                    yield shown, path
+                else:
+                    self.rejects.append(Reject(ascii(shown)[1:-1], "the file name is not UTF-8 text"))
