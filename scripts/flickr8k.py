@@ -30,7 +30,7 @@ from rich.progress import wrap_file
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli import console
-from clip_retrieval.datasets.flickr8k import captions_file
+from clip_retrieval.datasets.flickr import captions_file
 from clip_retrieval.errors import ClipRetrievalError, SourceError
 
 MD5 = {

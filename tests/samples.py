@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
 
 from PIL import Image
 
@@ -64,7 +63,7 @@ class MemoryBlob:
 class MemorySource(Source):
     """A source whose images are only in memory."""
 
-    name: ClassVar[str] = "memory"
+    name = "memory"
 
     def __init__(self, items: Sequence[CaptionedImage | Reject]) -> None:
         self.items = items

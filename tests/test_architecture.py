@@ -27,8 +27,8 @@ LEAVES = ("errors", "records", "cores", "progress", "parallel", "stages", "atomi
 WINGS = (
     "contract",
     "client",
-    "datasets",
     "images",
+    "datasets",
     "encoders",
     "models",
     "indexes",
@@ -68,6 +68,7 @@ LIBRARIES = {
     "typer": {"cli"},
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
     "httpx": {"client", "cli"},
+    "charset_normalizer": {"datasets/text_file"},
 }
 """The files, or the wings as a whole, that may import each of these libraries."""
 

@@ -8,6 +8,7 @@ is the number of those that have run.
 import json
 import sqlite3
 import threading
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -150,9 +151,15 @@ class RecordStore:
         return result
 
     def row_of(self, image_id: str) -> int | None:
-        """The row of the image with this id; None if there is none. Reads an index alone, no record."""
-        rows = self._query("SELECT row FROM images WHERE image_id = ?", (image_id,))
-        return rows[0][0] if rows else None
+        """The row of the image with this id; None if there is none. Reads an index alone, no record.
+
+        Readers give ids in Unicode's form NFC; an id in another form is found too.
+        """
+        for spelling in dict.fromkeys((image_id, unicodedata.normalize("NFC", image_id))):
+            if rows := self._query("SELECT row FROM images WHERE image_id = ?", (spelling,)):
+                row: int = rows[0][0]
+                return row
+        return None
 
     def splits_and_metadata(self) -> Iterator[tuple[Split, dict[str, Scalar]]]:
         """Split and metadata of every image, in row order, read in blocks."""

@@ -1,6 +1,6 @@
 """A source is checked without an encoder; and validated images become records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -8,7 +8,8 @@ from PIL import Image
 from clip_retrieval.build.captions import check_captions
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.validate import validate
-from clip_retrieval.datasets import Source, open_source
+from clip_retrieval.datasets import Source, SourceOptions, open_source
+from clip_retrieval.datasets.place import DEFAULT_OPTIONS
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.images.decode import Limits, decode_blob
 from clip_retrieval.progress import Progress
@@ -17,12 +18,39 @@ from clip_retrieval.records import CaptionedImage, CaptionRecord, ImageRecord, R
 CALIBRATION_IMAGES = 300
 
 
-def check(source: Path, limits: Limits, progress: Progress) -> Report:
+class ReadSource(Source):
+    """A source whose items were read already; what it was taken for is known."""
+
+    def __init__(self, source: Source, items: list[CaptionedImage | Reject]) -> None:
+        self.name, self.has_captions = source.name, source.has_captions
+        self.taking = source.taking
+        self.items = items
+
+    def read(self) -> Iterator[CaptionedImage | Reject]:
+        return iter(self.items)
+
+
+def read_source(path: Path, options: SourceOptions, progress: Progress) -> ReadSource:
+    """Read a data source, without its images. Raises SourceError if it cannot be read."""
+    source = open_source(path, options)
+    items: list[CaptionedImage | Reject] = []
+    with progress.stage("reading the source", None) as advance:
+        for item in source:
+            items.append(item)
+            advance(1)
+    return ReadSource(source, items)
+
+
+def check(path: Path, limits: Limits, progress: Progress) -> Report:
     """Read and validate a data source. Raises SourceError if it cannot be read or has no usable image."""
-    items = list(open_source(source))
-    with progress.stage("checking images", count_images(items)) as advance:
-        report = validate(items, limits, advance=advance)
-    require_images(report, str(source))
+    return check_source(read_source(path, DEFAULT_OPTIONS, progress), str(path), limits, progress)
+
+
+def check_source(source: ReadSource, place: str, limits: Limits, progress: Progress) -> Report:
+    """Validate a source that was read; ``place`` names it. Raises SourceError if it has no usable image."""
+    with progress.stage("checking images", count_images(source.items)) as advance:
+        report = validate(source.items, limits, advance=advance)
+    require_images(report, place)
     return report
 
 

@@ -12,11 +12,23 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build.check import calibration, check, require_no_reject
-from clip_retrieval.build.pipeline import Options, build
+from clip_retrieval.build.check import calibration, check_source, read_source, require_no_reject
+from clip_retrieval.build.pipeline import Options, build_source
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Model, Pretrained, SourcePath, SplitRatios
-from clip_retrieval.datasets import open_source
+from clip_retrieval.cli.options import (
+    AsJson,
+    CaptionColumns,
+    Encoding,
+    ImageColumn,
+    MaxBytes,
+    MaxPixels,
+    Model,
+    NoCaptions,
+    Pretrained,
+    SourcePath,
+    SplitRatios,
+    source_options,
+)
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
@@ -53,6 +65,10 @@ def build_command(
     output: Annotated[
         Path | None, typer.Option(help="Write the artifact to this new folder instead of the model store.")
     ] = None,
+    image_column: ImageColumn = None,
+    caption_columns: CaptionColumns = [],  # noqa: B006 - Typer makes a list of its own for each call
+    encoding: Encoding = None,
+    no_captions: NoCaptions = False,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
@@ -77,14 +93,19 @@ def build_command(
     bars = console.Bars()
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
-    data = open_source(source)  # before the model is prepared: a wrong path should not cost a download
+    # Before the model is prepared: a wrong path should not cost a download.
+    data = read_source(source, source_options(image_column, caption_columns, encoding, no_captions), bars)
+    console.taken(data.taking)
     if strict:  # likewise a reject
-        require_no_reject(check(source, limits, bars))
+        require_no_reject(check_source(data, str(source), limits, bars))
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
         encoder = prepare_encoder(model, pretrained, runtime=runtime.value, calibration=samples, say=console.note)
     workspace = cache_dir() / "builds"
-    outcome = build(source, encoder, workspace, options, bars, reuse=_stored_artifacts())
+    path = source.resolve()
+    outcome = build_source(
+        data, path.name, encoder, workspace, options, bars, place=str(path), reuse=_stored_artifacts()
+    )
     tag = modelstore.save(outcome.artifact) if output is None else _move(outcome.artifact, workspace, output)
     if as_json:
         result = {"tag": tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}

@@ -5,32 +5,52 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval.build.check import check
+from clip_retrieval.build.check import check_source, read_source
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, SourcePath
+from clip_retrieval.cli.options import (
+    AsJson,
+    CaptionColumns,
+    Encoding,
+    ImageColumn,
+    MaxBytes,
+    MaxPixels,
+    NoCaptions,
+    SourcePath,
+    source_options,
+)
 from clip_retrieval.images.decode import Limits
 
 
 def check_command(
     source: SourcePath,
+    image_column: ImageColumn = None,
+    caption_columns: CaptionColumns = [],  # noqa: B006 - Typer makes a list of its own for each call
+    encoding: Encoding = None,
+    no_captions: NoCaptions = False,
     as_json: AsJson = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if anything is rejected.")] = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
 ) -> None:
-    """Check a data source: show what a build would keep, what it would reject and why, and which images are equal.
+    """Check a data source: show how it is understood, what a build would reject and why, and which images are equal.
 
     Examples:
 
     ```
     bento-clip check my-photos
     bento-clip check my-photos --json > report.json
+    bento-clip check photos.csv --image-column photo --caption-column alt_text
     ```
     """
-    report = check(source, Limits(max_bytes=max_bytes, max_pixels=max_pixels), console.Bars())
+    bars = console.Bars()
+    data = read_source(source, source_options(image_column, caption_columns, encoding, no_captions), bars)
+    console.taken(data.taking)
+    report = check_source(data, str(source), Limits(max_bytes=max_bytes, max_pixels=max_pixels), bars)
     if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        found = {"source": data.taking.to_json(), **report.to_json()}
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
+        console.first_images(report.kept)
         console.report_table(report)
     if strict and report.rejects:
         raise typer.Exit(1)

@@ -21,12 +21,15 @@ from clip_retrieval.artifacts.compare import Comparison
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.build.report import Report
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
+from clip_retrieval.datasets.taking import Taking
+from clip_retrieval.records import ValidImage
 
 # File names and captions are shown unchanged: [markup] and :emoji: in them have no effect.
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, emoji=False)
 
 MAX_TABLE_ROWS = 20
+FIRST_IMAGES = 3
 
 
 class Bars:
@@ -54,7 +57,24 @@ class _Count(ProgressColumn):
 
 def note(line: str) -> None:
     """Print one line on standard error, where it does not mix with results."""
-    err.print(f"  {line}", style="dim", markup=False, highlight=False)
+    err.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def taken(taking: Taking) -> None:
+    """Print what a source was taken for, on standard error."""
+    for line in taking.lines():
+        note(line)
+
+
+def first_images(images: Sequence[ValidImage]) -> None:
+    """Print the first images as they were understood, on standard error."""
+    table = Table("image", "captions", "split", "fields", title="the first images as understood")
+    for image in images[:FIRST_IMAGES]:
+        fields = ", ".join(f"{name}: {value}" for name, value in image.metadata.items() if value is not None)
+        captions = "\n".join(caption.text for caption in image.captions)
+        table.add_row(image.image_id, captions or "none", image.split or "drawn", fields or "none")
+    if images:
+        err.print(table, markup=False)
 
 
 def report_table(report: Report) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clip_retrieval.build.splits import Ratios, check_ratios
+from clip_retrieval.datasets import SourceOptions
 
 
 def _ratios(ratios: Ratios) -> Ratios:
@@ -16,7 +17,15 @@ def _ratios(ratios: Ratios) -> Ratios:
     return ratios
 
 
-SourcePath = Annotated[Path, typer.Argument(help="A folder of images, a Flickr8k folder, or a .csv or .jsonl file.")]
+SourcePath = Annotated[
+    Path, typer.Argument(help="A folder of images with a table or text files of captions, or the table itself.")
+]
+ImageColumn = Annotated[str | None, typer.Option(help="The column of a table that names the image.")]
+CaptionColumns = Annotated[
+    list[str], typer.Option("--caption-column", help="The column of captions; repeat the option for several.")
+]
+Encoding = Annotated[str | None, typer.Option(help="The encoding of text files, such as cp1252; detected by default.")]
+NoCaptions = Annotated[bool, typer.Option("--no-captions", help="Take the images alone, whatever lies beside them.")]
 Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or the folder of an artifact.")]
 Model = Annotated[str, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")]
 Pretrained = Annotated[str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")]
@@ -27,3 +36,10 @@ SplitRatios = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MaxPixels = Annotated[int, typer.Option(help="Reject an image with more pixels than this.")]
 MaxBytes = Annotated[int, typer.Option(help="Reject an image file with more bytes than this.")]
+
+
+def source_options(
+    image_column: str | None, caption_columns: list[str], encoding: str | None, no_captions: bool
+) -> SourceOptions:
+    """What a person said about a source on the command line."""
+    return SourceOptions(image_column, tuple(caption_columns), encoding, no_captions)

@@ -1,21 +1,25 @@
-"""The base class of readers, and the functions that readers share: which files are images, names of files and splits.
+"""The base class of readers, and what they share: the suffixes of images, names of splits, what counts as text.
 
 A reader yields a CaptionedImage for each image and a Reject for each item that it could not read. It opens no image:
 validation finds missing and damaged files. A source that cannot be read at all raises SourceError.
 """
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
+    | {".tif", ".tiff", ".avif", ".heic", ".heif", ".hif", ".jxl"}
+)
+"""Files of these names are images without a look inside; a damaged one is rejected when it is decoded."""
 
 _SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -24,8 +28,10 @@ _SPLIT_NAMES: dict[str, Split] = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "eval": "val",
     "test": "test",
     "testing": "test",
+    "restval": "train",  # Karpathy's split of COCO: what is left of its validation images, used for training
 }
 
 
@@ -36,8 +42,8 @@ class Source(ABC):
     search works.
     """
 
-    name: ClassVar[str]
-    has_captions: ClassVar[bool] = True
+    name: str
+    has_captions: bool = True
 
     @cached_property
     def taking(self) -> Taking:
@@ -77,24 +83,14 @@ def absolute(path: Path) -> Path:
     return Path(os.path.normpath(Path.cwd() / path))
 
 
-def image_file(root: Path, name: str) -> FileBlob:
-    """The image file that a table calls ``name``.
-
-    Names are relative to ``root`` or absolute, with forward or backward slashes. A table belongs to the user, so it may
-    name files outside ``root``. Users see only the bare file name of such an image, never a folder of this machine.
-    Raises ValueError with the reason if ``name`` cannot be a path.
-    """
-    name = name.strip().replace("\\", "/")
-    if not name or "\0" in name:
-        raise ValueError("the row names no image")
-    path = absolute(root / name)
-    return FileBlob(path, path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)
-
-
 def parse_split(name: str) -> Split | None:
-    """The split of this name in any common spelling; None for an empty name. Raises ValueError for other names."""
+    """The split of this name in any common spelling, with or without a year (``val2017``); None for an empty name.
+
+    Raises ValueError for other names.
+    """
     if not (key := name.strip().lower()):
         return None
+    key = re.sub(r"(?<=[a-z])[_-]?\d{4}$", "", key)
     if key not in _SPLIT_NAMES:
         raise ValueError(f"split {name!r} is unknown; use one of {', '.join(_SPLIT_NAMES)}")
     return _SPLIT_NAMES[key]
@@ -107,31 +103,3 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def find_images(root: Path) -> Iterator[Path | Reject]:
-    """Every file below ``root`` with the suffix of an image, in order of name, folder by folder.
-
-    Links to folders are followed, unless they lead back to a folder that contains them. Hidden files and folders are
-    skipped. A folder that cannot be listed is a Reject, and so is a file name that is not text.
-    """
-    yield from _walk(root, root, frozenset())
-
-
-def _walk(folder: Path, root: Path, above: frozenset[Path]) -> Iterator[Path | Reject]:
-    real = Path(os.path.realpath(folder))
-    if real in above:
-        return
-    try:
-        entries = [(entry, entry.is_dir(), entry.is_file()) for entry in folder.iterdir()]
-    except OSError as error:
-        yield Reject(folder.relative_to(root).as_posix(), f"the folder cannot be listed: {error.strerror}")
-        return
-    for entry, is_folder, is_file in sorted(entries):
-        if entry.name.startswith("."):
-            continue
-        if is_folder:
-            yield from _walk(entry, root, above | {real})
-        elif entry.suffix.lower() in IMAGE_SUFFIXES and is_file:
-            shown = entry.relative_to(root).as_posix()
-            yield entry if is_text(shown) else Reject(ascii(shown)[1:-1], "the file name is not UTF-8 text")

@@ -43,7 +43,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "caption_number": ("caption_number", "comment_number"),
     "split": ("split",),
 }
-_NUMBERED = re.compile(r"(.*?)_?(\d+)")
+_NUMBERED = re.compile(r"(.*?)_?(\d{1,2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,11 @@ class Roles:
     def used(self) -> frozenset[str]:
         """Every column that is not metadata."""
         return frozenset({*self.captions, *self.others.values(), *([self.image] if self.image else [])})
+
+    def by_role(self) -> dict[str, list[str]]:
+        """The columns by what they are, for people."""
+        one = {"image": [self.image] if self.image else [], "captions": list(self.captions)}
+        return {**one, **{role: [name] for role, name in self.others.items()}}
 
 
 def folded(name: str) -> str:
@@ -96,14 +101,15 @@ def roles_of(columns: Sequence[str], image: str | None = None, captions: Sequenc
 def _captions(columns: Sequence[str]) -> tuple[str, ...]:
     """The columns of the first caption name that the table has: alone, repeated or numbered."""
     for wanted in CAPTION_NAMES:
-        if found := tuple(name for name in columns if folded(name) == wanted):
-            return tuple(dict.fromkeys(found))
-    for wanted in CAPTION_NAMES:
-        numbered = [
-            (int(match[2]), name)
-            for name in columns
-            if (match := _NUMBERED.fullmatch(folded(name))) and match[1] == wanted
-        ]
-        if numbered:
-            return tuple(name for _, name in sorted(numbered, key=lambda pair: pair[0]))
+        numbered = [(_number(folded(name), wanted), name) for name in columns]
+        if found := sorted(((number, name) for number, name in numbered if number is not None), key=lambda p: p[0]):
+            return tuple(name for _, name in found)
     return ()
+
+
+def _number(name: str, wanted: str) -> int | None:
+    """0 for the name itself, n for ``name_n`` or ``namen``, None for another name."""
+    if name == wanted:
+        return 0
+    match = _NUMBERED.fullmatch(name)
+    return int(match[2]) if match and match[1] == wanted else None

@@ -1,22 +1,108 @@
-"""Images listed in a CSV file, such as ``captions.csv``; ``rows.py`` lists its columns."""
+"""A text table with a header: comma, semicolon, tab or bar between its cells."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-from clip_retrieval.datasets.base import FolderSource
-from clip_retrieval.datasets.rows import csv_rows, images_of_rows
-from clip_retrieval.records import CaptionedImage, Reject
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES
+from clip_retrieval.datasets.column_names import Roles, roles_of
+from clip_retrieval.datasets.delimited import BrokenRow, Heading, heading_of, rows_below
+from clip_retrieval.datasets.list_file import NotAList
+from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.datasets.rows import Row, row_of
+from clip_retrieval.datasets.taking import TakenFile
+from clip_retrieval.datasets.text_file import encoding_of, lines_of
+from clip_retrieval.records import Reject
 
 
-class CsvTable(FolderSource):
-    """A CSV file. Image names are relative to its folder; images that are not listed are left out."""
+@dataclass(frozen=True)
+class CsvTable:
+    """A table that was understood. A ``ListFile``."""
 
-    name: ClassVar[str] = "csv"
+    path: Path
+    encoding: str
+    heading: Heading
+    cells: tuple[str, ...]
+    """The columns, each with a name of its own: a repeated name is numbered, and a column without a name is ''."""
+    roles: Roles
+    layout: str = "csv"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.parent)
-        self.path = path
+    @property
+    def has_captions(self) -> bool:
+        return bool(self.roles.captions)
 
-    def read(self) -> Iterator[CaptionedImage | Reject]:
-        return images_of_rows(csv_rows(self.path), self.root)
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        return self.roles.by_role()
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [name for name in self.cells if name]
+
+    def taken(self, shown: str) -> TakenFile:
+        return TakenFile(shown, self.encoding, self.heading.separator)
+
+    def rows(self, shown: str) -> Iterator[Row | Reject]:
+        """Empty cells are left out, except in a caption column: an empty caption stays a caption."""
+        kept_empty = {self.roles.captions[0]} if len(self.roles.captions) == 1 else set()
+        for row in rows_below(lines_of(self.path, self.encoding), self.heading):
+            where = f"{shown} line {row.line}"
+            if isinstance(row, BrokenRow):
+                yield Reject(where, row.reason)
+                continue
+            cells = zip(self.cells, row.cells, strict=True)
+            values = {name: cell for name, cell in cells if name and (cell.strip() or name in kept_empty)}
+            yield row_of(where, values, self.roles)
+
+
+def understand(path: Path, options: SourceOptions) -> CsvTable:
+    """The table in ``path``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
+    encoding = encoding_of(path, options.encoding)
+
+    def score(cells: Sequence[str]) -> int:
+        try:
+            roles = _roles(_named(cells), options)
+        except ValueError:
+            return 0
+        if _is_row(cells):
+            return 1
+        return 2 * (roles.image is not None) + bool(roles.captions)
+
+    heading = heading_of(lines_of(path, encoding), score)
+    if heading is None:
+        raise NotAList("the file is empty")
+    if _is_row(heading.cells) and options.image_column is None:  # the table has no header
+        cells = ["image", "caption", *(f"column {number}" for number in range(3, len(heading.cells) + 1))]
+        heading = Heading(heading.line - 1, cells, heading.separator)
+    names = _named(heading.cells)
+    try:
+        roles = _roles(names, options)
+    except ValueError as error:
+        raise NotAList(str(error)) from error
+    found = ", ".join(repr(name) for name in names if name) or "none"
+    if roles.image is None:
+        raise NotAList(
+            "no column for the image: call it image, file_name or path, or name it with --image-column"
+            f" (columns found: {found})"
+        )
+    return CsvTable(path, encoding, heading, names, roles)
+
+
+def _is_row(cells: Sequence[str]) -> bool:
+    """Whether the first line of a table is a row already: an image and a caption."""
+    return len(cells) > 1 and PurePosixPath(cells[0].strip()).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _roles(names: Sequence[str], options: SourceOptions) -> Roles:
+    return roles_of([name for name in names if name], options.image_column, options.caption_columns)
+
+
+def _named(cells: Sequence[str]) -> tuple[str, ...]:
+    """The names of the columns, stripped; of equal names the second gets `` 2`` behind it, and so on."""
+    counts: dict[str, int] = {}
+    names = []
+    for cell in cells:
+        name = cell.strip()
+        counts[name] = counts.get(name, 0) + 1
+        names.append(f"{name} {counts[name]}" if name and counts[name] > 1 else name)
+    return tuple(names)

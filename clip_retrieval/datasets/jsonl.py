@@ -1,58 +1,94 @@
-"""Images listed in a JSON Lines file, such as ``captions.jsonl``; ``rows.py`` lists its fields."""
+"""A JSON Lines file: one object per line, each an image with its captions."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
-from clip_retrieval.datasets.base import FolderSource
-from clip_retrieval.datasets.rows import Row, column, images_of_rows
-from clip_retrieval.errors import SourceError
-from clip_retrieval.records import CaptionedImage, Reject
+from clip_retrieval.datasets.column_names import Roles
+from clip_retrieval.datasets.list_file import NotAList
+from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
+from clip_retrieval.datasets.taking import TakenFile
+from clip_retrieval.datasets.text_file import UTF8, encoding_of, lines_of
+from clip_retrieval.records import Reject
 
-
-class JsonLines(FolderSource):
-    """A .jsonl file in UTF-8, one object per line; image names are relative to its folder."""
-
-    name: ClassVar[str] = "jsonl"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.parent)
-        self.path = path
-
-    def read(self) -> Iterator[CaptionedImage | Reject]:
-        return images_of_rows(_rows(self.path), self.root)
+_SAMPLE_LINES = 100
 
 
-def _rows(path: Path) -> Iterator[Row | Reject]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                where = f"{path.name} line {number}"
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                    if text:
-                        yield Row(where, _json_object(text))
-                except (ValueError, RecursionError) as error:
-                    yield Reject(where, _reason(error))
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+@dataclass(frozen=True)
+class JsonLines:
+    """A JSON Lines file that was understood. A ``ListFile``."""
+
+    path: Path
+    encoding: str
+    options: SourceOptions
+    roles: Roles
+    """Of the columns that the first lines have together."""
+    names: tuple[str, ...]
+    layout: str = "jsonl"
+
+    @property
+    def has_captions(self) -> bool:
+        return bool(self.roles.captions)
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        return self.roles.by_role()
+
+    def taken(self, shown: str) -> TakenFile:
+        return TakenFile(shown, self.encoding)
+
+    def rows(self, shown: str) -> Iterator[Row | Reject]:
+        roles = roles_by_row(self.options)
+        for number, line in enumerate(lines_of(self.path, self.encoding, "\n"), 1):
+            where = f"{shown} line {number}"
+            try:
+                if text := line.strip():
+                    values = json_object(text)
+                    yield row_of(where, values, roles(values))
+            except (ValueError, RecursionError) as error:
+                yield Reject(where, reason_of(error))
 
 
-def _json_object(text: str) -> dict[str, object]:
+def understand(path: Path, options: SourceOptions) -> JsonLines:
+    """The file in ``path``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
+    encoding = UTF8 if options.encoding is None and _is_empty(path) else encoding_of(path, options.encoding)
+    columns: dict[str, None] = {}
+    for number, line in enumerate(lines_of(path, encoding, "\n")):
+        if number == _SAMPLE_LINES:
+            break
+        try:
+            if text := line.strip():
+                columns.update(dict.fromkeys(name for name, value in json_object(text).items() if value is not None))
+        except (ValueError, RecursionError):
+            continue  # a Reject when the rows are read
+    roles = roles_by_row(options)(dict.fromkeys(columns, True))
+    if roles.image is None and columns:
+        found = ", ".join(map(repr, columns))
+        raise NotAList(f"no key for the image: call it image or file_name, or use --image-column (keys found: {found})")
+    return JsonLines(path, encoding, options, roles, tuple(columns))
+
+
+def json_object(text: str) -> dict[str, object]:
+    """One object in JSON. Raises ValueError with the reason, also for NaN and infinity."""
     value = json.loads(text, parse_constant=_no_constant)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
-    return {column(name): item for name, item in value.items()}
+    return value
+
+
+def reason_of(error: Exception) -> str:
+    """Why a text is not JSON, for people."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} at column {error.colno}"
+    return str(error)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.stat().st_size == 0
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at column {error.colno}"
-    return str(error)

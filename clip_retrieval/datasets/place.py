@@ -20,8 +20,13 @@ class SourceOptions:
 
     image_column: str | None = None
     caption_columns: tuple[str, ...] = ()
+    encoding: str | None = None
+    """The encoding of text files, by Python's name; None to detect it."""
     no_captions: bool = False
     """Whether the images are taken alone, whatever files lie beside them."""
+
+
+DEFAULT_OPTIONS = SourceOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Place:
     """Absolute."""
     rejects: list[Reject] = field(default_factory=list, compare=False)
     """Folders that could not be listed, and files whose names are not text; whole once ``files`` was read."""
+    folders: list[str] = field(default_factory=list, compare=False)
+    """The relative path of every folder; whole once ``files`` was read."""
 
     @classmethod
     def at(cls, path: Path) -> "Place":
@@ -72,7 +79,7 @@ class Place:
             return
         try:
             with os.scandir(folder) as entries:
-                found = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in entries)
+                found = sorted((entry.name, *_kind(entry)) for entry in entries)
         except OSError as error:
             name = folder.relative_to(self.root).as_posix()
             self.rejects.append(Reject(name, f"the folder cannot be listed: {error.strerror}"))
@@ -82,6 +89,7 @@ class Place:
                 continue
             path = folder / name
             if is_folder:
+                self.folders.append(path.relative_to(self.root).as_posix())
                 yield from self._walk(path, above | {real})
             elif is_file:
                 shown = path.relative_to(self.root).as_posix()
@@ -89,3 +97,11 @@ class Place:
                     yield shown, path
                 else:
                     self.rejects.append(Reject(ascii(shown)[1:-1], "the file name is not UTF-8 text"))
+
+
+def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
+    """Whether an entry is a folder, and whether it is a file; a link that leads nowhere is neither."""
+    try:
+        return entry.is_dir(), entry.is_file()
+    except OSError:
+        return False, False

@@ -1,83 +1,96 @@
-"""Rows of a CSV or JSON Lines file, and how rows become images.
+"""Rows of a table, and how rows become images.
 
-A row describes one image and has any number of captions. The case of a column's name makes no difference. If a row has
-several columns for the same thing, the first column with a value counts:
-
-    image      image_path, image, file_name, filename, file      required
-    captions   caption, text, captions                           JSON: a string or a list of strings
-    others     image_id, caption_id, split
-
-Every other column is metadata: strings from CSV, typed values from JSON (a list or an object as JSON text).
+A row describes one image and has any number of captions. ``column_names.py`` says which column is what. Every other
+column is metadata: text from a text table, typed values from JSON (a list or an object as JSON text).
 """
 
-import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
 
-from clip_retrieval.datasets.base import image_file, is_text, parse_split
+from clip_retrieval.datasets.base import is_text, parse_split
+from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.file_blob import FileBlob
-from clip_retrieval.errors import SourceError
+from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.datasets.taking import Taking
+from clip_retrieval.datasets.typed import column_type
 from clip_retrieval.records import CaptionedImage, Reject, Scalar, SourceCaption, Split
 
-IMAGE_COLUMNS = ("image_path", "image", "file_name", "filename", "file")
-CAPTION_COLUMNS = ("caption", "text", "captions")
-_KNOWN = frozenset({*IMAGE_COLUMNS, *CAPTION_COLUMNS, "image_id", "caption_id", "split"})
+_KEPT = "; the image is kept without it"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its place, and its values by column; the names of known columns are in lower case."""
+    """One row: its place in the source, and its values by what they are."""
 
     where: str
-    values: dict[str, object]
+    image: object = None
+    captions: Sequence[object] = ()
+    image_id: object = None
+    caption_id: object = None
+    split: object = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
 
-def csv_rows(path: Path) -> Iterator[Row | Reject]:
-    """Rows of a CSV file in UTF-8 (with or without BOM), with commas, double quotes and a header.
-
-    Raises SourceError if the file cannot be read, or has no column for the image or the caption. Columns without a name
-    are left out. Empty cells are left out too, except in a caption column: an empty caption stays a caption.
-    """
-    try:
-        # Bytes that are not UTF-8 become surrogates, so that only their own row is rejected.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = _header(path, reader)
-            while True:
-                where = f"{path.name} line {reader.line_num + 1}"
-                try:
-                    cells = next(reader, None)
-                except csv.Error as error:
-                    yield Reject(where, f"not CSV: {error}")
-                    continue
-                if cells is None:
-                    return
-                if cells:
-                    yield _csv_row(where, header, cells)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+def row_of(where: str, values: Mapping[str, object], roles: Roles) -> Row:
+    """The row of a table's values by column."""
+    image = values.get(roles.image) if roles.image is not None else None
+    if isinstance(image, dict) and "path" in image:  # as Hugging Face writes an image feature
+        image = image["path"]
+    others = {role: values.get(column) for role, column in roles.others.items()}
+    number = others.get("caption_number")
+    if others.get("caption_id") is None and number is not None and isinstance(image, str):
+        others["caption_id"] = f"{image.strip()}#{str(number).strip()}"
+    captions = [values[column] for column in roles.captions if values.get(column) is not None]
+    return Row(
+        where,
+        image=image,
+        captions=[text for caption in captions for text in _texts(caption)],
+        image_id=others.get("image_id"),
+        caption_id=others.get("caption_id"),
+        split=others.get("split"),
+        metadata={name: value for name, value in values.items() if name not in roles.used},
+    )
 
 
-def images_of_rows(rows: Iterator[Row | Reject], root: Path) -> Iterator[CaptionedImage | Reject]:
-    """Rejected rows in their order, then the images in the order of their first rows.
+def roles_by_row(options: SourceOptions) -> Callable[[Mapping[str, object]], Roles]:
+    """Roles for rows that each have columns of their own, as JSON objects have; the same columns are asked once."""
+
+    @lru_cache(maxsize=1000)
+    def roles(columns: tuple[str, ...]) -> Roles:
+        captions = tuple(name for name in options.caption_columns if name in columns)
+        image = options.image_column if options.image_column in columns else None
+        return roles_of(columns, image, captions)
+
+    return lambda values: roles(tuple(name for name, value in values.items() if value is not None))
+
+
+def images_of_rows(
+    rows: Iterable[Row | Reject], find: Callable[[str], FileBlob], taking: Taking
+) -> Iterator[CaptionedImage | Reject]:
+    """Rejects in the order of the rows, then the images in the order of their first rows.
 
     The captions of all rows about one file are joined in order. Later rows add only metadata that is missing. A row is
-    rejected if its image_id or split contradicts an earlier row about the same file. An image without an image_id gets
-    the name that users see.
+    rejected if its image_id or split contradicts an earlier row about the same file. A cell that cannot be read is a
+    Reject, and the row is kept without it. An image without an image_id gets the name that users see. Metadata columns
+    are typed as ``typed.py`` says; ``taking`` gets their types.
     """
-    drafts: dict[Path, _Draft] = {}
+    drafts: dict[object, _Draft] = {}
     for row in rows:
         if isinstance(row, Reject):
             yield row
             continue
         try:
-            draft = _draft(row.values, root)
+            draft, bad_cells = _draft(row, find)
             drafts.setdefault(draft.blob.path, draft).add(draft)
         except (ValueError, RecursionError) as error:
             yield Reject(row.where, str(error))
+            continue
+        yield from (Reject(row.where, reason + _KEPT) for reason in bad_cells)
+    taking.fields.update(_type_metadata([draft.metadata for draft in drafts.values()]))
     for draft in drafts.values():
         yield CaptionedImage(
             image_id=draft.blob.name if draft.image_id is None else draft.image_id,
@@ -110,88 +123,95 @@ class _Draft:
         self.metadata = {**later.metadata, **self.metadata}
 
 
-def _draft(values: Mapping[str, object], root: Path) -> _Draft:
-    if not is_text(json.dumps(values, ensure_ascii=False)):
-        raise ValueError("the row is not UTF-8 text")
-    image_key, caption_key = _first(values, IMAGE_COLUMNS), _first(values, CAPTION_COLUMNS)
-    name = values.get(image_key, "")
-    if not isinstance(name, str):
-        raise ValueError("the name of the image is not text")
-    return _Draft(
-        blob=image_file(root, name),
-        image_id=_identity(values, "image_id"),
-        split=_split(values.get("split")),
-        captions=_captions(values.get(caption_key), _identity(values, "caption_id")),
-        metadata={
-            key: _scalar(value)
-            for key, value in values.items()
-            if key not in (image_key, caption_key, "image_id", "caption_id", "split")
-        },
-    )
+def _draft(row: Row, find: Callable[[str], FileBlob]) -> tuple[_Draft, list[str]]:
+    """The image of a row, and the reasons of the cells that it is kept without. Raises ValueError for the others."""
+    everything = [row.image, *row.captions, row.image_id, row.caption_id, row.split, dict(row.metadata)]
+    if not is_text(json.dumps(everything, ensure_ascii=False, default=str)):
+        raise ValueError("the row has bytes that are not text of this encoding")
+    if row.image is None:
+        raise ValueError("the row names no image")
+    if not isinstance(row.image, str):
+        raise ValueError(f"the name of the image is not text but {_shown(row.image)}")
+    bad: list[str] = []
+
+    def cell(read: Callable[[], str | None]) -> str | None:
+        try:
+            return read()
+        except ValueError as error:
+            bad.append(str(error))
+            return None
+
+    image_id = cell(lambda: _identity("image_id", row.image_id))
+    caption_id = cell(lambda: _identity("caption_id", row.caption_id))
+    split: Split | None = cell(lambda: _split(row.split))  # type: ignore[assignment]
+    texts = []
+    for caption in row.captions:
+        if isinstance(caption, str):
+            texts.append(caption)
+        else:
+            bad.append(f"a caption is not text but {_shown(caption)}")
+    metadata = {}
+    for name, value in row.metadata.items():
+        try:
+            metadata[unicodedata.normalize("NFC", name)] = _scalar(value)
+        except ValueError as error:
+            bad.append(f"{name}: {error}")
+    captions = [
+        SourceCaption(text, f"{caption_id}#{n}" if caption_id is not None and len(texts) > 1 else caption_id)
+        for n, text in enumerate(texts)
+    ]
+    return _Draft(find(row.image), image_id, split, captions, metadata), bad
 
 
-def _first(values: Mapping[str, object], names: Sequence[str]) -> str:
-    return next((name for name in names if values.get(name) is not None), names[0])
+def _texts(caption: object) -> Sequence[object]:
+    """The captions of one cell: a list, a list as JSON text, or one caption."""
+    if isinstance(caption, str) and caption.lstrip().startswith("["):
+        try:
+            caption = json.loads(caption)
+        except ValueError:
+            return [caption]
+    return caption if isinstance(caption, list) else [caption]
 
 
-def _captions(given: object, identity: str | None) -> list[SourceCaption]:
-    """The captions of a row. A caption_id beside several captions is numbered, since each needs its own id."""
-    texts = given if isinstance(given, list) else [] if given is None else [given]
-    captions = []
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError("a caption is not text")
-        numbered = f"{identity}#{number}" if identity is not None and len(texts) > 1 else identity
-        captions.append(SourceCaption(text, numbered))
-    return captions
-
-
-def _identity(values: Mapping[str, object], name: str) -> str | None:
-    value = values.get(name)
+def _identity(name: str, value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | None):
-        raise ValueError(f"{name} is neither text nor a whole number")
-    return str(value).strip() or None if value is not None else None
+        raise ValueError(f"{name} is neither text nor a whole number but {_shown(value)}")
+    return unicodedata.normalize("NFC", str(value).strip()) or None if value is not None else None
 
 
 def _split(value: object) -> Split | None:
     if not isinstance(value, str | None):
-        raise ValueError("split is not text")
+        raise ValueError(f"split is not text but {_shown(value)}")
     return parse_split(value or "")
 
 
 def _scalar(value: object) -> Scalar:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a number is out of range")
-    if isinstance(value, str | int | float | None):  # bool is an int
+        raise ValueError("the number is not finite")
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, int | float | None):  # bool is an int
         return value
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def column(name: str) -> str:
-    """The name of a column in a Row."""
-    return lower if (lower := name.strip().lower()) in _KNOWN else name.strip()
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
-    try:
-        header = [column(cell) for cell in next(reader, [])]
-    except csv.Error as error:
-        raise SourceError(f"{path.name} is not CSV: {error}; it must be UTF-8 text with commas") from error
-    named = [name for name in header if name]
-    found = ", ".join(repr(name) for name in named) or "none"
-    for wanted, names in (("image", IMAGE_COLUMNS), ("caption", CAPTION_COLUMNS)):
-        if not set(names) & set(named):
-            raise SourceError(
-                f"{path.name} has no column for the {wanted}: call it one of {', '.join(names)}"
-                f" (columns found: {found})"
-            )
-    if len(set(named)) < len(named):
-        raise SourceError(f"{path.name} has two columns of one name (columns found: {found})")
-    return header
-
-
-def _csv_row(where: str, header: list[str], cells: list[str]) -> Row | Reject:
-    if len(cells) != len(header):
-        return Reject(where, f"{len(cells)} cells, but the header has {len(header)}")
-    values = zip(header, cells, strict=True)
-    return Row(where, {name: cell for name, cell in values if name and (cell or name in CAPTION_COLUMNS)})
+def _type_metadata(rows: Sequence[dict[str, Scalar]]) -> dict[str, str]:
+    """Type every column in place; returns the type of each."""
+    columns: dict[str, list[Scalar]] = {}
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    kinds = {}
+    for name, values in columns.items():
+        kinds[name], convert = column_type(values)
+        if kinds[name] == "text":
+            continue
+        for row in rows:
+            if isinstance(value := row.get(name), str) and value:
+                row[name] = convert(value)
+    return kinds

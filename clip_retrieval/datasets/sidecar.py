@@ -1,57 +1,113 @@
-"""A folder in which ``cat.txt`` has the captions of ``cat.jpg``, one per line."""
+"""A folder in which text files beside the images have their captions, one per line.
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import ClassVar
+For ``cat.jpg`` these are ``cat.txt``, ``cat.jpg.txt``, ``cat.caption`` and the like, in any case, in the same folder or
+in a folder ``captions`` beside it or beside the folder of the images.
+"""
 
-from clip_retrieval.datasets.base import FolderSource, find_images
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from clip_retrieval.datasets.base import FolderSource
+from clip_retrieval.datasets.image_files import images_below
+from clip_retrieval.datasets.names import fold_name
+from clip_retrieval.datasets.place import Fit, Place, SourceOptions
+from clip_retrieval.datasets.taking import TakenFile
+from clip_retrieval.datasets.text_file import encoding_of, lines_of
+from clip_retrieval.datasets.unused import count_unused
+from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
+
+SUFFIXES = frozenset({".txt", ".caption", ".captions", ".cap"})
+FOLDERS = ("captions", "caption", "text", "texts", "txt")
 
 
 class SidecarFolder(FolderSource):
-    """Every image below a folder, with the non-empty lines of the text file of the same stem, if that exists.
+    """Every image below a folder, with the non-empty lines of the text file of its name, if that exists.
 
-    The relative path is the image_id. Text files without an image (a README) are skipped.
+    The relative path is the image_id. Text files without an image (a README) are counted as not used.
     """
 
-    name: ClassVar[str] = "sidecar"
+    name = "sidecar"
+
+    def __init__(self, place: Place, options: SourceOptions) -> None:
+        super().__init__(place.root)
+        self._options = options
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        for found in find_images(self.root):
+        place = Place(self.root)
+        sidecars = Sidecars(place)
+        used: set[Path] = set()
+        encodings: dict[str, int] = {}
+        for found in images_below(place):
             if isinstance(found, Reject):
+                used.add(self.root / found.where)
                 yield found
                 continue
+            shown, image = found
+            if (folder := str(PurePosixPath(shown).with_suffix(".txt"))) in place.folders:
+                yield Reject(folder, "a folder, not a text file with captions")
             captions: list[SourceCaption] = []
-            for line in self._lines(sidecar_of(found)):
-                if isinstance(line, Reject):
-                    yield line
-                else:
-                    captions.append(SourceCaption(line))
-            blob = self.named(found)
+            for name, path in sidecars.of(shown):
+                used.add(path)
+                try:
+                    encoding = encoding_of(path, self._options.encoding)
+                    lines = list(lines_of(path, encoding))
+                except SourceError as error:
+                    yield Reject(name, str(error.__cause__ or error))
+                    continue
+                encodings[encoding] = encodings.get(encoding, 0) + 1
+                for number, line in enumerate(lines, 1):
+                    try:
+                        line.encode()
+                    except UnicodeEncodeError:
+                        yield Reject(f"{name} line {number}", "not UTF-8 text")
+                    else:
+                        captions += [SourceCaption(text)] if (text := line.strip()) else []
+            blob = self.named(image)
+            used.add(blob.path)
             yield CaptionedImage(image_id=blob.name, blob=blob, captions=tuple(captions))
-
-    def _lines(self, path: Path) -> Iterator[str | Reject]:
-        name = path.relative_to(self.root).as_posix()
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            yield Reject(name, f"cannot be read: {error.strerror}")
-            return
-        for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-            try:
-                if text := line.decode().strip():
-                    yield text
-            except UnicodeDecodeError:
-                yield Reject(f"{name} line {number}", "not UTF-8 text")
+        self.taking.files = [TakenFile(f"{count} text files", encoding) for encoding, count in encodings.items()]
+        self.taking.columns = {"captions": ["each line of a text file"]}
+        self.taking.unused = count_unused(place, used, "images")
 
 
-def sidecar_of(image: Path) -> Path:
-    """The path that the captions of an image have, if there are any."""
-    return image.with_suffix(".txt")
+class Sidecars:
+    """The caption files below a place, by the images that they belong to."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, list[tuple[str, Path]]]:
+        """Caption files by their folded path without the suffix of captions."""
+        found: dict[str, list[tuple[str, Path]]] = {}
+        for shown, path in self._place.files.items():
+            if path.suffix.lower() in SUFFIXES:
+                found.setdefault(fold_name(shown[: -len(path.suffix)]), []).append((shown, path))
+        return found
+
+    def of(self, image: str) -> list[tuple[str, Path]]:
+        """The caption files of an image, in order; the image and the files by their relative paths."""
+        path = PurePosixPath(fold_name(image))
+        folders = [path.parent, *(path.parent / name for name in FOLDERS)]
+        if path.parent.parts:
+            folders += [path.parent.parent / name for name in FOLDERS]
+            top, *below = path.parent.parts
+            folders += [PurePosixPath(name, *below) for name in FOLDERS if name != top]
+        names = dict.fromkeys(str(folder / name) for folder in folders for name in (path.stem, path.name))
+        return [file for name in names for file in self._by_name.get(name, ())]
 
 
-def has_sidecars(root: Path) -> bool:
-    """Whether any image below ``root`` has a sidecar."""
-    return any(isinstance(found, Path) and sidecar_of(found).is_file() for found in find_images(root))
+def fits(place: Place, options: SourceOptions) -> Fit | None:
+    """A folder in which any image has a text file."""
+    if not place.path.is_dir():
+        return None
+    sidecars = Sidecars(place)
+    images = (found[0] for found in images_below(place) if not isinstance(found, Reject))
+    first = next((shown for shown in images if sidecars.of(shown)), None)
+    if first is None:
+        return None
+    source = SidecarFolder(place, options)
+    source.taking.why = f"{sidecars.of(first)[0][0]} stands beside {first}"
+    return Fit(source, source.taking.why)

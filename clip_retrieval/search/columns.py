@@ -4,6 +4,7 @@ A value to compare with is taken in the column's type where possible ("2009" for
 one condition alone: equality with None. ``artifacts/columns.py`` says how the type of a column is decided.
 """
 
+import unicodedata
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from functools import cached_property
@@ -86,7 +87,8 @@ class TextColumn(_Coded):
 
     def contains(self, part: str) -> Mask:
         hits = np.zeros(len(self._values) + 1, dtype=np.bool_)  # the last entry is that of code -1
-        hits[self._folded.containing(part)] = True
+        for spelling in dict.fromkeys((part, unicodedata.normalize("NFC", part))):
+            hits[self._folded.containing(spelling)] = True
         return hits[self._codes]
 
     @cached_property
@@ -94,7 +96,10 @@ class TextColumn(_Coded):
         return _FoldedText(self._values)
 
     def _equal(self, value: str | float) -> Mask:
-        return self._holding(as_text(value))
+        text = as_text(value)
+        mask = self._holding(text)
+        # Readers give text in Unicode's form NFC; the query may come from a keyboard or a file name in another.
+        return mask if (same := unicodedata.normalize("NFC", text)) == text else mask | self._holding(same)
 
 
 class BooleanColumn(_Coded):

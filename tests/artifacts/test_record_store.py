@@ -102,6 +102,12 @@ def test_images_are_found_by_their_ids(store: RecordStore) -> None:
     assert rows == [2, None, 0]
 
 
+def test_an_id_in_another_unicode_form_is_found(store: RecordStore) -> None:
+    composed, decomposed = "z\u00fcrich.jpg", "zu\u0308rich.jpg"
+    store.add([image(0, composed)], [])
+    assert (store.row_of(composed), store.row_of(decomposed)) == (0, 0)
+
+
 def test_all_rows_are_read_in_order_in_blocks(store: RecordStore) -> None:
     rows = 2 * BLOCK_ROWS + 1
     store.add([image(row, metadata={"n": row}) for row in range(rows)], [caption(r, rows - 1 - r) for r in range(rows)])

@@ -309,3 +309,10 @@ def test_a_condition_is_the_same_after_a_round_trip() -> None:
     again = SearchRequest.model_validate_json(request.model_dump_json(by_alias=True, exclude_defaults=True))
     assert again == request
     assert isinstance(again.where and again.where["a"], Condition)
+
+
+def test_text_in_another_unicode_form_is_the_same_text() -> None:
+    composed, decomposed = "Z\u00fcrich", "Zu\u0308rich"
+    data: list[dict[str, Scalar]] = [{"place": composed}, {"place": "Bern"}]
+    assert found(data, place=decomposed) == found(data, place=composed) == [0]
+    assert found(data, place={"contains": decomposed[:4]}) == [0]

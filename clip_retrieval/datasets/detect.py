@@ -1,0 +1,79 @@
+"""Which reader reads a source: the first in a list that says that it fits, and why."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from clip_retrieval.datasets import flickr, image_folder, sidecar, table_source
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
+from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
+from clip_retrieval.errors import SourceError
+
+READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
+    flickr.fits,
+    table_source.fits,
+    sidecar.fits,
+    image_folder.fits,
+)
+"""From the most particular layout to the most general one."""
+LAYOUTS = (
+    "a table (captions.csv, .tsv, .jsonl or .json, COCO, Karpathy, Hugging Face's metadata), Flickr8k.token.txt,"
+    " text files beside images, or a folder of images"
+)
+NOT_READ = {
+    ".xlsx": "a spreadsheet; save it as CSV",
+    ".xls": "a spreadsheet; save it as CSV",
+    ".ods": "a spreadsheet; save it as CSV",
+}
+
+
+def open_source(path: Path, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
+    """The reader for a file or a folder: the first of ``READERS`` that fits.
+
+    A folder with files that look like captions and are not understood is an error, unless ``options.no_captions``.
+    Raises SourceError with what was seen, and what would be read.
+    """
+    try:
+        return _detect(Place.at(path), options)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _detect(place: Place, options: SourceOptions) -> Source:
+    path = place.path
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; give a folder of images, or a table of images and captions")
+    misses: list[Miss] = []
+    for fits in [image_folder.fits] if options.no_captions and path.is_dir() else READERS:
+        found = fits(place, options)
+        if isinstance(found, Miss):
+            misses.append(found)
+        elif found is not None:
+            if found.source.has_captions or options.no_captions:
+                return found.source
+            return _without_captions(found.source, place, misses)
+    if misses:
+        raise SourceError(_not_understood(place, misses))
+    raise SourceError(
+        f"{path} is not a collection: it has no table such as captions.csv, captions.jsonl or Flickr8k.token.txt,"
+        f" and no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
+    )
+
+
+def _without_captions(source: Source, place: Place, misses: list[Miss]) -> Source:
+    """The source, unless files beside its images look like captions."""
+    misses += [
+        Miss(shown, NOT_READ[file.suffix.lower()])
+        for shown, file in place.files.items()
+        if file.suffix.lower() in NOT_READ
+    ]
+    if misses and place.path.is_dir():
+        raise SourceError(_not_understood(place, misses))
+    return source
+
+
+def _not_understood(place: Place, misses: Sequence[Miss]) -> str:
+    seen = "; ".join(f"{miss.file}: {miss.seen}" for miss in misses[:3])
+    return (
+        f"{place.path} has files that look like captions and were not understood ({seen})."
+        f" What is read: {LAYOUTS}. --no-captions takes the images alone"
+    )

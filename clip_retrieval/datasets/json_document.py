@@ -1,0 +1,157 @@
+"""One JSON document that lists images with their captions.
+
+COCO captions   {"images": [{"id", "file_name", …}], "annotations": [{"image_id", "caption", …}]}
+                (Chen et al., 2015, arXiv:1504.00325)
+Karpathy        {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}
+                (https://cs.stanford.edu/people/karpathy/deepimagesent/)
+list            [{"image": …, "caption": …}], also under a key such as "data"
+mapping         {"a.jpg": "a caption", "b.jpg": ["two", "captions"]}
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES
+from clip_retrieval.datasets.column_names import roles_of
+from clip_retrieval.datasets.list_file import NotAList
+from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
+from clip_retrieval.datasets.taking import TakenFile
+from clip_retrieval.datasets.text_file import encoding_of
+from clip_retrieval.errors import SourceError
+from clip_retrieval.records import Reject
+
+_COCO_KEYS = {"id", "file_name"}
+_KARPATHY_KEYS = {"filename", "filepath", "split", "sentences", "sentids"}
+
+
+@dataclass(frozen=True)
+class JsonDocument:
+    """A document that was understood. A ``ListFile``."""
+
+    path: Path
+    encoding: str
+    layout: str
+    has_captions: bool
+    columns: dict[str, list[str]]
+    options: SourceOptions
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [name for names in self.columns.values() for name in names]
+
+    def taken(self, shown: str) -> TakenFile:
+        return TakenFile(shown, self.encoding)
+
+    def rows(self, shown: str) -> Iterator[Row | Reject]:
+        content = _load(self.path, self.encoding)
+        match self.layout:
+            case "coco":
+                return _coco(shown, content)
+            case "karpathy":
+                return _karpathy(shown, content["images"])
+            case "json mapping":
+                return _mapping(shown, content)
+            case _:
+                return _objects(shown, _list_in(content), self.options)
+
+
+def understand(path: Path, options: SourceOptions) -> JsonDocument:
+    """The document in ``path``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
+    encoding = encoding_of(path, options.encoding)
+    content = _load(path, encoding)
+    images = content.get("images") if isinstance(content, dict) else None
+    first = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}
+    if "sentences" in first:
+        columns = {"image": ["filename"], "captions": ["sentences.raw"], "split": ["split"]}
+        return JsonDocument(path, encoding, "karpathy", True, columns, options)
+    if "file_name" in first and isinstance(content.get("annotations"), list):
+        if not any(isinstance(one, dict) and "caption" in one for one in content["annotations"]):
+            raise NotAList("COCO annotations without captions")
+        columns = {"image": ["images.file_name"], "captions": ["annotations.caption"]}
+        return JsonDocument(path, encoding, "coco", True, columns, options)
+    if (objects := _list_in(content)) is not None:
+        names = dict.fromkeys(name for one in objects[:100] for name, value in one.items() if value is not None)
+        roles = roles_by_row(options)(dict.fromkeys(names, True))
+        if roles.image is None:
+            raise NotAList(f"a list of objects without a key for the image (keys found: {', '.join(names)})")
+        return JsonDocument(path, encoding, "json", bool(roles.captions), roles.by_role(), options)
+    if isinstance(content, dict) and content and all(Path(key).suffix.lower() in IMAGE_SUFFIXES for key in content):
+        columns = {"image": ["the keys"], "captions": ["the values"]}
+        return JsonDocument(path, encoding, "json mapping", True, columns, options)
+    raise NotAList("JSON that is neither COCO, Karpathy's splits, a list of objects nor a mapping of names to captions")
+
+
+def _load(path: Path, encoding: str) -> Any:
+    try:
+        with path.open(encoding=encoding) as file:
+            return json.load(file)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise NotAList(f"not JSON: {error}") from error
+
+
+def _list_in(content: Any) -> list[dict[str, Any]] | None:
+    """The objects of a list, or of the one list of objects in an object."""
+    lists = list(content.values()) if isinstance(content, dict) else [content]
+    found = [one for one in lists if isinstance(one, list) and one and all(isinstance(item, dict) for item in one)]
+    return found[0] if len(found) == 1 else None
+
+
+def _objects(shown: str, objects: Iterable[dict[str, Any]] | None, options: SourceOptions) -> Iterator[Row | Reject]:
+    roles = roles_by_row(options)
+    for number, values in enumerate(objects or (), 1):
+        yield row_of(f"{shown} item {number}", values, roles(values))
+
+
+def _mapping(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
+    roles = roles_of(["image", "captions"])
+    for name, captions in content.items():
+        if isinstance(captions, dict):  # one object for each image
+            yield row_of(f"{shown} {name}", {**captions, "image": name}, roles_of(["image", *captions]))
+        else:
+            yield row_of(f"{shown} {name}", {"image": name, "captions": captions}, roles)
+
+
+def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
+    captions: dict[object, list[tuple[object, object]]] = {}
+    images = {image.get("id"): image for image in content["images"] if isinstance(image, dict)}
+    for number, one in enumerate(content["annotations"], 1):
+        where = f"{shown} annotation {number}"
+        if not isinstance(one, dict) or "caption" not in one:
+            yield Reject(where, "the annotation has no caption")
+        elif one.get("image_id") not in images:
+            yield Reject(where, f"there is no image of the id {one.get('image_id')!r}")
+        else:
+            captions.setdefault(one["image_id"], []).append((one.get("id"), one["caption"]))
+    for identity, image in images.items():
+        metadata = {name: value for name, value in image.items() if name not in _COCO_KEYS}
+        where = f"{shown} image {identity}"
+        first, *others = captions.get(identity, [(None, None)])
+        for number, (caption_id, caption) in enumerate([first, *others]):
+            texts = [] if caption is None and caption_id is None else [caption]
+            name = image.get("file_name")
+            yield Row(where, name, texts, caption_id=caption_id, metadata={} if number else metadata)
+
+
+def _karpathy(shown: str, images: Iterable[Any]) -> Iterator[Row | Reject]:
+    for number, image in enumerate(images, 1):
+        where = f"{shown} image {number}"
+        if not isinstance(image, dict):
+            yield Reject(where, "not a JSON object")
+            continue
+        name = image.get("filename")
+        folder = image.get("filepath")
+        metadata = {key: value for key, value in image.items() if key not in _KARPATHY_KEYS}
+        captions = [one.get("raw") if isinstance(one, dict) else one for one in image.get("sentences") or []]
+        yield Row(
+            where,
+            f"{folder}/{name}" if isinstance(folder, str) and isinstance(name, str) and folder else name,
+            captions,
+            split=image.get("split"),
+            metadata=metadata,
+        )

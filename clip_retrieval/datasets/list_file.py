@@ -1,0 +1,48 @@
+"""A file that lists images with their captions: what its readers have in common."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from clip_retrieval.datasets.rows import Row
+from clip_retrieval.datasets.taking import TakenFile
+from clip_retrieval.records import Reject
+
+
+class ListFile(Protocol):
+    """A file that was understood as a list of images."""
+
+    @property
+    def layout(self) -> str:
+        """The name of the layout."""
+        ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether the file has captions at all."""
+        ...
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The columns by what they are."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The columns as the file names them."""
+        ...
+
+    def taken(self, shown: str) -> TakenFile:
+        """How the file is read; ``shown`` is its name for people."""
+        ...
+
+    def rows(self, shown: str) -> Iterator[Row | Reject]:
+        """The rows in order; ``shown`` is the name of the file in their places. Raises SourceError."""
+        ...
+
+
+class NotAList(Exception):
+    """The file does not list images; the message says what was seen, and what would be read."""

@@ -1,0 +1,91 @@
+"""Text files as people have them: UTF-8 with or without a byte order mark, UTF-16, and old code pages."""
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from charset_normalizer import from_bytes
+
+from clip_retrieval.errors import SourceError
+
+UTF8, UTF8_MARKED = "utf-8", "utf-8-sig"
+_MARKS = (
+    (codecs.BOM_UTF8, UTF8_MARKED),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CODE_PAGES = ["cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "koi8_r", "shift_jis", "gb18030", "big5", "euc_kr"]
+_WESTERN = "cp1252"
+_WESTERN_WORDS = re.compile(r"(?:[\x00-\x7f\xa0«»¡¿°§…–—‘’“”„•€©®™½¼¾]|(?<![À-ÖØ-öø-ÿŒœŠšŽžŸ]{2})[À-ÖØ-öø-ÿŒœŠšŽžŸ])*")
+"""Western text has at most two accented letters in a row; other scripts, read as cp1252, have long runs of them."""
+_SAMPLE_BYTES = 2**16
+_LONGEST_LINE = 2**24
+
+
+def encoding_of(path: Path, given: str | None = None) -> str:
+    """The encoding of a text file by Python's name; ``given`` is what a person said it is.
+
+    A byte order mark decides. Without one, a file that is UTF-8 but for a few bytes is UTF-8, so that only the rows
+    with these bytes are rejected. Any other file is one of the usual code pages, Western (cp1252) if it reads as that.
+    Raises SourceError if the file cannot be read, or if Python does not know the encoding ``given``.
+    """
+    if given is not None:
+        try:
+            return codecs.lookup(given).name
+        except LookupError:
+            raise SourceError(f"{given!r} is not an encoding; use a name such as utf-8, utf-16 or cp1252") from None
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            for mark, name in _MARKS:
+                if start.startswith(mark):
+                    return name
+            file.seek(0)
+            return _unmarked(file)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def lines_of(path: Path, encoding: str, end: str | None = None) -> Iterator[str]:
+    """The lines of a text file with their ends; ``end`` is the one end that counts, None for every usual one.
+
+    A byte that is not text becomes a lone surrogate (U+FFFD in UTF-16).
+
+    Raises SourceError if the file cannot be read.
+    """
+    try:
+        errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+        with path.open(encoding=encoding, errors=errors, newline=end or "") as file:
+            yield from file
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _unmarked(file: BinaryIO) -> str:
+    start = file.read(_SAMPLE_BYTES)
+    if start.count(0) * 4 > len(start):  # UTF-16 has a zero in every second byte of Latin text
+        return "utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be"
+    file.seek(0)
+    good, bad, sample = 0, 0, bytearray()
+    while line := file.readline(_LONGEST_LINE):
+        if line.isascii():
+            continue
+        try:
+            line.decode()
+            good += 1
+        except UnicodeDecodeError:
+            bad += 1
+            sample += line[: _SAMPLE_BYTES - len(sample)]
+    return UTF8 if good >= bad else _code_page(bytes(sample))
+
+
+def _code_page(sample: bytes) -> str:
+    western = sample.decode(_WESTERN, errors="replace")
+    if _WESTERN_WORDS.fullmatch(western):
+        return _WESTERN
+    best = from_bytes(sample, cp_isolation=_CODE_PAGES).best()
+    return _WESTERN if best is None else best.encoding

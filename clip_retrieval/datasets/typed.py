@@ -1,0 +1,82 @@
+"""The types of metadata that a table gives as text: numbers, dates and truth values as a spreadsheet writes them.
+
+A column is typed as a whole: every value must fit. A number with separators of thousands or a decimal comma becomes a
+plain number, and a date becomes ISO 8601 (``2024-12-31``), so that text order is the order of time. A column whose
+dates could be read in two ways (``03/04/2024``) stays text.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+
+from clip_retrieval.records import Scalar
+
+_TRUE = frozenset({"true", "wahr", "vrai", "verdadero"})
+_FALSE = frozenset({"false", "falsch", "faux", "falso"})
+_PLAIN = re.compile(r"[+-]?(0|[1-9]\d{0,14})(\.\d{1,15})?")
+"""A leading zero makes a code, such as a postcode, and more digits an id: both stay text."""
+_THOUSANDS_COMMA = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|0|[1-9]\d{0,14})(\.\d{1,15})?")
+_THOUSANDS_POINT = re.compile(r"[+-]?([1-9]\d{0,2}([.\u00a0\u202f ]\d{3})+|0|[1-9]\d{0,14})(,\d{1,15})?")
+_ISO = re.compile(r"(?P<year>\d{4})[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})")
+_DAY_FIRST = re.compile(r"(?P<day>\d{1,2})[-/.](?P<month>\d{1,2})[-/.](?P<year>\d{4})")
+_MONTH_FIRST = re.compile(r"(?P<month>\d{1,2})[-/.](?P<day>\d{1,2})[-/.](?P<year>\d{4})")
+
+Convert = Callable[[str], Scalar]
+
+
+def column_type(values: Iterable[Scalar]) -> tuple[str, Convert]:
+    """The type of a column (number, date, boolean or text) and how each of its texts becomes a value of it.
+
+    ``values`` that are no text have their type already. Empty text and None count for nothing.
+    """
+    present = [value for value in values if value is not None and value != ""]
+    texts = [value.strip() for value in present if isinstance(value, str)]
+    if len(texts) < len(present):
+        others = {_kind(value) for value in present if not isinstance(value, str)}
+        return (others.pop() if len(others) == 1 and not texts else "text"), str
+    if not texts:
+        return "text", str
+    for kind, fits, convert in _READINGS:
+        if all(map(fits, texts)):
+            return kind, convert
+    days = [reading for reading in (_DAY_FIRST, _MONTH_FIRST) if all(_date(reading, text) for text in texts)]
+    points = all("." in text for text in texts)  # 31.12.2024 is never month first
+    if days and (len(days) == 1 or points):
+        return "date", lambda text: str(_date(days[0], text.strip()))
+    return "text", str
+
+
+def _kind(value: Scalar) -> str:
+    return "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+def _date(pattern: re.Pattern[str], text: str) -> date | None:
+    match = pattern.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        return date(*(int(match[part]) for part in ("year", "month", "day")))
+    except ValueError:
+        return None
+
+
+def _plain(text: str) -> str:
+    return text.strip().removeprefix("+")
+
+
+def _without(thousands: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        for sign in thousands:
+            text = text.replace(sign, "")
+        return _plain(text.replace(",", "."))
+
+    return convert
+
+
+_READINGS: Sequence[tuple[str, Callable[[str], object], Convert]] = (
+    ("boolean", lambda text: text.casefold() in _TRUE | _FALSE, lambda text: text.strip().casefold() in _TRUE),
+    ("number", _PLAIN.fullmatch, _plain),
+    ("number", _THOUSANDS_COMMA.fullmatch, _without(",")),
+    ("number", _THOUSANDS_POINT.fullmatch, _without(".\u00a0\u202f ")),
+    ("date", lambda text: _date(_ISO, text) is not None, lambda text: str(_date(_ISO, text.strip()))),
+)

@@ -1,0 +1,222 @@
+"""Each layout that people have is taken for what it is, says what it was taken for, and nothing is lost in silence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip_retrieval.datasets import Source, SourceOptions, open_source
+from clip_retrieval.errors import SourceError
+from clip_retrieval.records import CaptionedImage, Reject
+
+CAPTIONS = {"1.jpg": ["a dog"], "2.jpg": ["a cat"]}
+
+
+def write(root: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def photos(*names: str) -> dict[str, str | bytes]:
+    return dict.fromkeys(names, b"\xff\xd8\xff")
+
+
+def read(source: Source) -> tuple[list[CaptionedImage], list[Reject]]:
+    items = list(source)
+    return (
+        [item for item in items if isinstance(item, CaptionedImage)],
+        [item for item in items if isinstance(item, Reject)],
+    )
+
+
+def captions_of(source: Source) -> dict[str, list[str]]:
+    images, rejects = read(source)
+    assert not rejects
+    return {Path(image.blob.name).name: [caption.text for caption in image.captions] for image in images}
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "1.jpg", "width": 640}, {"id": 8, "file_name": "2.jpg", "width": 480}],
+    "annotations": [
+        {"image_id": 8, "id": 1, "caption": "a cat"},
+        {"image_id": 7, "id": 2, "caption": "a dog"},
+    ],
+}
+KARPATHY = {
+    "images": [
+        {"filename": "1.jpg", "split": "restval", "sentences": [{"raw": "a dog", "tokens": ["a", "dog"]}]},
+        {"filename": "2.jpg", "split": "test", "sentences": [{"raw": "a cat", "tokens": ["a", "cat"]}]},
+    ],
+    "dataset": "flickr8k",
+}
+TABLE = "image,caption\n1.jpg,a dog\n2.jpg,a cat\n"
+ROWS = [{"image": "1.jpg", "caption": "a dog"}, {"image": "2.jpg", "caption": "a cat"}]
+LAYOUTS: dict[str, tuple[str, dict[str, str | bytes]]] = {
+    "captions in upper case": ("csv", {"Captions.CSV": TABLE, **photos("1.jpg", "2.jpg")}),
+    "labels.csv": ("csv", {"labels.csv": TABLE, **photos("1.jpg", "2.jpg")}),
+    "any name of a table": ("csv", {"my photos.csv": TABLE, **photos("1.jpg", "2.jpg")}),
+    "tab": ("csv", {"captions.tsv": TABLE.replace(",", "\t"), **photos("1.jpg", "2.jpg")}),
+    "semicolon in utf-16": ("csv", {"a.csv": TABLE.replace(",", ";").encode("utf-16"), **photos("1.jpg", "2.jpg")}),
+    "no header": ("csv", {"captions.csv": TABLE.split("\n", 1)[1], **photos("1.jpg", "2.jpg")}),
+    "table above its images": ("csv", {"captions.csv": TABLE, **photos("images/1.jpg", "images/2.jpg")}),
+    "table in annotations": ("csv", {"annotations/captions.csv": TABLE, **photos("images/1.jpg", "images/2.jpg")}),
+    "Hugging Face, jsonl": (
+        "jsonl",
+        {
+            "metadata.jsonl": '{"file_name": "1.jpg", "text": "a dog"}\n{"file_name": "2.jpg", "text": "a cat"}\n',
+            **photos("1.jpg", "2.jpg"),
+        },
+    ),
+    "Hugging Face, csv": (
+        "csv",
+        {"metadata.csv": "file_name,text\n1.jpg,a dog\n2.jpg,a cat\n", **photos("1.jpg", "2.jpg")},
+    ),
+    "COCO": (
+        "coco",
+        {
+            "annotations/captions_val2017.json": json.dumps(COCO),
+            "annotations/instances_val2017.json": json.dumps({**COCO, "annotations": [{"image_id": 7, "bbox": []}]}),
+            **photos("val2017/1.jpg", "val2017/2.jpg"),
+        },
+    ),
+    "Karpathy": ("karpathy", {"dataset_flickr8k.json": json.dumps(KARPATHY), **photos("images/1.jpg", "images/2.jpg")}),
+    "a list in JSON": ("json", {"captions.json": json.dumps(ROWS), **photos("1.jpg", "2.jpg")}),
+    "a list under a key": ("json", {"data.json": json.dumps({"data": ROWS}), **photos("1.jpg", "2.jpg")}),
+    "a mapping in JSON": ("json mapping", {"captions.json": json.dumps(CAPTIONS), **photos("1.jpg", "2.jpg")}),
+    "Flickr30k of Kaggle": (
+        "csv",
+        {
+            "results.csv": "image_name| comment_number| comment\n1.jpg| 0| a dog\n2.jpg| 0| a cat\n",
+            **photos("flickr30k_images/1.jpg", "flickr30k_images/2.jpg"),
+        },
+    ),
+    "Flickr30k": (
+        "flickr30k",
+        {"results_20130124.token": "1.jpg#0\ta dog\n2.jpg#0\ta cat\n", **photos("1.jpg", "2.jpg")},
+    ),
+    "sidecar with both suffixes": ("sidecar", {"1.jpg.txt": "a dog", "2.jpg.TXT": "a cat", **photos("1.jpg", "2.jpg")}),
+    "sidecar .caption": ("sidecar", {"1.caption": "a dog", "2.txt": "a cat", **photos("1.jpg", "2.jpg")}),
+    "sidecars in a folder": (
+        "sidecar",
+        {"captions/1.txt": "a dog", "captions/2.txt": "a cat", **photos("images/1.jpg", "images/2.jpg")},
+    ),
+}
+
+
+@pytest.mark.parametrize(("layout", "files"), LAYOUTS.values(), ids=LAYOUTS)
+def test_a_layout_is_taken_with_all_its_captions(tmp_path: Path, layout: str, files: dict[str, str | bytes]) -> None:
+    source = open_source(write(tmp_path, files))
+    assert captions_of(source) == CAPTIONS
+    assert source.name == source.taking.layout == layout
+    assert source.taking.why
+    said = "\n".join(source.taking.lines())
+    assert said.startswith(f"taken as {layout}: ")
+    assert len(said.splitlines()) == 2
+
+
+def test_splits_come_from_folders_files_and_columns(tmp_path: Path) -> None:
+    line = '{"file_name": "1.jpg", "text": "x"}\n'
+    folders = {f"{split}/metadata.jsonl": line for split in ("train", "validation", "test")}
+    images = photos(*(f"{split}/1.jpg" for split in ("train", "validation", "test")))
+    found, _ = read(open_source(write(tmp_path / "folders", {**folders, **images})))
+    assert {image.image_id: image.split for image in found} == {
+        "test/1.jpg": "test",
+        "train/1.jpg": "train",
+        "validation/1.jpg": "val",
+    }
+    tables: dict[str, str | bytes] = {f"{split}.csv": f"image,caption\n{split}.jpg,x\n" for split in ("train", "val")}
+    found, _ = read(open_source(write(tmp_path / "files", {**tables, **photos("train.jpg", "val.jpg")})))
+    assert [(image.image_id, image.split) for image in found] == [("train.jpg", "train"), ("val.jpg", "val")]
+    found, _ = read(
+        open_source(write(tmp_path / "karpathy", {"dataset.json": json.dumps(KARPATHY), **photos("1.jpg")}))
+    )
+    assert [image.split for image in found] == ["train", "test"]
+
+
+def test_a_bad_cell_is_reported_and_its_row_is_kept(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"image": "a.jpg", "captions": ["one", None, "two"]},
+        {"image": "b.jpg", "caption": 5},
+        {"image": "c.jpg", "caption": {"en": "a dog"}},
+        {"image": {"path": "d.jpg", "bytes": None}, "caption": "x"},
+        {"image": "e.jpg", "caption": "x", "split": "unsup"},
+    ]
+    path = write(tmp_path, {"data.jsonl": "\n".join(map(json.dumps, rows))}) / "data.jsonl"
+    images, rejects = read(open_source(path))
+    assert [len(image.captions) for image in images] == [2, 0, 0, 1, 1]
+    assert [reject.where for reject in rejects] == [f"data.jsonl line {n}" for n in (1, 2, 3, 5)]
+    assert all(reject.reason.endswith("; the image is kept without it") for reject in rejects)
+
+
+def test_metadata_is_typed_and_told(tmp_path: Path) -> None:
+    table = "image;caption;taken;flash;price;note\n1.jpg;x;31.12.2024;TRUE;1.234,50;a\n2.jpg;y;1.2.2025;FALSE;3,5;\n"
+    source = open_source(
+        write(tmp_path, {"captions.csv": table, **photos("1.jpg", "2.jpg", "3.jpg"), "plan.docx": "x"})
+    )
+    (first, _), _ = read(source)
+    assert first.metadata == {"taken": "2024-12-31", "flash": True, "price": "1234.50", "note": "a"}
+    assert source.taking.fields == {"taken": "date", "flash": "boolean", "price": "number", "note": "text"}
+    assert source.taking.unused == {"images that no row names": 1, ".docx": 1}
+    assert [str(file) for file in source.taking.files] == ["captions.csv (semicolon, utf-8)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seen"),
+    [
+        ("captions.csv", "photo,words\n1.jpg,a dog\n", "no column for the image"),
+        ("list.csv", "photo,words\n1.jpg,a dog\n", "no column for the image"),
+        ("labels.csv", "image,class\n1.jpg,7\n", "no column for the caption"),
+        ("captions.json", "{}", "JSON that is neither"),
+        ("captions.json", "[", "not JSON"),
+        ("captions.xlsx", "PK", "save it as CSV"),
+    ],
+)
+def test_what_looks_like_captions_and_is_not_understood_stops(
+    tmp_path: Path, name: str, content: str, seen: str
+) -> None:
+    write(tmp_path, {name: content, **photos("1.jpg")})
+    with pytest.raises(SourceError, match=rf"{name}: .*{seen}.*--no-captions"):
+        open_source(tmp_path)
+    source = open_source(tmp_path, SourceOptions(no_captions=True))
+    assert captions_of(source) == {"1.jpg": []}
+
+
+@pytest.mark.parametrize("name", ["package.json", "prices.csv", "README.txt"])
+def test_files_that_have_nothing_to_do_with_images_do_not_stop(tmp_path: Path, name: str) -> None:
+    source = open_source(write(tmp_path, {name: '{"a": 1}', **photos("1.jpg")}))
+    assert captions_of(source) == {"1.jpg": []}
+    assert source.taking.unused == {Path(name).suffix: 1}
+
+
+def test_a_person_can_name_columns_and_the_encoding(tmp_path: Path) -> None:
+    table = "photo,words,more\n1.jpg,caf\xe9,x\n".encode("cp1252")
+    write(tmp_path, {"captions.csv": table, **photos("1.jpg")})
+    options = SourceOptions("photo", ("words", "more"), "cp1252")
+    assert captions_of(open_source(tmp_path, options)) == {"1.jpg": ["café", "x"]}
+    with pytest.raises(SourceError, match=r"there is no column 'foto' \(columns found: 'photo', 'words', 'more'\)"):
+        open_source(tmp_path / "captions.csv", SourceOptions("foto"))
+
+
+def test_content_decides_which_files_are_images(tmp_path: Path) -> None:
+    jpeg = b"\xff\xd8\xff\xe0"
+    files: dict[str, str | bytes] = {"a.jfif": jpeg, "b": jpeg, "c.jpg_large": jpeg, "d.HEIC": b"", "e.bin": b"\0\1\2"}
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+    source = open_source(write(tmp_path, {**files, "f.svg": drawing, "g.mov": b"\0\0\0\x14ftypqt  "}))
+    images, rejects = read(source)
+    assert [image.image_id for image in images] == ["a.jfif", "b", "c.jpg_large", "d.HEIC"]
+    assert [(reject.where, reject.reason.split(" is ")[0]) for reject in rejects] == [
+        ("f.svg", "SVG"),
+        ("g.mov", "a video or another media file"),
+    ]
+    assert source.taking.unused == {".bin": 1}
+
+
+def test_two_tables_that_both_fit_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"a.csv": TABLE, "b.csv": TABLE, **photos("1.jpg", "2.jpg")})
+    with pytest.raises(SourceError, match=r"has both a\.csv and b\.csv; keep one, or give that file"):
+        open_source(tmp_path)
+    assert captions_of(open_source(tmp_path / "a.csv")) == CAPTIONS

@@ -1,0 +1,47 @@
+"""A text file is read in the encoding that it was written in."""
+
+from pathlib import Path
+
+import pytest
+
+from clip_retrieval.datasets.text_file import encoding_of, lines_of
+from clip_retrieval.errors import SourceError
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("image,caption\n1.jpg,plain\n", "utf-8"),
+        ("un été", "utf-8-sig"),
+        ("image\tcaption\n1.jpg\ta dog\n", "utf-16"),
+        ("image,caption\n1.jpg,a dog\n", "utf-16-le"),
+        ("image,caption\n1.jpg,a dog\n", "utf-16-be"),
+        ("a dog", "utf-32"),
+        ("image,caption\n1.jpg,café\n2.jpg,a cat", "cp1252"),
+        ("image,caption,año\n", "cp1252"),
+        ("Ein Bär läuft über die Straße – „schön“", "cp1252"),
+        ("image,caption\n1.jpg,собака бежит по траве\n2.jpg,кошка", "cp1251"),
+        ("image,caption\n1.jpg,zażółć gęślą jaźń", "cp1250"),
+        ("画像,犬が走っています。猫", "shift_jis"),
+        ("1.jpg,一只狗在草地上奔跑", "gb18030"),
+    ],
+)
+def test_the_encoding_is_found(tmp_path: Path, text: str, encoding: str) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(text.encode(encoding))
+    assert "".join(lines_of(path, encoding_of(path))) == text
+    assert "".join(lines_of(path, encoding_of(path, encoding))) == text
+
+
+def test_a_few_bad_bytes_do_not_make_a_utf8_file_another(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes("été\nça\n".encode() + b"caf\xe9\n")
+    assert encoding_of(path) == "utf-8"
+    assert list(lines_of(path, "utf-8")) == ["été\n", "ça\n", "caf\udce9\n"]
+
+
+def test_an_unknown_encoding_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="'latin-99' is not an encoding"):
+        encoding_of(tmp_path / "text", "latin-99")
+    with pytest.raises(SourceError, match="cannot be read"):
+        encoding_of(tmp_path / "text")
