@@ -41,17 +41,21 @@ class ImageNames:
         self._files = files
         self.used: set[Path] = set()
         """The files that names led to."""
+        self._found: dict[str, FileBlob] = {}
 
     def find(self, name: str) -> FileBlob:
         """The file that ``name`` means. A file that does not exist is the path that the name spells.
 
         Raises ValueError with the reason if the name is no file name, or means more than one file.
         """
-        name = _without_scheme(name.strip())
-        spelled = image_file(self._base, name).path
-        path = next((path for path in self._paths(name, spelled) if os.path.lexists(path)), spelled)
-        self.used.add(path)
-        return _blob(self._root, path)
+        if (blob := self._found.get(name)) is not None:  # tables have a row for each caption
+            return blob
+        path = _without_scheme(name.strip())
+        spelled = image_file(self._base, path).path
+        found = next((each for each in self._paths(path, spelled) if os.path.lexists(each)), spelled)
+        self.used.add(found)
+        self._found[name] = blob = _blob(self._root, found)
+        return blob
 
     def _paths(self, name: str, spelled: Path) -> Iterator[Path]:
         yield self._base / name  # a backslash may be part of a name

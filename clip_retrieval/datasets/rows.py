@@ -125,8 +125,8 @@ class _Draft:
 
 def _draft(row: Row, find: Callable[[str], FileBlob]) -> tuple[_Draft, list[str]]:
     """The image of a row, and the reasons of the cells that it is kept without. Raises ValueError for the others."""
-    everything = [row.image, *row.captions, row.image_id, row.caption_id, row.split, dict(row.metadata)]
-    if not is_text(json.dumps(everything, ensure_ascii=False, default=str)):
+    cells = [row.image, *row.captions, row.image_id, row.caption_id, row.split, *row.metadata, *row.metadata.values()]
+    if not all(map(_is_storable, cells)):
         raise ValueError("the row has bytes that are not text of this encoding")
     if row.image is None:
         raise ValueError("the row names no image")
@@ -161,6 +161,13 @@ def _draft(row: Row, find: Callable[[str], FileBlob]) -> tuple[_Draft, list[str]
         for n, text in enumerate(texts)
     ]
     return _Draft(find(row.image), image_id, split, captions, metadata), bad
+
+
+def _is_storable(cell: object) -> bool:
+    """Whether every text in a cell can be stored."""
+    if isinstance(cell, dict | list):
+        return is_text(json.dumps(cell, ensure_ascii=False, default=str))
+    return not isinstance(cell, str) or cell.isascii() or is_text(cell)
 
 
 def _texts(caption: object) -> Sequence[object]:
