@@ -1,5 +1,6 @@
 """A text table with a header: comma, semicolon, tab or bar between its cells."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.records import Reject
 
+_NUMBER_AND_CAPTION = re.compile(r"\s*(\d+)\s+(\S.*)", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class CsvTable:
@@ -23,7 +26,7 @@ class CsvTable:
     encoding: str
     heading: Heading
     cells: tuple[str, ...]
-    """The columns, each with a name of its own: a repeated name is numbered, and a column without a name is ''."""
+    """The columns, each with a name of its own: a repeated name is numbered, and so is a column without a name."""
     roles: Roles
     layout: str = "csv"
 
@@ -37,7 +40,7 @@ class CsvTable:
 
     @property
     def names(self) -> Sequence[str]:
-        return [name for name in self.cells if name]
+        return self.cells
 
     def taken(self, shown: str) -> TakenFile:
         return TakenFile(shown, self.encoding, self.heading.separator)
@@ -48,11 +51,23 @@ class CsvTable:
         for row in rows_below(lines_of(self.path, self.encoding), self.heading):
             where = f"{shown} line {row.line}"
             if isinstance(row, BrokenRow):
-                yield Reject(where, row.reason)
-                continue
-            cells = zip(self.cells, row.cells, strict=True)
-            values = {name: cell for name, cell in cells if name and (cell.strip() or name in kept_empty)}
+                if (cells := self._mended(row)) is None:
+                    yield Reject(where, row.reason)
+                    continue
+            else:
+                cells = row.cells
+            named = zip(self.cells, cells, strict=True)
+            values = {name: cell for name, cell in named if cell.strip() or name in kept_empty}
             yield row_of(where, values, self.roles)
+
+    def _mended(self, row: BrokenRow) -> Sequence[str] | None:
+        """A row with number and caption in one cell; every copy of Flickr30k's table has such a row."""
+        number = self.roles.others.get("caption_number")
+        place = self.cells.index(number) if number in self.cells else len(row.cells)
+        if len(row.cells) != len(self.cells) - 1 or place >= len(row.cells):
+            return None
+        match = _NUMBER_AND_CAPTION.fullmatch(row.cells[place])
+        return [*row.cells[:place], match[1], match[2], *row.cells[place + 1 :]] if match else None
 
 
 def understand(path: Path, options: SourceOptions) -> CsvTable:
@@ -79,7 +94,7 @@ def understand(path: Path, options: SourceOptions) -> CsvTable:
         roles = _roles(names, options)
     except ValueError as error:
         raise NotAList(str(error)) from error
-    found = ", ".join(repr(name) for name in names if name) or "none"
+    found = ", ".join(map(repr, names)) or "none"
     if roles.image is None:
         raise NotAList(
             "no column for the image: call it image, file_name or path, or name it with --image-column"
@@ -94,15 +109,18 @@ def _is_row(cells: Sequence[str]) -> bool:
 
 
 def _roles(names: Sequence[str], options: SourceOptions) -> Roles:
-    return roles_of([name for name in names if name], options.image_column, options.caption_columns)
+    return roles_of(names, options.image_column, options.caption_columns)
 
 
 def _named(cells: Sequence[str]) -> tuple[str, ...]:
-    """The names of the columns, stripped; of equal names the second gets `` 2`` behind it, and so on."""
+    """The names of the columns, stripped; of equal names the second gets `` 2`` behind it, and so on.
+
+    A column without a name, such as the index that pandas writes, is called by its place: ``column 1``.
+    """
     counts: dict[str, int] = {}
     names = []
-    for cell in cells:
-        name = cell.strip()
+    for place, cell in enumerate(cells, 1):
+        name = cell.strip() or f"column {place}"
         counts[name] = counts.get(name, 0) + 1
-        names.append(f"{name} {counts[name]}" if name and counts[name] > 1 else name)
+        names.append(f"{name} {counts[name]}" if counts[name] > 1 else name)
     return tuple(names)

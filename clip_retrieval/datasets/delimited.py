@@ -32,6 +32,8 @@ class BrokenRow:
 
     line: int
     reason: str
+    cells: Sequence[str] = ()
+    """The cells of a row of another width than the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def rows_below(lines: Iterable[str], heading: Heading) -> Iterator[CellRow | Bro
         while len(cells) > width and not cells[-1].strip():
             cells.pop()
         if len(cells) != width:
-            yield BrokenRow(line, f"{len(cells)} cells, but the header has {width}")
+            yield BrokenRow(line, f"{len(cells)} cells, but the header has {width}", cells)
         else:
             yield CellRow(line, cells)
 

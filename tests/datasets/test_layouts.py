@@ -118,6 +118,23 @@ def test_a_layout_is_taken_with_all_its_captions(tmp_path: Path, layout: str, fi
     assert len(said.splitlines()) == 2
 
 
+def test_the_broken_row_that_every_copy_of_flickr30k_has_is_read(tmp_path: Path) -> None:
+    table = "image_name| comment_number| comment\n1.jpg| 3| a dog\n1.jpg| 4   a hound runs\n"
+    (image,), rejects = read(open_source(write(tmp_path, {"results.csv": table, **photos("1.jpg")})))
+    assert [(caption.text, caption.caption_id) for caption in image.captions] == [
+        ("a dog", "1.jpg#3"),
+        ("a hound runs", "1.jpg#4"),
+    ]
+    assert not rejects
+
+
+def test_a_column_without_a_name_is_a_field_by_its_place(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path, {"captions.csv": ",image,caption,\n0,1.jpg,a dog,\n", **photos("1.jpg")}))
+    (image,), _ = read(source)
+    assert image.metadata == {"column 1": "0"}
+    assert source.taking.fields == {"column 1": "number"}
+
+
 def test_splits_come_from_folders_files_and_columns(tmp_path: Path) -> None:
     line = '{"file_name": "1.jpg", "text": "x"}\n'
     folders = {f"{split}/metadata.jsonl": line for split in ("train", "validation", "test")}
