@@ -20,10 +20,10 @@ LAYOUTS = (
     " text files beside images, or a folder of images"
 )
 NOT_READ = {
-    ".xlsx": "a spreadsheet; save it as CSV",
-    ".xls": "a spreadsheet; save it as CSV",
-    ".ods": "a spreadsheet; save it as CSV",
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet; save it as CSV"),
+    **dict.fromkeys((".csv.gz", ".tsv.gz", ".json.gz", ".jsonl.gz", ".csv.zip"), "compressed; unpack it first"),
 }
+"""Endings of files that look like captions and are not read, each with what to do."""
 
 
 def open_source(path: Path, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
@@ -62,9 +62,10 @@ def _detect(place: Place, options: SourceOptions) -> Source:
 def _without_captions(source: Source, place: Place, misses: list[Miss]) -> Source:
     """The source, unless files beside its images look like captions."""
     misses += [
-        Miss(shown, NOT_READ[file.suffix.lower()])
-        for shown, file in place.files.items()
-        if file.suffix.lower() in NOT_READ
+        Miss(shown, what_to_do)
+        for shown in place.files
+        for ending, what_to_do in NOT_READ.items()
+        if shown.lower().endswith(ending)
     ]
     if misses and place.path.is_dir():
         raise SourceError(_not_understood(place, misses))

@@ -117,7 +117,10 @@ def _file_fits(place: Place, options: SourceOptions) -> Fit:
     reader = READERS.get(place.path.suffix.lower())
     if reader is None:
         known = ", ".join(sorted(READERS))
-        raise SourceError(f"{place.path} is not a table that can be read ({known}); give one, or a folder of images")
+        raise SourceError(
+            f"{place.path} is not a table that can be read ({known}); give one, or a folder of images,"
+            " and unpack an archive first"
+        )
     try:
         file = reader(place.path, options)
     except NotAList as error:

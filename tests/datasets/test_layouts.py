@@ -190,6 +190,7 @@ def test_metadata_is_typed_and_told(tmp_path: Path) -> None:
         ("captions.json", "{}", "JSON that is neither"),
         ("captions.json", "[", "not JSON"),
         ("captions.xlsx", "PK", "save it as CSV"),
+        ("captions.csv.gz", "\x1f", "unpack it first"),
     ],
 )
 def test_what_looks_like_captions_and_is_not_understood_stops(
