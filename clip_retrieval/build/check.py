@@ -31,13 +31,15 @@ class ReadSource(Source):
 
 
 def read_source(path: Path, options: SourceOptions, progress: Progress) -> ReadSource:
-    """Read a data source, without its images. Raises SourceError if it cannot be read."""
+    """Read a data source, without its images. Raises SourceError if it cannot be read or names no image."""
     source = open_source(path, options)
     items: list[CaptionedImage | Reject] = []
     with progress.stage("reading the source", None) as advance:
         for item in source:
             items.append(item)
             advance(1)
+    if not count_images(items):
+        raise _no_image([item for item in items if isinstance(item, Reject)], str(path))
     return ReadSource(source, items)
 
 
@@ -62,8 +64,12 @@ def count_images(items: Sequence[CaptionedImage | Reject]) -> int:
 def require_images(report: Report, source: str) -> None:
     """Raise SourceError if the report has no image; the message gives the first reasons."""
     if not report.kept:
-        reasons = "; ".join(f"{reject.where}: {reject.reason}" for reject in report.rejects[:3])
-        raise SourceError(f"{source} has no usable image ({reasons or 'it is empty'})")
+        raise _no_image(report.rejects, source)
+
+
+def _no_image(rejects: Sequence[Reject], source: str) -> SourceError:
+    reasons = "; ".join(f"{reject.where}: {reject.reason}" for reject in rejects[:3])
+    return SourceError(f"{source} has no usable image ({reasons or 'it is empty'})")
 
 
 def require_no_reject(report: Report) -> None:
