@@ -68,6 +68,8 @@ LIBRARIES = {
     "typer": {"cli"},
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
     "httpx": {"client", "cli"},
+    "pillow_heif": {"images/heif"},
+    "pillow_jxl": {"images/jxl"},
 }
 """The files, or the wings as a whole, that may import each of these libraries."""
 
