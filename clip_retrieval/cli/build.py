@@ -15,7 +15,16 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import calibration, check, require_no_reject
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Model, Pretrained, SourcePath, SplitRatios
+from clip_retrieval.cli.options import (
+    AllowTruncated,
+    AsJson,
+    MaxBytes,
+    MaxPixels,
+    Model,
+    Pretrained,
+    SourcePath,
+    SplitRatios,
+)
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
@@ -56,6 +65,7 @@ def build_command(
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
+    allow_truncated: AllowTruncated = Limits.allow_truncated,
 ) -> None:
     """Build an artifact from captioned images. The last line is its tag.
 
@@ -75,7 +85,7 @@ def build_command(
     if precision is PrecisionOption.INT8 and runtime is RuntimeOption.TORCH:
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
     bars = console.Bars()
-    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
+    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
     data = open_source(source)  # before the model is prepared: a wrong path should not cost a download
     if strict:  # likewise a reject

@@ -7,7 +7,7 @@ import typer
 
 from clip_retrieval.build.check import check
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, SourcePath
+from clip_retrieval.cli.options import AllowTruncated, AsJson, MaxBytes, MaxPixels, SourcePath
 from clip_retrieval.images.decode import Limits
 
 
@@ -17,6 +17,7 @@ def check_command(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if anything is rejected.")] = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
+    allow_truncated: AllowTruncated = Limits.allow_truncated,
 ) -> None:
     """Check a data source: show what a build would keep, what it would reject and why, and which images are equal.
 
@@ -27,7 +28,9 @@ def check_command(
     bento-clip check my-photos --json > report.json
     ```
     """
-    report = check(source, Limits(max_bytes=max_bytes, max_pixels=max_pixels), console.Bars())
+    report = check(
+        source, Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated), console.Bars()
+    )
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
     else:

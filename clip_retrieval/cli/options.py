@@ -27,3 +27,10 @@ SplitRatios = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MaxPixels = Annotated[int, typer.Option(help="Reject an image with more pixels than this.")]
 MaxBytes = Annotated[int, typer.Option(help="Reject an image file with more bytes than this.")]
+AllowTruncated = Annotated[
+    bool,
+    typer.Option(
+        "--allow-truncated",
+        help="Keep a JPEG or a PNG that is cut off: its missing pixels become grey.",
+    ),
+]

@@ -25,7 +25,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _stretched(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
-    layer = image.convert("RGBA")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
     canvas = Image.new("RGB", layer.size, "white")
     canvas.paste(layer, mask=layer.getchannel("A"))
     return canvas

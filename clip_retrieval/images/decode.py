@@ -65,7 +65,7 @@ Opened: TypeAlias = tuple[Image.Image, Image.Image | None]
 
 
 def _jpeg(data: bytes, limits: Limits) -> Opened:
-    return open_jpeg(data, allow_truncated=limits.allow_truncated), None
+    return open_jpeg(data, limits.check, allow_truncated=limits.allow_truncated), None
 
 
 def _png(data: bytes, limits: Limits) -> Opened:
@@ -100,6 +100,12 @@ _READERS: dict[str, Callable[[bytes, Limits], Opened]] = {
     "HEIC": _heif,
     "JPEG XL": _jxl,
 }
+
+_MEANINGS = {
+    r"not identified by this driver": "its header gives no size or colours",
+    r"image file is truncated( \(.*\))?|Truncated File Read": "it is truncated, and pixels are missing",
+}
+"""What messages of Pillow mean for a person."""
 
 _GREY = (128, 128, 128)
 _PILLOW = re.compile(r"PIL\.")
@@ -140,7 +146,8 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "") -
         raise limits.bomb("its size") from error
     except Exception as error:  # damaged files raise nearly anything inside Pillow
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        reason = reason.replace("not identified by this driver", "its header gives no size or colours")
+        for words, meaning in _MEANINGS.items():
+            reason = re.sub(words, meaning, reason)
         raise ImageRejected(f"does not decode as {format_name}: {reason}") from error
 
 

@@ -235,6 +235,12 @@ class TestDamage:
         with pytest.raises(ImageRejected, match="does not decode as"):
             decode_image(data[: len(data) * 2 // 3])
 
+    @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "GIF", "TIFF"])
+    def test_the_reject_says_that_pixels_are_missing(self, fmt: str) -> None:
+        data = encode(PHOTO, fmt)
+        with pytest.raises(ImageRejected, match=f"^does not decode as {fmt}: it is truncated, and pixels are missing$"):
+            decode_image(data[: len(data) * 4 // 5])
+
     @given(data=st.binary(max_size=200), start=st.sampled_from(SAMPLES), kept=st.integers(0, 40))
     def test_random_bytes_raise_nothing_else(self, data: bytes, start: bytes, kept: int) -> None:
         decode_or_refuse(start[:kept] + data)

@@ -141,3 +141,11 @@ def test_a_segment_of_any_length_raises_nothing_else(length: int) -> None:
     data = FILES["photo-baseline"]
     with suppress(ImageRejected):
         decode_image(data[:2] + b"\xff\xe2" + struct.pack(">H", length) + data[2:])
+
+
+def test_without_its_end_marker_it_is_bounded_before_it_is_decoded() -> None:
+    data = bytearray(FILES["photo-baseline"][:-2])
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", 60_000, 60_000)
+    with pytest.raises(ImageRejected, match=r"60000 x 60000 is over the limit .* \(decompression bomb\)"):
+        decode_image(bytes(data))
