@@ -69,6 +69,8 @@ LIBRARIES = {
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
     "httpx": {"client", "cli"},
     "charset_normalizer": {"datasets/text_file"},
+    "pillow_heif": {"images/heif"},
+    "pillow_jxl": {"images/jxl"},
 }
 """The files, or the wings as a whole, that may import each of these libraries."""
 

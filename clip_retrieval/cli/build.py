@@ -16,6 +16,7 @@ from clip_retrieval.build.check import calibration, check_source, read_source, r
 from clip_retrieval.build.pipeline import Options, build_source
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import (
+    AllowTruncated,
     AsJson,
     CaptionColumns,
     Encoding,
@@ -72,6 +73,7 @@ def build_command(
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
+    allow_truncated: AllowTruncated = Limits.allow_truncated,
 ) -> None:
     """Build an artifact from captioned images. The last line is its tag.
 
@@ -91,7 +93,7 @@ def build_command(
     if precision is PrecisionOption.INT8 and runtime is RuntimeOption.TORCH:
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
     bars = console.Bars()
-    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
+    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
     # Before the model is prepared: a wrong path should not cost a download.
     data = read_source(source, source_options(image_column, caption_columns, encoding, no_captions), bars)

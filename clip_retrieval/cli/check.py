@@ -8,6 +8,7 @@ import typer
 from clip_retrieval.build.check import check_source, read_source
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import (
+    AllowTruncated,
     AsJson,
     CaptionColumns,
     Encoding,
@@ -31,6 +32,7 @@ def check_command(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if anything is rejected.")] = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
+    allow_truncated: AllowTruncated = Limits.allow_truncated,
 ) -> None:
     """Check a data source: show how it is understood, what a build would reject and why, and which images are equal.
 
@@ -45,7 +47,8 @@ def check_command(
     bars = console.Bars()
     data = read_source(source, source_options(image_column, caption_columns, encoding, no_captions), bars)
     console.taken(data.taking)
-    report = check_source(data, str(source), Limits(max_bytes=max_bytes, max_pixels=max_pixels), bars)
+    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    report = check_source(data, str(source), limits, bars)
     if as_json:
         found = {"source": data.taking.to_json(), **report.to_json()}
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))

@@ -36,10 +36,19 @@ SplitRatios = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MaxPixels = Annotated[int, typer.Option(help="Reject an image with more pixels than this.")]
 MaxBytes = Annotated[int, typer.Option(help="Reject an image file with more bytes than this.")]
+AllowTruncated = Annotated[
+    bool,
+    typer.Option(
+        "--allow-truncated",
+        help="Keep a JPEG or a PNG that is cut off: its missing pixels become grey.",
+    ),
+]
 
 
 def source_options(
     image_column: str | None, caption_columns: list[str], encoding: str | None, no_captions: bool
 ) -> SourceOptions:
     """What a person said about a source on the command line."""
-    return SourceOptions(image_column, tuple(caption_columns), encoding, no_captions)
+    return SourceOptions(
+        image_column=image_column, caption_columns=tuple(caption_columns), encoding=encoding, no_captions=no_captions
+    )

@@ -1,8 +1,16 @@
 """From the bytes of an image to upright RGB pixels, or the reason why the image is rejected.
 
-tiff_directory.py  the first directory of a TIFF
-kinds.py      what a file is, by its first bytes
-decode.py     every image enters here: the images of a collection and the uploads to the service
-verified.py   an image again, if it is still the image that was validated
-shrink.py     the small WebP images that people see
+tiff_directory.py  the first directory of a TIFF: its tags, and whether it is a camera's raw file
+kinds.py           what a file is, by its first bytes
+jpeg.py            before Pillow reads a JPEG: bounded work, no metadata, missing pixels
+png.py             the same for a PNG
+gif.py             the same for a GIF
+webp.py            the same for a WebP
+tiff.py            the same for a TIFF
+heif.py            HEIC by libheif
+jxl.py             JPEG XL by libjxl
+colours.py         the colours of a decoded image as RGB
+decode.py          every image enters here: the images of a collection and the uploads to the service
+verified.py        an image again, if it is still the image that was validated
+shrink.py          the small WebP images that people see
 """

@@ -13,19 +13,21 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-from PIL import ExifTags, Image, ImageFile, features
+from PIL import ExifTags, Image
 from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL.BmpImagePlugin import BmpImageFile, DibImageFile
 
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage
+from clip_retrieval.images.colours import to_rgb
+from clip_retrieval.images.gif import open_gif
+from clip_retrieval.images.jpeg import open_jpeg
+from clip_retrieval.images.kinds import HEAD_BYTES, Kind, Reading, kind_of, readable_formats
+from clip_retrieval.images.png import open_png, open_truncated_png
+from clip_retrieval.images.tiff import open_tiff
+from clip_retrieval.images.tiff_directory import camera_raw
+from clip_retrieval.images.webp import open_webp
 from clip_retrieval.records import ImageBlob
 
 
@@ -33,35 +35,79 @@ from clip_retrieval.records import ImageBlob
 class Limits:
     """The largest image that is accepted; ``max_pixels`` is the width times the height of one frame.
 
-    Pillow rejects some formats above twice its own ``Image.MAX_IMAGE_PIXELS``, whatever ``max_pixels`` says.
+    ``allow_truncated`` accepts a JPEG or a PNG whose last pixels are missing; they become grey. Pillow rejects some
+    formats above twice its own ``Image.MAX_IMAGE_PIXELS``, whatever ``max_pixels`` says.
     """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
+    max_side: int = 65_535
+    allow_truncated: bool = False
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raise ImageRejected if an image of this width and height is too large."""
+        width, height = size
+        if width * height > self.max_pixels:
+            raise self.bomb(f"{width} x {height}")
+        if max(size) > self.max_side:
+            raise ImageRejected(
+                f"{width} x {height} has a side over the limit of {self.max_side:,} pixels (decompression bomb)"
+            )
+
+    def bomb(self, size: str) -> ImageRejected:
+        return ImageRejected(f"{size} is over the limit of {self.max_pixels:,} pixels (decompression bomb)")
 
 
 DEFAULT_LIMITS = Limits()
 
-# The signature selects one of Pillow's classes. Image.open would warn about sizes before they are checked here, and
-# would read a JPEG that contains a second image as another format.
-_READERS: dict[str, Callable[[BytesIO], ImageFile.ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "GIF": GifImageFile,
-    "BMP": BmpImageFile,
-    "TIFF": TiffImageFile,
-    "WebP": WebPImageFile,
-    "AVIF": AvifImageFile,
-}
-_SIGNATURE = re.compile(
-    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)"
-    rb"|(?P<BMP>BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0)"
-    rb"|(?P<TIFF>II[*+]\0|MM\0[*+])|(?P<WebP>RIFF.{4}WEBPVP8[ LX])"
-    rb"|(?P<AVIF>.{4}ftyp(?:avi[fs]|m[is]f1.{0,48}?avi[fs]))",
-    re.DOTALL,
-)
-_FORMATS = frozenset(_READERS) - (frozenset() if features.check("avif") else {"AVIF"})
+Opened: TypeAlias = tuple[Image.Image, Image.Image | None]
+"""An image whose pixels ``load`` decodes, and a mask of its missing pixels."""
 
+
+def _jpeg(data: bytes, limits: Limits) -> Opened:
+    return open_jpeg(data, limits.check, allow_truncated=limits.allow_truncated), None
+
+
+def _png(data: bytes, limits: Limits) -> Opened:
+    opened = open_png(data)
+    limits.check(opened.size)
+    return open_truncated_png(data) if limits.allow_truncated else (opened, None)
+
+
+def _heif(data: bytes, limits: Limits) -> Opened:
+    from clip_retrieval.images.heif import open_heif
+
+    return open_heif(data, limits.check), None
+
+
+def _jxl(data: bytes, limits: Limits) -> Opened:
+    from clip_retrieval.images.jxl import open_jxl
+
+    return open_jxl(data, limits.check), None
+
+
+# Image.open would warn about sizes before they are checked here, and would read a JPEG that contains a second image as
+# another format.
+_READERS: dict[str, Callable[[bytes, Limits], Opened]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "GIF": lambda data, _: (open_gif(data), None),
+    "BMP": lambda data, _: (BmpImageFile(BytesIO(data)), None),
+    "DIB": lambda data, _: (DibImageFile(BytesIO(data)), None),
+    "TIFF": lambda data, limits: (open_tiff(data, limits.check), None),
+    "WebP": lambda data, _: (open_webp(data), None),
+    "AVIF": lambda data, _: (AvifImageFile(BytesIO(data)), None),
+    "HEIC": _heif,
+    "JPEG XL": _jxl,
+}
+
+_MEANINGS = {
+    r"not identified by this driver": "its header gives no size or colours",
+    r"image file is truncated( \(.*\))?|Truncated File Read": "it is truncated, and pixels are missing",
+}
+"""What messages of Pillow mean for a person."""
+
+_GREY = (128, 128, 128)
 _PILLOW = re.compile(r"PIL\.")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,41 +120,51 @@ _UPRIGHT = {
 }
 
 
-def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "") -> Image.Image:
     """Decode an image to upright RGB of its full size. Of several frames only the first is read.
 
-    Transparency is composited on white. 16 bits a channel become 8 by dropping the low byte. 32-bit integers and
-    floats have no defined range: they are stretched from their least to their greatest value. The EXIF orientation is
-    applied, and the result carries no metadata of the file.
+    ``colours.py`` says how colours become RGB. The orientation that the file gives is applied, and the result carries
+    no metadata of the file. ``name`` tells a camera's raw file from a TIFF where its bytes do not.
 
-    Raises ImageTooLarge over the limit for bytes; NotAnImage if the format is none of JPEG, PNG, WebP, GIF, BMP, TIFF
-    and AVIF; ImageRejected if the image has too many pixels (the header tells, before any pixel is decoded), or is
-    truncated or damaged.
+    Raises ImageTooLarge over the limit for bytes; NotAnImage if the format is none of those that ``kinds.py`` lists or
+    needs an extra; ImageRejected if the image has too many pixels (the header tells, before any pixel is decoded),
+    would take too long, or is truncated or damaged.
     """
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"the file is over the limit of {limits.max_bytes:,} bytes")
-    match = _SIGNATURE.match(data)
-    if match is None or match.lastgroup not in _FORMATS:
-        raise NotAnImage(f"not an image of a format that is read here ({', '.join(sorted(_FORMATS))})")
+    format_name = _format(data, name)
     _silence_pillow()
     try:
-        with _READERS[match.lastgroup](BytesIO(data)) as opened:
-            _check_size(opened, limits)
+        opened, missing = _READERS[format_name](data, limits)
+        with opened:
+            limits.check(opened.size)
             opened.load()
-            return _upright_rgb(opened)
+            return _upright_rgb(opened, missing)
     except ImageRejected:
         raise
     except Image.DecompressionBombError as error:
-        raise _bomb("its size", limits) from error
+        raise limits.bomb("its size") from error
     except Exception as error:  # damaged files raise nearly anything inside Pillow
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        reason = reason.replace("not identified by this driver", "its header gives no size or colours")
-        raise ImageRejected(f"does not decode as {match.lastgroup}: {reason}") from error
+        for words, meaning in _MEANINGS.items():
+            reason = re.sub(words, meaning, reason)
+        raise ImageRejected(f"does not decode as {format_name}: {reason}") from error
+
+
+def _format(data: bytes, name: str) -> str:
+    kind = kind_of(data[:HEAD_BYTES], name)
+    if kind is None:
+        raise NotAnImage(f"not an image of a format that is read here ({readable_formats()})")
+    if kind.name == "TIFF" and (raw := camera_raw(data, name)):  # its directory may lie behind the head
+        kind = Kind(raw, Reading.NOT_READ)
+    if kind.reading is not Reading.READ:
+        raise NotAnImage(kind.reason)
+    return kind.name
 
 
 def decode_blob(blob: ImageBlob, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Read and decode an image as ``decode_image`` does. Raises ImageRejected with the reason."""
-    return decode_image(blob.read(limits.max_bytes), limits)
+    return decode_image(blob.read(limits.max_bytes), limits, blob.name)
 
 
 def content_hash(image: Image.Image) -> str:
@@ -118,19 +174,12 @@ def content_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _check_size(opened: ImageFile.ImageFile, limits: Limits) -> None:
-    width, height = opened.size
-    if width * height > limits.max_pixels:
-        raise _bomb(f"{width} x {height}", limits)
-
-
-def _bomb(size: str, limits: Limits) -> ImageRejected:
-    return ImageRejected(f"{size} is over the limit of {limits.max_pixels:,} pixels (decompression bomb)")
-
-
-def _upright_rgb(loaded: Image.Image) -> Image.Image:
+def _upright_rgb(loaded: Image.Image, missing: Image.Image | None) -> Image.Image:
     method = _UPRIGHT.get(_orientation(loaded))
-    rgb = _rgb(loaded)
+    rgb = to_rgb(loaded)
+    loaded.close()  # frees its pixels before they are copied once more
+    if missing is not None:
+        rgb.paste(_GREY, mask=missing)
     upright = rgb if method is None else rgb.transpose(method)
     upright.info = {}
     return upright
@@ -142,32 +191,6 @@ def _orientation(loaded: Image.Image) -> Any:
         return loaded.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - the pixels are good, and a damaged EXIF block raises nearly anything
         return 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image) >> 8)
-    if image.mode in ("I", "F"):
-        return _grey(_stretched(np.asarray(image, np.float64)))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
-    canvas = Image.new("RGB", layer.size, "white")
-    canvas.paste(layer, mask=layer.getchannel("A"))
-    return canvas
-
-
-def _grey(values: np.ndarray[Any, np.dtype[Any]]) -> Image.Image:
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-
-
-def _stretched(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros_like(values)
-    low, high = values[finite].min(), values[finite].max()
-    values = np.clip(np.where(finite, values, low), low, high) - low
-    return values * (255 / (high - low)) if high > low else values
 
 
 def _silence_pillow() -> None:

@@ -6,6 +6,7 @@ preview in silence. Source: TIFF 6.0, section 2; DNG 1.7, DNGVersion and NewSubF
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import PurePath
 
 RAW_SUFFIXES = frozenset(
@@ -53,22 +54,60 @@ def camera_raw(head: bytes, name: str) -> str | None:
     return None
 
 
-def tags_of(head: bytes) -> Mapping[int, int]:
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the first directory of a TIFF is, and how its numbers are written."""
+
+    order: str
+    """The byte order, for ``struct``."""
+    width: str
+    """The format of an offset, for ``struct``: I, or Q in a BigTIFF."""
+    count: str
+    """The format of the number of tags."""
+    first: int
+    """Where the offset of the directory is written."""
+    entry: int
+    """Bytes of a tag."""
+    start: int
+    """Where the first tag is."""
+    number: int
+    """How many tags there are."""
+
+    @property
+    def next_bytes(self) -> int:
+        """Bytes of the offset of the next directory, behind the tags."""
+        return struct.calcsize("<" + self.width)
+
+    def places(self, size: int) -> range:
+        """Where each tag is, of those that are whole in a file of ``size`` bytes."""
+        return range(self.start, min(self.start + self.number * self.entry, size - self.entry + 1), self.entry)
+
+
+def layout_of(data: bytes) -> Layout | None:
+    """The layout of the first directory; None if it lies behind ``data``."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    first, count, entry, width = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
+    try:
+        (place,) = struct.unpack_from(order + width, data, first)
+        (number,) = struct.unpack_from(order + count, data, place)
+    except (struct.error, OverflowError):
+        return None
+    return Layout(order, width, count, first, entry, place + struct.calcsize("<" + count), number)
+
+
+def tags_of(data: bytes) -> Mapping[int, int]:
     """The tags of the first directory, each with its value or, where that is longer, the offset of its value.
 
-    Empty if the directory lies behind ``head``. A tag that is cut off is left out.
+    Empty if the directory lies behind ``data``. A tag that is cut off is left out.
     """
-    order = "<" if head[:2] == b"II" else ">"
-    big = head[2:4] in (b"+\0", b"\0+")
-    first, count, entry, width = (8, 8, 20, "Q") if big else (4, 2, 12, "I")
-    try:
-        (start,) = struct.unpack_from(order + width, head, first)
-        (number,) = struct.unpack_from(order + ("Q" if big else "H"), head, start)
-    except (struct.error, OverflowError):
+    layout = layout_of(data)
+    if layout is None:
         return {}
+    order, width = layout.order, layout.width
     tags: dict[int, int] = {}
-    for at in range(start + count, min(start + count + number * entry, len(head) - entry + 1), entry):
-        tag, kind, length = struct.unpack_from(f"{order}HH{width}", head, at)
+    for at in layout.places(len(data)):
+        tag, kind, length = struct.unpack_from(f"{order}HH{width}", data, at)
         inline = "H" if kind == 3 and length == 1 else width
-        (tags[tag],) = struct.unpack_from(order + inline, head, at + entry - struct.calcsize("<" + width))
+        (tags[tag],) = struct.unpack_from(order + inline, data, at + layout.entry - struct.calcsize("<" + width))
     return tags

@@ -1,4 +1,4 @@
-"""The packages that the service needs, with versions: the closure of [serve], pinned by constraints.txt.
+"""The packages that the service needs, with versions: the closure of [serve] and [images], pinned by constraints.txt.
 
 Dependencies are read from the packages that are installed here. Versions come from constraints.txt alone, so that the
 image runs the tested versions.
@@ -25,7 +25,8 @@ class NotPinned(Exception):
 def serving() -> list[str]:
     """The pins of this checkout: ``name==version``, sorted. Raises NotPinned."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["serve"], *extras["images"]]  # phones upload HEIC
     return closure(wanted, read_constraints(ROOT / "constraints.txt"), _installed)
 
 

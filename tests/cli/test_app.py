@@ -5,10 +5,12 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.main import get_command
 
 from clip_retrieval import __version__
@@ -126,6 +128,20 @@ class TestCheck:
     def test_limits_can_be_set(self, cli: Cli, collection: Path) -> None:
         assert_one_sentence(cli("check", collection, "--max-pixels", 100))
         assert cli("check", collection, "--max-pixels", 144).status == 0
+
+    @pytest.mark.parametrize("command", [("check",), ("build", "--model", "fake")])
+    def test_an_image_that_is_cut_off_is_kept_if_that_is_asked_for(
+        self, cli: Cli, tmp_path: Path, command: tuple[str, ...]
+    ) -> None:
+        source = write_collection(tmp_path / "data", NAMES[:3])
+        data = BytesIO()
+        Image.effect_noise((64, 64), 50).save(data, "PNG")
+        (source / NAMES[1]).write_bytes(data.getvalue()[:2000])
+        done = cli(*command, source)
+        assert done.status == 0
+        assert "kept 2 images" in done.err
+        assert "it is truncated, and pixels are missing" in " ".join(done.err.split())
+        assert "kept 3 images" in cli(*command, source, "--allow-truncated").err
 
     def test_names_are_shown_as_they_are(self, cli: Cli, tmp_path: Path) -> None:
         names = ["[bold] a[/red].png", ":smile:.png"]

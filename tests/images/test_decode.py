@@ -3,11 +3,9 @@
 import struct
 import time
 import warnings
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -18,34 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from clip_retrieval.errors import ImageRejected, ImageTooLarge, NotAnImage
 from clip_retrieval.images.decode import Limits, content_hash, decode_image
-
-RED, WHITE = (255, 0, 0), (255, 255, 255)
-PHOTO = Image.fromarray(
-    np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
-)  # no symmetry: every turn of it differs
-
-
-def encode(image: Image.Image, fmt: str, **options: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, fmt, **options)
-    return buffer.getvalue()
-
-
-def distance(one: Image.Image, other: Image.Image) -> float:
-    """Mean absolute difference of two images of one size, in grey levels."""
-    assert one.size == other.size
-    return float(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).mean())
-
-
-def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG whose header says anything, and whose pixels are not those."""
-    header = (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    end = ((b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
-    parts = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in (header, *chunks, *end)
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+from tests.images.files import PHOTO, RED, WHITE, distance, encode, png
 
 
 def gif(frames: int) -> bytes:
@@ -263,6 +234,12 @@ class TestDamage:
         data = encode(PHOTO, fmt)
         with pytest.raises(ImageRejected, match="does not decode as"):
             decode_image(data[: len(data) * 2 // 3])
+
+    @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP", "GIF", "TIFF"])
+    def test_the_reject_says_that_pixels_are_missing(self, fmt: str) -> None:
+        data = encode(PHOTO, fmt)
+        with pytest.raises(ImageRejected, match=f"^does not decode as {fmt}: it is truncated, and pixels are missing$"):
+            decode_image(data[: len(data) * 4 // 5])
 
     @given(data=st.binary(max_size=200), start=st.sampled_from(SAMPLES), kept=st.integers(0, 40))
     def test_random_bytes_raise_nothing_else(self, data: bytes, start: bytes, kept: int) -> None:

@@ -53,7 +53,7 @@ def test_constraints_are_read_by_normalised_name(tmp_path: Path) -> None:
 
 def test_serving_is_pinned_and_free_of_torch() -> None:
     names = {line.partition("==")[0] for line in pins.serving()}
-    assert {"bentoml", "openvino", "faiss-cpu", "httpx"} <= names
+    assert {"bentoml", "openvino", "faiss-cpu", "httpx", "pillow-heif", "pillow-jxl-plugin"} <= names
     assert not names & {"torch", "torchvision", "open-clip-torch", "transformers", "timm", "nncf", "typer"}
 
 
