@@ -12,6 +12,9 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.writer import link_or_copy
+from clip_retrieval.atomic import new_folder
 from clip_retrieval.build.check import calibration, check, require_no_reject
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.cli import console
@@ -53,6 +56,9 @@ def build_command(
     output: Annotated[
         Path | None, typer.Option(help="Write the artifact to this new folder instead of the model store.")
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for another build of the same data and model, or fail.")
+    ] = True,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
@@ -82,18 +88,24 @@ def build_command(
         require_no_reject(check(source, limits, bars))
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
-        encoder = prepare_encoder(model, pretrained, runtime=runtime.value, calibration=samples, say=console.note)
+        encoder = prepare_encoder(
+            model, pretrained, runtime=runtime.value, calibration=samples, say=console.note, wait=wait
+        )
     workspace = cache_dir() / "builds"
-    outcome = build(source, encoder, workspace, options, bars, reuse=_stored_artifacts())
-    tag = modelstore.save(outcome.artifact) if output is None else _move(outcome.artifact, workspace, output)
+
+    def publish(artifact: Artifact) -> str:
+        return modelstore.save(artifact, console.note) if output is None else _put(artifact, workspace, output)
+
+    say = console.note if wait else None
+    outcome = build(source, encoder, workspace, options, bars, reuse=_stored_artifacts, publish=publish, say=say)
     if as_json:
-        result = {"tag": tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}
+        result = {"tag": outcome.tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
     console.report_table(outcome.report)
     for note in (*outcome.notes, str(outcome.embedding)):
         console.note(note)
-    typer.echo(tag)
+    typer.echo(outcome.tag)
 
 
 def _stored_artifacts() -> list[Artifact]:
@@ -105,11 +117,23 @@ def _stored_artifacts() -> list[Artifact]:
     return artifacts
 
 
-def _move(artifact: Artifact, workspace: Path, output: Path) -> str:
-    """Move the artifact to the folder ``output``; an artifact of the model store is copied."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if artifact.path.is_relative_to(workspace):
-        shutil.move(artifact.path, output)
-    else:
-        shutil.copytree(artifact.path, output)
+def _put(artifact: Artifact, workspace: Path, output: Path) -> str:
+    """Put the artifact into the folder ``output``, which appears complete; one of the model store is copied.
+
+    The build removes what is in ``workspace``. A build that was waited for may have made ``output`` of the same inputs;
+    then it stays.
+    """
+    if not _holds(output, artifact.manifest.version):
+        with new_folder(output) as folder:
+            put = link_or_copy if artifact.path.is_relative_to(workspace) else shutil.copy2
+            for name in (MANIFEST, *artifact.manifest.files):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                put(artifact.path / name, folder / name)
     return str(output)
+
+
+def _holds(folder: Path, version: str) -> bool:
+    try:
+        return Artifact.open(folder).manifest.version == version
+    except ArtifactError:
+        return False

@@ -1,0 +1,50 @@
+"""Real commands in real processes: at the same time, killed, and on machines that lack something."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts ``bento-clip`` with these arguments, with a cache, a model store and a temporary folder of its own."""
+    for name in ("cache", "bentoml", "tmp"):
+        (tmp_path / name).mkdir()
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "BENTOML_HOME": str(tmp_path / "bentoml"),
+        "TMPDIR": str(tmp_path / "tmp"),
+        "COLUMNS": "200",
+    }
+
+    def run(*arguments: object, **more: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "clip_retrieval", *map(str, arguments)],
+            env={**environment, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return run
+
+
+def test_builds_of_the_same_inputs_at_the_same_time_all_end_well(
+    start: Start, collection: Path, tmp_path: Path
+) -> None:
+    running = [start("build", collection, "--model", "fake") for _ in range(4)]
+    ended = [(*one.communicate(timeout=120), one.returncode) for one in running]
+    assert [status for *_, status in ended] == [0] * 4, "\n".join(err for _, err, _ in ended)
+    (tag,) = {out for out, _, _ in ended}
+    models = tmp_path / "bentoml" / "models" / "clip-retrieval"
+    assert {path.name for path in models.iterdir()} == {tag.strip().partition(":")[2], "latest"}
+    encoded = [err for _, err, _ in ended if "vectors of 24 images and 32 captions were encoded" in err]
+    assert len(encoded) == 1, "one works, the others join"
+    assert list((tmp_path / "cache" / "bento-clip" / "builds").iterdir()) == []
