@@ -40,9 +40,9 @@ def new_folder(target: Path, *, replace: bool = False, staging: Path | None = No
 
 
 @contextmanager
-def new_file(target: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
+def new_file(target: Path, *, replace: bool = False, staging: Path | None = None) -> Iterator[BinaryIO]:
     """Yield an empty file, open for writing, that becomes ``target`` when the block ends; else as ``new_folder``."""
-    with _beside(target, target.parent, replace=replace) as partial, partial.open("xb") as file:
+    with _beside(target, staging or target.parent, replace=replace) as partial, partial.open("xb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
         file.flush()

@@ -59,7 +59,7 @@ def save(artifact: Artifact, say: Say = lambda _: None) -> str:
             with atomic.new_folder(target, replace=True, staging=staging) as folder:
                 _describe(tag, manifest, folder)
                 shutil.copytree(artifact.path, folder, copy_function=link_or_copy, dirs_exist_ok=True)
-            _name_latest()
+            _name_latest(staging)
             shutil.rmtree(artifact.path)
     return tag
 
@@ -104,9 +104,9 @@ def delete(tag: str, say: Say = lambda _: None) -> None:
     version = tag.removeprefix(f"{NAME}:")
     with _changing(say) as staging:
         (_home() / version).rename(staging / version)
-        _name_latest()
-    if not any(_home().iterdir()):
-        _home().rmdir()
+        _name_latest(staging)
+        if not any(_home().iterdir()):
+            _home().rmdir()
 
 
 def resolve(source: str) -> tuple[str, Path]:
@@ -163,8 +163,8 @@ def _clean_up() -> None:
     """Remove what saves and deletions that were killed left. A store that cannot be written to stays as it is."""
     with suppress(BuildRunning, OSError):
         if _staging().exists():
-            with _changing(None):
-                _name_latest()
+            with _changing(None) as staging:
+                _name_latest(staging)
         for path in Path(tempfile.gettempdir()).glob(f"bentoml-model-{NAME}-*"):
             seen = path.stat()
             if seen.st_uid == os.getuid() and time.time() - seen.st_mtime > ABANDONED_S:
@@ -199,14 +199,14 @@ def _model(tag: str) -> bentoml.Model:
     return model
 
 
-def _name_latest() -> None:
+def _name_latest(staging: Path) -> None:
     """Write the file in which BentoML keeps the version of the newest model."""
     latest = _home() / "latest"
     newest = next((one for one in _newest_first() if not one.damage), None)
     if newest is None:
         latest.unlink(missing_ok=True)
     elif not latest.exists() or latest.read_text(encoding="utf-8").strip() != newest.path.name:
-        with atomic.new_file(latest, replace=True) as file:
+        with atomic.new_file(latest, replace=True, staging=staging) as file:
             file.write(newest.path.name.encode())
 
 

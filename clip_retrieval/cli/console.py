@@ -54,7 +54,7 @@ class _Count(ProgressColumn):
 
 def note(line: str) -> None:
     """Print one line on standard error, where it does not mix with results."""
-    err.print(f"  {line}", style="dim", markup=False, highlight=False)
+    err.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def report_table(report: Report) -> None:
