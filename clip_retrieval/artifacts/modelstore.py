@@ -22,7 +22,8 @@ from clip_retrieval import atomic
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.writer import link_or_copy
-from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, BuildRunning
+from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, BuildRunning, StorageFailed
+from clip_retrieval.storage import storage
 from clip_retrieval.work_folder import Say, work_folder
 
 NAME = "clip-retrieval"
@@ -59,8 +60,8 @@ def save(artifact: Artifact, say: Say = lambda _: None) -> str:
             with atomic.new_folder(target, replace=True, staging=staging) as folder:
                 _describe(tag, manifest, folder)
                 shutil.copytree(artifact.path, folder, copy_function=link_or_copy, dirs_exist_ok=True)
-            _name_latest(staging)
             shutil.rmtree(artifact.path)
+        _name_latest(staging)
     return tag
 
 
@@ -153,15 +154,15 @@ def _staging() -> Path:
 
 @contextmanager
 def _changing(say: Say | None) -> Iterator[Path]:
-    """Hold the store, and yield the staging folder, without what killed processes left there."""
-    with work_folder(_staging(), say, temporary=True) as staging:
+    """Hold the store, and yield the staging folder, without what killed processes left there. Raises StorageFailed."""
+    with storage(_home()), work_folder(_staging(), say, temporary=True) as staging:
         atomic.clean_up(staging, _home())
         yield staging
 
 
 def _clean_up() -> None:
     """Remove what saves and deletions that were killed left. A store that cannot be written to stays as it is."""
-    with suppress(BuildRunning, OSError):
+    with suppress(BuildRunning, StorageFailed, OSError):
         if _staging().exists():
             with _changing(None) as staging:
                 _name_latest(staging)

@@ -34,6 +34,7 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, Split
+from clip_retrieval.storage import storage
 from clip_retrieval.work_folder import Say, work_folder
 
 MEGABYTE = 10**6
@@ -111,11 +112,12 @@ def build_source(
     its own checks, it is published unchanged.
 
     If another process builds the same, ``say`` gets a line that names it, and this build waits for it. Raises
-    SourceError, ModelUnavailable, MissingExtra, or, without ``say``, BuildRunning instead of waiting.
+    SourceError, ModelUnavailable, MissingExtra, StorageFailed, or, without ``say``, BuildRunning instead of waiting.
     """
     items = list(source)
     info = read_info(encoder_folder)
     with (
+        storage(workspace, "what was embedded is kept, and the same command goes on from there"),
         work_folder(workspace / f"{_work_name(place, info)}.work", say) as work,
         # Asked for only now: a build that was waited for may have added one.
         closing(_known(earlier := reuse(), info, progress)) as known,

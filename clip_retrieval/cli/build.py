@@ -23,6 +23,7 @@ from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
+from clip_retrieval.storage import storage
 
 
 class RuntimeOption(StrEnum):
@@ -124,7 +125,7 @@ def _put(artifact: Artifact, workspace: Path, output: Path) -> str:
     then it stays.
     """
     if not _holds(output, artifact.manifest.version):
-        with new_folder(output) as folder:
+        with storage(output.parent), new_folder(output) as folder:
             put = link_or_copy if artifact.path.is_relative_to(workspace) else shutil.copy2
             for name in (MANIFEST, *artifact.manifest.files):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

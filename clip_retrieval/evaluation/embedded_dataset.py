@@ -26,6 +26,7 @@ from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo, Vectors
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import CaptionRecord, ImageBlob, ImageRecord
+from clip_retrieval.storage import storage
 from clip_retrieval.work_folder import Say, work_folder
 
 
@@ -73,6 +74,7 @@ def of_source(
     items = list(open_source(source))
     info = read_info(encoder_folder)
     with (
+        storage(cache, "what was embedded is kept, and the same command goes on from there"),
         work_folder(cache / _cache_name(source, info), say) as work,
         closing(
             Embedder(partial(load_encoder, encoder_folder), info.dim, work, KnownArtifacts((), info), options.batch)

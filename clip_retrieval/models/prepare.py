@@ -23,6 +23,7 @@ from clip_retrieval.errors import MissingExtra, ModelUnavailable
 from clip_retrieval.images.decode import content_hash
 from clip_retrieval.models.calibration import Calibration
 from clip_retrieval.models.demo_sources import HEAD_FILE
+from clip_retrieval.storage import storage
 from clip_retrieval.work_folder import Say, work_folder
 
 DEMO = "demo"
@@ -92,7 +93,7 @@ def _cached(name: str, save: Callable[[Path], EncoderInfo], waiting: Say | None)
     """The folder ``name`` of the cache. ``save`` fills it the first time; it appears complete or not at all."""
     target = cache_dir() / "encoders" / name
     if not (target / INFO_FILE).exists():
-        with work_folder(target.with_name(f"{name}.preparing"), waiting, temporary=True):
+        with storage(target), work_folder(target.with_name(f"{name}.preparing"), waiting, temporary=True):
             if not (target / INFO_FILE).exists():  # the process that was waited for may have made it
                 with new_folder(target, replace=target.exists()) as folder:
                     info = save(folder)

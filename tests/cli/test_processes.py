@@ -1,24 +1,40 @@
 """Real commands in real processes: at the same time, killed, and on machines that lack something."""
 
+import json
 import os
 import random
+import re
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
+
+LIMITED = """
+import json, resource, sys
+from clip_retrieval.cli.app import main
+for limit, value in json.loads(sys.argv.pop(1)):
+    resource.setrlimit(limit, (value, value))
+main()
+"""
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Starts ``bento-clip`` with these arguments, with a cache, a model store and a temporary folder of its own."""
+    """Starts ``bento-clip`` with these arguments, with a cache, a model store and a temporary folder of its own.
+
+    ``limits`` are those of the system for the process, by their number in ``resource``.
+    """
     for name in ("cache", "bentoml", "tmp"):
         (tmp_path / name).mkdir()
     environment = {
@@ -29,9 +45,9 @@ def start(tmp_path: Path) -> Start:
         "COLUMNS": "200",
     }
 
-    def run(*arguments: object, **more: str) -> "subprocess.Popen[str]":
+    def run(*arguments: object, limits: Mapping[int, int] = MappingProxyType({}), **more: str) -> Process:
         return subprocess.Popen(
-            [sys.executable, "-m", "clip_retrieval", *map(str, arguments)],
+            [sys.executable, "-c", LIMITED, json.dumps(list(limits.items())), *map(str, arguments)],
             env={**environment, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,3 +98,57 @@ def test_a_build_that_is_stopped_at_any_time_leaves_nothing_half_and_ends_well_t
     assert {path.name for path in (tmp_path / "bentoml").iterdir()} <= {"bentos", "models", "tmp", "envs"}
     assert not list((tmp_path / "tmp").glob("bentoml-model-*"))
     assert list((tmp_path / "cache" / "bento-clip" / "builds").iterdir()) == []
+
+
+class TestWithoutRoom:
+    """A limit on the size of files stands for a full disk, which only an administrator can make: a tmpfs of 60 kB."""
+
+    @pytest.mark.parametrize(("limit", "images_left"), [(100, 24), (600, 24), (5_000, 24), (20_000, 0)])
+    def test_a_build_ends_with_one_sentence_and_goes_on_from_there(
+        self, start: Start, collection: Path, tmp_path: Path, limit: int, images_left: int
+    ) -> None:
+        build = ("build", collection, "--model", "fake")
+        stopped = start(*build, limits={resource.RLIMIT_FSIZE: limit})
+        assert_one_sentence(stopped, "cache/bento-clip")
+        assert not [path for path in tmp_path.rglob("*") if ".partial" in path.name]
+        assert not list((tmp_path / "bentoml").rglob("manifest.json"))
+        assert_resumes(start(*build), images_left)
+
+    def test_too_few_file_handles_are_one_sentence_and_reject_no_image(
+        self, start: Start, collection: Path, tmp_path: Path
+    ) -> None:
+        build = ("build", collection, "--model", "fake")
+        for handles in (6, 8, 10, 12):
+            assert_one_sentence(start(*build, limits={resource.RLIMIT_NOFILE: handles}), "ulimit -n")
+        assert_resumes(start(*build), None)
+
+    def test_a_store_that_may_not_be_written_keeps_what_was_embedded(
+        self, start: Start, collection: Path, tmp_path: Path
+    ) -> None:
+        """A file stands where the store's folder should be; root may write anywhere else."""
+        build = ("build", collection, "--model", "fake")
+        models = tmp_path / "bentoml" / "models"
+        models.touch()
+        out, err = (stopped := start(*build)).communicate(timeout=60)
+        assert (stopped.returncode, out) == (1, "")
+        assert "Traceback" not in err
+        models.unlink()
+        assert_resumes(start(*build), 0)
+
+
+def assert_one_sentence(process: Process, words: str) -> None:
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert "Traceback" not in err
+    assert re.match("error: ", err.splitlines()[-1])
+    assert words in err.splitlines()[-1]
+
+
+def assert_resumes(process: Process, images: int | None) -> None:
+    """The build ends well, and encodes this number of images."""
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.startswith("clip-retrieval:")
+    assert "kept 24 images with 48 captions, rejected 0" in err
+    if images is not None:
+        assert f"vectors of {images} images" in err
