@@ -58,9 +58,7 @@ def sentence(error: Exception, place: Path | None = None) -> str | None:
     if number == errno.EFBIG:
         return f"a file at {where} would be larger than is allowed; raise the limit (ulimit -f) or move to another disk"
     if number == errno.EIO:
-        return (
-            f"writing or reading fails at {where} ({_words(error, number)}); check that disk, its space and its limits"
-        )
+        return f"writing or reading fails at {where} ({_words(error, number)}); check that disk and its free space"
     return (
         f"{where} may not be written or read ({_words(error, number)}); change its rights, or choose other folders: "
         "XDG_CACHE_HOME has the cache, BENTOML_HOME the model store, TMPDIR temporary files"
@@ -81,7 +79,8 @@ def _number(error: Exception, place: Path | None) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _KNOWN else None
     text = str(error)
-    return next((number for number in _KNOWN if os.strerror(number) in text), None)
+    words = {os.strerror(number): number for number in _KNOWN} | {"iostream error": errno.EIO}  # OpenVINO's
+    return next((number for part, number in words.items() if part in text), None)
 
 
 def _may_write(place: Path | None) -> bool:

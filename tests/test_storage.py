@@ -32,6 +32,7 @@ def full() -> OSError:
         (OSError(errno.EMFILE, "no", "/mine/file"), r"open for /mine/file; the limit is \d+.*ulimit -n"),
         (OSError(errno.EIO, "no"), "fails at /some/place .Input/output error"),
         (RuntimeError("write error in x.faiss: 0 != 1 (No space left on device)"), "full"),
+        (RuntimeError("basic_ios::clear: iostream error"), "/some/place .* check that disk and its free space"),
     ],
 )
 def test_each_kind_says_what_where_and_what_to_do(error: Exception, words: str) -> None:
