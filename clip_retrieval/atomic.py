@@ -19,18 +19,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-_LEFTOVER = re.compile(r"\.(partial|replaced)-\d+(?:-\d+)?")
+_LEFTOVER = re.compile(r"\.(partial|replaced)-\d+(?:-\d+)?$")
 _numbers = itertools.count()
 
 
 @contextmanager
-def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, *, replace: bool = False, staging: Path | None = None) -> Iterator[Path]:
     """Yield an empty folder that becomes ``target`` when the block ends; if the block raises, it is removed.
 
     With ``replace`` a folder of that name is exchanged for the complete new one and only then deleted. Without it,
-    raises FileExistsError when something has the name, at the start or at the end.
+    raises FileExistsError when something has the name, at the start or at the end. ``staging`` is a folder on the same
+    file system in which the content is written; without it that is the folder of ``target``.
     """
-    with _beside(target, replace=replace) as partial:
+    with _beside(target, staging or target.parent, replace=replace) as partial:
         partial.mkdir()
         with _locked(partial):
             yield partial
@@ -39,9 +40,9 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(target: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
+def new_file(target: Path, *, replace: bool = False, staging: Path | None = None) -> Iterator[BinaryIO]:
     """Yield an empty file, open for writing, that becomes ``target`` when the block ends; else as ``new_folder``."""
-    with _beside(target, replace=replace) as partial, partial.open("xb") as file:
+    with _beside(target, staging or target.parent, replace=replace) as partial, partial.open("xb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
         file.flush()
@@ -49,14 +50,25 @@ def new_file(target: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
         _rename(partial, target, replace=replace)
 
 
+def clean_up(staging: Path, home: Path) -> None:
+    """Remove what crashed writers left in ``staging``, or bring back to ``home`` what one of them had moved aside."""
+    for path in staging.iterdir():
+        if named := _LEFTOVER.search(path.name):
+            _clean_up(path, named[1], home / path.name[: named.start()])
+
+
 @contextmanager
-def _beside(target: Path, *, replace: bool) -> Iterator[Path]:
-    """A free path beside ``target``; whatever is there at the end is removed."""
+def _beside(target: Path, staging: Path, *, replace: bool) -> Iterator[Path]:
+    """A free path in ``staging``; whatever is there at the end is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    _clean_up(target)
+    staging.mkdir(parents=True, exist_ok=True)
+    for path in staging.iterdir():
+        named = _LEFTOVER.search(path.name)
+        if named and path.name[: named.start()] == target.name:
+            _clean_up(path, named[1], target)
     if not replace:
         _refuse_existing(target)
-    partial = _free_name(target, "partial")
+    partial = _free_name(staging / target.name, "partial")
     try:
         yield partial
     finally:
@@ -68,7 +80,7 @@ def _rename(partial: Path, target: Path, *, replace: bool) -> None:
         _refuse_existing(target)
     if target.is_dir():
         # No rename puts a folder in the place of one with content, so the old one steps aside first.
-        old = _free_name(target, "replaced")
+        old = _free_name(partial.with_name(target.name), "replaced")
         with _locked(target):  # the lock moves with the folder, so that no other writer brings the old one back
             target.rename(old)
             try:
@@ -83,16 +95,13 @@ def _rename(partial: Path, target: Path, *, replace: bool) -> None:
         _sync(target.parent)
 
 
-def _clean_up(target: Path) -> None:
-    """Remove what crashed writers left of ``target``, or bring back the folder that one of them had moved aside."""
-    for path in target.parent.iterdir():
-        leftover = _LEFTOVER.fullmatch(path.name.removeprefix(target.name)) if path.name != target.name else None
-        if leftover is None or _is_locked(path):
-            continue
-        if leftover[1] == "replaced" and not os.path.lexists(target):
-            path.rename(target)
-        else:
-            _remove(path)
+def _clean_up(path: Path, kind: str, target: Path) -> None:
+    if _is_locked(path):
+        return
+    if kind == "replaced" and not os.path.lexists(target):
+        path.rename(target)
+    else:
+        _remove(path)
 
 
 @contextmanager

@@ -10,6 +10,7 @@
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── BuildRunning           another process works on the same data and model
+    ├── StorageFailed          a disk is full, a folder may not be written, too many files are open
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   no artifact has that tag or path
@@ -68,6 +69,10 @@ class ModelUnavailable(ClipRetrievalError):
 
 class BuildRunning(ClipRetrievalError):
     """Another process works on the same data and model, in the same folder."""
+
+
+class StorageFailed(ClipRetrievalError):
+    """A disk is full, a folder may not be written, or too many files are open."""
 
 
 class MissingExtra(ClipRetrievalError):

@@ -21,7 +21,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "clip_retrieval"
 
-LEAVES = ("errors", "records", "cores", "progress", "parallel", "stages", "atomic")
+LEAVES = ("errors", "records", "cores", "progress", "parallel", "stages", "atomic", "work_folder", "storage")
 """Files at the root that any other may import; each imports only leaves above it."""
 
 WINGS = (

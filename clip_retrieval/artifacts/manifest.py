@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> Manifest:
         version = inner["schema_version"]
     except FileNotFoundError as error:
         raise ArtifactNotFound(f"{folder} is not an artifact (it has no {MANIFEST}); build one first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactDamaged(f"{folder / MANIFEST} cannot be read; restore or build the artifact again") from error
     if version != SCHEMA_VERSION:
         raise ArtifactSchema(

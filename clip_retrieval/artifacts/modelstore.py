@@ -1,48 +1,67 @@
 """Artifacts in the BentoML model store, under the tag ``clip-retrieval:<version>``.
 
-What is odd about the store: it fills a temporary folder of its own and copies that into its place, under the final name
-from the start; it keeps a file ``model.yaml`` beside those of an artifact; and labels have a small alphabet.
+BentoML fills a folder in the temporary directory and copies that into its place, under the final name from the start. A
+kill would leave half a model there, so only the file ``model.yaml`` is BentoML's: the folder is filled in a staging
+folder beside the store and renamed. The store calls a folder without ``model.yaml`` an error for all its models, so no
+walk through the store is left to BentoML either. What is odd besides: labels have a small alphabet.
 """
 
 import os
 import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import bentoml
-from bentoml.exceptions import BentoMLException, NotFound
+from bentoml.exceptions import BentoMLException
 
+from clip_retrieval import atomic
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.writer import link_or_copy
-from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound
+from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, BuildRunning, StorageFailed
+from clip_retrieval.storage import storage
+from clip_retrieval.work_folder import Say, work_folder
 
 NAME = "clip-retrieval"
 LATEST = f"{NAME}:latest"
+MODEL_YAML = "model.yaml"
+
+ABANDONED_S = 3600
+"""Seconds after which a folder that an older release made in the temporary directory belongs to no save any more."""
 
 
-def save(artifact: Artifact) -> str:
+@dataclass(frozen=True)
+class Stored:
+    """A folder of the store: an artifact, or what is left of one."""
+
+    tag: str
+    path: Path
+    created: float
+    """Seconds since 1970; 0 if it is damaged."""
+    damage: str | None = None
+    """Why BentoML cannot read it; None if it can. Its files may be damaged all the same: see ``Artifact.open``."""
+
+
+def save(artifact: Artifact, say: Say = lambda _: None) -> str:
     """Move an artifact into the store and return its tag; an artifact that has this tag already is replaced.
 
-    If the store fails, the artifact stays in its folder.
+    It appears in the store complete or not at all, and then leaves its folder. ``say`` gets a line if this waits for
+    another process that saves.
     """
     manifest = artifact.manifest
     tag = tag_of(manifest.version)
-    if (kept := find(manifest.version)) == artifact.path:
-        return tag
-    with bentoml.models.create(
-        tag,
-        labels=labels(manifest),
-        metadata={
-            "encoder": manifest.encoder.model_dump(mode="json", exclude_none=True),
-            "data": manifest.data.model_dump(mode="json", exclude_none=True),
-            "images": manifest.images.facts(exclude_none=True),
-            "captions": manifest.captions.facts(exclude_none=True),
-        },
-    ) as model:
-        shutil.copytree(artifact.path, model.path, copy_function=link_or_copy, dirs_exist_ok=True)
-        if kept is not None:
-            bentoml.models.delete(tag)
-    shutil.rmtree(artifact.path)
+    target = _home() / manifest.version
+    with _changing(say) as staging:
+        if not (target.exists() and target.samefile(artifact.path)):
+            with atomic.new_folder(target, replace=True, staging=staging) as folder:
+                _describe(tag, manifest, folder)
+                shutil.copytree(artifact.path, folder, copy_function=link_or_copy, dirs_exist_ok=True)
+            shutil.rmtree(artifact.path)
+        _name_latest(staging)
     return tag
 
 
@@ -52,34 +71,43 @@ def tag_of(version: str) -> str:
 
 
 def find(version: str) -> Path | None:
-    """The folder of the artifact with this version, if the store has it."""
-    try:
-        return Path(bentoml.models.get(tag_of(version)).path)
-    except NotFound:
-        return None
+    """The folder of the artifact with this version, if the store has it and BentoML can read it."""
+    found = _read(_home() / version)
+    return None if found.damage else found.path
+
+
+def stored() -> list[Stored]:
+    """What the store has under this name: artifacts, newest first, then damaged ones."""
+    _clean_up()
+    return _newest_first()
 
 
 def tags() -> list[str]:
-    """The tags of all artifacts in the store, newest first."""
-    try:
-        models = sorted(bentoml.models.list(NAME), key=lambda model: model.creation_time, reverse=True)
-    except NotFound:
-        return []
-    except BentoMLException as error:
-        raise ArtifactDamaged(f"the BentoML model store cannot be read: {error}") from error
-    return [str(model.tag) for model in models]
+    """The tags of all artifacts in the store that BentoML can read, newest first."""
+    return [one.tag for one in stored() if not one.damage]
 
 
 def ensure_exists(tag: str) -> None:
-    """Raise ArtifactNotFound unless ``tag`` is the full tag of an artifact in the store; a short name is refused."""
-    if tag not in tags():
+    """Raise ArtifactNotFound unless ``tag`` is the full tag of an artifact in the store; a short name is refused.
+
+    A damaged one exists too.
+    """
+    if tag not in [one.tag for one in stored()]:
         raise ArtifactNotFound(f"there is no artifact {tag} in the BentoML model store; see: bento-clip artifacts list")
 
 
-def delete(tag: str) -> None:
-    """Delete an artifact from the store. Raises ArtifactNotFound as ``ensure_exists`` does."""
+def delete(tag: str, say: Say = lambda _: None) -> None:
+    """Delete an artifact from the store, also a damaged one. Raises ArtifactNotFound as ``ensure_exists`` does.
+
+    It leaves the store at once or not at all. ``say`` is as in ``save``.
+    """
     ensure_exists(tag)
-    bentoml.models.delete(tag)
+    version = tag.removeprefix(f"{NAME}:")
+    with _changing(say) as staging:
+        (_home() / version).rename(staging / version)
+        _name_latest(staging)
+        if not any(_home().iterdir()):
+            _home().rmdir()
 
 
 def resolve(source: str) -> tuple[str, Path]:
@@ -90,14 +118,127 @@ def resolve(source: str) -> tuple[str, Path]:
     """
     if os.path.isdir(source):  # noqa: PTH112 - pathlib raises for a text too long for a file name
         return source, Path(source)
+    _clean_up()
     try:
-        model = bentoml.models.get(source)
-    except (BentoMLException, ValueError) as error:
+        model = _model(source)
+    except ArtifactDamaged as error:
+        newest = next(iter(tags()), None) if source in {NAME, LATEST} else None
+        if newest is not None:  # the one that BentoML takes for the latest is damaged
+            return newest, _home() / newest.removeprefix(f"{NAME}:")
+        damaged = next((one for one in stored() if one.tag == source), None)
+        if damaged is not None:
+            raise ArtifactNotFound(
+                f"{damaged.path} is not a whole artifact ({damaged.damage}); delete it and build it again: "
+                f"bento-clip artifacts delete {source}"
+            ) from error
         raise ArtifactNotFound(
             f"there is no artifact {source}: it is neither a folder nor a tag in the BentoML model store "
             "(see: bento-clip artifacts list). Build one with: bento-clip build SOURCE --model demo"
         ) from error
     return str(model.tag), Path(model.path)
+
+
+def _home() -> Path:
+    """The folder of our models in the store, where BentoML looks for it."""
+    home = os.environ.get("BENTOML_HOME", "~/bentoml")
+    return Path(os.path.expandvars(home)).expanduser() / "models" / NAME
+
+
+def _staging() -> Path:
+    """A folder on the file system of the store. BentoML takes every folder inside of the store for a model."""
+    store = _home().parent
+    beside = store.parent / f"{NAME}.saving"
+    is_mounted = store.exists() and store.stat().st_dev != store.parent.stat().st_dev
+    return store / beside.name / "staging" if is_mounted else beside
+
+
+@contextmanager
+def _changing(say: Say | None) -> Iterator[Path]:
+    """Hold the store, and yield the staging folder, without what killed processes left there. Raises StorageFailed."""
+    with storage(_home()), work_folder(_staging(), say, temporary=True) as staging:
+        atomic.clean_up(staging, _home())
+        yield staging
+
+
+def _clean_up() -> None:
+    """Remove what saves and deletions that were killed left. A store that cannot be written to stays as it is."""
+    with suppress(BuildRunning, StorageFailed, OSError):
+        if _staging().exists():
+            with _changing(None) as staging:
+                _name_latest(staging)
+        for path in Path(tempfile.gettempdir()).glob(f"bentoml-model-{NAME}-*"):
+            seen = path.stat()
+            if seen.st_uid == os.getuid() and time.time() - seen.st_mtime > ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _newest_first() -> list[Stored]:
+    home = _home()
+    folders = [path for path in home.iterdir() if path.is_dir()] if home.is_dir() else []
+    return sorted(map(_read, folders), key=lambda one: (-one.created, one.tag))
+
+
+def _read(folder: Path) -> Stored:
+    tag = tag_of(folder.name)
+    try:
+        model = _model(tag)
+    except ArtifactDamaged as error:
+        return Stored(tag, folder, 0, damage=str(error))
+    return Stored(tag, folder, model.creation_time.timestamp())
+
+
+def _model(tag: str) -> bentoml.Model:
+    """What BentoML has under ``tag``. Raises ArtifactDamaged, also if there is nothing."""
+    try:
+        model = bentoml.models.get(tag)
+    except BentoMLException as error:
+        raise ArtifactDamaged(str(error)) from error
+    except Exception as error:
+        raise ArtifactDamaged(f"its {MODEL_YAML} cannot be read: {type(error).__name__}") from error
+    if tag not in {NAME, LATEST} and ":" in tag and not str(model.tag).startswith(tag):
+        raise ArtifactDamaged(f"its {MODEL_YAML} is that of {model.tag}")
+    return model
+
+
+def _name_latest(staging: Path) -> None:
+    """Write the file in which BentoML keeps the version of the newest model."""
+    latest = _home() / "latest"
+    newest = next((one for one in _newest_first() if not one.damage), None)
+    if newest is None:
+        latest.unlink(missing_ok=True)
+    elif not latest.exists() or latest.read_text(encoding="utf-8").strip() != newest.path.name:
+        with atomic.new_file(latest, replace=True, staging=staging) as file:
+            file.write(newest.path.name.encode())
+
+
+class _Described(Exception):
+    """BentoML has written its file; the rest is not left to it."""
+
+
+def _describe(tag: str, manifest: Manifest, folder: Path) -> None:
+    """Put BentoML's own file into ``folder``."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)  # where BentoML makes its folder; so a kill leaves none elsewhere
+    try:
+        with bentoml.models.create(
+            tag,
+            labels=labels(manifest),
+            metadata={
+                "encoder": manifest.encoder.model_dump(mode="json", exclude_none=True),
+                "data": manifest.data.model_dump(mode="json", exclude_none=True),
+                "images": manifest.images.facts(exclude_none=True),
+                "captions": manifest.captions.facts(exclude_none=True),
+            },
+        ) as model:
+            model.flush()  # type: ignore[no-untyped-call]
+            made = Path(model.path)
+            (made / MODEL_YAML).replace(folder / MODEL_YAML)
+            made.rmdir()
+            raise _Described
+    except _Described:
+        pass
+    finally:
+        tempfile.tempdir = before
 
 
 def labels(manifest: Manifest) -> dict[str, str]:

@@ -15,6 +15,7 @@ from clip_retrieval.indexes.measure import DEFAULT_METER, Meter
 from clip_retrieval.indexes.sweep import Budget, SweepOutcome, find_index
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import MODALITIES, Modality
+from clip_retrieval.work_folder import Say, work_folder
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,17 @@ def tune(
     *,
     families_of: Callable[[int, int], list[Family]] = families,
     meter: Meter = DEFAULT_METER,
+    say: Say | None = None,
 ) -> Tuned:
     """Choose both indexes of ``artifact`` to ``budget``, which holds for each alone, and write a new artifact.
 
     The new artifact is in ``workspace``, in a folder named by its version, which follows from the encoder, the data,
     the thumbnails and the chosen indexes. In a collection without captions the images are the queries. ``families_of``
-    gives the families to try for a number of rows and of dimensions.
+    gives the families to try for a number of rows and of dimensions. If another process tunes the same artifact,
+    ``say`` gets a line that names it, and this one waits; without ``say``, raises BuildRunning instead.
     """
-    scratch = workspace / f"{artifact.manifest.version}.tune"
-    shutil.rmtree(scratch, ignore_errors=True)
     outcomes: dict[Modality, SweepOutcome] = {}
-    try:
+    with work_folder(workspace / f"{artifact.manifest.version}.tune", say, temporary=True) as scratch:
         for modality in MODALITIES:
             vectors, kind = artifact.vectors(modality), _query_kind(artifact, modality)
             if not len(vectors):
@@ -52,7 +53,8 @@ def tune(
             with progress.stage(f"exact search for {modality}", None):
                 queries = TuningQueries.draw(vectors, artifact.vectors(kind), kind, seed)
             files = scratch / modality
-            files.mkdir(parents=True)
+            shutil.rmtree(files, ignore_errors=True)  # a process that was killed may have left them
+            files.mkdir()
             tried = families_of(*vectors.shape)
             outcomes[modality] = find_index(vectors, queries, tried, budget, files, progress, meter=meter)
         chosen = {modality: outcome.confirmed for modality, outcome in outcomes.items()}
@@ -60,8 +62,6 @@ def tune(
             return Tuned(outcomes, None)
         with progress.stage("writing the artifact", None):
             return Tuned(outcomes, _rewritten(artifact, chosen, workspace))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _query_kind(artifact: Artifact, modality: Modality) -> Modality:

@@ -20,6 +20,7 @@ from clip_retrieval.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from clip_retrieval.atomic import new_file, new_folder
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.progress import Advance
+from clip_retrieval.storage import storage
 
 CHUNK = 2**20
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -31,7 +32,11 @@ def export_artifact(artifact: Artifact, file: Path, advance: Advance) -> None:
 
     ``advance`` is told the number of bytes just written. Raises FileExistsError.
     """
-    with new_file(file) as output, tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    with (
+        storage(file.parent),
+        new_file(file) as output,
+        tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
         for name in (MANIFEST, *sorted(artifact.manifest.files)):
             path = artifact.path / name
             member = tarfile.TarInfo(name)
@@ -47,7 +52,7 @@ def import_artifact(file: Path, folder: Path, advance: Advance) -> Artifact:
     ``folder`` exists.
     """
     try:
-        with new_folder(folder) as partial, tarfile.open(file, "r:") as archive:
+        with storage(folder), new_folder(folder) as partial, tarfile.open(file, "r:") as archive:
             manifest = _read(archive, file, partial, advance)
     except (tarfile.TarError, EOFError) as error:
         raise ArtifactDamaged(

@@ -5,7 +5,6 @@ captions.py       the text of a caption as it is stored, and its id
 validate.py       checks every image and caption, and decodes each image once
 check.py          a source without an encoder; and validated images become records
 splits.py         the split of each image: train, val or test
-work_folder.py    the folder in which one process at a time collects the parts of a result
 vector_cache.py   vectors by key in append-only files
 known.py          vectors and thumbnails of earlier artifacts
 thumbnails.py     thumbnails within a budget, made beside the embedding

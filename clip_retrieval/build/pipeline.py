@@ -1,14 +1,15 @@
 """From a data source and an encoder to an artifact: validate and embed in one pass, split, index, write.
 
-A build works in a folder that is named after the source and the encoder. A build that is killed leaves no artifact;
-started again, it resumes, and encodes nothing twice.
+A build works in a folder that is named after the source and the encoder, and holds it until the artifact is published:
+a second build of the same waits, and then finds that artifact. A build that is killed at any moment, also while it
+publishes, leaves half an artifact nowhere; started again, it resumes, and encodes nothing twice.
 """
 
 import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,6 @@ from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.splits import Ratios, assign_splits
 from clip_retrieval.build.thumbnails import ThumbnailPlans, thumbnail_notes
-from clip_retrieval.build.work_folder import work_folder
 from clip_retrieval.build.write import Parts, index_and_write
 from clip_retrieval.datasets import Source, open_source
 from clip_retrieval.encoders import load_encoder, read_info
@@ -34,6 +34,8 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, Split
+from clip_retrieval.storage import storage
+from clip_retrieval.work_folder import Say, work_folder
 
 MEGABYTE = 10**6
 
@@ -60,6 +62,9 @@ class BuildOutcome:
     """The artifact, the report of the validation, and what a person should know."""
 
     artifact: Artifact
+    """As it was when it was published, which may have moved it."""
+    tag: str
+    """What publishing returned; without it the path of the artifact."""
     report: Report
     embedding: EmbeddingCounts
     notes: tuple[str, ...]
@@ -73,13 +78,16 @@ def build(
     options: Options,
     progress: Progress,
     *,
-    reuse: Sequence[Artifact] = (),
+    reuse: Callable[[], Sequence[Artifact]] = tuple,
+    publish: Callable[[Artifact], str] | None = None,
+    say: Say | None = None,
 ) -> BuildOutcome:
     """Build the artifact of the data source at ``source``; see ``build_source``."""
     path = source.resolve()
     return build_source(
-        open_source(source), path.name, encoder_folder, workspace, options, progress, place=str(path), reuse=reuse
-    )
+        open_source(source), path.name, encoder_folder, workspace, options, progress,
+        place=str(path), reuse=reuse, publish=publish, say=say,
+    )  # fmt: skip
 
 
 def build_source(
@@ -91,22 +99,28 @@ def build_source(
     progress: Progress,
     *,
     place: str,
-    reuse: Sequence[Artifact] = (),
+    reuse: Callable[[], Sequence[Artifact]] = tuple,
+    publish: Callable[[Artifact], str] | None = None,
+    say: Say | None = None,
 ) -> BuildOutcome:
     """Build the artifact of ``source``, which the manifest calls ``name``, with the encoder in ``encoder_folder``.
 
-    The artifact is written to ``workspace``, in a folder named by its version. ``place`` identifies the source, so that
-    a build that was killed is found again. ``reuse`` are earlier artifacts: vectors that the same encoder made are
-    taken from them, and if one of them has the version of this build and passes its own checks, it is returned
-    unchanged.
+    The artifact is handed to ``publish``, which may move it and returns its tag; without ``publish`` it goes to
+    ``workspace``, into a folder named by its version. If ``publish`` raises, what was made is kept for the next build.
+    ``place`` identifies the source, so that a build that was killed is found again. ``reuse`` gives earlier artifacts:
+    vectors that the same encoder made are taken from them, and if one of them has the version of this build and passes
+    its own checks, it is published unchanged.
 
-    Raises SourceError, ModelUnavailable, MissingExtra, or BuildRunning if the same build is running already.
+    If another process builds the same, ``say`` gets a line that names it, and this build waits for it. Raises
+    SourceError, ModelUnavailable, MissingExtra, StorageFailed, or, without ``say``, BuildRunning instead of waiting.
     """
     items = list(source)
     info = read_info(encoder_folder)
     with (
-        work_folder(workspace / f"{_work_name(place, info)}.work") as work,
-        closing(_known(reuse, info, progress)) as known,
+        storage(workspace, "what was embedded is kept, and the same command goes on from there"),
+        work_folder(workspace / f"{_work_name(place, info)}.work", say) as work,
+        # Asked for only now: a build that was waited for may have added one.
+        closing(_known(earlier := reuse(), info, progress)) as known,
         closing(Embedder(partial(load_encoder, encoder_folder), info.dim, work, known, options.batch)) as embedder,
     ):
         thumbnails = ThumbnailPlans(work, options.thumbnails_mb * MEGABYTE, known)
@@ -124,20 +138,30 @@ def build_source(
         data = _describe(name, report, splits, options)
         version = artifact_version(info, data, options.recall, thumbnails_mb=options.thumbnails_mb)
         notes: tuple[str, ...] = ()
-        artifact = _stored([*(one.path for one in reuse if one.manifest.version == version), workspace / version])
+        made = [*(one.path for one in earlier if one.manifest.version == version), workspace / version, work / version]
+        artifact = _stored(made)
         if artifact is None:
             images, captions = records_of(report.kept, splits)
             with progress.stage("embedding captions", len(captions)) as advance:
                 embedder.embed_captions([caption.text for caption in captions], advance)
-            made: Path | None = None  # a file of an earlier, killed build may have other rows
+            small: Path | None = None  # a file of an earlier, killed build may have other rows
             if options.thumbnails_mb:
                 plan = thumbnails.write(first_plan, report.kept, work / THUMBNAILS, options.limits, progress)
                 notes = thumbnail_notes(plan, options.thumbnails_mb)
-                made = None if plan is None else work / THUMBNAILS
-            parts = Parts(encoder_folder, info, data, images, captions, embedder, work, made)
-            artifact = index_and_write(parts, workspace / version, options.recall, progress)
-        shutil.rmtree(work)
-        return BuildOutcome(artifact, report, embedder.counts(report), notes)
+                small = None if plan is None else work / THUMBNAILS
+            parts = Parts(encoder_folder, info, data, images, captions, embedder, work, small)
+            artifact = index_and_write(parts, work / version, options.recall, progress)
+        if publish is None and artifact.path == work / version:
+            artifact = _moved(artifact, workspace / version)
+        tag = str(artifact.path) if publish is None else publish(artifact)
+        shutil.rmtree(work)  # last of all: whatever fails above finds its vectors here the next time
+        return BuildOutcome(artifact, tag, report, embedder.counts(report), notes)
+
+
+def _moved(artifact: Artifact, target: Path) -> Artifact:
+    """The artifact at ``target``; what has that name is damaged."""
+    shutil.rmtree(target, ignore_errors=True)
+    return Artifact(artifact.path.rename(target), artifact.manifest)
 
 
 def _known(artifacts: Sequence[Artifact], encoder: EncoderInfo, progress: Progress) -> KnownArtifacts:
@@ -167,10 +191,7 @@ def _describe(name: str, report: Report, splits: Sequence[Split], options: Optio
 
 
 def _stored(folders: Sequence[Path]) -> Artifact | None:
-    """The first of these artifacts that passes its own checks.
-
-    An artifact is still in the workspace if the model store could not take it.
-    """
+    """The first of these artifacts that passes its own checks."""
     for folder in folders:
         with suppress(ArtifactError):
             return Artifact.open(folder)

@@ -16,6 +16,7 @@ from clip_retrieval.cli.search import search
 from clip_retrieval.cli.serve import serve
 from clip_retrieval.cli.tune import tune_command
 from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.storage import sentence
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,9 +31,12 @@ def main() -> None:
     """Run the command line. A deliberate error is shown as one sentence, and the exit status is 1."""
     try:
         app()
-    except (ClipRetrievalError, OSError) as error:
+    except Exception as error:
+        message = sentence(error)
+        if message is None and not isinstance(error, ClipRetrievalError | OSError):
+            raise
         console.err.print("error:", style="red", end=" ")
-        console.err.print(str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        console.err.print(message or str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +14,9 @@ from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, Tag
-from clip_retrieval.errors import ArtifactError, ClipRetrievalError
+from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ClipRetrievalError
 from clip_retrieval.models.prepare import cache_dir
+from clip_retrieval.work_folder import scratch_folder
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -39,6 +39,8 @@ def artifacts() -> None:
 def list_artifacts(as_json: AsJson = False) -> None:
     """List the artifacts in the model store, newest first. clip-retrieval:latest is the first of them.
 
+    What a save of an older release left half is listed as damaged.
+
     Examples:
 
     ```
@@ -46,7 +48,11 @@ def list_artifacts(as_json: AsJson = False) -> None:
     bento-clip artifacts list --json
     ```
     """
-    rows = [_row(tag) for tag in modelstore.tags()]
+    stored = modelstore.stored()
+    rows = [_row(one) for one in stored]
+    for one in stored:
+        if one.damage:
+            console.note(f"{one.path}: {one.damage}; delete it: bento-clip artifacts delete {one.tag}")
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
@@ -128,14 +134,12 @@ def import_file(file: Annotated[Path, typer.Argument(help="A file that the comma
     bento-clip artifacts import collection.tar
     ```
     """
-    workspace = cache_dir() / "imports"
-    workspace.mkdir(parents=True, exist_ok=True)
     with (
-        TemporaryDirectory(dir=workspace) as folder,
+        scratch_folder(cache_dir() / "imports", "import") as folder,
         console.Bars().stage("reading (bytes)", file.stat().st_size) as advance,
     ):
-        artifact = import_artifact(file, Path(folder) / "artifact", advance)
-        tag = _tag_if_undamaged(artifact.manifest.version) or modelstore.save(artifact)
+        artifact = import_artifact(file, folder / "artifact", advance)
+        tag = _tag_if_undamaged(artifact.manifest.version) or modelstore.save(artifact, console.note)
     typer.echo(tag)
 
 
@@ -157,9 +161,9 @@ def delete_command(
     if not yes:
         if not sys.stdin.isatty():
             raise ClipRetrievalError(f"{tag} is not deleted: there is no terminal to confirm it; use --yes")
-        row = _row(tag)
+        row = next(_row(one) for one in modelstore.stored() if one.tag == tag)
         typer.confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", abort=True, err=True)
-    modelstore.delete(tag)
+    modelstore.delete(tag, console.note)
     console.note(f"deleted {tag}")
 
 
@@ -181,12 +185,14 @@ def _tag_if_undamaged(version: str) -> str | None:
     return modelstore.tag_of(version)
 
 
-def _row(tag: str) -> dict[str, Any]:
+def _row(stored: modelstore.Stored) -> dict[str, Any]:
     """An artifact as a row of a table. Only the manifest is read; if that fails, the row says "damaged"."""
-    _, folder = modelstore.resolve(tag)
-    row: dict[str, Any] = {"tag": tag, "model": "damaged", "precision": "", "images": "", "captions": ""}
+    folder = stored.path
+    row: dict[str, Any] = {"tag": stored.tag, "model": "damaged", "precision": "", "images": "", "captions": ""}
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     try:
+        if stored.damage:
+            raise ArtifactDamaged(stored.damage)
         manifest = Artifact.open(folder, verify=False).manifest
     except ArtifactError:
         return row | {"MB": round(size / 1e6, 1), "built": ""}

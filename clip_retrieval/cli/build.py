@@ -12,6 +12,9 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.writer import link_or_copy
+from clip_retrieval.atomic import new_folder
 from clip_retrieval.build.check import calibration, check_source, read_source, require_no_reject
 from clip_retrieval.build.pipeline import Options, build_source
 from clip_retrieval.cli import console
@@ -33,6 +36,7 @@ from clip_retrieval.cli.options import (
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
+from clip_retrieval.storage import storage
 
 
 class RuntimeOption(StrEnum):
@@ -70,6 +74,9 @@ def build_command(
     caption_columns: CaptionColumns = [],  # noqa: B006 - Typer makes a list of its own for each call
     encoding: Encoding = None,
     no_captions: NoCaptions = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for another build of the same data and model, or fail.")
+    ] = True,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
@@ -102,21 +109,35 @@ def build_command(
         require_no_reject(check_source(data, str(source), limits, bars))
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
-        encoder = prepare_encoder(model, pretrained, runtime=runtime.value, calibration=samples, say=console.note)
+        encoder = prepare_encoder(
+            model, pretrained, runtime=runtime.value, calibration=samples, say=console.note, wait=wait
+        )
     workspace = cache_dir() / "builds"
     path = source.resolve()
+
+    def publish(artifact: Artifact) -> str:
+        return modelstore.save(artifact, console.note) if output is None else _put(artifact, workspace, output)
+
     outcome = build_source(
-        data, path.name, encoder, workspace, options, bars, place=str(path), reuse=_stored_artifacts()
+        data,
+        path.name,
+        encoder,
+        workspace,
+        options,
+        bars,
+        place=str(path),
+        reuse=_stored_artifacts,
+        publish=publish,
+        say=console.note if wait else None,
     )
-    tag = modelstore.save(outcome.artifact) if output is None else _move(outcome.artifact, workspace, output)
     if as_json:
-        result = {"tag": tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}
+        result = {"tag": outcome.tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
     console.report_table(outcome.report)
     for note in (*outcome.notes, str(outcome.embedding)):
         console.note(note)
-    typer.echo(tag)
+    typer.echo(outcome.tag)
 
 
 def _stored_artifacts() -> list[Artifact]:
@@ -128,11 +149,23 @@ def _stored_artifacts() -> list[Artifact]:
     return artifacts
 
 
-def _move(artifact: Artifact, workspace: Path, output: Path) -> str:
-    """Move the artifact to the folder ``output``; an artifact of the model store is copied."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if artifact.path.is_relative_to(workspace):
-        shutil.move(artifact.path, output)
-    else:
-        shutil.copytree(artifact.path, output)
+def _put(artifact: Artifact, workspace: Path, output: Path) -> str:
+    """Put the artifact into the folder ``output``, which appears complete; one of the model store is copied.
+
+    The build removes what is in ``workspace``. A build that was waited for may have made ``output`` of the same inputs;
+    then it stays.
+    """
+    if not _holds(output, artifact.manifest.version):
+        with storage(output.parent), new_folder(output) as folder:
+            put = link_or_copy if artifact.path.is_relative_to(workspace) else shutil.copy2
+            for name in (MANIFEST, *artifact.manifest.files):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                put(artifact.path / name, folder / name)
     return str(output)
+
+
+def _holds(folder: Path, version: str) -> bool:
+    try:
+        return Artifact.open(folder).manifest.version == version
+    except ArtifactError:
+        return False

@@ -109,7 +109,7 @@ def _embedded(path: Path, model: str, pretrained: str | None, options: Options, 
     open_source(path)  # before the model is prepared, so that a wrong path costs no download
     with bars.stage(f"preparing the model {model}", None):
         encoder = prepare_encoder(model, pretrained, say=console.note)
-    return of_source(path, encoder, cache_dir() / "evaluations", options, bars)
+    return of_source(path, encoder, cache_dir() / "evaluations", options, bars, say=console.note)
 
 
 def _write(

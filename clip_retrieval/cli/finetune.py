@@ -18,6 +18,7 @@ from clip_retrieval.finetuning.guard import TOLERANCE
 from clip_retrieval.finetuning.settings import LEARNING_RATES, TrainedPart, TrainingSettings
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import DEMO, cache_dir, prepare_encoder
+from clip_retrieval.work_folder import work_folder
 
 if TYPE_CHECKING:
     from clip_retrieval.finetuning.loop import Epoch
@@ -109,9 +110,9 @@ def finetune_command(
         train, epochs, batch, learning_rate or 0.0, warmup, TrainingSettings.clip, patience, views, rank, seed
     )
     rule = tuner.Rule(tolerance, certain)
-    outcome = tuner.finetune(
-        reference, data, settings, rule, cache_dir() / "finetune", output, limits, bars, say=_say_epoch
-    )
+    workspace = cache_dir() / "finetune"
+    with work_folder(workspace / f"{reference.name}.running", console.note, temporary=True):
+        outcome = tuner.finetune(reference, data, settings, rule, workspace, output, limits, bars, say=_say_epoch)
     plot_training(outcome.history, outcome.shares, outcome.share, output / "finetune.png")
     if as_json:
         typer.echo(json.dumps({"folder": str(output)} | outcome.to_json(), ensure_ascii=False))

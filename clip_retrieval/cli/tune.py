@@ -50,13 +50,13 @@ def tune_command(
     artifact = Artifact.open(folder)
     budget = Budget(recall, p99_ms, memory_mb)
     search_on_one_thread()
-    done = tune(artifact, budget, cache_dir() / "builds", console.Bars())
+    done = tune(artifact, budget, cache_dir() / "builds", console.Bars(), say=console.note)
     for modality, outcome in done.outcomes.items():
         name = "images" if modality == "images" else "captions"
         plot_pareto_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
         _show(name, outcome, budget)
     console.note(f"plots: {report}")
-    tag = modelstore.save(done.artifact) if done.artifact else None
+    tag = modelstore.save(done.artifact, console.note) if done.artifact else None
     if as_json:
         typer.echo(json.dumps(_as_json(done, budget, tag)))
     elif tag:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.errors import ImageRejected
+from clip_retrieval.storage import is_of_the_machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class FileBlob:
     def read(self, limit: int) -> bytes:
         """The bytes of the file, at most ``limit`` + 1 of them.
 
-        Raises ImageRejected if the file cannot be read or is not a regular file: a pipe might never end.
+        Raises ImageRejected if the file cannot be read or is not a regular file: a pipe might never end. Raises OSError
+        if that is not the file's fault: too many are open.
         """
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
@@ -27,4 +29,6 @@ class FileBlob:
         except FileNotFoundError as error:
             raise ImageRejected("the file does not exist") from error
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and is_of_the_machine(error):
+                raise
             raise ImageRejected(f"the file cannot be read: {getattr(error, 'strerror', error)}") from error

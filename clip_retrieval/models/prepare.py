@@ -10,7 +10,6 @@ local-dir:folder              a model in open_clip's format in a folder
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,8 @@ from clip_retrieval.errors import MissingExtra, ModelUnavailable
 from clip_retrieval.images.decode import content_hash
 from clip_retrieval.models.calibration import Calibration
 from clip_retrieval.models.demo_sources import HEAD_FILE
+from clip_retrieval.storage import storage
+from clip_retrieval.work_folder import Say, work_folder
 
 DEMO = "demo"
 FAKE = "fake"
@@ -46,16 +47,20 @@ def prepare_encoder(
     *,
     runtime: Runtime = "openvino",
     calibration: Calibration | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
+    wait: bool = True,
 ) -> Path:
     """The encoder folder of a model, which is made if it is not in the cache.
+
+    While another process makes it, this one waits; without ``wait``, raises BuildRunning instead.
 
     ``openvino`` serves without torch; ``torch`` is the reference. With ``calibration`` the folder also holds graphs
     that are quantised to 8 bits. ``say`` gets one line per step. Raises ModelUnavailable, which says what to do, or
     MissingExtra if torch or open_clip is not installed.
     """
+    waiting = say if wait else None
     if model == FAKE:
-        return _cached(cache_key(model, None), _save_fake)
+        return _cached(cache_key(model, None), _save_fake, waiting)
     if model.startswith(LOCAL_DIR):
         folder = Path(model.removeprefix(LOCAL_DIR)).expanduser().resolve()
         if not folder.is_dir():
@@ -66,30 +71,33 @@ def prepare_encoder(
     pretrained = None if model == DEMO else pretrained
     key = cache_key(located, pretrained)
     try:
-        reference = _cached(key, lambda target: _save_torch(located, pretrained, model, target, say))
+        reference = _cached(key, lambda target: _save_torch(located, pretrained, model, target, say), waiting)
         if runtime == "torch":
             return reference
         if calibration is None:
-            return _cached(f"{key}-openvino.{RECIPE}", lambda target: _save_openvino(reference, target, None, say))
+            return _cached(
+                f"{key}-openvino.{RECIPE}", lambda target: _save_openvino(reference, target, None, say), waiting
+            )
         images, texts = calibration
         digest = hashlib.sha256(repr([texts, *(content_hash(image) for image in images)]).encode()).hexdigest()
         return _cached(
-            f"{key}-int8.{RECIPE}-{digest[:8]}", lambda target: _save_openvino(reference, target, calibration, say)
+            f"{key}-int8.{RECIPE}-{digest[:8]}",
+            lambda target: _save_openvino(reference, target, calibration, say),
+            waiting,
         )
     except ModuleNotFoundError as error:
         raise MissingExtra("preparing a model", "build") from error
 
 
-def _cached(name: str, save: Callable[[Path], EncoderInfo]) -> Path:
+def _cached(name: str, save: Callable[[Path], EncoderInfo], waiting: Say | None) -> Path:
     """The folder ``name`` of the cache. ``save`` fills it the first time; it appears complete or not at all."""
     target = cache_dir() / "encoders" / name
-    if (target / INFO_FILE).exists():
-        read_info(target)
-        return target
-    # Another process may finish first, and use its folder already; then that folder is as good.
-    with suppress(FileExistsError), new_folder(target, replace=target.exists()) as folder:
-        info = save(folder)
-        (folder / INFO_FILE).write_text(info.model_dump_json(indent=2))
+    if not (target / INFO_FILE).exists():
+        with storage(target), work_folder(target.with_name(f"{name}.preparing"), waiting, temporary=True):
+            if not (target / INFO_FILE).exists():  # the process that was waited for may have made it
+                with new_folder(target, replace=target.exists()) as folder:
+                    info = save(folder)
+                    (folder / INFO_FILE).write_text(info.model_dump_json(indent=2), encoding="utf-8")
     read_info(target)
     return target
 

@@ -2,8 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import bentoml
@@ -12,6 +15,7 @@ import pytest
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ArtifactNotFound
+from clip_retrieval.work_folder import work_folder
 
 Tags = Callable[[], list[str]]
 
@@ -111,3 +115,85 @@ def test_any_model_name_makes_a_valid_label(model_store: Tags, artifact_copy: Ar
     label = bentoml.models.get(modelstore.save(renamed)).info.labels["model"]
     assert label.startswith("ViT-B-32")
     assert len(label) <= 63
+
+
+def test_artifacts_stand_where_bentoml_looks_for_them(stored_tag: str) -> None:
+    (one,) = modelstore.stored()
+    assert one.path == Path(bentoml.models.get(stored_tag).path)
+
+
+class TestDamagedItems:
+    """What is no whole model in the store does no harm to the others. Older releases left such folders when killed."""
+
+    @pytest.fixture(params=["nothing", "", "[1, 2]", "{}", "a: [", "name: a\nversion: b\n", "of another", b"\xff\xfe"])
+    def bad(self, request: pytest.FixtureRequest, stored_tag: str) -> Iterator[str]:
+        """The tag of a folder beside a whole artifact, with what ``model.yaml`` holds; BentoML calls it the latest."""
+        home = modelstore.resolve(stored_tag)[1].parent
+        folder = home / "0123456789abcdef"
+        folder.mkdir()
+        content = request.param
+        if content == "of another":
+            shutil.copy(home / stored_tag.partition(":")[2] / "model.yaml", folder)
+        elif content != "nothing":
+            (folder / "model.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+        (home / "latest").write_text(folder.name)
+        yield f"clip-retrieval:{folder.name}"
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def test_the_good_ones_are_listed_and_the_bad_one_is_named(self, stored_tag: str, bad: str) -> None:
+        assert modelstore.tags() == [stored_tag]
+        good, damaged = modelstore.stored()
+        assert (good.tag, good.damage) == (stored_tag, None)
+        assert damaged.tag == bad
+        assert damaged.damage is not None
+        assert "model.yaml" in damaged.damage
+        assert "\n" not in damaged.damage
+
+    def test_the_newest_is_the_newest_good_one(self, stored_tag: str, bad: str) -> None:
+        assert modelstore.resolve("clip-retrieval:latest")[0] == stored_tag
+        assert modelstore.resolve("clip-retrieval")[0] == stored_tag
+
+    def test_asked_for_by_name_it_is_refused_with_what_to_do(self, bad: str) -> None:
+        with pytest.raises(ArtifactNotFound, match=f"not a whole artifact.*bento-clip artifacts delete {bad}"):
+            modelstore.resolve(bad)
+
+    def test_it_can_be_deleted_and_bentoml_reads_its_store_again(self, stored_tag: str, bad: str) -> None:
+        modelstore.delete(bad)
+        assert [str(model.tag) for model in bentoml.models.list()] == [stored_tag]
+        assert str(bentoml.models.get("clip-retrieval").tag) == stored_tag
+
+    def test_the_good_ones_can_be_deleted(self, stored_tag: str, bad: str) -> None:
+        modelstore.delete(stored_tag)
+        assert [one.tag for one in modelstore.stored()] == [bad]
+
+    def test_saving_under_its_name_replaces_it(self, stored_tag: str, bad: str, fake_artifact: Artifact) -> None:
+        folder = modelstore.resolve(stored_tag)[1]
+        (folder / "model.yaml").unlink()
+        assert modelstore.find(folder.name) is None
+        fresh = shutil.copytree(fake_artifact.path, folder.parents[2] / "fresh")
+        assert modelstore.save(Artifact.open(Path(fresh))) == stored_tag
+        assert modelstore.tags() == [stored_tag]
+
+
+def test_old_folders_of_older_releases_in_the_temporary_directory_are_removed(
+    model_store: Tags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    old, new = "bentoml-model-clip-retrieval-a", "bentoml-model-clip-retrieval-b"
+    for name, age in {old: 7200, new: 60, "mine": 7200}.items():
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    modelstore.tags()
+    assert {path.name for path in tmp_path.iterdir()} == {new, "mine"}
+
+
+def test_a_save_waits_for_another_that_is_in_progress(model_store: Tags, artifact_copy: Artifact) -> None:
+    lines: Queue[str] = Queue()
+    staging = Path(os.environ["BENTOML_HOME"]) / "clip-retrieval.saving"
+    with ThreadPoolExecutor() as pool:
+        with work_folder(staging, None, temporary=True):
+            waiting = pool.submit(modelstore.save, artifact_copy, lines.put)
+            assert f"process {os.getpid()}, since" in lines.get(timeout=30)
+            assert modelstore.tags() == [], "reading waits for nobody"
+        tag = waiting.result(timeout=30)
+        assert model_store() == [tag]

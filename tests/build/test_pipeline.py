@@ -1,14 +1,17 @@
 """From a source to an artifact: rows stay aligned whatever is rejected; a build that was killed resumes."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -47,7 +50,7 @@ def run(encoder_folder: Path, tmp_path: Path) -> Build:
     """Build a source with the fake encoder; keywords are Options, or ``reuse``."""
 
     def run(source: Path, *, reuse: Sequence[Artifact] = (), **options: Any) -> BuildOutcome:
-        return build(source, encoder_folder, tmp_path / "builds", Options(**options), Silent(), reuse=reuse)
+        return build(source, encoder_folder, tmp_path / "builds", Options(**options), Silent(), reuse=lambda: reuse)
 
     return run
 
@@ -295,9 +298,9 @@ if moment == "embedding images":
     own, FakeEncoder.encode_pixels = FakeEncoder.encode_pixels, encode_pixels
 elif moment == "embedding captions":
     FakeEncoder.encode_texts = die
-else:
+elif moment == "writing":
     RecordStore.add = die
-build(Path(source), Path(encoder_folder), Path(workspace), Options(batch=5), Silent())
+build(Path(source), Path(encoder_folder), Path(workspace), Options(batch=5), Silent(), publish=die)
 """
 
 
@@ -356,9 +359,36 @@ class TestKilled:
             run(source, strict=True)
         assert run(source, seed=3).embedding.images_encoded == 0
 
-    def test_a_second_build_of_the_same_source_at_the_same_time_is_refused(
-        self, run: Build, encoder_folder: Path, tmp_path: Path
+    def test_while_it_publishes_keeps_the_artifact_for_the_next_build(
+        self, run: Build, collection: Path, encoder_folder: Path, fake_artifact: Artifact, tmp_path: Path
     ) -> None:
+        places = (collection, encoder_folder, tmp_path / "builds")
+        child = subprocess.run([sys.executable, "-c", KILLED_BUILD, *places, "publishing"], timeout=60, check=False)
+        assert child.returncode == -signal.SIGKILL
+        (left,) = (tmp_path / "builds").rglob("manifest.json")
+        written = left.stat().st_mtime_ns
+
+        outcome = run(collection)
+        assert outcome.embedding == EmbeddingCounts(0, 24, 0, 48)
+        assert (outcome.artifact.path / "manifest.json").stat().st_mtime_ns == written, "it is not written again"
+        assert list((tmp_path / "builds").iterdir()) == [outcome.artifact.path]
+
+    def test_a_publisher_that_fails_costs_no_encoding(
+        self, run: Build, collection: Path, encoder_folder: Path, tmp_path: Path
+    ) -> None:
+        def publish(artifact: Artifact) -> str:
+            raise OSError("the disk is full")
+
+        with pytest.raises(OSError, match="the disk is full"):
+            build(collection, encoder_folder, tmp_path / "builds", Options(), Silent(), publish=publish)
+        assert run(collection).embedding == EmbeddingCounts(0, 24, 0, 48)
+        assert run(collection, seed=7).embedding.images_encoded == 24, "and nothing is kept for longer"
+
+
+class TestAtTheSameTime:
+    """Two builds of the same inputs."""
+
+    def test_without_waiting_the_second_is_refused(self, encoder_folder: Path, tmp_path: Path) -> None:
         source = MemorySource([CaptionedImage("a", MemoryBlob("a.png", png(square("red"))))])
 
         class Meanwhile(Silent):
@@ -372,3 +402,33 @@ class TestKilled:
             return build_source(source, "memory", encoder_folder, tmp_path, Options(), progress, place="memory")
 
         assert build_memory(Meanwhile()).artifact.manifest.data.images == 1
+
+    def test_the_second_waits_says_for_whom_and_joins(
+        self, collection: Path, encoder_folder: Path, tmp_path: Path
+    ) -> None:
+        """The first, in another thread, does not publish before the second has said that it waits."""
+        says: Queue[str] = Queue()
+        shelf = tmp_path / "shelf"
+
+        def build_one(publish: Callable[[Artifact], str]) -> BuildOutcome:
+            def on_the_shelf() -> list[Artifact]:
+                return [Artifact.open(shelf)] if shelf.exists() else []
+
+            workspace = tmp_path / "builds"
+            return build(
+                collection, encoder_folder, workspace, Options(), Silent(),
+                reuse=on_the_shelf, publish=publish, say=says.put,
+            )  # fmt: skip
+
+        def publish_first(artifact: Artifact) -> str:
+            second.append(pool.submit(build_one, lambda artifact: str(artifact.path)))
+            assert f"process {os.getpid()}, since" in says.get(timeout=30)
+            return str(artifact.path.rename(shelf))
+
+        second: list[Future[BuildOutcome]] = []
+        with ThreadPoolExecutor() as pool:
+            first = build_one(publish_first)
+            joined = second[0].result(timeout=30)
+        assert first.tag == joined.tag == str(shelf)
+        assert joined.embedding == EmbeddingCounts(0, 24, 0, 48)
+        assert list((tmp_path / "builds").iterdir()) == []

@@ -1,7 +1,8 @@
 """``bento-clip artifacts``: the model store seen, compared, copied and cleaned from the command line."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,11 @@ class TestList:
         assert "bento-clip build" in done.err
         assert json.loads(cli("artifacts", "list", "--json").out) == []
 
-    def test_a_damaged_artifact_is_listed_as_one(self, cli: Cli, stored_tag: str, store_folder: Path) -> None:
-        (store_folder / "manifest.json").write_text("{")
+    @pytest.mark.parametrize("content", ["{", "[]", "null", "[" * 200_000, '{"manifest": 1}', "\udcff"], ids=len)
+    def test_a_damaged_artifact_is_listed_as_one(
+        self, cli: Cli, stored_tag: str, store_folder: Path, content: str
+    ) -> None:
+        (store_folder / "manifest.json").write_bytes(content.encode(errors="surrogateescape"))
         (row,) = json.loads(cli("artifacts", "list", "--json").out)
         assert (row["tag"], row["model"]) == (stored_tag, "damaged")
 
@@ -157,6 +161,38 @@ class TestExportAndImport:
         (tmp_path / "a.tar").write_text("mine")
         assert_one_sentence(cli("artifacts", "export", stored_tag, tmp_path / "a.tar"))
         assert (tmp_path / "a.tar").read_text() == "mine"
+
+
+class TestBesideAFolderOfNoModel:
+    """An older release that was killed left it. BentoML's own ``models list`` fails then."""
+
+    @pytest.fixture(autouse=True)
+    def bad(self, store_folder: Path) -> Iterator[str]:
+        folder = store_folder.with_name("0123456789abcdef")
+        folder.mkdir()
+        yield f"clip-retrieval:{folder.name}"
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def test_the_list_has_the_good_ones_and_names_the_bad_one(self, cli: Cli, stored_tag: str, bad: str) -> None:
+        done = cli("artifacts", "list")
+        assert done.status == 0
+        assert stored_tag in done.out
+        assert f"bento-clip artifacts delete {bad}" in done.err
+        good, damaged = json.loads(cli("artifacts", "list", "--json").out)
+        assert (good["tag"], good["model"]) == (stored_tag, "fake")
+        assert (damaged["tag"], damaged["model"]) == (bad, "damaged")
+
+    def test_it_can_be_deleted(self, cli: Cli, stored_tag: str, bad: str, model_store: Tags) -> None:
+        assert cli("artifacts", "delete", bad, "--yes").status == 0
+        assert model_store() == [stored_tag]
+
+    def test_every_other_command_works(self, cli: Cli, stored_tag: str, collection: Path, tmp_path: Path) -> None:
+        assert cli("info").status == 0
+        assert cli("build", collection, "--model", "fake").out == f"{stored_tag}\n"
+        assert cli("artifacts", "export", stored_tag, tmp_path / "a.tar").status == 0
+        assert cli("artifacts", "import", tmp_path / "a.tar").out == f"{stored_tag}\n"
+        assert cli("artifacts", "delete", stored_tag, "--yes").status == 0
+        assert cli("artifacts", "import", tmp_path / "a.tar").out == f"{stored_tag}\n"
 
 
 class Terminal:

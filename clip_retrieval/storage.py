@@ -1,0 +1,107 @@
+"""Errors of disks, folders and file handles in one sentence: what is wrong, where, and what to do.
+
+The same fault comes as an OSError with or without a name, as a list of tuples from ``shutil``, as an error of SQLite,
+or as the text of a library in C++.
+"""
+
+import errno
+import os
+import resource
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from clip_retrieval.errors import ClipRetrievalError, StorageFailed
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HANDLES = {errno.EMFILE, errno.ENFILE}
+_KNOWN = (*_FULL, errno.EFBIG, *_FORBIDDEN, *_HANDLES, errno.EIO)
+_SQLITE = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+}
+
+
+@contextmanager
+def storage(place: Path, then: str = "") -> Iterator[None]:
+    """Raise StorageFailed for such an error inside the block; every other error passes.
+
+    ``place`` is the folder that the block writes to, for errors that name no file. ``then`` says what is kept.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = sentence(error, place)
+        if message is None:
+            raise
+        raise StorageFailed(f"{message}; {then}" if then else message) from error
+
+
+def sentence(error: Exception, place: Path | None = None) -> str | None:
+    """What is wrong, where and what to do; None if it is another kind of error, or one that says so itself."""
+    number = None if isinstance(error, ClipRetrievalError) else _number(error, place)
+    if number is None:
+        return None
+    named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else None
+    where = Path(named) if named else place or Path.cwd()
+    if number in _HANDLES:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return f"too many files are open for {where}; the limit is {limit}: raise it, for example with ulimit -n 4096"
+    if number in _FULL:
+        return f"{_full(where)}; make room there and run the command again"
+    if number == errno.EFBIG:
+        return f"a file at {where} would be larger than is allowed; raise the limit (ulimit -f) or move to another disk"
+    if number == errno.EIO:
+        return f"writing or reading fails at {where} ({_words(error, number)}); check that disk and its free space"
+    return (
+        f"{where} may not be written or read ({_words(error, number)}); change its rights, or choose other folders: "
+        "XDG_CACHE_HOME has the cache, BENTOML_HOME the model store, TMPDIR temporary files"
+    )
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Whether an error says nothing of the file that was to be read: no handle is left, or the disk fails."""
+    return error.errno in {*_HANDLES, errno.EIO, errno.ENOMEM}
+
+
+def _number(error: Exception, place: Path | None) -> int | None:
+    if isinstance(error, sqlite3.Error):
+        code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_CANTOPEN and _may_write(place):
+            return errno.EMFILE
+        return _SQLITE.get(code)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in _KNOWN else None
+    text = str(error)
+    words = {os.strerror(number): number for number in _KNOWN} | {"iostream error": errno.EIO}  # OpenVINO's
+    return next((number for part, number in words.items() if part in text), None)
+
+
+def _may_write(place: Path | None) -> bool:
+    """Whether the folders that SQLite needs may be written; then only a handle can have been missing."""
+    return all(os.access(folder, os.W_OK) for folder in (place or Path.cwd(), Path(tempfile.gettempdir())))
+
+
+def _words(error: Exception, number: int) -> str:
+    """The reason without what ``shutil`` and C++ put around it."""
+    return str(error) if isinstance(error, sqlite3.Error) else os.strerror(number)
+
+
+def _full(where: Path) -> str:
+    """Which disk is full: that of ``where``, or that of temporary files if it has less room."""
+    room: dict[int, Path] = {}
+    for folder in (where, Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            room.setdefault(shutil.disk_usage(there).free, folder)
+    if not room:
+        return f"the disk of {where} is full"
+    free = min(room)
+    full = f"the disk of {room[free]} is full ({free / 1e6:,.0f} MB are free)"
+    return full if room[free] == where else f"{full}, which the work in {where} needs"
