@@ -15,7 +15,16 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import calibration, check, require_no_reject
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Model, Pretrained, SourcePath, SplitRatios
+from clip_retrieval.cli.options import (
+    AsJson,
+    MaxBytes,
+    MaxPixels,
+    Model,
+    Pretrained,
+    QuickGelu,
+    SourcePath,
+    SplitRatios,
+)
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
@@ -36,6 +45,7 @@ def build_command(
     source: SourcePath,
     model: Model = "demo",
     pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     runtime: Annotated[RuntimeOption, typer.Option(help="The library that runs the encoder.")] = RuntimeOption.OPENVINO,
     precision: Annotated[
         PrecisionOption, typer.Option(help="int8 adds 8-bit weights, and the service uses them; for CPUs with VNNI.")
@@ -82,7 +92,9 @@ def build_command(
         require_no_reject(check(source, limits, bars))
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
-        encoder = prepare_encoder(model, pretrained, runtime=runtime.value, calibration=samples, say=console.note)
+        encoder = prepare_encoder(
+            model, pretrained, runtime=runtime.value, quick_gelu=quick_gelu, calibration=samples, say=console.note
+        )
     workspace = cache_dir() / "builds"
     outcome = build(source, encoder, workspace, options, bars, reuse=_stored_artifacts())
     tag = modelstore.save(outcome.artifact) if output is None else _move(outcome.artifact, workspace, output)
