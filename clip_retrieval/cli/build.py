@@ -29,6 +29,7 @@ from clip_retrieval.cli.options import (
     Model,
     NoCaptions,
     Pretrained,
+    QuickGelu,
     SourcePath,
     SplitRatios,
     source_options,
@@ -53,6 +54,7 @@ def build_command(
     source: SourcePath,
     model: Model = "demo",
     pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     runtime: Annotated[RuntimeOption, typer.Option(help="The library that runs the encoder.")] = RuntimeOption.OPENVINO,
     precision: Annotated[
         PrecisionOption, typer.Option(help="int8 adds 8-bit weights, and the service uses them; for CPUs with VNNI.")
@@ -110,7 +112,13 @@ def build_command(
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
         encoder = prepare_encoder(
-            model, pretrained, runtime=runtime.value, calibration=samples, say=console.note, wait=wait
+            model,
+            pretrained,
+            runtime=runtime.value,
+            quick_gelu=quick_gelu,
+            calibration=samples,
+            say=console.note,
+            wait=wait,
         )
     workspace = cache_dir() / "builds"
     path = source.resolve()

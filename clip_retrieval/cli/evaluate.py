@@ -13,7 +13,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels
+from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
@@ -42,9 +42,8 @@ def evaluate_command(
     model: Annotated[
         str | None, typer.Option(help="For a data source: demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")
     ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")
-    ] = None,
+    pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     split: Annotated[
         GalleryOption, typer.Option(help="The gallery; all measures every split by itself, then the whole collection.")
     ] = GalleryOption.TEST,
@@ -75,8 +74,8 @@ def evaluate_command(
     artifact = None
     if (path := _data_source(source)) is not None:
         limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
-        data = _embedded(path, model or "demo", pretrained, Options(seed=seed, limits=limits), bars)
-    elif model or pretrained:
+        data = _embedded(path, model or "demo", pretrained, quick_gelu, Options(seed=seed, limits=limits), bars)
+    elif model or pretrained or quick_gelu is not None:
         raise typer.BadParameter("an artifact has its own model; give a data source", param_hint="--model")
     else:
         tag, folder = modelstore.resolve(source)
@@ -105,10 +104,12 @@ def _data_source(source: str) -> Path | None:
         return None
 
 
-def _embedded(path: Path, model: str, pretrained: str | None, options: Options, bars: console.Bars) -> EmbeddedDataset:
+def _embedded(
+    path: Path, model: str, pretrained: str | None, quick_gelu: bool | None, options: Options, bars: console.Bars
+) -> EmbeddedDataset:
     open_source(path)  # before the model is prepared, so that a wrong path costs no download
     with bars.stage(f"preparing the model {model}", None):
-        encoder = prepare_encoder(model, pretrained, say=console.note)
+        encoder = prepare_encoder(model, pretrained, quick_gelu=quick_gelu, say=console.note)
     return of_source(path, encoder, cache_dir() / "evaluations", options, bars, say=console.note)
 
 

@@ -11,7 +11,7 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, SplitRatios
+from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu, SplitRatios
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
@@ -33,9 +33,8 @@ def finetune_command(
     model: Annotated[
         str | None, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER; default demo.")
     ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")
-    ] = None,
+    pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     train: Annotated[
         TrainedPart, typer.Option(help="The part of the model that trains; the rest is locked.")
     ] = TrainedPart.HEADS,
@@ -89,6 +88,8 @@ def finetune_command(
             f"there is no data source {source}; for an artifact, which contains no images, give the folder that it was "
             "built from with --images"
         )
+    if images is not None and model is None and (pretrained is not None or quick_gelu is not None):
+        raise InvalidQuery("the model is the artifact's own, with its weights; to train another, give --model too")
     try:
         from clip_retrieval.finetuning import run as tuner
         from clip_retrieval.finetuning.training_plot import plot_training
@@ -101,9 +102,9 @@ def finetune_command(
         artifact = Artifact.open(modelstore.resolve(source)[1])
         data = sides.from_artifact(artifact, images, other, limits, bars)
         if model is None:
-            model, pretrained = _named(artifact.manifest.encoder.name)
+            model, pretrained, quick_gelu = options_of(artifact.manifest.encoder.name)
     with bars.stage(f"preparing the model {model or DEMO}", None):
-        reference = prepare_encoder(model or DEMO, pretrained, runtime="torch", say=console.note)
+        reference = prepare_encoder(model or DEMO, pretrained, runtime="torch", quick_gelu=quick_gelu, say=console.note)
     if data.other is None:
         console.note("no other domain is measured: the source contains the bundled photographs; give one with --other")
     settings = TrainingSettings(
@@ -121,12 +122,14 @@ def finetune_command(
     typer.echo(str(output))
 
 
-def _named(encoder: str) -> tuple[str, str | None]:
-    """The options --model and --pretrained that ``build`` had, from the encoder's name in a manifest."""
-    model, _, weights = encoder.removesuffix(")").partition(" (")
+def options_of(encoder: str) -> tuple[str, str | None, bool | None]:
+    """The options --model, --pretrained and --quick-gelu that ``build`` had, from the encoder's name in a manifest."""
+    model, _, details = encoder.removesuffix(")").partition(" (")
     if model.startswith("local-dir:"):
         raise InvalidQuery(f"the artifact does not record the folder of its model {model}; give it with --model")
-    return model, weights or None
+    *weights, last = details.split(", ")
+    quick_gelu = {"QuickGELU": True, "GELU": False}.get(last)
+    return model, ", ".join(weights if quick_gelu is not None else [*weights, last]) or None, quick_gelu
 
 
 def _say_epoch(epoch: "Epoch") -> None:

@@ -27,8 +27,21 @@ CaptionColumns = Annotated[
 Encoding = Annotated[str | None, typer.Option(help="The encoding of text files, such as cp1252; detected by default.")]
 NoCaptions = Annotated[bool, typer.Option("--no-captions", help="Take the images alone, whatever lies beside them.")]
 Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or the folder of an artifact.")]
-Model = Annotated[str, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="demo, an open_clip name such as ViT-B-32, hf-hub:NAME or local-dir:FOLDER; the command models lists them."
+    ),
+]
 Pretrained = Annotated[str | None, typer.Option(help="For an open_clip name: a pretrained tag or a checkpoint file.")]
+QuickGelu = Annotated[
+    bool | None,
+    typer.Option(
+        "--quick-gelu/--no-quick-gelu",
+        help="The activation, where the model and its pretrained tag do not say the right one: QuickGELU or GELU.",
+        show_default="what the weights were trained with",
+    ),
+]
 SplitRatios = Annotated[
     tuple[float, float, float],
     typer.Option(help="The ratios of train, validation and test; their sum is 1.", callback=_ratios),

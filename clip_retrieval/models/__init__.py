@@ -2,6 +2,7 @@
 
 fingerprint.py        the fingerprint of a folder
 calibration.py        the samples with which a model is quantised
+registry.py           open_clip's names, and how their weights were trained
 local_dir.py          an open_clip model as a self-contained folder
 tokenizer_export.py   open_clip's tokenizers as a ``tokenizer.json``
 towers.py             an open_clip model as two graphs that can be traced

@@ -4,8 +4,9 @@
 open_clip's registry later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.encoders.open_clip import (
     CONFIG_FILE,
+    ELSEWHERE,
     SAME_FOLDER,
     open_clip,
     open_folder,
@@ -20,26 +22,29 @@ from clip_retrieval.encoders.open_clip import (
     save_config_for_hf,
 )
 from clip_retrieval.models.fingerprint import folder_fingerprint
+from clip_retrieval.models.registry import activation, registered
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
 
 
-def save_local_dir(model: str, pretrained: str | None, target: Path, *, name: str | None = None) -> EncoderInfo:
+def save_local_dir(
+    model: str,
+    pretrained: str | None,
+    target: Path,
+    *,
+    name: str | None = None,
+    quick_gelu: bool | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> EncoderInfo:
     """Save an open_clip model to the folder ``target`` and describe it; ``name`` is shown instead of ``model``.
 
     ``model`` is a name in open_clip's registry with ``pretrained`` a tag or a checkpoint file, or ``hf-hub:…`` or
-    ``local-dir:…``. Raises ModelUnavailable, which says what to do, if the model is unknown, out of reach or damaged.
+    ``local-dir:…``. ``quick_gelu`` overrules the activation. ``say`` gets what was assumed, a sentence each. Raises
+    ModelUnavailable, which says what to do, if the model is unknown, out of reach or damaged.
     """
-    local = model.startswith("local-dir:")
-    # A folder that was prepared before refers to its text tower by SAME_FOLDER, which only open_folder resolves.
-    loaded, _, tokenizer = (
-        open_folder(Path(model.removeprefix("local-dir:"))) if local else open_model(model, pretrained)
-    )
+    model, config, (loaded, _, tokenizer) = _opened(model, pretrained, quick_gelu, say)
     target.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in loaded.state_dict().items()}, target / WEIGHTS_FILE)
-    config = open_clip.get_model_config(model)
-    if pretrained == "openai":
-        config["quick_gelu"] = True
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(target))
     text = config["text_cfg"]
@@ -54,7 +59,7 @@ def save_local_dir(model: str, pretrained: str | None, target: Path, *, name: st
     with torch.inference_mode():
         dim = loaded.encode_text(tokenizer(["a"])).shape[-1]
     return EncoderInfo(
-        name=name or _shown(model, pretrained),
+        name=name or _shown(model, pretrained, quick_gelu),
         runtime="torch",
         dim=dim,
         context_length=tokenizer.context_length,
@@ -64,10 +69,29 @@ def save_local_dir(model: str, pretrained: str | None, target: Path, *, name: st
     )
 
 
-def _shown(model: str, pretrained: str | None) -> str:
+def _opened(
+    model: str, pretrained: str | None, quick_gelu: bool | None, say: Callable[[str], None]
+) -> tuple[str, dict[str, Any], tuple[Any, Any, Any]]:
+    """open_clip's name of the model, its configuration with its activation, and what ``open_model`` gives."""
+    if not model.startswith(ELSEWHERE):
+        found = registered(model, pretrained, quick_gelu)
+        for note in found.notes:
+            say(note)
+        return found.model, found.config, open_model(found.model, pretrained, **found.overrides())
+    given = {} if quick_gelu is None else {"quick_gelu": quick_gelu}
+    # A folder that was prepared before refers to its text tower by SAME_FOLDER, which only open_folder resolves.
+    folder = Path(model.removeprefix("local-dir:"))
+    opened = open_folder(folder, **given) if model.startswith("local-dir:") else open_model(model, None, **given)
+    return model, open_clip.get_model_config(model) | given, opened
+
+
+def _shown(model: str, pretrained: str | None, quick_gelu: bool | None) -> str:
     """The model as users of the service see it: without the folders of the machine that built it."""
     if model.startswith("local-dir:"):
         model = f"local-dir:{Path(model.removeprefix('local-dir:')).name}"
-    if pretrained is None:
-        return model
-    return f"{model} ({Path(pretrained).name if Path(pretrained).exists() else pretrained})"
+    details = []
+    if pretrained is not None:
+        details.append(Path(pretrained).name if Path(pretrained).exists() else pretrained)
+    if quick_gelu is not None:
+        details.append(activation(quick_gelu))
+    return f"{model} ({', '.join(details)})" if details else model

@@ -1,7 +1,7 @@
 """From the name of a model to an encoder folder in the cache, from which an artifact can be built.
 
 demo                          the embedded demo model
-ViT-B-32 + a pretrained tag   open_clip's registry; the weights come from the model hub
+ViT-B-32 + a pretrained tag   open_clip's registry; the weights come from the model hub. ViT-B/32 is the same
 ViT-B-32 + a file             open_clip's registry; the weights come from a checkpoint file
 hf-hub:organisation/model     a model in open_clip's format on the model hub
 local-dir:folder              a model in open_clip's format in a folder
@@ -29,9 +29,13 @@ from clip_retrieval.work_folder import Say, work_folder
 DEMO = "demo"
 FAKE = "fake"
 LOCAL_DIR = "local-dir:"
+HF_HUB = "hf-hub:"
 
 RECIPE = 3
 """The version of the export and the quantisation. Raise it when they change: the cache then makes the graphs again."""
+
+REFERENCE_RECIPE = 2
+"""The version of what is read from a model's name. Raise it when the same name gives other vectors."""
 
 Runtime = Literal["openvino", "torch"]
 
@@ -46,6 +50,7 @@ def prepare_encoder(
     pretrained: str | None = None,
     *,
     runtime: Runtime = "openvino",
+    quick_gelu: bool | None = None,
     calibration: Calibration | None = None,
     say: Say = lambda _: None,
     wait: bool = True,
@@ -54,11 +59,13 @@ def prepare_encoder(
 
     While another process makes it, this one waits; without ``wait``, raises BuildRunning instead.
 
-    ``openvino`` serves without torch; ``torch`` is the reference. With ``calibration`` the folder also holds graphs
-    that are quantised to 8 bits. ``say`` gets one line per step. Raises ModelUnavailable, which says what to do, or
-    MissingExtra if torch or open_clip is not installed.
+    ``openvino`` serves without torch; ``torch`` is the reference. ``quick_gelu`` overrules the activation that follows
+    from the model and its pretrained tag. With ``calibration`` the folder also holds graphs that are quantised to 8
+    bits. ``say`` gets one line per step. Raises ModelUnavailable, which says what to do, or MissingExtra if torch or
+    open_clip is not installed.
     """
     waiting = say if wait else None
+    _refuse_unused(model, pretrained, quick_gelu)
     if model == FAKE:
         return _cached(cache_key(model, None), _save_fake, waiting)
     if model.startswith(LOCAL_DIR):
@@ -68,10 +75,9 @@ def prepare_encoder(
         located = f"{LOCAL_DIR}{folder}"
     else:
         located = model
-    pretrained = None if model == DEMO else pretrained
-    key = cache_key(located, pretrained)
+    key = cache_key(located, pretrained, quick_gelu)
     try:
-        reference = _cached(key, lambda target: _save_torch(located, pretrained, model, target, say), waiting)
+        reference = _cached(key, lambda target: _save_torch(located, pretrained, quick_gelu, target, say), waiting)
         if runtime == "torch":
             return reference
         if calibration is None:
@@ -87,6 +93,16 @@ def prepare_encoder(
         )
     except ModuleNotFoundError as error:
         raise MissingExtra("preparing a model", "build") from error
+
+
+def _refuse_unused(model: str, pretrained: str | None, quick_gelu: bool | None) -> None:
+    """Raise ModelUnavailable for settings that the model would not use."""
+    if pretrained is not None and (model in {DEMO, FAKE} or model.startswith((LOCAL_DIR, HF_HUB))):
+        raise ModelUnavailable(
+            f"{model} has its own weights: leave --pretrained {pretrained} out, or give a name of open_clip as --model"
+        )
+    if quick_gelu is not None and model in {DEMO, FAKE}:
+        raise ModelUnavailable(f"{model} has its own activation: leave --quick-gelu and --no-quick-gelu out")
 
 
 def _cached(name: str, save: Callable[[Path], EncoderInfo], waiting: Say | None) -> Path:
@@ -108,14 +124,16 @@ def _save_fake(_: Path) -> EncoderInfo:
     return FakeEncoder().info
 
 
-def _save_torch(model: str, pretrained: str | None, name: str, target: Path, say: Callable[[str], None]) -> EncoderInfo:
+def _save_torch(
+    model: str, pretrained: str | None, quick_gelu: bool | None, target: Path, say: Callable[[str], None]
+) -> EncoderInfo:
     from clip_retrieval.models.local_dir import save_local_dir
 
     if model == DEMO:
         from clip_retrieval.models.demo import assemble
 
-        model = f"{LOCAL_DIR}{assemble(cache_dir(), say=say)}"
-    return save_local_dir(model, pretrained, target, name=name if name == DEMO else None)
+        return save_local_dir(f"{LOCAL_DIR}{assemble(cache_dir(), say=say)}", None, target, name=DEMO)
+    return save_local_dir(model, pretrained, target, quick_gelu=quick_gelu, say=say)
 
 
 def _save_openvino(
@@ -128,12 +146,21 @@ def _save_openvino(
     return read_info(reference).model_copy(update={"runtime": "openvino", "precisions": spec.precisions})
 
 
-def cache_key(model: str, pretrained: str | None, *, version: str = __version__, demo_head: Path = HEAD_FILE) -> str:
+def cache_key(
+    model: str,
+    pretrained: str | None,
+    quick_gelu: bool | None = None,
+    *,
+    version: str = __version__,
+    demo_head: Path = HEAD_FILE,
+) -> str:
     """The name of a model's folder in the cache. It changes with the package's version and with the model's files."""
-    parts: list[object] = [version, model, pretrained]
+    if not model.startswith((LOCAL_DIR, HF_HUB)):
+        model = model.replace("/", "-")  # as open_clip reads OpenAI's names
+    parts: list[object] = [version, REFERENCE_RECIPE, model, pretrained, quick_gelu]
     if model == DEMO:
         parts.append(hashlib.sha256(demo_head.read_bytes()).hexdigest())
-    for named in (model.removeprefix(LOCAL_DIR), pretrained or ""):
+    for named in (model.removeprefix(LOCAL_DIR) if model.startswith(LOCAL_DIR) else "", pretrained or ""):
         path = Path(named)
         if named and path.exists():
             files = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -209,6 +209,15 @@ class TestBuild:
         assert done.status == 2
         assert "exists already" in done.err
 
+    @pytest.mark.parametrize("options", [("--pretrained", "openai"), ("--quick-gelu",), ("--no-quick-gelu",)])
+    def test_what_the_demo_model_would_not_use_is_refused(
+        self, cli: Cli, collection: Path, options: tuple[str, ...]
+    ) -> None:
+        done = cli("build", collection, "--model", "demo", *options)
+        assert_one_sentence(done)
+        assert "demo has its own" in done.err
+        assert options[0] in done.err
+
     @pytest.mark.parametrize("split", [(0.5, 0.5, 0.5), (1.2, -0.1, -0.1)])
     def test_shares_that_do_not_add_up_are_refused(
         self, cli: Cli, collection: Path, split: tuple[float, float, float]

@@ -1,9 +1,23 @@
-"""Names of open_clip that are no documented interface, each with what breaks here when an upgrade changes it."""
+"""The door to open_clip: names that are no documented interface, and what is said where the model hub is out of reach.
 
+Each name comes with what breaks here when an upgrade changes it.
+"""
+
+import json
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from clip_retrieval.errors import ModelUnavailable
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # warnings of timm and transformers
 
@@ -92,8 +106,109 @@ def test_the_internal_functions_take_the_arguments_that_are_given() -> None:
 
 
 def test_the_hub_can_be_turned_off_after_its_client_was_imported() -> None:
-    """``open_model`` sets it where the hub's name does not resolve; else huggingface_hub retries for minutes."""
+    """``open_model`` sets it where the hub does not answer; else huggingface_hub retries for minutes."""
     from huggingface_hub import constants
 
     assert isinstance(constants.HF_HUB_OFFLINE, bool)
     assert isinstance(constants.ENDPOINT, str)
+
+
+# Out of reach --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def server(status: int) -> Iterator[str]:
+    """The address of a server that answers every request with ``status``."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_port}"
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 503])
+def test_a_server_that_answers_is_reached_whatever_it_says(status: int) -> None:
+    from clip_retrieval.encoders.open_clip import reaches
+
+    with server(status) as url:
+        assert reaches(url)
+
+
+def test_a_server_that_is_not_there_or_silent_is_not_reached() -> None:
+    from clip_retrieval.encoders.open_clip import reaches
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        start = time.monotonic()
+        assert not reaches(f"http://127.0.0.1:{port}", seconds=0.2)
+        assert time.monotonic() - start < 5
+    assert not reaches(f"http://127.0.0.1:{port}")
+    assert not reaches("http://no-such-host.invalid")
+
+
+def xlm(folder: Path) -> tuple[str, str]:
+    (folder / "weights.pt").write_bytes(b"not read before the tokenizer")
+    return "xlm-roberta-base-ViT-B-32", str(folder / "weights.pt")
+
+
+def own_tokenizer_and_a_tower_of_the_hub(folder: Path) -> tuple[str, None]:
+    text = {"hf_model_name": "xlm-roberta-base", "hf_model_pretrained": False}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIZES | {"text_cfg": text}}))
+    return f"local-dir:{folder}", None
+
+
+def tokenizer_missing(folder: Path) -> tuple[str, None]:
+    text = SIZES["text_cfg"] | {"hf_tokenizer_name": "xlm-roberta-base"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIZES | {"text_cfg": text}}))
+    return f"local-dir:{folder}", None
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (
+            xlm,
+            r"^xlm-roberta-base-ViT-B-32 needs the tokenizer xlm-roberta-base, and it cannot be loaded from the model",
+        ),
+        (own_tokenizer_and_a_tower_of_the_hub, r"needs the configuration of its text tower xlm-roberta-base"),
+        (tokenizer_missing, r"^cannot load the tokenizer of local-dir:"),
+        (lambda _: ("hf-hub:a/b", None), r"^cannot get hf-hub:a/b from the model hub"),
+        (lambda _: ("ViT-B-32", "openai"), r"^cannot get ViT-B-32 with weights openai from the model hub"),
+    ],
+    ids=["tokenizer", "text tower", "tokenizer of a folder", "hub model", "weights"],
+)
+def test_without_the_hub_what_is_missing_is_named_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], tuple[str, str | None]], said: str
+) -> None:
+    from huggingface_hub import constants
+
+    from clip_retrieval.encoders.open_clip import open_model
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://no-such-host.invalid")
+    start = time.monotonic()
+    with pytest.raises(ModelUnavailable, match=said):
+        open_model(*write(tmp_path))
+    assert time.monotonic() - start < 20
+
+
+def test_a_torchscript_archive_is_not_run_and_the_way_out_is_said(tmp_path: Path) -> None:
+    from clip_retrieval.encoders.open_clip import open_model
+
+    with zipfile.ZipFile(tmp_path / "ViT-B-32.pt", "w") as archive:  # torch tells such archives by these two
+        archive.writestr("ViT-B-32/version", "3")
+        archive.writestr("ViT-B-32/constants.pkl", b"")
+    with pytest.raises(ModelUnavailable, match=r"ViT-B-32\.pt: the file is a TorchScript archive.*--quick-gelu"):
+        open_model("ViT-B-32", str(tmp_path / "ViT-B-32.pt"))

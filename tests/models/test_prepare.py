@@ -1,6 +1,7 @@
 """From a model's name to an encoder folder in the cache. Models that need torch are in the tests of their encoder."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -16,12 +17,14 @@ from clip_retrieval.work_folder import work_folder
 
 
 @pytest.fixture
-def prepared(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str | None]]:
+def prepared(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, bool | None]]:
     """The models that open_clip was asked for: a fake notes them instead of loading them."""
     asked = []
 
-    def note(model: str, pretrained: str | None, target: Path, *, name: str | None) -> EncoderInfo:
-        asked.append((model, pretrained, name))
+    def note(
+        model: str, pretrained: str | None, target: Path, *, quick_gelu: bool | None, say: Callable[[str], None]
+    ) -> EncoderInfo:
+        asked.append((model, pretrained, quick_gelu))
         target.mkdir(parents=True, exist_ok=True)
         (target / "weights").touch()
         return FakeEncoder().info
@@ -79,7 +82,7 @@ def reference(model: str, pretrained: str | None = None) -> Path:
 @pytest.mark.slow
 class TestOpenClip:
     def test_a_checkpoint_file_that_changes_is_another_model(
-        self, prepared: list[tuple[str, str | None, str | None]], tmp_path: Path
+        self, prepared: list[tuple[str, str | None, bool | None]], tmp_path: Path
     ) -> None:
         checkpoint = tmp_path / "weights.pt"
         checkpoint.write_bytes(b"one")
@@ -90,7 +93,7 @@ class TestOpenClip:
         assert len(prepared) == 2
 
     def test_a_model_folder_that_changes_is_another_model(
-        self, prepared: list[tuple[str, str | None, str | None]], tmp_path: Path
+        self, prepared: list[tuple[str, str | None, bool | None]], tmp_path: Path
     ) -> None:
         weights = tmp_path / "model" / "sub" / "weights"
         weights.parent.mkdir(parents=True)
@@ -99,20 +102,20 @@ class TestOpenClip:
         os.utime(weights, ns=(1, 1))
         assert reference(f"local-dir:{tmp_path / 'model'}") != first
 
-    def test_each_model_has_a_folder_of_its_own(self, prepared: list[tuple[str, str | None, str | None]]) -> None:
+    def test_each_model_has_a_folder_of_its_own(self, prepared: list[tuple[str, str | None, bool | None]]) -> None:
         names = [("ViT-B-32", "openai"), ("ViT-B-32", "laion2b"), ("ViT-B-16", "openai"), ("hf-hub:a/b", None)]
         assert len({reference(*name) for name in names}) == 4
         assert [asked[:2] for asked in prepared] == names
 
     def test_a_model_folder_is_the_same_however_it_is_named(
-        self, prepared: list[tuple[str, str | None, str | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, prepared: list[tuple[str, str | None, bool | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "model").mkdir()
         monkeypatch.chdir(tmp_path)
         assert reference("local-dir:model") == reference(f"local-dir:{tmp_path}/./model")
 
     def test_a_failure_leaves_nothing_in_the_cache(self, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(model: str, pretrained: str | None, target: Path, *, name: str | None) -> EncoderInfo:
+        def fail(model: str, pretrained: str | None, target: Path, **_: object) -> EncoderInfo:
             target.mkdir(parents=True, exist_ok=True)
             raise ModelUnavailable("the hub cannot be reached")
 
@@ -121,6 +124,34 @@ class TestOpenClip:
         with pytest.raises(ModelUnavailable, match="hub"):
             reference("ViT-B-32", "openai")
         assert list((cache_dir() / "encoders").iterdir()) == []
+
+    def test_each_activation_has_a_folder_of_its_own(self, prepared: list[tuple[str, str | None, bool | None]]) -> None:
+        ways = (None, True, False)
+        folders = {prepare_encoder("ViT-B-32", "openai", runtime="torch", quick_gelu=way) for way in ways}
+        assert len(folders) == 3
+        assert [asked[2] for asked in prepared] == list(ways)
+
+    def test_a_name_with_a_slash_is_the_one_with_a_dash(
+        self, prepared: list[tuple[str, str | None, bool | None]]
+    ) -> None:
+        assert reference("ViT-B/32", "openai") == reference("ViT-B-32", "openai")
+        assert len(prepared) == 1
+
+
+class TestWhatIsGivenAndNotUsed:
+    @pytest.mark.parametrize("model", ["demo", "fake", "hf-hub:a/b", "local-dir:/nowhere"])
+    def test_weights_for_a_model_that_has_its_own_are_refused(self, cache_home: Path, model: str) -> None:
+        with pytest.raises(ModelUnavailable, match=f"{model} has its own weights: leave --pretrained openai out"):
+            prepare_encoder(model, "openai")
+        assert not cache_home.exists()
+
+    @pytest.mark.parametrize("model", ["demo", "fake"])
+    @pytest.mark.parametrize("quick_gelu", [True, False])
+    def test_an_activation_for_a_model_that_has_its_own_is_refused(
+        self, cache_home: Path, model: str, quick_gelu: bool
+    ) -> None:
+        with pytest.raises(ModelUnavailable, match=f"{model} has its own activation"):
+            prepare_encoder(model, quick_gelu=quick_gelu)
 
 
 def test_a_model_folder_that_does_not_exist_is_refused(cache_home: Path, tmp_path: Path) -> None:
