@@ -9,9 +9,9 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +38,8 @@ from clip_retrieval.storage import storage
 from clip_retrieval.work_folder import Say, work_folder
 
 MEGABYTE = 10**6
+WORK = ".work"
+"""The suffix of the folder that a build works in."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,6 @@ class BuildOutcome:
     """The artifact, the report of the validation, and what a person should know."""
 
     artifact: Artifact
-    """As it was when it was published, which may have moved it."""
-    tag: str
-    """What publishing returned; without it the path of the artifact."""
     report: Report
     embedding: EmbeddingCounts
     notes: tuple[str, ...]
@@ -78,19 +77,26 @@ def build(
     options: Options,
     progress: Progress,
     *,
-    reuse: Callable[[], Sequence[Artifact]] = tuple,
-    publish: Callable[[Artifact], str] | None = None,
+    reuse: Iterable[Artifact] = (),
     say: Say | None = None,
 ) -> BuildOutcome:
-    """Build the artifact of the data source at ``source``; see ``build_source``."""
+    """Build the artifact of the data source at ``source`` into ``workspace``, in a folder named by its version.
+
+    The parameters and errors are those of ``building``.
+    """
     path = source.resolve()
-    return build_source(
-        open_source(source), path.name, encoder_folder, workspace, options, progress,
-        place=str(path), reuse=reuse, publish=publish, say=say,
-    )  # fmt: skip
+    data = open_source(path)
+    with building(
+        data, path.name, encoder_folder, workspace, options, progress, place=str(path), reuse=reuse, say=say
+    ) as outcome:
+        artifact, target = outcome.artifact, workspace / outcome.artifact.manifest.version
+        if artifact.path.parent.suffix == WORK:
+            artifact = _moved(artifact, target)
+    return replace(outcome, artifact=artifact)
 
 
-def build_source(
+@contextmanager
+def building(
     source: Source,
     name: str,
     encoder_folder: Path,
@@ -99,17 +105,16 @@ def build_source(
     progress: Progress,
     *,
     place: str,
-    reuse: Callable[[], Sequence[Artifact]] = tuple,
-    publish: Callable[[Artifact], str] | None = None,
+    reuse: Iterable[Artifact] = (),
     say: Say | None = None,
-) -> BuildOutcome:
+) -> Iterator[BuildOutcome]:
     """Build the artifact of ``source``, which the manifest calls ``name``, with the encoder in ``encoder_folder``.
 
-    The artifact is handed to ``publish``, which may move it and returns its tag; without ``publish`` it goes to
-    ``workspace``, into a folder named by its version. If ``publish`` raises, what was made is kept for the next build.
-    ``place`` identifies the source, so that a build that was killed is found again. ``reuse`` gives earlier artifacts:
-    vectors that the same encoder made are taken from them, and if one of them has the version of this build and passes
-    its own checks, it is published unchanged.
+    The artifact lies in a work folder below ``workspace``, and the block publishes it: moves it, or copies it. The work
+    folder is removed after the block. If the block raises, what was made is kept for the next build. ``place``
+    identifies the source, so that a build that was killed is found again. ``reuse`` are earlier artifacts, which are
+    asked for when no other process builds the same: vectors that the same encoder made are taken from them, and if one
+    of them has the version of this build and passes its own checks, it is the outcome, where it lies.
 
     If another process builds the same, ``say`` gets a line that names it, and this build waits for it. Raises
     SourceError, ModelUnavailable, MissingExtra, StorageFailed, or, without ``say``, BuildRunning instead of waiting.
@@ -118,9 +123,9 @@ def build_source(
     info = read_info(encoder_folder)
     with (
         storage(workspace, "what was embedded is kept, and the same command goes on from there"),
-        work_folder(workspace / f"{_work_name(place, info)}.work", say) as work,
+        work_folder(workspace / f"{_work_name(place, info)}{WORK}", say) as work,
         # Asked for only now: a build that was waited for may have added one.
-        closing(_known(earlier := reuse(), info, progress)) as known,
+        closing(_known(earlier := list(reuse), info, progress)) as known,
         closing(Embedder(partial(load_encoder, encoder_folder), info.dim, work, known, options.batch)) as embedder,
     ):
         thumbnails = ThumbnailPlans(work, options.thumbnails_mb * MEGABYTE, known)
@@ -151,11 +156,8 @@ def build_source(
                 small = None if plan is None else work / THUMBNAILS
             parts = Parts(encoder_folder, info, data, images, captions, embedder, work, small)
             artifact = index_and_write(parts, work / version, options.recall, progress)
-        if publish is None and artifact.path == work / version:
-            artifact = _moved(artifact, workspace / version)
-        tag = str(artifact.path) if publish is None else publish(artifact)
+        yield BuildOutcome(artifact, report, embedder.counts(report), notes)
         shutil.rmtree(work)  # last of all: whatever fails above finds its vectors here the next time
-        return BuildOutcome(artifact, tag, report, embedder.counts(report), notes)
 
 
 def _moved(artifact: Artifact, target: Path) -> Artifact:

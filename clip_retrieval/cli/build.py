@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
@@ -16,7 +17,7 @@ from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder
 from clip_retrieval.build.check import calibration, check_source, read_source, require_no_reject
-from clip_retrieval.build.pipeline import Options, build_source
+from clip_retrieval.build.pipeline import Options, building
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import (
     AllowTruncated,
@@ -123,10 +124,7 @@ def build_command(
     workspace = cache_dir() / "builds"
     path = source.resolve()
 
-    def publish(artifact: Artifact) -> str:
-        return modelstore.save(artifact, console.note) if output is None else _put(artifact, workspace, output)
-
-    outcome = build_source(
+    with building(
         data,
         path.name,
         encoder,
@@ -134,27 +132,28 @@ def build_command(
         options,
         bars,
         place=str(path),
-        reuse=_stored_artifacts,
-        publish=publish,
+        reuse=_stored_artifacts(),
         say=console.note if wait else None,
-    )
+    ) as outcome:
+        if output is None:
+            tag = modelstore.save(outcome.artifact, console.note)
+        else:
+            tag = _put(outcome.artifact, workspace, output)
     if as_json:
-        result = {"tag": outcome.tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}
+        result = {"tag": tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
     console.report_table(outcome.report)
     for note in (*outcome.notes, str(outcome.embedding)):
         console.note(note)
-    typer.echo(outcome.tag)
+    typer.echo(tag)
 
 
-def _stored_artifacts() -> list[Artifact]:
+def _stored_artifacts() -> Iterator[Artifact]:
     """The artifacts of the model store that this release can read, newest first."""
-    artifacts = []
     for tag in modelstore.tags():
         with suppress(ArtifactError):
-            artifacts.append(Artifact.open(modelstore.resolve(tag)[1], verify=False))
-    return artifacts
+            yield Artifact.open(modelstore.resolve(tag)[1], verify=False)
 
 
 def _put(artifact: Artifact, workspace: Path, output: Path) -> str:

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import Queue
@@ -23,7 +23,8 @@ from PIL import Image
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import check
 from clip_retrieval.build.embed import EmbeddingCounts
-from clip_retrieval.build.pipeline import BuildOutcome, Options, build, build_source
+from clip_retrieval.build.pipeline import BuildOutcome, Options, build, building
+from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import BuildRunning, SourceError
 from clip_retrieval.images.decode import Limits
@@ -50,7 +51,7 @@ def run(encoder_folder: Path, tmp_path: Path) -> Build:
     """Build a source with the fake encoder; keywords are Options, or ``reuse``."""
 
     def run(source: Path, *, reuse: Sequence[Artifact] = (), **options: Any) -> BuildOutcome:
-        return build(source, encoder_folder, tmp_path / "builds", Options(**options), Silent(), reuse=lambda: reuse)
+        return build(source, encoder_folder, tmp_path / "builds", Options(**options), Silent(), reuse=reuse)
 
     return run
 
@@ -162,12 +163,12 @@ class TestSources:
             for name in NAMES
         ]
         source = MemorySource([*items, CaptionedImage("gone", MemoryBlob("gone.png", None))])
-        outcome = build_source(
+        with building(
             source, "squares", encoder_folder, tmp_path, Options(thumbnails_mb=1), Silent(), place="memory"
-        )
-        assert outcome.report.rejects == [Reject("gone.png", "it is gone")]
-        for name in ("images.npy", "captions.npy", "records.sqlite", "thumbnails.sqlite"):
-            assert outcome.artifact.manifest.files[name] == fake_artifact.manifest.files[name]
+        ) as outcome:
+            assert outcome.report.rejects == [Reject("gone.png", "it is gone")]
+            for name in ("images.npy", "captions.npy", "records.sqlite", "thumbnails.sqlite"):
+                assert outcome.artifact.manifest.files[name] == fake_artifact.manifest.files[name]
 
     def test_a_source_without_a_usable_image_is_refused_with_the_reasons(self, run: Build, tmp_path: Path) -> None:
         source = write_jsonl(tmp_path / "data", [{"image": "gone.png", "caption": "a red square"}])
@@ -280,7 +281,9 @@ KILLED_BUILD = """
 import os, signal, sys
 from pathlib import Path
 from clip_retrieval.artifacts.record_store import RecordStore
-from clip_retrieval.build.pipeline import Options, build
+from clip_retrieval.build.pipeline import Options, building
+from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Advance, Progress, Silent
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
@@ -300,7 +303,9 @@ elif moment == "embedding captions":
     FakeEncoder.encode_texts = die
 elif moment == "writing":
     RecordStore.add = die
-build(Path(source), Path(encoder_folder), Path(workspace), Options(batch=5), Silent(), publish=die)
+data, place = open_source(Path(source)), str(Path(source).resolve())
+with building(data, "squares", Path(encoder_folder), Path(workspace), Options(batch=5), Silent(), place=place):
+    die()
 """
 
 
@@ -376,11 +381,12 @@ class TestKilled:
     def test_a_publisher_that_fails_costs_no_encoding(
         self, run: Build, collection: Path, encoder_folder: Path, tmp_path: Path
     ) -> None:
-        def publish(artifact: Artifact) -> str:
+        data, place = open_source(collection), str(collection.resolve())
+        with (
+            pytest.raises(OSError, match="the disk is full"),
+            building(data, "squares", encoder_folder, tmp_path / "builds", Options(), Silent(), place=place),
+        ):
             raise OSError("the disk is full")
-
-        with pytest.raises(OSError, match="the disk is full"):
-            build(collection, encoder_folder, tmp_path / "builds", Options(), Silent(), publish=publish)
         assert run(collection).embedding == EmbeddingCounts(0, 24, 0, 48)
         assert run(collection, seed=7).embedding.images_encoded == 24, "and nothing is kept for longer"
 
@@ -399,7 +405,8 @@ class TestAtTheSameTime:
                 return super().stage(label, total)
 
         def build_memory(progress: Progress) -> BuildOutcome:
-            return build_source(source, "memory", encoder_folder, tmp_path, Options(), progress, place="memory")
+            with building(source, "memory", encoder_folder, tmp_path, Options(), progress, place="memory") as outcome:
+                return outcome
 
         assert build_memory(Meanwhile()).artifact.manifest.data.images == 1
 
@@ -410,25 +417,27 @@ class TestAtTheSameTime:
         says: Queue[str] = Queue()
         shelf = tmp_path / "shelf"
 
-        def build_one(publish: Callable[[Artifact], str]) -> BuildOutcome:
-            def on_the_shelf() -> list[Artifact]:
-                return [Artifact.open(shelf)] if shelf.exists() else []
+        def on_the_shelf() -> Iterator[Artifact]:
+            if shelf.exists():
+                yield Artifact.open(shelf)
 
-            workspace = tmp_path / "builds"
-            return build(
-                collection, encoder_folder, workspace, Options(), Silent(),
-                reuse=on_the_shelf, publish=publish, say=says.put,
+        def building_one() -> AbstractContextManager[BuildOutcome]:
+            data, place = open_source(collection), str(collection)
+            return building(
+                data, "squares", encoder_folder, tmp_path / "builds", Options(), Silent(),
+                place=place, reuse=on_the_shelf(), say=says.put,
             )  # fmt: skip
 
-        def publish_first(artifact: Artifact) -> str:
-            second.append(pool.submit(build_one, lambda artifact: str(artifact.path)))
-            assert f"process {os.getpid()}, since" in says.get(timeout=30)
-            return str(artifact.path.rename(shelf))
+        def join() -> BuildOutcome:
+            with building_one() as outcome:
+                return outcome
 
-        second: list[Future[BuildOutcome]] = []
         with ThreadPoolExecutor() as pool:
-            first = build_one(publish_first)
-            joined = second[0].result(timeout=30)
-        assert first.tag == joined.tag == str(shelf)
+            with building_one() as first:
+                second = pool.submit(join)
+                assert f"process {os.getpid()}, since" in says.get(timeout=30)
+                first.artifact.path.rename(shelf)
+            joined = second.result(timeout=30)
+        assert joined.artifact.path == shelf
         assert joined.embedding == EmbeddingCounts(0, 24, 0, 48)
         assert list((tmp_path / "builds").iterdir()) == []
