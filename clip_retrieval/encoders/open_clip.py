@@ -90,7 +90,7 @@ def open_folder(folder: Path) -> tuple[Any, Any, Any]:
     """Model, preprocessing and tokenizer of a prepared folder, also after it was moved. Raises ModelUnavailable."""
     overrides: dict[str, Any] = {}
     with suppress(OSError, ValueError, KeyError):
-        text = json.loads((folder / CONFIG_FILE).read_text())["model_cfg"]["text_cfg"]
+        text = json.loads((folder / CONFIG_FILE).read_text("utf-8"))["model_cfg"]["text_cfg"]
         if text.get("hf_model_name") == SAME_FOLDER:  # open_clip needs the path
             overrides["text_cfg"] = text | {"hf_model_name": str(folder)}
     return open_model(f"local-dir:{folder}", None, **overrides)
