@@ -1,5 +1,7 @@
 """``bento-clip``: all commands in one application. Results go to standard output, all else to standard error."""
 
+import codecs
+import os
 import sys
 from typing import Annotated
 
@@ -28,7 +30,14 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line. A deliberate error is shown as one sentence, and the exit status is 1."""
+    """Run the command line. A deliberate error is shown as one sentence, and the exit status is 1.
+
+    Where the locale is not UTF-8, the command starts again in Python's UTF-8 mode: names of files and their contents do
+    not depend on the locale.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8" and not sys.flags.utf8_mode:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+    console.print_everything()
     try:
         app()
     except Exception as error:

@@ -1,5 +1,6 @@
 """Runs ``bentoml serve`` for an artifact as a child process, reports when it is ready, and passes signals on."""
 
+import errno
 import signal
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ import httpx
 from clip_retrieval.cli import console
 from clip_retrieval.errors import ClipRetrievalError
 
+Address = IPv4Address | IPv6Address
 SERVICE = "service:ClipRetrieval"
 SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """The folder of ``service.py``: the parent of the package, both in a checkout and in an installation."""
@@ -22,11 +25,12 @@ SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str]) -> int:
     """Serve until the child process ends, and return its exit status.
 
-    The status is not 0 if the child ended by itself before it was ready. Raises ClipRetrievalError if the port is in
-    use.
+    ``host`` is an address or a name. The status is not 0 if the child ended by itself before it was ready. Raises
+    ClipRetrievalError if the host is unknown or the port is in use.
     """
-    _require_free(host, port)
-    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
+    address = address_of(host, port)
+    _require_free(address, port)
+    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", str(address), "--port", str(port)]
     stopped = False
 
     def stop(*_: object) -> None:
@@ -41,15 +45,15 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    name = "localhost" if host in {"0.0.0.0", "127.0.0.1", "::", "::1"} else host
-    url = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    url = url_of(address, port)
     started = time.monotonic()
     try:
         with console.Bars().stage("starting the service", None):
-            _wait_until_ready(child, url)
+            _wait_until_ready(child, url_of(address, port, shown=False))
     except _Ended:
         return child.returncode if stopped else child.returncode or 1
-    console.err.print(f"ready in {time.monotonic() - started:.1f} s: [bold]{url}[/] (API pages at {url}/docs)")
+    took = time.monotonic() - started
+    console.err.print(f"ready in {took:.1f} s: [bold]{url}[/] (API pages at {url}/docs)", soft_wrap=True)
     console.err.print("try:", style="bold")
     console.err.print(
         f"curl -s {url}/search/images -H 'Content-Type: application/json' "
@@ -78,12 +82,37 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _require_free(host: str, port: int) -> None:
-    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)) as probe:
+def address_of(host: str, port: int) -> Address:
+    """The address of ``host``, of IPv4 if it has one; BentoML takes no names. Raises ClipRetrievalError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return ip_address(str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0]))
+    except (OSError, UnicodeError, ValueError) as error:
+        raise ClipRetrievalError(
+            f"--host {host} is neither an address nor a name that this machine knows; use 127.0.0.1, localhost, ::1, "
+            "or 0.0.0.0 for every interface"
+        ) from error
+
+
+def url_of(address: Address, port: int, *, shown: bool = True) -> str:
+    """Where a client on this machine reaches the service.
+
+    A person is shown ``localhost``, which can also be an address of IPv6 where another server listens; so the URL that
+    is not shown has the address that is served.
+    """
+    if address.version == 6:
+        return f"http://[{'::1' if address.is_unspecified else address}]:{port}"
+    local = "127.0.0.1" if address.is_unspecified else str(address)
+    return f"http://{'localhost' if shown and local == '127.0.0.1' else local}:{port}"
+
+
+def _require_free(address: Address, port: int) -> None:
+    with closing(socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((str(address), port))
         except OSError as error:
-            raise ClipRetrievalError(
-                f"cannot listen on {host}:{port} ({error.strerror}); choose another port: --port, or PORT= for make"
-            ) from error
+            todo = "choose another port: --port, or PORT= for make"
+            if error.errno == errno.EADDRNOTAVAIL:
+                todo = "choose an address of this machine: --host"
+            raise ClipRetrievalError(f"cannot listen on {address}:{port} ({error.strerror}); {todo}") from error

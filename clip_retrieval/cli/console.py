@@ -1,9 +1,14 @@
 """Progress bars and tables of the command line, with rich. Only results go to standard output."""
 
+import codecs
+import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,6 +35,22 @@ err = Console(stderr=True, emoji=False)
 
 MAX_TABLE_ROWS = 20
 FIRST_IMAGES = 3
+FOLDED_WIDTH = 4
+"""The least width of a column of texts, in characters."""
+
+
+def print_everything() -> None:
+    """Have characters that an output cannot show be printed as ``\\uXXXX``, which JSON reads, instead of an error."""
+    codecs.register_error("escaped", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="escaped")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 class Bars:
@@ -68,13 +89,38 @@ def taken(taking: Taking) -> None:
 
 def first_images(images: Sequence[ValidImage]) -> None:
     """Print the first images as they were understood, on standard error."""
-    table = Table("image", "captions", "split", "fields", title="the first images as understood")
+    shown = Table(
+        "image",
+        Column("captions", overflow="fold"),
+        "split",
+        Column("fields", overflow="fold"),
+        title="the first images as understood",
+    )
     for image in images[:FIRST_IMAGES]:
         fields = ", ".join(f"{name}: {value}" for name, value in image.metadata.items() if value is not None)
         captions = "\n".join(caption.text for caption in image.captions)
-        table.add_row(image.image_id, captions or "none", image.split or "drawn", fields or "none")
+        shown.add_row(image.image_id, captions or "none", image.split or "drawn", fields or "none")
     if images:
-        err.print(table, markup=False)
+        table(shown, err)
+
+
+def table(shown: Table, on: Console = out) -> None:
+    """Print a table. No cell is cut: a table that is wider than the terminal is continued in the next line by it.
+
+    A column with ``overflow="fold"`` holds texts, which may be broken anywhere; every other is as wide as its content.
+    """
+    least = 3 * len(shown.columns) + 1
+    for column in shown.columns:
+        column.no_wrap = column.overflow != "fold"
+        natural = max(map(_width, (column.header, *column.cells)), default=0)
+        least += natural if column.no_wrap else max(column.min_width or 0, min(natural, FOLDED_WIDTH))
+    if least > on.width:
+        shown.width = least
+    on.print(shown, markup=False, crop=False)
+
+
+def _width(cell: RenderableType) -> int:
+    return max(map(cell_len, str(cell).splitlines()), default=0)
 
 
 def report_table(report: Report) -> None:
@@ -83,13 +129,13 @@ def report_table(report: Report) -> None:
         f"kept [bold]{len(report.kept)}[/] images with {report.captions} captions, "
         f"rejected {len(report.rejects)}, {len(report.duplicates)} groups of equal images"
     )
-    _rows("rejected", ("where", "reason"), [(r.where, r.reason) for r in report.rejects])
-    _rows("equal images", ("image ids",), [(", ".join(group),) for group in report.duplicates])
+    _rows("rejected", ("where", Column("reason", overflow="fold")), [(r.where, r.reason) for r in report.rejects])
+    _rows("equal images", (Column("image ids", overflow="fold"),), [(", ".join(group),) for group in report.duplicates])
 
 
 def manifest_table(tag: str, manifest: Manifest) -> None:
     """Print the manifest of an artifact as a table."""
-    table = Table(title=tag, show_header=False)
+    shown = Table("", Column("", overflow="fold"), title=tag, show_header=False)
     rows = {
         "model": f"{manifest.encoder.name}, {manifest.encoder.dim} dimensions, runs on {manifest.encoder.runtime}",
         "model fingerprint": manifest.encoder.fingerprint[:16],
@@ -102,17 +148,17 @@ def manifest_table(tag: str, manifest: Manifest) -> None:
         "libraries": ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
     }
     for name, value in rows.items():
-        table.add_row(name, value)
-    out.print(table)
+        shown.add_row(name, value)
+    table(shown)
 
 
 def files_table(sizes: Mapping[str, int]) -> None:
     """Print the files of an artifact and their sizes in bytes."""
-    table = Table("file", Column("bytes", justify="right"))
+    shown = Table("file", Column("bytes", justify="right"))
     for name, size in sizes.items():
-        table.add_row(name, f"{size:,}")
-    table.add_row("total", f"{sum(sizes.values()):,}", style="bold")
-    out.print(table)
+        shown.add_row(name, f"{size:,}")
+    shown.add_row("total", f"{sum(sizes.values()):,}", style="bold")
+    table(shown)
 
 
 def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
@@ -121,10 +167,10 @@ def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
         err.print("the BentoML model store has no artifact; build one: bento-clip build SOURCE --model demo")
         return
     first, *others = rows[0]
-    table = Table(Column(first, no_wrap=True), *others)
+    shown = Table(first, *(Column(name, overflow="fold") for name in others))
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    out.print(table)
+        shown.add_row(*(str(value) for value in row.values()))
+    table(shown)
 
 
 def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
@@ -132,7 +178,7 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
     if not comparison:
         out.print("equal: the same encoder, images, captions, fields and indexes")
         return
-    table = Table("", *tags)
+    shown = Table(Column("", overflow="fold"), *(Column(tag, overflow="fold", min_width=cell_len(tag)) for tag in tags))
     groups = {
         "model": comparison.encoder,
         "data": comparison.data,
@@ -142,9 +188,9 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
     }
     for group, changes in groups.items():
         for name, (first, second) in changes.items():
-            table.add_row(f"{group}: {name}", str(first), str(second))
-    if table.rows:
-        out.print(table)
+            shown.add_row(f"{group}: {name}", str(first), str(second))
+    if shown.rows:
+        table(shown)
     for title, names in {
         "images added": comparison.images_added,
         "images removed": comparison.images_removed,
@@ -160,23 +206,23 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
 
 
 def images_table(results: Sequence[ImageResult]) -> None:
-    table = Table("rank", "score", "confidence", "image", "captions")
+    shown = Table("rank", "score", "confidence", "image", Column("captions", overflow="fold"))
     for r in results:
-        table.add_row(
+        shown.add_row(
             str(r.rank),
             f"{r.similarity_score:.4f}",
             f"{r.confidence:.3f}",
             f"{r.image_path} (+{r.duplicates})" if r.duplicates else r.image_path,
             "\n".join(r.captions),
         )
-    out.print(table)
+    table(shown)
 
 
 def captions_table(results: Sequence[CaptionResult]) -> None:
-    table = Table("rank", "score", "confidence", "caption", "image")
+    shown = Table("rank", "score", "confidence", Column("caption", overflow="fold"), "image")
     for r in results:
-        table.add_row(str(r.rank), f"{r.similarity_score:.4f}", f"{r.confidence:.3f}", r.caption, r.image_path)
-    out.print(table)
+        shown.add_row(str(r.rank), f"{r.similarity_score:.4f}", f"{r.confidence:.3f}", r.caption, r.image_path)
+    table(shown)
 
 
 def _index(manifest: Manifest, modality: str) -> str:
@@ -191,12 +237,12 @@ def _index(manifest: Manifest, modality: str) -> str:
     return f"{kind}, {spec.rows} rows, {recall} with {seen.queries} {seen.query_kind}"
 
 
-def _rows(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def _rows(title: str, columns: tuple[str | Column, ...], rows: Sequence[tuple[str, ...]]) -> None:
     if not rows:
         return
-    table = Table(*columns, title=title)
+    shown = Table(*columns, title=title)
     for row in rows[:MAX_TABLE_ROWS]:
-        table.add_row(*row)
-    err.print(table, markup=False)
+        shown.add_row(*row)
+    table(shown, on=err)
     if len(rows) > MAX_TABLE_ROWS:
         err.print(f"… and {len(rows) - MAX_TABLE_ROWS} more; --json has all of them")

@@ -133,7 +133,7 @@ def _write(
 
 def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
     for gallery in quality.galleries:
-        console.out.print(_figures(quality, gallery))
+        console.table(_figures(quality, gallery))
         repeats = f"{gallery.repeated_images} images and {gallery.repeated_captions} captions are not unique"
         console.note(f"{repeats}; a result that only equals the right one counts as a miss")
         for way, one in gallery.ways().items():
@@ -167,7 +167,7 @@ def _worst(one: Direction, title: str) -> None:
     for miss in one.worst[:5]:
         first = miss.found[0]
         table.add_row(str(miss.rank), miss.caption or miss.image_path, first.caption or first.image_path)
-    console.out.print(table)
+    console.table(table)
 
 
 def _show_indexes(indexes: tuple[IndexQuality, ...]) -> None:
@@ -180,5 +180,5 @@ def _show_indexes(indexes: tuple[IndexQuality, ...]) -> None:
         table.add_row(one.index, one.kind, str(one.rows), asked, *recalls, f"{one.p50_ms:.3f}", f"{one.p99_ms:.3f}")
         for query in one.slowest:
             slow.add_row(f"{query.ms:.3f}", query.query)
-    console.out.print(table)
-    console.out.print(slow)
+    console.table(table)
+    console.table(slow)

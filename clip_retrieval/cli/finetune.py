@@ -150,7 +150,7 @@ def _show(outcome: "TrainingOutcome", data: sides.Data) -> None:
             gain = outcome.gains[side]
             mean = f"{gain.start if name == 'start' else gain.result:.3f}"
             table.add_row(shown[side] if name == "start" else "", name, *values, mean)
-    console.err.print(table)
+    console.table(table, on=console.err)
     for side, gain in outcome.gains.items():
         console.note(f"{shown[side]}: {gain}")
     console.note(f"training: {outcome.history.ended}; kept epoch {outcome.history.best}, share {outcome.share:g}")

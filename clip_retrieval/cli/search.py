@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.base import DEFAULT_K, MAX_K
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, image, image_id, text
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality
 from clip_retrieval.search.results import results as results_of
@@ -22,6 +24,9 @@ from clip_retrieval.search.retriever import Retriever
 
 MINUS_WEIGHT = -0.5
 """The weight of a subtracted part. As in Rocchio's rule, unwanted parts weigh less than wanted parts."""
+
+FILE_SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif", ".jfif", ".jxl", ".svg", ".pdf"}
+"""What no text ends with: suffixes of images, also of those that are not read."""
 
 _CONDITION = re.compile(r"(.*?)(>=|<=|=|>|<|~)(.*)", re.DOTALL)
 _OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "contains"}
@@ -55,6 +60,9 @@ def search(
     ] = None,
     offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="The number of results to skip.")] = 0,
     min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="The least score of a result.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Option("--text", help="A text to add, also one that looks like the name of a file.")
+    ] = None,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Show only the best of near-duplicates.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -72,6 +80,7 @@ def search(
     """
     parts = [
         *(_part(query) for query in queries or []),
+        *(text(one) for one in texts or []),
         *(image_id(identity) for identity in like or []),
         *(_part(query, MINUS_WEIGHT) for query in minus or []),
     ]
@@ -107,10 +116,27 @@ def search(
 
 
 def _part(query: str, weight: float = 1.0) -> Part:
-    """An image if a file has that name, otherwise a text."""
+    """An image if a file has that name, otherwise a text. Raises InvalidQuery for what looks like a missing file."""
     # pathlib raises an error for a text that is too long for a file name
     is_file = os.path.isfile(query)  # noqa: PTH113
-    return image(Path(query), weight) if is_file else text(query, weight)
+    if is_file:
+        return image(Path(query), weight)
+    is_path = os.sep in query and not any(map(str.isspace, query))
+    if is_path or Path(query).suffix.lower() in FILE_SUFFIXES:
+        raise InvalidQuery(f"{_missing(Path(query))}; a text that looks like a file goes with --text")
+    return text(query, weight)
+
+
+def _missing(path: Path) -> str:
+    """What is wrong with a path that is no file, and what stands there instead."""
+    try:
+        if path.is_dir():
+            return f"{path} is a folder; give the path of an image in it"
+        names = {entry.name.lower(): entry for entry in path.parent.iterdir()}
+    except OSError:
+        return f"there is no file {path}, and its folder cannot be read"
+    near = [str(names[name]) for name in get_close_matches(path.name.lower(), names, cutoff=0.75)]
+    return f"there is no file {path}" + (f"; did you mean {' or '.join(near)}?" if near else "")
 
 
 def _conditions(given: list[str]) -> dict[str, object] | None:

@@ -1,6 +1,7 @@
 """``bento-clip serve``: run the search service for one artifact."""
 
 import os
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,7 +16,7 @@ def serve(
     source: Tag = modelstore.LATEST,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The TCP port.")] = 3000,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; 0.0.0.0 listens on every interface.")
+        str, typer.Option(help="The address or name to listen on; 0.0.0.0 listens on every interface, :: also on IPv6.")
     ] = "127.0.0.1",
 ) -> NoReturn:
     """Serve an artifact with BentoML. When the service is ready, the command prints a request to try.
@@ -29,4 +30,6 @@ def serve(
     """
     tag, folder = modelstore.resolve(source)
     Artifact.open(folder, verify=False)
+    if tag == source and Path(source).is_dir():
+        tag = str(folder.resolve())  # the service has another working folder
     raise typer.Exit(serve_artifact(tag, host, port, dict(os.environ)))

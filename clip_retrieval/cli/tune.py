@@ -81,7 +81,7 @@ def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:
         table.add_row(
             trial.spec.label(), *recalls, *times, *costs, style="bold green" if trial is outcome.chosen else None
         )
-    console.err.print(table)
+    console.table(table, on=console.err)
     for trial, missed in outcome.refused:
         console.note(f"{trial.spec.label()} met the budget on the tuning queries only: {'; '.join(missed)}")
     if outcome.confirmed is not None:

@@ -13,7 +13,8 @@ from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
-from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
+from clip_retrieval.serving.settings import Settings, unknown_settings
 
 SWITCH_INTERVAL_S = 0.0001
 """How long a finished search may wait for the GIL while another thread runs; Python's default is 5 ms."""
@@ -27,7 +28,14 @@ CORES_PER_WORKER = 8
 
 
 def read_settings() -> Settings:
-    """The settings of the environment; ends the process with one sentence if one of them is not valid."""
+    """The settings of the environment; ends the process with one sentence if one of them is not valid.
+
+    A variable that looks like a setting and is none is a warning: other software also sets variables, and a server that
+    starts today must start tomorrow. The supervisor of ``bentoml serve`` prints it, its workers do not.
+    """
+    if not IS_SUPERVISED:
+        for line in unknown_settings(os.environ):
+            sys.stderr.write(f"bento-clip: warning: {line}\n")
     try:
         return Settings()
     except ValidationError as error:

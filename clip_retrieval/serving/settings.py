@@ -1,15 +1,19 @@
 """Settings of the server, from environment variables with the prefix ``BENTO_CLIP_``. Importing this reads none."""
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PREFIX = "BENTO_CLIP_"
+
 
 class Settings(BaseSettings):
     """One attribute for each setting: ``BENTO_CLIP_MAX_UPLOAD_BYTES=1000000`` sets ``max_upload_bytes``."""
 
-    model_config = SettingsConfigDict(env_prefix="BENTO_CLIP_", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, populate_by_name=True)
 
     artifact: str = Field(
         default="clip-retrieval:latest", description="BentoML model tag, or the path of an artifact folder"
@@ -46,3 +50,23 @@ class Settings(BaseSettings):
         description="precision of the encoder; default: int8 for an artifact built with int8, otherwise auto",
     )
     log_format: Literal["plain", "json"] = Field(default="plain", description="the format of log lines")
+
+
+def unknown_settings(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable with our prefix that is no setting, in order of name.
+
+    Kubernetes sets such variables itself for a Service that is named ``bento-clip``; these are passed over.
+    """
+    known = {name.upper() for name in Settings.model_fields}
+    linked = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT") if f"{PREFIX}SERVICE_HOST" in environment else ()
+    sentences = []
+    for name in sorted(environment):
+        short = name.upper().removeprefix(PREFIX)
+        if short == name.upper() or short in {*known, "MAX_PENDING_PICTURES"} or name.startswith(linked):
+            continue
+        near = get_close_matches(short, known, n=1)
+        meant = (
+            f"did you mean {PREFIX}{near[0]}?" if near else f"after {PREFIX} comes one of {', '.join(sorted(known))}"
+        )
+        sentences.append(f"{name} is no setting and has no effect; {meant}")
+    return sentences

@@ -385,6 +385,34 @@ class TestSearch:
         assert done.status == 0
         assert json.loads(done.out)[0]["image_path"] == "yellow-bright.png"
 
+    @pytest.mark.parametrize("word", ["windmil.png", "windmil.PNG", "my windmil.jpg", "photos/windmil", "a.heic"])
+    def test_a_word_that_looks_like_a_file_and_is_none_is_an_error(
+        self, cli: Cli, fake_artifact: Artifact, word: str
+    ) -> None:
+        for arguments in (["search", word], ["search", "a dog", "--minus", word]):
+            done = cli(*arguments, "--in", fake_artifact.path)
+            assert_one_sentence(done)
+            assert f"there is no file {word}" in done.err
+            assert "--text" in done.err
+
+    def test_near_names_of_its_folder_are_named(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        for name in ("Windmill.png", "owl.png"):
+            (tmp_path / name).write_bytes(png(square("green")))
+        done = cli("search", tmp_path / "windmil.png", "--in", fake_artifact.path)
+        assert f"did you mean {tmp_path / 'Windmill.png'}?" in done.err
+        assert "owl" not in done.err
+
+    def test_a_folder_is_no_query(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        done = cli("search", tmp_path, "--in", fake_artifact.path)
+        assert_one_sentence(done)
+        assert f"{tmp_path} is a folder" in done.err
+
+    @pytest.mark.parametrize(
+        "arguments", [["red and/or green"], ["--text", "red.png"], ["--text", "red/green"], ["3.5"], ["a red sq. v2"]]
+    )
+    def test_texts_that_are_no_names_stay_texts(self, cli: Cli, fake_artifact: Artifact, arguments: list[str]) -> None:
+        assert cli("search", *arguments, "--in", fake_artifact.path, "--json").status == 0
+
     def test_captions_need_an_image(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("search", "no such file", "--in", fake_artifact.path, "--captions")
         assert_one_sentence(done)

@@ -16,6 +16,7 @@ from types import MappingProxyType
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from tests.samples import NAMES, write_collection
 
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]
@@ -52,6 +53,7 @@ def start(tmp_path: Path) -> Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
         )
 
     return run
@@ -98,6 +100,40 @@ def test_a_build_that_is_stopped_at_any_time_leaves_nothing_half_and_ends_well_t
     assert {path.name for path in (tmp_path / "bentoml").iterdir()} <= {"bentos", "models", "tmp", "envs"}
     assert not list((tmp_path / "tmp").glob("bentoml-model-*"))
     assert list((tmp_path / "cache" / "bento-clip" / "builds").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, id="really C"),
+        pytest.param({"LC_ALL": "C"}, id="C", marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, id="ascii", marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "C", "COLUMNS": "20"}, id="narrow", marks=pytest.mark.slow),
+    ],
+)
+def test_the_locale_changes_no_result(start: Start, tmp_path: Path, locale: dict[str, str]) -> None:
+    source = write_collection(tmp_path / "Bücher 小", NAMES[:3])
+    (source / NAMES[0]).rename(source / "é 小.png")
+    table = (source / "captions.csv").read_text(encoding="utf-8")
+    (source / "captions.csv").write_text(table.replace(NAMES[0], "é 小.png"), encoding="utf-8")
+    (source / "ü.png").write_bytes(b"no image")
+    with (source / "captions.csv").open("a", encoding="utf-8") as file:
+        file.write("ü.png,ein Fehler,\n")
+
+    def run(*arguments: object) -> str:
+        process = start(*arguments, **locale)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err
+        return str(out)
+
+    run("check", source)
+    tag = run("build", source, "--model", "fake").strip()
+    assert tag in run("artifacts", "list")
+    run("artifacts", "inspect", tag)
+    run("search", "ein roter Panda")
+    paths = {one["image_path"] for one in json.loads(run("search", "é", "-k", "3", "--json"))}
+    assert paths == {"é 小.png", *NAMES[1:3]}
 
 
 class TestWithoutRoom:

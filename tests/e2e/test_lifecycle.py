@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import functools
+import os
 import re
 import socket
 import time
@@ -120,6 +121,43 @@ def test_a_port_that_is_taken_is_refused(launch: Launch, fake_artifact: Artifact
         port: int = taken.getsockname()[1]
         server = launch(bento_clip_serve(port, str(fake_artifact.path)), port)
         refused(server, rf"cannot listen on 127\.0\.0\.1:{port} \(Address already in use\); choose another port")
+
+
+@pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("::1", "::1")])
+def test_names_and_addresses_of_ipv6_are_served_from_a_relative_folder_with_spaces(
+    launch: Launch, artifact_copy: Artifact, host: str, address: str
+) -> None:
+    """The command says that it is ready, at an address that answers."""
+    if address == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    folder = artifact_copy.path.rename(artifact_copy.path.with_name("my artifact"))
+    port = reserve_port()
+    command = [*bento_clip_serve(port, os.path.relpath(folder, Path(__file__).parents[2])), "--host", host]
+    server = launch(command, port)
+    deadline = time.monotonic() + 60
+    while "ready in" not in server.text():
+        assert time.monotonic() < deadline, server.text()
+        assert server.process.poll() is None, server.text()
+        time.sleep(0.1)
+    url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    assert httpx.get(f"{url}/readyz", timeout=5).is_success
+
+
+def has_ipv6() -> bool:
+    try:
+        with closing(socket.socket(socket.AF_INET6)) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_a_misspelt_setting_is_named_once_and_the_service_starts(launch: Launch, fake_artifact: Artifact) -> None:
+    port = reserve_port()
+    server = launch(bento_clip_serve(port, str(fake_artifact.path)), port, BENTO_CLIP_MAX_PENDNG="3")
+    server.wait_until_ready()
+    assert server.text().count("BENTO_CLIP_MAX_PENDNG is no setting") == 1
+    assert "did you mean BENTO_CLIP_MAX_PENDING?" in server.text()
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "nothing:x:"])

@@ -1,0 +1,37 @@
+"""Where the service listens, and where it is asked whether it is ready."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from clip_retrieval.cli.bentoml_serve import address_of, url_of
+from clip_retrieval.errors import ClipRetrievalError
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("::1", "::1"), ("::", "::")],
+)
+def test_a_name_becomes_the_address_that_bentoml_takes(host: str, address: str) -> None:
+    assert address_of(host, 3000) == ip_address(address)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a b", "300.1.1.1", "é" * 80])
+def test_an_unknown_host_is_one_sentence(host: str) -> None:
+    with pytest.raises(ClipRetrievalError, match=r"--host .* is neither an address nor a name"):
+        address_of(host, 3000)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown", "asked"),
+    [
+        ("127.0.0.1", "http://localhost:3000", "http://127.0.0.1:3000"),
+        ("0.0.0.0", "http://localhost:3000", "http://127.0.0.1:3000"),
+        ("127.0.0.2", "http://127.0.0.2:3000", "http://127.0.0.2:3000"),
+        ("::1", "http://[::1]:3000", "http://[::1]:3000"),
+        ("::", "http://[::1]:3000", "http://[::1]:3000"),
+    ],
+)
+def test_the_service_is_asked_at_the_address_that_it_serves(address: str, shown: str, asked: str) -> None:
+    assert url_of(ip_address(address), 3000) == shown
+    assert url_of(ip_address(address), 3000, shown=False) == asked
