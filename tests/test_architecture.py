@@ -68,6 +68,7 @@ LIBRARIES = {
     "typer": {"cli"},
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
     "httpx": {"client", "cli"},
+    "pyarrow": {"datasets/parquet_file"},
 }
 """The files, or the wings as a whole, that may import each of these libraries."""
 

@@ -1,10 +1,17 @@
 """Readers of image collections, one layout per file. ``open_source`` finds the reader that fits.
 
 file_blob.py      an image in a file
+stored.py         files that are read at any place, and images that are a part of one
 taking.py         what a reader took a source for
 column_names.py   which column of a table is what
 base.py           the base class of readers, and the functions that readers share
 place.py          where a source is, what lies there, and how readers say whether they can read it
+samples.py        rows and samples with values of their own types become images
+shards.py         collections in several files: their order, their splits, what is unused
+img2dataset_status.py  the columns in which img2dataset says what came of a download
+parquet_file.py   one Parquet file: its columns, its rows, the bytes of its images
+parquet_rows.py   images in Parquet files
+parquet.py        whether a place has images in Parquet files
 rows.py           the rows of a table, and how rows become images
 flickr8k.py       Flickr8k in its public layouts
 jsonl.py          a JSON Lines file

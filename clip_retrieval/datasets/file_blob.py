@@ -3,13 +3,14 @@
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from clip_retrieval.errors import ImageRejected
 
 
 @dataclass(frozen=True, slots=True)
 class FileBlob:
-    """The bytes of the regular file ``path``; ``name`` is the name that users see. An ``ImageBlob``."""
+    """The bytes of the regular file ``path``; ``name`` is the name that users see. A ``StoredFile``."""
 
     path: Path
     name: str
@@ -19,11 +20,20 @@ class FileBlob:
 
         Raises ImageRejected if the file cannot be read or is not a regular file: a pipe might never end.
         """
+        return self.part(0, limit + 1)
+
+    def open(self) -> BinaryIO:
+        """The file, for reading at any place. Raises OSError."""
+        return self.path.open("rb")
+
+    def part(self, offset: int, size: int) -> bytes:
+        """At most ``size`` bytes from ``offset`` on. Raises ImageRejected as ``read`` does."""
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise ImageRejected("not a file")
             with self.path.open("rb") as file:
-                return file.read(limit + 1)
+                file.seek(offset)
+                return file.read(size)
         except FileNotFoundError as error:
             raise ImageRejected("the file does not exist") from error
         except (OSError, ValueError) as error:

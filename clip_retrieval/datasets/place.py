@@ -5,12 +5,15 @@ Every reader has a function ``fits(place, options)``. It looks at names and at t
 """
 
 import os
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from clip_retrieval.datasets.base import Source, absolute, is_text
+from clip_retrieval.datasets.base import Source, absolute, image_file, is_text
+from clip_retrieval.datasets.file_blob import FileBlob
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.records import Reject
 
 
@@ -58,6 +61,11 @@ class Place:
         """The folder: the path itself, or that of the file."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    @property
+    def only(self) -> str | None:
+        """The name of the file, if the person named a file and no folder."""
+        return None if self.path.is_dir() else self.path.name
+
     @cached_property
     def files(self) -> Mapping[str, Path]:
         """Every file below ``root`` that is not hidden, by its relative path with slashes, in order.
@@ -65,6 +73,34 @@ class Place:
         Links to folders are followed, unless they lead back to a folder that contains them.
         """
         return dict(self._walk(self.root, frozenset()))
+
+    def stored(self, name: str) -> StoredFile:
+        """The file that ``files`` has under this name."""
+        return FileBlob(self.files[name], name)
+
+    def image(self, folder: str, name: str) -> StoredFile:
+        """The image that a table in ``folder`` (relative to ``root``) calls ``name``: a file there, or one below it.
+
+        Names may have backward slashes, and be relative to ``root`` too. Of several files below the folder none is
+        taken. A file that is not there can be named; reading it says so. Raises ValueError if ``name`` is no path.
+        """
+        relative = posixpath.normpath(name.strip().replace("\\", "/"))
+        for candidate in (posixpath.normpath(posixpath.join(folder, relative)), relative):
+            if candidate in self.files:
+                return self.stored(candidate)
+        below = self._by_base_name.get(posixpath.basename(relative), ())
+        inside = [found for found in below if found.startswith(f"{folder}/" if folder else "")]
+        ending = [found for found in inside if found.endswith(f"/{relative}")]
+        if len(ending) == 1:
+            return self.stored(ending[0])
+        return image_file(self.root / folder, name)
+
+    @cached_property
+    def _by_base_name(self) -> Mapping[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.files:
+            found.setdefault(posixpath.basename(name), []).append(name)
+        return found
 
     def _walk(self, folder: Path, above: frozenset[str]) -> Iterator[tuple[str, Path]]:
         real = os.path.realpath(folder)
