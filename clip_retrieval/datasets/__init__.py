@@ -6,12 +6,17 @@ taking.py         what a reader took a source for
 column_names.py   which column of a table is what
 base.py           the base class of readers, and the functions that readers share
 place.py          where a source is, what lies there, and how readers say whether they can read it
+content.py        whether bytes begin as an image file does
 samples.py        rows and samples with values of their own types become images
 shards.py         collections in several files: their order, their splits, what is unused
-img2dataset_status.py  the columns in which img2dataset says what came of a download
+img2dataset_status.py  what img2dataset writes of its downloads
 parquet_file.py   one Parquet file: its columns, its rows, the bytes of its images
 parquet_rows.py   images in Parquet files
 parquet.py        whether a place has images in Parquet files
+grouped.py        samples of several files
+tar_file.py       the files in a tar, without unpacking it
+webdataset.py     tars of images
+img2dataset.py    tars and folders that img2dataset wrote
 rows.py           the rows of a table, and how rows become images
 flickr8k.py       Flickr8k in its public layouts
 jsonl.py          a JSON Lines file

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from clip_retrieval.datasets.base import Source, is_text
 from clip_retrieval.datasets.column_names import Roles, roles_of
-from clip_retrieval.datasets.img2dataset_status import BOOKKEEPING, failure_of, has_status
+from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
 from clip_retrieval.datasets.parquet_file import Columns, Row, RowBlob, RowGroups, columns_of, opened, rows_of
 from clip_retrieval.datasets.place import Place, SourceOptions
 from clip_retrieval.datasets.samples import Sample, images_of, joined
@@ -69,7 +69,8 @@ class ParquetFiles(Source):
         items = (item for name in self.names for item in self._file(name, taking, seen))
         yield from joined(items, _identity, scattered=not self.in_rows)
         if self.place.only is None:
-            taking.unused.update(unused_files(self.place.files, {*self.names, *seen}))
+            stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}
+            taking.unused.update(unused_files(self.place.files, stats.union(self.names, seen)))
 
     def _file(self, name: str, taking: Taking, seen: set[str]) -> Iterator[CaptionedImage | Reject]:
         file = self.place.stored(name)
@@ -84,7 +85,7 @@ class ParquetFiles(Source):
             yield Reject(name, str(error))
             return
         self._note(name, roles, image, columns, taking)
-        left_out = BOOKKEEPING if has_status(columns.names) else frozenset()
+        left_out = bookkeeping(columns.names) - roles.used
         light = [column for column in columns.names if column not in columns.heavy]
         for row in rows_of(file, [*light, f"{image}.path"] if image in columns.with_path else light):
             if isinstance(row, Reject):
@@ -127,12 +128,6 @@ class ParquetFiles(Source):
             name = f"{file.name}/{row.number}"
         by_path = partial(self.place.image, _folder(file))
         return RowBlob(file, name, column, row.group, row.row, self._groups, by_path)
-
-
-class Img2DatasetParquet(ParquetFiles):
-    """The Parquet files that img2dataset writes with ``output_format=parquet``."""
-
-    name: ClassVar[str] = "img2dataset"
 
 
 def _folder(file: StoredFile) -> str:

@@ -36,5 +36,10 @@ def split_of_name(name: str) -> Split | None:
 
 def unused_files(names: Iterable[str], used: Collection[str]) -> Counter[str]:
     """How many of the files ``names`` are not in ``used``, by kind, such as ``.pdf files``."""
-    suffixes = (PurePosixPath(name).suffix.lower() for name in names if name not in used)
-    return Counter(f"{suffix} files" if suffix else "files without a suffix" for suffix in suffixes)
+    return Counter(kind_of(name) for name in names if name not in used)
+
+
+def kind_of(name: str) -> str:
+    """The kind of a file that was not used, for people: ``.pdf files``."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return f"{suffix} files" if suffix else "files without a suffix"
