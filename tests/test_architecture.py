@@ -67,8 +67,10 @@ LIBRARIES = {
     "rich": {"cli"},
     "typer": {"cli"},
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
-    "httpx": {"client", "cli"},
-    "pyarrow": {"datasets/parquet_file"},
+    "httpx": {"client", "cli", "datasets/fsspec_store"},
+    "pyarrow": {"datasets/parquet_file", "datasets/arrow_store"},
+    "fsspec": {"datasets/fsspec_store"},
+    "aiohttp": {"datasets/fsspec_store"},
 }
 """The files, or the wings as a whole, that may import each of these libraries."""
 

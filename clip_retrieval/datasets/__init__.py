@@ -17,6 +17,11 @@ grouped.py        samples of several files
 tar_file.py       the files in a tar, without unpacking it
 webdataset.py     tars of images
 img2dataset.py    tars and folders that img2dataset wrote
+store.py          what a store of files elsewhere has to do
+arrow_store.py    S3 and Google Cloud Storage
+fsspec_store.py   Hugging Face's hub, and single files of web servers
+remote_file.py    a file in a store, read again after a failure
+remote.py         sources in stores
 rows.py           the rows of a table, and how rows become images
 flickr8k.py       Flickr8k in its public layouts
 jsonl.py          a JSON Lines file

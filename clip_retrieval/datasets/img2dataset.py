@@ -74,7 +74,7 @@ class Img2DatasetFiles(Source):
             inside[PurePosixPath(name).parent.as_posix()].append(name)
         for folder in self.folders:
             groups: dict[str, Parts] = {}
-            yield from group((self.place.stored(name) for name in inside[folder]), groups)
+            yield from group((self.place.files[name] for name in inside[folder]), groups)
             taking.files.append(TakenFile(folder))
             for parts in groups.values():
                 yield from reader.images(parts, None)
@@ -95,6 +95,6 @@ def _count_failures(place: Place, stems: Sequence[str], taking: Taking) -> Itera
     for stem in stems:
         name = f"{stem}{STATS_SUFFIX}"
         try:
-            taking.unused.update(failures_in(place.stored(name).read(_STATS_LIMIT)))
+            taking.unused.update(failures_in(place.files[name].read(_STATS_LIMIT)))
         except (ImageRejected, ValueError) as error:
             yield Reject(name, f"the counts of img2dataset cannot be read: {error}")

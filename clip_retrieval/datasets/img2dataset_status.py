@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 STATS_SUFFIX = "_stats.json"
-_STATUS_COLUMNS = frozenset({"status", "error_message"})
-_BOOKKEEPING = frozenset({*_STATUS_COLUMNS, "key", "exif", "txt"})
+_BOOKKEEPING = frozenset({"status", "error_message", "key", "exif", "txt"})
 
 
 def bookkeeping(columns: Iterable[str]) -> frozenset[str]:
@@ -20,7 +19,7 @@ def bookkeeping(columns: Iterable[str]) -> frozenset[str]:
 
     The key is the name of the image, ``txt`` repeats the caption, and EXIF is pages of text.
     """
-    return _BOOKKEEPING if {*columns} >= _STATUS_COLUMNS else frozenset()
+    return _BOOKKEEPING if {*columns} >= {"status", "key"} else frozenset()
 
 
 def failure_of(values: Mapping[str, object]) -> str | None:

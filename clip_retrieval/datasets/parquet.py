@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.shards import in_order
-from clip_retrieval.errors import MissingExtra, SourceError
+from clip_retrieval.errors import MissingExtra, SourceError, StoreUnreachable
 
 
 def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
@@ -21,8 +21,10 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     except ModuleNotFoundError as error:
         raise MissingExtra(f"reading {names[0]}", "shards") from error
     try:
-        with opened(place.stored(names[0])) as parquet:
+        with opened(place.files[names[0]]) as parquet:
             column, in_rows = image_column(columns_of(parquet.schema_arrow), options)
+    except StoreUnreachable:
+        raise
     except (SourceError, ValueError) as error:
         return Miss(names[0], str(error))
     if options.no_captions and not in_rows:

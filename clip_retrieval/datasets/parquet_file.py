@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import ArrowException, types
 
 from clip_retrieval.datasets.stored import StoredFile
-from clip_retrieval.errors import ImageRejected, SourceError
+from clip_retrieval.errors import ImageRejected, SourceError, StoreUnreachable
 from clip_retrieval.records import ImageBlob, Reject
 
 BATCH_ROWS = 1024
@@ -60,6 +60,8 @@ class RowGroups:
                 try:
                     with opened(file) as parquet:
                         self._values = parquet.read_row_group(group, columns=[column]).column(0)
+                except StoreUnreachable:
+                    raise
                 except SourceError as error:
                     raise ImageRejected(str(error)) from error
                 self._key = (file.name, column, group)

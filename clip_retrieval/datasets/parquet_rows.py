@@ -20,7 +20,7 @@ from clip_retrieval.datasets.samples import Sample, images_of, joined
 from clip_retrieval.datasets.shards import split_of_name, unused_files
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile, Taking
-from clip_retrieval.errors import SourceError
+from clip_retrieval.errors import SourceError, StoreUnreachable
 from clip_retrieval.records import CaptionedImage, ImageBlob, Reject
 
 _ADDRESSES = ("url", "key")
@@ -73,12 +73,14 @@ class ParquetFiles(Source):
             taking.unused.update(unused_files(self.place.files, stats.union(self.names, seen)))
 
     def _file(self, name: str, taking: Taking, seen: set[str]) -> Iterator[CaptionedImage | Reject]:
-        file = self.place.stored(name)
+        file = self.place.files[name]
         try:
             with opened(file) as parquet:
                 columns = columns_of(parquet.schema_arrow)
                 image, in_rows = image_column(columns, self.options)
                 roles = self._roles(columns, image)
+        except StoreUnreachable:
+            raise
         except (SourceError, ValueError) as error:
             if len(self.names) == 1:
                 raise SourceError(str(error)) from error

@@ -62,21 +62,22 @@ class Place:
         return self.path if self.path.is_dir() else self.path.parent
 
     @property
+    def shown(self) -> str:
+        """The place for people: the path, or the URL."""
+        return str(self.path)
+
+    @property
     def only(self) -> str | None:
         """The name of the file, if the person named a file and no folder."""
         return None if self.path.is_dir() else self.path.name
 
     @cached_property
-    def files(self) -> Mapping[str, Path]:
+    def files(self) -> Mapping[str, StoredFile]:
         """Every file below ``root`` that is not hidden, by its relative path with slashes, in order.
 
         Links to folders are followed, unless they lead back to a folder that contains them.
         """
-        return dict(self._walk(self.root, frozenset()))
-
-    def stored(self, name: str) -> StoredFile:
-        """The file that ``files`` has under this name."""
-        return FileBlob(self.files[name], name)
+        return {name: FileBlob(path, name) for name, path in self._walk(self.root, frozenset())}
 
     def image(self, folder: str, name: str) -> StoredFile:
         """The image that a table in ``folder`` (relative to ``root``) calls ``name``: a file there, or one below it.
@@ -87,12 +88,16 @@ class Place:
         relative = posixpath.normpath(name.strip().replace("\\", "/"))
         for candidate in (posixpath.normpath(posixpath.join(folder, relative)), relative):
             if candidate in self.files:
-                return self.stored(candidate)
+                return self.files[candidate]
         below = self._by_base_name.get(posixpath.basename(relative), ())
         inside = [found for found in below if found.startswith(f"{folder}/" if folder else "")]
         ending = [found for found in inside if found.endswith(f"/{relative}")]
         if len(ending) == 1:
-            return self.stored(ending[0])
+            return self.files[ending[0]]
+        return self.elsewhere(folder, name)
+
+    def elsewhere(self, folder: str, name: str) -> StoredFile:
+        """The image that a table in ``folder`` calls ``name``, and that is not among the files. Raises ValueError."""
         return image_file(self.root / folder, name)
 
     @cached_property

@@ -14,7 +14,7 @@ from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.shards import in_order, split_of_name, unused_files
 from clip_retrieval.datasets.taking import TakenFile, Taking
 from clip_retrieval.datasets.tar_file import files_in
-from clip_retrieval.errors import SourceError
+from clip_retrieval.errors import SourceError, StoreUnreachable
 from clip_retrieval.records import CaptionedImage, Reject
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -54,9 +54,9 @@ class WebDataset(Source):
         for name in self.names:
             groups: dict[str, Parts] = {}
             try:
-                yield from group(files_in(self.place.stored(name)), groups)
+                yield from group(files_in(self.place.files[name]), groups)
             except SourceError as error:
-                if len(self.names) == 1:
+                if len(self.names) == 1 or isinstance(error, StoreUnreachable):
                     raise
                 yield Reject(name, str(error))
             if groups:
