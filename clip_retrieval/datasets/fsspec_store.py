@@ -7,29 +7,30 @@ lists no folders, so a URL with ``https`` is that of one file; the server has to
 import asyncio
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
 import fsspec
-import httpx
+import httpx2
 
 from clip_retrieval.datasets.store import Listing
 from clip_retrieval.errors import SourceError
 
 _CONNECT_S = 10
 _READ_S = 30
-_FAILURES = (OSError, aiohttp.ClientError, httpx.HTTPError, asyncio.TimeoutError)
+_FAILURES = (OSError, aiohttp.ClientError, httpx2.HTTPError, asyncio.TimeoutError)
 """What the two file systems let through."""
 
 
 class FsspecStore:
     """A folder or a file of the hub, or a file of a web server."""
 
-    def __init__(self, url: SplitResult) -> None:
+    def __init__(self, url: SplitResult, hub: str | None = None) -> None:
+        """``hub`` is the address of a hub, by default the one that ``HF_ENDPOINT`` names."""
         self.scheme = url.scheme
         if self.scheme == "hf":
             self.path = f"{url.netloc}{unquote(url.path)}".rstrip("/")
-            self._system = fsspec.filesystem("hf", skip_instance_cache=True)
+            self._system = fsspec.filesystem("hf", endpoint=hub, skip_instance_cache=True)
         else:
             self.path = url.geturl()
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
@@ -54,18 +55,25 @@ class FsspecStore:
         return {path.removeprefix(f"{folder}/"): (path, info["size"]) for path, info in sorted(found.items())}
 
     def _one(self, info: dict[str, Any]) -> Listing:
-        name = PurePosixPath(unquote(SplitResult("", "", self.path, "", "").path.partition("?")[0])).name
-        if not info.get("partial") or info.get("size") is None:
+        name = PurePosixPath(unquote(urlsplit(self.path).path)).name
+        size = info.get("size")
+        try:
+            if size is None or not info.get("partial", True):
+                raise ValueError("the server says so itself")
+            self.read(name, max(size - 1, 0), min(size, 1))
+        except ValueError as error:
             raise SourceError(
-                f"{self.path} cannot be read in place: the server serves no parts of files (Range); download it first"
-            )
-        return Listing(name, {name: (self.path, info["size"])})
+                f"{name} cannot be read in place: the server serves no parts of files (Range); download it first"
+            ) from error
+        return Listing(name, {name: (name, size)})
 
     def read(self, path: str, offset: int, size: int) -> bytes:
-        """``size`` bytes of a file. Raises as ``listing`` does."""
+        """``size`` bytes of a file. Raises as ``listing`` does, and ValueError if a server serves no parts of files."""
+        # Users never see the URL of a web server again: its query may be a signature.
+        target = path if self.scheme == "hf" else self.path
         try:
             # Without a cache: the images of a tar are small, and read in any order.
-            with self._system.open(path, "rb", cache_type="none") as file:
+            with self._system.open(target, "rb", cache_type="none") as file:
                 file.seek(offset)
                 data = bytes(file.read(size))
             if len(data) < size:
@@ -84,4 +92,5 @@ class FsspecStore:
             return PermissionError(f"the server refuses access ({status}){hint}")
         if status == 404 or (status is None and isinstance(reason, FileNotFoundError)):
             return FileNotFoundError("the file or the data set does not exist")
-        return ConnectionError(" ".join(str(reason).split()) or type(reason).__name__)
+        said = " ".join(str(reason).replace(self.path, "the file").split())
+        return ConnectionError(said or type(reason).__name__)

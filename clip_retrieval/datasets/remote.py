@@ -73,9 +73,9 @@ def open_remote(url: str, options: SourceOptions, detect: Detect, *, attempts: i
     """
     parts = urlsplit(url)
     shown = _without_secrets(parts)
-    store = _store(parts, shown)
+    reading = Reading(_store(parts, shown), attempts, pause)
     try:
-        listing = store.listing()
+        listing = reading.listing()
     except (FileNotFoundError, PermissionError) as error:
         raise SourceError(f"{shown} cannot be read: {error}") from error
     except OSError as error:
@@ -83,7 +83,7 @@ def open_remote(url: str, options: SourceOptions, detect: Detect, *, attempts: i
     if not listing.files:
         raise SourceError(f"{shown} is empty")
     path = Path(os.devnull, posixpath.basename(parts.path.rstrip("/")) or parts.netloc)
-    place = RemotePlace(path, url=shown, reading=Reading(store, attempts, pause), listing=listing)
+    place = RemotePlace(path, url=shown, reading=reading, listing=listing)
     return detect(place, options)
 
 

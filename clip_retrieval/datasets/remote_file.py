@@ -1,12 +1,13 @@
 """A file in a store: read in parts, by a bounded number of threads at once, and again after a failure."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from time import sleep
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from clip_retrieval.datasets.store import Store
+from clip_retrieval.datasets.store import Listing, Store
 from clip_retrieval.errors import ImageRejected, StoreUnreachable
 
 if TYPE_CHECKING:
@@ -27,24 +28,40 @@ class Reading:
     pause: float = 0.5
     _places: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_AT_ONCE), repr=False, compare=False)
 
+    def listing(self) -> Listing:
+        """What the store has. It is tried twice at most: a person waits for the answer. Raises as ``Store`` does."""
+        return again(self.store.listing, min(self.attempts, 2), self.pause)
+
     def read(self, path: str, offset: int, size: int) -> bytes:
         """``size`` bytes. Raises FileNotFoundError, and StoreUnreachable for refusals and lasting failures."""
-        for attempt in range(1, self.attempts + 1):
-            try:
-                with self._places:
-                    return self.store.read(path, offset, size)
-            except FileNotFoundError:
-                raise
-            except PermissionError as error:
-                raise StoreUnreachable(f"{path} cannot be read: {error}") from error
-            except OSError as error:
-                if attempt == self.attempts:
-                    raise StoreUnreachable(
-                        f"{path} cannot be read: {error} (tried {attempt} times); run the command again, or copy the"
-                        " source to this machine"
-                    ) from error
-            sleep(self.pause * 2 ** (attempt - 1))
-        raise AssertionError("the last attempt returns or raises")
+
+        def read() -> bytes:
+            with self._places:
+                return self.store.read(path, offset, size)
+
+        try:
+            return again(read, self.attempts, self.pause)
+        except FileNotFoundError:
+            raise
+        except PermissionError as error:
+            raise StoreUnreachable(f"{path} cannot be read: {error}") from error
+        except OSError as error:
+            raise StoreUnreachable(
+                f"{path} cannot be read: {error} (tried {self.attempts} times); run the command again, or copy the"
+                " source to this machine"
+            ) from error
+
+
+def again(action: Callable[[], T], attempts: int, pause: float) -> T:
+    """What ``action`` gives; after an OSError that may pass it is tried again, ``attempts`` times in all."""
+    for attempt in range(1, attempts):
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            sleep(pause * 2 ** (attempt - 1))
+    return action()
 
 
 @dataclass(frozen=True)
