@@ -66,7 +66,9 @@ class ArrowStore:
         folder = self.path.rpartition("/")[0]
         only = info.base_name
         try:
-            files = _relative(self._system.get_file_info(fs.FileSelector(folder, recursive=True)), folder)
+            # A table may name images in folders below; a tar needs its neighbours at most, and buckets are large.
+            selector = fs.FileSelector(folder, recursive=not only.lower().endswith(".tar"))
+            files = _relative(self._system.get_file_info(selector), folder)
         except OSError:
             files = {}
         return Listing(only, {only: (info.path, info.size), **files})

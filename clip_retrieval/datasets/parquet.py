@@ -6,6 +6,9 @@ from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.shards import in_order
 from clip_retrieval.errors import MissingExtra, SourceError, StoreUnreachable
 
+_TRIED = 20
+"""Files that are opened to find one with images; another one may be a table of something else."""
+
 
 def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     """Whether the place is a Parquet file, or has Parquet files with images or paths of images.
@@ -20,13 +23,18 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
         from clip_retrieval.datasets.parquet_rows import ParquetFiles, image_column
     except ModuleNotFoundError as error:
         raise MissingExtra(f"reading {names[0]}", "shards") from error
-    try:
-        with opened(place.files[names[0]]) as parquet:
-            column, in_rows = image_column(columns_of(parquet.schema_arrow), options)
-    except StoreUnreachable:
-        raise
-    except (SourceError, ValueError) as error:
-        return Miss(names[0], str(error))
+    misses = []
+    for name in names[:_TRIED]:
+        try:
+            with opened(place.files[name]) as parquet:
+                column, in_rows = image_column(columns_of(parquet.schema_arrow), options)
+            break
+        except StoreUnreachable:
+            raise
+        except (SourceError, ValueError) as error:
+            misses.append(Miss(name, str(error)))
+    else:
+        return misses[0]
     if options.no_captions and not in_rows:
         return None
     count = "a Parquet file" if len(names) == 1 else f"{len(names)} Parquet files"

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import ArrowException, types
 
+from clip_retrieval.datasets.samples import Unreadable
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import ImageRejected, SourceError, StoreUnreachable
 from clip_retrieval.records import ImageBlob, Reject
 
 BATCH_ROWS = 1024
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ class RowGroups:
                     raise ImageRejected(str(error)) from error
                 self._key = (file.name, column, group)
             values = self._values
-        return values[row].as_py()
+        try:
+            return values[row].as_py()
+        except IndexError as error:
+            raise ImageRejected(f"{file.name} has changed since it was listed") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +115,12 @@ def columns_of(schema: Any) -> Columns:
     """The columns of a ``pyarrow.Schema`` by their types."""
 
     def is_bytes(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
     def is_text(kind: Any) -> bool:
-        return bool(types.is_string(kind) or types.is_large_string(kind))
+        if types.is_dictionary(kind):
+            return is_text(kind.value_type)
+        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
     def inner(kind: Any) -> dict[str, Any]:
         return {part.name: part.type for part in kind} if types.is_struct(kind) else {}
@@ -146,13 +153,38 @@ def rows_of(file: StoredFile, columns: Sequence[str]) -> Iterator[Row | Reject]:
             try:
                 for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns)):
                     # A batch without columns has rows, but gives no values for them.
-                    for values in batch.to_pylist() if columns else [{}] * batch.num_rows:
+                    for values in _values(batch) if columns else [{}] * batch.num_rows:
                         yield Row(above + row + 1, group, row, values)
                         row += 1
             except (ArrowException, OSError) as error:
                 where = f"{file.name} rows {above + row + 1} to {above + count}"
                 yield Reject(where, f"the row group cannot be read: {_reason(error)}")
             above += count
+
+
+def _values(batch: Any) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OverflowError, ArrowException):
+        # One value that Python has no type for is no reason to lose the others.
+        columns = {name: [_value(value) for value in batch[name]] for name in batch.schema.names}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def _value(scalar: Any) -> Any:
+    """The value for Python; as text where it has more digits than Python's types; or why there is none."""
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, ArrowException) as error:
+        if not types.is_temporal(scalar.type):
+            return Unreadable("not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _reason(error))
+    try:
+        if types.is_duration(scalar.type):
+            return scalar.cast(pa.int64()).as_py() / _PER_SECOND[scalar.type.unit]
+        return scalar.cast(pa.string()).as_py()
+    except (ValueError, ArrowException) as error:
+        return Unreadable(_reason(error))
 
 
 def _reason(error: Exception) -> str:

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from clip_retrieval.datasets.base import Source, is_text
+from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
 from clip_retrieval.datasets.parquet_file import Columns, Row, RowBlob, RowGroups, columns_of, opened, rows_of
 from clip_retrieval.datasets.place import Place, SourceOptions
-from clip_retrieval.datasets.samples import Sample, images_of, joined
+from clip_retrieval.datasets.samples import Sample, Unreadable, images_of, joined
 from clip_retrieval.datasets.shards import split_of_name, unused_files
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile, Taking
@@ -117,15 +117,16 @@ class ParquetFiles(Source):
         }
         taking.unused.update(f"columns of bytes ({column})" for column in columns.heavy if column != image)
 
-    def _by_path(self, file: StoredFile, path: str | None) -> ImageBlob:
-        if path is None:
-            raise ValueError("the row names no image")
+    def _by_path(self, file: StoredFile, path: object) -> ImageBlob:
+        if not isinstance(path, str):
+            raise ValueError(path.reason if isinstance(path, Unreadable) else "the row names no image")
         return self.place.image(_folder(file), path)
 
     def _in_row(self, file: StoredFile, column: str, row: Row, seen: Collection[str]) -> ImageBlob:
         """The image in the row, under its own file name if no other row has it."""
-        path = (row.values.get(column) or {}).get("path")
-        name = PurePosixPath(path.replace("\\", "/")).name if path and is_text(path) else ""
+        value = row.values.get(column)
+        path = value.get("path") if isinstance(value, dict) else None
+        name = PurePosixPath(path.replace("\\", "/")).name if path else ""
         if not name or name in seen:
             name = f"{file.name}/{row.number}"
         by_path = partial(self.place.image, _folder(file))

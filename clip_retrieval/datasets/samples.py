@@ -8,13 +8,20 @@ import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
 from clip_retrieval.datasets.base import is_text, parse_split
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Scalar, SourceCaption, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A value that could not be read, and why."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ def _join(first: CaptionedImage, later: CaptionedImage) -> CaptionedImage:
 
 
 def scalar_of(value: object) -> Scalar:
-    """A value as metadata: dates as ISO 8601 text, lists and objects as JSON text, a number that is none as None.
+    """A value as metadata: dates as ISO 8601 text, durations in seconds, lists and objects as JSON text, NaN as None.
 
     Raises ValueError for a number out of range, for bytes, and for text that cannot be stored.
     """
@@ -113,10 +120,16 @@ def scalar_of(value: object) -> Scalar:
             return scalar_of(int(value) if value == value.to_integral_value() else float(value))
         case bytes():
             raise ValueError("bytes are no metadata")
+        case Unreadable():
+            raise ValueError(value.reason)
+        case timedelta():
+            return value.total_seconds()
         case str():
             text = value
+        case list() | tuple() | dict():
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=scalar_of, allow_nan=False)
         case _:
-            text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=scalar_of)
+            raise ValueError(f"{type(value).__name__} is no type of metadata")
     if not is_text(text):
         raise ValueError("not UTF-8 text")
     return text
@@ -145,6 +158,8 @@ def _texts(value: object, name: str, problems: list[str]) -> Iterator[str]:
                 yield from _texts(value[key], f"{name}.{key}", problems)
         case None:
             return
+        case Unreadable():
+            problems.append(f"{name}: {value.reason}")
         case _:
             problems.append(f"{name}: the caption is not text but {type(value).__name__}")
 
@@ -160,7 +175,7 @@ def _note(taking: Taking, name: str, value: object) -> None:
     match value:
         case bool():
             kind = "boolean"
-        case int() | float() | Decimal():
+        case int() | float() | Decimal() | timedelta():
             kind = "number"
         case datetime() | date():
             kind = "date"

@@ -106,6 +106,13 @@ class TestImagesInRows:
             found = list(pool.map(lambda n: groups.value(file, "image", n // 20, n % 20), range(200)))
         assert found == rows
 
+    def test_a_file_that_has_other_rows_now_rejects_the_images_that_are_missing(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.parquet", {"image": [RED, GREEN]})
+        images, _, _ = read(path)
+        write(path, {"image": [RED]})
+        with pytest.raises(ImageRejected, match=r"a\.parquet has changed since it was listed"):
+            images[1].blob.read(10)
+
     def test_a_file_that_has_gone_rejects_its_images(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", {"image": [RED]})
         images, _, _ = read(path)
@@ -195,6 +202,31 @@ class TestColumns:
             "n: a number is out of range",
         ]
 
+    def test_values_that_python_has_no_type_for_cost_themselves_alone(self, tmp_path: Path) -> None:
+        ends, letters = pa.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pa.py_buffer(b"\xff\xfeok")
+        columns = {
+            "image": ["r.png", "g.png"],
+            "caption": pa.StringArray.from_buffers(2, ends, letters),
+            "moment": pa.array([1, 2], pa.timestamp("ns")),
+            "zoned": pa.array([0, 0], pa.timestamp("us", tz="Europe/Berlin")),
+            "late": pa.array([10_000_000, 0], pa.date32()),
+            "lasted": pa.array([1, 1000], pa.duration("ns")),
+        }
+        images, rejects, _ = read(write(tmp_path / "a.parquet", columns))
+        assert [texts(image) for image in images] == [[], ["ok"]]
+        assert images[0].metadata["moment"] == "1970-01-01 00:00:00.000000001"
+        assert images[1].metadata["zoned"] == "1970-01-01T01:00:00+01:00"
+        assert images[1].metadata["late"] == "1970-01-01"
+        assert images[1].metadata["lasted"] == 1e-6
+        assert images[0].metadata["late"] == "29349-01-26"
+        assert images[0].metadata["lasted"] == 1e-9
+        assert rejects == [("a.parquet row 1", "caption: not UTF-8 text")]
+
+    def test_text_in_a_dictionary_is_text(self, tmp_path: Path) -> None:
+        columns = {"image": pa.array(["r.png"]).dictionary_encode(), "caption": pa.array(["a"]).dictionary_encode()}
+        images, _, _ = read(write(tmp_path / "a.parquet", columns))
+        assert [(image.image_id, texts(image)) for image in images] == [("r.png", ["a"])]
+
     def test_captions_are_text_or_lists_or_objects_with_a_text(self, tmp_path: Path) -> None:
         columns = {"image": ["r.png"], "sentences": [[{"raw": "one", "sentid": 1}, {"raw": "two", "sentid": 2}]]}
         images, _, found = read(write(tmp_path / "a.parquet", columns))
@@ -268,6 +300,13 @@ class TestFolders:
         assert [where for where, _ in rejects] == ["2.parquet", "3.parquet"]
         assert "2.parquet cannot be read as Parquet: " in rejects[0][1]
         assert found.taking.unused == {".pdf files": 1}
+
+    def test_a_table_of_something_else_comes_before_the_images(self, tmp_path: Path) -> None:
+        write(tmp_path / "1-people.parquet", {"person": ["Ann"]})
+        write(tmp_path / "2-images.parquet", {"image": [RED]})
+        images, rejects, _ = read(tmp_path)
+        assert len(images) == 1
+        assert [where for where, _ in rejects] == ["1-people.parquet"]
 
     def test_damage_in_a_row_group_costs_its_rows_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
