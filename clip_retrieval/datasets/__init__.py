@@ -10,7 +10,8 @@ content.py        whether bytes begin as an image file does
 samples.py        rows and samples with values of their own types become images
 shards.py         collections in several files: their order, their splits, what is unused
 img2dataset_status.py  what img2dataset writes of its downloads
-parquet_file.py   one Parquet file: its columns, its rows, the bytes of its images
+parquet_file.py   one Parquet file: its columns and its rows
+parquet_images.py the bytes of images in Parquet files
 parquet_rows.py   images in Parquet files
 parquet.py        whether a place has images in Parquet files
 grouped.py        samples of several files

@@ -55,8 +55,6 @@ class ArrowStore:
             if info.type == fs.FileType.File:
                 return self._beside(info)
             found = self._system.get_file_info(fs.FileSelector(self.path, recursive=True))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"the bucket {self.bucket!r} has no object and no folder of this name") from error
         except OSError as error:
             raise self._explained(error) from error
         return Listing(None, _relative(found, self.path))
@@ -80,8 +78,6 @@ class ArrowStore:
             if len(data) < size:
                 raise ConnectionError(f"{len(data)} of {size} bytes came")
             return data
-        except FileNotFoundError as error:
-            raise FileNotFoundError("the file does not exist") from error
         except OSError as error:
             # A connection that ended inside the headers can leave an open file with a wrong size.
             self._open.cache_clear()
@@ -91,6 +87,8 @@ class ArrowStore:
         said = " ".join(str(error).split())
         if _NO_BUCKET.search(said):
             return FileNotFoundError(f"there is no bucket {self.bucket!r}")
+        if isinstance(error, FileNotFoundError) or "No such file or directory" in said:  # Google's is a plain OSError
+            return FileNotFoundError(f"the bucket {self.bucket!r} has no object and no folder of this name")
         if found := _REFUSED.search(said):
             return PermissionError(
                 f"the store refuses access ({found[0]}): {_HELP[self.scheme]};"

@@ -1,12 +1,9 @@
-"""One Parquet file: its columns, its rows in batches, and the bytes of its images by row group.
+"""One Parquet file: its columns, and its rows in batches."""
 
-The images of a file are read again whenever they are needed. ``RowGroups`` keeps the images of one row group at most.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from threading import Lock
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +12,8 @@ from pyarrow import ArrowException, types
 
 from clip_retrieval.datasets.samples import Unreadable
 from clip_retrieval.datasets.stored import StoredFile
-from clip_retrieval.errors import ImageRejected, SourceError, StoreUnreachable
-from clip_retrieval.records import ImageBlob, Reject
+from clip_retrieval.errors import SourceError
+from clip_retrieval.records import Reject
 
 BATCH_ROWS = 1024
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -44,61 +41,6 @@ class Row:
     group: int
     row: int
     values: dict[str, Any]
-
-
-class RowGroups:
-    """The values of one column in the row group that was asked for last; safe in several threads."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._key: tuple[str, str, int] | None = None
-        self._values: Any = None
-
-    def value(self, file: StoredFile, column: str, group: int, row: int) -> Any:
-        """The value of ``column`` in row ``row`` of a row group, as a Python value. Raises ImageRejected."""
-        with self._lock:
-            if self._key != (file.name, column, group):
-                self._key, self._values = None, None
-                try:
-                    with opened(file) as parquet:
-                        self._values = parquet.read_row_group(group, columns=[column]).column(0)
-                except StoreUnreachable:
-                    raise
-                except SourceError as error:
-                    raise ImageRejected(str(error)) from error
-                self._key = (file.name, column, group)
-            values = self._values
-        try:
-            return values[row].as_py()
-        except IndexError as error:
-            raise ImageRejected(f"{file.name} has changed since it was listed") from error
-
-
-@dataclass(frozen=True, slots=True)
-class RowBlob:
-    """The image in one row of a Parquet file. An ``ImageBlob``."""
-
-    file: StoredFile
-    name: str
-    column: str
-    group: int
-    row: int
-    groups: RowGroups = field(compare=False, repr=False)
-    by_path: Callable[[str], ImageBlob] = field(compare=False, repr=False)
-    """The image of a path, for a row that has a path and no bytes."""
-
-    def read(self, limit: int) -> bytes:
-        """The bytes, at most ``limit`` + 1 of them. Raises ImageRejected if the row has none."""
-        value = self.groups.value(self.file, self.column, self.group, self.row)
-        data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-        if isinstance(data, bytes) and data:
-            return data[: limit + 1]
-        if not isinstance(path, str) or not path:
-            raise ImageRejected("the row has no image")
-        try:
-            return self.by_path(path).read(limit)
-        except ValueError as error:
-            raise ImageRejected(str(error)) from error
 
 
 @contextmanager
@@ -138,6 +80,22 @@ def columns_of(schema: Any) -> Columns:
         text=tuple(name for name, kind in kinds.items() if is_text(kind)),
         heavy=tuple(name for name, kind in kinds.items() if is_heavy(kind)),
     )
+
+
+def class_names(schema: Any) -> dict[str, list[str]]:
+    """The names of the numbers in each column of labels, as Hugging Face keeps them beside the schema.
+
+    Source: https://huggingface.co/docs/datasets/about_dataset_features, ``ClassLabel``.
+    """
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            name: feature["names"]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def rows_of(file: StoredFile, columns: Sequence[str]) -> Iterator[Row | Reject]:

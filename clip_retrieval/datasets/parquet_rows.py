@@ -14,7 +14,8 @@ from typing import ClassVar
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
-from clip_retrieval.datasets.parquet_file import Columns, Row, RowBlob, RowGroups, columns_of, opened, rows_of
+from clip_retrieval.datasets.parquet_file import Columns, Row, class_names, columns_of, opened, rows_of
+from clip_retrieval.datasets.parquet_images import RowBlob, RowGroups
 from clip_retrieval.datasets.place import Place, SourceOptions
 from clip_retrieval.datasets.samples import Sample, Unreadable, images_of, joined
 from clip_retrieval.datasets.shards import split_of_name, unused_files
@@ -76,7 +77,7 @@ class ParquetFiles(Source):
         file = self.place.files[name]
         try:
             with opened(file) as parquet:
-                columns = columns_of(parquet.schema_arrow)
+                columns, labels = columns_of(parquet.schema_arrow), class_names(parquet.schema_arrow)
                 image, in_rows = image_column(columns, self.options)
                 roles = self._roles(columns, image)
         except StoreUnreachable:
@@ -103,7 +104,11 @@ class ParquetFiles(Source):
                 yield Reject(where, str(error))
                 continue
             seen.add(blob.name)
-            values = {column: value for column, value in row.values.items() if column not in left_out}
+            values = {
+                column: _label(value, labels[column]) if column in labels else value
+                for column, value in row.values.items()
+                if column not in left_out
+            }
             yield from images_of(Sample(where, blob, values, roles, split_of_name(name)), taking)
 
     def _roles(self, columns: Columns, image: str) -> Roles:
@@ -131,6 +136,13 @@ class ParquetFiles(Source):
             name = f"{file.name}/{row.number}"
         by_path = partial(self.place.image, _folder(file))
         return RowBlob(file, name, column, row.group, row.row, self._groups, by_path)
+
+
+def _label(value: object, names: Sequence[str]) -> object:
+    """The name of a label. Hugging Face writes -1 where there is none."""
+    if not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None if value == -1 else value
 
 
 def _folder(file: StoredFile) -> str:

@@ -1,5 +1,6 @@
 """Images in Parquet files: in rows or by path, in order, with the values of their columns, in bounded memory."""
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
@@ -12,9 +13,10 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-from clip_retrieval.datasets import parquet, parquet_file
+from clip_retrieval.datasets import parquet
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.file_blob import FileBlob
+from clip_retrieval.datasets.parquet_images import RowGroups
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.errors import ImageRejected, MissingExtra, SourceError
 from clip_retrieval.records import CaptionedImage, Reject
@@ -100,7 +102,7 @@ class TestImagesInRows:
     def test_one_row_group_is_held_and_many_threads_get_their_own_rows(self, tmp_path: Path) -> None:
         rows = [bytes([255, number]) * 50 for number in range(200)]
         path = write(tmp_path / "a.parquet", {"image": rows}, rows_in_group=20)
-        groups = parquet_file.RowGroups()
+        groups = RowGroups()
         file = FileBlob(path, "a.parquet")
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda n: groups.value(file, "image", n // 20, n % 20), range(200)))
@@ -221,6 +223,22 @@ class TestColumns:
         assert images[0].metadata["late"] == "29349-01-26"
         assert images[0].metadata["lasted"] == 1e-9
         assert rejects == [("a.parquet row 1", "caption: not UTF-8 text")]
+
+    @pytest.mark.parametrize(
+        ("kept", "labels"),
+        [
+            ({"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}, ["dog", None, 7]),
+            ({"info": {"features": {"label": {"dtype": "int64", "_type": "Value"}}}}, [1, -1, 7]),
+            ({"info": []}, [1, -1, 7]),
+        ],
+    )
+    def test_a_number_of_a_class_is_its_name(
+        self, tmp_path: Path, kept: dict[str, object], labels: list[object]
+    ) -> None:
+        table = pa.table({"image": ["a.png", "b.png", "c.png"], "label": [1, -1, 7]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(kept)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert [image.metadata.get("label") for image in read(tmp_path)[0]] == labels
 
     def test_text_in_a_dictionary_is_text(self, tmp_path: Path) -> None:
         columns = {"image": pa.array(["r.png"]).dictionary_encode(), "caption": pa.array(["a"]).dictionary_encode()}

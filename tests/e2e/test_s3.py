@@ -294,7 +294,9 @@ class TestFailures:
         fresh = open_remote("s3://shelf/tars", OPTIONS, detect)
         assert len(list(fresh)) == 3
         report = validate(found, Limits())
-        assert {reject.reason for reject in report.rejects} == {"the file does not exist"}
+        assert {reject.reason for reject in report.rejects} == {
+            "the bucket 'shelf' has no object and no folder of this name"
+        }
 
 
 def test_the_url_itself_is_checked() -> None:
