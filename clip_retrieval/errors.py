@@ -2,6 +2,7 @@
 
     ClipRetrievalError
     ├── SourceError            a data source cannot be read at all, or has no usable image
+    │   └── StoreUnreachable   a store does not answer, or refuses the credentials; its images are not to blame
     ├── ImageRejected          one image's bytes are not acceptable (not an image, too large, damaged)
     │   ├── NotAnImage         the bytes are not in a supported image format
     │   └── ImageTooLarge      the file is over the limit for bytes
@@ -33,6 +34,10 @@ class ClipRetrievalError(Exception):
 
 class SourceError(ClipRetrievalError):
     """A data source cannot be read at all, or nothing in it is usable."""
+
+
+class StoreUnreachable(SourceError):
+    """The store of a source does not answer any more, or refuses the credentials: no image is rejected for that."""
 
 
 class ImageRejected(ClipRetrievalError):

@@ -30,7 +30,8 @@ from rich.progress import wrap_file
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli import console
-from clip_retrieval.datasets.flickr import captions_file
+from clip_retrieval.datasets.flickr import captions_name
+from clip_retrieval.datasets.place import Place
 from clip_retrieval.errors import ClipRetrievalError, SourceError
 
 MD5 = {
@@ -70,7 +71,8 @@ def collect(sources: list[str], work: Path, splits: str) -> Path:
         for archive in archives:
             _unpack(archive, unpacked)
     folders = [unpacked, *(path for path in sorted(unpacked.rglob("*")) if path.is_dir())]
-    captions = next(filter(None, map(captions_file, folders)), None)
+    named = ((folder, captions_name(Place.at(folder))) for folder in folders)
+    captions = next((folder / name for folder, name in named if name is not None), None)
     if captions is None:
         raise SourceError(f"there are no captions of Flickr8k in {', '.join(sources)}; give the text archive as well")
     return _laid_out(unpacked, captions, work / splits, splits)

@@ -71,6 +71,10 @@ LIBRARIES = {
     "charset_normalizer": {"datasets/text_file"},
     "pillow_heif": {"images/heif"},
     "pillow_jxl": {"images/jxl"},
+    "httpx2": {"datasets/fsspec_store"},
+    "pyarrow": {"datasets/parquet_file", "datasets/arrow_store"},
+    "fsspec": {"datasets/fsspec_store"},
+    "aiohttp": {"datasets/fsspec_store"},
 }
 """The files, or the wings as a whole, that may import each of these libraries."""
 

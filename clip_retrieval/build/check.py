@@ -30,7 +30,7 @@ class ReadSource(Source):
         return iter(self.items)
 
 
-def read_source(path: Path, options: SourceOptions, progress: Progress) -> ReadSource:
+def read_source(path: Path | str, options: SourceOptions, progress: Progress) -> ReadSource:
     """Read a data source, without its images. Raises SourceError if it cannot be read or names no image."""
     source = open_source(path, options)
     items: list[CaptionedImage | Reject] = []

@@ -35,6 +35,7 @@ from clip_retrieval.cli.options import (
     SplitRatios,
     source_options,
 )
+from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
@@ -122,16 +123,16 @@ def build_command(
             wait=wait,
         )
     workspace = cache_dir() / "builds"
-    path = source.resolve()
+    place = source if is_url(source) else str(Path(source).resolve())
 
     with building(
         data,
-        path.name,
+        Path(place).name,
         encoder,
         workspace,
         options,
         bars,
-        place=str(path),
+        place=place,
         reuse=_stored_artifacts(),
         say=console.note if wait else None,
     ) as outcome:

@@ -1,6 +1,5 @@
 """Arguments and options that several commands share."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,11 @@ def _ratios(ratios: Ratios) -> Ratios:
 
 
 SourcePath = Annotated[
-    Path, typer.Argument(help="A folder of images with a table or text files of captions, or the table itself.")
+    str,
+    typer.Argument(
+        help="A folder of images with a table or text files of captions, the table itself, Parquet files or tars;"
+        " on this machine, or below s3://, gs://, hf:// or https://."
+    ),
 ]
 ImageColumn = Annotated[str | None, typer.Option(help="The column of a table that names the image.")]
 CaptionColumns = Annotated[

@@ -1,13 +1,15 @@
 """Readers of image collections, one layout per file. ``open_source`` finds the reader that fits.
 
 file_blob.py      an image in a file
+stored.py         files that are read at any place, and images that are a part of one
 taking.py         what a reader took a source for
 column_names.py   which column of a table is what
 base.py           the base class of readers, and what they share
 place.py          where a source is, what lies there, and how readers say whether they can read it
 names.py          the file that a table means by a name
-image_files.py    which files below a folder are images
+shards.py         collections in several files: their order, their splits, what is unused
 unused.py         the files that a reader did not use
+image_files.py    which files of a place are images
 text_file.py      text files in any encoding
 delimited.py      the cells of a text table
 typed.py          the types of metadata that a table gives as text
@@ -18,8 +20,23 @@ jsonl.py          a JSON Lines file
 json_document.py  COCO, Karpathy's splits, and other JSON documents
 table_source.py   a collection that such files list
 flickr.py         Flickr8k and Flickr30k in their public layouts
+samples.py        rows and samples with values of their own types become images
+img2dataset_status.py  what img2dataset writes of its downloads
+parquet_file.py   one Parquet file: its columns and its rows
+parquet_images.py the bytes of images in Parquet files
+parquet_rows.py   images in Parquet files
+parquet.py        whether a place has images in Parquet files
+grouped.py        samples of several files
+tar_file.py       the files in a tar, without unpacking it
+webdataset.py     tars of images
+img2dataset.py    tars and folders that img2dataset wrote
 sidecar.py        a text file beside each image
 image_folder.py   a folder of images without captions
+store.py          what a store of files elsewhere has to do
+arrow_store.py    S3 and Google Cloud Storage
+fsspec_store.py   Hugging Face's hub, and single files of web servers
+remote_file.py    a file in a store, read again after a failure
+remote.py         sources in stores
 detect.py         which reader reads a source
 """
 

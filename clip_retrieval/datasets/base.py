@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
@@ -65,17 +64,6 @@ class Source(ABC):
     @abstractmethod
     def read(self) -> Iterator[CaptionedImage | Reject]:
         """The images as the layout gives them; their ids need not be unique yet. Raises SourceError."""
-
-
-class FolderSource(Source):
-    """A collection of image files; ``root`` is the absolute folder that image names are relative to."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = absolute(root)
-
-    def named(self, path: Path) -> FileBlob:
-        """The image file ``path`` below ``root``, with its relative path as the name."""
-        return FileBlob(path, path.relative_to(self.root).as_posix())
 
 
 def absolute(path: Path) -> Path:

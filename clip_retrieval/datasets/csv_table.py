@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.column_names import Roles, roles_of
@@ -11,6 +11,7 @@ from clip_retrieval.datasets.delimited import BrokenRow, Heading, heading_of, ro
 from clip_retrieval.datasets.list_file import NotAList
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.rows import Row, row_of
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.records import Reject
@@ -22,7 +23,7 @@ _NUMBER_AND_CAPTION = re.compile(r"\s*(\d+)\s+(\S.*)", re.DOTALL)
 class CsvTable:
     """A table that was understood. A ``ListFile``."""
 
-    path: Path
+    file: StoredFile
     encoding: str
     heading: Heading
     cells: tuple[str, ...]
@@ -42,14 +43,14 @@ class CsvTable:
     def names(self) -> Sequence[str]:
         return self.cells
 
-    def taken(self, shown: str) -> TakenFile:
-        return TakenFile(shown, self.encoding, self.heading.separator)
+    def taken(self) -> TakenFile:
+        return TakenFile(self.file.name, self.encoding, self.heading.separator)
 
-    def rows(self, shown: str) -> Iterator[Row | Reject]:
+    def rows(self) -> Iterator[Row | Reject]:
         """Empty cells are left out, except in a caption column: an empty caption stays a caption."""
         kept_empty = {self.roles.captions[0]} if len(self.roles.captions) == 1 else set()
-        for row in rows_below(lines_of(self.path, self.encoding), self.heading):
-            where = f"{shown} line {row.line}"
+        for row in rows_below(lines_of(self.file, self.encoding), self.heading):
+            where = f"{self.file.name} line {row.line}"
             if isinstance(row, BrokenRow):
                 if (cells := self._mended(row)) is None:
                     yield Reject(where, row.reason)
@@ -70,9 +71,9 @@ class CsvTable:
         return [*row.cells[:place], match[1], match[2], *row.cells[place + 1 :]] if match else None
 
 
-def understand(path: Path, options: SourceOptions) -> CsvTable:
-    """The table in ``path``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
-    encoding = encoding_of(path, options.encoding)
+def understand(file: StoredFile, options: SourceOptions) -> CsvTable:
+    """The table in ``file``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
+    encoding = encoding_of(file, options.encoding)
 
     def score(cells: Sequence[str]) -> int:
         try:
@@ -83,7 +84,7 @@ def understand(path: Path, options: SourceOptions) -> CsvTable:
             return 1
         return 2 * (roles.image is not None) + bool(roles.captions)
 
-    heading = heading_of(lines_of(path, encoding), score)
+    heading = heading_of(lines_of(file, encoding), score)
     if heading is None:
         raise NotAList("the file is empty")
     if _is_row(heading.cells) and options.image_column is None:  # the table has no header
@@ -100,7 +101,7 @@ def understand(path: Path, options: SourceOptions) -> CsvTable:
             "no column for the image: call it image, file_name or path, or name it with --image-column"
             f" (columns found: {found})"
         )
-    return CsvTable(path, encoding, heading, names, roles)
+    return CsvTable(file, encoding, heading, names, roles)
 
 
 def _is_row(cells: Sequence[str]) -> bool:

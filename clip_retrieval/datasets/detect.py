@@ -3,21 +3,35 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clip_retrieval.datasets import flickr, image_folder, sidecar, table_source
+from clip_retrieval.datasets import (
+    flickr,
+    image_folder,
+    img2dataset,
+    parquet,
+    remote,
+    sidecar,
+    table_source,
+    webdataset,
+)
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
 from clip_retrieval.errors import SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
+    img2dataset.fits,
     flickr.fits,
     table_source.fits,
+    parquet.fits,
+    webdataset.fits,
     sidecar.fits,
     image_folder.fits,
 )
 """From the most particular layout to the most general one."""
+_IMAGES_ALONE = (img2dataset.fits, parquet.fits, webdataset.fits, image_folder.fits)
+"""Without captions, images in shards are images still."""
 LAYOUTS = (
     "a table (captions.csv, .tsv, .jsonl or .json, COCO, Karpathy, Hugging Face's metadata), Flickr8k.token.txt,"
-    " text files beside images, or a folder of images"
+    " Parquet files, tars, text files beside images, or a folder of images"
 )
 NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet; save it as CSV"),
@@ -26,36 +40,43 @@ NOT_READ = {
 """Endings of files that look like captions and are not read, each with what to do."""
 
 
-def open_source(path: Path, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
-    """The reader for a file or a folder: the first of ``READERS`` that fits.
+def open_source(path: Path | str, options: SourceOptions = DEFAULT_OPTIONS) -> Source:
+    """The reader for a file, a folder or a URL of a store: the first of ``READERS`` that fits.
 
     A folder with files that look like captions and are not understood is an error, unless ``options.no_captions``.
     Raises SourceError with what was seen, and what would be read.
     """
+    if remote.is_url(str(path)):
+        return remote.open_remote(str(path), options, _detect)
     try:
-        return _detect(Place.at(path), options)
+        place = Place.at(Path(path))
+        if not place.path.exists():
+            raise SourceError(f"{path} does not exist; give a folder of images, or a table of images and captions")
+        return _detect(place, options)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _detect(place: Place, options: SourceOptions) -> Source:
-    path = place.path
-    if not path.exists():
-        raise SourceError(f"{path} does not exist; give a folder of images, or a table of images and captions")
     misses: list[Miss] = []
-    for fits in [image_folder.fits] if options.no_captions and path.is_dir() else READERS:
+    for fits in _IMAGES_ALONE if options.no_captions and place.only is None else READERS:
         found = fits(place, options)
         if isinstance(found, Miss):
             misses.append(found)
         elif found is not None:
+            found.source.taking.why = found.why
             if found.source.has_captions or options.no_captions:
                 return found.source
             return _without_captions(found.source, place, misses)
     if misses:
         raise SourceError(_not_understood(place, misses))
+    if place.only is not None:
+        raise SourceError(
+            f"{place.shown} is not a table or an archive that can be read ({LAYOUTS}); unpack another archive first"
+        )
     raise SourceError(
-        f"{path} is not a collection: it has no table such as captions.csv, captions.jsonl or Flickr8k.token.txt,"
-        f" and no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        f"{place.shown} is not a collection: it has no table such as captions.csv, captions.jsonl or"
+        f" Flickr8k.token.txt, and no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
     )
 
 
@@ -67,14 +88,16 @@ def _without_captions(source: Source, place: Place, misses: list[Miss]) -> Sourc
         for ending, what_to_do in NOT_READ.items()
         if shown.lower().endswith(ending)
     ]
-    if misses and place.path.is_dir():
+    if misses and place.only is None:
         raise SourceError(_not_understood(place, misses))
     return source
 
 
 def _not_understood(place: Place, misses: Sequence[Miss]) -> str:
+    if place.only is not None:
+        return f"{place.shown} cannot be read as a collection: {misses[0].seen}"
     seen = "; ".join(f"{miss.file}: {miss.seen}" for miss in misses[:3])
     return (
-        f"{place.path} has files that look like captions and were not understood ({seen})."
+        f"{place.shown} has files that look like captions and were not understood ({seen})."
         f" What is read: {LAYOUTS}. --no-captions takes the images alone"
     )

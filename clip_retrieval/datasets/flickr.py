@@ -10,20 +10,20 @@ Flickr8k_Dataset/, flickr30k-images/, Images/ or the folder itself. Kaggle's ``r
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from clip_retrieval.datasets import csv_table
-from clip_retrieval.datasets.base import IMAGE_SUFFIXES, FolderSource
-from clip_retrieval.datasets.names import image_file
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
+from clip_retrieval.datasets.names import ImageNames
 from clip_retrieval.datasets.place import Fit, Place, SourceOptions
 from clip_retrieval.datasets.rows import Row, images_of_rows
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.datasets.unused import count_unused
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
-TOKENS = "Flickr8k.token.txt"
 KAGGLE = "captions.txt"
 _TOKEN_SUFFIXES = (".token", ".token.txt")
 _IMAGE_FOLDERS = (
@@ -42,110 +42,107 @@ _SPLIT_FILES: dict[Split, str] = {
 }
 
 
-class Flickr(FolderSource):
-    """The collection below ``root``; the file name is the image_id and ``name.jpg#0`` the caption_id.
+class Flickr(Source):
+    """The collection of a place; the file name is the image_id and ``name.jpg#0`` the caption_id.
 
     An image that has captions but no file is one Reject. Raises SourceError if no image has a file.
     """
 
-    def __init__(self, root: Path, captions: Path, options: SourceOptions) -> None:
-        super().__init__(root)
-        self._captions = captions
+    def __init__(self, place: Place, captions: str, options: SourceOptions) -> None:
+        self._place = place
+        self._captions = place.files[captions]
         self._options = options
-        self.name = "flickr30k" if captions.name.startswith("results") else "flickr8k"
-        self.taking.why = f"{captions.name} has the captions"
+        base_name = PurePosixPath(captions).name
+        self.name = "flickr30k" if base_name.startswith("results") else "flickr8k"
+        self.taking.why = f"{base_name} has the captions"
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
         self.taking.columns = {"image": ["image"], "captions": ["caption"]}
-        yield from images_of_rows(self._rows(), lambda name: image_file(self.root, name), self.taking)
-        read = {self._captions, *(self._captions.parent / name for name in _SPLIT_FILES.values())}
-        folder, present = self._images()
-        read |= {self.root / folder / name for name in self._named & present}
-        self.taking.unused = count_unused(Place(self.root), read, "images that have no captions")
+        images = ImageNames(self._place)
+        yield from images_of_rows(self._rows(), images.find, self.taking)
+        used = {self._captions.name, *(self._beside(name) for name in _SPLIT_FILES.values()), *images.used}
+        self.taking.unused = count_unused(self._place, used, "images that have no captions")
 
     def _rows(self) -> Iterator[Row | Reject]:
         folder, present = self._images()
-        splits = _splits(self._captions.parent)
-        self._named: set[str] = set()
+        splits = self._splits()
+        missing: set[str] = set()
         for row in self._listed():
             if isinstance(row, Reject):
                 yield row
                 continue
             name = str(row.image or "").strip()
             if name in present:
-                self._named.add(name)
                 yield replace(row, image=f"{folder}/{name}", image_id=name, split=splits.get(name))
-            elif name not in self._named:
-                self._named.add(name)
+            elif name not in missing:
+                missing.add(name)
                 yield Reject(row.where, f"the image {name!r} is not in {folder}/")
 
     def _listed(self) -> Iterator[Row | Reject]:
-        path = self._captions
-        if path.name == KAGGLE:
-            table = csv_table.understand(path, self._options)
-            self.taking.files = [table.taken(path.name)]
-            return table.rows(path.name)
-        encoding = encoding_of(path, self._options.encoding)
-        self.taking.files = [TakenFile(path.name, encoding, "\t")]
-        return _token_rows(path, encoding)
+        file = self._captions
+        if PurePosixPath(file.name).name == KAGGLE:
+            table = csv_table.understand(file, self._options)
+            self.taking.files = [table.taken()]
+            return table.rows()
+        encoding = encoding_of(file, self._options.encoding)
+        self.taking.files = [TakenFile(file.name, encoding, "\t")]
+        return _token_rows(file, encoding)
 
     def _images(self) -> tuple[str, frozenset[str]]:
+        """The first folder that has images, and their names."""
         for folder in _IMAGE_FOLDERS:
-            try:
-                files = [p.name for p in (self.root / folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise SourceError(f"{self.root / folder} cannot be read: {error.strerror}") from error
-            if files:
-                return folder, frozenset(files)
+            paths = (PurePosixPath(name) for name in self._place.files)
+            names = frozenset(
+                path.name for path in paths if str(path.parent) == folder and path.suffix.lower() in IMAGE_SUFFIXES
+            )
+            if names:
+                return folder, names
         looked = ", ".join(f"{folder}/" for folder in _IMAGE_FOLDERS)
-        raise SourceError(f"{self.root} has captions of Flickr8k but no images; put the images into one of {looked}")
+        raise SourceError(f"{self._place.shown} has captions but no images; put the images into one of {looked}")
+
+    def _splits(self) -> dict[str, Split]:
+        """The split of each listed image. An image in two lists gets the split that is held out most."""
+        found: dict[str, Split] = {}
+        for split, name in _SPLIT_FILES.items():
+            if (file := self._place.files.get(self._beside(name))) is not None:
+                found |= {line.strip(): split for line in lines_of(file, encoding_of(file))}
+        return found
+
+    def _beside(self, name: str) -> str:
+        return str(PurePosixPath(self._captions.name).parent / name)
 
 
 def fits(place: Place, options: SourceOptions) -> Fit | None:
     """Flickr8k or Flickr30k, unless a table named captions says that the folder is something else."""
-    if place.path.is_file() and not place.path.name.endswith(_TOKEN_SUFFIXES):
+    if place.only is not None and not place.only.endswith(_TOKEN_SUFFIXES):
         return None
-    captions = place.path if place.path.is_file() else captions_file(place.root)
-    if captions is None or any((place.root / f"captions{suffix}").is_file() for suffix in (".csv", ".jsonl", ".tsv")):
+    captions = place.only or captions_name(place)
+    if captions is None or any(f"captions{suffix}" in place.files for suffix in (".csv", ".jsonl", ".tsv")):
         return None
-    source = Flickr(place.root, captions, options)
+    source = Flickr(place, captions, options)
     return Fit(source, source.taking.why)
 
 
-def captions_file(root: Path) -> Path | None:
-    """The captions file that identifies ``root`` as Flickr8k or Flickr30k; None if there is none."""
-    for folder in (root, root / "Flickr8k_text"):
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.name.endswith(_TOKEN_SUFFIXES) and "lemma" not in path.name and path.is_file():
-                    return path
-    kaggle = root / KAGGLE
-    if kaggle.is_file():
-        with kaggle.open("rb") as file:
+def captions_name(place: Place) -> str | None:
+    """The captions file that identifies a place as Flickr8k or Flickr30k; None if there is none."""
+    for name in place.files:
+        path = PurePosixPath(name)
+        if str(path.parent) in {".", "Flickr8k_text"} and name.endswith(_TOKEN_SUFFIXES) and "lemma" not in name:
+            return name
+    if (kaggle := place.files.get(KAGGLE)) is not None:
+        with kaggle.open() as file:
             header = file.readline(64).removeprefix(b"\xef\xbb\xbf").split()
         if header == [b"image,caption"]:
-            return kaggle
+            return KAGGLE
     return None
 
 
-def _token_rows(path: Path, encoding: str) -> Iterator[Row | Reject]:
-    for number, line in enumerate(lines_of(path, encoding), 1):
-        where = f"{path.name} line {number}"
+def _token_rows(file: StoredFile, encoding: str) -> Iterator[Row | Reject]:
+    for number, line in enumerate(lines_of(file, encoding), 1):
+        where = f"{PurePosixPath(file.name).name} line {number}"
         key, tab, caption = line.rstrip("\r\n").partition("\t")
         name, mark, _ = key.rpartition("#")
         if tab and mark:
             yield Row(where, name, [caption], caption_id=key)
         elif line.strip():
             yield Reject(where, "not of the form name.jpg#0<TAB>caption")
-
-
-def _splits(folder: Path) -> dict[str, Split]:
-    """The split of each listed image. An image in two lists gets the split that is held out most (test, val, train)."""
-    return {
-        line.strip(): split
-        for split, name in _SPLIT_FILES.items()
-        if (folder / name).is_file()
-        for line in lines_of(folder / name, encoding_of(folder / name))
-    }

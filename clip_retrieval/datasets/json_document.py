@@ -11,7 +11,8 @@ mapping         {"a.jpg": "a caption", "b.jpg": ["two", "captions"]}
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import TextIOWrapper
+from pathlib import PurePosixPath
 from typing import Any
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
@@ -19,6 +20,7 @@ from clip_retrieval.datasets.column_names import roles_of
 from clip_retrieval.datasets.list_file import NotAList
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.text_file import encoding_of
 from clip_retrieval.errors import SourceError
@@ -32,7 +34,7 @@ _KARPATHY_KEYS = {"filename", "filepath", "split", "sentences", "sentids"}
 class JsonDocument:
     """A document that was understood. A ``ListFile``."""
 
-    path: Path
+    file: StoredFile
     encoding: str
     layout: str
     has_captions: bool
@@ -43,11 +45,11 @@ class JsonDocument:
     def names(self) -> Sequence[str]:
         return [name for names in self.columns.values() for name in names]
 
-    def taken(self, shown: str) -> TakenFile:
-        return TakenFile(shown, self.encoding)
+    def taken(self) -> TakenFile:
+        return TakenFile(self.file.name, self.encoding)
 
-    def rows(self, shown: str) -> Iterator[Row | Reject]:
-        content = _load(self.path, self.encoding)
+    def rows(self) -> Iterator[Row | Reject]:
+        content, shown = _load(self.file, self.encoding), self.file.name
         match self.layout:
             case "coco":
                 return _coco(shown, content)
@@ -59,38 +61,42 @@ class JsonDocument:
                 return _objects(shown, _list_in(content), self.options)
 
 
-def understand(path: Path, options: SourceOptions) -> JsonDocument:
-    """The document in ``path``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
-    encoding = encoding_of(path, options.encoding)
-    content = _load(path, encoding)
+def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
+    """The document in ``file``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
+    encoding = encoding_of(file, options.encoding)
+    content = _load(file, encoding)
     images = content.get("images") if isinstance(content, dict) else None
     first = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}
     if "sentences" in first:
         columns = {"image": ["filename"], "captions": ["sentences.raw"], "split": ["split"]}
-        return JsonDocument(path, encoding, "karpathy", True, columns, options)
+        return JsonDocument(file, encoding, "karpathy", True, columns, options)
     if "file_name" in first and isinstance(content.get("annotations"), list):
         if not any(isinstance(one, dict) and "caption" in one for one in content["annotations"]):
             raise NotAList("COCO annotations without captions")
         columns = {"image": ["images.file_name"], "captions": ["annotations.caption"]}
-        return JsonDocument(path, encoding, "coco", True, columns, options)
+        return JsonDocument(file, encoding, "coco", True, columns, options)
     if (objects := _list_in(content)) is not None:
         names = dict.fromkeys(name for one in objects[:100] for name, value in one.items() if value is not None)
         roles = roles_by_row(options)(dict.fromkeys(names, True))
         if roles.image is None:
             raise NotAList(f"a list of objects without a key for the image (keys found: {', '.join(names)})")
-        return JsonDocument(path, encoding, "json", bool(roles.captions), roles.by_role(), options)
-    if isinstance(content, dict) and content and all(Path(key).suffix.lower() in IMAGE_SUFFIXES for key in content):
+        return JsonDocument(file, encoding, "json", bool(roles.captions), roles.by_role(), options)
+    if (
+        isinstance(content, dict)
+        and content
+        and all(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in content)
+    ):
         columns = {"image": ["the keys"], "captions": ["the values"]}
-        return JsonDocument(path, encoding, "json mapping", True, columns, options)
+        return JsonDocument(file, encoding, "json mapping", True, columns, options)
     raise NotAList("JSON that is neither COCO, Karpathy's splits, a list of objects nor a mapping of names to captions")
 
 
-def _load(path: Path, encoding: str) -> Any:
+def _load(file: StoredFile, encoding: str) -> Any:
     try:
-        with path.open(encoding=encoding) as file:
-            return json.load(file)
+        with TextIOWrapper(file.open(), encoding=encoding) as opened:
+            return json.load(opened)
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+        raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise NotAList(f"not JSON: {error}") from error
 

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 from clip_retrieval.datasets.column_names import Roles
 from clip_retrieval.datasets.list_file import NotAList
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
-from clip_retrieval.datasets.text_file import UTF8, encoding_of, lines_of
+from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.records import Reject
 
 _SAMPLE_LINES = 100
@@ -21,7 +21,7 @@ _SAMPLE_LINES = 100
 class JsonLines:
     """A JSON Lines file that was understood. A ``ListFile``."""
 
-    path: Path
+    file: StoredFile
     encoding: str
     options: SourceOptions
     roles: Roles
@@ -37,13 +37,13 @@ class JsonLines:
     def columns(self) -> dict[str, list[str]]:
         return self.roles.by_role()
 
-    def taken(self, shown: str) -> TakenFile:
-        return TakenFile(shown, self.encoding)
+    def taken(self) -> TakenFile:
+        return TakenFile(self.file.name, self.encoding)
 
-    def rows(self, shown: str) -> Iterator[Row | Reject]:
+    def rows(self) -> Iterator[Row | Reject]:
         roles = roles_by_row(self.options)
-        for number, line in enumerate(lines_of(self.path, self.encoding, "\n"), 1):
-            where = f"{shown} line {number}"
+        for number, line in enumerate(lines_of(self.file, self.encoding, "\n"), 1):
+            where = f"{self.file.name} line {number}"
             try:
                 if text := line.strip():
                     values = json_object(text)
@@ -52,11 +52,11 @@ class JsonLines:
                 yield Reject(where, reason_of(error))
 
 
-def understand(path: Path, options: SourceOptions) -> JsonLines:
-    """The file in ``path``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
-    encoding = UTF8 if options.encoding is None and _is_empty(path) else encoding_of(path, options.encoding)
+def understand(file: StoredFile, options: SourceOptions) -> JsonLines:
+    """The file in ``file``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
+    encoding = encoding_of(file, options.encoding)
     columns: dict[str, None] = {}
-    for number, line in enumerate(lines_of(path, encoding, "\n")):
+    for number, line in enumerate(lines_of(file, encoding, "\n")):
         if number == _SAMPLE_LINES:
             break
         try:
@@ -68,7 +68,7 @@ def understand(path: Path, options: SourceOptions) -> JsonLines:
     if roles.image is None and columns:
         found = ", ".join(map(repr, columns))
         raise NotAList(f"no key for the image: call it image or file_name, or use --image-column (keys found: {found})")
-    return JsonLines(path, encoding, options, roles, tuple(columns))
+    return JsonLines(file, encoding, options, roles, tuple(columns))
 
 
 def json_object(text: str) -> dict[str, object]:
@@ -84,10 +84,6 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at column {error.colno}"
     return str(error)
-
-
-def _is_empty(path: Path) -> bool:
-    return path.stat().st_size == 0
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -1,10 +1,10 @@
 """A file that lists images with their captions: what its readers have in common."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from clip_retrieval.datasets.rows import Row
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.records import Reject
 
@@ -18,7 +18,7 @@ class ListFile(Protocol):
         ...
 
     @property
-    def path(self) -> Path: ...
+    def file(self) -> StoredFile: ...
 
     @property
     def has_captions(self) -> bool:
@@ -35,12 +35,12 @@ class ListFile(Protocol):
         """The columns as the file names them."""
         ...
 
-    def taken(self, shown: str) -> TakenFile:
-        """How the file is read; ``shown`` is its name for people."""
+    def taken(self) -> TakenFile:
+        """How the file is read."""
         ...
 
-    def rows(self, shown: str) -> Iterator[Row | Reject]:
-        """The rows in order; ``shown`` is the name of the file in their places. Raises SourceError."""
+    def rows(self) -> Iterator[Row | Reject]:
+        """The rows in order. Raises SourceError."""
         ...
 
 

@@ -2,70 +2,75 @@
 
 People write names as their own machine shows them: with backslashes, in another Unicode form, in another case, without
 the suffix, percent-encoded, relative to a folder of images below the table, or as a path of another machine. A name
-that is a path of this machine is taken as it is. Otherwise it means the one file below the source that fits.
+that is a path of the source or of this machine is taken as it is. Otherwise it means the one file that fits.
 """
 
 import os
+import posixpath
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
-from clip_retrieval.datasets.base import IMAGE_SUFFIXES, absolute
-from clip_retrieval.datasets.file_blob import FileBlob
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES
+from clip_retrieval.datasets.place import Place
+from clip_retrieval.datasets.stored import StoredFile
 
 _SHOWN = 3
 
 
-def image_file(root: Path, name: str) -> FileBlob:
-    """The image file that a table calls ``name``, whether or not it exists.
-
-    Names are relative to ``root`` or absolute, with forward or backward slashes. A table belongs to the user, so it may
-    name files outside ``root``. Users see only the bare file name of such an image, never a folder of this machine.
-    Raises ValueError with the reason if ``name`` cannot be a path.
-    """
-    name = name.strip().replace("\\", "/")
-    if not name or "\0" in name:
-        raise ValueError("the row names no image")
-    return _blob(root, absolute(root / name))
-
-
 class ImageNames:
-    """Finds the files that a table names, below ``root`` and relative to the folder ``base`` of the table."""
+    """Finds the files that a table in ``folder``, relative to the root of ``place``, calls by their names."""
 
-    def __init__(self, root: Path, base: Path, files: Callable[[], Mapping[str, Path]]) -> None:
-        """``files`` gives every file below ``root`` by its relative path; it is asked only if a name is no path."""
-        self._root = root
-        self._base = base
-        self._files = files
-        self.used: set[Path] = set()
-        """The files that names led to."""
-        self._found: dict[str, FileBlob] = {}
+    def __init__(self, place: Place, folder: str = "") -> None:
+        self._place = place
+        self._folder = "" if folder == "." else folder
+        self._found: dict[str, StoredFile] = {}
+        self.used: set[str] = set()
+        """The files of the place that names led to."""
 
-    def find(self, name: str) -> FileBlob:
-        """The file that ``name`` means. A file that does not exist is the path that the name spells.
+    def find(self, name: str) -> StoredFile:
+        """The file that ``name`` means, under its name in Unicode's form NFC. It need not exist on this machine.
 
-        Raises ValueError with the reason if the name is no file name, or means more than one file.
+        Raises ValueError with the reason if the name is no file name, means more than one file, or no file of a store.
         """
-        if (blob := self._found.get(name)) is not None:  # tables have a row for each caption
-            return blob
-        path = _without_scheme(name.strip())
-        spelled = image_file(self._base, path).path
-        found = next((each for each in self._paths(path, spelled) if os.path.lexists(each)), spelled)
-        self.used.add(found)
-        self._found[name] = blob = _blob(self._root, found)
-        return blob
+        if (known := self._found.get(name)) is not None:  # tables have a row for each caption
+            return known
+        spelled = self._without_address(name.strip())
+        if not spelled or "\0" in spelled:
+            raise ValueError("the row names no image")
+        shown = next(self._names(spelled), None)
+        if shown is None:
+            found = self._place.elsewhere(self._folder, spelled.replace("\\", "/"))
+        else:
+            self.used.add(shown)
+            found = self._place.files[shown]
+        self._found[name] = found = found.named(unicodedata.normalize("NFC", found.name))
+        return found
 
-    def _paths(self, name: str, spelled: Path) -> Iterator[Path]:
-        yield self._base / name  # a backslash may be part of a name
-        yield spelled
-        yield image_file(self._root, name).path
+    def _names(self, name: str) -> Iterator[str]:
+        """The names among the files of the place that ``name`` may mean, from the surest."""
+        spellings = dict.fromkeys((name, name.replace("\\", "/")))  # a backslash may be part of a name
+        for spelling in spellings:
+            for relative in (posixpath.join(self._folder, spelling), spelling):
+                if (normal := posixpath.normpath(relative)) in self._place.files:
+                    yield normal
+        if self._is_elsewhere(name):
+            return
         for spelling in dict.fromkeys((name, unquote(name))):
-            if (path := self._below(spelling)) is not None:
-                yield path
+            if (shown := self._below(spelling)) is not None:
+                yield shown
 
-    def _below(self, name: str) -> Path | None:
+    def _is_elsewhere(self, name: str) -> bool:
+        """Whether the name is a path of this machine that is not among the files of the place, but exists."""
+        try:
+            path = self._place.elsewhere(self._folder, name.replace("\\", "/")).path
+        except ValueError:
+            return False
+        return isinstance(path, Path) and os.path.lexists(path)
+
+    def _below(self, name: str) -> str | None:
         parts = _parts(name)
         if not parts:
             return None
@@ -78,41 +83,51 @@ class ImageNames:
                     return found
         return None
 
-    def _one_of(self, tail: str, known: Mapping[str, list[tuple[str, Path]]]) -> Path | None:
+    def _one_of(self, tail: str, known: Mapping[str, list[tuple[str, str]]]) -> str | None:
         """The one file whose path ends with ``tail``, in the same case if there are several."""
         folded = fold_name(tail)
-        fits = [path for shown, path in known.get(folded.rsplit("/", 1)[-1], ()) if f"/{shown}".endswith(f"/{folded}")]
-        same_case = [path for path in fits if f"/{tail}" in f"/{path.as_posix()}"]
-        fits = same_case or fits
+        fits = [shown for key, shown in known.get(folded.rsplit("/", 1)[-1], ()) if f"/{key}".endswith(f"/{folded}")]
+        fits = [shown for shown in fits if f"/{tail}" in f"/{self._base_name}/{shown}"] or fits
         if len(fits) > 1:
-            names = ", ".join(_blob(self._root, path).name for path in fits[:_SHOWN])
+            names = ", ".join(fits[:_SHOWN])
             raise ValueError(f"{tail!r} means {len(fits)} files ({names}); write the path of one of them")
         return fits[0] if fits else None
 
+    @property
+    def _base_name(self) -> str:
+        return PurePosixPath(self._place.root.as_posix()).name
+
     @cached_property
-    def _by_name(self) -> Mapping[str, list[tuple[str, Path]]]:
-        """Every file by its folded name, with its folded path. The name of ``root`` counts as a folder too."""
-        found: dict[str, list[tuple[str, Path]]] = {}
-        for shown, path in self._files().items():
-            folded = fold_name(f"{self._root.name}/{shown}")
-            found.setdefault(folded.rsplit("/", 1)[-1], []).append((folded, path))
+    def _by_name(self) -> Mapping[str, list[tuple[str, str]]]:
+        """Every file by its folded name, with its folded path. The name of the root counts as a folder too."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for shown in self._place.files:
+            folded = fold_name(f"{self._base_name}/{shown}")
+            found.setdefault(folded.rsplit("/", 1)[-1], []).append((folded, shown))
         return found
 
     @cached_property
-    def _by_stem(self) -> Mapping[str, list[tuple[str, Path]]]:
+    def _by_stem(self) -> Mapping[str, list[tuple[str, str]]]:
         """The images by their folded name without its suffix."""
-        found: dict[str, list[tuple[str, Path]]] = {}
+        found: dict[str, list[tuple[str, str]]] = {}
         for several in self._by_name.values():
-            for folded, path in several:
+            for folded, shown in several:
                 stem, _, suffix = folded.rpartition(".")
                 if f".{suffix}" in IMAGE_SUFFIXES:
-                    found.setdefault(stem.rsplit("/", 1)[-1], []).append((stem, path))
+                    found.setdefault(stem.rsplit("/", 1)[-1], []).append((stem, shown))
         return found
 
-
-def _blob(root: Path, path: Path) -> FileBlob:
-    shown = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-    return FileBlob(path, unicodedata.normalize("NFC", shown))
+    def _without_address(self, name: str) -> str:
+        """A ``file:`` address as a path, and one of this store as a name. Raises ValueError for other addresses."""
+        scheme, mark, _ = name.partition("://")
+        if not mark or not scheme.isalnum():
+            return name
+        own = self._place.shown.rstrip("/") + "/"
+        if name.startswith(own):
+            return posixpath.relpath(name.removeprefix(own), self._folder or ".")
+        if scheme.lower() != "file":
+            raise ValueError(f"{name} is an address; download the images first (img2dataset does), then name the files")
+        return unquote(urlsplit(name).path)
 
 
 def fold_name(name: str) -> str:
@@ -126,13 +141,3 @@ def _parts(name: str) -> list[str]:
     if ".." in parts:
         return []
     return parts[1:] if parts and parts[0].endswith(":") else parts
-
-
-def _without_scheme(name: str) -> str:
-    """A ``file:`` address as a path. Raises ValueError for the addresses of other machines."""
-    scheme, mark, _ = name.partition("://")
-    if not mark or not scheme.isalnum():
-        return name
-    if scheme.lower() != "file":
-        raise ValueError(f"{name} is an address; download the images first (img2dataset does), then name the files")
-    return unquote(urlsplit(name).path)

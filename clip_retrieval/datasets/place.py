@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from clip_retrieval.datasets.base import Source, absolute, is_text
+from clip_retrieval.datasets.file_blob import FileBlob
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.records import Reject
 
 
@@ -65,13 +67,36 @@ class Place:
         """The folder: the path itself, or that of the file."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    @property
+    def shown(self) -> str:
+        """The place for people: the path, or the URL."""
+        return str(self.path)
+
+    @property
+    def only(self) -> str | None:
+        """The name of the file, if the person named a file and no folder."""
+        return None if self.path.is_dir() else self.path.name
+
     @cached_property
-    def files(self) -> Mapping[str, Path]:
+    def files(self) -> Mapping[str, StoredFile]:
         """Every file below ``root`` that is not hidden, by its relative path with slashes, in order.
 
         Links to folders are followed, unless they lead back to a folder that contains them.
         """
-        return dict(self._walk(self.root, frozenset()))
+        return {name: FileBlob(path, name) for name, path in self._walk(self.root, frozenset())}
+
+    def elsewhere(self, folder: str, name: str) -> StoredFile:
+        """The file that a table in ``folder`` calls ``name``, and that is not among the files; it need not exist.
+
+        Names are relative to the folder or absolute. A table belongs to the user, so it may name files outside of the
+        place. Users see only the bare file name of such an image, never a folder of this machine. Raises ValueError.
+        """
+        path = absolute(self.root / folder / name)
+        return FileBlob(path, path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name)
+
+    def above(self) -> "Place | None":
+        """The folder that contains this one; None in a store."""
+        return Place(self.root.parent)
 
     def _walk(self, folder: Path, above: frozenset[str]) -> Iterator[tuple[str, Path]]:
         real = os.path.realpath(folder)

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from clip_retrieval.datasets.base import is_text, parse_split
 from clip_retrieval.datasets.column_names import Roles, roles_of
-from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.datasets.typed import column_type
 from clip_retrieval.records import CaptionedImage, Reject, Scalar, SourceCaption, Split
@@ -69,7 +69,7 @@ def roles_by_row(options: SourceOptions) -> Callable[[Mapping[str, object]], Rol
 
 
 def images_of_rows(
-    rows: Iterable[Row | Reject], find: Callable[[str], FileBlob], taking: Taking
+    rows: Iterable[Row | Reject], find: Callable[[str], StoredFile], taking: Taking
 ) -> Iterator[CaptionedImage | Reject]:
     """Rejects in the order of the rows, then the images in the order of their first rows.
 
@@ -103,7 +103,7 @@ def images_of_rows(
 
 @dataclass(slots=True)
 class _Draft:
-    blob: FileBlob
+    blob: StoredFile
     image_id: str | None
     split: Split | None
     captions: list[SourceCaption]
@@ -123,7 +123,7 @@ class _Draft:
         self.metadata = {**later.metadata, **self.metadata}
 
 
-def _draft(row: Row, find: Callable[[str], FileBlob]) -> tuple[_Draft, list[str]]:
+def _draft(row: Row, find: Callable[[str], StoredFile]) -> tuple[_Draft, list[str]]:
     """The image of a row, and the reasons of the cells that it is kept without. Raises ValueError for the others."""
     cells = [row.image, *row.captions, row.image_id, row.caption_id, row.split, *row.metadata, *row.metadata.values()]
     if not all(map(_is_storable, cells)):

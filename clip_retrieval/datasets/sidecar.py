@@ -4,14 +4,16 @@ For ``cat.jpg`` these are ``cat.txt``, ``cat.jpg.txt``, ``cat.caption`` and the 
 in a folder ``captions`` beside it or beside the folder of the images.
 """
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from clip_retrieval.datasets.base import FolderSource
+from clip_retrieval.datasets.base import Source, is_text
 from clip_retrieval.datasets.image_files import images_below
 from clip_retrieval.datasets.names import fold_name
 from clip_retrieval.datasets.place import Fit, Place, SourceOptions
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.datasets.unused import count_unused
@@ -22,7 +24,7 @@ SUFFIXES = frozenset({".txt", ".caption", ".captions", ".cap"})
 FOLDERS = ("captions", "caption", "text", "texts", "txt")
 
 
-class SidecarFolder(FolderSource):
+class SidecarFolder(Source):
     """Every image below a folder, with the non-empty lines of the text file of its name, if that exists.
 
     The relative path is the image_id. Text files without an image (a README) are counted as not used.
@@ -31,42 +33,39 @@ class SidecarFolder(FolderSource):
     name = "sidecar"
 
     def __init__(self, place: Place, options: SourceOptions) -> None:
-        super().__init__(place.root)
+        self._place = place
         self._options = options
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        place = Place(self.root)
+        place = self._place
         sidecars = Sidecars(place)
-        used: set[Path] = set()
+        used: set[str] = set()
         encodings: dict[str, int] = {}
         for found in images_below(place):
             if isinstance(found, Reject):
-                used.add(self.root / found.where)
+                used.add(found.where)
                 yield found
                 continue
-            shown, image = found
-            if (folder := str(PurePosixPath(shown).with_suffix(".txt"))) in place.folders:
+            if (folder := str(PurePosixPath(found.name).with_suffix(".txt"))) in place.folders:
                 yield Reject(folder, "a folder, not a text file with captions")
             captions: list[SourceCaption] = []
-            for name, path in sidecars.of(shown):
-                used.add(path)
+            for file in sidecars.of(found.name):
+                used.add(file.name)
                 try:
-                    encoding = encoding_of(path, self._options.encoding)
-                    lines = list(lines_of(path, encoding))
+                    encoding = encoding_of(file, self._options.encoding)
+                    lines = list(lines_of(file, encoding))
                 except SourceError as error:
-                    yield Reject(name, str(error.__cause__ or error))
+                    yield Reject(file.name, str(error.__cause__ or error))
                     continue
                 encodings[encoding] = encodings.get(encoding, 0) + 1
                 for number, line in enumerate(lines, 1):
-                    try:
-                        line.encode()
-                    except UnicodeEncodeError:
-                        yield Reject(f"{name} line {number}", "not UTF-8 text")
-                    else:
+                    if is_text(line):
                         captions += [SourceCaption(text)] if (text := line.strip()) else []
-            blob = self.named(image)
-            used.add(blob.path)
-            yield CaptionedImage(image_id=blob.name, blob=blob, captions=tuple(captions))
+                    else:
+                        yield Reject(f"{file.name} line {number}", "not UTF-8 text")
+            used.add(found.name)
+            name = unicodedata.normalize("NFC", found.name)
+            yield CaptionedImage(image_id=name, blob=found.named(name), captions=tuple(captions))
         self.taking.files = [TakenFile(f"{count} text files", encoding) for encoding, count in encodings.items()]
         self.taking.columns = {"captions": ["each line of a text file"]}
         self.taking.unused = count_unused(place, used, "images")
@@ -79,16 +78,17 @@ class Sidecars:
         self._place = place
 
     @cached_property
-    def _by_name(self) -> Mapping[str, list[tuple[str, Path]]]:
+    def _by_name(self) -> Mapping[str, list[StoredFile]]:
         """Caption files by their folded path without the suffix of captions."""
-        found: dict[str, list[tuple[str, Path]]] = {}
-        for shown, path in self._place.files.items():
+        found: dict[str, list[StoredFile]] = {}
+        for shown, file in self._place.files.items():
+            path = PurePosixPath(shown)
             if path.suffix.lower() in SUFFIXES:
-                found.setdefault(fold_name(shown[: -len(path.suffix)]), []).append((shown, path))
+                found.setdefault(fold_name(shown[: -len(path.suffix)]), []).append(file)
         return found
 
-    def of(self, image: str) -> list[tuple[str, Path]]:
-        """The caption files of an image, in order; the image and the files by their relative paths."""
+    def of(self, image: str) -> list[StoredFile]:
+        """The caption files of an image, in order; ``image`` is its relative path."""
         path = PurePosixPath(fold_name(image))
         folders = [path.parent, *(path.parent / name for name in FOLDERS)]
         if path.parent.parts:
@@ -101,13 +101,13 @@ class Sidecars:
 
 def fits(place: Place, options: SourceOptions) -> Fit | None:
     """A folder in which any image has a text file."""
-    if not place.path.is_dir():
+    if place.only is not None:
         return None
     sidecars = Sidecars(place)
-    images = (found[0] for found in images_below(place) if not isinstance(found, Reject))
-    first = next((shown for shown in images if sidecars.of(shown)), None)
+    images = (found.name for found in images_below(place) if not isinstance(found, Reject))
+    first = next((name for name in images if sidecars.of(name)), None)
     if first is None:
         return None
     source = SidecarFolder(place, options)
-    source.taking.why = f"{sidecars.of(first)[0][0]} stands beside {first}"
+    source.taking.why = f"{sidecars.of(first)[0].name} stands beside {first}"
     return Fit(source, source.taking.why)

@@ -52,7 +52,7 @@ class Taking:
             + (f"; {roles}" if roles else "")
         )
         fields = ", ".join(f"{name} ({kind})" for name, kind in self.fields.items()) or "none"
-        unused = ", ".join(f"{kind} {count}" for kind, count in self.unused.most_common()) or "none"
+        unused = ", ".join(f"{count} {kind}" for kind, count in self.unused.most_common()) or "none"
         yield f"fields: {fields}; files not used: {unused}"
 
     def to_json(self) -> dict[str, Any]:

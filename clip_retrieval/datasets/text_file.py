@@ -3,11 +3,12 @@
 import codecs
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from io import TextIOWrapper
 from typing import BinaryIO
 
 from charset_normalizer import from_bytes
 
+from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import SourceError
 
 UTF8, UTF8_MARKED = "utf-8", "utf-8-sig"
@@ -26,7 +27,7 @@ _SAMPLE_BYTES = 2**16
 _LONGEST_LINE = 2**24
 
 
-def encoding_of(path: Path, given: str | None = None) -> str:
+def encoding_of(file: StoredFile, given: str | None = None) -> str:
     """The encoding of a text file by Python's name; ``given`` is what a person said it is.
 
     A byte order mark decides. Without one, a file that is UTF-8 but for a few bytes is UTF-8, so that only the rows
@@ -39,18 +40,18 @@ def encoding_of(path: Path, given: str | None = None) -> str:
         except LookupError:
             raise SourceError(f"{given!r} is not an encoding; use a name such as utf-8, utf-16 or cp1252") from None
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
+        with file.open() as opened:
+            start = opened.read(4)
             for mark, name in _MARKS:
                 if start.startswith(mark):
                     return name
-            file.seek(0)
-            return _unmarked(file)
+            opened.seek(0)
+            return _unmarked(opened)
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+        raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def lines_of(path: Path, encoding: str, end: str | None = None) -> Iterator[str]:
+def lines_of(file: StoredFile, encoding: str, end: str | None = None) -> Iterator[str]:
     """The lines of a text file with their ends; ``end`` is the one end that counts, None for every usual one.
 
     A byte that is not text becomes a lone surrogate (U+FFFD in UTF-16).
@@ -59,10 +60,10 @@ def lines_of(path: Path, encoding: str, end: str | None = None) -> Iterator[str]
     """
     try:
         errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
-        with path.open(encoding=encoding, errors=errors, newline=end or "") as file:
-            yield from file
+        with TextIOWrapper(file.open(), encoding=encoding, errors=errors, newline=end or "") as opened:
+            yield from opened
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+        raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
 def _unmarked(file: BinaryIO) -> str:

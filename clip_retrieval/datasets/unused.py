@@ -1,19 +1,19 @@
-"""Files of a folder that a reader did not use, counted by kind, so that nothing is left out in silence."""
+"""Files of a place that a reader did not use, counted by kind, so that nothing is left out in silence."""
 
 from collections import Counter
-from collections.abc import Container
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection
+from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.place import Place
+from clip_retrieval.datasets.shards import unused_files
 
 
-def count_unused(place: Place, used: Container[Path], images: str) -> Counter[str]:
-    """How many files below ``place`` are not among ``used``, by suffix; ``images`` is what unused images are called."""
-    counts: Counter[str] = Counter()
-    for shown, path in place.files.items():
-        if path in used:
-            continue
-        suffix = PurePosixPath(shown).suffix.lower()
-        counts[images if suffix in IMAGE_SUFFIXES else suffix or "files without a suffix"] += 1
+def count_unused(place: Place, used: Collection[str], images: str) -> Counter[str]:
+    """How many files of ``place`` are not among ``used``, by kind; ``images`` is what unused images are called."""
+    left = [name for name in place.files if name not in used]
+    unnamed = [name for name in left if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+    counts = unused_files(left, frozenset(unnamed))
+    if unnamed:
+        counts[images] = len(unnamed)
     return counts

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from clip_retrieval.datasets import open_source
 from clip_retrieval.datasets.file_blob import FileBlob
-from clip_retrieval.datasets.names import image_file
+from clip_retrieval.datasets.names import ImageNames
+from clip_retrieval.datasets.place import Place
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 
@@ -318,8 +319,10 @@ class TestOpenSource:
             open_source(tmp_path)
         with pytest.raises(SourceError, match="does not exist"):
             open_source(tmp_path / "missing")
-        touch(tmp_path, "data.parquet")
-        with pytest.raises(SourceError, match=r"is not a table that can be read"):
+        touch(tmp_path, "data.zip", "data.parquet")
+        with pytest.raises(SourceError, match=r"is not a table or an archive that can be read"):
+            open_source(tmp_path / "data.zip")
+        with pytest.raises(SourceError, match=r"data\.parquet cannot be read as Parquet"):
             open_source(tmp_path / "data.parquet")
 
     def test_a_relative_path_has_an_absolute_root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +335,7 @@ class TestOpenSource:
 @given(st.text(min_size=1))
 def test_shown_names_never_lead_out_of_the_root(name: str) -> None:
     try:
-        shown = image_file(Path("/data/root"), name).name
+        shown = ImageNames(Place(Path("/data/root"))).find(name).name
     except ValueError:
         return
     assert not shown.startswith("/")

@@ -177,7 +177,7 @@ def test_metadata_is_typed_and_told(tmp_path: Path) -> None:
     (first, _), _ = read(source)
     assert first.metadata == {"taken": "2024-12-31", "flash": True, "price": "1234.50", "note": "a"}
     assert source.taking.fields == {"taken": "date", "flash": "boolean", "price": "number", "note": "text"}
-    assert source.taking.unused == {"images that no row names": 1, ".docx": 1}
+    assert source.taking.unused == {"images that no row names": 1, ".docx files": 1}
     assert [str(file) for file in source.taking.files] == ["captions.csv (semicolon, utf-8)"]
 
 
@@ -207,7 +207,7 @@ def test_what_looks_like_captions_and_is_not_understood_stops(
 def test_files_that_have_nothing_to_do_with_images_do_not_stop(tmp_path: Path, name: str) -> None:
     source = open_source(write(tmp_path, {name: '{"a": 1}', **photos("1.jpg")}))
     assert captions_of(source) == {"1.jpg": []}
-    assert source.taking.unused == {Path(name).suffix: 1}
+    assert source.taking.unused == {f"{Path(name).suffix} files": 1}
 
 
 def test_a_person_can_name_columns_and_the_encoding(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_content_decides_which_files_are_images(tmp_path: Path) -> None:
         ("f.svg", "SVG"),
         ("g.mov", "a video or another media file"),
     ]
-    assert source.taking.unused == {".bin": 1}
+    assert source.taking.unused == {".bin files": 1}
 
 
 def test_two_tables_that_both_fit_are_refused(tmp_path: Path) -> None:

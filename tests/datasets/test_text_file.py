@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.errors import SourceError
+
+
+def written(folder: Path, content: bytes) -> FileBlob:
+    path = folder / "text"
+    path.write_bytes(content)
+    return FileBlob(path, path.name)
 
 
 @pytest.mark.parametrize(
@@ -27,21 +34,20 @@ from clip_retrieval.errors import SourceError
     ],
 )
 def test_the_encoding_is_found(tmp_path: Path, text: str, encoding: str) -> None:
-    path = tmp_path / "text"
-    path.write_bytes(text.encode(encoding))
-    assert "".join(lines_of(path, encoding_of(path))) == text
-    assert "".join(lines_of(path, encoding_of(path, encoding))) == text
+    file = written(tmp_path, text.encode(encoding))
+    assert "".join(lines_of(file, encoding_of(file))) == text
+    assert "".join(lines_of(file, encoding_of(file, encoding))) == text
 
 
 def test_a_few_bad_bytes_do_not_make_a_utf8_file_another(tmp_path: Path) -> None:
-    path = tmp_path / "text"
-    path.write_bytes("été\nça\n".encode() + b"caf\xe9\n")
-    assert encoding_of(path) == "utf-8"
-    assert list(lines_of(path, "utf-8")) == ["été\n", "ça\n", "caf\udce9\n"]
+    file = written(tmp_path, "été\nça\n".encode() + b"caf\xe9\n")
+    assert encoding_of(file) == "utf-8"
+    assert list(lines_of(file, "utf-8")) == ["été\n", "ça\n", "caf\udce9\n"]
 
 
 def test_an_unknown_encoding_is_an_error(tmp_path: Path) -> None:
+    missing = FileBlob(tmp_path / "text", "text")
     with pytest.raises(SourceError, match="'latin-99' is not an encoding"):
-        encoding_of(tmp_path / "text", "latin-99")
+        encoding_of(missing, "latin-99")
     with pytest.raises(SourceError, match="cannot be read"):
-        encoding_of(tmp_path / "text")
+        encoding_of(missing)

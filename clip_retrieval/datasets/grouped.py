@@ -1,0 +1,184 @@
+"""Samples of several files: an image, and beside it captions and values under the same key.
+
+The key of ``a/b.seg.png`` is ``a/b``: the folder, and the name up to its first dot; what follows is the suffix. This is
+WebDataset's convention (https://github.com/webdataset/webdataset, "The WebDataset Format"). Captions are the lines of
+``.txt`` and ``.caption``, and the keys of ``.json`` that name captions; the other keys of ``.json`` are metadata.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES
+from clip_retrieval.datasets.column_names import Roles, folded, roles_of
+from clip_retrieval.datasets.image_files import kind_of_file
+from clip_retrieval.datasets.img2dataset_status import bookkeeping
+from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.datasets.samples import Sample, images_of
+from clip_retrieval.datasets.shards import kind_of
+from clip_retrieval.datasets.taking import Taking
+from clip_retrieval.errors import ImageRejected, SourceError
+from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Split
+
+_TEXTS = frozenset({"txt", "caption", "text"})
+_NOT_IMAGES = frozenset({*_TEXTS, "json", "cls", "npy", "npz", "pth", "pt", "pyd", "pkl", "index", "md", "csv"})
+TEXT_LIMIT = 1 << 20
+"""Bytes of a file of captions or values that are read."""
+
+Parts = dict[str, ImageBlob]
+"""The files of one sample by their suffixes, in order."""
+
+
+def group(files: Iterable[ImageBlob | Reject], groups: dict[str, Parts]) -> Iterator[Reject]:
+    """Put ``files`` into ``groups`` by their keys, in the order in which the keys come first.
+
+    Rejects are passed on. A file whose name came before is taken in place of that; the earlier one is a Reject. Hidden
+    files are left out, as in a folder.
+    """
+    for file in files:
+        if isinstance(file, Reject):
+            yield file
+            continue
+        path = PurePosixPath(file.name)
+        if any(part.startswith(".") for part in path.parts):
+            continue
+        stem, _, suffix = path.name.partition(".")
+        parts = groups.setdefault((path.parent / stem).as_posix(), {})
+        if suffix in parts:
+            yield Reject(file.name, "another file of this name comes later, and is taken")
+        parts[suffix] = file
+
+
+@dataclass
+class GroupReader:
+    """Makes images of groups, and notes in ``taking`` what was used and what was not."""
+
+    options: SourceOptions
+    taking: Taking
+    used: set[str] = field(default_factory=set)
+    """The suffixes and the keys of JSON that images and captions came from."""
+
+    def images(self, parts: Parts, split: Split | None) -> Iterator[CaptionedImage | Reject]:
+        """The images of one group with its captions and values.
+
+        Where no suffix stands alone (``IMG.1.jpg``, ``IMG.2.jpg``), the files are no sample but images whose names have
+        dots; each gets the files of its own stem, or those that belong to no image.
+        """
+        images = {suffix: blob for suffix, blob in parts.items() if self._is_image(suffix, blob)}
+        others = {suffix: blob for suffix, blob in parts.items() if suffix not in images}
+        if any("." not in suffix for suffix in parts):
+            images = dict(sorted(images.items(), key=lambda item: "." in item[0]))
+            self._unused(list(images.values())[1:], "more images of a sample")
+            images = dict(list(images.items())[:1])
+        stems = {suffix.rpartition(".")[0] for suffix in images}
+        shared = {suffix: blob for suffix, blob in others.items() if suffix.rpartition(".")[0] not in stems}
+        for suffix, blob in images.items():
+            stem = suffix.rpartition(".")[0]
+            own = {name: other for name, other in others.items() if name.rpartition(".")[0] == stem}
+            yield from self._image(suffix, blob, {**own, **shared} if len(images) == 1 else own or shared, split)
+        if not images:
+            self._unused(others.values())
+
+    def check_names(self) -> None:
+        """Raise SourceError if a person named a column that no sample had."""
+        wanted = {*self.options.caption_columns, *([self.options.image_column] if self.options.image_column else [])}
+        if missing := sorted(wanted - self.used):
+            raise SourceError(
+                f"no sample has {', '.join(map(repr, missing))}: name a suffix such as 'txt', or a key of the JSON"
+                f" (used: {', '.join(map(repr, sorted(self.used))) or 'none'})"
+            )
+
+    def _is_image(self, suffix: str, blob: ImageBlob) -> bool:
+        if self.options.image_column is not None:
+            return suffix == self.options.image_column
+        kind = suffix.rpartition(".")[2].lower()
+        if f".{kind}" in IMAGE_SUFFIXES or kind in _NOT_IMAGES:
+            return kind not in _NOT_IMAGES
+        found = kind_of_file(blob)
+        return found is not None and found.is_image
+
+    def _image(
+        self, suffix: str, blob: ImageBlob, others: Parts, split: Split | None
+    ) -> Iterator[CaptionedImage | Reject]:
+        self._use("image", suffix)
+        captions: list[str] = []
+        values: dict[str, object] = {}
+        for name, other in others.items():
+            kind = name.rpartition(".")[2].lower()
+            if kind not in _TEXTS and kind != "json":
+                self._unused([other])
+                continue
+            try:
+                if kind == "json":
+                    values = {**_values(other), **values}
+                elif self._wants(name):
+                    captions += _lines(other)
+                    self._use("caption", name)
+            except (ImageRejected, ValueError, RecursionError) as error:
+                yield Reject(other.name, _reason(error))
+        roles = self._roles(list(values))
+        for name in roles.captions:
+            self._use("caption", name)
+        whole = {_words(text) for name in roles.captions if isinstance(text := values[name], str)}
+        if _words(" ".join(captions)) in whole:
+            captions = []  # the caption in the JSON is the same one, with its line breaks
+        left_out = bookkeeping(values) - roles.used
+        kept = {name: value for name, value in values.items() if name not in left_out}
+        yield from images_of(Sample(blob.name, blob, kept, roles, split, tuple(captions)), self.taking)
+
+    def _wants(self, name: str) -> bool:
+        return not self.options.no_captions and (
+            not self.options.caption_columns or name in self.options.caption_columns
+        )
+
+    def _roles(self, keys: list[str]) -> Roles:
+        known = {folded(key) for key in keys}
+        named = [name for name in self.options.caption_columns if folded(name) in known]
+        roles = roles_of(keys, captions=named)
+        unwanted = self.options.no_captions or (self.options.caption_columns and not named)
+        self.used.update(named)
+        return replace(roles, image=None, captions=() if unwanted else roles.captions)
+
+    def _use(self, role: str, name: str) -> None:
+        self.used.add(name)
+        if name not in (names := self.taking.columns.setdefault(role, [])):
+            names.append(name)
+
+    def _unused(self, blobs: Iterable[ImageBlob], kind: str = "") -> None:
+        self.taking.unused.update(kind or kind_of(blob.name) for blob in blobs)
+
+
+def _lines(blob: ImageBlob) -> list[str]:
+    text = _text(blob).removeprefix("\ufeff")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _values(blob: ImageBlob) -> Mapping[str, object]:
+    content = json.loads(_text(blob).removeprefix("\ufeff"))
+    match content:
+        case dict():
+            return content
+        case str() | list():
+            return {"captions": content}
+        case _:
+            raise ValueError("the JSON is neither an object nor captions")
+
+
+def _text(blob: ImageBlob) -> str:
+    data = blob.read(TEXT_LIMIT)
+    if len(data) > TEXT_LIMIT:
+        raise ValueError(f"over {TEXT_LIMIT >> 20} MiB of text")
+    return data.decode()
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    return "the JSON is nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -1,0 +1,149 @@
+"""One Parquet file: its columns, and its rows in batches."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import ArrowException, types
+
+from clip_retrieval.datasets.samples import Unreadable
+from clip_retrieval.datasets.stored import StoredFile
+from clip_retrieval.errors import SourceError
+from clip_retrieval.records import Reject
+
+BATCH_ROWS = 1024
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a file by what their types allow."""
+
+    names: tuple[str, ...]
+    images: tuple[str, ...]
+    """Columns of bytes, and structs with ``bytes``."""
+    with_path: tuple[str, ...]
+    """Those of ``images`` that are structs with a ``path`` too, as Hugging Face writes images."""
+    text: tuple[str, ...]
+    heavy: tuple[str, ...]
+    """Columns that have bytes at any depth. They are not read with the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file: its number from 1, its place in a row group, and its values by column."""
+
+    number: int
+    group: int
+    row: int
+    values: dict[str, Any]
+
+
+@contextmanager
+def opened(file: StoredFile) -> Iterator[Any]:
+    """The file as a ``pyarrow.parquet.ParquetFile``. Raises SourceError if it is none, or is damaged."""
+    try:
+        with file.open() as handle, pq.ParquetFile(handle) as parquet:
+            yield parquet
+    except (ArrowException, OSError, EOFError) as error:
+        raise SourceError(f"{file.name} cannot be read as Parquet: {_reason(error)}") from error
+
+
+def columns_of(schema: Any) -> Columns:
+    """The columns of a ``pyarrow.Schema`` by their types."""
+
+    def is_bytes(kind: Any) -> bool:
+        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+    def is_text(kind: Any) -> bool:
+        if types.is_dictionary(kind):
+            return is_text(kind.value_type)
+        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+    def inner(kind: Any) -> dict[str, Any]:
+        return {part.name: part.type for part in kind} if types.is_struct(kind) else {}
+
+    def is_heavy(kind: Any) -> bool:
+        parts = [kind.field(number).type for number in range(kind.num_fields)]
+        return is_bytes(kind) or any(is_heavy(part) for part in parts)
+
+    kinds = {column.name: column.type for column in schema}
+    images = [name for name, kind in kinds.items() if is_bytes(inner(kind).get("bytes", kind))]
+    return Columns(
+        names=tuple(kinds),
+        images=tuple(images),
+        with_path=tuple(name for name in images if is_text(inner(kinds[name]).get("path", pa.null()))),
+        text=tuple(name for name, kind in kinds.items() if is_text(kind)),
+        heavy=tuple(name for name, kind in kinds.items() if is_heavy(kind)),
+    )
+
+
+def class_names(schema: Any) -> dict[str, list[str]]:
+    """The names of the numbers in each column of labels, as Hugging Face keeps them beside the schema.
+
+    Source: https://huggingface.co/docs/datasets/about_dataset_features, ``ClassLabel``.
+    """
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            name: feature["names"]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def rows_of(file: StoredFile, columns: Sequence[str]) -> Iterator[Row | Reject]:
+    """The rows with the values of ``columns`` (``image.path`` for a part of a struct).
+
+    Rows are read in batches, so that memory does not grow with the file. A row group that is damaged is a Reject.
+    Raises SourceError.
+    """
+    with opened(file) as parquet:
+        above = 0
+        for group in range(parquet.num_row_groups):
+            count, row = parquet.metadata.row_group(group).num_rows, 0
+            try:
+                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns)):
+                    # A batch without columns has rows, but gives no values for them.
+                    for values in _values(batch) if columns else [{}] * batch.num_rows:
+                        yield Row(above + row + 1, group, row, values)
+                        row += 1
+            except (ArrowException, OSError) as error:
+                where = f"{file.name} rows {above + row + 1} to {above + count}"
+                yield Reject(where, f"the row group cannot be read: {_reason(error)}")
+            above += count
+
+
+def _values(batch: Any) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OverflowError, ArrowException):
+        # One value that Python has no type for is no reason to lose the others.
+        columns = {name: [_value(value) for value in batch[name]] for name in batch.schema.names}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def _value(scalar: Any) -> Any:
+    """The value for Python; as text where it has more digits than Python's types; or why there is none."""
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, ArrowException) as error:
+        if not types.is_temporal(scalar.type):
+            return Unreadable("not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _reason(error))
+    try:
+        if types.is_duration(scalar.type):
+            return scalar.cast(pa.int64()).as_py() / _PER_SECOND[scalar.type.unit]
+        return scalar.cast(pa.string()).as_py()
+    except (ValueError, ArrowException) as error:
+        return Unreadable(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).split("\n", maxsplit=1)[0]

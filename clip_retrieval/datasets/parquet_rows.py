@@ -1,0 +1,156 @@
+"""Images in Parquet files: as bytes, or named by a path.
+
+The image is a column of bytes, or Hugging Face's struct of ``bytes`` and ``path``, else a column of paths
+(``metadata.parquet`` with ``file_name``). Captions are text or lists of texts. Other columns are metadata. The split
+is a column, or part of the name of the file. Of rows that img2dataset wrote, those without success are only counted.
+"""
+
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.column_names import Roles, roles_of
+from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
+from clip_retrieval.datasets.names import ImageNames
+from clip_retrieval.datasets.parquet_file import Columns, Row, class_names, columns_of, opened, rows_of
+from clip_retrieval.datasets.parquet_images import RowBlob, RowGroups
+from clip_retrieval.datasets.place import Place, SourceOptions
+from clip_retrieval.datasets.samples import Sample, Unreadable, images_of, joined
+from clip_retrieval.datasets.shards import split_of_name, unused_files
+from clip_retrieval.datasets.stored import StoredFile
+from clip_retrieval.datasets.taking import TakenFile, Taking
+from clip_retrieval.errors import SourceError, StoreUnreachable
+from clip_retrieval.records import CaptionedImage, ImageBlob, Reject
+
+_ADDRESSES = ("url", "key")
+"""Columns that name an image elsewhere, not a file."""
+
+
+def image_column(columns: Columns, options: SourceOptions) -> tuple[str, bool]:
+    """The column of the images, and whether it holds the images themselves and not their paths.
+
+    Raises ValueError if there is none; the message says which columns there are.
+    """
+    found = ", ".join(map(repr, columns.names)) or "none"
+    if options.image_column is not None:
+        named = roles_of(columns.names, options.image_column).image
+        if named in columns.images or named in columns.text:
+            return named, named in columns.images
+        raise ValueError(f"the column {named!r} holds neither images nor text (columns found: {found})")
+    if columns.images:
+        return roles_of(columns.images).image or columns.images[0], True
+    paths = [name for name in columns.text if name.casefold() not in _ADDRESSES]
+    if (name := roles_of(paths).image) is not None:
+        return name, False
+    hint = "; it lists addresses: download the images first, for example with img2dataset" if columns.text else ""
+    raise ValueError(f"no column for the image; name it by --image-column (columns found: {found}){hint}")
+
+
+class ParquetFiles(Source):
+    """The Parquet files ``names`` of a place, in this order.
+
+    ``in_rows`` says whether the first file holds the images themselves: then only rows that follow each other are
+    joined by their ``image_id``. Rows with paths are small; all that name one file are one image.
+    """
+
+    name = "parquet"
+
+    def __init__(self, place: Place, names: Sequence[str], options: SourceOptions, *, in_rows: bool) -> None:
+        self.place = place
+        self.names = names
+        self.options = options
+        self.in_rows = in_rows
+        self._groups = RowGroups()
+        self._image_names: dict[str, ImageNames] = {}
+
+    def read(self) -> Iterator[CaptionedImage | Reject]:
+        taking = self.taking = Taking(self.name, self.taking.why)
+        seen: set[str] = set()
+        items = (item for name in self.names for item in self._file(name, taking, seen))
+        yield from joined(items, _identity, scattered=not self.in_rows)
+        if self.place.only is None:
+            stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}
+            taking.unused.update(unused_files(self.place.files, stats.union(self.names, seen)))
+
+    def _file(self, name: str, taking: Taking, seen: set[str]) -> Iterator[CaptionedImage | Reject]:
+        file = self.place.files[name]
+        try:
+            with opened(file) as parquet:
+                columns, labels = columns_of(parquet.schema_arrow), class_names(parquet.schema_arrow)
+                image, in_rows = image_column(columns, self.options)
+                roles = self._roles(columns, image)
+        except StoreUnreachable:
+            raise
+        except (SourceError, ValueError) as error:
+            if len(self.names) == 1:
+                raise SourceError(str(error)) from error
+            yield Reject(name, str(error))
+            return
+        self._note(name, roles, image, columns, taking)
+        left_out = bookkeeping(columns.names) - roles.used
+        light = [column for column in columns.names if column not in columns.heavy]
+        for row in rows_of(file, [*light, f"{image}.path"] if image in columns.with_path else light):
+            if isinstance(row, Reject):
+                yield row
+                continue
+            if left_out and (failure := failure_of(row.values)) is not None:
+                taking.unused[failure] += 1
+                continue
+            where = f"{name} row {row.number}"
+            try:
+                blob = self._in_row(file, image, row, seen) if in_rows else self._by_path(file, row.values[image])
+            except ValueError as error:
+                yield Reject(where, str(error))
+                continue
+            seen.add(blob.name)
+            values = {
+                column: _label(value, labels[column]) if column in labels else value
+                for column, value in row.values.items()
+                if column not in left_out
+            }
+            yield from images_of(Sample(where, blob, values, roles, split_of_name(name)), taking)
+
+    def _roles(self, columns: Columns, image: str) -> Roles:
+        roles = roles_of(columns.names, image, self.options.caption_columns)
+        return replace(roles, captions=()) if self.options.no_captions else roles
+
+    def _note(self, name: str, roles: Roles, image: str, columns: Columns, taking: Taking) -> None:
+        taking.files.append(TakenFile(name))
+        taking.columns = {"image": [image], "caption": [*roles.captions]} | {
+            role: [column] for role, column in roles.others.items()
+        }
+        taking.unused.update(f"columns of bytes ({column})" for column in columns.heavy if column != image)
+
+    def _by_path(self, file: StoredFile, path: object) -> ImageBlob:
+        if not isinstance(path, str):
+            raise ValueError(path.reason if isinstance(path, Unreadable) else "the row names no image")
+        return self._names_in(_folder(file)).find(path)
+
+    def _names_in(self, folder: str) -> ImageNames:
+        return self._image_names.setdefault(folder, ImageNames(self.place, folder))
+
+    def _in_row(self, file: StoredFile, column: str, row: Row, seen: Collection[str]) -> ImageBlob:
+        """The image in the row, under its own file name if no other row has it."""
+        value = row.values.get(column)
+        path = value.get("path") if isinstance(value, dict) else None
+        name = PurePosixPath(path.replace("\\", "/")).name if path else ""
+        if not name or name in seen:
+            name = f"{file.name}/{row.number}"
+        by_path = self._names_in(_folder(file)).find
+        return RowBlob(file, name, column, row.group, row.row, self._groups, by_path)
+
+
+def _label(value: object, names: Sequence[str]) -> object:
+    """The name of a label. Hugging Face writes -1 where there is none."""
+    if not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None if value == -1 else value
+
+
+def _folder(file: StoredFile) -> str:
+    return file.name.rpartition("/")[0]
+
+
+def _identity(image: CaptionedImage) -> Hashable:
+    return image.image_id if isinstance(image.blob, RowBlob) else (image.image_id, image.blob.name)

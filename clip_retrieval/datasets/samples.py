@@ -1,0 +1,185 @@
+"""Rows of a shard and samples of an archive, with values of their own types, become images.
+
+The values come from Parquet or JSON, so a number is a number. A value that cannot be used is rejected by itself: the
+image and its other values stay.
+"""
+
+import json
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+
+from clip_retrieval.datasets.base import is_text, parse_split
+from clip_retrieval.datasets.column_names import Roles, roles_of
+from clip_retrieval.datasets.taking import Taking
+from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Scalar, SourceCaption, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A value that could not be read, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, the values that belong to it by column or key, and what each column is."""
+
+    where: str
+    blob: ImageBlob
+    values: Mapping[str, object]
+    roles: Roles
+    split: Split | None = None
+    """The split that the shard tells; a column for the split counts more."""
+    captions: tuple[str, ...] = ()
+    """Captions from elsewhere than ``values``; a caption of ``values`` that is among them is not added again."""
+
+
+def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Reject]:
+    """A Reject for each value that cannot be used, then the image. What the values are is noted in ``taking``."""
+    problems: list[str] = []
+    roles = sample.roles
+    captions = [SourceCaption(text) for text in sample.captions]
+    identity = _text(sample.values, roles.others.get("caption_id"))
+    found = [text for name in roles.captions for text in _texts(sample.values.get(name), name, problems)]
+    found = [text for text in found if text not in sample.captions]
+    for number, text in enumerate(found):
+        numbered = f"{identity}#{number}" if identity is not None and len(found) > 1 else identity
+        captions.append(SourceCaption(text, numbered))
+    split = sample.split
+    if given := _text(sample.values, roles.others.get("split")):
+        try:
+            split = parse_split(given)
+        except ValueError as error:
+            problems.append(str(error))
+    metadata: dict[str, Scalar] = {}
+    for name, value in sample.values.items():
+        if name in roles.used or value is None:
+            continue
+        try:
+            if (scalar := scalar_of(value)) is not None:
+                metadata[name] = scalar
+                _note(taking, name, value)
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{name}: {error}")
+    for problem in problems:
+        yield Reject(sample.where, problem)
+    image_id = _text(sample.values, roles.others.get("image_id"))
+    yield CaptionedImage(image_id or sample.blob.name, sample.blob, tuple(captions), split, metadata)
+
+
+def joined(
+    items: Iterable[CaptionedImage | Reject], key: Callable[[CaptionedImage], Hashable], *, scattered: bool
+) -> Iterator[CaptionedImage | Reject]:
+    """The items, where images of one ``key`` are one image with all their captions in order.
+
+    Only neighbours are joined, unless the images of one key are ``scattered``: then the images come last, all at once.
+    Later ones add only metadata that is missing.
+    """
+    held: dict[Hashable, CaptionedImage] = {}
+    for item in items:
+        if isinstance(item, Reject):
+            yield item
+            continue
+        name = key(item)
+        first = held.get(name)
+        if first is None and not scattered:
+            yield from held.values()
+            held.clear()
+        held[name] = item if first is None else _join(first, item)
+    yield from held.values()
+
+
+def _join(first: CaptionedImage, later: CaptionedImage) -> CaptionedImage:
+    return replace(
+        first,
+        captions=first.captions + later.captions,
+        split=first.split or later.split,
+        metadata={**later.metadata, **first.metadata},
+    )
+
+
+def scalar_of(value: object) -> Scalar:
+    """A value as metadata: dates as ISO 8601 text, durations in seconds, lists and objects as JSON text, NaN as None.
+
+    Raises ValueError for a number out of range, for bytes, and for text that cannot be stored.
+    """
+    match value:
+        case float() if math.isnan(value):
+            return None
+        case float() if math.isinf(value):
+            raise ValueError("a number is out of range")
+        case bool() | int() | float() | None:
+            return value
+        case datetime() | date() | time():
+            return value.isoformat()
+        case Decimal():
+            return scalar_of(int(value) if value == value.to_integral_value() else float(value))
+        case bytes():
+            raise ValueError("bytes are no metadata")
+        case Unreadable():
+            raise ValueError(value.reason)
+        case timedelta():
+            return value.total_seconds()
+        case str():
+            text = value
+        case list() | tuple() | dict():
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=scalar_of, allow_nan=False)
+        case _:
+            raise ValueError(f"{type(value).__name__} is no type of metadata")
+    if not is_text(text):
+        raise ValueError("not UTF-8 text")
+    return text
+
+
+def without_image(roles: Roles, *names: str) -> Roles:
+    """The same roles where no column names the image, and where ``names`` are metadata."""
+    others = {role: column for role, column in roles.others.items() if column not in names}
+    return Roles(None, tuple(name for name in roles.captions if name not in names), others)
+
+
+def _texts(value: object, name: str, problems: list[str]) -> Iterator[str]:
+    """The captions of one value: a text, an object with a text (COCO's ``{"raw": …}``), or a list of them."""
+    match value:
+        case str() if is_text(value):
+            yield value
+        case str():
+            problems.append(f"{name}: not UTF-8 text")
+        case list() | tuple():
+            for item in value:
+                if item is None:
+                    problems.append(f"{name}: one of the captions is empty")
+                yield from _texts(item, name, problems)
+        case dict() if keys := roles_of([key for key in value if isinstance(key, str)]).captions:
+            for key in keys:
+                yield from _texts(value[key], f"{name}.{key}", problems)
+        case None:
+            return
+        case Unreadable():
+            problems.append(f"{name}: {value.reason}")
+        case _:
+            problems.append(f"{name}: the caption is not text but {type(value).__name__}")
+
+
+def _text(values: Mapping[str, object], name: str | None) -> str | None:
+    value = values.get(name) if name is not None else None
+    if isinstance(value, float):  # a column of whole numbers with gaps comes as floats
+        value = int(value) if value.is_integer() else None if math.isnan(value) else value
+    return str(value).strip() or None if isinstance(value, str | int | float) else None
+
+
+def _note(taking: Taking, name: str, value: object) -> None:
+    match value:
+        case bool():
+            kind = "boolean"
+        case int() | float() | Decimal() | timedelta():
+            kind = "number"
+        case datetime() | date():
+            kind = "date"
+        case _:
+            kind = "text"
+    if taking.fields.setdefault(name, kind) != kind:
+        taking.fields[name] = "text"

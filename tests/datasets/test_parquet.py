@@ -1,0 +1,380 @@
+"""Images in Parquet files: in rows or by path, in order, with the values of their columns, in bounded memory."""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+from clip_retrieval.datasets import parquet
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.file_blob import FileBlob
+from clip_retrieval.datasets.parquet_images import RowGroups
+from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
+from clip_retrieval.errors import ImageRejected, MissingExtra, SourceError
+from clip_retrieval.records import CaptionedImage, Reject
+from tests.samples import png, square
+
+RED, GREEN, BLUE = (png(square(colour)) for colour in ("red", "green", "blue"))
+DEFAULTS = SourceOptions()
+
+
+def write(path: Path, columns: Mapping[str, Sequence[object] | Any], rows_in_group: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(dict(columns)), path, row_group_size=rows_in_group)
+    return path
+
+
+def source(path: Path, options: SourceOptions = DEFAULTS) -> Source:
+    fit = parquet.fits(Place.at(path), options)
+    assert isinstance(fit, Fit)
+    return fit.source
+
+
+def read(path: Path, options: SourceOptions = DEFAULTS) -> tuple[list[CaptionedImage], list[tuple[str, str]], Source]:
+    found = source(path, options)
+    items = list(found)
+    assert list(source(path, options)) == items, "a source reads the same every time"
+    images = [item for item in items if isinstance(item, CaptionedImage)]
+    return images, [(item.where, item.reason) for item in items if isinstance(item, Reject)], found
+
+
+def missed(path: Path, options: SourceOptions = DEFAULTS) -> Miss:
+    miss = parquet.fits(Place.at(path), options)
+    assert isinstance(miss, Miss)
+    return miss
+
+
+def texts(image: CaptionedImage) -> list[str]:
+    return [caption.text for caption in image.captions]
+
+
+class TestImagesInRows:
+    def test_a_column_of_bytes_is_the_image(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.parquet", {"jpg": [RED, GREEN], "caption": ["red", "green"]})
+        images, rejects, _ = read(path)
+        assert [image.blob.read(10_000) for image in images] == [RED, GREEN]
+        assert [image.image_id for image in images] == ["a.parquet/1", "a.parquet/2"]
+        assert [texts(image) for image in images] == [["red"], ["green"]]
+        assert rejects == []
+
+    def test_the_struct_of_hugging_face_is_the_image_and_gives_its_name(self, tmp_path: Path) -> None:
+        rows = [{"bytes": RED, "path": "r.png"}, {"bytes": GREEN, "path": "x/g.png"}, {"bytes": BLUE, "path": None}]
+        images, _, _ = read(write(tmp_path / "a.parquet", {"image": rows, "text": ["r", "g", "b"]}))
+        assert [image.image_id for image in images] == ["r.png", "g.png", "a.parquet/3"]
+        assert [image.blob.read(10_000) for image in images] == [RED, GREEN, BLUE]
+
+    def test_a_file_name_that_every_row_has_does_not_make_them_one_image(self, tmp_path: Path) -> None:
+        rows = [{"bytes": data, "path": "image.png"} for data in (RED, GREEN)]
+        images, rejects, _ = read(write(tmp_path / "a.parquet", {"image": rows}))
+        assert [image.image_id for image in images] == ["image.png", "a.parquet/2"]
+        assert rejects == []
+
+    def test_a_struct_without_bytes_names_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "r.png").write_bytes(RED)
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        rows = pa.array([{"bytes": None, "path": "r.png"}, {"bytes": None, "path": None}], kind)
+        images, _, _ = read(write(tmp_path / "a.parquet", {"image": rows}))
+        assert images[0].blob.read(10_000) == RED
+        with pytest.raises(ImageRejected, match="the row has no image"):
+            images[1].blob.read(10_000)
+
+    def test_rows_with_one_image_id_that_follow_each_other_are_one_image(self, tmp_path: Path) -> None:
+        columns = {"image": [RED, RED, GREEN], "image_id": [7, 7, 8], "caption": ["a", "b", "c"], "n": [None, 1, 2]}
+        images, rejects, _ = read(write(tmp_path / "a.parquet", columns))
+        assert [(image.image_id, texts(image), image.metadata) for image in images] == [
+            ("7", ["a", "b"], {"n": 1}),
+            ("8", ["c"], {"n": 2}),
+        ]
+        assert rejects == []
+
+    def test_a_limit_of_bytes_is_kept(self, tmp_path: Path) -> None:
+        images, _, _ = read(write(tmp_path / "a.parquet", {"image": [RED]}))
+        assert images[0].blob.read(9) == RED[:10]
+
+    def test_one_row_group_is_held_and_many_threads_get_their_own_rows(self, tmp_path: Path) -> None:
+        rows = [bytes([255, number]) * 50 for number in range(200)]
+        path = write(tmp_path / "a.parquet", {"image": rows}, rows_in_group=20)
+        groups = RowGroups()
+        file = FileBlob(path, "a.parquet")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda n: groups.value(file, "image", n // 20, n % 20), range(200)))
+        assert found == rows
+
+    def test_a_file_that_has_other_rows_now_rejects_the_images_that_are_missing(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.parquet", {"image": [RED, GREEN]})
+        images, _, _ = read(path)
+        write(path, {"image": [RED]})
+        with pytest.raises(ImageRejected, match=r"a\.parquet has changed since it was listed"):
+            images[1].blob.read(10)
+
+    def test_a_file_that_has_gone_rejects_its_images(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.parquet", {"image": [RED]})
+        images, _, _ = read(path)
+        path.unlink()
+        with pytest.raises(ImageRejected, match=r"a\.parquet cannot be read as Parquet"):
+            images[0].blob.read(10)
+
+
+class TestPaths:
+    def test_metadata_parquet_names_files_beside_it(self, tmp_path: Path) -> None:
+        (tmp_path / "train").mkdir()
+        (tmp_path / "train" / "r.png").write_bytes(RED)
+        write(tmp_path / "train" / "metadata.parquet", {"file_name": ["r.png"], "text": ["red"]})
+        images, _, found = read(tmp_path)
+        assert [(image.image_id, texts(image), image.split) for image in images] == [
+            ("train/r.png", ["red"], "train"),
+        ]
+        assert images[0].blob.read(10_000) == RED
+        assert found.taking.unused == {}
+
+    def test_files_below_the_table_are_found(self, tmp_path: Path) -> None:
+        (tmp_path / "images" / "a").mkdir(parents=True)
+        (tmp_path / "images" / "a" / "r.png").write_bytes(RED)
+        images, _, _ = read(write(tmp_path / "t.parquet", {"image": ["a\\r.png"], "caption": ["red"]}))
+        assert images[0].blob.name == "images/a/r.png"
+
+    def test_rows_about_one_file_are_one_image_wherever_they_are(self, tmp_path: Path) -> None:
+        write(tmp_path / "1.parquet", {"image": ["r.png", "g.png"], "caption": ["a", "b"]})
+        write(tmp_path / "2.parquet", {"image": ["r.png"], "caption": ["c"]})
+        images, _, _ = read(tmp_path)
+        assert {image.image_id: texts(image) for image in images} == {"r.png": ["a", "c"], "g.png": ["b"]}
+
+    def test_a_row_without_a_path_is_rejected_with_its_number(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.parquet", {"image": ["r.png", None, " "], "caption": ["a", "b", "c"]}, rows_in_group=2)
+        images, rejects, _ = read(tmp_path)
+        assert len(images) == 1
+        assert rejects == [
+            ("a.parquet row 2", "the row names no image"),
+            ("a.parquet row 3", "the row names no image"),
+        ]
+
+    def test_with_no_captions_a_table_of_paths_is_not_a_source(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.parquet", {"image": ["r.png"], "caption": ["a"]})
+        assert parquet.fits(Place.at(path), SourceOptions(no_captions=True)) is None
+
+
+class TestColumns:
+    def test_values_keep_their_types_as_metadata(self, tmp_path: Path) -> None:
+        columns = {
+            "image": ["r.png"],
+            "count": [3],
+            "share": [0.5],
+            "price": pa.array([Decimal("1.50")], pa.decimal128(5, 2)),
+            "good": [True],
+            "day": [date(2024, 12, 31)],
+            "moment": [datetime(2024, 12, 31, 23, 59)],
+            "by": ["Ann"],
+            "tags": [["a", "b"]],
+            "place": [{"city": "Ulm", "seen": date(2024, 1, 2)}],
+            "missing": pa.array([None], pa.int64()),
+            "hole": [float("nan")],
+        }
+        images, rejects, found = read(write(tmp_path / "a.parquet", columns))
+        assert images[0].metadata == {
+            "count": 3,
+            "share": 0.5,
+            "price": 1.5,
+            "good": True,
+            "day": "2024-12-31",
+            "moment": "2024-12-31T23:59:00",
+            "by": "Ann",
+            "tags": '["a", "b"]',
+            "place": '{"city": "Ulm", "seen": "2024-01-02"}',
+        }
+        kinds = ["number", "number", "number", "boolean", "date", "date", "text", "text", "text"]
+        assert list(found.taking.fields.values()) == kinds
+        assert rejects == []
+
+    def test_a_value_that_cannot_be_used_is_rejected_by_itself(self, tmp_path: Path) -> None:
+        columns = {"image": ["r.png"], "captions": [["a", None, "b"]], "n": [float("inf")], "split": ["somewhere"]}
+        images, rejects, _ = read(write(tmp_path / "a.parquet", columns))
+        assert texts(images[0]) == ["a", "b"]
+        assert [where for where, _ in rejects] == ["a.parquet row 1"] * 3
+        assert [reason.split(";")[0] for _, reason in rejects] == [
+            "captions: one of the captions is empty",
+            "split 'somewhere' is unknown",
+            "n: a number is out of range",
+        ]
+
+    def test_values_that_python_has_no_type_for_cost_themselves_alone(self, tmp_path: Path) -> None:
+        ends, letters = pa.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pa.py_buffer(b"\xff\xfeok")
+        columns = {
+            "image": ["r.png", "g.png"],
+            "caption": pa.StringArray.from_buffers(2, ends, letters),
+            "moment": pa.array([1, 2], pa.timestamp("ns")),
+            "zoned": pa.array([0, 0], pa.timestamp("us", tz="Europe/Berlin")),
+            "late": pa.array([10_000_000, 0], pa.date32()),
+            "lasted": pa.array([1, 1000], pa.duration("ns")),
+        }
+        images, rejects, _ = read(write(tmp_path / "a.parquet", columns))
+        assert [texts(image) for image in images] == [[], ["ok"]]
+        assert images[0].metadata["moment"] == "1970-01-01 00:00:00.000000001"
+        assert images[1].metadata["zoned"] == "1970-01-01T01:00:00+01:00"
+        assert images[1].metadata["late"] == "1970-01-01"
+        assert images[1].metadata["lasted"] == 1e-6
+        assert images[0].metadata["late"] == "29349-01-26"
+        assert images[0].metadata["lasted"] == 1e-9
+        assert rejects == [("a.parquet row 1", "caption: not UTF-8 text")]
+
+    @pytest.mark.parametrize(
+        ("kept", "labels"),
+        [
+            ({"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}, ["dog", None, 7]),
+            ({"info": {"features": {"label": {"dtype": "int64", "_type": "Value"}}}}, [1, -1, 7]),
+            ({"info": []}, [1, -1, 7]),
+        ],
+    )
+    def test_a_number_of_a_class_is_its_name(
+        self, tmp_path: Path, kept: dict[str, object], labels: list[object]
+    ) -> None:
+        table = pa.table({"image": ["a.png", "b.png", "c.png"], "label": [1, -1, 7]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(kept)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert [image.metadata.get("label") for image in read(tmp_path)[0]] == labels
+
+    def test_text_in_a_dictionary_is_text(self, tmp_path: Path) -> None:
+        columns = {"image": pa.array(["r.png"]).dictionary_encode(), "caption": pa.array(["a"]).dictionary_encode()}
+        images, _, _ = read(write(tmp_path / "a.parquet", columns))
+        assert [(image.image_id, texts(image)) for image in images] == [("r.png", ["a"])]
+
+    def test_captions_are_text_or_lists_or_objects_with_a_text(self, tmp_path: Path) -> None:
+        columns = {"image": ["r.png"], "sentences": [[{"raw": "one", "sentid": 1}, {"raw": "two", "sentid": 2}]]}
+        images, _, found = read(write(tmp_path / "a.parquet", columns))
+        assert texts(images[0]) == ["one", "two"]
+        assert found.taking.columns == {"image": ["image"], "caption": ["sentences"]}
+
+    def test_ids_of_several_captions_are_numbered(self, tmp_path: Path) -> None:
+        columns = {"image": ["r.png"], "captions": [["a", "b"]], "caption_id": ["c"]}
+        images, _, _ = read(write(tmp_path / "a.parquet", columns))
+        assert [caption.caption_id for caption in images[0].captions] == ["c#0", "c#1"]
+
+    def test_columns_can_be_named(self, tmp_path: Path) -> None:
+        columns = {"image": [RED], "other": [GREEN], "text": ["no"], "said": ["yes"]}
+        options = SourceOptions(image_column="other", caption_columns=("said",))
+        images, _, found = read(write(tmp_path / "a.parquet", columns), options)
+        assert images[0].blob.read(10_000) == GREEN
+        assert texts(images[0]) == ["yes"]
+        assert images[0].metadata == {"text": "no"}
+        assert found.taking.unused == {"columns of bytes (image)": 1}
+
+    @pytest.mark.parametrize(
+        ("columns", "options", "seen"),
+        [
+            ({"n": [1]}, SourceOptions(), r"no column for the image; name it by --image-column \(columns found: 'n'\)"),
+            ({"url": ["http://a"], "text": ["t"]}, SourceOptions(), "it lists addresses: download the images first"),
+            ({"image": ["a"]}, SourceOptions(image_column="nope"), "there is no column 'nope'"),
+            ({"image": ["a"], "n": [1]}, SourceOptions(image_column="n"), "'n' holds neither images nor text"),
+        ],
+    )
+    def test_a_file_without_images_says_what_it_has(
+        self, tmp_path: Path, columns: dict[str, list[object]], options: SourceOptions, seen: str
+    ) -> None:
+        with pytest.raises(AssertionError, match=seen):
+            raise AssertionError(missed(write(tmp_path / "a.parquet", columns), options).seen)
+
+
+class TestFolders:
+    def test_files_are_read_in_order_of_their_numbers(self, tmp_path: Path) -> None:
+        for number in (10, 2, 1):
+            write(tmp_path / f"{number}.parquet", {"image": [RED], "caption": [str(number)]})
+        images, _, found = read(tmp_path)
+        assert [texts(image)[0] for image in images] == ["1", "2", "10"]
+        assert [file.name for file in found.taking.files] == ["1.parquet", "2.parquet", "10.parquet"]
+
+    @pytest.mark.parametrize(
+        ("name", "split"),
+        [
+            ("train-00000-of-00002.parquet", "train"),
+            ("validation-00000-of-00001.parquet", "val"),
+            ("data/test-00000-of-00001-0123456789abcdef.parquet", "test"),
+            ("default/test/0000.parquet", "test"),
+            ("latest.parquet", None),
+            ("trainstation.parquet", None),
+        ],
+    )
+    def test_the_split_is_part_of_a_name(self, tmp_path: Path, name: str, split: str | None) -> None:
+        write(tmp_path / name, {"image": [RED]})
+        assert read(tmp_path)[0][0].split == split
+
+    def test_a_column_for_the_split_counts_more_than_the_name(self, tmp_path: Path) -> None:
+        write(tmp_path / "train-0.parquet", {"image": [RED, GREEN], "split": ["test", None]})
+        assert [image.split for image in read(tmp_path)[0]] == ["test", "train"]
+
+    def test_a_damaged_file_is_a_reject_and_the_others_are_read(self, tmp_path: Path) -> None:
+        write(tmp_path / "1.parquet", {"image": [RED]})
+        (tmp_path / "2.parquet").write_bytes(b"no")
+        write(tmp_path / "3.parquet", {"n": [1]})
+        (tmp_path / "notes.pdf").write_bytes(b"")
+        images, rejects, found = read(tmp_path)
+        assert len(images) == 1
+        assert [where for where, _ in rejects] == ["2.parquet", "3.parquet"]
+        assert "2.parquet cannot be read as Parquet: " in rejects[0][1]
+        assert found.taking.unused == {".pdf files": 1}
+
+    def test_a_table_of_something_else_comes_before_the_images(self, tmp_path: Path) -> None:
+        write(tmp_path / "1-people.parquet", {"person": ["Ann"]})
+        write(tmp_path / "2-images.parquet", {"image": [RED]})
+        images, rejects, _ = read(tmp_path)
+        assert len(images) == 1
+        assert [where for where, _ in rejects] == ["1-people.parquet"]
+
+    def test_damage_in_a_row_group_costs_its_rows_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        table = pa.table({"image": [f"{number}.png" for number in range(6)], "caption": list("abcdef")})
+        pq.write_table(table, path, row_group_size=2, compression="none", write_page_checksum=True)
+        data = bytearray(path.read_bytes())
+        start = pq.ParquetFile(path).metadata.row_group(1).column(1).dictionary_page_offset
+        data[start : start + 20] = bytes(20)
+        path.write_bytes(data)
+        images, rejects, _ = read(path)
+        assert [texts(image)[0] for image in images] == ["a", "b", "e", "f"]
+        assert [where for where, _ in rejects] == ["a.parquet rows 3 to 4"]
+
+    def test_a_single_file_that_is_damaged_is_said_at_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        path.write_bytes(b"PAR1 and no more")
+        assert "a.parquet cannot be read as Parquet" in missed(path).seen
+
+    def test_a_single_file_that_is_damaged_later_is_an_error(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.parquet", {"image": [RED]})
+        found = source(path)
+        path.write_bytes(b"")
+        with pytest.raises(SourceError, match=r"a\.parquet cannot be read as Parquet"):
+            list(found)
+
+    def test_a_folder_without_parquet_is_another_layout(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(RED)
+        assert parquet.fits(Place.at(tmp_path), SourceOptions()) is None
+
+    def test_without_pyarrow_it_is_said_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write(tmp_path / "a.parquet", {"image": [RED]})
+        monkeypatch.setitem(__import__("sys").modules, "clip_retrieval.datasets.parquet_file", None)
+        with pytest.raises(MissingExtra, match=r"reading a\.parquet needs more packages: .*\[shards\]"):
+            parquet.fits(Place.at(path), SourceOptions())
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """A file of 64 MB in row groups of 2 MB is listed and read with a few row groups in memory."""
+    path = tmp_path / "big.parquet"
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    with pq.ParquetWriter(path, pa.schema([("image", pa.binary())])) as writer:
+        for _ in range(32):
+            writer.write_table(pa.table({"image": [rng.bytes(200_000) for _ in range(10)]}))
+    pool = pa.default_memory_pool()
+    before = pool.bytes_allocated()
+    most = 0
+    for image in source(path):
+        assert isinstance(image, CaptionedImage)
+        assert len(image.blob.read(1_000_000)) == 200_000
+        most = max(most, pool.bytes_allocated() - before)
+    assert most < 12_000_000
