@@ -19,7 +19,7 @@ MAX_SEGMENTS = 10_000
 
 _END = b"\xff\xd9"
 # Neither stuffing (FF 00) nor a restart (FF D0 to FF D7): both are parts of the pixels' data.
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _WITHOUT_BODY = frozenset({0x01, 0xD8})
 _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -113,7 +113,7 @@ def _count_scan(found: _Structure, body: bytes) -> None:
     if found.scans > MAX_SCANS:
         raise ImageRejected(f"it has more than {MAX_SCANS} scans; the limit bounds the time to decode it")
     count = body[0] if body else 0
-    if len(body) >= 4 + 2 * count and body[3 + 2 * count] & 15 == 0:
+    if found.missing and len(body) >= 4 + 2 * count and body[3 + 2 * count] & 15 == 0:
         first, last = body[1 + 2 * count], body[2 + 2 * count]
         found.missing -= {(body[1 + 2 * n], place) for n in range(count) for place in range(first, last + 1)}
 

@@ -50,6 +50,8 @@ class Kind:
                 return ""
             case Reading.NEEDS_EXTRA:
                 return f"{self.name} needs one more package: pip install 'bento-clip[images]'"
+            case Reading.NOT_READ if not self.is_image:
+                return f"it is {self.name}, not an image"
             case Reading.NOT_READ:
                 return f"{self.name} is not read as an image; convert it to one of {', '.join(FORMATS)}"
 
@@ -148,7 +150,7 @@ _SIGNATURES = {
     "DjVu": rb"AT&TFORM",
     "a video": rb"RIFF.{4}AVI |\x1aE\xdf\xa3|FLV\x01|\0\0\x01[\xba\xb3]|\x30\x26\xb2\x75\x8e\x66\xcf\x11|OggS"
     rb"|.{4}(?:moov|mdat|wide|free)|G.{187}G.{187}G",
-    "a pointer of Git LFS (fetch the file itself: git lfs pull)": rb"version https://git-lfs",
+    "a pointer of Git LFS (git lfs pull fetches the file)": rb"version https://git-lfs",
     "an AppleDouble file of macOS": rb"\0\x05\x16\x07",
 }
 _NAMES = {f"g{number}": name for number, name in enumerate(_SIGNATURES)}

@@ -245,6 +245,10 @@ class TestDamage:
     def test_random_bytes_raise_nothing_else(self, data: bytes, start: bytes, kept: int) -> None:
         decode_or_refuse(start[:kept] + data)
 
+    @given(sample=st.sampled_from(SAMPLES), kept=st.floats(0, 1), allowed=st.booleans())
+    def test_any_truncation_raises_nothing_else(self, sample: bytes, kept: float, allowed: bool) -> None:
+        decode_or_refuse(sample[: int(len(sample) * kept)], allow_truncated=allowed)
+
     @given(data=st.data(), sample=st.sampled_from(SAMPLES))
     def test_damaged_files_raise_nothing_else(self, data: st.DataObject, sample: bytes) -> None:
         damaged = bytearray(sample[: data.draw(st.integers(len(sample) // 2, len(sample)))])
@@ -261,9 +265,9 @@ class TestDamage:
         assert not recwarn.list
 
 
-def decode_or_refuse(data: bytes) -> None:
+def decode_or_refuse(data: bytes, allow_truncated: bool = False) -> None:
     with suppress(ImageRejected):
-        decoded = decode_image(data, Limits(max_pixels=10_000))
+        decoded = decode_image(data, Limits(max_pixels=10_000, allow_truncated=allow_truncated))
         assert (decoded.mode, type(decoded)) == ("RGB", Image.Image)
 
 

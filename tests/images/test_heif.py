@@ -1,6 +1,8 @@
 """HEIC: 8, 10 and 12 bits, grey, transparent, turned once; bounded before it is decoded; or what to install."""
 
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -51,6 +53,17 @@ def test_without_the_extra_the_reject_says_what_to_install() -> None:
     kind = kind_of(DATA, installed=lambda package: False)
     assert kind is not None
     assert kind.reason == "HEIC needs one more package: pip install 'bento-clip[images]'"
+    hidden = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from clip_retrieval.images.decode import decode_image\n"
+        "for data in (sys.stdin.buffer.read(), b'text'):\n"
+        "    try: decode_image(data)\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", hidden], input=DATA, capture_output=True, check=True)
+    first, second = done.stdout.decode().splitlines()
+    assert first == f"NotAnImage {kind.reason}"
+    assert "HEIC" not in second
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "LA"])
@@ -131,7 +144,7 @@ def test_a_container_without_an_image_says_so() -> None:
 
 
 def test_a_video_is_no_image() -> None:
-    with pytest.raises(NotAnImage, match="a video or another media file is not read as an image"):
+    with pytest.raises(NotAnImage, match="it is a video or another media file, not an image"):
         decode_image(struct.pack(">I", 24) + b"ftypisom" + bytes(4) + b"isommp42")
 
 

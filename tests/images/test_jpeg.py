@@ -68,6 +68,13 @@ def test_of_a_progressive_image_the_first_scans_alone_are_truncated() -> None:
         decode_image(data[: scans[3]])
 
 
+@pytest.mark.parametrize("fill", [1, 7])
+def test_fill_bytes_before_a_marker_are_passed_over(fill: int) -> None:
+    for data in FILES.values():
+        filled = data[:2] + b"\xff" * fill + data[2:-2] + b"\xff" * fill + data[-2:]
+        assert content_hash(decode_image(filled)) == content_hash(decode_image(data))
+
+
 @pytest.mark.parametrize("junk", [b"junk", bytes(100), b"\xff", b"\xff\xd8\xff", encode(PHOTO.rotate(90), "JPEG")])
 def test_what_follows_the_end_marker_is_ignored(junk: bytes) -> None:
     for data in FILES.values():

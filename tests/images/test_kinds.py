@@ -102,10 +102,13 @@ def test_a_known_kind_that_is_not_read_is_named(head: bytes, name: str) -> None:
         (b"\x1aE\xdf\xa3\x01", "a video"),
         (b"<!DOCTYPE html><html>not found</html>", "an HTML page"),
         (b"\0\x05\x16\x07\0\x02\0\0", "an AppleDouble file of macOS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS (git lfs pull fetches the file)"),
     ],
 )
 def test_a_known_file_that_is_no_image_is_named(head: bytes, name: str) -> None:
-    assert kind_of(head, "photo.jpg") == Kind(name, Reading.NOT_READ, is_image=False)
+    kind = kind_of(head, "photo.jpg")
+    assert kind == Kind(name, Reading.NOT_READ, is_image=False)
+    assert kind.reason == f"it is {name}, not an image"
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
