@@ -86,6 +86,15 @@ class TestImagesInRows:
         with pytest.raises(ImageRejected, match="the row has no image"):
             images[1].blob.read(10_000)
 
+    def test_a_path_that_is_no_text_costs_no_image_that_is_whole(self, tmp_path: Path) -> None:
+        ends = pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0")
+        paths = pa.StringArray.from_buffers(2, ends, pa.py_buffer(b"\xff\xfe"))
+        rows = pa.StructArray.from_arrays([pa.array([RED, None], pa.binary()), paths], ["bytes", "path"])
+        images, _, _ = read(write(tmp_path / "a.parquet", {"image": rows}))
+        assert images[0].blob.read(10_000) == RED
+        with pytest.raises(ImageRejected, match="the path of the image is not UTF-8 text"):
+            images[1].blob.read(10_000)
+
     def test_rows_with_one_image_id_that_follow_each_other_are_one_image(self, tmp_path: Path) -> None:
         columns = {"image": [RED, RED, GREEN], "image_id": [7, 7, 8], "caption": ["a", "b", "c"], "n": [None, 1, 2]}
         images, rejects, _ = read(write(tmp_path / "a.parquet", columns))
@@ -105,8 +114,8 @@ class TestImagesInRows:
         groups = RowGroups()
         file = FileBlob(path, "a.parquet")
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda n: groups.value(file, "image", n // 20, n % 20), range(200)))
-        assert found == rows
+            found = list(pool.map(lambda n: groups.image(file, "image", n // 20, n % 20), range(200)))
+        assert found == [(row, None) for row in rows]
 
     def test_a_file_that_has_other_rows_now_rejects_the_images_that_are_missing(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", {"image": [RED, GREEN]})
