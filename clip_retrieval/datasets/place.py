@@ -82,8 +82,8 @@ class Place:
     def image(self, folder: str, name: str) -> StoredFile:
         """The image that a table in ``folder`` (relative to ``root``) calls ``name``: a file there, or one below it.
 
-        Names may have backward slashes, and be relative to ``root`` too. Of several files below the folder none is
-        taken. A file that is not there can be named; reading it says so. Raises ValueError if ``name`` is no path.
+        Names may have backward slashes, and be relative to ``root`` too. A file that is not there can be named; reading
+        it says so. Raises ValueError if ``name`` is no path, or is that of several files below the folder.
         """
         relative = posixpath.normpath(name.strip().replace("\\", "/"))
         for candidate in (posixpath.normpath(posixpath.join(folder, relative)), relative):
@@ -92,7 +92,9 @@ class Place:
         below = self._by_base_name.get(posixpath.basename(relative), ())
         inside = [found for found in below if found.startswith(f"{folder}/" if folder else "")]
         ending = [found for found in inside if found.endswith(f"/{relative}")]
-        if len(ending) == 1:
+        if len(ending) > 1:
+            raise ValueError(f"{relative} is the name of several files: {', '.join(ending[:3])}")
+        if ending:
             return self.files[ending[0]]
         return self.elsewhere(folder, name)
 

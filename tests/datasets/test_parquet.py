@@ -150,6 +150,14 @@ class TestPaths:
         images, _, _ = read(write(tmp_path / "t.parquet", {"image": ["a\\r.png"], "caption": ["red"]}))
         assert images[0].blob.name == "images/a/r.png"
 
+    def test_the_name_of_several_files_below_the_table_is_rejected(self, tmp_path: Path) -> None:
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "r.png").write_bytes(RED)
+        images, rejects, _ = read(write(tmp_path / "t.parquet", {"image": ["r.png", "b/r.png"]}))
+        assert [image.image_id for image in images] == ["b/r.png"]
+        assert rejects == [("t.parquet row 1", "r.png is the name of several files: a/r.png, b/r.png")]
+
     def test_rows_about_one_file_are_one_image_wherever_they_are(self, tmp_path: Path) -> None:
         write(tmp_path / "1.parquet", {"image": ["r.png", "g.png"], "caption": ["a", "b"]})
         write(tmp_path / "2.parquet", {"image": ["r.png"], "caption": ["c"]})
