@@ -72,7 +72,7 @@ LIBRARIES = {
     "pillow_heif": {"images/heif"},
     "pillow_jxl": {"images/jxl"},
     "httpx2": {"datasets/fsspec_store"},
-    "pyarrow": {"datasets/parquet_file", "datasets/arrow_store"},
+    "pyarrow": {"datasets/parquet_file", "datasets/parquet_images", "datasets/arrow_store"},
     "fsspec": {"datasets/fsspec_store"},
     "aiohttp": {"datasets/fsspec_store"},
 }
@@ -229,6 +229,11 @@ def test_importing_the_service_loads_no_torch(fake_artifact: Artifact) -> None:
 
 def test_importing_the_command_line_loads_no_torch() -> None:
     assert not loaded_by("import clip_retrieval.cli.app") & {"torch", "torchvision", "open_clip", "openvino"}
+
+
+def test_importing_the_readers_loads_no_library_of_shards_or_stores() -> None:
+    names = ", ".join(f"clip_retrieval.datasets.{name}" for name in ("parquet", "img2dataset", "remote"))
+    assert not loaded_by(f"import {names}") & {"pyarrow", "fsspec", "aiohttp", "huggingface_hub"}
 
 
 def test_the_public_imports_of_the_readme_work() -> None:

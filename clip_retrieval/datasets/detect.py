@@ -21,13 +21,13 @@ READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     img2dataset.fits,
     flickr.fits,
     table_source.fits,
-    parquet.fits,
     webdataset.fits,
+    parquet.fits,
     sidecar.fits,
     image_folder.fits,
 )
 """From the most particular layout to the most general one."""
-_IMAGES_ALONE = (img2dataset.fits, parquet.fits, webdataset.fits, image_folder.fits)
+_IMAGES_ALONE = (img2dataset.fits, webdataset.fits, parquet.fits, image_folder.fits)
 """Without captions, images in shards are images still."""
 LAYOUTS = (
     "a table (captions.csv, .tsv, .jsonl or .json, COCO, Karpathy, Hugging Face's metadata), Flickr8k.token.txt,"

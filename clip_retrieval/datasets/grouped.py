@@ -62,15 +62,17 @@ class GroupReader:
     def images(self, parts: Parts, split: Split | None) -> Iterator[CaptionedImage | Reject]:
         """The images of one group with its captions and values.
 
-        Where no suffix stands alone (``IMG.1.jpg``, ``IMG.2.jpg``), the files are no sample but images whose names have
-        dots; each gets the files of its own stem, or those that belong to no image.
+        A sample has one image: of several, the first whose suffix stands alone. Images with nothing beside them are no
+        sample (``a.jpg`` and ``a.png`` in a tar of photographs), nor are files of which no suffix stands alone
+        (``IMG.1.jpg``, ``IMG.2.jpg``): each is an image, with the files of its own stem, or those of no image's.
         """
         images = {suffix: blob for suffix, blob in parts.items() if self._is_image(suffix, blob)}
         others = {suffix: blob for suffix, blob in parts.items() if suffix not in images}
-        if any("." not in suffix for suffix in parts):
-            images = dict(sorted(images.items(), key=lambda item: "." in item[0]))
-            self._unused(list(images.values())[1:], "more images of a sample")
-            images = dict(list(images.items())[:1])
+        plain = [suffix for suffix in images if "." not in suffix]
+        if plain or any("." not in suffix for suffix in others):
+            kept = (plain or list(images))[: 1 if others else None]
+            self._unused([blob for suffix, blob in images.items() if suffix not in kept], "more images of a sample")
+            images = {suffix: images[suffix] for suffix in kept}
         stems = {suffix.rpartition(".")[0] for suffix in images}
         shared = {suffix: blob for suffix, blob in others.items() if suffix.rpartition(".")[0] not in stems}
         for suffix, blob in images.items():

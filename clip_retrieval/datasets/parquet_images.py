@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+import pyarrow as pa
+
 from clip_retrieval.datasets.parquet_file import opened
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import ImageRejected, SourceError, StoreUnreachable
@@ -15,15 +17,15 @@ from clip_retrieval.records import ImageBlob
 
 
 class RowGroups:
-    """The values of one column in the row group that was asked for last; safe in several threads."""
+    """The images of the row group that was asked for last; safe in several threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._key: tuple[str, str, int] | None = None
         self._values: Any = None
 
-    def value(self, file: StoredFile, column: str, group: int, row: int) -> Any:
-        """The value of ``column`` in row ``row`` of a row group, as a Python value. Raises ImageRejected."""
+    def image(self, file: StoredFile, column: str, group: int, row: int) -> tuple[bytes | None, str | None]:
+        """The bytes and the path that ``column`` has in row ``row`` of a row group. Raises ImageRejected."""
         with self._lock:
             if self._key != (file.name, column, group):
                 self._key, self._values = None, None
@@ -37,9 +39,14 @@ class RowGroups:
                 self._key = (file.name, column, group)
             values = self._values
         try:
-            return values[row].as_py()
+            value = values[row]
         except IndexError as error:
             raise ImageRejected(f"{file.name} has changed since it was listed") from error
+        if not isinstance(value, pa.StructScalar):
+            return value.as_py(), None
+        data = value["bytes"].as_py() if value.is_valid else None
+        # The path may be damaged where the image is whole, so it is looked at only if it is needed.
+        return data, value["path"].as_py() if not data and value.is_valid and "path" in value else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +64,14 @@ class RowBlob:
 
     def read(self, limit: int) -> bytes:
         """The bytes, at most ``limit`` + 1 of them. Raises ImageRejected if the row has none."""
-        value = self.groups.value(self.file, self.column, self.group, self.row)
-        data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-        if isinstance(data, bytes) and data:
-            return data[: limit + 1]
-        if not isinstance(path, str) or not path:
-            raise ImageRejected("the row has no image")
         try:
+            data, path = self.groups.image(self.file, self.column, self.group, self.row)
+            if data:
+                return data[: limit + 1]
+            if not path:
+                raise ImageRejected("the row has no image")
             return self.by_path(path).read(limit)
+        except UnicodeDecodeError as error:
+            raise ImageRejected("the path of the image is not UTF-8 text") from error
         except ValueError as error:
             raise ImageRejected(str(error)) from error

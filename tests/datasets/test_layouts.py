@@ -226,9 +226,9 @@ def test_content_decides_which_files_are_images(tmp_path: Path) -> None:
     source = open_source(write(tmp_path, {**files, "f.svg": drawing, "g.mov": b"\0\0\0\x14ftypqt  "}))
     images, rejects = read(source)
     assert [image.image_id for image in images] == ["a.jfif", "b", "c.jpg_large", "d.HEIC"]
-    assert [(reject.where, reject.reason.split(" is ")[0]) for reject in rejects] == [
-        ("f.svg", "SVG"),
-        ("g.mov", "a video or another media file"),
+    assert [(reject.where, reject.reason.split(";")[0]) for reject in rejects] == [
+        ("f.svg", "SVG is not read as an image"),
+        ("g.mov", "it is a video or another media file, not an image"),
     ]
     assert source.taking.unused == {".bin files": 1}
 

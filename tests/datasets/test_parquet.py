@@ -86,6 +86,15 @@ class TestImagesInRows:
         with pytest.raises(ImageRejected, match="the row has no image"):
             images[1].blob.read(10_000)
 
+    def test_a_path_that_is_no_text_costs_no_image_that_is_whole(self, tmp_path: Path) -> None:
+        ends = pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0")
+        paths = pa.StringArray.from_buffers(2, ends, pa.py_buffer(b"\xff\xfe"))
+        rows = pa.StructArray.from_arrays([pa.array([RED, None], pa.binary()), paths], ["bytes", "path"])
+        images, _, _ = read(write(tmp_path / "a.parquet", {"image": rows}))
+        assert images[0].blob.read(10_000) == RED
+        with pytest.raises(ImageRejected, match="the path of the image is not UTF-8 text"):
+            images[1].blob.read(10_000)
+
     def test_rows_with_one_image_id_that_follow_each_other_are_one_image(self, tmp_path: Path) -> None:
         columns = {"image": [RED, RED, GREEN], "image_id": [7, 7, 8], "caption": ["a", "b", "c"], "n": [None, 1, 2]}
         images, rejects, _ = read(write(tmp_path / "a.parquet", columns))
@@ -105,8 +114,8 @@ class TestImagesInRows:
         groups = RowGroups()
         file = FileBlob(path, "a.parquet")
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda n: groups.value(file, "image", n // 20, n % 20), range(200)))
-        assert found == rows
+            found = list(pool.map(lambda n: groups.image(file, "image", n // 20, n % 20), range(200)))
+        assert found == [(row, None) for row in rows]
 
     def test_a_file_that_has_other_rows_now_rejects_the_images_that_are_missing(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", {"image": [RED, GREEN]})
@@ -140,6 +149,15 @@ class TestPaths:
         (tmp_path / "images" / "a" / "r.png").write_bytes(RED)
         images, _, _ = read(write(tmp_path / "t.parquet", {"image": ["a\\r.png"], "caption": ["red"]}))
         assert images[0].blob.name == "images/a/r.png"
+
+    def test_the_name_of_several_files_below_the_table_is_rejected(self, tmp_path: Path) -> None:
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "r.png").write_bytes(RED)
+        images, rejects, _ = read(write(tmp_path / "t.parquet", {"image": ["r.png", "b/r.png"]}))
+        assert [image.image_id for image in images] == ["b/r.png"]
+        ((where, reason),) = rejects
+        assert (where, reason.split(";")[0]) == ("t.parquet row 1", "'r.png' means 2 files (a/r.png, b/r.png)")
 
     def test_rows_about_one_file_are_one_image_wherever_they_are(self, tmp_path: Path) -> None:
         write(tmp_path / "1.parquet", {"image": ["r.png", "g.png"], "caption": ["a", "b"]})

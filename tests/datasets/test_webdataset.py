@@ -111,6 +111,12 @@ class TestSamples:
         assert [(image.image_id, texts(image)) for image in images] == [("a.tar/1.png", ["red"])]
         assert found.taking.unused == {"more images of a sample": 1}
 
+    def test_images_with_nothing_beside_them_are_images_of_their_own(self, tmp_path: Path) -> None:
+        files: Files = {"a.png": RED, "a.gif": GREEN, "a.mask.png": BLUE}
+        images, _, found = read(write(tmp_path / "a.tar", files))
+        assert [image.image_id for image in images] == ["a.tar/a.png", "a.tar/a.gif"]
+        assert found.taking.unused == {"more images of a sample": 1}
+
     def test_images_whose_names_have_dots_are_images_of_their_own(self, tmp_path: Path) -> None:
         files: Files = {"img.1.png": RED, "img.1.txt": "red", "img.2.png": GREEN, "img.2.txt": "green"}
         images, _, found = read(write(tmp_path / "a.tar", files))
