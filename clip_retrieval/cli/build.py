@@ -98,7 +98,9 @@ def build_command(
         return modelstore.save(artifact, console.note) if output is None else _put(artifact, workspace, output)
 
     say = console.note if wait else None
-    outcome = build(source, encoder, workspace, options, bars, reuse=_stored_artifacts, publish=publish, say=say)
+    outcome = build(
+        source, encoder, workspace, options, bars, reuse=lambda: _known_artifacts(output), publish=publish, say=say
+    )
     if as_json:
         result = {"tag": outcome.tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}
         typer.echo(json.dumps(result, ensure_ascii=False))
@@ -109,12 +111,12 @@ def build_command(
     typer.echo(outcome.tag)
 
 
-def _stored_artifacts() -> list[Artifact]:
-    """The artifacts of the model store that this release can read, newest first."""
+def _known_artifacts(output: Path | None) -> list[Artifact]:
+    """Artifacts that this release can read: that in ``output``, from a build that was waited for, and the store's."""
     artifacts = []
-    for tag in modelstore.tags():
+    for folder in (*([output] if output else []), *(one.path for one in modelstore.stored() if not one.damage)):
         with suppress(ArtifactError):
-            artifacts.append(Artifact.open(modelstore.resolve(tag)[1], verify=False))
+            artifacts.append(Artifact.open(folder, verify=False))
     return artifacts
 
 
