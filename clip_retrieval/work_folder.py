@@ -71,7 +71,7 @@ def _hold(path: Path, say: Say | None) -> int:
                         f"another process works on the same data and model in {path} ({who}); "
                         "try again when it has ended"
                     ) from None
-                say(f"waiting for another process that works on the same data and model ({who})")
+                say(f"waiting for another bento-clip, which works in {path} ({who})")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             # A process that has just finished may have removed the folder that was opened here.
             if os.path.samestat(os.fstat(descriptor), path.stat()):

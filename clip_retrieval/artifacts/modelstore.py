@@ -155,9 +155,13 @@ def _staging() -> Path:
 @contextmanager
 def _changing(say: Say | None) -> Iterator[Path]:
     """Hold the store, and yield the staging folder, without what killed processes left there. Raises StorageFailed."""
-    with storage(_home()), work_folder(_staging(), say, temporary=True) as staging:
-        atomic.clean_up(staging, _home())
-        yield staging
+    with storage(_home()):
+        with work_folder(_staging(), say, temporary=True) as staging:
+            atomic.clean_up(staging, _home())
+            yield staging
+        if staging.is_relative_to(_home().parent):
+            with suppress(OSError):  # another process may use it again already
+                staging.parent.rmdir()
 
 
 def _clean_up() -> None:

@@ -133,7 +133,7 @@ def build_command(
         options,
         bars,
         place=place,
-        reuse=_stored_artifacts(),
+        reuse=_known_artifacts(output),
         say=console.note if wait else None,
     ) as outcome:
         if output is None:
@@ -150,11 +150,11 @@ def build_command(
     typer.echo(tag)
 
 
-def _stored_artifacts() -> Iterator[Artifact]:
-    """The artifacts of the model store that this release can read, newest first."""
-    for tag in modelstore.tags():
+def _known_artifacts(output: Path | None) -> Iterator[Artifact]:
+    """Artifacts that this release can read: that in ``output``, from a build that was waited for, and the store's."""
+    for folder in (*([output] if output else []), *(one.path for one in modelstore.stored() if not one.damage)):
         with suppress(ArtifactError):
-            yield Artifact.open(modelstore.resolve(tag)[1], verify=False)
+            yield Artifact.open(folder, verify=False)
 
 
 def _put(artifact: Artifact, workspace: Path, output: Path) -> str:

@@ -11,12 +11,14 @@ from clip_retrieval.artifacts.reindex import Tuned, tune
 from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.errors import BuildRunning
 from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
 from clip_retrieval.indexes.families import Family
 from clip_retrieval.indexes.measure import Meter
 from clip_retrieval.indexes.sweep import Budget
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import CaptionRecord, ImageRecord
+from clip_retrieval.work_folder import work_folder
 
 SHORT = [
     Family("flat", "Flat"),
@@ -152,3 +154,16 @@ def test_without_captions_the_images_are_the_queries(tmp_path: Path, fake_artifa
     assert done.artifact is not None
     assert done.artifact.manifest.images.measured.query_kind == "images"
     assert done.artifact.index("captions").spec.rows == 0
+
+
+def test_a_second_tuning_of_the_same_artifact_at_the_same_time_is_refused_or_waits(
+    fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    """Two would remove each other's files; alone, it removes what a killed one left."""
+    held = tmp_path / f"{fake_artifact.manifest.version}.tune"
+    with work_folder(held, None), pytest.raises(BuildRunning, match="another process"):
+        tune(fake_artifact, Budget(1.0, None, 50), tmp_path, Silent())
+    (held / "images").mkdir()
+    tuned = tune(fake_artifact, Budget(1.0, None, 50), tmp_path, Silent()).artifact
+    assert tuned is not None
+    assert list(tmp_path.iterdir()) == [tuned.path]

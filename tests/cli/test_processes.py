@@ -74,6 +74,22 @@ def test_builds_of_the_same_inputs_at_the_same_time_all_end_well(
 
 
 @pytest.mark.slow
+def test_builds_into_the_same_folder_at_the_same_time_all_end_well(
+    start: Start, collection: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "new" / "artifact"
+    running = [start("build", collection, "--model", "fake", "--output", output) for _ in range(3)]
+    ended = [(*one.communicate(timeout=120), one.returncode) for one in running]
+    for out, err, status in ended:
+        late = status == 2 and "exists already" in err  # it began when the folder was there
+        assert late or (out, status) == (f"{output}\n", 0), err
+    assert Artifact.open(output).manifest.data.images == 24
+    encoded = [err for _, err, _ in ended if "vectors of 24 images and 32 captions were encoded" in err]
+    assert len(encoded) == 1, "one works, the others join"
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.slow
 def test_a_build_that_is_stopped_at_any_time_leaves_nothing_half_and_ends_well_the_next_time(
     start: Start, collection: Path, tmp_path: Path
 ) -> None:
