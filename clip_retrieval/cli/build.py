@@ -24,6 +24,7 @@ from clip_retrieval.cli.options import (
     QuickGelu,
     SourcePath,
     SplitRatios,
+    TextLanguage,
 )
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import ArtifactError
@@ -46,6 +47,7 @@ def build_command(
     model: Model = "demo",
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    text_language: TextLanguage = None,
     runtime: Annotated[RuntimeOption, typer.Option(help="The library that runs the encoder.")] = RuntimeOption.OPENVINO,
     precision: Annotated[
         PrecisionOption, typer.Option(help="int8 adds 8-bit weights, and the service uses them; for CPUs with VNNI.")
@@ -93,7 +95,13 @@ def build_command(
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
         encoder = prepare_encoder(
-            model, pretrained, runtime=runtime.value, quick_gelu=quick_gelu, calibration=samples, say=console.note
+            model,
+            pretrained,
+            runtime=runtime.value,
+            quick_gelu=quick_gelu,
+            text_language=text_language,
+            calibration=samples,
+            say=console.note,
         )
     workspace = cache_dir() / "builds"
     outcome = build(source, encoder, workspace, options, bars, reuse=_stored_artifacts())

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -50,17 +51,19 @@ def prepare_encoder(
     *,
     runtime: Runtime = "openvino",
     quick_gelu: bool | None = None,
+    text_language: str | None = None,
     calibration: Calibration | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """The encoder folder of a model, which is made if it is not in the cache.
 
     ``openvino`` serves without torch; ``torch`` is the reference. ``quick_gelu`` overrules the activation that follows
-    from the model and its pretrained tag. With ``calibration`` the folder also holds graphs that are quantised to 8
-    bits. ``say`` gets one line per step. Raises ModelUnavailable, which says what to do, or MissingExtra if torch or
-    open_clip is not installed.
+    from the model and its pretrained tag; ``text_language`` is the language of all texts, for tokenizers that mark it
+    (NLLB's: ``deu_Latn``). With ``calibration`` the folder also holds graphs that are quantised to 8 bits. ``say`` gets
+    one line per step. Raises ModelUnavailable, which says what to do, or MissingExtra if torch or open_clip is not
+    installed.
     """
-    _refuse_unused(model, pretrained, quick_gelu)
+    _refuse_unused(model, pretrained, quick_gelu, text_language)
     if model == FAKE:
         return _cached(cache_key(model, None), _save_fake)
     if model.startswith(LOCAL_DIR):
@@ -70,9 +73,9 @@ def prepare_encoder(
         located = f"{LOCAL_DIR}{folder}"
     else:
         located = model
-    key = cache_key(located, pretrained, quick_gelu)
+    key = cache_key(located, pretrained, quick_gelu, text_language)
     try:
-        reference = _cached(key, lambda target: _save_torch(located, pretrained, quick_gelu, target, say))
+        reference = _cached(key, partial(_save_torch, located, pretrained, quick_gelu, text_language, say))
         if runtime == "torch":
             return reference
         if calibration is None:
@@ -86,7 +89,7 @@ def prepare_encoder(
         raise MissingExtra("preparing a model", "build") from error
 
 
-def _refuse_unused(model: str, pretrained: str | None, quick_gelu: bool | None) -> None:
+def _refuse_unused(model: str, pretrained: str | None, quick_gelu: bool | None, text_language: str | None) -> None:
     """Raise ModelUnavailable for settings that the model would not use."""
     if pretrained is not None and (model in {DEMO, FAKE} or model.startswith((LOCAL_DIR, HF_HUB))):
         raise ModelUnavailable(
@@ -94,6 +97,8 @@ def _refuse_unused(model: str, pretrained: str | None, quick_gelu: bool | None) 
         )
     if quick_gelu is not None and model in {DEMO, FAKE}:
         raise ModelUnavailable(f"{model} has its own activation: leave --quick-gelu and --no-quick-gelu out")
+    if text_language is not None and model in {DEMO, FAKE}:
+        raise ModelUnavailable(f"{model} does not mark texts with their language: leave --text-language out")
 
 
 def _cached(name: str, save: Callable[[Path], EncoderInfo]) -> Path:
@@ -117,7 +122,12 @@ def _save_fake(_: Path) -> EncoderInfo:
 
 
 def _save_torch(
-    model: str, pretrained: str | None, quick_gelu: bool | None, target: Path, say: Callable[[str], None]
+    model: str,
+    pretrained: str | None,
+    quick_gelu: bool | None,
+    text_language: str | None,
+    say: Callable[[str], None],
+    target: Path,
 ) -> EncoderInfo:
     from clip_retrieval.models.local_dir import save_local_dir
 
@@ -125,7 +135,7 @@ def _save_torch(
         from clip_retrieval.models.demo import assemble
 
         return save_local_dir(f"{LOCAL_DIR}{assemble(cache_dir(), say=say)}", None, target, name=DEMO)
-    return save_local_dir(model, pretrained, target, quick_gelu=quick_gelu, say=say)
+    return save_local_dir(model, pretrained, target, quick_gelu=quick_gelu, text_language=text_language, say=say)
 
 
 def _save_openvino(
@@ -142,6 +152,7 @@ def cache_key(
     model: str,
     pretrained: str | None,
     quick_gelu: bool | None = None,
+    text_language: str | None = None,
     *,
     version: str = __version__,
     demo_head: Path = HEAD_FILE,
@@ -149,7 +160,7 @@ def cache_key(
     """The name of a model's folder in the cache. It changes with the package's version and with the model's files."""
     if not model.startswith((LOCAL_DIR, HF_HUB)):
         model = model.replace("/", "-")  # as open_clip reads OpenAI's names
-    parts: list[object] = [version, REFERENCE_RECIPE, model, pretrained, quick_gelu]
+    parts: list[object] = [version, REFERENCE_RECIPE, model, pretrained, quick_gelu, text_language]
     if model == DEMO:
         parts.append(hashlib.sha256(demo_head.read_bytes()).hexdigest())
     for named in (model.removeprefix(LOCAL_DIR) if model.startswith(LOCAL_DIR) else "", pretrained or ""):
