@@ -1,8 +1,8 @@
 """A table of models to choose from: languages, size and work. Needs no torch.
 
-``catalogue.csv`` holds it. Its recall by language is Immich's, on Crossmodal-3600 (``SOURCE``); a language without a
-figure is below about 20 % or was not measured there. The parameters and operations are counted from the architecture by
-``scripts/matrix/sizes.py``.
+``catalogue.csv`` holds it. Its recall by language is Immich's, on Crossmodal-3600 (``SOURCE``). A language without a
+figure is not listed there; the lowest figure that is listed is 20.1 %. The parameters and operations are counted from
+the architecture by ``scripts/matrix/sizes.py``.
 """
 
 import csv
