@@ -4,6 +4,7 @@ console.py        progress bars and tables
 options.py        options that several commands share
 bentoml_serve.py  ``bentoml serve`` as a child process
 check.py          ``bento-clip check``
+models.py         ``bento-clip models``
 build.py          ``bento-clip build``
 info.py           ``bento-clip info``
 search.py         ``bento-clip search``

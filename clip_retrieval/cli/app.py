@@ -14,6 +14,7 @@ from clip_retrieval.cli.check import check_command
 from clip_retrieval.cli.evaluate import evaluate_command
 from clip_retrieval.cli.finetune import finetune_command
 from clip_retrieval.cli.info import info
+from clip_retrieval.cli.models import models_command
 from clip_retrieval.cli.search import search
 from clip_retrieval.cli.serve import serve
 from clip_retrieval.cli.tune import tune_command
@@ -59,6 +60,7 @@ def version(
 
 
 app.command("check")(check_command)
+app.command("models")(models_command)
 app.command("build")(build_command)
 app.command("info")(info)
 app.command("search")(search)

@@ -33,6 +33,7 @@ from clip_retrieval.cli.options import (
     QuickGelu,
     SourcePath,
     SplitRatios,
+    TextLanguage,
     source_options,
 )
 from clip_retrieval.datasets.remote import is_url
@@ -57,6 +58,7 @@ def build_command(
     model: Model = "demo",
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    text_language: TextLanguage = None,
     runtime: Annotated[RuntimeOption, typer.Option(help="The library that runs the encoder.")] = RuntimeOption.OPENVINO,
     precision: Annotated[
         PrecisionOption, typer.Option(help="int8 adds 8-bit weights, and the service uses them; for CPUs with VNNI.")
@@ -118,6 +120,7 @@ def build_command(
             pretrained,
             runtime=runtime.value,
             quick_gelu=quick_gelu,
+            text_language=text_language,
             calibration=samples,
             say=console.note,
             wait=wait,

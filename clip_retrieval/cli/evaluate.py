@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.table import Table
@@ -13,7 +13,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu
+from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu, TextLanguage
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
@@ -35,6 +35,15 @@ class GalleryOption(StrEnum):
     ALL = "all"
 
 
+class _Encoder(NamedTuple):
+    """The options that name a model."""
+
+    model: str
+    pretrained: str | None
+    quick_gelu: bool | None
+    text_language: str | None
+
+
 def evaluate_command(
     source: Annotated[
         str, typer.Argument(help="The tag or folder of an artifact, or a data source as for build.")
@@ -44,6 +53,7 @@ def evaluate_command(
     ] = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    text_language: TextLanguage = None,
     split: Annotated[
         GalleryOption, typer.Option(help="The gallery; all measures every split by itself, then the whole collection.")
     ] = GalleryOption.TEST,
@@ -74,8 +84,13 @@ def evaluate_command(
     artifact = None
     if (path := _data_source(source)) is not None:
         limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
-        data = _embedded(path, model or "demo", pretrained, quick_gelu, Options(seed=seed, limits=limits), bars)
-    elif model or pretrained or quick_gelu is not None:
+        data = _embedded(
+            path,
+            _Encoder(model or "demo", pretrained, quick_gelu, text_language),
+            Options(seed=seed, limits=limits),
+            bars,
+        )
+    elif model or pretrained or text_language or quick_gelu is not None:
         raise typer.BadParameter("an artifact has its own model; give a data source", param_hint="--model")
     else:
         tag, folder = modelstore.resolve(source)
@@ -104,13 +119,17 @@ def _data_source(source: str) -> Path | None:
         return None
 
 
-def _embedded(
-    path: Path, model: str, pretrained: str | None, quick_gelu: bool | None, options: Options, bars: console.Bars
-) -> EmbeddedDataset:
+def _embedded(path: Path, encoder: _Encoder, options: Options, bars: console.Bars) -> EmbeddedDataset:
     open_source(path)  # before the model is prepared, so that a wrong path costs no download
-    with bars.stage(f"preparing the model {model}", None):
-        encoder = prepare_encoder(model, pretrained, quick_gelu=quick_gelu, say=console.note)
-    return of_source(path, encoder, cache_dir() / "evaluations", options, bars, say=console.note)
+    with bars.stage(f"preparing the model {encoder.model}", None):
+        folder = prepare_encoder(
+            encoder.model,
+            encoder.pretrained,
+            quick_gelu=encoder.quick_gelu,
+            text_language=encoder.text_language,
+            say=console.note,
+        )
+    return of_source(path, folder, cache_dir() / "evaluations", options, bars, say=console.note)
 
 
 def _write(

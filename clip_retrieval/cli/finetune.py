@@ -1,6 +1,7 @@
 """``bento-clip finetune``: train a model on captioned images, and keep the result only if it is better."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu, SplitRatios
+from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu, SplitRatios, TextLanguage
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 _RATES = ", ".join(f"{part.value} {rate:g}" for part, rate in LEARNING_RATES.items())
 
+_DETAILS = re.compile(
+    r"(?P<weights>.*?)(?:(?:^|, )(?P<activation>QuickGELU|GELU))?(?:(?:^|, )(?P<language>[a-z]{3}_[A-Z][a-z]{3}))?"
+)
+"""What stands in brackets behind a model's name: ``webli``, ``openai, QuickGELU``, ``v1, deu_Latn``."""
+
 
 def finetune_command(
     source: Annotated[str, typer.Argument(help="A data source as for build, or an artifact's tag with --images.")],
@@ -35,6 +41,7 @@ def finetune_command(
     ] = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    text_language: TextLanguage = None,
     train: Annotated[
         TrainedPart, typer.Option(help="The part of the model that trains; the rest is locked.")
     ] = TrainedPart.HEADS,
@@ -88,7 +95,7 @@ def finetune_command(
             f"there is no data source {source}; for an artifact, which contains no images, give the folder that it was "
             "built from with --images"
         )
-    if images is not None and model is None and (pretrained is not None or quick_gelu is not None):
+    if images is not None and model is None and (pretrained or text_language or quick_gelu is not None):
         raise InvalidQuery("the model is the artifact's own, with its weights; to train another, give --model too")
     try:
         from clip_retrieval.finetuning import run as tuner
@@ -102,9 +109,16 @@ def finetune_command(
         artifact = Artifact.open(modelstore.resolve(source)[1])
         data = sides.from_artifact(artifact, images, other, limits, bars)
         if model is None:
-            model, pretrained, quick_gelu = options_of(artifact.manifest.encoder.name)
+            model, pretrained, quick_gelu, text_language = options_of(artifact.manifest.encoder.name)
     with bars.stage(f"preparing the model {model or DEMO}", None):
-        reference = prepare_encoder(model or DEMO, pretrained, runtime="torch", quick_gelu=quick_gelu, say=console.note)
+        reference = prepare_encoder(
+            model or DEMO,
+            pretrained,
+            runtime="torch",
+            quick_gelu=quick_gelu,
+            text_language=text_language,
+            say=console.note,
+        )
     if data.other is None:
         console.note("no other domain is measured: the source contains the bundled photographs; give one with --other")
     settings = TrainingSettings(
@@ -122,14 +136,15 @@ def finetune_command(
     typer.echo(str(output))
 
 
-def options_of(encoder: str) -> tuple[str, str | None, bool | None]:
-    """The options --model, --pretrained and --quick-gelu that ``build`` had, from the encoder's name in a manifest."""
+def options_of(encoder: str) -> tuple[str, str | None, bool | None, str | None]:
+    """--model, --pretrained, --quick-gelu and --text-language that ``build`` had, from an encoder's name."""
     model, _, details = encoder.removesuffix(")").partition(" (")
     if model.startswith("local-dir:"):
         raise InvalidQuery(f"the artifact does not record the folder of its model {model}; give it with --model")
-    *weights, last = details.split(", ")
-    quick_gelu = {"QuickGELU": True, "GELU": False}.get(last)
-    return model, ", ".join(weights if quick_gelu is not None else [*weights, last]) or None, quick_gelu
+    found = _DETAILS.fullmatch(details)
+    assert found is not None  # every part can be missing
+    activation = {"QuickGELU": True, "GELU": False}.get(found["activation"])
+    return model, found["weights"] or None, activation, found["language"]
 
 
 def _say_epoch(epoch: "Epoch") -> None:

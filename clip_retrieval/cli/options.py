@@ -45,6 +45,10 @@ QuickGelu = Annotated[
         show_default="what the weights were trained with",
     ),
 ]
+TextLanguage = Annotated[
+    str | None,
+    typer.Option(help="The language of all captions and queries, for models that mark it (NLLB's): deu_Latn."),
+]
 SplitRatios = Annotated[
     tuple[float, float, float],
     typer.Option(help="The ratios of train, validation and test; their sum is 1.", callback=_ratios),

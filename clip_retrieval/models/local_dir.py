@@ -21,6 +21,7 @@ from clip_retrieval.encoders.open_clip import (
     open_model,
     save_config_for_hf,
 )
+from clip_retrieval.errors import ModelUnavailable
 from clip_retrieval.models.fingerprint import folder_fingerprint
 from clip_retrieval.models.registry import activation, registered
 
@@ -34,15 +35,18 @@ def save_local_dir(
     *,
     name: str | None = None,
     quick_gelu: bool | None = None,
+    text_language: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> EncoderInfo:
     """Save an open_clip model to the folder ``target`` and describe it; ``name`` is shown instead of ``model``.
 
     ``model`` is a name in open_clip's registry with ``pretrained`` a tag or a checkpoint file, or ``hf-hub:…`` or
-    ``local-dir:…``. ``quick_gelu`` overrules the activation. ``say`` gets what was assumed, a sentence each. Raises
-    ModelUnavailable, which says what to do, if the model is unknown, out of reach or damaged.
+    ``local-dir:…``. ``quick_gelu`` overrules the activation, and ``text_language`` the language with which some
+    tokenizers mark every text. ``say`` gets what was assumed, a sentence each. Raises ModelUnavailable, which says what
+    to do, if the model is unknown, out of reach or damaged.
     """
     model, config, (loaded, _, tokenizer) = _opened(model, pretrained, quick_gelu, say)
+    _mark_language(model, tokenizer, text_language, say)
     target.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in loaded.state_dict().items()}, target / WEIGHTS_FILE)
     if hasattr(tokenizer, "save_pretrained"):
@@ -59,7 +63,7 @@ def save_local_dir(
     with torch.inference_mode():
         dim = loaded.encode_text(tokenizer(["a"])).shape[-1]
     return EncoderInfo(
-        name=name or _shown(model, pretrained, quick_gelu),
+        name=name or _shown(model, pretrained, quick_gelu, text_language),
         runtime="torch",
         dim=dim,
         context_length=tokenizer.context_length,
@@ -85,7 +89,24 @@ def _opened(
     return model, open_clip.get_model_config(model) | given, opened
 
 
-def _shown(model: str, pretrained: str | None, quick_gelu: bool | None) -> str:
+def _mark_language(model: str, tokenizer: Any, language: str | None, say: Callable[[str], None]) -> None:
+    """Let the tokenizer mark every text with ``language``, as NLLB's do; its files then have it."""
+    wrapped: Any = getattr(tokenizer, "tokenizer", None)
+    marked = getattr(wrapped, "src_lang", None)
+    if language is None:
+        if marked is not None:
+            say(f"{model} marks every text as {marked}; --text-language sets another language, such as deu_Latn")
+        return
+    if marked is None:
+        raise ModelUnavailable(f"{model} does not mark texts with their language: leave --text-language out")
+    if wrapped.convert_tokens_to_ids(language) in {None, wrapped.unk_token_id}:
+        raise ModelUnavailable(
+            f"{model} knows no language {language}; give a code of FLORES-200, such as eng_Latn or deu_Latn"
+        )
+    wrapped.src_lang = language
+
+
+def _shown(model: str, pretrained: str | None, quick_gelu: bool | None, text_language: str | None) -> str:
     """The model as users of the service see it: without the folders of the machine that built it."""
     if model.startswith("local-dir:"):
         model = f"local-dir:{Path(model.removeprefix('local-dir:')).name}"
@@ -94,4 +115,6 @@ def _shown(model: str, pretrained: str | None, quick_gelu: bool | None) -> str:
         details.append(Path(pretrained).name if Path(pretrained).exists() else pretrained)
     if quick_gelu is not None:
         details.append(activation(quick_gelu))
+    if text_language is not None:
+        details.append(text_language)
     return f"{model} ({', '.join(details)})" if details else model

@@ -10,6 +10,7 @@ local-dir:folder              a model in open_clip's format in a folder
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,7 @@ FAKE = "fake"
 LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
 
-RECIPE = 3
+RECIPE = 4
 """The version of the export and the quantisation. Raise it when they change: the cache then makes the graphs again."""
 
 REFERENCE_RECIPE = 2
@@ -51,6 +52,7 @@ def prepare_encoder(
     *,
     runtime: Runtime = "openvino",
     quick_gelu: bool | None = None,
+    text_language: str | None = None,
     calibration: Calibration | None = None,
     say: Say = lambda _: None,
     wait: bool = True,
@@ -60,12 +62,13 @@ def prepare_encoder(
     While another process makes it, this one waits; without ``wait``, raises BuildRunning instead.
 
     ``openvino`` serves without torch; ``torch`` is the reference. ``quick_gelu`` overrules the activation that follows
-    from the model and its pretrained tag. With ``calibration`` the folder also holds graphs that are quantised to 8
-    bits. ``say`` gets one line per step. Raises ModelUnavailable, which says what to do, or MissingExtra if torch or
-    open_clip is not installed.
+    from the model and its pretrained tag; ``text_language`` is the language of all texts, for tokenizers that mark it
+    (NLLB's: ``deu_Latn``). With ``calibration`` the folder also holds graphs that are quantised to 8 bits. ``say`` gets
+    one line per step. Raises ModelUnavailable, which says what to do, or MissingExtra if torch or open_clip is not
+    installed.
     """
     waiting = say if wait else None
-    _refuse_unused(model, pretrained, quick_gelu)
+    _refuse_unused(model, pretrained, quick_gelu, text_language)
     if model == FAKE:
         return _cached(cache_key(model, None), _save_fake, waiting)
     if model.startswith(LOCAL_DIR):
@@ -75,9 +78,9 @@ def prepare_encoder(
         located = f"{LOCAL_DIR}{folder}"
     else:
         located = model
-    key = cache_key(located, pretrained, quick_gelu)
+    key = cache_key(located, pretrained, quick_gelu, text_language)
     try:
-        reference = _cached(key, lambda target: _save_torch(located, pretrained, quick_gelu, target, say), waiting)
+        reference = _cached(key, partial(_save_torch, located, pretrained, quick_gelu, text_language, say), waiting)
         if runtime == "torch":
             return reference
         if calibration is None:
@@ -95,7 +98,7 @@ def prepare_encoder(
         raise MissingExtra("preparing a model", "build") from error
 
 
-def _refuse_unused(model: str, pretrained: str | None, quick_gelu: bool | None) -> None:
+def _refuse_unused(model: str, pretrained: str | None, quick_gelu: bool | None, text_language: str | None) -> None:
     """Raise ModelUnavailable for settings that the model would not use."""
     if pretrained is not None and (model in {DEMO, FAKE} or model.startswith((LOCAL_DIR, HF_HUB))):
         raise ModelUnavailable(
@@ -103,6 +106,8 @@ def _refuse_unused(model: str, pretrained: str | None, quick_gelu: bool | None) 
         )
     if quick_gelu is not None and model in {DEMO, FAKE}:
         raise ModelUnavailable(f"{model} has its own activation: leave --quick-gelu and --no-quick-gelu out")
+    if text_language is not None and model in {DEMO, FAKE}:
+        raise ModelUnavailable(f"{model} does not mark texts with their language: leave --text-language out")
 
 
 def _cached(name: str, save: Callable[[Path], EncoderInfo], waiting: Say | None) -> Path:
@@ -125,7 +130,12 @@ def _save_fake(_: Path) -> EncoderInfo:
 
 
 def _save_torch(
-    model: str, pretrained: str | None, quick_gelu: bool | None, target: Path, say: Callable[[str], None]
+    model: str,
+    pretrained: str | None,
+    quick_gelu: bool | None,
+    text_language: str | None,
+    say: Callable[[str], None],
+    target: Path,
 ) -> EncoderInfo:
     from clip_retrieval.models.local_dir import save_local_dir
 
@@ -133,7 +143,7 @@ def _save_torch(
         from clip_retrieval.models.demo import assemble
 
         return save_local_dir(f"{LOCAL_DIR}{assemble(cache_dir(), say=say)}", None, target, name=DEMO)
-    return save_local_dir(model, pretrained, target, quick_gelu=quick_gelu, say=say)
+    return save_local_dir(model, pretrained, target, quick_gelu=quick_gelu, text_language=text_language, say=say)
 
 
 def _save_openvino(
@@ -150,6 +160,7 @@ def cache_key(
     model: str,
     pretrained: str | None,
     quick_gelu: bool | None = None,
+    text_language: str | None = None,
     *,
     version: str = __version__,
     demo_head: Path = HEAD_FILE,
@@ -157,7 +168,7 @@ def cache_key(
     """The name of a model's folder in the cache. It changes with the package's version and with the model's files."""
     if not model.startswith((LOCAL_DIR, HF_HUB)):
         model = model.replace("/", "-")  # as open_clip reads OpenAI's names
-    parts: list[object] = [version, REFERENCE_RECIPE, model, pretrained, quick_gelu]
+    parts: list[object] = [version, REFERENCE_RECIPE, model, pretrained, quick_gelu, text_language]
     if model == DEMO:
         parts.append(hashlib.sha256(demo_head.read_bytes()).hexdigest())
     for named in (model.removeprefix(LOCAL_DIR) if model.startswith(LOCAL_DIR) else "", pretrained or ""):

@@ -24,6 +24,7 @@ from clip_retrieval.encoders.open_clip import (
     open_clip,
     text_global_pool,
 )
+from clip_retrieval.models.embeddings import fold_scales
 
 POOLED_AT_THE_END = ("argmax", "eos")
 """open_clip's names for pooling at a text's end token, which ignores everything after it."""
@@ -47,7 +48,11 @@ def text_tower(model: Any) -> nn.Module:
     if (tower := _built_in(model)) is not None:
         return _Unit(_BuiltInText(tower))
     tower = getattr(model, "text", None)
-    return _Unit(_copied(tower)) if isinstance(tower, nn.Module) else _Unit(_EncodeText(model))
+    if not isinstance(tower, nn.Module):
+        return _Unit(_EncodeText(model))
+    copied = _copied(tower)
+    fold_scales(copied)
+    return _Unit(copied)
 
 
 def prefix_tower(model: Any) -> nn.Module | None:

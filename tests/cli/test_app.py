@@ -70,7 +70,18 @@ def assert_one_sentence(done: Done) -> None:
 
 class TestHelp:
     def test_there_is_a_command_a_stage(self) -> None:
-        assert COMMANDS == ("check", "build", "info", "search", "serve", "evaluate", "tune", "finetune", "artifacts")
+        assert COMMANDS == (
+            "check",
+            "models",
+            "build",
+            "info",
+            "search",
+            "serve",
+            "evaluate",
+            "tune",
+            "finetune",
+            "artifacts",
+        )
 
     def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:
         done = cli()

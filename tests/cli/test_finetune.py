@@ -13,15 +13,20 @@ from clip_retrieval.errors import InvalidQuery
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("demo", ("demo", None, None)),
-        ("hf-hub:a/b", ("hf-hub:a/b", None, None)),
-        ("ViT-B-32 (openai)", ("ViT-B-32", "openai", None)),
-        ("ViT-B-32 (openai, GELU)", ("ViT-B-32", "openai", False)),
-        ("ViT-B-32 (weights, 2.pt, QuickGELU)", ("ViT-B-32", "weights, 2.pt", True)),
-        ("hf-hub:a/b (QuickGELU)", ("hf-hub:a/b", None, True)),
+        ("demo", ("demo", None, None, None)),
+        ("hf-hub:a/b", ("hf-hub:a/b", None, None, None)),
+        ("ViT-B-32 (openai)", ("ViT-B-32", "openai", None, None)),
+        ("ViT-B-32 (openai, GELU)", ("ViT-B-32", "openai", False, None)),
+        ("ViT-B-32 (weights, 2.pt, QuickGELU)", ("ViT-B-32", "weights, 2.pt", True, None)),
+        ("hf-hub:a/b (QuickGELU)", ("hf-hub:a/b", None, True, None)),
+        ("nllb-clip-base (v1, deu_Latn)", ("nllb-clip-base", "v1", None, "deu_Latn")),
+        ("hf-hub:a/b (GELU, deu_Latn)", ("hf-hub:a/b", None, False, "deu_Latn")),
+        ("hf-hub:a/b (deu_Latn)", ("hf-hub:a/b", None, None, "deu_Latn")),
     ],
 )
-def test_the_name_of_an_encoder_says_how_it_was_built(name: str, options: tuple[str, str | None, bool | None]) -> None:
+def test_the_name_of_an_encoder_says_how_it_was_built(
+    name: str, options: tuple[str, str | None, bool | None, str | None]
+) -> None:
     assert options_of(name) == options
 
 
@@ -31,7 +36,7 @@ def test_a_folder_is_not_in_the_name_of_an_encoder() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("given", [("--pretrained", "openai"), ("--quick-gelu",)])
+@pytest.mark.parametrize("given", [("--pretrained", "openai"), ("--quick-gelu",), ("--text-language", "deu_Latn")])
 def test_settings_for_another_model_than_the_artifact_s_need_that_model(
     collection: Path,
     stored_tag: str,

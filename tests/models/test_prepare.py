@@ -1,7 +1,6 @@
 """From a model's name to an encoder folder in the cache. Models that need torch are in the tests of their encoder."""
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -21,9 +20,7 @@ def prepared(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[st
     """The models that open_clip was asked for: a fake notes them instead of loading them."""
     asked = []
 
-    def note(
-        model: str, pretrained: str | None, target: Path, *, quick_gelu: bool | None, say: Callable[[str], None]
-    ) -> EncoderInfo:
+    def note(model: str, pretrained: str | None, target: Path, *, quick_gelu: bool | None, **_: object) -> EncoderInfo:
         asked.append((model, pretrained, quick_gelu))
         target.mkdir(parents=True, exist_ok=True)
         (target / "weights").touch()
@@ -152,6 +149,11 @@ class TestWhatIsGivenAndNotUsed:
     ) -> None:
         with pytest.raises(ModelUnavailable, match=f"{model} has its own activation"):
             prepare_encoder(model, quick_gelu=quick_gelu)
+
+    @pytest.mark.parametrize("model", ["demo", "fake"])
+    def test_a_language_for_a_model_that_does_not_mark_it_is_refused(self, cache_home: Path, model: str) -> None:
+        with pytest.raises(ModelUnavailable, match=f"{model} does not mark texts with their language"):
+            prepare_encoder(model, text_language="deu_Latn")
 
 
 def test_a_model_folder_that_does_not_exist_is_refused(cache_home: Path, tmp_path: Path) -> None:
