@@ -35,6 +35,8 @@ class DataInfo(BaseModel):
     splits: dict[str, int]
     split_ratios: tuple[float, float, float]
     split_seed: int
+    vectors: str | None = None
+    """Where the vectors come from, if another program made them: then a person says which model made them."""
 
 
 class Manifest(BaseModel):
@@ -57,7 +59,7 @@ class Manifest(BaseModel):
 
 def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thumbnails_mb: int = 0) -> str:
     """The version that a build from these inputs has: 16 hex digits."""
-    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), recall]
+    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), recall]
     if thumbnails_mb:
         inputs.append({"thumbnails_mb": thumbnails_mb, "format": FORMAT})
     return json_sha256(inputs)[:16]
@@ -72,7 +74,7 @@ def tuned_version(
     """
     specs = (images.spec, captions.spec)
     chosen = [[spec.factory, spec.build_parameters, spec.search_parameters, spec.depth] for spec in specs]
-    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json"), chosen]
+    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), chosen]
     return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
 
 

@@ -9,6 +9,7 @@ vector_cache.py   vectors by key in append-only files
 known.py          vectors and thumbnails of earlier artifacts
 thumbnails.py     thumbnails within a budget, made beside the embedding
 embed.py          vectors of images and captions, each distinct one encoded once
+taken_vectors.py  vectors that another program made
 write.py          the last step: index the vectors and write the artifact
 pipeline.py       the whole build
 """

@@ -22,7 +22,7 @@ class ReadSource(Source):
     """A source whose items were read already; what it was taken for is known."""
 
     def __init__(self, source: Source, items: list[CaptionedImage | Reject]) -> None:
-        self.name, self.has_captions = source.name, source.has_captions
+        self.name, self.has_captions, self.gives_vectors = source.name, source.has_captions, source.gives_vectors
         self.taking = source.taking
         self.items = items
 

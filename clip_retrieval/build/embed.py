@@ -84,6 +84,11 @@ class Embedder:
         """Whether the encoder must make the vector of ``key``. Safe in any thread."""
         return key not in self._caches[modality] and not self._known.has(modality, key)
 
+    def take(self, modality: Modality, keys: Sequence[bytes], vectors: Vectors) -> None:
+        """Keep unit vectors (len(keys), dim) that the encoder did not make; those of known keys are left out."""
+        new = {key: row for row, key in enumerate(keys) if key not in self._caches[modality]}
+        self._caches[modality].add(list(new), vectors[list(new.values())])
+
     def add_images(self, pixels: dict[bytes, Pixels]) -> None:
         """Encode images, given by key, as one batch."""
         self._add("images", list(pixels), self.encoder().encode_pixels(np.stack(list(pixels.values()))))

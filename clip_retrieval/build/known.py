@@ -37,6 +37,8 @@ class KnownArtifacts:
             made_by = manifest.encoder.fingerprint, manifest.encoder.runtime, manifest.product_version
             if made_by != (encoder.fingerprint, encoder.runtime, __version__) or fingerprint in data:
                 continue
+            if manifest.data.vectors is not None:  # another program made them, perhaps with another model
+                continue
             with suppress(ArtifactError):
                 self._add(Artifact.open(artifact.path))
                 data.add(fingerprint)

@@ -24,6 +24,7 @@ from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts, e
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.splits import Ratios, assign_splits
+from clip_retrieval.build.taken_vectors import take_vectors
 from clip_retrieval.build.thumbnails import ThumbnailPlans, thumbnail_notes
 from clip_retrieval.build.write import Parts, index_and_write
 from clip_retrieval.datasets import Source, open_source
@@ -123,25 +124,30 @@ def building(
     info = read_info(encoder_folder)
     with (
         storage(workspace, "what was embedded is kept, and the same command goes on from there"),
-        work_folder(workspace / f"{_work_name(place, info)}{WORK}", say) as work,
+        work_folder(workspace / f"{_work_name(source, place, info)}{WORK}", say) as work,
         # Asked for only now: a build that was waited for may have added one.
         closing(_known(earlier := list(reuse), info, progress)) as known,
         closing(Embedder(partial(load_encoder, encoder_folder), info.dim, work, known, options.batch)) as embedder,
     ):
-        thumbnails = ThumbnailPlans(work, options.thumbnails_mb * MEGABYTE, known)
-        first_plan = thumbnails.first(items, options.limits, progress)
-        with (
-            thumbnails.open(first_plan) as cache,
-            progress.stage("checking and embedding images", count_images(items)) as advance,
-        ):
-            report = embed_images(items, embedder, options.limits, cache, advance)
+        thumbnails_mb = 0 if source.gives_vectors else options.thumbnails_mb
+        thumbnails = ThumbnailPlans(work, thumbnails_mb * MEGABYTE, known)
+        if source.gives_vectors:
+            with progress.stage("taking vectors", count_images(items)) as advance:
+                report = take_vectors(items, embedder, info.dim, advance)
+        else:
+            first_plan = thumbnails.first(items, options.limits, progress)
+            with (
+                thumbnails.open(first_plan) as cache,
+                progress.stage("checking and embedding images", count_images(items)) as advance,
+            ):
+                report = embed_images(items, embedder, options.limits, cache, advance)
         require_images(report, place)
         if options.strict:
             require_no_reject(report)
 
         splits = assign_splits(report.kept, options.ratios, options.seed)
-        data = _describe(name, report, splits, options)
-        version = artifact_version(info, data, options.recall, thumbnails_mb=options.thumbnails_mb)
+        data = _describe(source, name, report, splits, options)
+        version = artifact_version(info, data, options.recall, thumbnails_mb=thumbnails_mb)
         notes: tuple[str, ...] = ()
         made = [*(one.path for one in earlier if one.manifest.version == version), workspace / version, work / version]
         artifact = _stored(made)
@@ -150,9 +156,9 @@ def building(
             with progress.stage("embedding captions", len(captions)) as advance:
                 embedder.embed_captions([caption.text for caption in captions], advance)
             small: Path | None = None  # a file of an earlier, killed build may have other rows
-            if options.thumbnails_mb:
+            if thumbnails_mb:
                 plan = thumbnails.write(first_plan, report.kept, work / THUMBNAILS, options.limits, progress)
-                notes = thumbnail_notes(plan, options.thumbnails_mb)
+                notes = thumbnail_notes(plan, thumbnails_mb)
                 small = None if plan is None else work / THUMBNAILS
             parts = Parts(encoder_folder, info, data, images, captions, embedder, work, small)
             artifact = index_and_write(parts, work / version, options.recall, progress)
@@ -173,13 +179,14 @@ def _known(artifacts: Sequence[Artifact], encoder: EncoderInfo, progress: Progre
         return KnownArtifacts(artifacts, encoder)
 
 
-def _work_name(place: str, encoder: EncoderInfo) -> str:
+def _work_name(source: Source, place: str, encoder: EncoderInfo) -> str:
     """A name that is the same for builds that can share vectors and thumbnails."""
-    inputs = [place, encoder.fingerprint, encoder.runtime, __version__, metadata.version("pillow")]
+    kind = ["vectors"] if source.gives_vectors else []
+    inputs = [*kind, place, encoder.fingerprint, encoder.runtime, __version__, metadata.version("pillow")]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
-def _describe(name: str, report: Report, splits: Sequence[Split], options: Options) -> DataInfo:
+def _describe(source: Source, name: str, report: Report, splits: Sequence[Split], options: Options) -> DataInfo:
     return DataInfo(
         name=name,
         fingerprint=report.data_fingerprint(),
@@ -189,6 +196,7 @@ def _describe(name: str, report: Report, splits: Sequence[Split], options: Optio
         splits={split: Counter(splits)[split] for split in SPLITS},
         split_ratios=options.ratios,
         split_seed=options.seed,
+        vectors=source.taking.why if source.gives_vectors else None,
     )
 
 

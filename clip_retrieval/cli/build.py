@@ -33,6 +33,7 @@ from clip_retrieval.cli.options import (
     QuickGelu,
     SourcePath,
     SplitRatios,
+    TakeVectors,
     TextLanguage,
     source_options,
 )
@@ -80,6 +81,7 @@ def build_command(
     caption_columns: CaptionColumns = [],  # noqa: B006 - Typer makes a list of its own for each call
     encoding: Encoding = None,
     no_captions: NoCaptions = False,
+    take_vectors: TakeVectors = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for another build of the same data and model, or fail.")
     ] = True,
@@ -99,6 +101,7 @@ def build_command(
     bento-clip build my-photos --model demo
     bento-clip build flickr8k --model ViT-B-32 --pretrained laion2b_s34b_b79k
     bento-clip build photos.jsonl --model local-dir:my-model --output my-artifact
+    bento-clip build embeddings --take-vectors --model ViT-B-32 --pretrained laion2b_s34b_b79k
     ```
     """
     if output is not None and output.exists():
@@ -109,9 +112,12 @@ def build_command(
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
     # Before the model is prepared: a wrong path should not cost a download.
-    data = read_source(source, source_options(image_column, caption_columns, encoding, no_captions), bars)
+    said = source_options(image_column, caption_columns, encoding, no_captions=no_captions, take_vectors=take_vectors)
+    data = read_source(source, said, bars)
     console.taken(data.taking)
-    if strict:  # likewise a reject
+    if take_vectors and precision is PrecisionOption.INT8:
+        raise typer.BadParameter("int8 is calibrated with images, and vectors have none", param_hint="--precision")
+    if strict and not take_vectors:  # likewise a reject
         require_no_reject(check_source(data, str(source), limits, bars))
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None

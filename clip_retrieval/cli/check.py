@@ -45,7 +45,7 @@ def check_command(
     ```
     """
     bars = console.Bars()
-    data = read_source(source, source_options(image_column, caption_columns, encoding, no_captions), bars)
+    data = read_source(source, source_options(image_column, caption_columns, encoding, no_captions=no_captions), bars)
     console.taken(data.taking)
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     report = check_source(data, str(source), limits, bars)

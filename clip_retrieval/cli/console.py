@@ -140,6 +140,7 @@ def manifest_table(tag: str, manifest: Manifest) -> None:
         "model": f"{manifest.encoder.name}, {manifest.encoder.dim} dimensions, runs on {manifest.encoder.runtime}",
         "model fingerprint": manifest.encoder.fingerprint[:16],
         "data": f"{manifest.data.name}: {manifest.data.images} images, {manifest.data.captions} captions",
+        "vectors": manifest.data.vectors or "made by this model",
         "data fingerprint": manifest.data.fingerprint[:16],
         "splits": ", ".join(f"{name} {count}" for name, count in manifest.data.splits.items()),
         "image index": _index(manifest, "images"),

@@ -28,6 +28,12 @@ CaptionColumns = Annotated[
     list[str], typer.Option("--caption-column", help="The column of captions; repeat the option for several.")
 ]
 Encoding = Annotated[str | None, typer.Option(help="The encoding of text files, such as cp1252; detected by default.")]
+TakeVectors = Annotated[
+    bool,
+    typer.Option(
+        "--take-vectors", help="Take the vectors of clip-retrieval's img_emb files as they are; --model made them."
+    ),
+]
 NoCaptions = Annotated[bool, typer.Option("--no-captions", help="Take the images alone, whatever lies beside them.")]
 Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or the folder of an artifact.")]
 Model = Annotated[
@@ -66,9 +72,18 @@ AllowTruncated = Annotated[
 
 
 def source_options(
-    image_column: str | None, caption_columns: list[str], encoding: str | None, no_captions: bool
+    image_column: str | None,
+    caption_columns: list[str],
+    encoding: str | None,
+    *,
+    no_captions: bool = False,
+    take_vectors: bool = False,
 ) -> SourceOptions:
     """What a person said about a source on the command line."""
     return SourceOptions(
-        image_column=image_column, caption_columns=tuple(caption_columns), encoding=encoding, no_captions=no_captions
+        image_column=image_column,
+        caption_columns=tuple(caption_columns),
+        encoding=encoding,
+        no_captions=no_captions,
+        take_vectors=take_vectors,
     )

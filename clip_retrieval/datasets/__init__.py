@@ -30,6 +30,9 @@ grouped.py        samples of several files
 tar_file.py       the files in a tar, without unpacking it
 webdataset.py     tars of images
 img2dataset.py    tars and folders that img2dataset wrote
+vector_row.py     the place of a vector that another program made
+vector_files.py   vectors that another program made
+vectors.py        whether a place has such vectors
 sidecar.py        a text file beside each image
 image_folder.py   a folder of images without captions
 store.py          what a store of files elsewhere has to do

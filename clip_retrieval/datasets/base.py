@@ -43,6 +43,8 @@ class Source(ABC):
 
     name: str
     has_captions: bool = True
+    gives_vectors: bool = False
+    """Whether the images are vectors that another program made."""
 
     @cached_property
     def taking(self) -> Taking:

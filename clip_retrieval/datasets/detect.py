@@ -11,6 +11,7 @@ from clip_retrieval.datasets import (
     remote,
     sidecar,
     table_source,
+    vectors,
     webdataset,
 )
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
@@ -18,6 +19,7 @@ from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, Sou
 from clip_retrieval.errors import SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
+    vectors.fits,
     img2dataset.fits,
     flickr.fits,
     table_source.fits,

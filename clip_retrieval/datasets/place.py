@@ -24,6 +24,8 @@ class SourceOptions:
     caption_columns: tuple[str, ...] = ()
     encoding: str | None = None
     """The encoding of text files, by Python's name; None to detect it."""
+    take_vectors: bool = False
+    """Whether vectors that another program made are taken as they are."""
     no_captions: bool = False
     """Whether the images are taken alone, whatever files lie beside them."""
 
