@@ -24,7 +24,8 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
         from clip_retrieval.datasets.vector_files import VectorFiles, shards_of
     except ModuleNotFoundError as error:
         raise MissingExtra(f"reading the metadata of {first}", "shards") from error
-    why = f"{len(shards_of(place))} files of vectors, taken as they are"
+    count = len(shards_of(place))
+    why = "a file of vectors, taken as it is" if count == 1 else f"{count} files of vectors, taken as they are"
     return Fit(VectorFiles(place, options), why)
 
 
