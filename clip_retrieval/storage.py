@@ -66,8 +66,8 @@ def sentence(error: Exception, place: Path | None = None) -> str | None:
 
 
 def is_of_the_machine(error: OSError) -> bool:
-    """Whether an error says nothing of the file that was to be read: no handle is left, or the disk fails."""
-    return error.errno in {*_HANDLES, errno.EIO, errno.ENOMEM}
+    """Whether an error says nothing of the file that was to be read: no handle or no memory is left."""
+    return error.errno in {*_HANDLES, errno.ENOMEM}
 
 
 def _number(error: Exception, place: Path | None) -> int | None:

@@ -51,7 +51,8 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
         if left.is_dir():
             with suppress(BuildRunning), work_folder(left, None, temporary=True):
                 pass
-    with work_folder(parent / f"{prefix}-{uuid.uuid4().hex[:12]}", None, temporary=True) as folder:
+    # Another process that cleans up may hold the new folder for a moment.
+    with work_folder(parent / f"{prefix}-{uuid.uuid4().hex[:12]}", lambda _: None, temporary=True) as folder:
         yield folder
 
 

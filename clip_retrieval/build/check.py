@@ -10,6 +10,7 @@ from clip_retrieval.build.report import Report
 from clip_retrieval.build.validate import validate
 from clip_retrieval.datasets import Source, SourceOptions, open_source
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS
+from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.images.decode import Limits, decode_blob
 from clip_retrieval.progress import Progress
@@ -22,7 +23,8 @@ class ReadSource(Source):
     """A source whose items were read already; what it was taken for is known."""
 
     def __init__(self, source: Source, items: list[CaptionedImage | Reject]) -> None:
-        self.name, self.has_captions, self.gives_vectors = source.name, source.has_captions, source.gives_vectors
+        self.name, self.has_captions = source.name, source.has_captions
+        self.vectors_mark, self.unlisted = source.vectors_mark, ()
         self.taking = source.taking
         self.items = items
 
@@ -39,7 +41,7 @@ def read_source(path: Path | str, options: SourceOptions, progress: Progress) ->
             items.append(item)
             advance(1)
     if not count_images(items):
-        raise _no_image([item for item in items if isinstance(item, Reject)], str(path))
+        raise _no_image([item for item in items if isinstance(item, Reject)], shown_place(str(path)))
     return ReadSource(source, items)
 
 

@@ -86,8 +86,9 @@ class Embedder:
 
     def take(self, modality: Modality, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Keep unit vectors (len(keys), dim) that the encoder did not make; those of known keys are left out."""
-        new = {key: row for row, key in enumerate(keys) if key not in self._caches[modality]}
-        self._caches[modality].add(list(new), vectors[list(new.values())])
+        new = {key: row for row, key in reversed([*enumerate(keys)]) if key not in self._caches[modality]}
+        if new:  # adding waits for the disk
+            self._caches[modality].add(list(new), vectors[list(new.values())])
 
     def add_images(self, pixels: dict[bytes, Pixels]) -> None:
         """Encode images, given by key, as one batch."""

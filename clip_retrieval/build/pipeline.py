@@ -129,9 +129,9 @@ def building(
         closing(_known(earlier := list(reuse), info, progress)) as known,
         closing(Embedder(partial(load_encoder, encoder_folder), info.dim, work, known, options.batch)) as embedder,
     ):
-        thumbnails_mb = 0 if source.gives_vectors else options.thumbnails_mb
+        thumbnails_mb = options.thumbnails_mb if source.vectors_mark is None else 0
         thumbnails = ThumbnailPlans(work, thumbnails_mb * MEGABYTE, known)
-        if source.gives_vectors:
+        if source.vectors_mark is not None:
             with progress.stage("taking vectors", count_images(items)) as advance:
                 report = take_vectors(items, embedder, info.dim, advance)
         else:
@@ -181,7 +181,7 @@ def _known(artifacts: Sequence[Artifact], encoder: EncoderInfo, progress: Progre
 
 def _work_name(source: Source, place: str, encoder: EncoderInfo) -> str:
     """A name that is the same for builds that can share vectors and thumbnails."""
-    kind = ["vectors"] if source.gives_vectors else []
+    kind = [] if source.vectors_mark is None else [source.vectors_mark]
     inputs = [*kind, place, encoder.fingerprint, encoder.runtime, __version__, metadata.version("pillow")]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
@@ -196,7 +196,7 @@ def _describe(source: Source, name: str, report: Report, splits: Sequence[Split]
         splits={split: Counter(splits)[split] for split in SPLITS},
         split_ratios=options.ratios,
         split_seed=options.seed,
-        vectors=source.taking.why if source.gives_vectors else None,
+        vectors=None if source.vectors_mark is None else f"{source.taking.why} ({source.vectors_mark})",
     )
 
 

@@ -38,10 +38,11 @@ def take_vectors(
     kept: list[ValidImage] = []
     for block in _blocks([item for item in items if isinstance(item, CaptionedImage)]):
         rows = [_row_of(item) for item in block]
-        vectors, good = _unit(rows[0].vectors, [row.row for row in rows], dim)
+        vectors, good = _unit(rows[0].vectors, rows, dim)
         hashes = [hashlib.sha256(vector.tobytes()).hexdigest() for vector in vectors]
         embedder.take("images", [image_key(one) for one in hashes], vectors)
-        text = None if rows[0].text is None else _unit(rows[0].text, [row.row for row in rows], dim)
+        text = None if rows[0].text is None else _unit(rows[0].text, rows, dim)
+        texts: dict[bytes, int] = {}
         for place, item in enumerate(block):
             if not good[place]:
                 rejects.append(
@@ -51,7 +52,7 @@ def take_vectors(
             captions, empty = check_captions(item)
             rejects += empty
             if text is not None and captions and text[1][place]:
-                embedder.take("captions", [caption_key(captions[0].text)], text[0][place : place + 1])
+                texts.setdefault(caption_key(captions[0].text), place)
             kept.append(
                 ValidImage(
                     image_id=item.image_id,
@@ -64,6 +65,8 @@ def take_vectors(
                     metadata=item.metadata,
                 )
             )
+        if text is not None:
+            embedder.take("captions", list(texts), text[0][list(texts.values())])
         advance(len(block))
     return Report(with_unique_ids(kept), rejects)
 
@@ -81,7 +84,7 @@ def _row_of(item: CaptionedImage) -> VectorRow:
     return item.blob
 
 
-def _unit(file: StoredFile, rows: Sequence[int], dim: int) -> tuple[Vectors, NDArray[np.bool_]]:
+def _unit(file: StoredFile, rows: Sequence[VectorRow], dim: int) -> tuple[Vectors, NDArray[np.bool_]]:
     """The unit vectors of these rows, float32 (rows, dim), and which of them have a direction."""
     if not isinstance(file.path, Path):
         raise SourceError(f"{file.name} is in a store; copy files of vectors to this machine first")
@@ -94,9 +97,9 @@ def _unit(file: StoredFile, rows: Sequence[int], dim: int) -> tuple[Vectors, NDA
             f"{file.name} has {stored.dtype} of shape {stored.shape}; the model has vectors of {dim} dimensions:"
             " give the model that made these vectors"
         )
-    if max(rows) >= len(stored):
-        raise SourceError(f"{file.name} has {len(stored)} vectors, but its metadata has a row {max(rows) + 1}")
-    vectors = np.asarray(stored[list(rows)], dtype=np.float32)
+    if len(stored) != rows[0].rows:
+        raise SourceError(f"{file.name} has {len(stored)} vectors, but its metadata has {rows[0].rows} rows")
+    vectors = np.asarray(stored[[row.row for row in rows]], dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(vectors, axis=1)
     good: NDArray[np.bool_] = np.isfinite(norms) & (norms > LEAST_NORM)

@@ -37,7 +37,7 @@ from clip_retrieval.cli.options import (
     TextLanguage,
     source_options,
 )
-from clip_retrieval.datasets.remote import is_url
+from clip_retrieval.datasets.remote import is_url, shown_place
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
@@ -118,7 +118,7 @@ def build_command(
     if take_vectors and precision is PrecisionOption.INT8:
         raise typer.BadParameter("int8 is calibrated with images, and vectors have none", param_hint="--precision")
     if strict and not take_vectors:  # likewise a reject
-        require_no_reject(check_source(data, str(source), limits, bars))
+        require_no_reject(check_source(data, shown_place(source), limits, bars))
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
         encoder = prepare_encoder(
@@ -132,7 +132,7 @@ def build_command(
             wait=wait,
         )
     workspace = cache_dir() / "builds"
-    place = source if is_url(source) else str(Path(source).resolve())
+    place = shown_place(source) if is_url(source) else str(Path(source).resolve())
 
     with building(
         data,

@@ -17,8 +17,10 @@ from clip_retrieval.cli.options import (
     MaxPixels,
     NoCaptions,
     SourcePath,
+    TakeVectors,
     source_options,
 )
+from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.images.decode import Limits
 
 
@@ -28,6 +30,7 @@ def check_command(
     caption_columns: CaptionColumns = [],  # noqa: B006 - Typer makes a list of its own for each call
     encoding: Encoding = None,
     no_captions: NoCaptions = False,
+    take_vectors: TakeVectors = False,
     as_json: AsJson = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if anything is rejected.")] = False,
     max_pixels: MaxPixels = Limits.max_pixels,
@@ -45,10 +48,16 @@ def check_command(
     ```
     """
     bars = console.Bars()
-    data = read_source(source, source_options(image_column, caption_columns, encoding, no_captions=no_captions), bars)
+    data = read_source(
+        source,
+        source_options(image_column, caption_columns, encoding, no_captions=no_captions, take_vectors=take_vectors),
+        bars,
+    )
     console.taken(data.taking)
+    if data.vectors_mark is not None:
+        raise typer.BadParameter("build checks vectors while it takes them", param_hint="--take-vectors")
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
-    report = check_source(data, str(source), limits, bars)
+    report = check_source(data, shown_place(source), limits, bars)
     if as_json:
         found = {"source": data.taking.to_json(), **report.to_json()}
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))

@@ -46,7 +46,7 @@ class _Encoder(NamedTuple):
 
 def evaluate_command(
     source: Annotated[
-        str, typer.Argument(help="The tag or folder of an artifact, or a data source as for build.")
+        str, typer.Argument(help="The tag or folder of an artifact, or a folder or table of captioned images.")
     ] = modelstore.LATEST,
     model: Annotated[
         str | None, typer.Option(help="For a data source: demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")

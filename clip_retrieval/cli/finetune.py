@@ -34,7 +34,9 @@ _DETAILS = re.compile(
 
 
 def finetune_command(
-    source: Annotated[str, typer.Argument(help="A data source as for build, or an artifact's tag with --images.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder or table of captioned images, or an artifact's tag with --images.")
+    ],
     output: Annotated[Path, typer.Option(help="The new folder for the model.")],
     model: Annotated[
         str | None, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER; default demo.")

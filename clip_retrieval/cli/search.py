@@ -18,6 +18,7 @@ from clip_retrieval.contract.base import DEFAULT_K, MAX_K
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, image, image_id, text
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.images import kinds
 from clip_retrieval.records import Modality
 from clip_retrieval.search.results import results as results_of
 from clip_retrieval.search.retriever import Retriever
@@ -25,7 +26,7 @@ from clip_retrieval.search.retriever import Retriever
 MINUS_WEIGHT = -0.5
 """The weight of a subtracted part. As in Rocchio's rule, unwanted parts weigh less than wanted parts."""
 
-FILE_SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif", ".jfif", ".jxl", ".svg", ".pdf"}
+FILE_SUFFIXES = IMAGE_SUFFIXES | {".svg", ".pdf"} | kinds.BY_SUFFIX.keys()
 """What no text ends with: suffixes of images, also of those that are not read."""
 
 _CONDITION = re.compile(r"(.*?)(>=|<=|=|>|<|~)(.*)", re.DOTALL)

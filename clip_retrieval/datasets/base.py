@@ -7,7 +7,7 @@ validation finds missing and damaged files. A source that cannot be read at all 
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -43,8 +43,12 @@ class Source(ABC):
 
     name: str
     has_captions: bool = True
-    gives_vectors: bool = False
-    """Whether the images are vectors that another program made."""
+    takes_columns: bool = False
+    """Whether a person may name columns; other layouts have none."""
+    vectors_mark: str | None = None
+    """If the images are vectors that another program made: changes whenever the files of the vectors do."""
+    unlisted: Sequence[Reject] = ()
+    """What of the place could not be listed."""
 
     @cached_property
     def taking(self) -> Taking:
@@ -54,6 +58,7 @@ class Source(ABC):
     def __iter__(self) -> Iterator[CaptionedImage | Reject]:
         """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject."""
         owners: dict[str, str] = {}
+        yield from self.unlisted
         for item in self.read():
             if isinstance(item, CaptionedImage):
                 if (owner := owners.get(item.image_id)) is not None:

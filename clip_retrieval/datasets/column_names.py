@@ -53,7 +53,7 @@ class Roles:
     image: str | None
     captions: tuple[str, ...]
     others: Mapping[str, str]
-    """``image_id``, ``caption_id`` and ``split``, where the table has them."""
+    """``image_id``, ``caption_id``, ``caption_number`` and ``split``, where the table has them."""
 
     @property
     def used(self) -> frozenset[str]:
@@ -62,7 +62,7 @@ class Roles:
 
     def by_role(self) -> dict[str, list[str]]:
         """The columns by what they are, for people."""
-        one = {"image": [self.image] if self.image else [], "captions": list(self.captions)}
+        one = {"image": [self.image] if self.image else [], "caption": list(self.captions)}
         return {**one, **{role: [name] for role, name in self.others.items()}}
 
 

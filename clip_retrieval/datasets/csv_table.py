@@ -118,10 +118,13 @@ def _named(cells: Sequence[str]) -> tuple[str, ...]:
 
     A column without a name, such as the index that pandas writes, is called by its place: ``column 1``.
     """
-    counts: dict[str, int] = {}
-    names = []
+    given = {cell.strip() for cell in cells}
+    names: list[str] = []
     for place, cell in enumerate(cells, 1):
-        name = cell.strip() or f"column {place}"
-        counts[name] = counts.get(name, 0) + 1
-        names.append(f"{name} {counts[name]}" if counts[name] > 1 else name)
+        name = free = cell.strip() or f"column {place}"
+        number = 1
+        while free in names or (number > 1 and free in given):
+            number += 1
+            free = f"{name} {number}"
+        names.append(free)
     return tuple(names)

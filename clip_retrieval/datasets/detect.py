@@ -16,6 +16,7 @@ from clip_retrieval.datasets import (
 )
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
+from clip_retrieval.datasets.table_source import HIDDEN_TABLE, may_be_hidden_table
 from clip_retrieval.errors import SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
@@ -29,7 +30,7 @@ READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     image_folder.fits,
 )
 """From the most particular layout to the most general one."""
-_IMAGES_ALONE = (img2dataset.fits, webdataset.fits, parquet.fits, image_folder.fits)
+_IMAGES_ALONE = (vectors.fits, img2dataset.fits, webdataset.fits, parquet.fits, image_folder.fits)
 """Without captions, images in shards are images still."""
 LAYOUTS = (
     "a table (captions.csv, .tsv, .jsonl or .json, COCO, Karpathy, Hugging Face's metadata), Flickr8k.token.txt,"
@@ -66,7 +67,13 @@ def _detect(place: Place, options: SourceOptions) -> Source:
         if isinstance(found, Miss):
             misses.append(found)
         elif found is not None:
-            found.source.taking.why = found.why
+            source = found.source
+            source.taking.why, source.unlisted = found.why, tuple(place.rejects)
+            if (options.image_column or options.caption_columns) and not source.takes_columns:
+                raise SourceError(
+                    f"{place.shown} is taken as {source.name}, which has no columns to choose from: leave"
+                    " --image-column and --caption-column out"
+                )
             if found.source.has_captions or options.no_captions:
                 return found.source
             return _without_captions(found.source, place, misses)
@@ -84,6 +91,7 @@ def _detect(place: Place, options: SourceOptions) -> Source:
 
 def _without_captions(source: Source, place: Place, misses: list[Miss]) -> Source:
     """The source, unless files beside its images look like captions."""
+    misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
     misses += [
         Miss(shown, what_to_do)
         for shown in place.files

@@ -57,7 +57,7 @@ class Flickr(Source):
         self.taking.why = f"{base_name} has the captions"
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        self.taking.columns = {"image": ["image"], "captions": ["caption"]}
+        self.taking.columns = {"image": ["image"], "caption": ["caption"]}
         images = ImageNames(self._place)
         yield from images_of_rows(self._rows(), images.find, self.taking)
         used = {self._captions.name, *(self._beside(name) for name in _SPLIT_FILES.values()), *images.used}
@@ -117,7 +117,9 @@ def fits(place: Place, options: SourceOptions) -> Fit | None:
     if place.only is not None and not place.only.endswith(_TOKEN_SUFFIXES):
         return None
     captions = place.only or captions_name(place)
-    if captions is None or any(f"captions{suffix}" in place.files for suffix in (".csv", ".jsonl", ".tsv")):
+    if captions is None or options.image_column or options.caption_columns:  # then it is a table
+        return None
+    if any(f"captions{suffix}" in place.files for suffix in (".csv", ".jsonl", ".tsv")):
         return None
     source = Flickr(place, captions, options)
     return Fit(source, source.taking.why)

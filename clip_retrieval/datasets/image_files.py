@@ -21,12 +21,9 @@ NEVER_IMAGES = frozenset(
 def images_below(place: Place) -> Iterator[StoredFile | Reject]:
     """Every image of ``place`` in order of name, folder by folder.
 
-    A folder that cannot be listed is a Reject, and so is a file name that is not text, and an image or a video of a
-    kind that is not read.
+    An image or a video of a kind that is not read is a Reject.
     """
-    files = place.files
-    yield from place.rejects
-    for shown, file in files.items():
+    for shown, file in place.files.items():
         suffix = PurePosixPath(shown).suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             yield file

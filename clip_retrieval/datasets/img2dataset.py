@@ -42,6 +42,7 @@ class Img2DatasetTars(WebDataset):
     """Tars, and the stems of those whose ``_stats.json`` lies beside them."""
 
     name = "img2dataset"
+    takes_columns = True
 
     def __init__(self, place: Place, names: Sequence[str], options: SourceOptions, stems: Sequence[str]) -> None:
         super().__init__(place, names, options)
@@ -59,6 +60,7 @@ class Img2DatasetFiles(Source):
     """Folders with ``KEY.jpg``, ``KEY.txt`` and ``KEY.json``, in this order."""
 
     name = "img2dataset"
+    takes_columns = True
 
     def __init__(self, place: Place, folders: Sequence[str], options: SourceOptions) -> None:
         self.place = place
@@ -79,7 +81,6 @@ class Img2DatasetFiles(Source):
                 yield from reader.images(parts, None)
         used = {name for folder in self.folders for name in inside[folder]}
         taking.unused.update(unused_files(self.place.files, used | {*_companions(self.folders)}))
-        yield from self.place.rejects
         yield from _count_failures(self.place, self.folders, taking)
         reader.check_names()
 

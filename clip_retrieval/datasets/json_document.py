@@ -68,12 +68,12 @@ def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
     images = content.get("images") if isinstance(content, dict) else None
     first = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}
     if "sentences" in first:
-        columns = {"image": ["filename"], "captions": ["sentences.raw"], "split": ["split"]}
+        columns = {"image": ["filename"], "caption": ["sentences.raw"], "split": ["split"]}
         return JsonDocument(file, encoding, "karpathy", True, columns, options)
     if "file_name" in first and isinstance(content.get("annotations"), list):
         if not any(isinstance(one, dict) and "caption" in one for one in content["annotations"]):
             raise NotAList("COCO annotations without captions")
-        columns = {"image": ["images.file_name"], "captions": ["annotations.caption"]}
+        columns = {"image": ["images.file_name"], "caption": ["annotations.caption"]}
         return JsonDocument(file, encoding, "coco", True, columns, options)
     if (objects := _list_in(content)) is not None:
         names = dict.fromkeys(name for one in objects[:100] for name, value in one.items() if value is not None)
@@ -86,7 +86,7 @@ def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
         and content
         and all(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in content)
     ):
-        columns = {"image": ["the keys"], "captions": ["the values"]}
+        columns = {"image": ["the keys"], "caption": ["the values"]}
         return JsonDocument(file, encoding, "json mapping", True, columns, options)
     raise NotAList("JSON that is neither COCO, Karpathy's splits, a list of objects nor a mapping of names to captions")
 
@@ -125,23 +125,26 @@ def _mapping(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
 
 def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
     captions: dict[object, list[tuple[object, object]]] = {}
-    images = {image.get("id"): image for image in content["images"] if isinstance(image, dict)}
+    images: dict[object, dict[str, Any]] = {}
+    for number, image in enumerate(content["images"], 1):
+        if isinstance(image, dict) and isinstance(identity := image.get("id"), int | str):
+            images[identity] = image
+        else:
+            yield Reject(f"{shown} image {number}", "it is no object with an id that is a number or text")
     for number, one in enumerate(content["annotations"], 1):
         where = f"{shown} annotation {number}"
         if not isinstance(one, dict) or "caption" not in one:
             yield Reject(where, "the annotation has no caption")
-        elif one.get("image_id") not in images:
+        elif not isinstance(about := one.get("image_id"), int | str) or about not in images:
             yield Reject(where, f"there is no image of the id {one.get('image_id')!r}")
         else:
-            captions.setdefault(one["image_id"], []).append((one.get("id"), one["caption"]))
+            captions.setdefault(about, []).append((one.get("id"), one["caption"]))
     for identity, image in images.items():
         metadata = {name: value for name, value in image.items() if name not in _COCO_KEYS}
-        where = f"{shown} image {identity}"
-        first, *others = captions.get(identity, [(None, None)])
-        for number, (caption_id, caption) in enumerate([first, *others]):
+        for number, (caption_id, caption) in enumerate(captions.get(identity, [(None, None)])):
             texts = [] if caption is None and caption_id is None else [caption]
-            name = image.get("file_name")
-            yield Row(where, name, texts, caption_id=caption_id, metadata={} if number else metadata)
+            name, more = image.get("file_name"), {} if number else metadata
+            yield Row(f"{shown} image {identity}", name, texts, caption_id=caption_id, metadata=more)
 
 
 def _karpathy(shown: str, images: Iterable[Any]) -> Iterator[Row | Reject]:
@@ -153,7 +156,11 @@ def _karpathy(shown: str, images: Iterable[Any]) -> Iterator[Row | Reject]:
         name = image.get("filename")
         folder = image.get("filepath")
         metadata = {key: value for key, value in image.items() if key not in _KARPATHY_KEYS}
-        captions = [one.get("raw") if isinstance(one, dict) else one for one in image.get("sentences") or []]
+        sentences = image.get("sentences") or []
+        if not isinstance(sentences, list):
+            yield Reject(where, "sentences is not a list; the image is kept without it")
+            sentences = []
+        captions = [one.get("raw") if isinstance(one, dict) else one for one in sentences]
         yield Row(
             where,
             f"{folder}/{name}" if isinstance(folder, str) and isinstance(name, str) and folder else name,

@@ -55,6 +55,7 @@ class ParquetFiles(Source):
     """
 
     name = "parquet"
+    takes_columns = True
 
     def __init__(self, place: Place, names: Sequence[str], options: SourceOptions, *, in_rows: bool) -> None:
         self.place = place

@@ -27,6 +27,16 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
+def shown_place(place: str) -> str:
+    """A place for people and for records: a path as it is, a URL without what may be a secret."""
+    if not is_url(place):
+        return place
+    try:
+        return _without_secrets(urlsplit(place))
+    except ValueError:
+        return place.partition("?")[0]
+
+
 Detect = Callable[[Place, SourceOptions], Source]
 """Finds the reader that fits a place. Raises SourceError if none does."""
 
@@ -80,8 +90,13 @@ def open_remote(url: str, options: SourceOptions, detect: Detect, *, attempts: i
     A read that fails is tried ``attempts`` times in all, with a pause (s) that doubles. Raises SourceError if the URL
     is none that can be read, if the store cannot be reached, refuses access or has nothing there; MissingExtra.
     """
-    parts = urlsplit(url)
-    shown = _without_secrets(parts)
+    shown = shown_place(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SourceError(f"{shown} is no address: {error}") from error
+    if parts.fragment and parts.scheme in {"s3", "gs"}:
+        raise SourceError(f"{shown}: write # in a name as %23")
     reading = Reading(_store(parts, shown), attempts, pause)
     try:
         listing = reading.listing()
@@ -89,6 +104,8 @@ def open_remote(url: str, options: SourceOptions, detect: Detect, *, attempts: i
         raise SourceError(f"{shown} cannot be read: {error}") from error
     except OSError as error:
         raise SourceError(f"{shown} cannot be reached: {error}") from error
+    except ValueError as error:
+        raise SourceError(f"{shown} cannot be read: {error}") from error
     if not listing.files:
         raise SourceError(f"{shown} is empty")
     path = Path(os.devnull, posixpath.basename(parts.path.rstrip("/")) or parts.netloc)
@@ -116,6 +133,8 @@ def _store(parts: SplitResult, shown: str) -> Store:
         raise MissingExtra(f"reading {parts.scheme}://", "shards") from error
     except OSError as error:
         raise SourceError(f"{shown} cannot be reached: {error}") from error
+    except ValueError as error:
+        raise SourceError(f"{shown} cannot be read: {error}") from error
 
 
 def _without_secrets(parts: SplitResult) -> str:

@@ -43,7 +43,7 @@ class Reading:
             return again(read, self.attempts, self.pause)
         except FileNotFoundError:
             raise
-        except PermissionError as error:
+        except (PermissionError, ValueError) as error:  # a server that serves no parts of files any more
             raise StoreUnreachable(f"{path} cannot be read: {error}") from error
         except OSError as error:
             raise StoreUnreachable(

@@ -8,11 +8,11 @@ import json
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from clip_retrieval.datasets.base import is_text, parse_split
-from clip_retrieval.datasets.column_names import Roles, roles_of
+from clip_retrieval.datasets.column_names import Roles, folded, roles_of
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import Taking
@@ -61,9 +61,14 @@ def roles_by_row(options: SourceOptions) -> Callable[[Mapping[str, object]], Rol
 
     @lru_cache(maxsize=1000)
     def roles(columns: tuple[str, ...]) -> Roles:
-        captions = tuple(name for name in options.caption_columns if name in columns)
-        image = options.image_column if options.image_column in columns else None
-        return roles_of(columns, image, captions)
+        known = {folded(name) for name in columns}
+        captions = tuple(name for name in options.caption_columns if folded(name) in known)
+        image = options.image_column if options.image_column and folded(options.image_column) in known else None
+        roles = roles_of(columns, image, captions)
+        # A row without the columns that a person named has no image or no caption, whatever else it has.
+        if options.image_column is not None and image is None:
+            roles = replace(roles, image=None)
+        return replace(roles, captions=()) if options.caption_columns and not captions else roles
 
     return lambda values: roles(tuple(name for name, value in values.items() if value is not None))
 
@@ -174,9 +179,10 @@ def _texts(caption: object) -> Sequence[object]:
     """The captions of one cell: a list, a list as JSON text, or one caption."""
     if isinstance(caption, str) and caption.lstrip().startswith("["):
         try:
-            caption = json.loads(caption)
-        except ValueError:
+            found = json.loads(caption)
+        except (ValueError, RecursionError):
             return [caption]
+        return found or [""] if isinstance(found, list) else [caption]
     return caption if isinstance(caption, list) else [caption]
 
 

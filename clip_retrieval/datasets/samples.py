@@ -6,6 +6,7 @@ image and its other values stay.
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
@@ -44,6 +45,9 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
     roles = sample.roles
     captions = [SourceCaption(text) for text in sample.captions]
     identity = _text(sample.values, roles.others.get("caption_id"))
+    place = _text(sample.values, roles.others.get("caption_number"))
+    if identity is None and place is not None:
+        identity = f"{sample.blob.name}#{place}"
     found = [text for name in roles.captions for text in _texts(sample.values.get(name), name, problems)]
     found = [text for text in found if text not in sample.captions]
     for number, text in enumerate(found):
@@ -61,14 +65,16 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
             continue
         try:
             if (scalar := scalar_of(value)) is not None:
-                metadata[name] = scalar
+                metadata[unicodedata.normalize("NFC", name)] = scalar
                 _note(taking, name, value)
         except (ValueError, RecursionError) as error:
             problems.append(f"{name}: {error}")
     for problem in problems:
         yield Reject(sample.where, problem)
     image_id = _text(sample.values, roles.others.get("image_id"))
-    yield CaptionedImage(image_id or sample.blob.name, sample.blob, tuple(captions), split, metadata)
+    yield CaptionedImage(
+        image_id or unicodedata.normalize("NFC", sample.blob.name), sample.blob, tuple(captions), split, metadata
+    )
 
 
 def joined(
@@ -132,13 +138,7 @@ def scalar_of(value: object) -> Scalar:
             raise ValueError(f"{type(value).__name__} is no type of metadata")
     if not is_text(text):
         raise ValueError("not UTF-8 text")
-    return text
-
-
-def without_image(roles: Roles, *names: str) -> Roles:
-    """The same roles where no column names the image, and where ``names`` are metadata."""
-    others = {role: column for role, column in roles.others.items() if column not in names}
-    return Roles(None, tuple(name for name in roles.captions if name not in names), others)
+    return unicodedata.normalize("NFC", text)
 
 
 def _texts(value: object, name: str, problems: list[str]) -> Iterator[str]:
@@ -168,7 +168,8 @@ def _text(values: Mapping[str, object], name: str | None) -> str | None:
     value = values.get(name) if name is not None else None
     if isinstance(value, float):  # a column of whole numbers with gaps comes as floats
         value = int(value) if value.is_integer() else None if math.isnan(value) else value
-    return str(value).strip() or None if isinstance(value, str | int | float) else None
+    text = str(value).strip() if isinstance(value, str | int | float) else ""
+    return unicodedata.normalize("NFC", text) or None
 
 
 def _note(taking: Taking, name: str, value: object) -> None:

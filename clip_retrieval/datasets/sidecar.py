@@ -67,7 +67,7 @@ class SidecarFolder(Source):
             name = unicodedata.normalize("NFC", found.name)
             yield CaptionedImage(image_id=name, blob=found.named(name), captions=tuple(captions))
         self.taking.files = [TakenFile(f"{count} text files", encoding) for encoding, count in encodings.items()]
-        self.taking.columns = {"captions": ["each line of a text file"]}
+        self.taking.columns = {"caption": ["each line of a text file"]}
         self.taking.unused = count_unused(place, used, "images")
 
 

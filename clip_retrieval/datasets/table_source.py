@@ -30,6 +30,7 @@ READERS: Mapping[str, Callable[[StoredFile, SourceOptions], ListFile]] = {
 """How a file is read, by its suffix."""
 STEMS = ("captions", "metadata", "results", "annotations", "labels", "dataset", "data")
 """Names of tables, from the one that is taken first."""
+HIDDEN_TABLE = "a table in a folder below; put it at the top, call it captions, or give the file"
 FOLDERS = frozenset({"annotations", "captions", "labels", "data", "metadata"})
 """Folders that tables lie in, beside the images."""
 MENTION = re.compile(rb"\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif|heic)\b", re.IGNORECASE)
@@ -55,6 +56,7 @@ class TableSource(Source):
     def __init__(self, place: Place, tables: Sequence[Table], why: str) -> None:
         self._place = place
         self._tables = tables
+        self.takes_columns = any(table.file.layout in {"csv", "jsonl", "json"} for table in tables)
         self.name = tables[0].file.layout
         self.has_captions = any(table.file.has_captions for table in tables)
         self.taking.layout, self.taking.why = self.name, why
@@ -162,14 +164,25 @@ def _stem(shown: str) -> str:
 
 
 def _may_be_a_table(shown: str) -> bool:
-    """Whether a file lies and is called as tables are: at the top, in a folder of annotations, or metadata anywhere."""
+    """Whether a file lies and is called as tables are: at the top, in a folder of annotations, or with a known name."""
     path = PurePosixPath(shown)
     suffix = path.suffix.lower()
-    if suffix not in READERS or (len(path.parts) > 2 and not _is_metadata(shown)):
+    if suffix not in READERS:
         return False
-    if len(path.parts) == 2 and folded(path.parts[0]) not in FOLDERS and not _is_metadata(shown):
+    anywhere = _is_metadata(shown) or (_stem(shown) == "captions" and suffix != ".txt")
+    if not anywhere and (len(path.parts) > 2 or (len(path.parts) == 2 and folded(path.parts[0]) not in FOLDERS)):
         return False
     return suffix != ".txt" or folded(path.stem) in STEMS or _split_of(shown) is not None
+
+
+def may_be_hidden_table(shown: str, file: StoredFile) -> bool:
+    """Whether a file that lies too deep to be taken as a table looks like one."""
+    suffix = PurePosixPath(shown).suffix.lower()
+    return (
+        suffix in READERS.keys() - {".txt", ".json"}
+        and not _may_be_a_table(shown)
+        and _looks_like_captions(shown, file)
+    )
 
 
 def _is_metadata(shown: str) -> bool:

@@ -99,6 +99,8 @@ def _file(file: StoredFile, info: tarfile.TarInfo) -> PartBlob | Reject | None:
     if not info.isreg() or info.issparse():
         kind = "a link" if info.issym() or info.islnk() else "a sparse file" if info.issparse() else "no file"
         return Reject(shown, f"{kind}: only plain files are read")
+    if info.size < 0:
+        return Reject(shown, "its size is negative")
     if path.is_absolute() or ".." in path.parts or not path.name or not _is_plain(info.name):
         return Reject(shown, "the name is not a relative path, or is not text")
     return PartBlob(file, shown, info.offset_data, info.size)

@@ -36,8 +36,9 @@ def encoding_of(file: StoredFile, given: str | None = None) -> str:
     """
     if given is not None:
         try:
+            "caf".encode(given).decode(given, "surrogateescape")
             return codecs.lookup(given).name
-        except LookupError:
+        except (LookupError, ValueError):  # also of names of codecs that encode no text
             raise SourceError(f"{given!r} is not an encoding; use a name such as utf-8, utf-16 or cp1252") from None
     try:
         with file.open() as opened:

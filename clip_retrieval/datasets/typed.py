@@ -1,8 +1,8 @@
 """The types of metadata that a table gives as text: numbers, dates and truth values as a spreadsheet writes them.
 
 A column is typed as a whole: every value must fit. A number with separators of thousands or a decimal comma becomes a
-plain number, and a date becomes ISO 8601 (``2024-12-31``), so that text order is the order of time. A column whose
-dates could be read in two ways (``03/04/2024``) stays text.
+plain number, and a date becomes ISO 8601 (``2024-12-31``), so that text order is the order of time. A column that could
+be read in two ways stays text: nothing but dates such as ``03/04/2024``, or nothing but numbers such as ``1,234``.
 """
 
 import re
@@ -17,6 +17,7 @@ _PLAIN = re.compile(r"[+-]?(0|[1-9]\d{0,14})(\.\d{1,15})?")
 """A leading zero makes a code, such as a postcode, and more digits an id: both stay text."""
 _THOUSANDS_COMMA = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|0|[1-9]\d{0,14})(\.\d{1,15})?")
 _THOUSANDS_POINT = re.compile(r"[+-]?([1-9]\d{0,2}([.\u00a0\u202f ]\d{3})+|0|[1-9]\d{0,14})(,\d{1,15})?")
+_ONE_GROUP = re.compile(r"[+-]?([1-9]\d{0,2},\d{3}|\d+)")
 _ISO = re.compile(r"(?P<year>\d{4})[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})")
 _DAY_FIRST = re.compile(r"(?P<day>\d{1,2})[-/.](?P<month>\d{1,2})[-/.](?P<year>\d{4})")
 _MONTH_FIRST = re.compile(r"(?P<month>\d{1,2})[-/.](?P<day>\d{1,2})[-/.](?P<year>\d{4})")
@@ -38,7 +39,9 @@ def column_type(values: Iterable[Scalar]) -> tuple[str, Convert]:
         return "text", str
     for kind, fits, convert in _READINGS:
         if all(map(fits, texts)):
-            return kind, convert
+            # 1,234 alone is a thousand to some and one and a bit to others.
+            two_readings = any("," in text for text in texts) and all(map(_ONE_GROUP.fullmatch, texts))
+            return ("text", str) if kind == "number" and two_readings else (kind, convert)
     days = [reading for reading in (_DAY_FIRST, _MONTH_FIRST) if all(_date(reading, text) for text in texts)]
     points = all("." in text for text in texts)  # 31.12.2024 is never month first
     if days and (len(days) == 1 or points):

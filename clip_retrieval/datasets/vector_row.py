@@ -13,6 +13,8 @@ class VectorRow:
     name: str
     vectors: StoredFile
     row: int
+    rows: int
+    """How many rows the metadata has; so many vectors must be there."""
     text: StoredFile | None
     """The vectors of the captions; the first caption of an image has the same row."""
 

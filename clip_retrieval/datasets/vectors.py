@@ -24,9 +24,10 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
         from clip_retrieval.datasets.vector_files import VectorFiles, shards_of
     except ModuleNotFoundError as error:
         raise MissingExtra(f"reading the metadata of {first}", "shards") from error
-    count = len(shards_of(place))
+    shards = shards_of(place)
+    count = len(shards)
     why = "a file of vectors, taken as it is" if count == 1 else f"{count} files of vectors, taken as they are"
-    return Fit(VectorFiles(place, options), why)
+    return Fit(VectorFiles(place, options, shards), why)
 
 
 def _is_vectors(name: str) -> bool:

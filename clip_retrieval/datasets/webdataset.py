@@ -41,6 +41,7 @@ class WebDataset(Source):
     """The tars ``names`` of a place, in this order."""
 
     name = "webdataset"
+    takes_columns = True
 
     def __init__(self, place: Place, names: Sequence[str], options: SourceOptions) -> None:
         self.place = place

@@ -63,7 +63,7 @@ def kind_of(head: bytes, name: str = "", *, installed: Callable[[str], bool] | N
     """
     found = _by_content(head, name)
     if found is None:
-        return _unread(_BY_SUFFIX.get(PurePath(name).suffix.lower()))
+        return _unread(BY_SUFFIX.get(PurePath(name).suffix.lower()))
     if found in PACKAGES and not (installed or _installed)(PACKAGES[found]):
         return Kind(found, Reading.NEEDS_EXTRA)
     if found in FORMATS and (found != "AVIF" or features.check("avif")):
@@ -164,7 +164,7 @@ _MARKUP = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _VIDEO = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts", ".wmv", ".mpg", ".mpeg", ".3gp")
-_BY_SUFFIX = {
+BY_SUFFIX = {
     **{suffix: suffix[1:].upper() for suffix in tiff_directory.RAW_SUFFIXES},
     **dict.fromkeys(_VIDEO, "a video"),
     **{".tga": "TGA", ".pcx": "PCX", ".svgz": "SVG", ".ai": "AI", ".indd": "InDesign"},

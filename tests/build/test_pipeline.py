@@ -283,7 +283,6 @@ from pathlib import Path
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.build.pipeline import Options, building
 from clip_retrieval.datasets import open_source
-from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Advance, Progress, Silent
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption

@@ -23,13 +23,21 @@ from clip_retrieval.search.retriever import Retriever
 from tests.samples import write_collection
 
 DIM = FakeEncoder().info.dim
+IMAGES, TEXTS = "img_emb/img_emb_0.npy", "text_emb/text_emb_0.npy"
 RNG = np.random.default_rng(0)
 Take = Callable[[Path], BuildOutcome]
 TAKE = SourceOptions(take_vectors=True)
 
 
 def write(
-    folder: Path, rows: list[int], *, text: bool = True, dtype: str = "float16", dim: int = DIM, names: bool = True
+    folder: Path,
+    rows: list[int],
+    *,
+    text: bool = True,
+    dtype: str = "float16",
+    dim: int = DIM,
+    names: bool = True,
+    captions: list[str] | None = None,
 ) -> list[NDArray[np.floating[Any]]]:
     """Shards of ``rows`` vectors each, as clip-retrieval writes them; returns the vectors of the images."""
     made: list[NDArray[np.floating[Any]]] = []
@@ -43,7 +51,10 @@ def write(
         path = folder / "metadata" / f"metadata_{number}.parquet"
         path.parent.mkdir(exist_ok=True)
         numbers = range(start, start + count)
-        columns: dict[str, list[object]] = {"caption": [f"caption {n}" for n in numbers], "year": [*numbers]}
+        columns: dict[str, list[Any]] = {
+            "caption": captions or [f"caption {n}" for n in numbers],
+            "year": [*numbers],
+        }
         if names:
             columns["image_path"] = [f"photos/{n}.jpg" for n in numbers]
         pq.write_table(pa.table(columns), path)
@@ -73,7 +84,7 @@ def test_every_vector_is_there_as_a_unit_vector_with_its_row(take: Take, tmp_pat
     expected = made / np.linalg.norm(made, axis=1, keepdims=True)
     np.testing.assert_allclose(artifact.vectors("images"), expected, atol=1e-6)
     assert outcome.embedding == EmbeddingCounts(0, 12, 0, 12), "nothing is encoded"
-    assert artifact.manifest.data.vectors == "2 files of vectors, taken as they are"
+    assert (artifact.manifest.data.vectors or "").startswith("2 files of vectors, taken as they are (")
     with artifact.store() as store:
         (sixth,) = store.images([5])
         (caption,) = store.captions([5])
@@ -115,10 +126,15 @@ def test_a_vector_without_a_direction_is_rejected_alone(take: Take, tmp_path: Pa
     ("harm", "message"),
     [
         (lambda folder: write(folder, [3], dim=DIM + 1), f"the model has vectors of {DIM} dimensions"),
-        (lambda folder: np.save(folder / "img_emb" / "img_emb_0.npy", np.ones((2, DIM), "f4")), "has 2 vectors, but"),
-        (lambda folder: (folder / "img_emb" / "img_emb_0.npy").write_bytes(b"x"), "is not an array of numpy"),
-        (lambda folder: np.save(folder / "img_emb" / "img_emb_0.npy", np.ones((3, DIM), "i4")), "has int32 of shape"),
+        (
+            lambda folder: np.save(folder / IMAGES, np.ones((2, DIM), "f4")),
+            "has 2 vectors, but its metadata has 3 rows",
+        ),
+        (lambda folder: (folder / IMAGES).write_bytes(b"x"), "is not an array of numpy"),
+        (lambda folder: np.save(folder / IMAGES, np.ones((3, DIM), "i4")), "has int32 of shape"),
+        (lambda folder: np.save(folder / TEXTS, np.ones((4, DIM), "f4")), "has 4 vectors, but"),
         (lambda folder: (folder / "metadata" / "metadata_0.parquet").unlink(), "has no metadata_0.parquet"),
+        (lambda folder: write(folder / "other", [3]), "have one number; give the folder of one of them"),
     ],
 )
 def test_files_that_do_not_fit_are_refused_with_words(
@@ -144,9 +160,27 @@ def test_no_other_build_reuses_them(take: Take, encoder_folder: Path, tmp_path: 
     """Nobody knows which model made them."""
     collection = write_collection(tmp_path / "data")
     first = build(collection, encoder_folder, tmp_path / "first", Options(), Silent())
-    write(tmp_path / "in", [3])
+    with first.artifact.store() as store:
+        caption = next(iter(store.captions())).text
+    write(tmp_path / "in", [3], captions=[caption, "x", "y"])
     taken = take(tmp_path / "in").artifact
-    with taken.store() as store:
-        assert next(iter(store.captions())).text == "caption 0"
     again = build(collection, encoder_folder, tmp_path / "second", Options(), Silent(), reuse=[taken])
     assert again.embedding == first.embedding
+
+
+def test_other_vectors_of_the_same_captions_make_another_artifact(take: Take, tmp_path: Path) -> None:
+    write(tmp_path / "in", [3])
+    first = take(tmp_path / "in").artifact
+    path = tmp_path / "in" / "text_emb" / "text_emb_0.npy"
+    changed = np.load(path)[::-1].astype("float32")
+    np.save(path, changed)
+    second = take(tmp_path / "in").artifact
+    assert second.manifest.version != first.manifest.version
+    expected = changed / np.linalg.norm(changed, axis=1, keepdims=True)
+    np.testing.assert_allclose(second.vectors("captions"), expected, atol=1e-6)
+
+
+def test_a_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "in", [3])
+    with pytest.raises(SourceError, match="there is no column 'nope'"):
+        list(open_source(tmp_path / "in", SourceOptions(take_vectors=True, image_column="nope")))

@@ -183,18 +183,11 @@ class TestJsonLines:
             b"[1]",
             b'"text"',
             b"\xff\xfe",
-            b'{"image": "a.jpg", "caption": 3}',
-            b'{"image": "a.jpg", "captions": ["fine", null]}',
             b'{"image": 3, "caption": "x"}',
             b'{"caption": "no image"}',
             b'{"image": "a\\u0000.jpg"}',
             b'{"image": "a.jpg", "caption": "half a pair \\ud83d"}',
-            b'{"image": "a.jpg", "image_id": 1.5}',
-            b'{"image": "a.jpg", "caption_id": true}',
-            b'{"image": "a.jpg", "split": 1}',
-            b'{"image": "a.jpg", "split": "half"}',
             b'{"image": "a.jpg", "size": NaN}',
-            b'{"image": "a.jpg", "size": 1e999}',
             b'{"image": "a.jpg", "size": ' + b"9" * 5000 + b"}",
             b'{"image": "a.jpg", "deep": ' + b"[" * 990 + b"]" * 990 + b"}",
             b"[" * 100_000,
@@ -203,10 +196,28 @@ class TestJsonLines:
     def test_a_malformed_line_is_one_reject(self, tmp_path: Path, line: bytes) -> None:
         path = tmp_path / "data.jsonl"
         path.write_bytes(b'{"image": "z.jpg"}\n\n' + line + b"\n")
-        images, (reject,) = read(path)
-        assert (images[0].image_id, reject.where) == ("z.jpg", "data.jsonl line 3")
+        (image,), (reject,) = read(path)
+        assert (image.image_id, reject.where) == ("z.jpg", "data.jsonl line 3")
         assert reject.reason
-        assert len(images) == 1 + reject.reason.endswith("; the image is kept without it")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b'{"image": "a.jpg", "caption": 3}',
+            b'{"image": "a.jpg", "captions": ["fine", null]}',
+            b'{"image": "a.jpg", "image_id": 1.5}',
+            b'{"image": "a.jpg", "caption_id": true}',
+            b'{"image": "a.jpg", "split": 1}',
+            b'{"image": "a.jpg", "split": "half"}',
+            b'{"image": "a.jpg", "size": 1e999}',
+        ],
+    )
+    def test_a_malformed_value_is_one_reject_and_the_image_is_kept(self, tmp_path: Path, line: bytes) -> None:
+        path = tmp_path / "data.jsonl"
+        path.write_bytes(b'{"image": "z.jpg"}\n\n' + line + b"\n")
+        (z, a), (reject,) = read(path)
+        assert (z.image_id, a.image_id, reject.where) == ("z.jpg", "a.jpg", "data.jsonl line 3")
+        assert reject.reason.endswith("; the image is kept without it")
 
     @given(lines=st.lists(st.binary(max_size=40) | st.sampled_from([b'{"image": "a.jpg"}'])))
     def test_no_content_is_an_exception(self, tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
@@ -335,7 +346,7 @@ class TestOpenSource:
 @given(st.text(min_size=1))
 def test_shown_names_never_lead_out_of_the_root(name: str) -> None:
     try:
-        shown = ImageNames(Place(Path("/data/root"))).find(name).name
+        shown = ImageNames(Place(Path(__file__).parent)).find(name).name
     except ValueError:
         return
     assert not shown.startswith("/")

@@ -238,3 +238,61 @@ def test_two_tables_that_both_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"has both a\.csv and b\.csv; keep one, or give that file"):
         open_source(tmp_path)
     assert captions_of(open_source(tmp_path / "a.csv")) == CAPTIONS
+
+
+def test_columns_that_a_person_named_and_a_layout_does_not_have_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "alone", photos("1.jpg"))
+    with pytest.raises(SourceError, match="has no columns to choose from: leave --image-column"):
+        open_source(tmp_path / "alone", SourceOptions(image_column="photo"))
+    write(tmp_path / "lines", {"captions.jsonl": '{"image": "1.jpg", "caption": "x"}', **photos("1.jpg")})
+    with pytest.raises(SourceError, match="no key for the image"):
+        open_source(tmp_path / "lines" / "captions.jsonl", SourceOptions(image_column="photo"))
+
+
+def test_tables_in_folders_are_read_or_named(tmp_path: Path) -> None:
+    table = "image,caption\n1.jpg,x\n"
+    read_here = write(tmp_path / "a", {"set1/captions.csv": table, "set2/captions.csv": table})
+    write(read_here, photos("set1/1.jpg", "set2/1.jpg"))
+    images, _ = read(open_source(read_here))
+    assert [image.image_id for image in images] == ["set1/1.jpg", "set2/1.jpg"]
+    write(tmp_path / "b", {"set1/list.csv": table, **photos("set1/1.jpg")})
+    with pytest.raises(SourceError, match=r"set1/list\.csv: a table in a folder below"):
+        open_source(tmp_path / "b")
+
+
+def test_a_file_whose_name_is_not_text_is_a_reject_of_every_layout(tmp_path: Path) -> None:
+    write(tmp_path, {"captions.csv": TABLE, **photos("1.jpg", "2.jpg")})
+    try:
+        (tmp_path / "caf\udce9.tar").touch()
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system holds UTF-8 names only")
+    _, rejects = read(open_source(tmp_path))
+    assert [reject.reason for reject in rejects] == ["the file name is not UTF-8 text"]
+
+
+@pytest.mark.parametrize("header", ["image,caption,caption,caption 2", "image,caption 2,caption,caption"])
+def test_repeated_and_numbered_captions_are_all_kept(tmp_path: Path, header: str) -> None:
+    source = open_source(write(tmp_path, {"captions.csv": f"{header}\n1.jpg,one,two,three\n", **photos("1.jpg")}))
+    assert sorted(captions_of(source)["1.jpg"]) == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"images": [{"id": [1], "file_name": "1.jpg"}], "annotations": [{"image_id": [1], "caption": "x"}]},
+        {"images": [{"filename": "1.jpg", "sentences": 5}]},
+        {"images": [{"filename": "1.jpg", "sentences": {"raw": "x"}}]},
+        [{"image": "1.jpg", "caption": "[" * 100_000}],
+    ],
+)
+def test_json_of_another_shape_is_rejected_without_an_exception(tmp_path: Path, content: object) -> None:
+    path = write(tmp_path, {"captions.json": json.dumps(content), **photos("1.jpg")}) / "captions.json"
+    _, rejects = read(open_source(path))
+    assert len(rejects) <= 2
+
+
+@pytest.mark.parametrize("name", ["rot13", "hex", "punycode", "undefined", "latin-99"])
+def test_what_is_no_encoding_of_text_is_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, {"captions.csv": TABLE}) / "captions.csv"
+    with pytest.raises(SourceError, match="is not an encoding"):
+        open_source(path, SourceOptions(encoding=name))
