@@ -88,8 +88,11 @@ def understand(file: StoredFile, options: SourceOptions) -> CsvTable:
     if heading is None:
         raise NotAList("the file is empty")
     if _is_row(heading.cells) and options.image_column is None:  # the table has no header
-        cells = ["image", "caption", *(f"column {number}" for number in range(3, len(heading.cells) + 1))]
-        heading = Heading(heading.line - 1, cells, heading.separator)
+        if len(heading.cells) > 2:
+            raise NotAList(
+                "it has no header, and more than two columns: write one as the first line, such as image,caption"
+            )
+        heading = Heading(heading.line - 1, ["image", "caption"], heading.separator)
     names = _named(heading.cells)
     try:
         roles = _roles(names, options)

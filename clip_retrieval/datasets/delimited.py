@@ -6,12 +6,14 @@ stand.
 """
 
 import csv
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 SEPARATORS = (",", ";", "\t", "|")
+_IMAGES = "jpe?g|png|webp|gif|bmp|tiff?|avif|heic"
 _SAMPLE_LINES = 200
 _SAMPLE_ROWS = 30
 _LONGEST_ROW = 131_072
@@ -101,14 +103,20 @@ def _rows(lines: Iterable[str], separator: str, width: int | None) -> Iterator[C
     def take() -> tuple[int, str] | None:
         return waiting.popleft() if waiting else next(numbered, None)
 
+    opens = re.compile(rf'(?:^|{re.escape(separator)})\s*"')
+    names_image = re.compile(rf"[^{re.escape(separator)}\"]*\.(?:{_IMAGES})\s*{re.escape(separator)}", re.IGNORECASE)
     while (first := take()) is not None:
+        if '"' in first[1] and not opens.search(first[1]):  # a quote inside a cell is a character
+            yield CellRow(first[0], next(csv.reader([first[1]], delimiter=separator, quoting=csv.QUOTE_NONE)))
+            continue
         taken, length, quotes = [first], len(first[1]), first[1].count('"')
         while quotes % 2 and length <= _LONGEST_ROW and (following := take()) is not None:
             taken.append(following)
             length += len(following[1])
             quotes += following[1].count('"')
         cells, reason = _cells([line for _, line in taken], separator)
-        if cells is not None and (len(taken) == 1 or width is None or len(cells) == width):
+        swallowed = any(names_image.match(line) for _, line in taken[1:])  # a line that is a row of its own
+        if cells is not None and not swallowed and (len(taken) == 1 or width is None or len(cells) == width):
             if any(cell.strip() for cell in cells):
                 yield CellRow(first[0], cells)
             continue

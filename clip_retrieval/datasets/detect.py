@@ -1,7 +1,10 @@
 """Which reader reads a source: the first in a list that says that it fits, and why."""
 
+import json
+import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 from clip_retrieval.datasets import (
     flickr,
@@ -15,18 +18,19 @@ from clip_retrieval.datasets import (
     webdataset,
 )
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
+from clip_retrieval.datasets.column_names import roles_of
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.table_source import HIDDEN_TABLE, may_be_hidden_table
-from clip_retrieval.errors import SourceError
+from clip_retrieval.errors import ImageRejected, SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     vectors.fits,
     img2dataset.fits,
     flickr.fits,
     table_source.fits,
+    sidecar.fits,
     webdataset.fits,
     parquet.fits,
-    sidecar.fits,
     image_folder.fits,
 )
 """From the most particular layout to the most general one."""
@@ -36,6 +40,8 @@ LAYOUTS = (
     "a table (captions.csv, .tsv, .jsonl or .json, COCO, Karpathy, Hugging Face's metadata), Flickr8k.token.txt,"
     " Parquet files, tars, text files beside images, or a folder of images"
 )
+CALLED_CAPTIONS = "it is called captions and is of no kind that is read; save it as CSV"
+_JSON_BYTES = 2**20
 NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet; save it as CSV"),
     **dict.fromkeys((".csv.gz", ".tsv.gz", ".json.gz", ".jsonl.gz", ".csv.zip"), "compressed; unpack it first"),
@@ -70,13 +76,15 @@ def _detect(place: Place, options: SourceOptions) -> Source:
             source = found.source
             source.taking.why, source.unlisted = found.why, tuple(place.rejects)
             if (options.image_column or options.caption_columns) and not source.takes_columns:
+                if misses:
+                    raise SourceError(_not_understood(place, misses))
                 raise SourceError(
                     f"{place.shown} is taken as {source.name}, which has no columns to choose from: leave"
                     " --image-column and --caption-column out"
                 )
             if found.source.has_captions or options.no_captions:
                 return found.source
-            return _without_captions(found.source, place, misses)
+            return _without_captions(found.source, place, misses, options)
     if misses:
         raise SourceError(_not_understood(place, misses))
     if place.only is not None:
@@ -89,8 +97,14 @@ def _detect(place: Place, options: SourceOptions) -> Source:
     )
 
 
-def _without_captions(source: Source, place: Place, misses: list[Miss]) -> Source:
+def _without_captions(source: Source, place: Place, misses: list[Miss], options: SourceOptions) -> Source:
     """The source, unless files beside its images look like captions."""
+    if (below := _unpacked(place)) is not None:
+        with suppress(SourceError):
+            if (inside := _detect(below, options)).has_captions:
+                return inside
+    misses += [Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown)]
+    misses += [Miss(shown, "JSON beside an image; write the captions as text files") for shown in _json_sidecars(place)]
     misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
     misses += [
         Miss(shown, what_to_do)
@@ -101,6 +115,39 @@ def _without_captions(source: Source, place: Place, misses: list[Miss]) -> Sourc
     if misses and place.only is None:
         raise SourceError(_not_understood(place, misses))
     return source
+
+
+def _unpacked(place: Place) -> Place | None:
+    """The one folder that everything lies in, as archives leave it; None if there are others, or files beside it."""
+    tops = {name.split("/", 1)[0] for name in place.files if "/" in name}
+    if (
+        place.above() is None
+        or place.only is not None
+        or len(tops) != 1
+        or any("/" not in name for name in place.files)
+    ):
+        return None
+    return Place(place.root / tops.pop())
+
+
+def _is_called_captions(shown: str) -> bool:
+    path = PurePosixPath(shown)
+    words = re.split(r"[\W_]+", path.stem.lower())
+    return bool({"caption", "captions", "descriptions"} & {*words}) and path.suffix.lower() not in IMAGE_SUFFIXES
+
+
+def _json_sidecars(place: Place) -> list[str]:
+    """The first JSON file that stands beside an image and has a caption, if there is one."""
+    images = {name for name in place.files if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES}
+    for name in sorted(images):
+        for beside in (f"{name}.json", f"{name.rpartition('.')[0]}.json"):
+            if beside in place.files:
+                with suppress(ValueError, ImageRejected, RecursionError):
+                    content = json.loads(place.files[beside].read(_JSON_BYTES))
+                    if isinstance(content, dict) and roles_of([*content]).captions:
+                        return [beside]
+                return []
+    return []
 
 
 def _not_understood(place: Place, misses: Sequence[Miss]) -> str:

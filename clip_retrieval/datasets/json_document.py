@@ -17,7 +17,7 @@ from typing import Any
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.column_names import roles_of
-from clip_retrieval.datasets.list_file import NotAList
+from clip_retrieval.datasets.list_file import NotAList, OtherAnnotations
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
 from clip_retrieval.datasets.stored import StoredFile
@@ -72,7 +72,7 @@ def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
         return JsonDocument(file, encoding, "karpathy", True, columns, options)
     if "file_name" in first and isinstance(content.get("annotations"), list):
         if not any(isinstance(one, dict) and "caption" in one for one in content["annotations"]):
-            raise NotAList("COCO annotations without captions")
+            raise OtherAnnotations("COCO annotations without captions")
         columns = {"image": ["images.file_name"], "caption": ["annotations.caption"]}
         return JsonDocument(file, encoding, "coco", True, columns, options)
     if (objects := _list_in(content)) is not None:
@@ -127,10 +127,11 @@ def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
     captions: dict[object, list[tuple[object, object]]] = {}
     images: dict[object, dict[str, Any]] = {}
     for number, image in enumerate(content["images"], 1):
-        if isinstance(image, dict) and isinstance(identity := image.get("id"), int | str):
-            images[identity] = image
-        else:
-            yield Reject(f"{shown} image {number}", "it is no object with an id that is a number or text")
+        where = f"{shown} image {number}"
+        if not isinstance(image, dict) or not isinstance(identity := image.get("id"), int | str):
+            yield Reject(where, "it is no object with an id that is a number or text")
+        elif images.setdefault(identity, image) is not image and images[identity] != image:
+            yield Reject(where, f"the id {identity!r} is that of {images[identity].get('file_name')!r} already")
     for number, one in enumerate(content["annotations"], 1):
         where = f"{shown} annotation {number}"
         if not isinstance(one, dict) or "caption" not in one:

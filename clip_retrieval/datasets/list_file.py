@@ -46,3 +46,7 @@ class ListFile(Protocol):
 
 class NotAList(Exception):
     """The file does not list images; the message says what was seen, and what would be read."""
+
+
+class OtherAnnotations(NotAList):
+    """The file lists images with something else than captions, such as the boxes of COCO."""

@@ -20,11 +20,13 @@ from clip_retrieval.datasets.samples import Sample, Unreadable, images_of, joine
 from clip_retrieval.datasets.shards import split_of_name, unused_files
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile, Taking
-from clip_retrieval.errors import SourceError, StoreUnreachable
+from clip_retrieval.errors import ImageRejected, SourceError, StoreUnreachable
 from clip_retrieval.records import CaptionedImage, ImageBlob, Reject
 
 _ADDRESSES = ("url", "key")
 """Columns that name an image elsewhere, not a file."""
+
+COMPARED_BYTES = 2**26
 
 
 def image_column(columns: Columns, options: SourceOptions) -> tuple[str, bool]:
@@ -69,7 +71,7 @@ class ParquetFiles(Source):
         taking = self.taking = Taking(self.name, self.taking.why)
         seen: set[str] = set()
         items = (item for name in self.names for item in self._file(name, taking, seen))
-        yield from joined(items, _identity, scattered=not self.in_rows)
+        yield from joined(items, _identity, scattered=not self.in_rows, same=_same_bytes)
         if self.place.only is None:
             stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}
             taking.unused.update(unused_files(self.place.files, stats.union(self.names, seen)))
@@ -155,3 +157,13 @@ def _folder(file: StoredFile) -> str:
 
 def _identity(image: CaptionedImage) -> Hashable:
     return image.image_id if isinstance(image.blob, RowBlob) else (image.image_id, image.blob.name)
+
+
+def _same_bytes(first: CaptionedImage, later: CaptionedImage) -> bool:
+    """Whether two rows of one ``image_id`` hold one image. Rows that name files are of one image by their key."""
+    if not isinstance(first.blob, RowBlob) or not isinstance(later.blob, RowBlob):
+        return True
+    try:
+        return first.blob.read(COMPARED_BYTES) == later.blob.read(COMPARED_BYTES)
+    except ImageRejected:
+        return False

@@ -5,7 +5,7 @@ Every reader has a function ``fits(place, options)``. It looks at names and at t
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,11 +81,17 @@ class Place:
 
     @cached_property
     def files(self) -> Mapping[str, StoredFile]:
-        """Every file below ``root`` that is not hidden, by its relative path with slashes, in order.
+        """Every file below ``root`` that is not hidden, by its relative path with slashes, folder by folder in order.
 
-        Links to folders are followed, unless they lead back to a folder that contains them.
+        Links to folders are followed. A folder that several paths lead to is taken once, by a path without links if
+        there is one.
         """
-        return {name: FileBlob(path, name) for name, path in self._walk(self.root, frozenset())}
+        found: dict[str, Path] = {}
+        links = [self.root]
+        seen: set[str] = set()
+        while links:
+            self._walk(links.pop(0), found, links, seen)
+        return {name: FileBlob(found[name], name) for name in sorted(found, key=lambda name: name.split("/"))}
 
     def elsewhere(self, folder: str, name: str) -> StoredFile:
         """The file that a table in ``folder`` calls ``name``, and that is not among the files; it need not exist.
@@ -100,30 +106,36 @@ class Place:
         """The folder that contains this one; None in a store."""
         return Place(self.root.parent)
 
-    def _walk(self, folder: Path, above: frozenset[str]) -> Iterator[tuple[str, Path]]:
+    def _walk(self, folder: Path, found: dict[str, Path], links: list[Path], seen: set[str]) -> None:
+        """Add the files below a folder to ``found`` and the links to other folders to ``links``."""
         real = os.path.realpath(folder)
-        if real in above:
+        if real in seen:
             return
+        seen.add(real)
+        shown = folder.relative_to(self.root).as_posix()
         try:
             with os.scandir(folder) as entries:
-                found = sorted((entry.name, *_kind(entry)) for entry in entries)
+                listed = sorted((entry.name, entry.is_symlink(), *_kind(entry)) for entry in entries)
         except OSError as error:
-            name = folder.relative_to(self.root).as_posix()
-            self.rejects.append(Reject(name, f"the folder cannot be listed: {error.strerror}"))
+            self.rejects.append(Reject(shown, f"the folder cannot be listed: {error.strerror}"))
             return
-        for name, is_folder, is_file in found:
-            if name.startswith("."):
-                continue
+        for name, is_link, is_folder, is_file in listed:
             path = folder / name
-            if is_folder:
-                self.folders.append(path.relative_to(self.root).as_posix())
-                yield from self._walk(path, above | {real})
-            elif is_file:
-                shown = path.relative_to(self.root).as_posix()
-                if is_text(shown):
-                    yield shown, path
+            shown = path.relative_to(self.root).as_posix()
+            if name.startswith(".") or name == "__MACOSX":  # what macOS puts into archives
+                continue
+            if not is_text(shown):
+                self.rejects.append(Reject(ascii(shown)[1:-1], "the file name is not UTF-8 text"))
+            elif is_folder:
+                self.folders.append(shown)
+                if is_link:
+                    links.append(path)
                 else:
-                    self.rejects.append(Reject(ascii(shown)[1:-1], "the file name is not UTF-8 text"))
+                    self._walk(path, found, links, seen)
+            elif is_file:
+                found[shown] = path
+            elif is_link:
+                self.rejects.append(Reject(shown, "the link leads nowhere"))
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:

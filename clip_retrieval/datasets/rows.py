@@ -4,6 +4,7 @@ A row describes one image and has any number of captions. ``column_names.py`` sa
 column is metadata: text from a text table, typed values from JSON (a list or an object as JSON text).
 """
 
+import ast
 import json
 import math
 import unicodedata
@@ -178,12 +179,21 @@ def _is_storable(cell: object) -> bool:
 def _texts(caption: object) -> Sequence[object]:
     """The captions of one cell: a list, a list as JSON text, or one caption."""
     if isinstance(caption, str) and caption.lstrip().startswith("["):
-        try:
-            found = json.loads(caption)
-        except (ValueError, RecursionError):
-            return [caption]
-        return found or [""] if isinstance(found, list) else [caption]
+        found = _list_in(caption)
+        return [caption] if found is None else found or [""]
     return caption if isinstance(caption, list) else [caption]
+
+
+def _list_in(text: str) -> list[object] | None:
+    """The texts of a list as JSON or as Python writes it, which pandas does; None for any other text."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list) and all(isinstance(item, str) for item in found):
+            return found
+    return None
 
 
 def _identity(name: str, value: object) -> str | None:

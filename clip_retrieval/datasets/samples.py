@@ -78,9 +78,13 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
 
 
 def joined(
-    items: Iterable[CaptionedImage | Reject], key: Callable[[CaptionedImage], Hashable], *, scattered: bool
+    items: Iterable[CaptionedImage | Reject],
+    key: Callable[[CaptionedImage], Hashable],
+    *,
+    scattered: bool,
+    same: Callable[[CaptionedImage, CaptionedImage], bool] = lambda *_: True,
 ) -> Iterator[CaptionedImage | Reject]:
-    """The items, where images of one ``key`` are one image with all their captions in order.
+    """The items, where images of one ``key`` that are the ``same`` are one image with all their captions in order.
 
     Only neighbours are joined, unless the images of one key are ``scattered``: then the images come last, all at once.
     Later ones add only metadata that is missing.
@@ -95,6 +99,9 @@ def joined(
         if first is None and not scattered:
             yield from held.values()
             held.clear()
+        if first is not None and not same(first, item):
+            yield item
+            continue
         held[name] = item if first is None else _join(first, item)
     yield from held.values()
 

@@ -21,6 +21,7 @@ from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 
 SUFFIXES = frozenset({".txt", ".caption", ".captions", ".cap"})
+IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "photos", "pictures", "jpg", "jpeg", "png", "raw"})
 FOLDERS = ("captions", "caption", "text", "texts", "txt")
 
 
@@ -88,15 +89,24 @@ class Sidecars:
         return found
 
     def of(self, image: str) -> list[StoredFile]:
-        """The caption files of an image, in order; ``image`` is its relative path."""
+        """The caption files of an image, all of one folder: the first of these that has any.
+
+        The folder of the image; ``captions/`` in it; the same path below ``captions/``, with and without the top
+        folder; ``captions/`` beside the folder, if that is called as folders of images are. ``image`` is a relative
+        path.
+        """
         path = PurePosixPath(fold_name(image))
+        parts = path.parent.parts
         folders = [path.parent, *(path.parent / name for name in FOLDERS)]
-        if path.parent.parts:
+        folders += [PurePosixPath(name, *parts) for name in FOLDERS]
+        folders += [PurePosixPath(name, *parts[1:]) for name in FOLDERS if parts[1:]]
+        if parts and parts[-1] in IMAGE_FOLDERS:
             folders += [path.parent.parent / name for name in FOLDERS]
-            top, *below = path.parent.parts
-            folders += [PurePosixPath(name, *below) for name in FOLDERS if name != top]
-        names = dict.fromkeys(str(folder / name) for folder in folders for name in (path.stem, path.name))
-        return [file for name in names for file in self._by_name.get(name, ())]
+        for folder in folders:
+            names = dict.fromkeys(str(folder / name) for name in (path.stem, path.name))
+            if found := [file for name in names for file in self._by_name.get(name, ())]:
+                return found
+        return []
 
 
 def fits(place: Place, options: SourceOptions) -> Fit | None:

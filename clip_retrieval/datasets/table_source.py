@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from clip_retrieval.datasets import csv_table, json_document, jsonl
 from clip_retrieval.datasets.base import Source, parse_split
 from clip_retrieval.datasets.column_names import folded
-from clip_retrieval.datasets.list_file import ListFile, NotAList
+from clip_retrieval.datasets.list_file import ListFile, NotAList, OtherAnnotations
 from clip_retrieval.datasets.names import ImageNames
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.rows import Row, images_of_rows
@@ -53,8 +53,10 @@ class Table:
 class TableSource(Source):
     """The images that one or several tables list. Image names are relative to the table, or to the folder."""
 
-    def __init__(self, place: Place, tables: Sequence[Table], why: str) -> None:
+    def __init__(self, place: Place, tables: Sequence[Table], why: str, others: Sequence[str] = ()) -> None:
+        """``others`` are tables that could have been taken too."""
         self._place = place
+        self._others = others
         self._tables = tables
         self.takes_columns = any(table.file.layout in {"csv", "jsonl", "json"} for table in tables)
         self.name = tables[0].file.layout
@@ -72,6 +74,7 @@ class TableSource(Source):
             yield from images_of_rows(self._rows(tables), names.find, taking)
             used |= names.used
         taking.unused = count_unused(self._place, used, "images that no row names")
+        taking.unused.update(f"other table, {name}" for name in self._others)
 
     def _by_folder(self) -> dict[str, list[Table]]:
         """Tables of one folder are read together, so that rows about one image are merged."""
@@ -103,7 +106,7 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
             if not file.has_captions and not _may_lack_captions(file, shown):
                 raise NotAList(_no_captions(file))
         except NotAList as error:
-            if _looks_like_captions(shown, stored):
+            if not isinstance(error, OtherAnnotations) and _looks_like_captions(shown, stored):
                 missed.append(Miss(shown, str(error)))
         else:
             understood.append(Table(file, _split_of(shown)))
@@ -113,10 +116,13 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     stems = {_stem(table.name) for table in chosen}
     if twins := [miss.file for miss in missed if _stem(miss.file) in stems]:
         raise _several(place, [*(table.name for table in chosen), *twins])
+    if chosen[0].split is not None and (others := [miss for miss in missed if _split_of(miss.file) is not None]):
+        return others[0]
     why = f"{', '.join(table.name for table in chosen)} lists images" + (
         " with captions" if any(table.file.has_captions for table in chosen) else " without captions"
     )
-    return Fit(TableSource(place, chosen, why), why)
+    unchosen = [table.name for table in understood if table not in chosen]
+    return Fit(TableSource(place, chosen, why, unchosen), why)
 
 
 def _file_fits(place: Place, name: str, options: SourceOptions) -> Fit | None:

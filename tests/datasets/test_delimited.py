@@ -109,3 +109,16 @@ def test_a_row_of_another_width_is_broken(row: str, reason: str) -> None:
 def test_an_empty_table_has_no_header() -> None:
     assert heading_of([], score) is None
     assert heading_of(["\n", " \n"], score) is None
+
+
+def test_a_quote_inside_a_cell_is_a_character() -> None:
+    text = 'image,caption\na.jpg,5" tall\nb.jpg,6" wide\nc.jpg,z\n'
+    rows = [row.cells for row in rows_below(lines(text), heading(text)) if isinstance(row, CellRow)]
+    assert rows == [["a.jpg", '5" tall'], ["b.jpg", '6" wide'], ["c.jpg", "z"]]
+
+
+def test_a_quote_does_not_swallow_a_line_that_is_a_row_of_its_own() -> None:
+    text = 'image\tcaption\na.jpg\t"hello there\nb.jpg\tyou all"\nc.jpg\tz\n'
+    read = list(rows_below(lines(text), heading(text)))
+    assert [row.cells[0] for row in read if isinstance(row, CellRow)] == ["b.jpg", "c.jpg"]
+    assert [row.line for row in read if isinstance(row, BrokenRow)] == [2]

@@ -255,7 +255,7 @@ def test_tables_in_folders_are_read_or_named(tmp_path: Path) -> None:
     write(read_here, photos("set1/1.jpg", "set2/1.jpg"))
     images, _ = read(open_source(read_here))
     assert [image.image_id for image in images] == ["set1/1.jpg", "set2/1.jpg"]
-    write(tmp_path / "b", {"set1/list.csv": table, **photos("set1/1.jpg")})
+    write(tmp_path / "b", {"set1/list.csv": table, **photos("set1/1.jpg", "set2/1.jpg")})
     with pytest.raises(SourceError, match=r"set1/list\.csv: a table in a folder below"):
         open_source(tmp_path / "b")
 
@@ -296,3 +296,98 @@ def test_what_is_no_encoding_of_text_is_refused(tmp_path: Path, name: str) -> No
     path = write(tmp_path, {"captions.csv": TABLE}) / "captions.csv"
     with pytest.raises(SourceError, match="is not an encoding"):
         open_source(path, SourceOptions(encoding=name))
+
+
+def test_one_id_of_two_images_is_no_caption_of_the_other(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}],
+        "annotations": [{"image_id": 1, "caption": "x"}],
+    }
+    path = write(tmp_path, {"captions.json": json.dumps(content), **photos("a.jpg", "b.jpg")}) / "captions.json"
+    (image,), (reject,) = read(open_source(path))
+    assert (image.image_id, reject.where) == ("a.jpg", "captions.json image 2")
+
+
+def test_a_text_file_is_that_of_the_image_in_the_same_place(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {"captions/train/1.txt": "T", "captions/1.txt": "root"}
+    images, _ = read(open_source(write(tmp_path, {**files, **photos("train/1.jpg", "test/1.jpg")})))
+    assert {image.image_id: [caption.text for caption in image.captions] for image in images} == {
+        "train/1.jpg": ["T"],
+        "test/1.jpg": [],
+    }
+
+
+def test_folders_that_link_to_each_other_are_read_once(tmp_path: Path) -> None:
+    write(tmp_path, photos(*(f"n{n}/{n}.jpg" for n in range(9))))
+    for n in range(9):
+        for other in range(9):
+            if n != other:
+                (tmp_path / f"n{n}" / f"to{other}").symlink_to(tmp_path / f"n{other}")
+    assert list(captions_of(open_source(tmp_path))) == [f"{n}.jpg" for n in range(9)]
+
+
+def test_a_link_that_leads_nowhere_is_a_reject(tmp_path: Path) -> None:
+    write(tmp_path, photos("a.jpg"))
+    (tmp_path / "b.jpg").symlink_to("annex/b.jpg")
+    _, rejects = read(open_source(tmp_path))
+    assert rejects == [Reject("b.jpg", "the link leads nowhere")]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"flickr8k/captions.txt": TABLE, **photos("flickr8k/Images/1.jpg", "flickr8k/Images/2.jpg")},
+        {
+            "coco/annotations/captions_val2017.json": json.dumps(COCO),
+            **photos("coco/val2017/1.jpg", "coco/val2017/2.jpg"),
+        },
+        {"ds/captions.csv": TABLE, **photos("ds/1.jpg", "ds/2.jpg", "__MACOSX/ds/._1.jpg")},
+    ],
+)
+def test_an_archive_that_was_unpacked_into_its_own_folder_is_read(
+    tmp_path: Path, files: dict[str, str | bytes]
+) -> None:
+    assert captions_of(open_source(write(tmp_path, files))) == CAPTIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("image_captions.txt", "1.jpg a dog"),
+        ("captions.yaml", "1.jpg: a dog"),
+        ("captions", "1.jpg a dog"),
+        ("captions.pkl", "x"),
+        ("1.json", '{"caption": "a dog"}'),
+        ("1.jpg.json", '{"title": "dog"}'),
+    ],
+)
+def test_files_that_are_called_captions_stop_whatever_they_are(tmp_path: Path, name: str, content: str) -> None:
+    write(tmp_path, {name: content, **photos("1.jpg")})
+    with pytest.raises(SourceError, match="--no-captions takes the images alone"):
+        open_source(tmp_path)
+
+
+def test_a_table_of_a_split_that_is_not_understood_stops(tmp_path: Path) -> None:
+    tables: dict[str, str | bytes] = {"train.csv": "image,caption\na.jpg,x\n", "val.csv": "image,words\nb.jpg,y\n"}
+    with pytest.raises(SourceError, match=r"val\.csv: no column for the caption"):
+        open_source(write(tmp_path, {**tables, **photos("a.jpg", "b.jpg")}))
+
+
+def test_a_table_that_was_not_chosen_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"captions.csv": TABLE, "captions_part2.csv": TABLE, **photos("1.jpg", "2.jpg")})
+    source = open_source(tmp_path)
+    assert captions_of(source) == CAPTIONS
+    assert source.taking.unused["other table, captions_part2.csv"] == 1
+
+
+def test_a_stray_archive_does_not_take_over_a_folder_of_images(tmp_path: Path) -> None:
+    source = open_source(
+        write(tmp_path, {"1.txt": "a dog", "2.txt": "a cat", "old.tar": b"", **photos("1.jpg", "2.jpg")})
+    )
+    assert captions_of(source) == CAPTIONS
+
+
+def test_lists_as_python_writes_them_are_several_captions(tmp_path: Path) -> None:
+    table = "image,caption\n1.jpg,\"['a dog', 'a brown dog']\"\n2.jpg,[2019]\n"
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "2.jpg")}))
+    assert captions_of(source) == {"1.jpg": ["a dog", "a brown dog"], "2.jpg": ["[2019]"]}
