@@ -20,7 +20,7 @@ from clip_retrieval.datasets import (
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
 from clip_retrieval.datasets.column_names import roles_of
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
-from clip_retrieval.datasets.table_source import HIDDEN_TABLE, may_be_hidden_table
+from clip_retrieval.datasets.table_source import HIDDEN_TABLE, may_be_a_table, may_be_hidden_table
 from clip_retrieval.errors import ImageRejected, SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
@@ -131,9 +131,11 @@ def _unpacked(place: Place) -> Place | None:
 
 
 def _is_called_captions(shown: str) -> bool:
+    """Whether a file is called captions, and no reader of tables has looked at it."""
     path = PurePosixPath(shown)
     words = re.split(r"[\W_]+", path.stem.lower())
-    return bool({"caption", "captions", "descriptions"} & {*words}) and path.suffix.lower() not in IMAGE_SUFFIXES
+    called = bool({"caption", "captions", "descriptions"} & {*words})
+    return called and path.suffix.lower() not in IMAGE_SUFFIXES and not may_be_a_table(shown)
 
 
 def _json_sidecars(place: Place) -> list[str]:

@@ -99,7 +99,7 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     understood: list[Table] = []
     missed: list[Miss] = []
     for shown, stored in place.files.items():
-        if not _may_be_a_table(shown):
+        if not may_be_a_table(shown):
             continue
         try:
             file = READERS[PurePosixPath(shown).suffix.lower()](stored, options)
@@ -169,7 +169,7 @@ def _stem(shown: str) -> str:
     return folded(PurePosixPath(shown).stem)
 
 
-def _may_be_a_table(shown: str) -> bool:
+def may_be_a_table(shown: str) -> bool:
     """Whether a file lies and is called as tables are: at the top, in a folder of annotations, or with a known name."""
     path = PurePosixPath(shown)
     suffix = path.suffix.lower()
@@ -185,9 +185,7 @@ def may_be_hidden_table(shown: str, file: StoredFile) -> bool:
     """Whether a file that lies too deep to be taken as a table looks like one."""
     suffix = PurePosixPath(shown).suffix.lower()
     return (
-        suffix in READERS.keys() - {".txt", ".json"}
-        and not _may_be_a_table(shown)
-        and _looks_like_captions(shown, file)
+        suffix in READERS.keys() - {".txt", ".json"} and not may_be_a_table(shown) and _looks_like_captions(shown, file)
     )
 
 

@@ -391,3 +391,11 @@ def test_lists_as_python_writes_them_are_several_captions(tmp_path: Path) -> Non
     table = "image,caption\n1.jpg,\"['a dog', 'a brown dog']\"\n2.jpg,[2019]\n"
     source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "2.jpg")}))
     assert captions_of(source) == {"1.jpg": ["a dog", "a brown dog"], "2.jpg": ["[2019]"]}
+
+
+def test_a_list_without_captions_is_no_file_that_was_not_understood(tmp_path: Path) -> None:
+    source = open_source(
+        write(tmp_path, {"captions.jsonl": '{"image": "1.jpg", "image_id": "a/b"}', **photos("1.jpg")})
+    )
+    (image,), _ = read(source)
+    assert (source.name, source.has_captions, image.image_id) == ("jsonl", False, "a/b")
