@@ -105,7 +105,8 @@ def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
         return gc.collect()
 
     try:
-        assert asyncio.run(scenario()) == 0
+        # Threads that libraries leave behind (fsspec's) may make garbage meanwhile; a cycle of ours is there each time.
+        assert min(asyncio.run(scenario()) for _ in range(3)) == 0
     finally:
         gc.enable()
 
