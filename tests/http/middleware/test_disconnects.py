@@ -88,7 +88,7 @@ def test_a_client_that_waits_gets_its_answer() -> None:
 
 
 async def garbage_of_a_request() -> int:
-    """How many objects a request leaves to the garbage collector, after a first request that leaves what is made once."""
+    """How many objects a request leaves to the garbage collector; a first one leaves what is made once."""
     current: ContextVar[Request] = ContextVar("current")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
