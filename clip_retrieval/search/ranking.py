@@ -15,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.indexes.base import MIN_DEPTH, VectorIndex
+from clip_retrieval.indexes.base import VectorIndex
 
-FRONT_ROWS = MIN_DEPTH
-"""Rows of the front: more than the longest first page (50) and the row that says whether another page follows."""
+FRONT_ROWS = 96
+"""Rows of the front: three pages of the search page (24) and the row that says whether another page follows.
+
+An approximate index finds and orders them anyway, for the recall that it promises at 50; the rows behind them take an
+exact search. The front finds fewer of the true rows from 65 to 96 (0.90 of them where the first 50 have 0.99);
+the others follow it."""
 
 FOLD_BLOCK_ROWS = 256
 MAX_FOLDED_ROWS = 20 * FOLD_BLOCK_ROWS
@@ -58,9 +62,11 @@ class Ranking:
         self._front_only = front_only
         self._vector = vector
         self._allowed = allowed
-        self._without = np.unique(np.array(without, dtype=np.int64))
+        self._without = np.array(sorted(set(without)), dtype=np.int64)
         scores, rows = index.search(vector[None], front + len(self._without), allowed=allowed)
-        kept = (rows[0] >= 0) & ~np.isin(rows[0], self._without)
+        kept = rows[0] >= 0
+        if without:
+            kept &= ~np.isin(rows[0], self._without)
         self._rows: Rows = rows[0][kept][:front]
         self._scores: Scores = scores[0][kept][:front]
         if allowed is None:
