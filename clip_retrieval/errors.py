@@ -17,7 +17,9 @@
     │   ├── ArtifactNotFound   no artifact has that tag or path
     │   ├── ArtifactDamaged    a file is missing or differs from its hash
     │   ├── ArtifactSchema     written by another schema version
-    │   └── EncoderMismatch    another encoder made its vectors
+    │   ├── EncoderMismatch    another encoder made its vectors
+    │   └── SwapRefused        it does not take over from the one that is served
+    │       └── SwapInProgress another one is about to
     └── ServiceError           the client got no usable answer; see ``client/clients.py``
         ├── RequestRejected    the service rejected the request (4xx)
         ├── Overloaded         the service rejected the request (429 or 503), every retry included
@@ -105,6 +107,14 @@ class ArtifactSchema(ArtifactError):
 
 class EncoderMismatch(ArtifactError):
     """Another encoder than the given one made the artifact's vectors."""
+
+
+class SwapRefused(ArtifactError):
+    """An artifact does not take over from the one that is served, which goes on."""
+
+
+class SwapInProgress(SwapRefused):
+    """Another artifact is about to take over."""
 
 
 class ServiceError(ClipRetrievalError):

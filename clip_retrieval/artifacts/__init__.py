@@ -10,5 +10,6 @@ writer.py         writes the folder
 modelstore.py     artifacts in BentoML's model store
 transfer.py       an artifact as one file
 compare.py        what differs between two artifacts
+promises.py       whether an artifact keeps what its manifest promises, measured now
 reindex.py        an artifact with indexes chosen to a budget, from one that exists
 """

@@ -17,6 +17,7 @@ from clip_retrieval.cli.info import info
 from clip_retrieval.cli.models import models_command
 from clip_retrieval.cli.search import search
 from clip_retrieval.cli.serve import serve
+from clip_retrieval.cli.swap import swap
 from clip_retrieval.cli.tune import tune_command
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.storage import sentence
@@ -65,6 +66,7 @@ app.command("build")(build_command)
 app.command("info")(info)
 app.command("search")(search)
 app.command("serve")(serve)
+app.command("swap")(swap)
 app.command("evaluate")(evaluate_command)
 app.command("tune")(tune_command)
 app.command("finetune")(finetune_command)

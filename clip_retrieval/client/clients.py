@@ -10,13 +10,15 @@ again and when. Errors: ``RequestRejected``, ``Overloaded``, ``ServerFailure``, 
 ``ServiceError``. Methods that take an image raise OSError where its file cannot be read.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
 from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
-from clip_retrieval.client.endpoints import Call, Calls
+from clip_retrieval.client.endpoints import Call, Calls, require_swapped
 from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
     CaptionsAnswer,
@@ -30,13 +32,15 @@ from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.image_input import ImageInput
 from clip_retrieval.contract.queries import Part, SearchRequest, Where, image, image_id, search_request, text
-from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
+from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.records import Modality
 
 __all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "ImageInput", "Retries", "image", "image_id", "text"]
 
 DEFAULT_TIMEOUT = httpx.Timeout(30, connect=5)
 DEFAULT_RETRIES = Retries()
+SWAP_POLL_S = 0.5
+"""Seconds between two looks at a swap that takes long."""
 _HEADERS = {"Accept": "application/json", "User-Agent": "bento-clip-client"}
 
 M = TypeVar("M", bound=BaseModel)
@@ -133,6 +137,22 @@ class Client:
     def clear_cache(self) -> CacheCleared:
         """Empty the server's result cache."""
         return self._send(Calls.clear_cache)
+
+    def artifact(self) -> ArtifactStatus:
+        """Which artifact is served, and how the latest swap stands."""
+        return self._send(Calls.artifact)
+
+    def swap(self, artifact: str, *, force: bool = False) -> ArtifactStatus:
+        """Have the service serve another artifact, a tag or a path of its machine; returns when that is done.
+
+        ``force`` takes it although it falls short of what its manifest promises. Raises RequestRejected, with the
+        reason, where the service goes on with the earlier one.
+        """
+        status = self._send(Calls.swap(artifact, force=force))
+        while status.state == "swapping":
+            time.sleep(SWAP_POLL_S)
+            status = self.artifact()
+        return require_swapped(status)
 
     def _send(self, call: Call[M]) -> M:
         try:
@@ -232,6 +252,22 @@ class AsyncClient:
     async def clear_cache(self) -> CacheCleared:
         """Empty the server's result cache."""
         return await self._send(Calls.clear_cache)
+
+    async def artifact(self) -> ArtifactStatus:
+        """Which artifact is served, and how the latest swap stands."""
+        return await self._send(Calls.artifact)
+
+    async def swap(self, artifact: str, *, force: bool = False) -> ArtifactStatus:
+        """Have the service serve another artifact, a tag or a path of its machine; returns when that is done.
+
+        ``force`` takes it although it falls short of what its manifest promises. Raises RequestRejected, with the
+        reason, where the service goes on with the earlier one.
+        """
+        status = await self._send(Calls.swap(artifact, force=force))
+        while status.state == "swapping":
+            await asyncio.sleep(SWAP_POLL_S)
+            status = await self.artifact()
+        return require_swapped(status)
 
     async def _send(self, call: Call[M]) -> M:
         try:

@@ -25,7 +25,7 @@ from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.contract.queries import SearchRequest
-from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
+from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
 
 M = TypeVar("M", bound=BaseModel)
@@ -106,6 +106,18 @@ class Calls:
     health = Call("GET", "/health", Health)
     stats = Call("GET", "/stats", Stats)
     clear_cache = Call("POST", "/cache/clear", CacheCleared)
+    artifact = Call("GET", "/artifact", ArtifactStatus)
+
+    @staticmethod
+    def swap(artifact: str, *, force: bool) -> Call[ArtifactStatus]:
+        return Call("POST", "/artifact", ArtifactStatus, json={"artifact": artifact, "force": force})
+
+
+def require_swapped(status: ArtifactStatus) -> ArtifactStatus:
+    """The status of a swap that is done. Raises RequestRejected if it was refused while nobody waited for it."""
+    if status.state == "refused":
+        raise RequestRejected(f"Conflict: {status.reason}", status=HTTPStatus.CONFLICT)
+    return status
 
 
 _NOT_OURS = "the answer does not come from this service; check the URL"

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from clip_retrieval.contract.base import Frozen
+from clip_retrieval.contract.base import Frozen, Strict
 
 
 class ServiceInfo(Frozen):
@@ -61,3 +61,52 @@ class CacheCleared(Frozen):
     message: str
     previous_cache_size: int
     current_cache_size: int
+
+
+class SwapRequest(Strict):
+    """Serve another artifact from now on."""
+
+    artifact: str = Field(min_length=1, max_length=1000, description="A model store tag, or the path of a folder.")
+    force: bool = Field(default=False, description="Take it also if it falls short of what its manifest promises.")
+
+
+class MeasuredIndex(Frozen):
+    """What the manifest of an artifact promises of one index, and what was measured before the swap."""
+
+    modality: Literal["images", "captions"]
+    promised_recall: float
+    recall: float = Field(description="The least recall at 1, 10 and 50 results, against exact search.")
+    promised_p99_ms: float
+    p99_ms: float
+    allowed_p99_ms: float = Field(
+        description="Three times the promise, and as many times more as the artifact that was served is slower now "
+        "than its own manifest says."
+    )
+
+
+class Mirrored(Frozen):
+    """How the answers of two artifacts to the same queries differ."""
+
+    queries: int
+    overlap_at_10: float | None = Field(description="The mean share of the first ten results that both have.")
+
+
+class ArtifactStatus(Frozen):
+    """What is served, and how the latest swap stands."""
+
+    artifact: str
+    version: str
+    state: Literal["serving", "swapping", "refused"] = Field(
+        description="`refused`: the latest swap was refused, for the `reason`; the earlier artifact goes on."
+    )
+    wanted: str | None = Field(default=None, description="The artifact of the latest swap, as it was named.")
+    reason: str | None = None
+    previous: str | None = Field(default=None, description="The artifact before the latest swap.")
+    workers: int = Field(default=1, description="The workers of this host that serve it.")
+    encoder_shared: bool | None = Field(default=None, description="Whether the encoder was the same one.")
+    seconds: float | None = Field(default=None, description="What the latest swap took.")
+    memory_mb: dict[str, float] = Field(
+        default_factory=dict, description="Resident memory of this worker `before`, `during` and `after` the swap."
+    )
+    measured: list[MeasuredIndex] = Field(default_factory=list)
+    mirrored: Mirrored | None = Field(default=None, description="Queries that both answered, if a mirror is set.")

@@ -9,6 +9,7 @@ accept.py             which media type a client prefers
 page.py               the search page, ``web/index.html``, as a response
 page_routes.py        the page's thumbnails and examples
 info_routes.py        what is served, health, counts, the collection's fields and records
+artifact_routes.py    which artifact is served, and another one in its place
 query_routes.py       the short routes: queries of one part
 composed_routes.py    queries of several parts, and several queries at once
 app.py                the application: all routes and the answers to what is wrong

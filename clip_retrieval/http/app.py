@@ -12,7 +12,18 @@ from starlette.responses import Response
 
 from clip_retrieval import __version__
 from clip_retrieval.contract.base import describe
-from clip_retrieval.errors import Busy, ImageRejected, ImageTooLarge, InvalidQuery, NotAnImage
+from clip_retrieval.errors import (
+    ArtifactError,
+    ArtifactNotFound,
+    Busy,
+    ImageRejected,
+    ImageTooLarge,
+    InvalidQuery,
+    MissingExtra,
+    ModelUnavailable,
+    NotAnImage,
+)
+from clip_retrieval.http.artifact_routes import add_artifact_routes
 from clip_retrieval.http.composed_routes import add_composed_routes
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.info_routes import add_info_routes
@@ -26,6 +37,10 @@ STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (ImageRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidQuery, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
+    (ArtifactNotFound, HTTPStatus.NOT_FOUND),
+    (ArtifactError, HTTPStatus.CONFLICT),
+    (ModelUnavailable, HTTPStatus.CONFLICT),
+    (MissingExtra, HTTPStatus.CONFLICT),
 )
 """The status of each error that a handler may raise; the first that fits."""
 
@@ -45,6 +60,7 @@ def create_app(state: ServerState) -> FastAPI:
         app.add_exception_handler(error, _refused)
     add_page_routes(app, state)
     add_info_routes(app, state)
+    add_artifact_routes(app, state)
     add_query_routes(app, state)
     add_composed_routes(app, state)
     return app

@@ -24,8 +24,8 @@ class RoutePolicy:
     """The only Content-Type of its body; None for a route that reads no body."""
     max_body: int | None = SMALL
     """Most bytes of the body; None is the server's limit for uploads."""
-    needs: Literal["nothing"] = "nothing"
-    """What the caller must show. Every route is open so far."""
+    needs: Literal["nothing", "admin"] = "nothing"
+    """What the caller must show. No route asks for it yet."""
     always_answers: bool = False
     """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
 
@@ -54,6 +54,7 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/health": {"GET": ALWAYS},
     "/stats": {"GET": ALWAYS},
     "/cache/clear": {"POST": READ},
+    "/artifact": {"GET": ALWAYS, "POST": RoutePolicy(media_type=JSON, needs="admin", always_answers=True)},
     "/metrics": {"GET": ALWAYS, "HEAD": ALWAYS},
     "/livez": {"GET": ALWAYS, "HEAD": ALWAYS},
     "/readyz": {"GET": ALWAYS, "HEAD": ALWAYS},

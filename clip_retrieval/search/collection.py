@@ -4,6 +4,7 @@ A collection is what a server swaps, and what caches are keyed by. It is immutab
 """
 
 import threading
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest
-from clip_retrieval.artifacts.thumbnails import Size
+from clip_retrieval.artifacts.record_store import RecordStore
+from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery
@@ -46,6 +48,8 @@ class Collection:
         }
         self._lock = threading.Lock()
         self._thumbnails = artifact.thumbnails()
+        # A server exchanges collections; one is closed when the last request that began with it is done.
+        self._finalizer = weakref.finalize(self, _close, self._store, self._thumbnails)
 
     @property
     def manifest(self) -> Manifest:
@@ -138,10 +142,14 @@ class Collection:
 
     def close(self) -> None:
         """Close the files of records and thumbnails; searches fail from then on."""
-        self._store.close()
-        if self._thumbnails is not None:
-            self._thumbnails.close()
+        self._finalizer()
 
     def _images(self, rows: Sequence[int]) -> list[tuple[ImageRecord, list[CaptionRecord]]]:
         captions = self._store.captions_of(rows)
         return [(image, captions[image.row]) for image in self._store.images(rows)]
+
+
+def _close(store: RecordStore, thumbnails: Thumbnails | None) -> None:
+    store.close()
+    if thumbnails is not None:
+        thumbnails.close()

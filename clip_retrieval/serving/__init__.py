@@ -8,8 +8,12 @@ latencies.py       counts and percentiles for ``/stats``
 tracing.py         stages of a request as spans
 prometheus.py      metrics for ``/metrics``
 engine.py          texts and images encoded a batch at a time
+served.py          an artifact that is open, with its encoder
 bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
+mirror.py          queries that two artifacts answer
+rollout.py         what all workers of a host agree to serve
+swap.py            another artifact is served, between two requests
 state.py           what a process keeps between requests
 native_inputs.py   inputs of BentoML's own APIs as jobs
 process.py         the interpreter's switches, and how a process ends

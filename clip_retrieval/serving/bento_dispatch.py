@@ -25,7 +25,7 @@ from opentelemetry.trace import Tracer
 
 from clip_retrieval import __version__
 from clip_retrieval.errors import Busy
-from clip_retrieval.serving.engine import Encoded, EncodeJob
+from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
 
 TEXTS, IMAGES = "encode_texts", "encode_images"
 """The batchable APIs."""
@@ -44,6 +44,8 @@ class BentoDispatch:
     def __init__(self) -> None:
         self._infer: Any = None
         self._dispatchers: dict[str, Any] = {}
+        self._text_batches = 1
+        """BentoML's own number of batches in flight, until ``attach``."""
 
     def attach(self, app: Any, *, text_batches_at_once: int) -> None:
         """Take the dispatchers from the application of a request. So many batches of texts may be in flight."""
@@ -57,8 +59,19 @@ class BentoDispatch:
             optimizer = dispatcher.optimizer
             optimizer.o_a = optimizer.o_b = optimizer.wait = 0
             optimizer.trigger_refresh = lambda: None
-        self._dispatchers[TEXTS]._sema.sema = text_batches_at_once
         self._infer = bento_app.batch_infer
+        self.allow(text_batches_at_once)
+
+    def allow(self, text_batches_at_once: int) -> None:
+        """Let so many batches of texts be in flight from now on; does nothing before ``attach``."""
+        if self._dispatchers:
+            # The semaphore counts the places that are free.
+            self._dispatchers[TEXTS]._sema.sema += text_batches_at_once - self._text_batches
+            self._text_batches = text_batches_at_once
+
+    def to(self, engine: Engine) -> "EngineDispatch":
+        """A dispatcher whose jobs are for ``engine``."""
+        return EngineDispatch(self, engine)
 
     def queue_lengths(self) -> dict[str, int]:
         """How many jobs wait for the encoder, by API."""
@@ -81,6 +94,21 @@ class BentoDispatch:
             job.abandoned = True
             raise
         return results[0]
+
+
+class EngineDispatch:
+    """Puts jobs into the same queues as any other, for one engine."""
+
+    def __init__(self, dispatch: BentoDispatch, engine: Engine) -> None:
+        self._dispatch, self._engine = dispatch, engine
+
+    async def submit_text(self, job: EncodeJob) -> Encoded:
+        job.engine = self._engine
+        return await self._dispatch.submit_text(job)
+
+    async def submit_image(self, job: EncodeJob) -> Encoded:
+        job.engine = self._engine
+        return await self._dispatch.submit_image(job)
 
 
 def results_of(jobs: Sequence[EncodeJob], encoded: Sequence[Encoded | None]) -> Any:

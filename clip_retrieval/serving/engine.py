@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -39,6 +39,8 @@ class EncodeJob:
     """Whether the vector alone is wanted, as by BentoML's own APIs, or all of ``Encoded``."""
     abandoned: bool = False
     """Set when nobody waits for the result any more; a batch then leaves the job out."""
+    engine: "Engine | None" = None
+    """The engine whose vector is wanted; None means that of the artifact which is served when the batch begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +54,25 @@ class Encoded:
 
 
 class Engine:
-    """Texts and images may be encoded at the same time, and of texts as many batches as the encoder says.
+    """One encoder and its threads.
+
+    Texts and images may be encoded at the same time, and of texts as many batches as the encoder says.
 
     A batch of texts is prepared in the event loop, and its thread only computes: a thread that needs the GIL waits for
     it while others search. Threads that compute run at low priority, so that searches preempt them.
     """
 
-    def __init__(self, load: Callable[[], Retriever]) -> None:
+    def __init__(self, load: Callable[[], Encoder]) -> None:
         """``load`` runs in a low-priority thread, so a runtime's worker threads inherit that priority.
 
         The threads that submit batches keep normal priority where the runtime computes in threads of its own: a
         low-priority thread that holds the GIL would block everyone.
         """
-        with ThreadPoolExecutor(1, "load", initializer=_lower_priority) as loading:
-            self.retriever = loading.submit(load).result()
-        initializer = None if self.encoder.owns_threads else _lower_priority
+        with ThreadPoolExecutor(1, "load", initializer=lower_priority) as loading:
+            self.encoder = loading.submit(load).result()
+        initializer = None if self.encoder.owns_threads else lower_priority
         self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)
         self._images = ThreadPoolExecutor(1, "encode-images", initializer=initializer)
-
-    @property
-    def encoder(self) -> Encoder:
-        return self.retriever.encoder
 
     async def encode_texts(self, jobs: Sequence[EncodeJob]) -> list[Encoded | None]:
         """The result of each job, in order; None for one that was abandoned. Equal texts are encoded once."""
@@ -104,15 +104,34 @@ class Engine:
         encode = Stage(start, end - start)
         return _in_order(alive, [Encoded(vector, encode, len(wanted)) for vector in vectors])
 
-    async def warm_up(self) -> None:
-        """Encode one input of each kind and search each index, before the first query that counts."""
+    async def warm_up(self, retriever: Retriever) -> None:
+        """Encode one input of each kind and search each index of ``retriever``, before the first query that counts."""
         blank = self.encoder.preprocess(Image.new("RGB", (64, 64)))
         await self.encode_images([EncodeJob(blank)])
         for encoded in await self.encode_texts([EncodeJob("warm-up")]):
             assert encoded is not None, "the job was not abandoned"
             for target in MODALITIES:
-                outcome = self.retriever.answer(Query((QueryPart("warm-up"),), target), encoded.vector[None])
-                self.retriever.collection.fragments(target, [hit.row for hit in outcome.hits])
+                outcome = retriever.answer(Query((QueryPart("warm-up"),), target), encoded.vector[None])
+                retriever.collection.fragments(target, [hit.row for hit in outcome.hits])
+
+
+async def encode_by_engine(
+    jobs: Sequence[EncodeJob],
+    served: Engine,
+    encode: Callable[[Engine, Sequence[EncodeJob]], Awaitable[list[Encoded | None]]],
+) -> list[Encoded | None]:
+    """The result of each job of one batch, in order, by the engine that the job names, else by ``served``.
+
+    While one artifact takes over from another with another encoder, a batch may hold jobs for both.
+    """
+    engines = [job.engine or served for job in jobs]
+    distinct = list(dict.fromkeys(engines))
+    if len(distinct) == 1:
+        return await encode(distinct[0], jobs)
+    parts = [[job for job, its in zip(jobs, engines, strict=True) if its is engine] for engine in distinct]
+    each = await asyncio.gather(*(encode(engine, part) for engine, part in zip(distinct, parts, strict=True)))
+    results = {engine: iter(part) for engine, part in zip(distinct, each, strict=True)}
+    return [next(results[engine]) for engine in engines]
 
 
 async def _in_thread(thread: ThreadPoolExecutor, compute: Callable[[], Vectors]) -> tuple[Vectors, float]:
@@ -130,6 +149,7 @@ def _tokens(encoder: Encoder, jobs: Sequence[EncodeJob]) -> list[Tokens]:
     return [job.content if isinstance(job.content, Tokens) else encoder.tokenize(str(job.content)) for job in jobs]
 
 
-def _lower_priority() -> None:
+def lower_priority() -> None:
+    """Let the calling thread compute only what others leave; its future threads inherit that."""
     if sys.platform == "linux":  # elsewhere niceness is of a whole process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)

@@ -14,16 +14,18 @@ MAX_NATIVE_BATCH = 64
 """Most inputs of one request."""
 
 
-def text_jobs(texts: Sequence[str]) -> list[EncodeJob]:
-    return [EncodeJob(text, vector_only=True) for text in texts]
+def text_jobs(texts: Sequence[str], state: ServerState) -> list[EncodeJob]:
+    engine = state.served.engine if state.served else None
+    return [EncodeJob(text, vector_only=True, engine=engine) for text in texts]
 
 
 def image_jobs(images: Sequence[str], state: ServerState) -> list[EncodeJob]:
     """The images in base64, decoded. Raises ValueError for one that is not acceptable."""
     preprocess = state.require_service().retriever.encoder.preprocess
+    engine = state.served.engine if state.served else None
     jobs = []
     for number, image in enumerate(decode_together(map(Base64Image, images), state.limits)):
         if isinstance(image, ImageRejected):
             raise ValueError(f"image {number}: {image}") from image
-        jobs.append(EncodeJob(preprocess(image), vector_only=True))
+        jobs.append(EncodeJob(preprocess(image), vector_only=True, engine=engine))
     return jobs

@@ -7,7 +7,8 @@ serves one retriever; a request that began with it ends with it.
 import asyncio
 import contextlib
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,6 +74,10 @@ class QueryService:
         self._limits = limits
         self._decoders = decoders
         self._searches = ThreadPoolExecutor(1, "search", initializer=search_on_one_thread)
+        self.on_answer: Callable[[Query, RenderedPage], None] | None = None
+        """Told of each answer that did not come from the cache."""
+        # The last request that began with this service may end long after another service has taken over.
+        weakref.finalize(self, self._searches.shutdown, wait=False)
 
     async def answer(self, queries: Sequence[Query]) -> list[QueryAnswer | InvalidQuery]:
         """The answer to each query, in order; what is wrong with one of them is its own outcome."""
@@ -94,6 +99,8 @@ class QueryService:
             except InvalidQuery as error:
                 return error
             self._answers.keep(version, key, answer.page)
+            if self.on_answer is not None:
+                self.on_answer(query, answer.page)
             return answer
 
         return await asyncio.gather(*map(one, queries, keys, pages))
@@ -110,10 +117,6 @@ class QueryService:
             raise rejected
         assert decode is not None, "an image was decoded"
         return await self._encode_pixels(image.key, rejected), decode
-
-    def close(self) -> None:
-        """End the search thread when its searches are done; the retriever stays open for requests in progress."""
-        self._searches.shutdown(wait=False)
 
     def clear(self) -> int:
         """Drop everything that is kept to answer faster; returns how many answers that were."""

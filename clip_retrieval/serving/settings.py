@@ -49,6 +49,14 @@ class Settings(BaseSettings):
         default=None,
         description="precision of the encoder; default: int8 for an artifact built with int8, otherwise auto",
     )
+    follow: str | None = Field(
+        default=None,
+        description="a model store tag, such as clip-retrieval:latest: whenever it names another artifact, that one is "
+        "served",
+    )
+    mirror: float = Field(
+        default=0, ge=0, le=1, description="share of the queries that both artifacts answer before one takes over"
+    )
     log_format: Literal["plain", "json"] = Field(default="plain", description="the format of log lines")
 
 

@@ -77,6 +77,7 @@ class TestHelp:
             "info",
             "search",
             "serve",
+            "swap",
             "evaluate",
             "tune",
             "finetune",

@@ -36,7 +36,7 @@ from clip_retrieval.contract.answers import (
 )
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.queries import search_request
-from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
+from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
 from tests.samples import png, square
 
@@ -116,6 +116,7 @@ IMAGE = {
     "captions": [],
     "metadata": {"year": 1999, "place": None},
 }
+STATUS = {"artifact": "clip-retrieval:1", "version": "1", "state": "serving"}
 CLEARED = {"message": "1 dropped", "previous_cache_size": 1, "current_cache_size": 0}
 
 
@@ -208,6 +209,8 @@ def uploaded(request: httpx.Request) -> Message:
         ("health", (), HEALTH, Health, "GET", "/health"),
         ("stats", (), STATS, Stats, "GET", "/stats"),
         ("clear_cache", (), CLEARED, CacheCleared, "POST", "/cache/clear"),
+        ("artifact", (), STATUS, ArtifactStatus, "GET", "/artifact"),
+        ("swap", ("clip-retrieval:1",), STATUS, ArtifactStatus, "POST", "/artifact"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -218,6 +221,25 @@ def test_each_method_asks_its_endpoint_once_and_answers_with_its_model(
     assert ask(network, method, *args) == model(**answer)
     assert (network.request.method, network.request.url.path) == (verb, path)
     assert network.slept == []
+
+
+def test_a_swap_that_takes_long_is_asked_for_until_it_is_done(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SWAP_POLL_S", 0)
+    swapping = {**STATUS, "state": "swapping"}
+    network = Network(httpx.Response(202, json=swapping), ok(swapping), ok({**STATUS, "version": "2"}))
+    assert ask(network, "swap", "clip-retrieval:2", force=True).version == "2"
+    asked = [(request.method, request.url.path) for request in network.requests]
+    assert asked == [("POST", "/artifact"), ("GET", "/artifact"), ("GET", "/artifact")]
+    assert json.loads(network.requests[0].content) == {"artifact": "clip-retrieval:2", "force": True}
+
+
+def test_a_swap_that_is_refused_while_nobody_waits_is_an_error(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SWAP_POLL_S", 0)
+    refused = {**STATUS, "state": "refused", "reason": "it falls short"}
+    network = Network(httpx.Response(202, json={**STATUS, "state": "swapping"}), ok(refused))
+    with pytest.raises(RequestRejected, match="it falls short") as caught:
+        ask(network, "swap", "clip-retrieval:2")
+    assert caught.value.status == 409
 
 
 def test_a_text_is_sent_as_json(ask: Ask) -> None:
@@ -643,5 +665,7 @@ def test_the_public_names_are_these() -> None:
         "health",
         "stats",
         "clear_cache",
+        "artifact",
+        "swap",
         "close",
     }

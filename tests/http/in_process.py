@@ -18,7 +18,7 @@ class DirectDispatcher:
     """Encodes each job at once, and counts the batches."""
 
     def __init__(self, retriever: Retriever) -> None:
-        self._engine = Engine(lambda: retriever)
+        self._engine = Engine(lambda: retriever.encoder)
         self.batches = 0
 
     async def submit_text(self, job: EncodeJob) -> Encoded:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
+from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
+from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine, encode_by_engine
 from tests.samples import square
 
 
@@ -31,11 +31,11 @@ class WatchedEncoder(FakeEncoder):
 
 
 @pytest.fixture
-def make_engine(retriever: Retriever) -> Callable[..., Engine]:
+def make_engine() -> Callable[..., Engine]:
     """Makes an engine with a ``WatchedEncoder`` of these options."""
 
     def make(**options: Any) -> Engine:
-        return Engine(lambda: Retriever(retriever.collection.artifact, WatchedEncoder(**options)))
+        return Engine(lambda: WatchedEncoder(**options))
 
     return make
 
@@ -129,7 +129,7 @@ def test_as_many_batches_of_texts_are_encoded_together_as_the_encoder_says(make_
     np.testing.assert_array_equal(vectors, FakeEncoder().encode_texts(["red", "blue"]))
 
 
-def test_a_batch_is_prepared_in_the_event_loop_and_computed_in_another_thread(retriever: Retriever) -> None:
+def test_a_batch_is_prepared_in_the_event_loop_and_computed_in_another_thread() -> None:
     threads: list[threading.Thread] = []
 
     class Prepared(FakeEncoder):
@@ -143,32 +143,51 @@ def test_a_batch_is_prepared_in_the_event_loop_and_computed_in_another_thread(re
             return compute
 
     encoder = Prepared()
-    engine = Engine(lambda: Retriever(retriever.collection.artifact, encoder))
+    engine = Engine(lambda: encoder)
     encode(engine, encoder.tokenize("red"))
     assert threads[0] is threading.main_thread()
     assert threads[1] is not threading.main_thread()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is of a whole process")
-def test_loading_and_computing_run_at_low_priority_and_the_event_loop_does_not(
-    make_engine: Callable[..., Engine], retriever: Retriever
-) -> None:
+def test_loading_and_computing_run_at_low_priority_and_the_event_loop_does_not() -> None:
     niceness: dict[str, int] = {}
 
     def note(name: str) -> None:
         niceness[name] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    def load() -> Retriever:
+    def load() -> Encoder:
         note("load")
-        return Retriever(retriever.collection.artifact, WatchedEncoder(lambda _: note("encode")))
+        return WatchedEncoder(lambda _: note("encode"))
 
     encode(Engine(load), "red")
     note("event loop")
     assert niceness["load"] == niceness["encode"] > niceness["event loop"]
 
 
-def test_warming_up_runs_both_towers_and_both_indexes(make_engine: Callable[..., Engine]) -> None:
+def test_warming_up_runs_both_towers_and_both_indexes(make_engine: Callable[..., Engine], retriever: Retriever) -> None:
     batches: list[int] = []
     engine = make_engine(watch=lambda texts: batches.append(len(texts)))
-    asyncio.run(engine.warm_up())
+    asyncio.run(engine.warm_up(retriever))
     assert batches == [1]
+
+
+def test_a_batch_may_hold_jobs_for_two_encoders(make_engine: Callable[..., Engine]) -> None:
+    """As while one artifact takes over from another with another encoder: each gets the vector of its own encoder."""
+    sizes: dict[str, list[int]] = {"old": [], "new": []}
+    old, new = (make_engine(watch=lambda texts, name=name: sizes[name].append(len(texts))) for name in sizes)
+    jobs = [EncodeJob("red", engine=new), EncodeJob("blue"), EncodeJob("green", abandoned=True), EncodeJob("white")]
+    jobs += [EncodeJob("green", engine=new)]
+    results = asyncio.run(encode_by_engine(jobs, old, Engine.encode_texts))
+    assert sizes == {"old": [2], "new": [2]}
+    assert results[2] is None
+    wanted = old.encoder.encode_texts(["red", "blue", "white", "green"])
+    np.testing.assert_array_equal([result.vector for result in results if result], wanted)
+
+
+def test_a_batch_for_one_encoder_is_one_batch(make_engine: Callable[..., Engine]) -> None:
+    sizes: list[int] = []
+    engine = make_engine(watch=lambda texts: sizes.append(len(texts)))
+    jobs = [EncodeJob("red", engine=engine), EncodeJob("blue")]
+    sure(asyncio.run(encode_by_engine(jobs, engine, Engine.encode_texts)))
+    assert sizes == [2]

@@ -181,7 +181,7 @@ def test_an_upload_and_the_same_image_in_base64_are_one(service: QueryService, d
     assert dispatcher.batches == 1
 
 
-def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_thread(retriever: Retriever) -> None:
+def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_threads(retriever: Retriever) -> None:
     state, metrics = ServerState.of(Settings()), PrometheusMetrics(CollectorRegistry())
     others = set(threading.enumerate())
     for _ in range(2):
@@ -189,7 +189,8 @@ def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_thread(r
         ask(service, text("red"), text("red", offset=60))
         metrics.take(Reading.of(state.traffic, state.answers, {}), {})
     assert (state.answers.hits, state.answers.misses) == (2, 2), "the version is the same, so its answers are"
-    service.close()
+    del service
+    state.service = None
     state.decoders.shutdown()
     for thread in set(threading.enumerate()) - others:
         if thread.name.startswith("search"):

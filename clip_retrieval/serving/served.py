@@ -1,0 +1,57 @@
+"""What can answer queries: an artifact that is open, with an encoder that is loaded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.engine import Engine
+from clip_retrieval.serving.settings import Settings
+
+
+@dataclass(frozen=True)
+class Served:
+    """An artifact by its tag or path, open for searching, and the threads of its encoder."""
+
+    artifact: str
+    retriever: Retriever
+    engine: Engine
+
+    @property
+    def version(self) -> str:
+        return self.retriever.collection.version
+
+    @property
+    def folder(self) -> Path:
+        return self.retriever.collection.artifact.path
+
+    async def warm_up(self) -> None:
+        """Do once what the first query would wait for."""
+        await self.engine.warm_up(self.retriever)
+
+
+Load = Callable[..., Served]
+"""``load(source, beside=None, verify=True)``: see ``Loader``."""
+
+
+class Loader:
+    """Opens artifacts for a server process."""
+
+    def __init__(self, settings: Settings, encoder_threads: int) -> None:
+        self._precision, self._threads = settings.precision, encoder_threads
+
+    def __call__(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
+        """Open the artifact that ``source``, a tag or a path, means now, and load its encoder.
+
+        The encoder of ``beside`` is used where it is the same one. Raises ArtifactError of the kind that applies,
+        ModelUnavailable or MissingExtra.
+        """
+        tag, folder = modelstore.resolve(source)
+        artifact = Artifact.open(folder, verify=verify)
+        if beside is not None and artifact.manifest.encoder == beside.engine.encoder.info:
+            engine = beside.engine
+        else:
+            engine = Engine(lambda: artifact.encoder(precision=self._precision, threads=self._threads))
+        return Served(tag, Retriever(artifact, engine.encoder), engine)
