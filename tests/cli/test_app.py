@@ -524,6 +524,17 @@ class TestComposedSearch:
         assert_one_sentence(done)
         assert says in " ".join(done.err.split())
 
+    def test_the_language_is_that_of_every_text(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        path = tmp_path / "query.png"
+        path.write_bytes(png(square("green")))
+        for arguments in (["rot", path], ["--text", "rot"], [path, "--minus", "rot"]):
+            done = cli("search", *arguments, "--language", "deu_Latn", "--in", fake_artifact.path)
+            assert_one_sentence(done)
+            assert "the model fake does not mark texts with their language: leave it out" in " ".join(done.err.split())
+        done = cli("search", path, "--language", "deu_Latn", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "the query has no text; leave it out" in done.err
+
     def test_a_query_is_needed(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("search", "--in", fake_artifact.path)
         assert done.status == 2
