@@ -42,6 +42,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "caption_id": ("caption_id",),
     "caption_number": ("caption_number", "comment_number"),
     "split": ("split",),
+    "language": ("lang", "language", "caption_lang", "caption_language"),
 }
 _NUMBERED = re.compile(r"(.*?)_?(\d{1,2})")
 
@@ -53,12 +54,13 @@ class Roles:
     image: str | None
     captions: tuple[str, ...]
     others: Mapping[str, str]
-    """``image_id``, ``caption_id``, ``caption_number`` and ``split``, where the table has them."""
+    """``image_id``, ``caption_id``, ``caption_number``, ``split`` and ``language``, where the table has them."""
 
     @property
     def used(self) -> frozenset[str]:
-        """Every column that is not metadata."""
-        return frozenset({*self.captions, *self.others.values(), *([self.image] if self.image else [])})
+        """Every column that is not metadata. The language of captions is metadata of their image, too."""
+        others = {column for role, column in self.others.items() if role != "language"}
+        return frozenset({*self.captions, *others, *([self.image] if self.image else [])})
 
     def by_role(self) -> dict[str, list[str]]:
         """The columns by what they are, for people."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -317,6 +318,20 @@ class TestEvaluate:
         assert "data:image/jpeg" in (tmp_path / "misses.html").read_text()
         cli("evaluate", collection, "--model", "fake", "--output", tmp_path)
         assert not (tmp_path / "index.json").exists(), "what another evaluation left would be taken for this one's"
+
+    def test_recall_by_language_is_shown_and_written(self, cli: Cli, collection: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(collection, tmp_path / "data"))
+        rows = [line.split(",") for line in (folder / "captions.csv").read_text().splitlines()]
+        marked = [
+            ",".join([*row, "lang" if not number else "fi" if number % 2 else "de"]) for number, row in enumerate(rows)
+        ]
+        (folder / "captions.csv").write_text("\n".join(marked))
+        done = cli("evaluate", folder, "--model", "fake", "--split", "all", "--output", tmp_path / "out")
+        assert done.status == 0, done.err
+        assert "all: recall by language" in done.out
+        assert "few captions: de (24), fi (24); quality.json has the intervals" in " ".join(done.err.split())
+        written = json.loads((tmp_path / "out" / "quality.json").read_text())["galleries"][-1]["languages"]
+        assert [(one["language"], one["captions"]) for one in written] == [("de", 24), ("fi", 24)]
 
     def test_a_model_is_for_sources_alone(self, cli: Cli, stored_tag: str) -> None:
         done = cli("evaluate", stored_tag, "--model", "fake")
