@@ -4,14 +4,12 @@ from rich.table import Table
 
 from clip_retrieval.evaluation.report import CUTOFFS, GalleryQuality, LanguageQuality
 
-MOST_ROWS = 60
-"""More languages than any benchmark has; a column that holds something else may have thousands of values."""
 FEW_CAPTIONS = 100
 """With fewer, an interval of 95 % can be wider than ten points to either side."""
 
 
 def language_table(gallery: GalleryQuality) -> Table:
-    """A row for each language of a gallery; of more than ``MOST_ROWS``, those with the most captions."""
+    """A row for each language of a gallery that was measured."""
     table = Table(title=f"{gallery.gallery}: recall by language", title_justify="left")
     table.add_column("language", overflow="fold")
     table.add_column("captions", justify="right")
@@ -19,7 +17,7 @@ def language_table(gallery: GalleryQuality) -> Table:
         for k in CUTOFFS:
             above = way.replace("→ ", "→\n") if k == CUTOFFS[0] else "\n"
             table.add_column(f"{above}\n@{k}", justify="right")
-    for one in _shown(gallery):
+    for one in gallery.languages:
         recalls = [f"{getattr(way.metrics, f'recall_at_{k}'):.3f}" for way in one.ways().values() for k in CUTOFFS]
         table.add_row(_name(one), f"{one.captions:,}", *recalls)
     return table
@@ -28,17 +26,13 @@ def language_table(gallery: GalleryQuality) -> Table:
 def language_notes(gallery: GalleryQuality) -> list[str]:
     """What a person must know to read the table."""
     notes = ["text → image searches all images; image → text searches the captions of the language alone"]
-    if few := [f"{_name(one)} ({one.captions:,})" for one in _shown(gallery) if one.captions < FEW_CAPTIONS]:
+    if few := [f"{_name(one)} ({one.captions:,})" for one in gallery.languages if one.captions < FEW_CAPTIONS]:
         notes.append(f"few captions: {', '.join(few)}; quality.json has the intervals")
-    if (more := len(gallery.languages) - MOST_ROWS) > 0:
-        notes.append(f"{more:,} more values of the language, with fewer captions, are in quality.json")
+    if gallery.languages_left_out:
+        left_out = f"{gallery.languages_left_out:,} more values of the language"
+        notes.append(f"{left_out}, those with the fewest captions, were not measured")
     return notes
 
 
 def _name(one: LanguageQuality) -> str:
     return one.language or "not given"
-
-
-def _shown(gallery: GalleryQuality) -> list[LanguageQuality]:
-    kept = {one.language for one in sorted(gallery.languages, key=lambda one: -one.captions)[:MOST_ROWS]}
-    return [one for one in gallery.languages if one.language in kept]

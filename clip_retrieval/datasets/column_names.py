@@ -7,7 +7,7 @@ that the table has is taken; the other columns are metadata. Columns of captions
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 IMAGE_NAMES = (
     "image_path",
@@ -92,12 +92,15 @@ def roles_of(columns: Sequence[str], image: str | None = None, captions: Sequenc
     def first(names: Sequence[str]) -> str | None:
         return next((by_name[name] for name in names if name in by_name), None)
 
-    others = {role: found for role, names in OTHER_NAMES.items() if (found := first(names)) is not None}
-    return Roles(
+    named = Roles(
         image=given(image) if image is not None else first(IMAGE_NAMES),
         captions=tuple(map(given, captions)) or _captions(columns),
-        others=others,
+        others={},
     )
+    others = {role: found for role, names in OTHER_NAMES.items() if (found := first(names)) is not None}
+    if others.get("language") in named.used:  # a person named that column for something else
+        del others["language"]
+    return replace(named, others=others)
 
 
 def _captions(columns: Sequence[str]) -> tuple[str, ...]:

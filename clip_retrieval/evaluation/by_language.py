@@ -16,6 +16,9 @@ from clip_retrieval.evaluation.report import LanguageQuality
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import CaptionRecord, ImageRecord
 
+MAX_LANGUAGES = 100
+"""More than any benchmark has. A column that holds something else may have a value for each caption."""
+
 _COLUMNS = ("lang", "language")
 
 
@@ -38,11 +41,13 @@ def by_language(
     name: str,
     resamples: int,
     seed: int,
-) -> tuple[LanguageQuality, ...]:
+    most: int = MAX_LANGUAGES,
+) -> tuple[tuple[LanguageQuality, ...], int]:
     """A result for each of the ``languages`` of the captions, in the order of their names; none if no caption has one.
 
     ``text_ranks`` are those of all captions among all images. ``de_DE`` and ``DE-de`` are one language. Captions
-    without a language are the last result.
+    without a language are the last result. Of more than ``most`` languages, those with the most captions are measured;
+    also returns how many were left out.
     """
     groups: dict[str, list[int]] = {}
     spelling: dict[str, str | None] = {}
@@ -51,10 +56,11 @@ def by_language(
         groups.setdefault(key, []).append(row)
         spelling.setdefault(key, language)
     if groups.keys() <= {""}:
-        return ()
+        return (), 0
+    kept = sorted(groups, key=lambda key: -len(groups[key]))[:most]
     found = []
-    with progress.stage(f"ranking {name}, by language", len(languages)) as advance:
-        for key in sorted(groups, key=lambda key: (key == "", key)):
+    with progress.stage(f"ranking {name}, by language", sum(len(groups[key]) for key in kept)) as advance:
+        for key in sorted(kept, key=lambda key: (key == "", key)):
             rows = np.array(groups[key], np.int64)
             part = pool.with_captions(rows)
             by_text = Ranks(text_ranks.values[rows], text_ranks.images[rows])
@@ -69,7 +75,7 @@ def by_language(
                 )
             )
             advance(len(rows))
-    return tuple(found)
+    return tuple(found), len(groups) - len(kept)
 
 
 def _column(image: ImageRecord) -> str | None:

@@ -77,8 +77,8 @@ def _gallery(
 
     def direction(way: Way, ranks: Ranks) -> Direction:
         with progress.stage("bootstrap", None):
-            worst_ones = tuple(misses(ranks, worst, way == "text_to_image"))
-            return measured(pool, way, ranks, resamples=resamples, seed=seed, worst=worst_ones)
+            missed = tuple(misses(ranks, worst, way == "text_to_image"))
+            return measured(pool, way, ranks, resamples=resamples, seed=seed, worst=missed)
 
     def ranked(way: Way) -> Ranks:
         with progress.stage(f"ranking {gallery}, {title(way)}", pool.queries(way)) as advance:
@@ -111,6 +111,15 @@ def _gallery(
         )
 
     by_text, by_image = ranked("text_to_image"), ranked("image_to_text")
+    languages, left_out = by_language(
+        pool,
+        languages_of(captions, [data.images[caption.image_row] for caption in captions]),
+        by_text,
+        progress,
+        name=gallery,
+        resamples=resamples,
+        seed=seed,
+    )
     return GalleryQuality(
         gallery=gallery,
         images=len(images),
@@ -119,15 +128,8 @@ def _gallery(
         repeated_captions=_repeated(captions),
         text_to_image=direction("text_to_image", by_text),
         image_to_text=direction("image_to_text", by_image),
-        languages=by_language(
-            pool,
-            languages_of(captions, [data.images[caption.image_row] for caption in captions]),
-            by_text,
-            progress,
-            name=gallery,
-            resamples=resamples,
-            seed=seed,
-        ),
+        languages=languages,
+        languages_left_out=left_out,
     )
 
 

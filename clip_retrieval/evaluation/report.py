@@ -81,6 +81,8 @@ class GalleryQuality(_Ways):
     image_to_text: Direction
     languages: tuple[LanguageQuality, ...] = ()
     """One for each language, if captions have one; without their worst misses."""
+    languages_left_out: int = 0
+    """How many more languages there are, those with the fewest captions, that were not measured."""
 
 
 class Quality(Frozen):

@@ -45,11 +45,7 @@ def test_few_captions_are_said(fake_artifact: Artifact, monkeypatch: pytest.Monk
     assert len(language_table.language_notes(shown)) == 1
 
 
-def test_of_very_many_values_the_most_frequent_are_shown(
-    fake_artifact: Artifact, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = gallery(fake_artifact, "b", "a", "c", "b")
-    monkeypatch.setattr(language_table, "MOST_ROWS", 1)
-    assert [row[0] for row in drawn(shown, capsys) if len(row) == 8 and row[1].isdecimal()] == ["b"]
+def test_languages_that_were_left_out_are_said(fake_artifact: Artifact) -> None:
+    shown = gallery(fake_artifact, "en", "de").model_copy(update={"languages_left_out": 1200})
     notes = language_table.language_notes(shown)
-    assert notes[-1] == "2 more values of the language, with fewer captions, are in quality.json"
+    assert notes[-1] == "1,200 more values of the language, those with the fewest captions, were not measured"

@@ -5,10 +5,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
+from clip_retrieval.evaluation.by_language import by_language
+from clip_retrieval.evaluation.direction import Pool
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
 from clip_retrieval.evaluation.evaluate import evaluate
 from clip_retrieval.evaluation.report import GalleryQuality, LanguageQuality
@@ -61,6 +64,18 @@ def test_every_caption_is_counted_once(squares: EmbeddedDataset) -> None:
 def test_spellings_of_one_language_are_one(squares: EmbeddedDataset) -> None:
     found = whole(in_languages(squares, ["pt-BR", "pt_br", "PT-br", "pt"])).languages
     assert [(one.language, one.captions) for one in found] == [("pt", 12), ("pt-BR", 36)]
+
+
+def test_of_very_many_languages_those_with_the_most_captions_are_measured(squares: EmbeddedDataset) -> None:
+    rng = np.random.default_rng(0)
+    vectors = squares.image_vectors
+    pool = Pool(vectors, vectors[rng.integers(24, size=400)], rng.integers(24, size=400))
+    languages = ["big" if row % 2 else "none" if row % 4 else f"value {row}" for row in range(400)]
+    found, left_out = by_language(
+        pool, languages, pool.ranks("text_to_image", int), Silent(), name="all", resamples=2, seed=0, most=3
+    )
+    assert ([one.language for one in found], left_out) == (["big", "none", "value 0"], 99)
+    assert whole(in_languages(squares, ["a", "b"])).languages_left_out == 0
 
 
 def test_without_languages_nothing_is_added(squares: EmbeddedDataset) -> None:
