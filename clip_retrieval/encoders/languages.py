@@ -28,9 +28,13 @@ class Languages:
     """Where the mark stands among the tokens of a text: first or last."""
 
     def marked(self, ids: tuple[int, ...], language: str) -> tuple[int, ...]:
-        """The tokens ``ids`` of a text, special tokens included, with the mark of ``language``, a code of ``ids``."""
-        mark = self.ids[language]
-        return (mark, *ids[1:]) if self.place == 0 else (*ids[:-1], mark)
+        """The tokens ``ids`` of a text with the usual mark, special tokens included, with that of ``language`` instead.
+
+        ``language`` is a code of ``self.ids``. Padding may follow the tokens.
+        """
+        # The last token of a text is the last one of its kind: a text can contain the mark as a word.
+        place = 0 if self.place == 0 else len(ids) - 1 - ids[::-1].index(self.ids[self.usual])
+        return (*ids[:place], self.ids[language], *ids[place + 1 :])
 
 
 def languages_of(backend: tokenizers.Tokenizer) -> Languages | None:

@@ -4,8 +4,7 @@ It loads a self-contained folder, which ``models/local_dir.py`` makes of a model
 """
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,23 +44,12 @@ class TorchEncoder(Encoder):
     def tokenize(self, text: str, language: str | None = None) -> Tokens:
         self.check_language(language)
         # With room for one more token, the last position is padding unless the text needs it.
-        with self._tokenizing, self._marking(language):
+        with self._tokenizing:
             longer = self._tokenizer([text, ""], context_length=self.info.context_length + 1)
             (ids,) = self._tokenizer([text]).tolist()
+        if language is not None and self.languages is not None:
+            ids = self.languages.marked(tuple(ids), language)
         return Tokens(tuple(ids), is_cut=bool(longer[0, -1] != longer[1, -1]))
-
-    @contextmanager
-    def _marking(self, language: str | None) -> Iterator[None]:
-        """Let the tokenizer mark texts with ``language``, one of ``languages``, and then with the usual one again."""
-        if language is None or self.languages is None:
-            yield
-            return
-        wrapped = self._tokenizer.tokenizer
-        wrapped.src_lang = language
-        try:
-            yield
-        finally:
-            wrapped.src_lang = self.languages.usual
 
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
         if not texts:

@@ -94,7 +94,8 @@ def _mark_language(model: str, tokenizer: Any, language: str | None, say: Callab
     """Let the tokenizer mark every text with ``language``, as NLLB's do; its files then have it."""
     wrapped: Any = getattr(tokenizer, "tokenizer", None)
     backend = getattr(wrapped, "backend_tokenizer", None)
-    languages = None if backend is None else languages_of(backend)
+    can_mark = getattr(wrapped, "src_lang", None) is not None  # transformers' way to set the language
+    languages = languages_of(backend) if backend is not None and can_mark else None
     if language is None:
         if languages is not None:
             marks = f"{model} marks every text as {languages.usual}"

@@ -46,7 +46,10 @@ class TestOfATokenizer:
 def test_a_mark_is_the_first_or_the_last_token_and_no_other_token_changes() -> None:
     first = Languages("eng_Latn", {"eng_Latn": 7, "deu_Latn": 8}, 0)
     assert first.marked((7, 3, 7, 2), "deu_Latn") == (8, 3, 7, 2)
-    assert replace(first, place=-1).marked((3, 7, 2, 7), "deu_Latn") == (3, 7, 2, 8)
+    last = replace(first, place=-1)
+    assert last.marked((3, 7, 2, 7), "deu_Latn") == (3, 7, 2, 8)
+    assert last.marked((3, 7, 2, 7, 0, 0), "deu_Latn") == (3, 7, 2, 8, 0, 0), "padding may follow"
+    assert last.marked((3, 2, 7), "eng_Latn") == (3, 2, 7)
 
 
 @pytest.mark.parametrize(
