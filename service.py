@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.contract.base import Text
+from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
@@ -49,7 +49,11 @@ dispatch = BentoDispatch()
 metrics = PrometheusMetrics()
 
 
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(text_jobs)]
+Texts = Annotated[
+    list[TextToEncode],
+    Field(min_length=1, max_length=MAX_NATIVE_BATCH),
+    AfterValidator(partial(text_jobs, state=state)),
+]
 # Text in base64 and no file field: BentoML fetches a file field that holds a URL, whatever that points at.
 Images = Annotated[
     list[str], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(partial(image_jobs, state=state))

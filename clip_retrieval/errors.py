@@ -7,7 +7,7 @@
     │   ├── NotAnImage         the bytes are not in a supported image format
     │   └── ImageTooLarge      the file is over the limit for bytes
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
-    │   └── PartRejected       an image of a query is not acceptable; the message says which and why
+    │   └── PartRejected       a part of a query is not acceptable; the message says which and why
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── BuildRunning           another process works on the same data and model
@@ -57,10 +57,10 @@ class InvalidQuery(ClipRetrievalError):
 
 
 class PartRejected(InvalidQuery):
-    """An image of a query is not acceptable. ``reason`` is the ImageRejected that says why."""
+    """A part of a query is not acceptable. ``reason`` says why: an ImageRejected, or what is wrong with ``field``."""
 
-    def __init__(self, part: int, reason: ImageRejected) -> None:
-        super().__init__(f"queries.{part}.image: {reason}")
+    def __init__(self, part: int, reason: ImageRejected | InvalidQuery, field: str = "image") -> None:
+        super().__init__(f"queries.{part}.{field}: {reason}")
         self.reason = reason
 
 

@@ -124,5 +124,5 @@ def records_of(kept: Sequence[ValidImage], splits: Sequence[Split]) -> tuple[lis
         )
         for caption in image.captions:
             assert caption.caption_id is not None, "validation gives every caption an id"
-            captions.append(CaptionRecord(len(captions), caption.caption_id, row, caption.text))
+            captions.append(CaptionRecord(len(captions), caption.caption_id, row, caption.text, caption.language))
     return images, captions

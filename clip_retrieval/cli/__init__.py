@@ -9,6 +9,7 @@ build.py          ``bento-clip build``
 info.py           ``bento-clip info``
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``
+language_table.py recall by language as a table
 evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``

@@ -66,9 +66,9 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Images that match a text."""
-        return self._send(Calls.search_images(text, k))
+    def search_images(self, text: str, k: int = DEFAULT_K, language: str | None = None) -> ImagesAnswer:
+        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it."""
+        return self._send(Calls.search_images(text, k, language))
 
     def search_captions(self, image: ImageInput, k: int = DEFAULT_K) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
@@ -110,9 +110,9 @@ class Client:
         """Everything that the collection holds about one image."""
         return self._send(Calls.image(image_id))
 
-    def encode_text(self, text: str) -> TextEmbedding:
-        """The unit vector of a text."""
-        return self._send(Calls.encode_text(text))
+    def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
+        """The unit vector of a text; ``language`` as in ``search_images``."""
+        return self._send(Calls.encode_text(text, language))
 
     def encode_image(self, image: ImageInput) -> ImageEmbedding:
         """The unit vector of an image."""
@@ -165,9 +165,9 @@ class AsyncClient:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Images that match a text."""
-        return await self._send(Calls.search_images(text, k))
+    async def search_images(self, text: str, k: int = DEFAULT_K, language: str | None = None) -> ImagesAnswer:
+        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it."""
+        return await self._send(Calls.search_images(text, k, language))
 
     async def search_captions(self, image: ImageInput, k: int = DEFAULT_K) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
@@ -209,9 +209,9 @@ class AsyncClient:
         """Everything that the collection holds about one image."""
         return await self._send(Calls.image(image_id))
 
-    async def encode_text(self, text: str) -> TextEmbedding:
-        """The unit vector of a text."""
-        return await self._send(Calls.encode_text(text))
+    async def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
+        """The unit vector of a text; ``language`` as in ``search_images``."""
+        return await self._send(Calls.encode_text(text, language))
 
     async def encode_image(self, image: ImageInput) -> ImageEmbedding:
         """The unit vector of an image."""

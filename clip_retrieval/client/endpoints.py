@@ -68,8 +68,8 @@ class Calls:
     """One call per endpoint. Those with an image raise OSError where its file cannot be read."""
 
     @staticmethod
-    def search_images(text: str, k: int) -> Call[ImagesAnswer]:
-        return Call("POST", "/search/images", ImagesAnswer, json={"text": text, "k": k})
+    def search_images(text: str, k: int, language: str | None) -> Call[ImagesAnswer]:
+        return Call("POST", "/search/images", ImagesAnswer, json={"text": text, "k": k} | _marked(language))
 
     @staticmethod
     def search_captions(image: ImageInput, k: int) -> Call[CaptionsAnswer]:
@@ -80,8 +80,8 @@ class Calls:
         return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params={"k": k})
 
     @staticmethod
-    def encode_text(text: str) -> Call[TextEmbedding]:
-        return Call("POST", "/encode/text", TextEmbedding, json={"text": text})
+    def encode_text(text: str, language: str | None) -> Call[TextEmbedding]:
+        return Call("POST", "/encode/text", TextEmbedding, json={"text": text} | _marked(language))
 
     @staticmethod
     def encode_image(image: ImageInput) -> Call[ImageEmbedding]:
@@ -109,6 +109,11 @@ class Calls:
 
 
 _NOT_OURS = "the answer does not come from this service; check the URL"
+
+
+def _marked(language: str | None) -> dict[str, Any]:
+    """Nothing for a text without a language, so that a service before this field answers too."""
+    return {} if language is None else {"language": language}
 
 
 def _json(request: SearchRequest) -> dict[str, Any]:

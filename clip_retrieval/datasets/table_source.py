@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets import csv_table, json_document, jsonl
@@ -87,7 +87,7 @@ class TableSource(Source):
         for table in tables:
             for row in table.file.rows():
                 if isinstance(row, Row) and row.split is None and table.split is not None:
-                    yield _with_split(row, table.split)
+                    yield replace(row, split=table.split)
                 else:
                     yield row
 
@@ -220,10 +220,6 @@ def _split_of(shown: str) -> Split | None:
         except ValueError:
             continue
     return None
-
-
-def _with_split(row: Row, split: Split) -> Row:
-    return Row(row.where, row.image, row.captions, row.image_id, row.caption_id, split, row.metadata)
 
 
 def _no_captions(file: ListFile) -> str:

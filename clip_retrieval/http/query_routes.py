@@ -39,7 +39,8 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     @app.post("/search/images", response_model=ImagesAnswer, responses={**ERRORS}, summary="Text to images")
     async def search_images(body: SearchImagesRequest) -> Response:
         exchange = Exchange(state, "search_images")
-        return await _answer(exchange, Query((QueryPart(body.text),), "images", body.k), "text", body.text)
+        query = Query((QueryPart(body.text, language=body.language),), "images", body.k)
+        return await _answer(exchange, query, "text", body.text)
 
     @app.post("/search/text", response_model=CaptionsAnswer, responses={**ERRORS}, summary="Image to captions")
     async def search_text(file: Upload, k: KParameter = DEFAULT_K) -> Response:
@@ -56,7 +57,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     @app.post("/encode/text", response_model=TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
     async def encode_text(body: EncodeTextRequest) -> Response:
         exchange = Exchange(state, "encode_text")
-        encoded, truncated = await exchange.service.encode_text(body.text)
+        encoded, truncated = await exchange.service.encode_text(body.text, body.language)
         vector = encoded.vector.tolist()
         answer = TextEmbedding(embedding=vector, dimension=len(vector), text=body.text, truncated=truncated)
         return exchange.respond(answer.model_dump_json().encode(), {"encode": encoded.encode}, encoded.batch_size)

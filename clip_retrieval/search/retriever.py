@@ -62,13 +62,23 @@ class Retriever:
         """Close the collection; searches fail from then on."""
         self.collection.close()
 
-    def search_images(self, query: str | Image.Image | Path, k: int = DEFAULT_K) -> list[ImageHit]:
-        """The ``k`` images nearest to a text or to an image, best first."""
-        return self.collection.image_hits(self._search_one(query, "images", k).hits)
+    def search_images(
+        self, query: str | Image.Image | Path, k: int = DEFAULT_K, language: str | None = None
+    ) -> list[ImageHit]:
+        """The ``k`` images nearest to a text or to an image, best first.
 
-    def search_captions(self, query: str | Image.Image | Path, k: int = DEFAULT_K) -> list[CaptionHit]:
-        """The ``k`` captions nearest to an image or to a text, best first; none in a collection without captions."""
-        return self.collection.caption_hits(self._search_one(query, "captions", k).hits)
+        ``language`` is that of a text, a code such as ``deu_Latn``, for a model that marks texts with it.
+        """
+        return self.collection.image_hits(self._search_one(query, "images", k, language).hits)
+
+    def search_captions(
+        self, query: str | Image.Image | Path, k: int = DEFAULT_K, language: str | None = None
+    ) -> list[CaptionHit]:
+        """The ``k`` captions nearest to an image or to a text, best first; none in a collection without captions.
+
+        ``language`` as in ``search_images``.
+        """
+        return self.collection.caption_hits(self._search_one(query, "captions", k, language).hits)
 
     def search(
         self,
@@ -132,11 +142,15 @@ class Retriever:
         hits = list(map(Hit, page.rows, ranks, page.scores, confidence, page.duplicates))
         return SearchOutcome(target, hits, query.offset + query.k if page.more else None, search)
 
-    def _search_one(self, query: str | Image.Image | Path, target: Modality, k: int) -> SearchOutcome:
+    def _search_one(
+        self, query: str | Image.Image | Path, target: Modality, k: int, language: str | None
+    ) -> SearchOutcome:
         if k < 1:
             raise InvalidQuery(f"k must be at least 1, not {k}")
         if isinstance(query, str) and not query.strip():
             raise InvalidQuery("the text is empty")
+        if language is not None and not isinstance(query, str):
+            raise InvalidQuery("language is that of a text, and the query is an image; leave language out")
         content: str | QueryImage
         if isinstance(query, str):
             content = query
@@ -144,13 +158,13 @@ class Retriever:
             content = FileImage(query.read_bytes())
         else:
             content = _Decoded(query)
-        return self.run(Query((QueryPart(content),), target, k))
+        return self.run(Query((QueryPart(content, language=language),), target, k))
 
     def _vector_of(self, part: QueryPart) -> Vectors:
         if isinstance(part.content, StoredImage):
             return self.collection.stored_vector(part.content.image_id)
         if isinstance(part.content, str):
-            vectors = self.encoder.encode_texts([part.content])
+            vectors = self.encoder.encode_tokens([self.encoder.tokenize(part.content, part.language)])
         else:
             vectors = self.encoder.encode_images([part.content.decode(DEFAULT_LIMITS)])
         vector: Vectors = vectors[0]

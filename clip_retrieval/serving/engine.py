@@ -35,6 +35,8 @@ class EncodeJob:
     """
 
     content: str | Tokens | Pixels
+    language: str | None = None
+    """The language of a text that is not tokenised yet; one that the encoder knows, or None for its usual one."""
     vector_only: bool = False
     """Whether the vector alone is wanted, as by BentoML's own APIs, or all of ``Encoded``."""
     abandoned: bool = False
@@ -127,7 +129,10 @@ def _in_order(alive: Sequence[bool], results: Sequence[Encoded]) -> list[Encoded
 
 
 def _tokens(encoder: Encoder, jobs: Sequence[EncodeJob]) -> list[Tokens]:
-    return [job.content if isinstance(job.content, Tokens) else encoder.tokenize(str(job.content)) for job in jobs]
+    return [
+        job.content if isinstance(job.content, Tokens) else encoder.tokenize(str(job.content), job.language)
+        for job in jobs
+    ]
 
 
 def _lower_priority() -> None:

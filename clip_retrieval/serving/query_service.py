@@ -19,7 +19,7 @@ from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.search.hits import SearchOutcome
-from clip_retrieval.search.query import Query, QueryImage, QueryPart, StoredImage, decode_together
+from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage, decode_together
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.results import render
 from clip_retrieval.search.retriever import Retriever
@@ -98,9 +98,12 @@ class QueryService:
 
         return await asyncio.gather(*map(one, queries, keys, pages))
 
-    async def encode_text(self, text: str) -> tuple[Encoded, bool]:
-        """The vector of a text, and whether the model read only its beginning."""
-        tokens = self.retriever.encoder.tokenize(text)
+    async def encode_text(self, text: str, language: str | None = None) -> tuple[Encoded, bool]:
+        """The vector of a text, and whether the model read only its beginning.
+
+        Raises InvalidQuery for a language that the model does not know.
+        """
+        tokens = self.retriever.encoder.tokenize(text, language)
         return await self._encode_tokens(tokens), tokens.is_cut
 
     async def encode_image(self, image: QueryImage) -> tuple[Encoded, Stage]:
@@ -132,7 +135,7 @@ class QueryService:
             results=render(outcome.hits, fragments),
             total=len(outcome.hits),
             next_offset=outcome.next_offset,
-            truncated=any(prepared.tokens[text].is_cut for text in query.texts),
+            truncated=any(prepared.is_cut(text) for text in query.texts),
         )
         stages = {"decode": prepared.decode} if prepared.decode is not None and query.images else {}
         stages["encode"] = max((part.encode for part in encoded), key=lambda stage: stage.seconds)
@@ -165,7 +168,10 @@ class QueryService:
         if isinstance(content, StoredImage):
             return _kept(self.retriever.collection.stored_vector(content.image_id))
         if isinstance(content, str):
-            return await self._encode_tokens(prepared.tokens[content])
+            tokens = prepared.tokens[QueryText(content, part.language)]
+            if isinstance(tokens, InvalidQuery):
+                raise PartRejected(number, tokens, "language")
+            return await self._encode_tokens(tokens)
         if (known := prepared.vectors.get(content.key)) is not None:
             return _kept(known)
         if isinstance(pixels := prepared.pixels[content.key], ImageRejected):
@@ -185,13 +191,19 @@ class QueryService:
     def _keep(self, key: Hashable, encoded: Encoded) -> Encoded:
         return Encoded(self._vectors.keep(key, encoded.vector), encoded.encode, encoded.batch_size)
 
-    async def _tokenize(self, texts: Iterable[str]) -> dict[str, Tokens]:
-        """The tokens of each text. A batch of searches may have a thousand long ones: others get their turn between."""
-        tokens: dict[str, Tokens] = {}
+    async def _tokenize(self, texts: Iterable[QueryText]) -> dict[QueryText, Tokens | InvalidQuery]:
+        """The tokens of each text, or what is wrong with its language.
+
+        A batch of searches may have a thousand long texts: others get their turn between.
+        """
+        tokens: dict[QueryText, Tokens | InvalidQuery] = {}
         for text in texts:
             if tokens:
                 await asyncio.sleep(0)
-            tokens[text] = self.retriever.encoder.tokenize(text)
+            try:
+                tokens[text] = self.retriever.encoder.tokenize(text.words, text.language)
+            except InvalidQuery as error:
+                tokens[text] = error
         return tokens
 
     async def _decode(
@@ -218,11 +230,16 @@ class QueryService:
 class _Prepared:
     """What was done for the parts of all queries of a request before any of them was encoded."""
 
-    tokens: Mapping[str, Tokens]
+    tokens: Mapping[QueryText, Tokens | InvalidQuery]
     vectors: Mapping[str, Vectors]
     """The vectors of images that are kept, by key; these images are not decoded."""
     pixels: Mapping[str, Pixels | ImageRejected]
     decode: Stage | None
+
+    def is_cut(self, text: QueryText) -> bool:
+        """Whether the model reads only the beginning of ``text``."""
+        tokens = self.tokens[text]
+        return isinstance(tokens, Tokens) and tokens.is_cut
 
 
 def _kept(vector: Vectors) -> Encoded:

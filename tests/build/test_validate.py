@@ -38,10 +38,10 @@ def test_the_order_is_kept_around_rejects() -> None:
 
 def test_a_kept_image_is_described() -> None:
     blob = an_image("shown.png").blob
-    item = CaptionedImage("id", blob, (SourceCaption(" a\tcat ", "c"),), "val", {"year": 1999})
+    item = CaptionedImage("id", blob, (SourceCaption(" a\tcat ", "c", "en"),), "val", {"year": 1999})
     (image,) = validate([item]).kept
     assert (image.image_id, image.blob, image.width, image.height) == ("id", blob, 6, 4)
-    assert image.captions == (SourceCaption("a cat", "c"),)
+    assert image.captions == (SourceCaption("a cat", "c", "en"),)
     assert (image.split, image.metadata, len(image.content_hash)) == ("val", {"year": 1999}, 64)
 
 

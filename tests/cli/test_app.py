@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -318,6 +319,20 @@ class TestEvaluate:
         cli("evaluate", collection, "--model", "fake", "--output", tmp_path)
         assert not (tmp_path / "index.json").exists(), "what another evaluation left would be taken for this one's"
 
+    def test_recall_by_language_is_shown_and_written(self, cli: Cli, collection: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(collection, tmp_path / "data"))
+        rows = [line.split(",") for line in (folder / "captions.csv").read_text().splitlines()]
+        marked = [
+            ",".join([*row, "lang" if not number else "fi" if number % 2 else "de"]) for number, row in enumerate(rows)
+        ]
+        (folder / "captions.csv").write_text("\n".join(marked))
+        done = cli("evaluate", folder, "--model", "fake", "--split", "all", "--output", tmp_path / "out")
+        assert done.status == 0, done.err
+        assert "all: recall by language" in done.out
+        assert "few captions: de (24), fi (24); quality.json has the intervals" in " ".join(done.err.split())
+        written = json.loads((tmp_path / "out" / "quality.json").read_text())["galleries"][-1]["languages"]
+        assert [(one["language"], one["captions"]) for one in written] == [("de", 24), ("fi", 24)]
+
     def test_a_model_is_for_sources_alone(self, cli: Cli, stored_tag: str) -> None:
         done = cli("evaluate", stored_tag, "--model", "fake")
         assert done.status == 2
@@ -523,6 +538,17 @@ class TestComposedSearch:
         done = cli("search", *arguments, "--in", fake_artifact.path)
         assert_one_sentence(done)
         assert says in " ".join(done.err.split())
+
+    def test_the_language_is_that_of_every_text(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        path = tmp_path / "query.png"
+        path.write_bytes(png(square("green")))
+        for arguments in (["rot", path], ["--text", "rot"], [path, "--minus", "rot"]):
+            done = cli("search", *arguments, "--language", "deu_Latn", "--in", fake_artifact.path)
+            assert_one_sentence(done)
+            assert "the model fake does not mark texts with their language: leave it out" in " ".join(done.err.split())
+        done = cli("search", path, "--language", "deu_Latn", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "the query has no text; leave it out" in done.err
 
     def test_a_query_is_needed(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("search", "--in", fake_artifact.path)

@@ -233,6 +233,18 @@ def test_a_text_to_encode_is_sent_alone(ask: Ask) -> None:
     assert json.loads(network.request.content) == {"text": "red"}
 
 
+def test_the_language_of_a_text_is_sent_with_it(ask: Ask) -> None:
+    network = Network(ok(IMAGES), ok({**VECTOR, "text": "rot"}), ok(FOUND_IMAGES))
+    ask(network, "search_images", "rot", language="deu_Latn")
+    ask(network, "encode_text", "rot", language="deu_Latn")
+    ask(network, "search", [text("rot", language="deu_Latn"), text("blue")])
+    assert [json.loads(request.content) for request in network.requests] == [
+        {"text": "rot", "k": 5, "language": "deu_Latn"},
+        {"text": "rot", "language": "deu_Latn"},
+        {"queries": [{"text": "rot", "language": "deu_Latn"}, {"text": "blue"}]},
+    ]
+
+
 @pytest.mark.parametrize(("method", "answer"), [("search_captions", CAPTIONS), ("search_similar", IMAGES)])
 def test_an_image_is_uploaded_as_the_field_file_with_k_as_parameter(
     ask: Ask, method: str, answer: dict[str, Any]

@@ -316,6 +316,9 @@ CASES = [
             ("65 texts", json.dumps({"texts": ["red"] * 65}).encode(), 422),
             ("100,000 numbers", json.dumps({"texts": [1] * 100_000}).encode(), 422),
             ("1,001 characters", json.dumps({"texts": ["x" * 1001]}).encode(), 422),
+            ("an object without a text", b'{"texts": [{"language": "deu_Latn"}]}', 422),
+            ("a language that the model does not mark", b'{"texts": [{"text": "rot", "language": "deu_Latn"}]}', 422),
+            ("a text as an object", b'{"texts": ["red", {"text": "red"}]}', 200),
             ("64 texts", json.dumps({"texts": ["red"] * 64}).encode(), 200),
         ]
     ),

@@ -22,6 +22,7 @@ from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
+from tests.encoders.marking import MarkingEncoder
 from tests.http.in_process import Api
 from tests.samples import captions_of, png, square, write_images
 
@@ -52,6 +53,14 @@ def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
     yield make
     for api in made:
         api.close()
+
+
+@pytest.fixture
+def marking_api(fake_artifact: Artifact) -> Iterator[Api]:
+    """The API over an encoder that marks texts with their language."""
+    api = Api(Retriever(fake_artifact, MarkingEncoder()))
+    yield api
+    api.close()
 
 
 # What is served
@@ -215,6 +224,34 @@ def test_a_text_is_encoded(api: Api, retriever: Retriever) -> None:
     assert answer == {"dimension": 16, "encoding_type": "text", "text": "a red square", "truncated": False}
     assert vector == pytest.approx(retriever.encoder.encode_texts(["a red square"])[0].tolist())
     assert np.linalg.norm(vector) == pytest.approx(1)
+
+
+def test_a_text_is_searched_and_encoded_in_its_language(marking_api: Api) -> None:
+    for language, colour in (("deu_Latn", "red"), ("fin_Latn", "blue")):
+        body = {"text": "square", "language": language}
+        [best] = marking_api.post("/search/images", json={**body, "k": 1})["results"]
+        assert best["image_id"] == f"{colour}-bright.png"
+        encoder = MarkingEncoder()
+        [expected] = encoder.encode_tokens([encoder.tokenize("square", language)])
+        np.testing.assert_allclose(marking_api.post("/encode/text", json=body)["embedding"], expected, rtol=1e-6)
+    assert marking_api.search("square", 1)["cached"] is False, "another language is another query"
+
+
+@pytest.mark.parametrize("path", ["/search/images", "/encode/text"])
+def test_an_unknown_language_is_refused(api: Api, marking_api: Api, path: str) -> None:
+    says = marking_api.refused("POST", path, 422, json={"text": "rot", "language": "deu"})
+    assert says == "the model fake knows no language deu; did you mean deu_Latn? (it has 3 codes such as eng_Latn)"
+    says = api.refused("POST", path, 422, json={"text": "rot", "language": "deu_Latn"})
+    assert says == "the model fake does not mark texts with their language: leave it out"
+    for wrong in ("", "x" * 51, 7):
+        assert api.refused("POST", path, 422, json={"text": "rot", "language": wrong}).startswith("language: ")
+
+
+def test_openapi_describes_the_language_of_a_text(api: Api) -> None:
+    schemas = api.get("/docs.json")["components"]["schemas"]
+    for name in ("SearchImagesRequest", "EncodeTextRequest", "Part"):
+        assert "deu_Latn" in str(schemas[name]["properties"]["language"]), name
+        assert "language" not in schemas[name].get("required", []), name
 
 
 def test_an_image_is_encoded(api: Api, retriever: Retriever) -> None:

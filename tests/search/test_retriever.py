@@ -22,7 +22,14 @@ from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMism
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
+from tests.encoders.marking import MarkingEncoder
 from tests.samples import NAMES, captions_of, image_of, png, square, write_images
+
+
+@pytest.fixture(scope="module")
+def marking(fake_artifact: Artifact) -> Retriever:
+    """A retriever whose encoder marks texts with their language."""
+    return Retriever(fake_artifact, MarkingEncoder())
 
 
 def cosine_of_a_shade(p: float) -> float:
@@ -217,6 +224,24 @@ class TestComposedQueries:
     def test_what_cannot_be_asked_is_refused(self, retriever: Retriever, options: dict[str, Any], says: str) -> None:
         with pytest.raises(InvalidQuery, match=says):
             retriever.search(**options)
+
+    def test_a_text_is_searched_in_its_language(self, marking: Retriever) -> None:
+        for language, colour in (("deu_Latn", "red"), ("fin_Latn", "blue")):
+            page = marking.search([text("square", language=language)], k=1)
+            hits = [*page.images, *marking.search_images("square", 1, language)]
+            assert [hit.image.image_id for hit in hits] == [f"{colour}-bright.png"] * 2
+            assert f"a {colour} square" in marking.search_captions("square", 1, language)[0].caption.text
+        mixed = [text("square", language="deu_Latn"), text("square", 2, "fin_Latn")]
+        assert marking.search(mixed, k=1).images[0].image.image_id == "blue-bright.png"
+
+    def test_a_language_that_is_of_no_use_is_refused(self, marking: Retriever, retriever: Retriever) -> None:
+        with pytest.raises(InvalidQuery, match="knows no language fin; did you mean fin_Latn"):
+            marking.search([text("square", language="fin")])
+        with pytest.raises(InvalidQuery, match="language is that of a text, and the query is an image"):
+            marking.search_images(square("red"), language="fin_Latn")
+        for ask in (retriever.search_images, retriever.search_captions):
+            with pytest.raises(InvalidQuery, match="the model fake does not mark texts with their language"):
+                ask("square", language="fin_Latn")
 
     def test_a_file_that_is_no_image_is_refused(self, retriever: Retriever) -> None:
         with pytest.raises(ImageRejected):

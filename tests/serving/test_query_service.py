@@ -27,6 +27,7 @@ from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.state import ServerState
+from tests.encoders.marking import MarkingEncoder
 from tests.http.in_process import DirectDispatcher
 from tests.samples import png, square
 
@@ -59,6 +60,36 @@ def test_a_text_that_was_encoded_is_not_encoded_again(service: QueryService, dis
     ask(service, text("RED", target="captions"), text("red", k=3))
     asyncio.run(service.encode_text("red"))
     assert dispatcher.batches == 1, "texts of equal tokens have one vector"
+
+
+def test_a_text_in_another_language_is_another_query(retriever: Retriever) -> None:
+    marking = Retriever(retriever.collection.artifact, MarkingEncoder())
+    dispatcher = DirectDispatcher(marking)
+    state = ServerState.of(Settings())
+    service = state.serve(marking, dispatcher, "clip-retrieval:test")
+    queries = [Query((QueryPart("square", language=code),), k=1) for code in (None, "deu_Latn", "fin_Latn", "deu_Latn")]
+    assert len({query.key() for query in queries}) == 3
+    first = [answer for query in queries for answer in ask(service, query)]
+    pages = [answer.page.results for answer in first if isinstance(answer, QueryAnswer)]
+    assert len(pages) == 4
+    assert len(set(pages)) == 3
+    assert pages[1] == pages[3]
+    assert dispatcher.batches == 3
+    again = ask(service, *queries)
+    assert [answer.page.results for answer in again if isinstance(answer, QueryAnswer) and answer.cached] == pages
+    asyncio.run(service.encode_text("square", "fin_Latn"))
+    assert dispatcher.batches == 3, "its vector is kept"
+    state.decoders.shutdown()
+
+
+def test_an_unknown_language_is_the_outcome_of_its_query_alone(service: QueryService) -> None:
+    bad = Query((QueryPart("red"), QueryPart("blue", language="deu_Latn")))
+    good, refused = ask(service, text("red"), bad)
+    assert isinstance(good, QueryAnswer)
+    assert isinstance(refused, PartRejected)
+    assert str(refused) == ("queries.1.language: the model fake does not mark texts with their language: leave it out")
+    with pytest.raises(InvalidQuery, match="does not mark texts"):
+        asyncio.run(service.encode_text("red", "deu_Latn"))
 
 
 def test_an_image_that_was_encoded_is_not_encoded_again(service: QueryService, dispatcher: DirectDispatcher) -> None:
