@@ -2,6 +2,8 @@
 
 from pathlib import PurePosixPath
 
+from clip_retrieval.datasets.column_names import roles_of
+from clip_retrieval.datasets.image_files import count_images
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.shards import in_order
 from clip_retrieval.errors import MissingExtra, SourceError, StoreUnreachable
@@ -19,7 +21,7 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     if not names:
         return None
     try:
-        from clip_retrieval.datasets.parquet_file import columns_of, opened
+        from clip_retrieval.datasets.parquet_file import columns_of, have_more_rows, opened
         from clip_retrieval.datasets.parquet_rows import ParquetFiles, image_column
     except ModuleNotFoundError as error:
         raise MissingExtra(f"reading {names[0]}", "shards") from error
@@ -27,7 +29,8 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     for name in names[:_TRIED]:
         try:
             with opened(place.files[name]) as parquet:
-                column, in_rows = image_column(columns_of(parquet.schema_arrow), options)
+                columns = columns_of(parquet.schema_arrow)
+                column, in_rows = image_column(columns, options)
             break
         except StoreUnreachable:
             raise
@@ -37,9 +40,16 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
         return misses[0]
     if options.no_captions and not in_rows:
         return None
+    beside = count_images(place) if in_rows and place.only is None else 0
+    if beside and not have_more_rows((place.files[name] for name in names), beside):
+        return None
     count = "a Parquet file" if len(names) == 1 else f"{len(names)} Parquet files"
     why = f"{count} with {'images' if in_rows else 'paths of images'} in the column {column!r}"
-    return Fit(ParquetFiles(place, names, options, in_rows=in_rows), why)
+    if beside:
+        why += f"; more rows are there than images beside them, where {beside} {'is' if beside == 1 else 'are'}"
+    source = ParquetFiles(place, names, options, in_rows=in_rows)
+    source.has_captions = bool(options.caption_columns or roles_of(columns.names, column).captions)
+    return Fit(source, why)
 
 
 def parquet_names(place: Place) -> list[str]:

@@ -1,7 +1,7 @@
 """One Parquet file: its columns, and its rows in batches."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from pyarrow import ArrowException, types
 
 from clip_retrieval.datasets.samples import Unreadable
 from clip_retrieval.datasets.stored import StoredFile
-from clip_retrieval.errors import SourceError
+from clip_retrieval.errors import SourceError, StoreUnreachable
 from clip_retrieval.records import Reject
 
 BATCH_ROWS = 1024
@@ -51,6 +51,21 @@ def opened(file: StoredFile) -> Iterator[Any]:
             yield parquet
     except (ArrowException, OSError, EOFError) as error:
         raise SourceError(f"{file.name} cannot be read as Parquet: {_reason(error)}") from error
+
+
+def have_more_rows(files: Iterable[StoredFile], count: int) -> bool:
+    """Whether these files have more than ``count`` rows; damaged files count as empty. Reads no more than it needs."""
+    for file in files:
+        try:
+            with opened(file) as parquet:
+                count -= parquet.metadata.num_rows
+        except StoreUnreachable:
+            raise
+        except SourceError:
+            continue
+        if count < 0:
+            return True
+    return False
 
 
 def columns_of(schema: Any) -> Columns:

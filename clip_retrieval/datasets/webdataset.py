@@ -1,18 +1,21 @@
 """Tars of images, as WebDataset has them: one, or a folder of shards that are read in order.
 
+Tars beside images are the collection if they hold more images than that; else they are left out.
+
 A tar is never unpacked: an image is a part of its file. ``grouped.py`` says which files of a tar make one image. A
 tar that is compressed cannot be read at any place; it is refused with the tool that unpacks it.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.grouped import GroupReader, Parts, group
+from clip_retrieval.datasets.image_files import count_images
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
-from clip_retrieval.datasets.shards import in_order, split_of_name, unused_files
+from clip_retrieval.datasets.shards import split_of_name, unused_files
 from clip_retrieval.datasets.taking import TakenFile, Taking
 from clip_retrieval.datasets.tar_file import files_in
+from clip_retrieval.datasets.tar_place import hold_more_images, tar_names
 from clip_retrieval.errors import SourceError, StoreUnreachable
 from clip_retrieval.records import CaptionedImage, Reject
 
@@ -21,20 +24,25 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.
 
 def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     """Whether the place is a tar, or has tars."""
-    if not (names := tar_names(place)):
-        candidates = place.files if place.only is None else [place.only]
-        packed = next((name for name in candidates if name.lower().endswith(_COMPRESSED)), None)
-        if packed is None:
-            return None
-        return Miss(packed, "a compressed tar, whose images cannot be read one by one; unpack it to a plain .tar first")
+    names, packed = tar_names(place), compressed_tars(place)
+    beside = count_images(place) if place.only is None else 0
+    if not names and packed and not beside:
+        return Miss(
+            packed[0], "a compressed tar, whose images cannot be read one by one; unpack it to a plain .tar first"
+        )
+    if not names or (beside and not hold_more_images(place, names, beside)):
+        return None
     why = "a tar" if len(names) == 1 else f"{len(names)} tars, read in order"
-    return Fit(WebDataset(place, names, options), why)
+    if beside:
+        why += f"; more images are in tars than beside them, where {beside} {'is' if beside == 1 else 'are'}"
+    source = WebDataset(place, names, options)
+    source.has_captions = options.no_captions or source.finds_captions()
+    return Fit(source, why)
 
 
-def tar_names(place: Place) -> list[str]:
-    """The tars of a place in order."""
-    names = place.files if place.only is None else [place.only]
-    return in_order(name for name in names if PurePosixPath(name).suffix.lower() == ".tar")
+def compressed_tars(place: Place) -> list[str]:
+    """The compressed tars of a place."""
+    return [name for name in place.files if place.only in {None, name} and name.lower().endswith(_COMPRESSED)]
 
 
 class WebDataset(Source):
@@ -51,6 +59,17 @@ class WebDataset(Source):
     def read(self) -> Iterator[CaptionedImage | Reject]:
         taking = self.taking = Taking(self.name, self.taking.why)
         reader = GroupReader(self.options, taking)
+        yield from self._samples(reader)
+        if self.place.only is None:
+            taking.unused.update(unused_files(self.place.files, self.beside()))
+        reader.check_names()
+
+    def finds_captions(self) -> bool:
+        """Whether an image has captions under its own key; reads as far as to the first that has."""
+        reader = GroupReader(self.options, Taking(self.name, ""))
+        return any(isinstance(item, CaptionedImage) and item.captions for item in self._samples(reader))
+
+    def _samples(self, reader: GroupReader) -> Iterator[CaptionedImage | Reject]:
         for name in self.names:
             groups: dict[str, Parts] = {}
             try:
@@ -60,12 +79,9 @@ class WebDataset(Source):
                     raise
                 yield Reject(name, str(error))
             if groups:
-                taking.files.append(TakenFile(name))
+                reader.taking.files.append(TakenFile(name))
             for parts in groups.values():
                 yield from reader.images(parts, split_of_name(name))
-        if self.place.only is None:
-            taking.unused.update(unused_files(self.place.files, self.beside()))
-        reader.check_names()
 
     def beside(self) -> set[str]:
         """The files of the place that are used, or that belong to a used one."""
