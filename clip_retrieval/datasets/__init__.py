@@ -25,6 +25,7 @@ flickr.py         Flickr8k and Flickr30k in their public layouts
 samples.py        rows and samples with values of their own types become images
 img2dataset_status.py  what img2dataset writes of its downloads
 parquet_file.py   one Parquet file: its columns and its rows
+parquet_groups.py the row groups of a Parquet file
 parquet_images.py the bytes of images in Parquet files
 parquet_rows.py   images in Parquet files
 parquet.py        whether a place has images in Parquet files

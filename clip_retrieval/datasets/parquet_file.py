@@ -32,6 +32,11 @@ class Columns:
     heavy: tuple[str, ...]
     """Columns that have bytes at any depth. They are not read with the rows."""
 
+    @property
+    def nested(self) -> tuple[str, ...]:
+        """Columns that have bytes deeper than an image has, such as lists of images."""
+        return tuple(name for name in self.heavy if name not in self.images)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -44,10 +49,16 @@ class Row:
 
 
 @contextmanager
-def opened(file: StoredFile) -> Iterator[Any]:
-    """The file as a ``pyarrow.parquet.ParquetFile``. Raises SourceError if it is none, or is damaged."""
+def opened(file: StoredFile, buffer: int = 0) -> Iterator[Any]:
+    """The file as a ``pyarrow.parquet.ParquetFile``; columns are read whole, or ``buffer`` bytes at once.
+
+    Raises SourceError if it is none, or is damaged.
+    """
     try:
-        with file.open() as handle, pq.ParquetFile(handle) as parquet:
+        with (
+            file.open() as handle,
+            pq.ParquetFile(handle, buffer_size=buffer, page_checksum_verification=True) as parquet,
+        ):
             yield parquet
     except (ArrowException, OSError, EOFError) as error:
         raise SourceError(f"{file.name} cannot be read as Parquet: {_reason(error)}") from error

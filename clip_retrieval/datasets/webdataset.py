@@ -1,6 +1,7 @@
 """Tars of images, as WebDataset has them: one, or a folder of shards that are read in order.
 
-Tars beside images are the collection if they hold more images than that; else they are left out.
+Tars beside images are the collection if they hold more images than that, or as many with captions; else they are left
+out.
 
 A tar is never unpacked: an image is a part of its file. ``grouped.py`` says which files of a tar make one image. A
 tar that is compressed cannot be read at any place; it is refused with the tool that unpacks it.
@@ -12,7 +13,7 @@ from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.grouped import GroupReader, Parts, group
 from clip_retrieval.datasets.image_files import count_images
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
-from clip_retrieval.datasets.shards import split_of_name, unused_files
+from clip_retrieval.datasets.shards import said_beside, split_of_name, unused_files
 from clip_retrieval.datasets.taking import TakenFile, Taking
 from clip_retrieval.datasets.tar_file import files_in
 from clip_retrieval.datasets.tar_place import hold_more_images, tar_names
@@ -30,14 +31,14 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
         return Miss(
             packed[0], "a compressed tar, whose images cannot be read one by one; unpack it to a plain .tar first"
         )
-    if not names or (beside and not hold_more_images(place, names, beside)):
+    if not names or (beside and not hold_more_images(place, names, beside - 1)):
+        return None
+    source = WebDataset(place, names, options)
+    source.has_captions = not options.no_captions and source.finds_captions()
+    if beside and not source.has_captions and not hold_more_images(place, names, beside):
         return None
     why = "a tar" if len(names) == 1 else f"{len(names)} tars, read in order"
-    if beside:
-        why += f"; more images are in tars than beside them, where {beside} {'is' if beside == 1 else 'are'}"
-    source = WebDataset(place, names, options)
-    source.has_captions = options.no_captions or source.finds_captions()
-    return Fit(source, why)
+    return Fit(source, why + said_beside(beside, has_captions=source.has_captions))
 
 
 def compressed_tars(place: Place) -> list[str]:

@@ -167,7 +167,7 @@ class TestShardsBesideImages:
         write(tmp_path / "0.tar", {"1.jpg": RED, "1.txt": "a dog", "2.jpg": GREEN, "2.txt": "a cat"})
         source = open_source(tmp_path)
         assert (source.name, captions_of(source)) == ("webdataset", DOG_AND_CAT)
-        assert "more images are in tars than beside them, where 1 is" in source.taking.why
+        assert source.taking.why == "a tar; no more images lie beside: 1"
         assert source.taking.unused == {".jpg files": 1, ".txt files": 1}
 
     def test_captions_of_few_images_beside_tars_without_captions_are_kept(self, tmp_path: Path) -> None:
@@ -175,6 +175,13 @@ class TestShardsBesideImages:
         write(tmp_path / "0.tar", photos("2.jpg", "3.jpg"))
         source = open_source(tmp_path)
         assert (source.name, captions_of(source)) == ("sidecar", {"1.jpg": ["a dog"], "2.jpg": [], "3.jpg": []})
+
+    def test_a_tar_with_the_captions_of_as_many_images_is_taken(self, tmp_path: Path) -> None:
+        unpack(tmp_path, photos("1.jpg", "2.jpg"))
+        write(tmp_path / "0.tar", {**photos("1.jpg", "2.jpg"), "1.txt": "a dog", "2.txt": "a cat"})
+        assert captions_of(open_source(tmp_path)) == DOG_AND_CAT
+        unpack(tmp_path, photos("3.jpg"))
+        assert open_source(tmp_path).name == "images"
 
     def test_a_damaged_stray_tar_does_not_stop_a_folder_of_images(self, tmp_path: Path) -> None:
         unpack(tmp_path, {"old.tar": b"no tar" * 500, **photos("1.jpg")})
