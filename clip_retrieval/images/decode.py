@@ -107,6 +107,8 @@ _MEANINGS = {
 }
 """What messages of Pillow mean for a person."""
 
+_SMALL = 20
+"""Bytes. No image is smaller."""
 _GREY = (128, 128, 128)
 _PILLOW = re.compile(r"PIL\.")
 _UPRIGHT = {
@@ -152,9 +154,14 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "") -
 
 
 def _format(data: bytes, name: str) -> str:
+    if not data:
+        raise NotAnImage("the file is empty")
     kind = kind_of(data[:HEAD_BYTES], name)
     if kind is None:
-        raise NotAnImage(f"not an image of a format that is read here ({readable_formats()})")
+        if not data.strip(b"\0"):
+            raise NotAnImage(f"the file is empty: all of its {len(data):,} bytes are zero")
+        nearly_empty = f"; the file is nearly empty, bytes: {len(data)}" if len(data) < _SMALL else ""
+        raise NotAnImage(f"not an image of a format that is read here ({readable_formats()}){nearly_empty}")
     if kind.name == "TIFF" and (raw := camera_raw(data, name)):  # its directory may lie behind the head
         kind = Kind(raw, Reading.NOT_READ)
     if kind.reading is not Reading.READ:
