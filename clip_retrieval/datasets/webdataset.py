@@ -8,6 +8,7 @@ tar that is compressed cannot be read at any place; it is refused with the tool 
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.grouped import GroupReader, Parts, group
@@ -20,6 +21,8 @@ from clip_retrieval.datasets.tar_place import hold_more_images, tar_names
 from clip_retrieval.errors import SourceError, StoreUnreachable
 from clip_retrieval.records import CaptionedImage, Reject
 
+_BEGINNING = 64
+"""Files of a tar that are looked at first, to see whether images have captions."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -60,21 +63,28 @@ class WebDataset(Source):
     def read(self) -> Iterator[CaptionedImage | Reject]:
         taking = self.taking = Taking(self.name, self.taking.why)
         reader = GroupReader(self.options, taking)
-        yield from self._samples(reader)
+        yield from self._samples(reader, self.names)
         if self.place.only is None:
             taking.unused.update(unused_files(self.place.files, self.beside()))
         reader.check_names()
 
     def finds_captions(self) -> bool:
-        """Whether an image has captions under its own key; reads as far as to the first that has."""
-        reader = GroupReader(self.options, Taking(self.name, ""))
-        return any(isinstance(item, CaptionedImage) and item.captions for item in self._samples(reader))
+        """Whether an image has captions under its own key; reads as far as to the first that has.
 
-    def _samples(self, reader: GroupReader) -> Iterator[CaptionedImage | Reject]:
-        for name in self.names:
+        The beginning of the first tar is tried alone, since a store is slow to read.
+        """
+        reader = GroupReader(self.options, Taking(self.name, ""))
+        items = chain(self._samples(reader, self.names[:1], _BEGINNING), self._samples(reader, self.names))
+        return any(isinstance(item, CaptionedImage) and item.captions for item in items)
+
+    def _samples(
+        self, reader: GroupReader, names: Sequence[str], members: int | None = None
+    ) -> Iterator[CaptionedImage | Reject]:
+        """The images of the tars ``names``, of the first ``members`` files of each."""
+        for name in names:
             groups: dict[str, Parts] = {}
             try:
-                yield from group(files_in(self.place.files[name]), groups)
+                yield from group(islice(files_in(self.place.files[name]), members), groups)
             except SourceError as error:
                 if len(self.names) == 1 or isinstance(error, StoreUnreachable):
                     raise

@@ -87,6 +87,12 @@ class TestCaptionsThatAreNotBesideTheirImages:
         assert captions_of(source) == DOG_AND_CAT
         assert [item.blob.read(10_000) for item in source if isinstance(item, CaptionedImage)] == [RED, GREEN]
         assert source.taking.unused == {"images that no row names": 1, ".csv files": 1}
+        assert source.taking.why.endswith("; they are looked for in the tars beside it")
+
+    def test_the_table_of_flickr8k_beside_a_tar_finds_its_images_in_it(self, tmp_path: Path) -> None:
+        write(tmp_path / "Images.tar", photos("Images/1.jpg", "Images/2.jpg"))
+        (tmp_path / "captions.txt").write_text(TABLE)
+        assert captions_of(open_source(tmp_path)) == DOG_AND_CAT
 
     def test_a_table_beside_a_tar_still_names_images_elsewhere(self, tmp_path: Path) -> None:
         (tmp_path / "photo.png").write_bytes(RED)
