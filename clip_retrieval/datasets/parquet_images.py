@@ -16,6 +16,7 @@ from clip_retrieval.datasets.parquet_groups import column_batches
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import ImageRejected, SourceError, StoreUnreachable
 from clip_retrieval.records import ImageBlob
+from clip_retrieval.storage import is_of_the_machine
 
 KEPT_BYTES = 2**22
 
@@ -54,7 +55,10 @@ class RowBatches:
         """The first row of a row group that could not be decoded, and why."""
 
     def image(self, file: StoredFile, column: str, group: int, row: int) -> tuple[bytes | None, str | None]:
-        """The bytes and the path that ``column`` has in row ``row`` of a row group. Raises ImageRejected."""
+        """The bytes and the path that ``column`` has in row ``row`` of a row group.
+
+        Raises ImageRejected, and OSError if that is not the file's fault: too many are open.
+        """
         with self._lock:
             batch = self._batch(file, (file.name, column, group), row)
         value = batch.values[row - batch.start]
@@ -85,6 +89,9 @@ class RowBatches:
             self._close()
             raise
         except SourceError as error:
+            if isinstance(error.__cause__, OSError) and is_of_the_machine(error.__cause__):
+                self._close()
+                raise error.__cause__ from error
             self._failures[key] = (self._next_row, str(error))
             self._close()
             raise ImageRejected(str(error)) from error

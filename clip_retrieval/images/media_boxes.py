@@ -15,8 +15,9 @@ _MAX_DEPTH = 12
 
 _PARENTS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8}
 """Boxes that hold boxes, and the bytes before these."""
-_SAMPLE_ENTRIES = dict.fromkeys((b"av01", b"hvc1", b"hev1"), 78)
-_AV1, _HEVC = frozenset({b"av01"}), frozenset({b"hvc1", b"hev1"})
+_CODECS = frozenset({b"av01", b"hvc1", b"hev1"})
+_ENTRY_BYTES = 78
+"""Bytes of a track's entry for a codec, before the boxes in it."""
 _CANVASES = {b"grid": 4, b"iovl": 10}
 """Items that are made of others, and where in their data the size of the whole stands."""
 
@@ -51,7 +52,7 @@ def _walk(data: bytes, start: int, end: int, work: _Work, found: Boxes, above: t
             break
         body, after = start + head, min(start + size, end)
         found.setdefault(kind, []).append((body, after))
-        inner = _PARENTS.get(kind, _SAMPLE_ENTRIES.get(kind) if above[-1:] == (b"stsd",) else None)
+        inner = _PARENTS.get(kind, _ENTRY_BYTES if kind in _CODECS and above[-1:] == (b"stsd",) else None)
         if inner is not None and len(above) < _MAX_DEPTH:
             _walk(data, body + inner, after, work, found, (*above, kind))
         start += size
@@ -74,22 +75,26 @@ def coded_sizes(data: bytes) -> Iterator[tuple[int, int]]:
         yield from hevc.sizes_of_configuration(data[start:end], work.step)
     for start, end in boxes.get(b"av1C", ()):
         yield from av1.frame_sizes(data[start + 4 : end], work.step)
-    kinds = dict(_kinds(data, boxes, work))
+    kinds: dict[int, set[bytes]] = {}
+    for number, kind in _kinds(data, boxes, work):  # a number that comes twice may mean either
+        kinds.setdefault(number, set()).add(kind)
     for number, coded in _items(data, boxes, work):
-        kind = kinds.get(number)
-        if kind in _AV1:
-            yield from av1.frame_sizes(coded, work.step)
-        elif kind in _HEVC:
-            for length in lengths:
-                yield from hevc.frame_sizes(coded, length, work.step)
-        elif kind in _CANVASES and len(coded) > 1:
-            at, wide = _CANVASES[kind], 4 if coded[1] & 1 else 2
-            yield _number(coded, at, wide), _number(coded, at + wide, wide)
+        for kind in kinds.get(number, ()):
+            yield from _sizes_of_item(kind, coded, lengths, work)
     for coded in _first_frames(data, boxes, work):
-        if b"av1C" in boxes:
-            yield from av1.frame_sizes(coded, work.step)
-        for length in lengths if b"hvcC" in boxes else ():
+        for kind in _CODECS & boxes.keys():
+            yield from _sizes_of_item(kind, coded, lengths, work)
+
+
+def _sizes_of_item(kind: bytes, coded: bytes, lengths: set[int], work: _Work) -> Iterator[tuple[int, int]]:
+    if kind == b"av01":
+        yield from av1.frame_sizes(coded, work.step)
+    elif kind in _CODECS:
+        for length in lengths:
             yield from hevc.frame_sizes(coded, length, work.step)
+    elif kind in _CANVASES and len(coded) > 1:
+        at, wide = _CANVASES[kind], 4 if coded[1] & 1 else 2
+        yield _number(coded, at, wide), _number(coded, at + wide, wide)
 
 
 def _kinds(data: bytes, boxes: Boxes, work: _Work) -> Iterator[tuple[int, bytes]]:
@@ -102,8 +107,8 @@ def _kinds(data: bytes, boxes: Boxes, work: _Work) -> Iterator[tuple[int, bytes]
 
 
 def _items(data: bytes, boxes: Boxes, work: _Work) -> Iterator[tuple[int, bytes]]:
-    """The number and the data of each item."""
-    inline = boxes.get(b"idat", [(0, 0)])[0]
+    """The number and the data of each item; of an item inside the metadata, what it is in each box of such data."""
+    inline = boxes.get(b"idat", [])
     for start, end in boxes.get(b"iloc", ()):
         version, sizes = _number(data, start, 1), _number(data, start + 4, 2)
         offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
@@ -119,15 +124,17 @@ def _items(data: bytes, boxes: Boxes, work: _Work) -> Iterator[tuple[int, bytes]
             at += 4 if version > 0 else 2
             base, at = _number(data, at, base_size), at + base_size
             extents, at = _number(data, at, 2), at + 2
-            parts = []
+            parts: list[list[bytes]] = [[] for _ in (inline if is_inline else [()])]
             for _ in range(extents):
                 at += index_size if version > 0 else 0
                 offset, at = base + _number(data, at, offset_size), at + offset_size
                 length, at = _number(data, at, length_size), at + length_size
-                first, last = (inline[0] + offset, inline[1]) if is_inline else (offset, len(data))
-                parts.append(data[first : min(first + length, last) if length else last])
-                work.step(len(parts[-1]))
-            yield number, b"".join(parts)
+                for part, (low, high) in zip(parts, inline if is_inline else [(0, len(data))], strict=True):
+                    first = low + offset
+                    part.append(data[first : min(first + length, high) if length else high])
+                    work.step(len(part[-1]))
+            for part in parts:
+                yield number, b"".join(part)
 
 
 def _first_frames(data: bytes, boxes: Boxes, work: _Work) -> Iterator[bytes]:

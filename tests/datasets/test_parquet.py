@@ -1,5 +1,6 @@
 """Images in Parquet files: in rows or by path, in order, with the values of their columns, in bounded memory."""
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,14 +30,15 @@ DEFAULTS = SourceOptions()
 
 @dataclass(frozen=True)
 class CountedFile:
-    """A ``StoredFile`` that counts how often it is opened."""
+    """A ``StoredFile`` that counts how often it is opened; each failure is raised once."""
 
     path: Path
     name: str
     opened: list[BinaryIO] = field(default_factory=list)
+    failures: list[OSError] = field(default_factory=list)
 
     def named(self, name: str) -> "CountedFile":
-        return CountedFile(self.path, name, self.opened)
+        return CountedFile(self.path, name, self.opened, self.failures)
 
     def read(self, limit: int) -> bytes:
         return self.path.read_bytes()[: limit + 1]
@@ -45,6 +47,8 @@ class CountedFile:
         return self.path.read_bytes()[offset : offset + size]
 
     def open(self) -> BinaryIO:
+        if self.failures:
+            raise self.failures.pop()
         self.opened.append(self.path.open("rb"))
         return self.opened[-1]
 
@@ -185,6 +189,14 @@ class TestImagesInRows:
                 batches.image(file, "image", 0, number)
         assert len(file.opened) == 1
         assert batches.image(file, "image", 0, 15) == (rows[15], None)
+
+    def test_too_many_open_files_are_no_fault_of_an_image(self, tmp_path: Path) -> None:
+        file = CountedFile(write(tmp_path / "a.parquet", {"image": [RED]}), "a.parquet")
+        batches = RowBatches()
+        file.failures.append(OSError(errno.EMFILE, "Too many open files"))
+        with pytest.raises(OSError, match="Too many open files"):
+            batches.image(file, "image", 0, 0)
+        assert batches.image(file, "image", 0, 0) == (RED, None)
 
     def test_a_file_that_has_other_rows_now_rejects_the_images_that_are_missing(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", {"image": [RED, GREEN]})

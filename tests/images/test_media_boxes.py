@@ -136,6 +136,15 @@ def test_ids_and_times_in_the_headers_are_passed_over() -> None:
         assert len(list(frame_sizes(coded, lambda: None))) == 1 + int(own)
 
 
+def test_an_item_that_is_said_twice_may_be_either() -> None:
+    coded = unit(1, SMALL + PLAIN)
+    second = full(b"infe", struct.pack(">HH", 1, 0) + b"mime\0", 2)
+    twice = avif_of(coded) + full(b"meta", full(b"iinf", struct.pack(">H", 1) + second) + box(b"idat", bytes(9)))
+    decoy = box(b"moov", full(b"meta", box(b"idat", bytes(9))))
+    assert list(coded_sizes(twice)) == [(64, 48)]
+    assert list(coded_sizes(decoy + avif_of(coded))) == [(64, 48)]
+
+
 @pytest.mark.parametrize(("kind", "before"), [(b"grid", "00010101"), (b"iovl", "0001" + "0000" * 4)])
 def test_the_canvas_of_several_images_counts(kind: bytes, before: str) -> None:
     canvas = bytes.fromhex(before) + struct.pack(">II", 50_000, 40_000)
