@@ -25,10 +25,13 @@ from clip_retrieval.search.results import render
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.engine import Encoded, EncodeJob
+from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
 from clip_retrieval.stages import Stage
 
 EXACT_VALUES_IN_LOOP = 2**23
 """An exact search of more values than these (rows × dimensions: 16,384 rows of 512) takes over half a millisecond."""
+
+_CACHE_GENERATION = PLACE["cache_generation"]
 
 
 class Dispatcher(Protocol):
@@ -63,11 +66,18 @@ class QueryService:
         decoders: ThreadPoolExecutor,
         answers: AnswerCache,
         vectors_kept: int = 0,
+        shared: SharedState | None = None,
+        slot: Slot | None = None,
     ) -> None:
-        """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together."""
+        """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together.
+
+        ``shared`` says when the caches of all workers are cleared; ``slot`` is this worker's own in it.
+        """
         self.retriever = retriever
         self.artifact = artifact
         self._answers = answers
+        self._shared = shared or SharedState.alone()
+        self._slot = slot or self._shared.slots[0]
         self._vectors = QueryVectorCache(vectors_kept)
         self._dispatcher = dispatcher
         self._limits = limits
@@ -76,6 +86,7 @@ class QueryService:
 
     async def answer(self, queries: Sequence[Query]) -> list[QueryAnswer | InvalidQuery]:
         """The answer to each query, in order; what is wrong with one of them is its own outcome."""
+        self.forget_what_was_cleared()
         version = self.retriever.collection.version
         keys = [query.key() for query in queries]
         pages = [self._answers.get(version, key) for key in keys]
@@ -100,11 +111,13 @@ class QueryService:
 
     async def encode_text(self, text: str) -> tuple[Encoded, bool]:
         """The vector of a text, and whether the model read only its beginning."""
+        self.forget_what_was_cleared()
         tokens = self.retriever.encoder.tokenize(text)
         return await self._encode_tokens(tokens), tokens.is_cut
 
     async def encode_image(self, image: QueryImage) -> tuple[Encoded, Stage]:
         """The vector of an image, and when it was decoded. Raises ImageRejected."""
+        self.forget_what_was_cleared()
         pixels, decode = await self._decode({image.key: image})
         if isinstance(rejected := pixels[image.key], ImageRejected):
             raise rejected
@@ -116,12 +129,24 @@ class QueryService:
         self._searches.shutdown(wait=False)
 
     def clear(self) -> int:
-        """Drop everything that is kept to answer faster; returns how many answers that were."""
-        count = len(self._answers)
+        """Have every worker drop what it keeps to answer faster; returns how many answers they kept together.
+
+        None of it is used for an answer that begins later, whichever worker gives it.
+        """
+        count = self._shared.cache_size()
+        self._shared.advance("cache")
+        self.forget_what_was_cleared()
+        return count
+
+    def forget_what_was_cleared(self) -> None:
+        """Drop what is kept if some worker has cleared the caches since the last look."""
+        generation = self._shared.generation("cache")
+        if generation == self._slot.cells[_CACHE_GENERATION]:
+            return
         self._answers.clear()
         self._vectors.clear()
         self.retriever.collection.forget()
-        return count
+        self._slot.cells[_CACHE_GENERATION] = generation
 
     async def _search(self, query: Query, prepared: "_Prepared") -> QueryAnswer:
         self.retriever.collection.filters.check(query.where or {})

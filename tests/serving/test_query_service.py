@@ -187,7 +187,7 @@ def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_thread(r
     for _ in range(2):
         service = state.serve(retriever, DirectDispatcher(retriever), "clip-retrieval:test")
         ask(service, text("red"), text("red", offset=60))
-        metrics.take(Reading.of(state.traffic, state.answers, {}), {})
+        metrics.take(Reading.of(state.shared), {})
     assert (state.answers.hits, state.answers.misses) == (2, 2), "the version is the same, so its answers are"
     service.close()
     state.decoders.shutdown()
