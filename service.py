@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, cast
 
 import bentoml
@@ -84,7 +85,8 @@ class ClipRetrieval:
             Artifact.open(folder)
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
-        os.environ["BENTO_CLIP_ARTIFACT"] = tag  # all workers serve this one, also those that start later
+        # All workers serve this one, also those that start later, and whatever their working folder is.
+        os.environ["BENTO_CLIP_ARTIFACT"] = str(Path(tag).resolve()) if Path(tag).is_dir() else tag
         process.lead(workers)
 
     def __init__(self) -> None:

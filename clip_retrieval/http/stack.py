@@ -26,9 +26,6 @@ def middleware(
     """Each class with its options. ``on_request`` gets each request until it returns True."""
     settings = state.settings
 
-    def refresh() -> None:
-        before_scrape()
-
     def refuse() -> Response | None:
         trouble = state.trouble()
         return None if trouble is None else error_response(HTTPStatus.SERVICE_UNAVAILABLE, trouble)
@@ -45,6 +42,6 @@ def middleware(
                 "timeout_s": settings.request_timeout_s,
             },
         ),
-        (Beforehand, {"hooks": {"/metrics": refresh, "/readyz": refuse}}),
+        (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (UntilDone, {"hook": on_request}),
     ]

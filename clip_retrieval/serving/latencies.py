@@ -9,7 +9,6 @@ from clip_retrieval.serving.shared_state import KINDS, PLACE, Kind, SharedState,
 from clip_retrieval.stages import STAGES
 
 _QUERIES = {kind: PLACE[f"queries_{kind}"] for kind in KINDS}
-_RECORDED = {stage: PLACE[f"recorded_{stage}"] for stage in STAGES}
 
 
 class Recorder:
@@ -20,7 +19,7 @@ class Recorder:
         self._shared = shared or SharedState.alone()
         slot = slot or self._shared.slots[0]
         self._cells = slot.cells
-        self._rings = slot.rings
+        self._stages = {stage: (slot.rings[stage], PLACE[f"recorded_{stage}"]) for stage in STAGES}
         self._window = len(slot.rings["total"])
 
     @property
@@ -30,12 +29,12 @@ class Recorder:
 
     def add(self, kind: Kind, stages_s: Mapping[str, float]) -> None:
         """Count one answered request; ``stages_s`` holds the seconds of each stage that the request needed."""
-        cells = self._cells
+        cells, stages, window = self._cells, self._stages, self._window
         cells[_QUERIES[kind]] += 1
         for stage, seconds in stages_s.items():
-            place = _RECORDED[stage]
+            ring, place = stages[stage]
             number = cells[place]
-            self._rings[stage][number % self._window] = seconds
+            ring[number % window] = seconds
             cells[place] = number + 1
 
     def snapshot(self) -> Stats:

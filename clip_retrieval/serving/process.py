@@ -132,10 +132,12 @@ def _inherited() -> SharedState | None:
 
 def end_service(shared: SharedState, reason: object) -> NoReturn:
     """End this process, and with it the service, whose next worker would fail likewise. The first says why."""
+    if not IS_SUPERVISED:
+        raise SystemExit(f"bento-clip: {reason}")
     if shared.fail():
         sys.stderr.write(f"bento-clip: {reason}\n")
         sys.stderr.flush()
-    if IS_SUPERVISED and os.getppid() == shared.creator:
+    if os.getppid() == shared.creator:
         os.kill(shared.creator, signal.SIGTERM)
     os._exit(1)
 

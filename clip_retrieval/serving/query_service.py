@@ -65,9 +65,9 @@ class QueryService:
         limits: Limits,
         decoders: ThreadPoolExecutor,
         answers: AnswerCache,
+        shared: SharedState,
+        slot: Slot,
         vectors_kept: int = 0,
-        shared: SharedState | None = None,
-        slot: Slot | None = None,
     ) -> None:
         """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together.
 
@@ -76,8 +76,8 @@ class QueryService:
         self.retriever = retriever
         self.artifact = artifact
         self._answers = answers
-        self._shared = shared or SharedState.alone()
-        self._slot = slot or self._shared.slots[0]
+        self._shared = shared
+        self._slot = slot
         self._vectors = QueryVectorCache(vectors_kept)
         self._dispatcher = dispatcher
         self._limits = limits

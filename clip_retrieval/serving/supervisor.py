@@ -33,6 +33,8 @@ STILL_CHECKS = 30
 """So many looks in a row without a beat of its event loop are the end of a worker. Looks are counted and not seconds:
 when the whole machine stood still, the workers are not to blame."""
 
+RETRY_S = 0.05
+
 TRIES = 3
 """So many times in a row each worker may be started before one is ready."""
 
@@ -76,6 +78,14 @@ def supervisor(bento_arbiter: Any, shared: SharedState) -> Any:
             with suppress(ConflictError):
                 return super().manage_watchers()
             return None
+
+        def stop(self) -> Any:
+            """Circus drops a SIGTERM that comes while another of its commands is under way."""
+            try:
+                return super().stop()
+            except ConflictError:
+                self.loop.call_later(RETRY_S, self.stop)
+                return None
 
     return Supervisor
 

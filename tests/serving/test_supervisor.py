@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from circus.exc import ConflictError
 
 from clip_retrieval.serving.shared_state import SharedState
 from clip_retrieval.serving.supervisor import TRIES, Starts, StillWorkers, supervisor
@@ -123,6 +124,39 @@ def test_it_ends_with_status_1_only_if_the_service_has_failed(shared: SharedStat
     with pytest.raises(SystemExit) as ended:
         made_one.start()
     assert ended.value.code == 1
+
+
+def test_an_order_to_stop_that_comes_at_a_bad_moment_is_not_lost(shared: SharedState) -> None:
+    """Circus refuses it while it starts a worker, and tells nobody."""
+
+    class Loop:
+        def __init__(self) -> None:
+            self.later: list[Any] = []
+
+        def call_later(self, seconds: float, call: Any) -> None:
+            assert 0 < seconds < 1
+            self.later.append(call)
+
+    class Busy(FakeArbiter):
+        def __init__(self, watchers: list[Any], **options: Any) -> None:
+            super().__init__(watchers, **options)
+            self.loop, self.refusals, self.stops = Loop(), 2, 0
+
+        def stop(self) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise ConflictError("arbiter is already running manage_watchers command")
+            self.stops += 1
+
+        def manage_watchers(self) -> None:
+            raise ConflictError("arbiter is already running arbiter_start_watchers command")
+
+    busy = supervisor(Busy, shared)([])
+    busy.manage_watchers()
+    busy.stop()
+    while busy.loop.later:
+        busy.loop.later.pop()()
+    assert (busy.refusals, busy.stops) == (0, 1)
 
 
 def test_workers_that_end_before_they_are_ready_are_started_a_few_times(
