@@ -21,6 +21,8 @@ from tests.e2e.conftest import Launch, Server, Store, bento_clip_serve, bentoml_
 
 pytestmark = pytest.mark.e2e
 
+UNIX = socket.AF_UNIX
+
 
 def tree(server: Server) -> list[psutil.Process]:
     """Every process of a service: the command if there is one, the supervisor, the workers."""
@@ -68,6 +70,16 @@ def metrics(server: Server) -> dict[tuple[str, ...], float]:
     text = httpx.get(f"{server.url}/metrics", timeout=10).text
     families = text_string_to_metric_families(text)
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+
+def listening(server: Server) -> set[object]:
+    """Every address and every path where a process of the service can be reached."""
+    return {
+        one.laddr
+        for process in tree(server)
+        for one in process.net_connections(kind="all")
+        if one.laddr and (one.status == psutil.CONN_LISTEN or one.type == socket.SOCK_DGRAM or one.family == UNIX)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +143,20 @@ def test_requests_in_progress_are_those_of_both_workers(pair: Server) -> None:
 
 def test_nothing_listens_but_the_service(pair: Server) -> None:
     """Circus has two ports on 127.0.0.1 where every user of the machine may give orders; here none is open."""
-    listening = set()
-    for process in tree(pair):
-        for one in process.net_connections(kind="all"):
-            if one.status == psutil.CONN_LISTEN or (one.type == socket.SOCK_DGRAM and one.laddr):
-                listening.add((one.family, one.laddr))
-    assert listening == {(socket.AF_INET, ("127.0.0.1", pair.port))}
-    unix = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "bentoml" in line}
-    assert not unix
+    assert listening(pair) == {("127.0.0.1", pair.port)}
+
+
+def test_with_reload_the_sockets_of_circus_are_for_this_user_alone(launch: Launch, store: Store) -> None:
+    """The process that watches the files needs them."""
+    port = reserve_port()
+    server = launch([*bentoml_serve(port), "--reload"], port, BENTO_CLIP_ARTIFACT=store.tag).wait_until_ready()
+    others = listening(server) - {("127.0.0.1", port)}
+    folders = {Path(str(path)).parent for path in others}
+    assert {Path(str(path)).name for path in others} == {"control", "events"}
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700]
+    server.terminate()
+    assert server.wait() == 0, server.text()
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_counts_go_on(pair: Server) -> None:
