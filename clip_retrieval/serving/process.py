@@ -77,7 +77,6 @@ def lead(workers: int) -> None:
     """Make this process, which has yet to start workers, the supervisor of a service of so many."""
     shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
     os.environ[SHARED] = str(shared.descriptor)
-    lifeline.follow(os.environ, lifeline.end_soon)
     os.environ[lifeline.VARIABLE] = str(lifeline.hold())
     supervise_by(partial(supervisor, shared=shared))
 
@@ -103,14 +102,17 @@ class Place:
 
 
 def take_place() -> Place:
-    """The place of this process: a worker's, or the only one where there is no supervisor."""
+    """The place of this process: a worker's, or the only one where there is no supervisor.
+
+    From now on the process ends with its parent, if that is one of the service's own.
+    """
+    lifeline.follow(os.environ, lifeline.end_soon)
     shared = _inherited() if IS_SUPERVISED else None
     if shared is None:
         place = Place(SharedState.alone(), 0, verifies=True)
     else:
         number = worker_number() % len(shared.slots)
         place = Place(shared, number, verifies=shared.slots[number]["starts"] > 0)
-        lifeline.follow(os.environ, lifeline.end_soon)
     slot = place.slot
     if slot["pid"]:
         forget_process(slot["pid"])

@@ -86,7 +86,7 @@ class QueryService:
 
     async def answer(self, queries: Sequence[Query]) -> list[QueryAnswer | InvalidQuery]:
         """The answer to each query, in order; what is wrong with one of them is its own outcome."""
-        self.forget_what_was_cleared()
+        generation = self.forget_what_was_cleared()
         version = self.retriever.collection.version
         keys = [query.key() for query in queries]
         pages = [self._answers.get(version, key) for key in keys]
@@ -104,7 +104,8 @@ class QueryService:
                 answer = await self._search(query, prepared)
             except InvalidQuery as error:
                 return error
-            self._answers.keep(version, key, answer.page)
+            if self._shared.generation("cache") == generation:  # else it was computed before a clearing
+                self._answers.keep(version, key, answer.page)
             return answer
 
         return await asyncio.gather(*map(one, queries, keys, pages))
@@ -131,22 +132,22 @@ class QueryService:
     def clear(self) -> int:
         """Have every worker drop what it keeps to answer faster; returns how many answers they kept together.
 
-        None of it is used for an answer that begins later, whichever worker gives it.
+        A request that comes later gets no answer that was begun before, whichever worker answers it.
         """
         count = self._shared.cache_size()
         self._shared.advance("cache")
         self.forget_what_was_cleared()
         return count
 
-    def forget_what_was_cleared(self) -> None:
-        """Drop what is kept if some worker has cleared the caches since the last look."""
+    def forget_what_was_cleared(self) -> int:
+        """Drop what is kept if some worker has cleared the caches since the last look; returns the generation."""
         generation = self._shared.generation("cache")
-        if generation == self._slot.cells[_CACHE_GENERATION]:
-            return
-        self._answers.clear()
-        self._vectors.clear()
-        self.retriever.collection.forget()
-        self._slot.cells[_CACHE_GENERATION] = generation
+        if generation != self._slot.cells[_CACHE_GENERATION]:
+            self._answers.clear()
+            self._vectors.clear()
+            self.retriever.collection.forget()
+            self._slot.cells[_CACHE_GENERATION] = generation
+        return generation
 
     async def _search(self, query: Query, prepared: "_Prepared") -> QueryAnswer:
         self.retriever.collection.filters.check(query.where or {})

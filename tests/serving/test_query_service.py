@@ -23,6 +23,7 @@ from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Base64Image, FileImage, Query, QueryPart, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
@@ -223,6 +224,24 @@ def test_what_one_worker_clears_another_one_forgets_before_its_next_answer(retri
     for worker, state in zip(workers, states, strict=True):
         worker.close()
         state.decoders.shutdown()
+
+
+def test_an_answer_that_was_begun_before_a_clearing_is_not_kept(retriever: Retriever) -> None:
+    state = ServerState.of(Settings())
+
+    class Clears(DirectDispatcher):
+        """Another worker clears the caches while this one encodes."""
+
+        async def submit_text(self, job: EncodeJob) -> Encoded:
+            if self.batches == 0:
+                state.shared.advance("cache")
+            return await super().submit_text(job)
+
+    service = state.serve(retriever, Clears(retriever), "clip-retrieval:test")
+    answers = [ask(service, text("red"))[0] for _ in range(3)]
+    assert [answer.cached for answer in answers if isinstance(answer, QueryAnswer)] == [False, False, True]
+    service.close()
+    state.decoders.shutdown()
 
 
 def test_clearing_forgets_answers_and_vectors(service: QueryService, dispatcher: DirectDispatcher) -> None:
