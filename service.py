@@ -5,7 +5,11 @@ native BentoML APIs, and the routes of the HTTP API feed the same two queues, so
 batches. Settings come from the environment; ``clip_retrieval/serving/settings.py`` lists them.
 """
 
+import asyncio
+import os
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, cast
 
 import bentoml
@@ -25,6 +29,7 @@ from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import json_logs, process
 from clip_retrieval.serving.bento_dispatch import IMAGES, IS_SUPERVISED, TEXTS, BentoDispatch, results_of, tracer
 from clip_retrieval.serving.engine import EncodeJob, Engine
+from clip_retrieval.serving.health import IDLE_S, Health, Tried, patience
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
 from clip_retrieval.serving.state import ServerState
@@ -32,21 +37,25 @@ from clip_retrieval.serving.state import ServerState
 MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
+START_LIMIT_S = 300
+"""An encoder that needs longer for its first image and its first text never ends."""
+
+place = process.take_place()
 settings = process.read_settings()
 try:
     tag, folder = modelstore.resolve(settings.artifact)
 except ClipRetrievalError as error:
-    raise SystemExit(f"bento-clip: {error}") from None
+    process.end_service(place.shared, error)
 workers, encoder_threads = process.share_cores(settings)
 if settings.log_format == "json":
     json_logs.use_json()
 json_logs.skip_unused_fields()
 uvicorn_protocol.use_in_this_process()
 
-state = ServerState.of(settings)
+state = ServerState.of(settings, place.shared, place.number)
 app = create_app(state)
 dispatch = BentoDispatch()
-metrics = PrometheusMetrics()
+metrics = PrometheusMetrics(exported=place.shared.exported)
 
 
 Texts = Annotated[
@@ -80,6 +89,9 @@ class ClipRetrieval:
             Artifact.open(folder)
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
+        # All workers serve this one, also those that start later, and whatever their working folder is.
+        os.environ["BENTO_CLIP_ARTIFACT"] = str(Path(tag).resolve()) if Path(tag).is_dir() else tag
+        process.lead(workers)
 
     def __init__(self) -> None:
         process.prefer_searches()
@@ -88,7 +100,7 @@ class ClipRetrieval:
         except ClipRetrievalError as error:
             if not IS_SUPERVISED:
                 raise
-            process.end_with_message(error)
+            process.end_service(place.shared, error)
         for api in (TEXTS, IMAGES):
             # BentoML binds an API anew each time that it is looked up: 9 % of the event loop. Bound here it is the
             # method itself, which is what BentoML's batches call; called on ``self`` it would not batch.
@@ -97,16 +109,43 @@ class ClipRetrieval:
         state.serve(self.retriever, dispatch, tag)
         state.tracer = tracer()
         state.observe = metrics.observe
+        state.queue_lengths = dispatch.queue_lengths
         metrics.describe(tag, self.retriever.collection.manifest)
 
     def _load(self) -> Retriever:
-        artifact = Artifact.open(folder, verify=not IS_SUPERVISED)
+        artifact = Artifact.open(folder, verify=place.verifies)
         return Retriever(artifact, artifact.encoder(precision=settings.precision, threads=encoder_threads))
 
     @bentoml.on_startup
     async def warm_up(self) -> None:
-        await self.engine.warm_up()
+        try:
+            alone_s = await asyncio.wait_for(self.engine.warm_up(), START_LIMIT_S)
+        except TimeoutError:
+            process.end_service(place.shared, f"the encoder did not answer within {START_LIMIT_S} s of its start")
         process.freeze_heap()
+        self.health = self._health(alone_s)
+        state.trouble = lambda: self.health.trouble
+        self.looking = asyncio.create_task(self.health.keep_looking(state.publish))
+        place.ready()
+
+    def _health(self, alone_s: Mapping[str, float]) -> Health:
+        """``alone_s`` has the seconds that one input of each kind took alone."""
+        engine = self.engine
+
+        async def try_text() -> None:
+            await engine.try_text(dispatch.submit_text if dispatch.is_attached else engine.text_alone)
+
+        async def try_image() -> None:
+            await engine.try_image(dispatch.submit_image if dispatch.is_attached else engine.image_alone)
+
+        def patience_s(kind: str) -> float:
+            return patience(alone_s[kind], settings.max_batch_size, settings.request_timeout_s)
+
+        tried = (
+            Tried("texts", engine.text_batches, try_text, patience_s=patience_s("texts"), idle_s=IDLE_S),
+            Tried("images", engine.image_batches, try_image, patience_s=patience_s("images")),
+        )
+        return Health(tried, place.shared, place.slot, give_up=process.end_worker)
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=MAX_LATENCY_MS)
     async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
@@ -122,8 +161,9 @@ class ClipRetrieval:
 
 
 def _refresh_metrics() -> None:
-    reading = Reading.of(state.traffic, state.answers, dispatch.queue_lengths())
-    metrics.take(reading, resident_memory(supervised=IS_SUPERVISED))
+    state.publish()
+    with place.shared.lock():
+        metrics.take(Reading.of(place.shared), resident_memory(place.shared, supervised=IS_SUPERVISED))
 
 
 def _attach_dispatch(scope: Scope) -> bool:

@@ -59,6 +59,7 @@ LIBRARIES = {
     "openvino": {"encoders/openvino", "models"},
     "nncf": {"models"},
     "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
+    "circus": {"serving/supervisor"},
     "bentoml": {"artifacts/modelstore", "serving/bento_dispatch", "service"},
     "fastapi": {"http"},
     "starlette": {"http", "service"},

@@ -24,7 +24,9 @@ class ServiceInfo(Frozen):
 class Health(Frozen):
     """Whether the service can answer queries."""
 
-    status: Literal["healthy", "starting"]
+    status: Literal["healthy", "failing", "starting"] = Field(
+        description="`failing`: the encoder of a worker fails or does not end; `/readyz` is 503 then."
+    )
     timestamp: datetime
     model_loaded: bool
     indexes_loaded: bool
@@ -33,7 +35,7 @@ class Health(Frozen):
 
 
 class Percentiles(Frozen):
-    """Percentiles of single requests, in milliseconds, over the newest requests."""
+    """Percentiles of single requests, in milliseconds, over the newest requests of each worker."""
 
     count: int
     p50: float
@@ -42,7 +44,7 @@ class Percentiles(Frozen):
 
 
 class Stats(Frozen):
-    """Counts and latencies of the server process since its start."""
+    """Counts and latencies of the service, all its workers together, since its start."""
 
     uptime_seconds: float
     queries: dict[str, int] = Field(description="Number of answered requests by kind.")
@@ -56,7 +58,7 @@ class Stats(Frozen):
 
 
 class CacheCleared(Frozen):
-    """The result cache was emptied."""
+    """The result caches of all workers were emptied."""
 
     message: str
     previous_cache_size: int

@@ -5,21 +5,17 @@ Knows no route. A handler makes an ``Exchange`` first, so that the clock starts 
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.serving.query_service import QueryAnswer
+from clip_retrieval.serving.shared_state import Kind
 from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.tracing import record_stages
 from clip_retrieval.stages import STAGES, Stage
-
-Kind = Literal[
-    "search_images", "search_text", "search_similar", "encode_text", "encode_image", "search", "search_batch"
-]
-"""What ``/stats`` counts requests by."""
 
 ERRORS: Mapping[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Path, Request
 from starlette.exceptions import HTTPException
@@ -56,8 +56,11 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
     @app.get("/health", response_model=Health, summary="Whether queries can be answered")
     async def health() -> Health:
         is_ready = state.service is not None
+        status: Literal["healthy", "failing", "starting"] = "healthy" if is_ready else "starting"
+        if is_ready and state.trouble() is not None:
+            status = "failing"
         return Health(
-            status="healthy" if is_ready else "starting",
+            status=status,
             timestamp=datetime.now(UTC),
             model_loaded=is_ready,
             indexes_loaded=is_ready,
@@ -65,11 +68,12 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             artifact=state.service.artifact if state.service else None,
         )
 
-    @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of this process")
+    @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of all workers")
     async def stats() -> Stats:
-        return state.recorder.snapshot(state.answers)
+        state.publish()
+        return state.recorder.snapshot()
 
-    @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result cache")
+    @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result caches of all workers")
     async def clear() -> CacheCleared:
         previous = state.service.clear() if state.service else 0
         return CacheCleared(

@@ -1,9 +1,11 @@
-"""What a server process does to itself: its settings, the interpreter's switches, and how it ends."""
+"""What a server process does to itself: its settings, the interpreter's switches, its place, and how it ends."""
 
 import gc
 import os
 import signal
 import sys
+from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from pydantic import ValidationError
@@ -11,10 +13,13 @@ from threadpoolctl import threadpool_limits
 
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
-from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
+from clip_retrieval.serving import lifeline
+from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
+from clip_retrieval.serving.prometheus import forget_process
 from clip_retrieval.serving.settings import Settings, unknown_settings
+from clip_retrieval.serving.shared_state import GAUGES, SharedState, Slot
+from clip_retrieval.serving.supervisor import supervisor
 
 SWITCH_INTERVAL_S = 0.0001
 """How long a finished search may wait for the GIL while another thread runs; Python's default is 5 ms."""
@@ -22,6 +27,9 @@ SWITCH_INTERVAL_S = 0.0001
 GC_THRESHOLD = 10_000
 """64 concurrent requests hold about 7,000 objects. Python's default of 700 would have them scanned constantly, and
 requests leave no reference cycles."""
+
+SHARED = "BENTOCLIP_SHARED"
+"""The environment variable with the descriptor of the shared state. It has not the prefix of the settings."""
 
 CORES_PER_WORKER = 8
 """One event loop keeps the encoder of about so many cores busy."""
@@ -65,9 +73,80 @@ def freeze_heap() -> None:
     gc.set_threshold(GC_THRESHOLD)
 
 
-def end_with_message(error: ClipRetrievalError) -> NoReturn:
-    """End the supervisor and this worker with one sentence; the supervisor would start a worker that fails again."""
-    sys.stderr.write(f"bento-clip: {error}\n")
-    sys.stderr.flush()
-    os.kill(os.getppid(), signal.SIGTERM)
+def lead(workers: int) -> None:
+    """Make this process, which has yet to start workers, the supervisor of a service of so many."""
+    shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
+    os.environ[SHARED] = str(shared.descriptor)
+    os.environ[lifeline.VARIABLE] = str(lifeline.hold())
+    supervise_by(partial(supervisor, shared=shared))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A worker's place among the others."""
+
+    shared: SharedState
+    number: int
+    verifies: bool
+    """Whether the worker has to check the artifact against its hashes. The supervisor has done so just before the
+    first worker in this place, and nobody has since."""
+
+    @property
+    def slot(self) -> Slot:
+        return self.shared.slots[self.number]
+
+    def ready(self) -> None:
+        """Note that the worker answers from now on."""
+        self.slot["times_ready"] += 1
+        self.slot["is_ready"] = 1
+
+
+def take_place() -> Place:
+    """The place of this process: a worker's, or the only one where there is no supervisor.
+
+    From now on the process ends with its parent, if that is one of the service's own.
+    """
+    lifeline.follow(os.environ, lifeline.end_soon)
+    shared = _inherited() if IS_SUPERVISED else None
+    if shared is None:
+        place = Place(SharedState.alone(), 0, verifies=True)
+    else:
+        number = worker_number() % len(shared.slots)
+        place = Place(shared, number, verifies=shared.slots[number]["starts"] > 0)
+    slot = place.slot
+    if slot["pid"]:
+        forget_process(slot["pid"])
+    for gauge in GAUGES:
+        slot[gauge] = 0
+    slot["cache_generation"] = place.shared.generation("cache")
+    slot["pid"] = os.getpid()
+    slot["starts"] += 1
+    return place
+
+
+def _inherited() -> SharedState | None:
+    """What the supervisor made, if it is ours: BentoML has other ways to start a worker."""
+    try:
+        return SharedState(int(os.environ[SHARED]))
+    except (KeyError, ValueError, OSError):
+        return None
+
+
+def end_service(shared: SharedState, reason: object) -> NoReturn:
+    """End this process, and with it the service, whose next worker would fail likewise. The first says why."""
+    if not IS_SUPERVISED:
+        raise SystemExit(f"bento-clip: {reason}")
+    if shared.fail():
+        sys.stderr.write(f"bento-clip: {reason}\n")
+        sys.stderr.flush()
+    if os.getppid() == shared.creator:
+        os.kill(shared.creator, signal.SIGTERM)
     os._exit(1)
+
+
+def end_worker(reason: str) -> None:
+    """End this process, for the supervisor to replace it. Without a supervisor it goes on."""
+    if IS_SUPERVISED:
+        sys.stderr.write(f"bento-clip: {reason}; this worker is replaced\n")
+        sys.stderr.flush()
+        os._exit(1)

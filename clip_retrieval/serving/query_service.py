@@ -25,10 +25,13 @@ from clip_retrieval.search.results import render
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.engine import Encoded, EncodeJob
+from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
 from clip_retrieval.stages import Stage
 
 EXACT_VALUES_IN_LOOP = 2**23
 """An exact search of more values than these (rows × dimensions: 16,384 rows of 512) takes over half a millisecond."""
+
+_CACHE_GENERATION = PLACE["cache_generation"]
 
 
 class Dispatcher(Protocol):
@@ -62,12 +65,19 @@ class QueryService:
         limits: Limits,
         decoders: ThreadPoolExecutor,
         answers: AnswerCache,
+        shared: SharedState,
+        slot: Slot,
         vectors_kept: int = 0,
     ) -> None:
-        """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together."""
+        """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together.
+
+        ``shared`` says when the caches of all workers are cleared; ``slot`` is this worker's own in it.
+        """
         self.retriever = retriever
         self.artifact = artifact
         self._answers = answers
+        self._shared = shared
+        self._slot = slot
         self._vectors = QueryVectorCache(vectors_kept)
         self._dispatcher = dispatcher
         self._limits = limits
@@ -76,6 +86,7 @@ class QueryService:
 
     async def answer(self, queries: Sequence[Query]) -> list[QueryAnswer | InvalidQuery]:
         """The answer to each query, in order; what is wrong with one of them is its own outcome."""
+        generation = self.forget_what_was_cleared()
         version = self.retriever.collection.version
         keys = [query.key() for query in queries]
         pages = [self._answers.get(version, key) for key in keys]
@@ -93,7 +104,8 @@ class QueryService:
                 answer = await self._search(query, prepared)
             except InvalidQuery as error:
                 return error
-            self._answers.keep(version, key, answer.page)
+            if self._shared.generation("cache") == generation:  # else it was computed before a clearing
+                self._answers.keep(version, key, answer.page)
             return answer
 
         return await asyncio.gather(*map(one, queries, keys, pages))
@@ -103,11 +115,13 @@ class QueryService:
 
         Raises InvalidQuery for a language that the model does not know.
         """
+        self.forget_what_was_cleared()
         tokens = self.retriever.encoder.tokenize(text, language)
         return await self._encode_tokens(tokens), tokens.is_cut
 
     async def encode_image(self, image: QueryImage) -> tuple[Encoded, Stage]:
         """The vector of an image, and when it was decoded. Raises ImageRejected."""
+        self.forget_what_was_cleared()
         pixels, decode = await self._decode({image.key: image})
         if isinstance(rejected := pixels[image.key], ImageRejected):
             raise rejected
@@ -119,12 +133,24 @@ class QueryService:
         self._searches.shutdown(wait=False)
 
     def clear(self) -> int:
-        """Drop everything that is kept to answer faster; returns how many answers that were."""
-        count = len(self._answers)
-        self._answers.clear()
-        self._vectors.clear()
-        self.retriever.collection.forget()
+        """Have every worker drop what it keeps to answer faster; returns how many answers they kept together.
+
+        A request that comes later gets no answer that was begun before, whichever worker answers it.
+        """
+        count = self._shared.cache_size()
+        self._shared.advance("cache")
+        self.forget_what_was_cleared()
         return count
+
+    def forget_what_was_cleared(self) -> int:
+        """Drop what is kept if some worker has cleared the caches since the last look; returns the generation."""
+        generation = self._shared.generation("cache")
+        if generation != self._slot.cells[_CACHE_GENERATION]:
+            self._answers.clear()
+            self._vectors.clear()
+            self.retriever.collection.forget()
+            self._slot.cells[_CACHE_GENERATION] = generation
+        return generation
 
     async def _search(self, query: Query, prepared: "_Prepared") -> QueryAnswer:
         self.retriever.collection.filters.check(query.where or {})

@@ -1,6 +1,6 @@
 """What a server process keeps between requests, whatever it serves at the moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
 from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.shared_state import SharedState, Slot
 from clip_retrieval.serving.traffic import Traffic
 
 
@@ -26,20 +27,39 @@ class ServerState:
     decoders: ThreadPoolExecutor
     answers: AnswerCache
     """The rendered answers that are kept, of whatever version, and how often they were asked for."""
+    shared: SharedState
+    """What the workers of this service share."""
+    slot: Slot
+    """This worker's own numbers there."""
     service: QueryService | None = None
     tracer: Tracer = field(default_factory=NoOpTracer)
+    queue_lengths: Callable[[], Mapping[str, int]] = dict
+    """How many jobs wait for the encoder, by the name of the batchable API."""
+    trouble: Callable[[], str | None] = lambda: None
+    """Why queries are not answered, as a sentence; None if they are."""
     observe: Callable[[str, float], None] = lambda _stage, _seconds: None
     """Takes the seconds of one stage of a request into the exported histograms."""
 
     @classmethod
-    def of(cls, settings: Settings) -> "ServerState":
+    def of(cls, settings: Settings, shared: SharedState | None = None, worker: int = 0) -> "ServerState":
+        """The state of the worker with this number; without ``shared``, of a service that has one process."""
+        shared = shared or SharedState.alone()
+        slot = shared.slots[worker]
         return cls(
             settings=settings,
-            recorder=Recorder(),
-            traffic=Traffic(settings.max_pending, settings.max_pending_images),
+            recorder=Recorder(shared, slot),
+            traffic=Traffic(settings.max_pending, settings.max_pending_images, slot),
             decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
-            answers=AnswerCache(settings.cache_size, settings.cache_ttl_s),
+            answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
+            shared=shared,
+            slot=slot,
         )
+
+    def publish(self) -> None:
+        """Let the other workers see what changes without a request of its own."""
+        self.slot["cache_size"] = len(self.answers)
+        for queue, length in self.queue_lengths().items():
+            self.slot[f"queued_{queue}"] = length
 
     @property
     def limits(self) -> Limits:
@@ -57,6 +77,8 @@ class ServerState:
             decoders=self.decoders,
             answers=self.answers,
             vectors_kept=self.settings.cache_size,
+            shared=self.shared,
+            slot=self.slot,
         )
         if previous is not None:
             previous.close()

@@ -20,6 +20,8 @@ from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
+from clip_retrieval.http.middleware.beforehand import Beforehand
+from clip_retrieval.http.stack import middleware
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
 from tests.encoders.marking import MarkingEncoder
@@ -108,6 +110,26 @@ def test_health_of_a_service_that_is_ready(api: Api) -> None:
         "indexes_loaded": True,
         "artifact": "clip-retrieval:test",
     }
+
+
+def test_health_of_a_service_whose_queries_fail(api: Api) -> None:
+    api.state.trouble = lambda: "the encoder of texts fails; the log says why"
+    health = api.get("/health")
+    assert (health["status"], health["model_loaded"]) == ("failing", True)
+
+
+def test_a_service_is_ready_while_queries_are_answered(api: Api) -> None:
+    """``/readyz`` is BentoML's and says that the process has started; it is asked only if nothing is wrong."""
+    hooks = next(
+        options["hooks"]
+        for kind, options in middleware(api.state, before_scrape=api.state.publish, on_request=lambda _: True)
+        if kind is Beforehand
+    )
+    assert hooks["/readyz"]() is None
+    api.state.trouble = lambda: "the encoder of texts fails; the log says why"
+    refusal = hooks["/readyz"]()
+    assert refusal.status_code == 503
+    assert json.loads(refusal.body)["detail"] == "the encoder of texts fails; the log says why"
 
 
 def test_a_service_that_is_starting_says_so_and_asks_to_come_back() -> None:

@@ -23,9 +23,11 @@ from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Base64Image, FileImage, Query, QueryPart, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.shared_state import SharedState
 from clip_retrieval.serving.state import ServerState
 from tests.encoders.marking import MarkingEncoder
 from tests.http.in_process import DirectDispatcher
@@ -218,7 +220,7 @@ def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_thread(r
     for _ in range(2):
         service = state.serve(retriever, DirectDispatcher(retriever), "clip-retrieval:test")
         ask(service, text("red"), text("red", offset=60))
-        metrics.take(Reading.of(state.traffic, state.answers, {}), {})
+        metrics.take(Reading.of(state.shared), {})
     assert (state.answers.hits, state.answers.misses) == (2, 2), "the version is the same, so its answers are"
     service.close()
     state.decoders.shutdown()
@@ -226,6 +228,51 @@ def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_thread(r
         if thread.name.startswith("search"):
             thread.join(timeout=5)
             assert not thread.is_alive()
+
+
+def test_what_one_worker_clears_another_one_forgets_before_its_next_answer(retriever: Retriever) -> None:
+    shared = SharedState.create(slots=2)
+    states = [ServerState.of(Settings(), shared, number) for number in range(2)]
+    dispatchers = [DirectDispatcher(retriever) for _ in states]
+    workers = [
+        state.serve(retriever, dispatcher, "clip-retrieval:test")
+        for state, dispatcher in zip(states, dispatchers, strict=True)
+    ]
+    for slot in shared.slots:
+        slot["pid"] = os.getpid()
+    for turn in (1, 2, 3):
+        for worker, dispatcher in zip(workers, dispatchers, strict=True):
+            first, second = (ask(worker, text("red"))[0] for _ in range(2))
+            assert isinstance(first, QueryAnswer)
+            assert isinstance(second, QueryAnswer)
+            assert (first.cached, second.cached) == (False, True)
+            assert dispatcher.batches == turn, "the vector of the text was forgotten too"
+        assert shared.cache_size() == 2
+        assert workers[turn % 2].clear() == 2
+        assert shared.cache_size() == 0
+    asyncio.run(workers[0].encode_text("red"))
+    assert dispatchers[0].batches == 4, "vectors are forgotten by the routes of vectors too"
+    for worker, state in zip(workers, states, strict=True):
+        worker.close()
+        state.decoders.shutdown()
+
+
+def test_an_answer_that_was_begun_before_a_clearing_is_not_kept(retriever: Retriever) -> None:
+    state = ServerState.of(Settings())
+
+    class Clears(DirectDispatcher):
+        """Another worker clears the caches while this one encodes."""
+
+        async def submit_text(self, job: EncodeJob) -> Encoded:
+            if self.batches == 0:
+                state.shared.advance("cache")
+            return await super().submit_text(job)
+
+    service = state.serve(retriever, Clears(retriever), "clip-retrieval:test")
+    answers = [ask(service, text("red"))[0] for _ in range(3)]
+    assert [answer.cached for answer in answers if isinstance(answer, QueryAnswer)] == [False, False, True]
+    service.close()
+    state.decoders.shutdown()
 
 
 def test_clearing_forgets_answers_and_vectors(service: QueryService, dispatcher: DirectDispatcher) -> None:

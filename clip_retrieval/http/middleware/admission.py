@@ -62,7 +62,7 @@ class Admission:
                 async with asyncio.timeout(self._timeout_s):
                     await self._app(scope, body.receive, body.send)
         except TimeoutError:
-            self._traffic.rejected["too_slow"] += 1
+            self._traffic.reject("too_slow")
             if body.is_answered:
                 raise
             detail = f"there was no answer within {self._timeout_s:g} seconds"
@@ -70,7 +70,7 @@ class Admission:
         except BodyTooLarge:
             pass
         if body.is_too_large:
-            self._traffic.rejected["too_large"] += 1
+            self._traffic.reject("too_large")
             if not body.is_answered:
                 await body.drain()
                 detail = f"the body is over the limit of {limit} bytes"

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clip_retrieval.errors import Busy
 from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.policy import ROUTES, SMALL, methods_of
-from clip_retrieval.serving.traffic import REJECTIONS, Traffic
+from clip_retrieval.serving.shared_state import REJECTIONS
+from clip_retrieval.serving.traffic import Traffic
 from tests.http.middleware.asgi import Answer, Gate, ask, echo_size
 
 LIMIT = 100
