@@ -1,0 +1,4 @@
+"""A collection that changes while it is served: an artifact and the changes that came after it.
+
+change.py  the state of an image after a change, and an entry of the log
+"""
