@@ -11,7 +11,12 @@
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── BuildRunning           another process works on the same data and model
-    ├── StorageFailed          a disk is full, a folder may not be written, too many files are open
+    ├── StorageFailed          writing or reading fails, too many files are open
+    │   ├── StorageFull        a disk is full, or a file would be larger than is allowed
+    │   └── StorageReadOnly    a folder or file may not be written or read
+    ├── ChangesError           the log of a collection's changes cannot be used
+    │   ├── ChangesDamaged     it differs from its hashes, or acknowledged changes are missing
+    │   └── ChangesSchema      written by another release
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   no artifact has that tag or path
@@ -77,7 +82,27 @@ class BuildRunning(ClipRetrievalError):
 
 
 class StorageFailed(ClipRetrievalError):
-    """A disk is full, a folder may not be written, or too many files are open."""
+    """Writing or reading fails, or too many files are open."""
+
+
+class StorageFull(StorageFailed):
+    """A disk is full, or a file would be larger than is allowed."""
+
+
+class StorageReadOnly(StorageFailed):
+    """A folder or file may not be written or read."""
+
+
+class ChangesError(ClipRetrievalError):
+    """The log of a collection's changes cannot be used."""
+
+
+class ChangesDamaged(ChangesError):
+    """The log of changes differs from its hashes, or changes that were acknowledged are missing."""
+
+
+class ChangesSchema(ChangesError):
+    """The log of changes was written with another schema version."""
 
 
 class MissingExtra(ClipRetrievalError):
