@@ -37,19 +37,19 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
         response.headers["Vary"] = "Accept"
         service = state.require_service()
         collection = service.retriever.collection
-        data = collection.manifest.data
+        captions = collection.count("captions")
         notes = []
-        if data.captions == 0:
+        if captions == 0:
             notes.append("This collection has no captions, so POST /search/text finds nothing; image search is on.")
         return ServiceInfo(
             name="bento-clip",
             version=__version__,
             model=collection.manifest.encoder.name,
-            images=data.images,
-            captions=data.captions,
+            images=collection.count("images"),
+            captions=captions,
             artifact=service.artifact,
             links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"}
-            | thumbnail_template(collection.artifact),
+            | thumbnail_template(collection),
             notes=notes,
         )
 

@@ -3,16 +3,17 @@
 import hashlib
 from http import HTTPStatus
 from typing import Annotated, get_args
+from urllib.parse import quote
 
 from fastapi import FastAPI, Header
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import Example, Examples
 from clip_retrieval.http.page import REVALIDATE, is_current
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.state import ServerState
 
 EXAMPLES = 24
@@ -21,11 +22,11 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 IfNoneMatch = Annotated[str, Header(include_in_schema=False)]
 
 
-def thumbnail_template(artifact: Artifact) -> dict[str, str]:
-    """The link to thumbnails with ``{size}`` and ``{image_id}`` to fill in; empty if the artifact has none."""
-    if not artifact.has_thumbnails:
+def thumbnail_template(collection: SearchableCollection) -> dict[str, str]:
+    """The link to thumbnails with ``{size}`` and ``{image_id}`` to fill in; empty if the collection has none."""
+    if not collection.has_thumbnails:
         return {}
-    return {"thumbnails": f"/thumbnails/{{size}}/{{image_id}}?v={artifact.manifest.version}"}
+    return {"thumbnails": f"/thumbnails/{{size}}/{{image_id}}?v={quote(collection.version)}"}
 
 
 def add_page_routes(app: FastAPI, state: ServerState) -> None:
@@ -43,7 +44,7 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
     )
     def thumbnail(size: str, image_id: str, v: str = "", if_none_match: IfNoneMatch = "") -> Response:
         collection = state.require_service().retriever.collection
-        # A thumbnail is as immutable as its artifact, so its tag follows from its name, and a 304 reads no file.
+        # A thumbnail is as immutable as its version, so its tag follows from its name, and a 304 reads no file.
         name = hashlib.sha256(f"{size}/{image_id}".encode()).hexdigest()[:16]
         tag = f'"{collection.version}-{name}"'
         headers = {
@@ -55,7 +56,7 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         if size not in get_args(Size):
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no size {size!r}; the sizes are small and large")
-        if not collection.artifact.has_thumbnails:
+        if not collection.has_thumbnails:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND, "this artifact was built without thumbnails; build it with --thumbnails-mb 500"
             )

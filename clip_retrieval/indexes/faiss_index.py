@@ -68,6 +68,10 @@ class FaissIndex:
     def spec(self) -> IndexSpec:
         return self._spec
 
+    @property
+    def compared_values(self) -> int:
+        return self._spec.rows * self._spec.dim if self._spec.exact else 0
+
     @classmethod
     def build(
         cls,

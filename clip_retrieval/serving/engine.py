@@ -110,9 +110,11 @@ class Engine:
         await self.encode_images([EncodeJob(blank)])
         for encoded in await self.encode_texts([EncodeJob("warm-up")]):
             assert encoded is not None, "the job was not abandoned"
+            collection = self.retriever.collection
             for target in MODALITIES:
-                outcome = self.retriever.answer(Query((QueryPart("warm-up"),), target), encoded.vector[None])
-                self.retriever.collection.fragments(target, [hit.row for hit in outcome.hits])
+                query = Query((QueryPart("warm-up"),), target)
+                outcome = self.retriever.answer(query, encoded.vector[None], collection=collection)
+                collection.fragments(target, [hit.row for hit in outcome.hits])
 
 
 async def _in_thread(thread: ThreadPoolExecutor, compute: Callable[[], Vectors]) -> tuple[Vectors, float]:
