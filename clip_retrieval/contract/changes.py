@@ -1,13 +1,18 @@
 """Requests that change the collection while it is served, and their answers. ``docs/live.md`` has the rules."""
 
-from typing import Annotated, Any, Literal, Self
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from clip_retrieval.contract.base import ErrorBody, Frozen, Strict
-from clip_retrieval.contract.collection import ImageInfo
-from clip_retrieval.contract.queries import MAX_NAME, Value
-from clip_retrieval.records import Split
+from clip_retrieval.contract.base import ErrorBody, Frozen, Strict, describe
+from clip_retrieval.contract.image_input import ImageInput, read_image_input
+from clip_retrieval.contract.queries import MAX_NAME
+from clip_retrieval.errors import InvalidChange
+from clip_retrieval.records import Scalar, Split
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_CHANGES = 64
 """Changes of one request."""
@@ -16,8 +21,6 @@ MAX_CAPTIONS = 100
 MAX_CAPTION = 10_000
 """Characters of a caption or of a value."""
 MAX_FIELDS = 100
-MAX_LISTED = 1000
-DEFAULT_LISTED = 100
 MAX_KEY = 255
 """Characters of an idempotency key."""
 
@@ -29,8 +32,18 @@ Captions = Annotated[
     list[Annotated[str, Field(max_length=MAX_CAPTION, pattern=r"\S")]],
     Field(max_length=MAX_CAPTIONS, description="All captions of the image."),
 ]
-FieldName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-FieldValue = Annotated[Value, Field()]
+
+
+def _no_split(name: str) -> str:
+    if name == "split":
+        raise ValueError("split is no field of metadata; give it as split beside it")
+    return name
+
+
+FieldName = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_no_split)]
+FieldValue = (
+    Annotated[str, Field(max_length=MAX_CAPTION)] | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None
+)
 Metadata = Annotated[
     dict[FieldName, FieldValue],
     Field(max_length=MAX_FIELDS, description="The values of the image in the collection's fields."),
@@ -129,8 +142,59 @@ class ChangesAnswer(Frozen):
     results: list[ChangeItem]
 
 
-class ImagesPage(Frozen):
-    """Images of the collection in the order of their ids, by code points."""
+def put(
+    image_id: str,
+    image: ImageInput,
+    *,
+    captions: Sequence[str] = (),
+    metadata: Mapping[str, Scalar] | None = None,
+    split: Split | None = None,
+    image_path: str | None = None,
+    if_match: str | None = None,
+) -> Change:
+    """A change that sets an image with its captions and fields.
 
-    images: list[ImageInfo]
-    next: str | None = Field(description="Give it as `after` for the next page; null on the last page.")
+    Raises InvalidChange if a value is out of bounds, and OSError if a file cannot be read.
+    """
+    data = base64.b64encode(read_image_input(image)[1]).decode()
+    optional = {"metadata": metadata, "split": split, "image_path": image_path, "if_match": if_match}
+    return _checked(Change, op="put", image_id=image_id, image=data, captions=list(captions), **_given(optional))
+
+
+def patch(
+    image_id: str,
+    *,
+    captions: Sequence[str] | None = None,
+    metadata: Mapping[str, Scalar] | None = None,
+    split: Split | None = None,
+    if_match: str | None = None,
+) -> Change:
+    """A change of what is given of an image; in ``metadata`` None removes a field. Raises InvalidChange."""
+    optional = {"captions": captions, "metadata": metadata, "split": split, "if_match": if_match}
+    return _checked(Change, op="patch", image_id=image_id, **_given(optional))
+
+
+def delete(image_id: str, *, if_match: str | None = None) -> Change:
+    """A change that removes an image. Raises InvalidChange if the id is out of bounds."""
+    return _checked(Change, op="delete", image_id=image_id, **_given({"if_match": if_match}))
+
+
+def patch_request(
+    captions: Sequence[str] | None, metadata: Mapping[str, Scalar] | None, split: Split | None
+) -> PatchRequest:
+    """A change of what is given of one image. Raises InvalidChange if a value is out of bounds."""
+    return _checked(PatchRequest, **_given({"captions": captions, "metadata": metadata, "split": split}))
+
+
+def _checked(model: Callable[..., M], **values: Any) -> M:
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise InvalidChange(describe(error.errors())) from None
+
+
+def _given(optional: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that are not None, in the types that JSON has."""
+    given = {name: value for name, value in optional.items() if value is not None}
+    plain: Mapping[str, Callable[[Any], Any]] = {"captions": list, "metadata": dict}
+    return {name: plain[name](value) if name in plain else value for name, value in given.items()}

@@ -13,6 +13,7 @@ from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import Example, Examples
 from clip_retrieval.http.page import REVALIDATE, is_current
+from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.state import ServerState
 
@@ -22,11 +23,33 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 IfNoneMatch = Annotated[str, Header(include_in_schema=False)]
 
 
-def thumbnail_template(collection: SearchableCollection) -> dict[str, str]:
-    """The link to thumbnails with ``{size}`` and ``{image_id}`` to fill in; empty if the collection has none."""
+def thumbnail_template(collection: SearchableCollection, *, changes: bool = False) -> dict[str, str]:
+    """The link to thumbnails with ``{size}`` and ``{image_id}`` to fill in; empty if the collection has none.
+
+    In a collection that ``changes`` the link names no version: no thumbnail may be kept without asking again.
+    """
     if not collection.has_thumbnails:
         return {}
-    return {"thumbnails": f"/thumbnails/{{size}}/{{image_id}}?v={quote(collection.version)}"}
+    version = "" if changes else f"?v={quote(collection.version)}"
+    return {"thumbnails": f"/thumbnails/{{size}}/{{image_id}}{version}"}
+
+
+def _thumbnail_tag(collection: SearchableCollection, size: str, image_id: str) -> str:
+    """Changes with the image. That of a frozen collection follows from the names alone, so that a 304 reads no file.
+
+    Raises 404 for an image that a changing collection does not have.
+    """
+    if not isinstance(collection, LiveCollection):
+        name = hashlib.sha256(f"{size}/{image_id}".encode()).hexdigest()[:16]
+        return f'"{collection.version}-{name}"'
+    etag = collection.etag(image_id)
+    if etag is None:
+        raise _no_image(image_id)
+    return f'"{etag}-{size}"'
+
+
+def _no_image(image_id: str) -> HTTPException:
+    return HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id!r} in this collection")
 
 
 def add_page_routes(app: FastAPI, state: ServerState) -> None:
@@ -44,11 +67,10 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
     )
     def thumbnail(size: str, image_id: str, v: str = "", if_none_match: IfNoneMatch = "") -> Response:
         collection = state.require_service().retriever.collection
-        # A thumbnail is as immutable as its version, so its tag follows from its name, and a 304 reads no file.
-        name = hashlib.sha256(f"{size}/{image_id}".encode()).hexdigest()[:16]
-        tag = f'"{collection.version}-{name}"'
+        tag = _thumbnail_tag(collection, size, image_id)
+        is_immutable = state.changes is None and v == collection.version
         headers = {
-            "Cache-Control": IMMUTABLE if v == collection.version else REVALIDATE,
+            "Cache-Control": IMMUTABLE if is_immutable else REVALIDATE,
             "X-Content-Type-Options": "nosniff",
             "ETag": tag,
         }
@@ -62,7 +84,7 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
             )
         webp = collection.thumbnail(image_id, "large" if size == "large" else "small")
         if webp is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id!r} in this collection")
+            raise _no_image(image_id)
         if if_none_match.strip() == "*":
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(webp, media_type="image/webp", headers=headers)

@@ -4,8 +4,6 @@ The images and texts of a change are encoded before; the present state is looked
 between. So an ``Edit`` says what is wanted, and ``edited`` what that means for the image as it is.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,6 +16,7 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ImageChanged, ImageMissing, ImageTaken, InvalidChange
 from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.live.change import LiveCaption, LiveImage
+from clip_retrieval.live.etag import etag_of
 from clip_retrieval.records import Scalar, Split
 
 ANY = "*"
@@ -55,9 +54,8 @@ class Edit:
     split: Split | None = None
     if_match: Sequence[str] = ()
     """ETags of which the image must have one."""
-    only_new: Literal["precondition", "conflict"] | None = None
-    """Whether there must be no image of this id, and what it is if there is one: a precondition of the caller that
-    failed, or a conflict."""
+    must_be_new: Literal["always", "unless equal"] | None = None
+    """Whether there must be no image of this id before; an equal one may be let pass."""
 
 
 def edited(current: LiveImage | None, edit: Edit, ratios: Ratios, seed: int) -> LiveImage | None:
@@ -71,7 +69,13 @@ def edited(current: LiveImage | None, edit: Edit, ratios: Ratios, seed: int) -> 
         return None
     if edit.op == "put":
         assert edit.image is not None, "a put brings an image"
-        return _put(current, edit, edit.image, ratios, seed)
+        after = _put(current, edit, edit.image, ratios, seed)
+        if edit.must_be_new == "unless equal" and current is not None and _etag(after) != _etag(current):
+            raise ImageTaken(
+                f"there is another image {current.image_id} already; PUT /images/{{id}} replaces it, another image_id "
+                "keeps both"
+            )
+        return after
     assert current is not None, "the conditions were checked"
     changed = replace(
         current,
@@ -82,22 +86,18 @@ def edited(current: LiveImage | None, edit: Edit, ratios: Ratios, seed: int) -> 
 
 
 def check_conditions(current: LiveImage | None, edit: Edit) -> None:
-    """Raise ImageMissing, ImageTaken or ImageChanged if the change may not be made to the image as it is."""
+    """Raise ImageMissing or ImageChanged if the change may not be made to the image as it is."""
     if current is None:
         if edit.op != "put":
             raise ImageMissing(f"there is no image {edit.image_id} in this collection")
         if edit.if_match:
             raise ImageChanged(f"there is no image {edit.image_id} any more, and If-Match asks for one")
         return
-    if edit.only_new == "conflict":
-        raise ImageTaken(
-            f"there is an image {edit.image_id} already; PUT /images/{{id}} replaces it, another image_id keeps both"
-        )
-    if edit.only_new == "precondition":
+    if edit.must_be_new == "always":
         raise ImageChanged(f"there is an image {edit.image_id} already, and If-None-Match asks for none")
-    if edit.if_match and ANY not in edit.if_match and etag_of(current) not in edit.if_match:
+    if edit.if_match and ANY not in edit.if_match and _etag(current) not in edit.if_match:
         raise ImageChanged(
-            f"the image {edit.image_id} was changed by someone else; its ETag is {etag_of(current)}: "
+            f"the image {edit.image_id} was changed by someone else; its ETag is {_etag(current)}: "
             "look at it again and repeat the change"
         )
 
@@ -105,19 +105,6 @@ def check_conditions(current: LiveImage | None, edit: Edit) -> None:
 def merged(current: Mapping[str, Scalar], patch: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The fields after a merge patch (RFC 7396): null removes a field."""
     return {name: value for name, value in {**current, **patch}.items() if not (name in patch and value is None)}
-
-
-def etag_of(image: LiveImage) -> str:
-    """Names the state of an image: equal for equal states, in every worker, also after a compaction."""
-    state = [
-        image.image_id,
-        image.image_path,
-        image.content_hash,
-        image.split,
-        dict(image.metadata),
-        [[caption.caption_id, caption.text] for caption in image.captions],
-    ]
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def normalised(captions: Sequence[str]) -> tuple[str, ...]:
@@ -167,3 +154,7 @@ def _with_captions(image: LiveImage, edit: Edit) -> LiveImage:
     if vectors is None:
         vectors = np.empty((0, len(image.vector)), dtype=np.float32)
     return replace(image, captions=tuple(captions), caption_vectors=vectors)
+
+
+def _etag(image: LiveImage) -> str:
+    return etag_of(image, image.captions)

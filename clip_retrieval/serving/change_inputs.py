@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
 from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected, InvalidChange
 from clip_retrieval.images.decode import Limits, content_hash
@@ -41,7 +42,7 @@ class Wanted:
     metadata: Mapping[str, Scalar] | None = None
     split: Split | None = None
     if_match: Sequence[str] = ()
-    only_new: Literal["precondition", "conflict"] | None = None
+    must_be_new: Literal["always", "unless equal"] | None = None
 
     @property
     def brings_content(self) -> bool:
@@ -113,7 +114,7 @@ class ChangeEncoder:
             metadata=None if wanted.metadata is None else _normal_fields(wanted.metadata),
             split=wanted.split,
             if_match=wanted.if_match,
-            only_new=wanted.only_new,
+            must_be_new=wanted.must_be_new,
         )
         return edit, stages
 
@@ -128,9 +129,7 @@ class ChangeEncoder:
         if present is not None and present.content_hash == decoded.content_hash:
             vector, thumbnail = present.vector, present.thumbnail
         else:
-            encoded, thumbnail = await asyncio.gather(
-                self._dispatcher.submit_image(EncodeJob(decoded.pixels)), making
-            )
+            encoded, thumbnail = await asyncio.gather(self._dispatcher.submit_image(EncodeJob(decoded.pixels)), making)
             vector = encoded.vector
             stages["encode"] = encoded.encode
         return EncodedImage(decoded.content_hash, *decoded.size, vector, thumbnail), stages
@@ -190,7 +189,9 @@ def normal_text(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidChange(f"{where}: the text has half a character, a lone surrogate; send whole characters") from None
+        raise InvalidChange(
+            f"{where}: the text has half a character, a lone surrogate; send whole characters"
+        ) from None
     return unicodedata.normalize("NFC", text)
 
 

@@ -25,12 +25,14 @@ from clip_retrieval.errors import (
 )
 from clip_retrieval.live.change import LiveImage
 from clip_retrieval.live.committer import Committer
-from clip_retrieval.live.edit import Edit, edited, etag_of
+from clip_retrieval.live.edit import Edit, edited
+from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.log import ChangeLog, Transaction
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.change_inputs import ChangeEncoder, Wanted
+from clip_retrieval.serving.engine import lower_priority
 from clip_retrieval.stages import Stage
 
 POLL_S = 0.02
@@ -75,15 +77,17 @@ class Changes:
         base: LiveCollection,
         encoder: ChangeEncoder,
         *,
+        place: str,
         max_added: int,
         on_removal: Callable[[], None] = lambda: None,
     ) -> None:
         """``base`` is the collection without what the log has; what ``retriever`` searches becomes it, with that.
 
-        ``max_added`` bounds the images that differ from the artifact's. ``on_removal`` is called in the event loop
+        ``place`` says where the log is. ``max_added`` bounds the images that differ from the artifact's. ``on_removal`` is called in the event loop
         when an image was removed, before that is answered.
         """
         data = retriever.collection.manifest.data
+        self.place = place
         self._ratios: Ratios = data.split_ratios
         self._seed = data.split_seed
         self._retriever, self._log, self._state = retriever, changes, base
@@ -97,6 +101,8 @@ class Changes:
         self._extending = threading.Lock()
         self._present: _Present | None = None
         self._reader = ThreadPoolExecutor(1, "changes")
+        self._freezer = ThreadPoolExecutor(1, "freeze", initializer=lower_priority)
+        self._is_freezing = False
         self._polling: asyncio.Task[None] | None = None
         self.catch_up()
         self._committer = Committer(changes, on_commit=self.catch_up)
@@ -158,6 +164,7 @@ class Changes:
         """Finish the changes in progress and close the log."""
         self._committer.close()
         self._reader.shutdown()
+        self._freezer.shutdown(cancel_futures=True)
         self._log.close()
 
     def catch_up(self) -> None:
@@ -172,8 +179,25 @@ class Changes:
                     self._removed = True
                 else:
                     self._sequences[entry.image_id] = entry.sequence
-            self._state = self._state.with_changes(entries)
-            self._retriever.exchange(self._state)
+            self._exchange(self._state.with_changes(entries))
+
+    def _exchange(self, state: LiveCollection) -> None:
+        """Search this state from now on. When many rows were added, they get an index, in a thread of low priority."""
+        self._state = state
+        self._retriever.exchange(state)
+        if state.needs_freeze and not self._is_freezing:
+            self._is_freezing = True
+            self._freezer.submit(self._freeze, state)
+
+    def _freeze(self, state: LiveCollection) -> None:
+        try:
+            frozen = state.freeze()
+        except Exception:
+            log.exception("added rows could not be indexed; searches go on without")
+            return
+        with self._extending:
+            self._is_freezing = False
+            self._exchange(self._state.with_frozen(frozen))
 
     def _settle(self) -> None:
         """Drop what still shows removed images."""
@@ -193,9 +217,7 @@ class Changes:
                 log.warning("changes of other processes cannot be read: %s", error)
                 await asyncio.sleep(1)
 
-    def _make(
-        self, transaction: Transaction, edits: Sequence[Edit], respond: Respond, key: RequestKey | None
-    ) -> Reply:
+    def _make(self, transaction: Transaction, edits: Sequence[Edit], respond: Respond, key: RequestKey | None) -> Reply:
         """The work of one request inside a transaction, in the thread that writes."""
         if key is not None and (kept := _kept_reply(transaction, key)) is not None:
             return kept
@@ -226,13 +248,13 @@ class Changes:
                 assert before is not None, "only what exists is removed"
                 sequence = present.note(before.image_id, None, transaction.remove(before.image_id))
                 return _changed(before.image_id, sequence, created=False, changed=True, etag=None)
-            etag = etag_of(after)
-            if before is not None and etag_of(before) == etag:
+            etag = etag_of(after, after.captions)
+            if before is not None and etag_of(before, before.captions) == etag:
                 sequence = present.sequence_of(after.image_id) or self._sequences.get(
                     after.image_id, self._base_sequence
                 )
                 return _changed(after.image_id, sequence, created=False, changed=False, etag=etag)
-            check_metadata(self._state.fields, after.metadata)
+            check_metadata(self._state.field_types, after.metadata)
             if present.added_with(after.image_id) > self._max_added:
                 raise CollectionFull(
                     f"{self._max_added} images were added or changed since the artifact was made, which is the limit "

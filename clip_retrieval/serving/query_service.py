@@ -74,7 +74,7 @@ class QueryService:
         self.artifact = artifact
         self._answers = answers
         self._vectors = QueryVectorCache(vectors_kept)
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
         self._searches = ThreadPoolExecutor(1, "search", initializer=search_on_one_thread)
@@ -176,10 +176,10 @@ class QueryService:
         return await self._encode_pixels(content.key, pixels)
 
     async def _encode_tokens(self, tokens: Tokens) -> Encoded:
-        return self._known(tokens) or self._keep(tokens, await self._dispatcher.submit_text(EncodeJob(tokens)))
+        return self._known(tokens) or self._keep(tokens, await self.dispatcher.submit_text(EncodeJob(tokens)))
 
     async def _encode_pixels(self, key: str, pixels: Pixels) -> Encoded:
-        return self._known(key) or self._keep(key, await self._dispatcher.submit_image(EncodeJob(pixels)))
+        return self._known(key) or self._keep(key, await self.dispatcher.submit_image(EncodeJob(pixels)))
 
     def _known(self, key: Hashable) -> Encoded | None:
         vector = self._vectors.get(key)
