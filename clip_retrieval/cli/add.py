@@ -95,8 +95,8 @@ def _report(files: Sequence[Path], outcomes: Sequence[Changed | ServiceError | O
     if as_json:
         typer.echo(json.dumps([outcome.model_dump() for outcome in made], ensure_ascii=False))
     else:
-        for outcome in made:
-            typer.echo(outcome.image_id)
+        for changed in made:
+            typer.echo(changed.image_id)
     for file, outcome in zip(files, outcomes, strict=True):
         if not isinstance(outcome, Changed):
             console.note(f"{file}: {outcome}")

@@ -11,14 +11,6 @@ from clip_retrieval.records import Scalar, Split
 LOCAL = "http://localhost:3000"
 
 
-def split_of(given: str | None) -> Split | None:
-    """The split of that name. Raises typer.BadParameter for another word."""
-    match given:
-        case None | "train" | "val" | "test":
-            return given
-    raise typer.BadParameter(f"{given} is no split; the splits are train, val and test")
-
-
 At = Annotated[str, typer.Option("--at", metavar="URL", help="The URL of the running service.")]
 CaptionTexts = Annotated[
     list[str] | None, typer.Option("--caption", metavar="TEXT", help="A caption; repeat the option for several.")
@@ -27,7 +19,7 @@ Metadata = Annotated[
     list[str] | None,
     typer.Option("--metadata", metavar="FIELD=VALUE", help="The value of a field; repeat the option for several."),
 ]
-SplitOption = Annotated[str | None, typer.Option("--split", help="train, val or test.", callback=split_of)]
+SplitOption = Annotated[Split | None, typer.Option("--split", help="The split; drawn for a new image if left out.")]
 
 
 def metadata_of(given: Sequence[str], client: Client, *, removes: bool = False) -> dict[str, Scalar]:

@@ -47,7 +47,8 @@ async def read_form(
     for name in sorted(known - {"captions"}):
         if (count := len(form.getlist(name))) > 1:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: one is enough, not {count}")
-    return FormFields(_checked(_CAPTIONS, _caption_list(captions), "captions"), _metadata(metadata))
+    texts: list[str] = _checked(_CAPTIONS, _caption_list(captions), "captions")
+    return FormFields(texts, _metadata(metadata))
 
 
 def _caption_list(given: Sequence[str]) -> list[str]:

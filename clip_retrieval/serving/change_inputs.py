@@ -150,15 +150,17 @@ class ChangeEncoder:
             loop.call_soon_threadsafe(_resolve, ready, decoded)
             return None if self._plan is None or digest == known else shrink(upright, self._plan)
 
-        making = loop.run_in_executor(self._decoders, work)
+        def failed(done: "asyncio.Future[Thumbnail | None]") -> None:
+            if not ready.done() and not done.cancelled() and (error := done.exception()) is not None:
+                ready.set_exception(error)
+
+        making = asyncio.ensure_future(loop.run_in_executor(self._decoders, work))
+        making.add_done_callback(failed)
         try:
-            await asyncio.wait({making, ready}, return_when=asyncio.FIRST_COMPLETED)
+            return await ready, making
         except asyncio.CancelledError:
             making.cancel()
             raise
-        if not ready.done():
-            await making  # raises what is wrong with the image
-        return await ready, making
 
     async def _vectors(self, captions: Sequence[str], present: LiveImage | None) -> Vectors:
         """The unit vectors of captions, shape (captions, dim); equal texts are encoded once."""
@@ -167,7 +169,7 @@ class ChangeEncoder:
             texts = (caption.text for caption in present.captions)
             known = dict(zip(texts, present.caption_vectors, strict=True))
         new = [text for text in dict.fromkeys(captions) if text not in known]
-        jobs = []
+        jobs: list[EncodeJob] = []
         for text in new:
             if jobs:
                 await asyncio.sleep(0)  # others get their turn between a hundred long captions

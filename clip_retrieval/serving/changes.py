@@ -227,8 +227,8 @@ class Changes:
             outcomes = [self._outcome(transaction, present, edit) for edit in edits]
             reply = respond(outcomes, present.sequence)
             if key is not None and any(isinstance(outcome, Changed) for outcome in outcomes):
-                kept = json.dumps({"digest": key.digest, "reply": asdict(reply)})
-                transaction.keep_answer(key.name, kept.encode())
+                answer = json.dumps({"digest": key.digest, "reply": asdict(reply)})
+                transaction.keep_answer(key.name, answer.encode())
         except BaseException:
             present.changed = before
             raise
