@@ -17,6 +17,8 @@
     ├── ChangesError           the log of a collection's changes cannot be used
     │   ├── ChangesDamaged     it differs from its hashes, or acknowledged changes are missing
     │   └── ChangesSchema      written by another release
+    ├── ChangeRejected         a change of the collection is not made
+    │   └── InvalidChange      a value of it is not right
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   no artifact has that tag or path
@@ -103,6 +105,14 @@ class ChangesDamaged(ChangesError):
 
 class ChangesSchema(ChangesError):
     """The log of changes was written with another schema version."""
+
+
+class ChangeRejected(ClipRetrievalError):
+    """A change of the collection is not made."""
+
+
+class InvalidChange(ChangeRejected):
+    """A value of a change is not right: a caption, a field, a split."""
 
 
 class MissingExtra(ClipRetrievalError):

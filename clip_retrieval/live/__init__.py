@@ -1,4 +1,14 @@
 """A collection that changes while it is served: an artifact and the changes that came after it.
 
-change.py  the state of an image after a change, and an entry of the log
+change.py           the state of an image after a change, and an entry of the log
+etag.py             the name of an image's state
+growing.py          arrays that only grow
+added_fields.py     the values of added images, field by field
+added.py            what was added: rows that all states of a collection share
+live_index.py       one index over the rows of several, without removed rows
+live_fields.py      what the fields hold, counted over base and added rows
+live_filter.py      which rows a ``where`` lets through, and which metadata a change may bring
+live_rows.py        which rows a state has, and which of them can be found
+frozen.py           indexes over many added rows
+live_collection.py  a collection and its changes as one state that is searched
 """
