@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
-from clip_retrieval.contract.queries import Where
 from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.columns import Mask
-from clip_retrieval.search.filters import RowFilter
+from clip_retrieval.search.filters import RowFilter, Wanted
 from clip_retrieval.search.fragments import FragmentCache
 from clip_retrieval.search.results import caption_fragment, image_fragment
 from clip_retrieval.search.searchable import SearchableCollection
@@ -63,13 +62,13 @@ class Collection(SearchableCollection):
     def content_numbers(self, target: Modality) -> NDArray[np.int32] | None:
         return self._content_numbers if target == "images" else None
 
-    def check_where(self, where: Where) -> None:
+    def check_where(self, where: Wanted) -> None:
         self.filters.check(where)
 
-    def allowed(self, target: Modality, where: Where | None) -> Mask | None:
+    def allowed(self, target: Modality, where: Wanted | None) -> Mask | None:
         return self.filters.mask(where, target) if where else None
 
-    def keeps_mask(self, target: Modality, where: Where) -> bool:
+    def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         return self.filters.keeps(where, target)
 
     def find_row(self, image_id: str) -> int | None:

@@ -14,12 +14,12 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
-from clip_retrieval.contract.queries import Where
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.columns import Mask
+from clip_retrieval.search.filters import Wanted
 from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit
 
 
@@ -73,11 +73,11 @@ class SearchableCollection(ABC):
         """Shape (rows,): equal numbers for images of equal pixels. None for captions."""
 
     @abstractmethod
-    def check_where(self, where: Where) -> None:
+    def check_where(self, where: Wanted) -> None:
         """Raise InvalidQuery for a field that the collection does not have."""
 
     @abstractmethod
-    def allowed(self, target: Modality, where: Where | None) -> Mask | None:
+    def allowed(self, target: Modality, where: Wanted | None) -> Mask | None:
         """The rows that may be found and fulfil ``where``, read-only, shape (rows,); None means every row.
 
         A caption fulfils what its image fulfils. Raises InvalidQuery for an unknown field, and for a value that a field
@@ -85,7 +85,7 @@ class SearchableCollection(ABC):
         """
 
     @abstractmethod
-    def keeps_mask(self, target: Modality, where: Where) -> bool:
+    def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         """Whether the mask of these conditions is kept, so that ``allowed`` takes no time."""
 
     @abstractmethod
