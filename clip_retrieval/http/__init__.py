@@ -3,6 +3,7 @@
 policy.py             the table of routes: media type, bytes, cost, and what answers under overload
 error_response.py     the one body of every error
 statuses.py           the status of each error
+any_text.py           a parameter of a path that may have any characters
 uvicorn_protocol.py   how the server reads HTTP
 middleware/           what surrounds every route
 change_headers.py     the headers that change requests bring

@@ -27,6 +27,7 @@ from clip_retrieval.contract.changes import (
     PatchRequest,
 )
 from clip_retrieval.errors import ClipRetrievalError, InvalidChange
+from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.change_headers import entity_tags, idempotency_key, only_new
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
 from clip_retrieval.http.image_form import read_form
@@ -65,7 +66,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         return state.require_changes()
 
     @app.put(
-        "/images/{image_id:path}",
+        f"/images/{IMAGE_ID}",
         response_model=Changed,
         responses={**CHANGE_ERRORS, 201: {"model": Changed, "description": "The image is new."}},
         summary="Set an image with its captions and fields",
@@ -125,7 +126,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         return await _one(state, taken, wanted, _request_key(key, "post", wanted))
 
     @app.patch(
-        "/images/{image_id:path}",
+        f"/images/{IMAGE_ID}",
         response_model=Changed,
         responses={**CHANGE_ERRORS},
         summary="Change the captions, fields or split of an image",
@@ -141,9 +142,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         wanted = Wanted("patch", image_id, None, None, body.captions, body.metadata, body.split, tags)
         return await _one(state, taken, wanted, _request_key(key, "patch", wanted))
 
-    @app.delete(
-        "/images/{image_id:path}", response_model=Changed, responses={**CHANGE_ERRORS}, summary="Remove an image"
-    )
+    @app.delete(f"/images/{IMAGE_ID}", response_model=Changed, responses={**CHANGE_ERRORS}, summary="Remove an image")
     async def delete(
         taken: Annotated[Changes, Depends(changes)], image_id: IdOfPath, if_match: IfMatch = "", key: Key = ""
     ) -> Response:

@@ -16,6 +16,7 @@ from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPa
 from clip_retrieval.contract.queries import MAX_NAME
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.http.accept import prefers_page
+from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.exchange import ERRORS
 from clip_retrieval.http.page import Page
 from clip_retrieval.http.page_routes import thumbnail_template
@@ -106,7 +107,7 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             next=ids[limit - 1] if len(ids) > limit else None,
         )
 
-    @app.get("/images/{image_id:path}", response_model=ImageInfo, responses={**NO_IMAGE}, summary="One image")
+    @app.get(f"/images/{IMAGE_ID}", response_model=ImageInfo, responses={**NO_IMAGE}, summary="One image")
     def image(
         image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")], response: Response
     ) -> ImageInfo:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import Example, Examples
+from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.page import REVALIDATE, is_current
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.search.searchable import SearchableCollection
@@ -54,9 +55,9 @@ def _no_image(image_id: str) -> HTTPException:
 
 def add_page_routes(app: FastAPI, state: ServerState) -> None:
     # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk.
-    @app.head("/thumbnails/{size}/{image_id:path}", include_in_schema=False)
+    @app.head(f"/thumbnails/{{size}}/{IMAGE_ID}", include_in_schema=False)
     @app.get(
-        "/thumbnails/{size}/{image_id:path}",
+        f"/thumbnails/{{size}}/{IMAGE_ID}",
         response_class=Response,
         responses={
             200: {"content": {"image/webp": {}}},

@@ -83,8 +83,8 @@ class Changes:
     ) -> None:
         """``base`` is the collection without what the log has; what ``retriever`` searches becomes it, with that.
 
-        ``place`` says where the log is. ``max_added`` bounds the images that differ from the artifact's. ``on_removal`` is called in the event loop
-        when an image was removed, before that is answered.
+        ``place`` says where the log is. ``max_added`` bounds the images that differ from the artifact's.
+        ``on_removal`` is called in the event loop when an image was removed, before that is answered.
         """
         data = retriever.collection.manifest.data
         self.place = place
