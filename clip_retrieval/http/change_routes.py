@@ -101,7 +101,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
     @app.post(
         "/images",
         response_model=Changed,
-        responses={**CHANGE_ERRORS, 201: {"model": Changed, "description": "Its `Location` is that of the image."}},
+        responses={**CHANGE_ERRORS, 200: {"model": Changed, "description": "The same image is there already."}},
         summary="Add an image",
         status_code=HTTPStatus.CREATED,
     )

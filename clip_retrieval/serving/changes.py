@@ -102,7 +102,7 @@ class Changes:
         self._present: _Present | None = None
         self._reader = ThreadPoolExecutor(1, "changes")
         self._freezer = ThreadPoolExecutor(1, "freeze", initializer=lower_priority)
-        self._is_freezing = False
+        self._is_freezing = self._is_closed = False
         self._polling: asyncio.Task[None] | None = None
         self.catch_up()
         self._committer = Committer(changes, on_commit=self.catch_up)
@@ -161,7 +161,10 @@ class Changes:
         self.close()
 
     def close(self) -> None:
-        """Finish the changes in progress and close the log."""
+        """Finish the changes in progress and close the log; a second time does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._committer.close()
         self._reader.shutdown()
         self._freezer.shutdown(cancel_futures=True)
