@@ -1,7 +1,7 @@
 """States that next pages come from: which are kept, for how long, and what is said of the others."""
 
 import dataclasses
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -16,7 +16,7 @@ class State:
 
 
 def state(version: str) -> SearchableCollection:
-    return cast("Any", State(version))
+    return cast("SearchableCollection", State(version))
 
 
 PRESENT = state("present")
