@@ -107,8 +107,11 @@ class ChangeLog:
                 with log_errors(self._path):
                     self._writer.execute("BEGIN IMMEDIATE")
                 transaction = Transaction(self._path, self._writer, self._clock)
-                yield transaction
-                state = transaction.commit()
+                try:
+                    yield transaction
+                    state = transaction.commit()
+                finally:
+                    transaction.end()
             self._note.write(state.sequence)
         if transaction.compacts:
             self.wipe()
