@@ -18,4 +18,5 @@ live_filter.py      which rows a ``where`` lets through, and which metadata a ch
 live_rows.py        which rows a state has, and which of them can be found
 frozen.py           indexes over many added rows
 live_collection.py  a collection and its changes as one state that is searched
+compaction.py       a live collection becomes an artifact
 """

@@ -83,7 +83,7 @@ class AddedRows:
             image.width,
             image.height,
             image.split,
-            image.metadata,
+            dict(sorted(image.metadata.items())),  # the order in which the records of a base have them
         )
         if image.thumbnail is not None:
             self.thumbnails[row] = image.thumbnail

@@ -4,9 +4,9 @@ A change makes a new state, which shares everything with the one before but its 
 change of each image give the same answers in every process, as far as the indexes find the same rows.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from clip_retrieval.artifacts.columns import FieldType, StoredColumn
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.etag import etag_of
@@ -179,8 +180,16 @@ class LiveCollection(SearchableCollection):
             return None
         return thumbnail.large if size == "large" and thumbnail.large is not None else thumbnail.small
 
+    def thumbnail_of_row(self, row: int) -> Thumbnail | None:
+        """The whole thumbnail of the image in this row, if it has one."""
+        return self._rows.thumbnail(row)
+
+    def live_rows(self, target: Modality) -> NDArray[np.int64]:
+        """The rows that can be found, in order: shape (count(target),)."""
+        return np.flatnonzero(self._rows.live[target])
+
     def sample_rows(self, count: int) -> list[int]:
-        live = np.flatnonzero(self._rows.live["images"]).tolist()
+        live: list[int] = self.live_rows("images").tolist()
         return [live[len(live) * number // count] for number in range(count)] if len(live) > count else live
 
     def get(self, image_id: str) -> LiveImage | None:
@@ -206,8 +215,8 @@ class LiveCollection(SearchableCollection):
         while len(ids) < limit and (block := self.base.store.ids_after(last, limit)):
             ids += [image_id for image_id, row in block if live[row]]
             last = block[-1][0]
-        behind = (image_id for image_id in self._added_ids if after is None or image_id > after)
-        return sorted([*ids[:limit], *islice(behind, limit)])[:limit]
+        start = 0 if after is None else bisect_right(self._added_ids, after)
+        return sorted([*ids[:limit], *self._added_ids[start : start + limit]])[:limit]
 
     def forget(self) -> None:
         self.base.forget()
