@@ -184,6 +184,11 @@ class Changes:
                     self._sequences[entry.image_id] = entry.sequence
             self._exchange(self._state.with_changes(entries))
 
+    def _follow(self) -> None:
+        """Not in the event loop: another thread may just be reading the log."""
+        if self._log.has_changed():
+            self.catch_up()
+
     def _exchange(self, state: LiveCollection) -> None:
         """Search this state from now on. When many rows were added, they get an index, in a thread of low priority."""
         self._state = state
@@ -213,9 +218,8 @@ class Changes:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                if self._log.has_changed():
-                    await loop.run_in_executor(self._reader, self.catch_up)
-                    self._settle()
+                await loop.run_in_executor(self._reader, self._follow)
+                self._settle()
             except ClipRetrievalError as error:
                 log.warning("changes of other processes cannot be read: %s", error)
                 await asyncio.sleep(1)
