@@ -86,7 +86,7 @@ class ClipRetrieval:
     def check() -> None:
         """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
         try:
-            Artifact.open(folder)
+            process.check_changes(settings, Artifact.open(folder).manifest.encoder)
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
         # All workers serve this one, also those that start later, and whatever their working folder is.
@@ -97,6 +97,13 @@ class ClipRetrieval:
         process.prefer_searches()
         try:
             self.engine = Engine(self._load)
+            self.retriever = self.engine.retriever
+            state.serve(self.retriever, dispatch, tag)
+            opened = process.open_changes(settings, self.retriever.encoder.info)
+            if isinstance(opened, str):
+                state.frozen_because = opened
+            else:
+                state.take_changes(opened, str(settings.changes))
         except ClipRetrievalError as error:
             if not IS_SUPERVISED:
                 raise
@@ -105,8 +112,6 @@ class ClipRetrieval:
             # BentoML binds an API anew each time that it is looked up: 9 % of the event loop. Bound here it is the
             # method itself, which is what BentoML's batches call; called on ``self`` it would not batch.
             setattr(self, api, getattr(self, api))
-        self.retriever = self.engine.retriever
-        state.serve(self.retriever, dispatch, tag)
         state.tracer = tracer()
         state.observe = metrics.observe
         state.queue_lengths = dispatch.queue_lengths
@@ -122,6 +127,8 @@ class ClipRetrieval:
             alone_s = await asyncio.wait_for(self.engine.warm_up(), START_LIMIT_S)
         except TimeoutError:
             process.end_service(place.shared, f"the encoder did not answer within {START_LIMIT_S} s of its start")
+        if state.changes is not None:
+            state.changes.start()
         process.freeze_heap()
         self.health = self._health(alone_s)
         state.trouble = lambda: self.health.trouble
@@ -146,6 +153,11 @@ class ClipRetrieval:
             Tried("images", engine.image_batches, try_image, patience_s=patience_s("images")),
         )
         return Health(tried, place.shared, place.slot, give_up=process.end_worker)
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        if state.changes is not None:
+            await state.changes.stop()
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=MAX_LATENCY_MS)
     async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:

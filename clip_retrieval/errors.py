@@ -17,6 +17,16 @@
     ├── ChangesError           the log of a collection's changes cannot be used
     │   ├── ChangesDamaged     it differs from its hashes, or acknowledged changes are missing
     │   └── ChangesSchema      written by another release
+    ├── ChangeRejected         a change of the collection is not made
+    │   ├── InvalidChange      a value of it is not right
+    │   ├── CollectionFrozen   the service takes no changes
+    │   ├── ImageMissing       there is no image of that id
+    │   ├── ImageTaken         another image has that id
+    │   ├── ImageChanged       the image is no longer as the caller has seen it
+    │   ├── KeyReused          the idempotency key came with another request before
+    │   └── CollectionFull     as many images were added as may be before they are compacted
+    ├── StateGone              the state of the collection that a page is to come from is kept no more
+    ├── NotYetVisible          a change is not visible here in time
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   no artifact has that tag or path
@@ -103,6 +113,46 @@ class ChangesDamaged(ChangesError):
 
 class ChangesSchema(ChangesError):
     """The log of changes was written with another schema version."""
+
+
+class ChangeRejected(ClipRetrievalError):
+    """A change of the collection is not made."""
+
+
+class InvalidChange(ChangeRejected):
+    """A value of a change is not right: a caption, a field, a split."""
+
+
+class CollectionFrozen(ChangeRejected):
+    """The service takes no changes."""
+
+
+class ImageMissing(ChangeRejected):
+    """A change needs an image of that id, and there is none."""
+
+
+class ImageTaken(ChangeRejected):
+    """An image is to be new, and another one has its id."""
+
+
+class ImageChanged(ChangeRejected):
+    """The image is no longer as the caller has seen it."""
+
+
+class KeyReused(ChangeRejected):
+    """An idempotency key came with another request before."""
+
+
+class CollectionFull(ChangeRejected):
+    """As many images were added as may be before they are compacted."""
+
+
+class StateGone(ClipRetrievalError):
+    """The state of the collection that a page is to come from is kept no more."""
+
+
+class NotYetVisible(ClipRetrievalError):
+    """A change is not visible here in time."""
 
 
 class MissingExtra(ClipRetrievalError):

@@ -10,6 +10,10 @@ info.py           ``bento-clip info``
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``
 language_table.py recall by language as a table
+change_options.py options of the commands that change a running service
+add.py            ``bento-clip add``
+edit.py           ``bento-clip edit``
+remove.py         ``bento-clip remove``
 evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``

@@ -11,6 +11,9 @@ MAX_TEXT = 1000
 """Characters of a text query."""
 MAX_LANGUAGE = 50
 """Characters of the code of a language."""
+MAX_LISTED = 1000
+DEFAULT_LISTED = 100
+"""Images of one page of the list of all."""
 MAX_PROBLEMS = 8
 """The number of problems of a request that an error names one by one."""
 

@@ -73,9 +73,9 @@ class Engine:
         The threads that submit batches keep normal priority where the runtime computes in threads of its own: a
         low-priority thread that holds the GIL would block everyone.
         """
-        with ThreadPoolExecutor(1, "load", initializer=_lower_priority) as loading:
+        with ThreadPoolExecutor(1, "load", initializer=lower_priority) as loading:
             self.retriever = loading.submit(load).result()
-        initializer = None if self.encoder.owns_threads else _lower_priority
+        initializer = None if self.encoder.owns_threads else lower_priority
         self.text_batches = BatchWatch()
         self.image_batches = BatchWatch()
         self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)
@@ -146,9 +146,11 @@ class Engine:
     async def try_text(self, submit: Submit) -> None:
         """Have one text encoded and search each index with it."""
         encoded = await submit(EncodeJob(self.encoder.tokenize(TRIAL)))
+        collection = self.retriever.collection
         for target in MODALITIES:
-            outcome = self.retriever.answer(Query((QueryPart(TRIAL),), target), encoded.vector[None])
-            self.retriever.collection.fragments(target, [hit.row for hit in outcome.hits])
+            query = Query((QueryPart(TRIAL),), target)
+            outcome = self.retriever.answer(query, encoded.vector[None], collection=collection)
+            collection.fragments(target, [hit.row for hit in outcome.hits])
 
 
 async def _in_thread(thread: ThreadPoolExecutor, compute: Callable[[], Vectors]) -> tuple[Vectors, float]:
@@ -175,6 +177,7 @@ def _tokens(encoder: Encoder, jobs: Sequence[EncodeJob]) -> list[Tokens]:
     ]
 
 
-def _lower_priority() -> None:
+def lower_priority() -> None:
+    """Have the calling thread wait for searches."""
     if sys.platform == "linux":  # elsewhere niceness is of a whole process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)

@@ -28,7 +28,14 @@ from numpy.typing import NDArray
 from clip_retrieval.stages import STAGES
 
 Kind = Literal[
-    "search_images", "search_text", "search_similar", "encode_text", "encode_image", "search", "search_batch"
+    "search_images",
+    "search_text",
+    "search_similar",
+    "encode_text",
+    "encode_image",
+    "search",
+    "search_batch",
+    "changes",
 ]
 """What ``/stats`` counts requests by."""
 
