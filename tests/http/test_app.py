@@ -479,7 +479,7 @@ def test_the_pages_work_offline(api: Api, page: str) -> None:
 @pytest.mark.parametrize(
     ("data", "status", "detail"),
     [
-        (b"", 415, "not an image"),
+        (b"", 415, "the file is empty"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "SVG is not read as an image"),
         (RED[:50], 422, "does not decode as PNG"),
         (b"\xff\xd8\xff" + b"\0" * 1021, 422, "does not decode as JPEG"),
