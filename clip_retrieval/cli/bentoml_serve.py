@@ -32,7 +32,7 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
     address = address_of(host, port)
     _require_free(address, port)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", str(address), "--port", str(port)]
-    pipe = lifeline.hold()
+    variables = {"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag}
     stopped = False
 
     def stop(*_: object) -> None:
@@ -42,13 +42,8 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
 
     child = subprocess.Popen(
         [*command, "--working-dir", str(SERVICE_FOLDER)],
-        env={
-            "BENTOML_DO_NOT_TRACK": "True",
-            **environment,
-            "BENTO_CLIP_ARTIFACT": tag,
-            lifeline.VARIABLE: str(pipe),
-        },
-        pass_fds=[pipe],
+        pass_fds=lifeline.hold(variables),
+        env=variables,
         start_new_session=True,  # a Ctrl-C reaches the child once, through the handler below
     )
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -113,7 +113,7 @@ def lead(workers: int) -> None:
     """Make this process, which has yet to start workers, the supervisor of a service of so many."""
     shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
     os.environ[SHARED] = str(shared.descriptor)
-    os.environ[lifeline.VARIABLE] = str(lifeline.hold())
+    lifeline.hold(os.environ)
     supervise_by(partial(supervisor, shared=shared))
 
 

@@ -30,10 +30,10 @@ time.sleep(60)
 PARENT = """
 import os, subprocess, sys, time
 from clip_retrieval.serving import lifeline
-pipe = lifeline.hold()
-environment = {**os.environ, lifeline.VARIABLE: str(pipe)}
+environment = dict(os.environ)
+pipes = lifeline.hold(environment)
 command = [sys.executable, "-c", sys.argv[1], *sys.argv[2:]]
-child = subprocess.Popen(command, env=environment, pass_fds=[pipe], start_new_session=True)
+child = subprocess.Popen(command, env=environment, pass_fds=pipes, start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -89,7 +89,9 @@ def test_a_child_lives_while_its_parent_does() -> None:
     parent.communicate()
 
 
-@pytest.mark.parametrize("given", [{}, {lifeline.VARIABLE: ""}, {lifeline.VARIABLE: "x"}, {lifeline.VARIABLE: "99999"}])
+@pytest.mark.parametrize(
+    "given", [{}, {lifeline.VARIABLE: ""}, {lifeline.VARIABLE: "x"}, {lifeline.VARIABLE: "99999,,x"}]
+)
 def test_without_a_pipe_nobody_is_followed(given: dict[str, str]) -> None:
     assert lifeline.follow(given, _never) is None
 
@@ -98,6 +100,23 @@ def test_a_descriptor_that_is_no_pipe_is_not_followed(tmp_path: Path) -> None:
     """A program between the two may have closed ours and opened something else."""
     with (tmp_path / "file").open("w+b") as file:
         assert lifeline.follow({lifeline.VARIABLE: str(file.fileno())}, _never) is None
+
+
+def test_a_child_of_a_child_ends_with_the_first_parent_even_if_the_second_hangs() -> None:
+    """The one in between is stopped, so that it notices nothing."""
+    between = PARENT.replace("import os,", "import os, signal,").replace(
+        "time.sleep(60)", "os.kill(os.getpid(), signal.SIGSTOP)"
+    )
+    command = [sys.executable, "-c", PARENT, between, CHILD, "0", "good"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    second, third, ready = (psutil.Process(int(first.stdout.readline())) for _ in range(3))
+    assert third == ready
+    first.kill()
+    first.wait()
+    _gone(third, 2)
+    second.kill()
+    first.communicate()
 
 
 def test_the_end_of_the_pipe_calls_once() -> None:
