@@ -296,6 +296,11 @@ class LiveMachine(RuleBasedStateMachine):
         live = list(model.images)
         assert sample == ([live[len(live) * n // 9] for n in range(9)] if len(live) > 9 else live)
         assert state.fields == model.filter().fields
+        numbers = state.content_numbers("images")
+        assert numbers is not None
+        number_of = {name: int(numbers[state.row_of(name)]) for name in model.images}
+        hashes = {name: image.content_hash for name, image in model.images.items()}
+        assert {(number_of[a] == number_of[b]) == (hashes[a] == hashes[b]) for a in hashes for b in hashes} <= {True}
         outcome = self.retriever.answer(Query((QueryPart("x"),), k=4), vector[None], collection=state)
         fragments = state.fragments("images", [hit.row for hit in outcome.hits])
         assert [name for name, _ in model.found(vector, "images")][:4] == [
