@@ -59,7 +59,7 @@ LIBRARIES = {
     "openvino": {"encoders/openvino", "models"},
     "nncf": {"models"},
     "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
-    "bentoml": {"artifacts/modelstore", "serving/bento_dispatch", "service"},
+    "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "service"},
     "fastapi": {"http"},
     "starlette": {"http", "service"},
     "uvicorn": {"http"},

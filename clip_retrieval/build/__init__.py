@@ -11,6 +11,7 @@ known.py          vectors and thumbnails of earlier artifacts
 thumbnails.py     thumbnails within a budget, made beside the embedding
 embed.py          vectors of images and captions, each distinct one encoded once
 taken_vectors.py  vectors that another program made
+plan.py           what must change so that a collection equals a source
 write.py          the last step: index the vectors and write the artifact
 pipeline.py       the whole build
 """

@@ -140,24 +140,30 @@ def look_at(
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """The file, made anew if it is damaged; in memory if its folder may not be written."""
-    for place in (path, path, ":memory:"):
-        connection = None
+    """The file, made anew if it is damaged; in memory if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(place, timeout=_WAIT_S, check_same_thread=False)
-            connection.execute("PRAGMA synchronous = OFF")  # a crash of the machine may cost the cache
-            connection.execute(_TABLE)
-            connection.execute("SELECT key, content_hash, width, height, day, seal FROM seen LIMIT 1")
-        except (sqlite3.Error, OSError) as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                with suppress(OSError):
-                    path.unlink()
-        else:
-            return connection
-    raise AssertionError("SQLite can always open a database in memory")
+            return _connected(path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            path.unlink()
+            return _connected(path)
+    except (sqlite3.Error, OSError):
+        return _connected(":memory:")
+
+
+def _connected(path: Path | str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA synchronous = OFF")  # a crash of the machine may cost the cache
+        connection.execute(_TABLE)
+        connection.execute("SELECT key, content_hash, width, height, day, seal FROM seen LIMIT 1")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def _seal(key: bytes, facts: ImageFacts) -> bytes:

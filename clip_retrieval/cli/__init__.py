@@ -2,6 +2,8 @@
 
 console.py        progress bars and tables
 options.py        options that several commands share
+pruned.py         what a clean-up of the model store did
+publish.py        a build into the model store or a folder
 bentoml_serve.py  ``bentoml serve`` as a child process
 check.py          ``bento-clip check``
 models.py         ``bento-clip models``

@@ -11,6 +11,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
@@ -31,8 +32,9 @@ class Collection:
     """One artifact, open for searching."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Raises ArtifactDamaged when a file of the artifact cannot be read."""
+        """Raises ArtifactDamaged when a file of the artifact cannot be read, ArtifactNotFound when it is gone."""
         self.artifact = artifact
+        self._in_use = InUse(artifact.path)  # no clean-up deletes it meanwhile
         self._store = artifact.store()
         self._indexes: dict[Modality, VectorIndex] = {
             "images": artifact.index("images"),
@@ -141,6 +143,7 @@ class Collection:
         self._store.close()
         if self._thumbnails is not None:
             self._thumbnails.close()
+        self._in_use.close()
 
     def _images(self, rows: Sequence[int]) -> list[tuple[ImageRecord, list[CaptionRecord]]]:
         captions = self._store.captions_of(rows)
