@@ -73,7 +73,7 @@ class ClipRetrieval:
     def check() -> None:
         """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
         try:
-            Artifact.open(folder)
+            process.check_changes(settings, Artifact.open(folder).manifest.encoder)
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
 
@@ -81,6 +81,13 @@ class ClipRetrieval:
         process.prefer_searches()
         try:
             self.engine = Engine(self._load)
+            self.retriever = self.engine.retriever
+            state.serve(self.retriever, dispatch, tag)
+            opened = process.open_changes(settings, self.retriever.encoder.info)
+            if isinstance(opened, str):
+                state.frozen_because = opened
+            else:
+                state.take_changes(opened, str(settings.changes))
         except ClipRetrievalError as error:
             if not IS_SUPERVISED:
                 raise
@@ -89,8 +96,6 @@ class ClipRetrieval:
             # BentoML binds an API anew each time that it is looked up: 9 % of the event loop. Bound here it is the
             # method itself, which is what BentoML's batches call; called on ``self`` it would not batch.
             setattr(self, api, getattr(self, api))
-        self.retriever = self.engine.retriever
-        state.serve(self.retriever, dispatch, tag)
         state.tracer = tracer()
         state.observe = metrics.observe
         metrics.describe(tag, self.retriever.collection.manifest)
@@ -102,7 +107,14 @@ class ClipRetrieval:
     @bentoml.on_startup
     async def warm_up(self) -> None:
         await self.engine.warm_up()
+        if state.changes is not None:
+            state.changes.start()
         process.freeze_heap()
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        if state.changes is not None:
+            await state.changes.stop()
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=MAX_LATENCY_MS)
     async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:

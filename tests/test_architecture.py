@@ -35,6 +35,7 @@ WINGS = (
     "artifacts",
     "search",
     "build",
+    "live",
     "evaluation",
     "finetuning",
     "serving",

@@ -52,6 +52,10 @@ class Manifest(BaseModel):
     data: DataInfo
     images: BuiltIndex
     captions: BuiltIndex
+    parent: str | None = None
+    """The version of the artifact whose changes this one took in; None for a build from a source."""
+    sequence: int | None = None
+    """The number of the last change that this artifact took in; None for a build from a source."""
     libraries: dict[str, str]
     files: dict[str, str]
     """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""

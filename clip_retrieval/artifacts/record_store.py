@@ -161,6 +161,18 @@ class RecordStore:
                 return row
         return None
 
+    def content_hash(self, row: int) -> str:
+        """The content hash of the image in this row. Raises KeyError for a row that does not exist."""
+        for (found,) in self._query("SELECT content_hash FROM images WHERE row = ?", (row,)):
+            return str(found)
+        raise KeyError(row)
+
+    def ids_after(self, image_id: str | None, limit: int) -> list[tuple[str, int]]:
+        """At most ``limit`` ids, with their rows, that come after this one in order of code points; None: the first."""
+        after = "" if image_id is None else "WHERE image_id > ?"
+        parameters = (limit,) if image_id is None else (image_id, limit)
+        return self._query(f"SELECT image_id, row FROM images {after} ORDER BY image_id LIMIT ?", parameters)
+
     def splits_and_metadata(self) -> Iterator[tuple[Split, dict[str, Scalar]]]:
         """Split and metadata of every image, in row order, read in blocks."""
         for split, metadata in self._stream("SELECT split, metadata FROM images ORDER BY row"):

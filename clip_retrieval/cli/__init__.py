@@ -11,6 +11,10 @@ build.py          ``bento-clip build``
 info.py           ``bento-clip info``
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``
+change_options.py options of the commands that change a running service
+add.py            ``bento-clip add``
+edit.py           ``bento-clip edit``
+remove.py         ``bento-clip remove``
 evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``

@@ -9,6 +9,9 @@ MAX_K = 50
 DEFAULT_K = 5
 MAX_TEXT = 1000
 """Characters of a text query."""
+MAX_LISTED = 1000
+DEFAULT_LISTED = 100
+"""Images of one page of the list of all."""
 MAX_PROBLEMS = 8
 """The number of problems of a request that an error names one by one."""
 

@@ -130,6 +130,12 @@ class SearchRequest(Strict):
     )
     dedupe: bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
     where: Conditions | None = None
+    state: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_NAME,
+        description="The `state` of an earlier page: this page comes from the same state of the collection.",
+    )
 
 
 class SearchBatchRequest(Strict):
@@ -167,6 +173,7 @@ def search_request(
     min_score: float | None = None,
     dedupe: bool = False,
     where: Where | None = None,
+    state: str | None = None,
 ) -> SearchRequest:
     """A search. Raises InvalidQuery if a value is out of bounds."""
     return checked(
@@ -178,6 +185,7 @@ def search_request(
         min_score=min_score,
         dedupe=dedupe,
         where=where if where is None else dict(where),
+        state=state,
     )
 
 

@@ -30,6 +30,10 @@ class Health(Frozen):
     indexes_loaded: bool
     uptime_seconds: float
     artifact: str | None
+    version: str | None = Field(None, description="The state of the collection that answers.")
+    sequence: int = Field(0, description="The number of the last change that is visible.")
+    takes_changes: bool = Field(False, description="Whether images can be added, changed and removed.")
+    changes: str | None = Field(None, description="Where changes are kept, or why none are taken.")
 
 
 class Percentiles(Frozen):

@@ -64,9 +64,9 @@ class Engine:
         The threads that submit batches keep normal priority where the runtime computes in threads of its own: a
         low-priority thread that holds the GIL would block everyone.
         """
-        with ThreadPoolExecutor(1, "load", initializer=_lower_priority) as loading:
+        with ThreadPoolExecutor(1, "load", initializer=lower_priority) as loading:
             self.retriever = loading.submit(load).result()
-        initializer = None if self.encoder.owns_threads else _lower_priority
+        initializer = None if self.encoder.owns_threads else lower_priority
         self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)
         self._images = ThreadPoolExecutor(1, "encode-images", initializer=initializer)
 
@@ -110,9 +110,11 @@ class Engine:
         await self.encode_images([EncodeJob(blank)])
         for encoded in await self.encode_texts([EncodeJob("warm-up")]):
             assert encoded is not None, "the job was not abandoned"
+            collection = self.retriever.collection
             for target in MODALITIES:
-                outcome = self.retriever.answer(Query((QueryPart("warm-up"),), target), encoded.vector[None])
-                self.retriever.collection.fragments(target, [hit.row for hit in outcome.hits])
+                query = Query((QueryPart("warm-up"),), target)
+                outcome = self.retriever.answer(query, encoded.vector[None], collection=collection)
+                collection.fragments(target, [hit.row for hit in outcome.hits])
 
 
 async def _in_thread(thread: ThreadPoolExecutor, compute: Callable[[], Vectors]) -> tuple[Vectors, float]:
@@ -130,6 +132,7 @@ def _tokens(encoder: Encoder, jobs: Sequence[EncodeJob]) -> list[Tokens]:
     return [job.content if isinstance(job.content, Tokens) else encoder.tokenize(str(job.content)) for job in jobs]
 
 
-def _lower_priority() -> None:
+def lower_priority() -> None:
+    """Have the calling thread wait for searches."""
     if sys.platform == "linux":  # elsewhere niceness is of a whole process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)

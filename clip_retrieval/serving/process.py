@@ -11,10 +11,16 @@ from threadpoolctl import threadpool_limits
 
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.errors import ClipRetrievalError, StorageReadOnly
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
+from clip_retrieval.live.log import ChangeLog
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
 from clip_retrieval.serving.settings import Settings, unknown_settings
+from clip_retrieval.serving.state import FROZEN
+
+CHANGES = "changes.sqlite"
+"""The file of changes in their folder."""
 
 SWITCH_INTERVAL_S = 0.0001
 """How long a finished search may wait for the GIL while another thread runs; Python's default is 5 ms."""
@@ -40,6 +46,31 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
+
+
+def open_changes(settings: Settings, encoder: EncoderInfo) -> ChangeLog | str:
+    """The log of the collection's changes, or why there is none, which is no error: the collection is frozen then.
+
+    Raises ChangesError, EncoderMismatch and StorageFailed where there are changes that cannot be used.
+    """
+    if settings.changes is None:
+        return FROZEN
+    path = settings.changes / CHANGES
+    try:
+        return ChangeLog.open(path, fingerprint=encoder.fingerprint, dim=encoder.dim)
+    except StorageReadOnly as error:
+        if path.exists():
+            raise
+        return f"this collection is frozen, because its folder for changes cannot be used: {error}"
+
+
+def check_changes(settings: Settings, encoder: EncoderInfo) -> None:
+    """Check the changes that there are, and say on standard error whether new ones are taken; as ``open_changes``."""
+    opened = open_changes(settings, encoder)
+    if isinstance(opened, ChangeLog):
+        opened.close()
+        opened = f"changes of the collection are taken and kept in {settings.changes}"
+    sys.stderr.write(f"bento-clip: {opened}\n")
 
 
 def share_cores(settings: Settings) -> tuple[int, int]:

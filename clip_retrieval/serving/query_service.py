@@ -10,6 +10,7 @@ import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from clip_retrieval.search.query import Query, QueryImage, QueryPart, StoredImag
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.results import render
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.stages import Stage
@@ -51,7 +53,10 @@ class QueryAnswer:
 
 
 class QueryService:
-    """Answers queries with one retriever. Used from the event loop."""
+    """Answers queries with one retriever. Used from the event loop.
+
+    A query is answered from one state of the collection from its beginning to its end.
+    """
 
     def __init__(
         self,
@@ -69,14 +74,20 @@ class QueryService:
         self.artifact = artifact
         self._answers = answers
         self._vectors = QueryVectorCache(vectors_kept)
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
         self._searches = ThreadPoolExecutor(1, "search", initializer=search_on_one_thread)
 
-    async def answer(self, queries: Sequence[Query]) -> list[QueryAnswer | InvalidQuery]:
-        """The answer to each query, in order; what is wrong with one of them is its own outcome."""
-        version = self.retriever.collection.version
+    async def answer(
+        self, queries: Sequence[Query], *, collection: SearchableCollection | None = None
+    ) -> list[QueryAnswer | InvalidQuery]:
+        """The answer to each query, in order; what is wrong with one of them is its own outcome.
+
+        All come from ``collection``, which is the retriever's present one if none is given.
+        """
+        state = collection or self.retriever.collection
+        version = state.version
         keys = [query.key() for query in queries]
         pages = [self._answers.get(version, key) for key in keys]
         new = [query for query, page in zip(queries, pages, strict=True) if page is None]
@@ -90,7 +101,7 @@ class QueryService:
             if page is not None:
                 return QueryAnswer(page, {}, cached=True)
             try:
-                answer = await self._search(query, prepared)
+                answer = await self._search(query, prepared, state)
             except InvalidQuery as error:
                 return error
             self._answers.keep(version, key, answer.page)
@@ -123,11 +134,11 @@ class QueryService:
         self.retriever.collection.forget()
         return count
 
-    async def _search(self, query: Query, prepared: "_Prepared") -> QueryAnswer:
-        self.retriever.collection.filters.check(query.where or {})
-        encoded = await asyncio.gather(*(self._encode(n, part, prepared) for n, part in enumerate(query.parts)))
-        outcome = await self._find(query, np.stack([part.vector for part in encoded]))
-        fragments = self.retriever.collection.fragments(query.target, [hit.row for hit in outcome.hits])
+    async def _search(self, query: Query, prepared: "_Prepared", state: SearchableCollection) -> QueryAnswer:
+        state.check_where(query.where or {})
+        encoded = await asyncio.gather(*(self._encode(n, part, prepared, state) for n, part in enumerate(query.parts)))
+        outcome = await self._find(query, np.stack([part.vector for part in encoded]), state)
+        fragments = state.fragments(query.target, [hit.row for hit in outcome.hits])
         page = RenderedPage(
             results=render(outcome.hits, fragments),
             total=len(outcome.hits),
@@ -139,31 +150,23 @@ class QueryService:
         stages["search"] = outcome.search
         return QueryAnswer(page, stages, batch_size=encoded[0].batch_size if len(encoded) == 1 else None)
 
-    async def _find(self, query: Query, vectors: Vectors) -> SearchOutcome:
+    async def _find(self, query: Query, vectors: Vectors, state: SearchableCollection) -> SearchOutcome:
         """Search in the event loop, or in the search thread what may take longer than others should wait.
 
         A short search takes less time than its thread would wait for the GIL.
         """
-        if self._is_short(query):
+        if _is_short(query, state):
             with contextlib.suppress(BeyondFront):
-                return self.retriever.answer(query, vectors, front_only=True)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._searches, self.retriever.answer, query, vectors)
+                return self.retriever.answer(query, vectors, collection=state, front_only=True)
+        search = partial(self.retriever.answer, query, vectors, collection=state)
+        return await asyncio.get_running_loop().run_in_executor(self._searches, search)
 
-    def _is_short(self, query: Query) -> bool:
-        """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
-        collection = self.retriever.collection
-        spec = collection.index(query.target).spec
-        small = spec.rows * spec.dim <= EXACT_VALUES_IN_LOOP
-        if spec.exact and not small:
-            return False
-        # An approximate index may answer a filtered query by exact search.
-        return query.where is None or (small and collection.filters.keeps(query.where, query.target))
-
-    async def _encode(self, number: int, part: QueryPart, prepared: "_Prepared") -> Encoded:
+    async def _encode(
+        self, number: int, part: QueryPart, prepared: "_Prepared", state: SearchableCollection
+    ) -> Encoded:
         content = part.content
         if isinstance(content, StoredImage):
-            return _kept(self.retriever.collection.stored_vector(content.image_id))
+            return _kept(state.stored_vector(content.image_id))
         if isinstance(content, str):
             return await self._encode_tokens(prepared.tokens[content])
         if (known := prepared.vectors.get(content.key)) is not None:
@@ -173,10 +176,10 @@ class QueryService:
         return await self._encode_pixels(content.key, pixels)
 
     async def _encode_tokens(self, tokens: Tokens) -> Encoded:
-        return self._known(tokens) or self._keep(tokens, await self._dispatcher.submit_text(EncodeJob(tokens)))
+        return self._known(tokens) or self._keep(tokens, await self.dispatcher.submit_text(EncodeJob(tokens)))
 
     async def _encode_pixels(self, key: str, pixels: Pixels) -> Encoded:
-        return self._known(key) or self._keep(key, await self._dispatcher.submit_image(EncodeJob(pixels)))
+        return self._known(key) or self._keep(key, await self.dispatcher.submit_image(EncodeJob(pixels)))
 
     def _known(self, key: Hashable) -> Encoded | None:
         vector = self._vectors.get(key)
@@ -223,6 +226,18 @@ class _Prepared:
     """The vectors of images that are kept, by key; these images are not decoded."""
     pixels: Mapping[str, Pixels | ImageRejected]
     decode: Stage | None
+
+
+def _is_short(query: Query, state: SearchableCollection) -> bool:
+    """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
+    index = state.index(query.target)
+    if index.compared_values > EXACT_VALUES_IN_LOOP:
+        return False
+    if query.where is None:
+        return True
+    # An approximate index may answer a filtered query by exact search.
+    small = index.spec.rows * index.spec.dim <= EXACT_VALUES_IN_LOOP
+    return small and state.keeps_mask(query.target, query.where)
 
 
 def _kept(vector: Vectors) -> Encoded:

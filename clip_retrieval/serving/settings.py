@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field
@@ -48,6 +49,13 @@ class Settings(BaseSettings):
     precision: Literal["auto", "f32", "int8"] | None = Field(
         default=None,
         description="precision of the encoder; default: int8 for an artifact built with int8, otherwise auto",
+    )
+    changes: Path | None = Field(
+        default=None,
+        description="folder where changes of the collection are kept; without it the collection is frozen",
+    )
+    max_added: int = Field(
+        default=20_000, ge=1, description="most images that are added or changed before a compaction; more get 429"
     )
     log_format: Literal["plain", "json"] = Field(default="plain", description="the format of log lines")
 

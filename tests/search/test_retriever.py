@@ -6,6 +6,7 @@ towards its corner in each channel) has the trilinear weights of the corners: fo
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,11 @@ from PIL import Image
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import image, image_id, text
+from clip_retrieval.encoders.base import Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMismatch, ImageRejected, InvalidQuery
 from clip_retrieval.progress import Silent
+from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, captions_of, image_of, png, square, write_images
@@ -244,6 +247,59 @@ class TestLoading:
     def test_a_foreign_encoder_is_refused(self, fake_artifact: Artifact) -> None:
         with pytest.raises(EncoderMismatch):
             Retriever(fake_artifact, FakeEncoder(seed=1))
+
+
+class TestExchange:
+    """Searching another collection from the next call on."""
+
+    @pytest.fixture
+    def squares(self, fake_artifact: Artifact) -> Iterator[Retriever]:
+        with closing(Retriever(fake_artifact, FakeEncoder())) as opened:
+            yield opened
+
+    @pytest.fixture
+    def reds(self, tmp_path: Path, encoder_folder: Path) -> Iterator[Collection]:
+        """A collection of one image, whose first row is another image than that of the squares."""
+        source = write_images(tmp_path / "data", ("red-dull.png",))
+        with closing(Collection(build(source, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact)) as c:
+            yield c
+
+    def test_the_next_search_is_answered_from_the_new_collection(self, squares: Retriever, reds: Collection) -> None:
+        before = squares.exchange(reds)
+        assert [hit.image.image_id for hit in squares.search_images("black")] == ["red-dull.png"]
+        assert squares.exchange(before) is reds
+        assert squares.search_images("black", k=1)[0].image.image_id == "black-bright.png"
+
+    def test_a_search_that_began_ends_in_the_collection_with_which_it_began(
+        self, fake_artifact: Artifact, reds: Collection
+    ) -> None:
+        class Exchanging(FakeEncoder):
+            """Another collection comes while a text is encoded."""
+
+            def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+                searched.exchange(reds)
+                return super().encode_tokens(texts)
+
+        searched = Retriever(fake_artifact, Exchanging())
+        before = searched.collection
+        assert searched.search_images("black", k=1)[0].image.image_id == "black-bright.png"
+        searched.exchange(before)
+        assert searched.search_captions("black", k=1)[0].image.image_id.startswith("black")
+        searched.exchange(before)
+        hits = searched.search([text("black"), image_id("black-bright.png", 0.1)]).images
+        assert hits[0].image.image_id == "black-soft.png"
+        before.close()
+
+    def test_a_collection_of_another_encoder_is_refused(self, squares: Retriever, reds: Collection) -> None:
+        with pytest.raises(EncoderMismatch):
+            Retriever(fake_with_seed(squares), FakeEncoder(seed=1)).exchange(reds)
+
+
+def fake_with_seed(retriever: Retriever, seed: int = 1) -> Artifact:
+    """The retriever's artifact as if the encoder of this seed had made it."""
+    artifact = retriever.collection.artifact
+    manifest = artifact.manifest.model_copy(update={"encoder": FakeEncoder(seed).info})
+    return Artifact(artifact.path, manifest)
 
 
 def test_the_time_of_a_search_is_that_of_the_index_alone(retriever: Retriever) -> None:

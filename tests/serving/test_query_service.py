@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -14,21 +15,28 @@ import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.queries import text as part
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.progress import Silent
+from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Base64Image, FileImage, Query, QueryPart, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.searchable import SearchableCollection
+from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.state import ServerState
 from tests.http.in_process import DirectDispatcher
-from tests.samples import png, square
+from tests.samples import png, square, write_images
 
 ROOT = Path(__file__).parents[2]
 RED = FileImage(png(square("red")))
@@ -83,6 +91,40 @@ def test_what_is_wrong_with_a_query_is_its_own_outcome(service: QueryService) ->
     assert isinstance(third, InvalidQuery)
 
 
+def test_a_query_is_answered_from_the_state_with_which_it_began(
+    fake_artifact: Artifact, encoder_folder: Path, tmp_path: Path
+) -> None:
+    source = write_images(tmp_path / "data", ("red-dull.png", "red-soft.png"))
+    retriever = Retriever(fake_artifact, FakeEncoder())
+    before = retriever.collection
+    after = Collection(build(source, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact)
+
+    class Exchanging(DirectDispatcher):
+        """Another state comes while a text is encoded."""
+
+        async def submit_text(self, job: EncodeJob) -> Encoded:
+            retriever.exchange(after)
+            return await super().submit_text(job)
+
+    state = ServerState.of(Settings())
+    service = state.serve(retriever, Exchanging(retriever), "test")
+
+    def ids(query: Query, collection: SearchableCollection | None = None) -> list[str]:
+        [answer] = asyncio.run(service.answer([query], collection=collection))
+        assert isinstance(answer, QueryAnswer)
+        return [result["image_id"] for result in json.loads(answer.page.results)]
+
+    assert ids(text("black", k=1)) == ["black-bright.png"]
+    assert ids(text("black", k=1)) == ["red-dull.png"], "the next query sees the new state, also if its key is equal"
+    assert ids(text("black", k=1), before) == ["black-bright.png"], "a page may ask for the state of the first page"
+    retriever.exchange(before)
+    [unknown] = ask(service, Query((QueryPart("green"),), where={"shade": "soft"}))
+    assert isinstance(unknown, QueryAnswer), "the new state has no such field"
+    state.decoders.shutdown()
+    before.close()
+    after.close()
+
+
 SOFT = Query.of(search_request([part("red")], where={"shade": "soft"}))
 
 
@@ -91,11 +133,18 @@ def threads_of_searches(retriever: Retriever, *queries: Query, behind_front: boo
     threads: list[threading.Thread] = []
 
     class Noting(Retriever):
-        def answer(self, query: Query, vectors: Vectors, *, front_only: bool = False) -> SearchOutcome:
+        def answer(
+            self,
+            query: Query,
+            vectors: Vectors,
+            *,
+            collection: SearchableCollection | None = None,
+            front_only: bool = False,
+        ) -> SearchOutcome:
             threads.append(threading.current_thread())
             if front_only and behind_front:
                 raise BeyondFront
-            return super().answer(query, vectors, front_only=front_only)
+            return super().answer(query, vectors, collection=collection, front_only=front_only)
 
     noting = Noting(retriever.collection.artifact, retriever.encoder)
     state = ServerState.of(Settings())
@@ -141,9 +190,9 @@ from clip_retrieval.serving.state import ServerState
 from tests.http.in_process import DirectDispatcher
 
 class Noting(Retriever):
-    def answer(self, query, vectors, *, front_only=False):
+    def answer(self, query, vectors, **options):
         print(faiss.omp_get_max_threads())
-        return super().answer(query, vectors, front_only=front_only)
+        return super().answer(query, vectors, **options)
 
 noting = Noting(Artifact.open(Path(sys.argv[1])), FakeEncoder())
 service = ServerState.of(Settings()).serve(noting, DirectDispatcher(noting), "test")
