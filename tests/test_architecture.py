@@ -69,6 +69,7 @@ LIBRARIES = {
     "typer": {"cli"},
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
     "httpx": {"client", "cli"},
+    "watchfiles": {"cli/watching"},
     "charset_normalizer": {"datasets/text_file"},
     "pillow_heif": {"images/heif"},
     "pillow_jxl": {"images/jxl"},

@@ -1,6 +1,7 @@
 """What must change so that a collection equals a source. Nothing is read or written here."""
 
 import json
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -126,5 +127,6 @@ def _differences(wanted: ImageState, held: ImageState) -> tuple[Part, ...]:
 
 
 def _canonical(metadata: Mapping[str, Scalar]) -> str:
-    """Equal for equal fields: a field without a value is none, and ``True`` is not 1."""
-    return json.dumps({name: value for name, value in metadata.items() if value is not None}, sort_keys=True)
+    """Equal for equal fields: a field without a value is none, ``True`` is not 1, and é has one form."""
+    given = {name: value for name, value in metadata.items() if value is not None}
+    return unicodedata.normalize("NFC", json.dumps(given, sort_keys=True, ensure_ascii=False))

@@ -21,6 +21,7 @@ from typing import Self
 from PIL import Image
 
 from clip_retrieval import __version__
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.images.decode import Limits, content_hash, decode_image
 from clip_retrieval.records import ImageBlob
 
@@ -32,6 +33,8 @@ _DAY_S = 86_400
 _REFRESH_DAYS = 7
 _PER_TRANSACTION = 256
 _WAIT_S = 30
+_SETTLED_S = 2
+"""Seconds after which a later write gives a file another time of change: clocks of file systems are coarse."""
 _TABLE = """
     CREATE TABLE IF NOT EXISTS seen (
         key BLOB PRIMARY KEY, content_hash BLOB NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
@@ -52,8 +55,13 @@ class ImageFacts:
 class SeenFiles:
     """The facts of image files by the hash of their bytes. Safe in any thread, and in several processes at once."""
 
-    def __init__(self, path: Path, *, today: int | None = None) -> None:
-        """Open the file ``path``, or make it. ``today`` is in days since 1970."""
+    def __init__(self, path: Path, *, today: int | None = None, stay_open: bool = False) -> None:
+        """Open the file ``path``, or make it. ``today`` is in days since 1970.
+
+        With ``stay_open``, for a process that looks at the same files many times, a file that has not changed since it
+        was read is not read again: its device, inode, size and times are the same.
+        """
+        self._stamps: dict[tuple[object, ...], bytes] | None = {} if stay_open else None
         self._today = int(time.time() // _DAY_S) if today is None else today
         self._lock = threading.Lock()
         self._waiting: dict[bytes, ImageFacts] = {}
@@ -96,6 +104,25 @@ class SeenFiles:
         with self._lock:
             self._keep(key, facts)
 
+    def stamp(self, blob: ImageBlob, limits: Limits) -> tuple[object, ...] | None:
+        """What changes when a file is written to; None where only the bytes tell, or if it may be written just now."""
+        if self._stamps is None or not isinstance(blob, FileBlob):
+            return None
+        with suppress(OSError):
+            seen = blob.path.stat()
+            if time.time() - seen.st_ctime > _SETTLED_S:  # a later write in the same tick of the clock would not show
+                return blob.path, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, limits
+        return None
+
+    def key_of(self, stamp: tuple[object, ...] | None) -> bytes | None:
+        """The key of a file that was read with this stamp."""
+        return None if self._stamps is None or stamp is None else self._stamps.get(stamp)
+
+    def keep_stamp(self, stamp: tuple[object, ...] | None, key: bytes) -> None:
+        """Remember the key of a file that was read after it had this stamp."""
+        if self._stamps is not None and stamp is not None:
+            self._stamps[stamp] = key
+
     def close(self) -> None:
         """Write what is new, remove what was not asked for in ``KEPT_DAYS``, and close the file."""
         with self._lock:
@@ -126,17 +153,28 @@ def look_at(
 
     ``needs_pixels`` gets the content hash. Raises ImageRejected with the reason.
     """
-    data = blob.read(limits.max_bytes)
-    key = None if seen is None else seen.key(data, blob.name, limits)
-    if seen is not None and key is not None:
-        known = seen.get(key)
+    if seen is None:
+        return _decoded(blob.read(limits.max_bytes), limits, blob.name)
+    stamp = seen.stamp(blob, limits)
+    if (unread := seen.key_of(stamp)) is not None:
+        known = seen.get(unread)
         if known is not None and not needs_pixels(known.content_hash):
             return known, None
-    image = decode_image(data, limits, blob.name)
-    facts = ImageFacts(content_hash(image), *image.size)
-    if seen is not None and key is not None:
-        seen.keep(key, facts)
+    data = blob.read(limits.max_bytes)
+    key = seen.key(data, blob.name, limits)
+    known = seen.get(key)
+    if known is not None and not needs_pixels(known.content_hash):
+        seen.keep_stamp(stamp, key)
+        return known, None
+    facts, image = _decoded(data, limits, blob.name)
+    seen.keep(key, facts)
+    seen.keep_stamp(stamp, key)
     return facts, image
+
+
+def _decoded(data: bytes, limits: Limits, name: str) -> tuple[ImageFacts, Image.Image]:
+    image = decode_image(data, limits, name)
+    return ImageFacts(content_hash(image), *image.size), image
 
 
 def _opened(path: Path) -> sqlite3.Connection:

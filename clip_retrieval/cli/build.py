@@ -131,17 +131,19 @@ def build_command(
             say=console.note,
             wait=wait,
         )
-    built = build_and_publish(
-        data,
-        Path(place_of(source)).name,
-        encoder,
-        options,
-        bars,
-        place=place_of(source),
-        output=output,
-        fresh=fresh,
-        wait=wait,
-    )
+    with seen_files() as seen:
+        built = build_and_publish(
+            data,
+            Path(place_of(source)).name,
+            encoder,
+            options,
+            bars,
+            place=place_of(source),
+            output=output,
+            seen=seen,
+            fresh=fresh,
+            wait=wait,
+        )
     pruned = [] if keep is None else retention.prune(keep, group=built.group, say=console.note)
     if as_json:
         typer.echo(json.dumps(built.to_json() | {"pruned": pruned_json(pruned)}, ensure_ascii=False))

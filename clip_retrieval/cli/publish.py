@@ -63,6 +63,7 @@ def build_and_publish(
     *,
     place: str,
     output: Path | None = None,
+    seen: SeenFiles,
     fresh: bool = False,
     wait: bool = True,
 ) -> Built:
@@ -73,7 +74,6 @@ def build_and_publish(
     workspace = cache_dir() / "builds"
     mark = modelstore.source_mark(place)
     with (
-        seen_files() as seen,
         building(
             source,
             name,
@@ -108,9 +108,9 @@ def states_of_artifact(folder: Path) -> dict[str, ImageState]:
         return states_of_records(store.images(), store.captions())
 
 
-def seen_files() -> SeenFiles:
-    """The files that builds and checks of this user have decoded."""
-    return SeenFiles(cache_dir() / "seen-files.sqlite")
+def seen_files(*, stay_open: bool = False) -> SeenFiles:
+    """The files that builds and checks of this user have decoded; ``stay_open`` is that of ``SeenFiles``."""
+    return SeenFiles(cache_dir() / "seen-files.sqlite", stay_open=stay_open)
 
 
 def place_of(source: str) -> str:

@@ -98,7 +98,7 @@ def assert_equal_but_for_the_time(one: Artifact, other: Artifact) -> None:
     for name in names - {Path("manifest.json")}:
         if (one.path / name).is_file():
             assert (one.path / name).read_bytes() == (other.path / name).read_bytes(), name
-    times = {"created": True, "images": {"measured": TIMES}, "captions": {"measured": TIMES}}
+    times: Any = {"created": True, "images": {"measured": TIMES}, "captions": {"measured": TIMES}}
     assert one.manifest.model_dump(exclude=times) == other.manifest.model_dump(exclude=times)
 
 

@@ -47,7 +47,12 @@ def test_a_file_is_decoded_the_first_time_and_known_from_then_on(path: Path) -> 
 def test_a_file_is_decoded_again_where_its_pixels_are_needed(seen: SeenFiles) -> None:
     look(RED, seen)
     asked: list[str] = []
-    facts, image = look_at(RED, LIMITS, seen, lambda key: not asked.append(key))
+
+    def needs(content_hash: str) -> bool:
+        asked.append(content_hash)
+        return True
+
+    facts, image = look_at(RED, LIMITS, seen, needs)
     assert (facts, asked) == (FACTS, [FACTS.content_hash])
     assert image is not None
 

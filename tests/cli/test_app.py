@@ -74,6 +74,7 @@ class TestHelp:
             "check",
             "models",
             "build",
+            "sync",
             "info",
             "search",
             "serve",
