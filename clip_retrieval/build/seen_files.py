@@ -33,7 +33,7 @@ _DAY_S = 86_400
 _REFRESH_DAYS = 7
 _PER_TRANSACTION = 256
 _WAIT_S = 30
-_SETTLED_S = 2
+SETTLED_S = 2
 """Seconds after which a later write gives a file another time of change: clocks of file systems are coarse."""
 _TABLE = """
     CREATE TABLE IF NOT EXISTS seen (
@@ -55,12 +55,16 @@ class ImageFacts:
 class SeenFiles:
     """The facts of image files by the hash of their bytes. Safe in any thread, and in several processes at once."""
 
-    def __init__(self, path: Path, *, today: int | None = None, stay_open: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, today: int | None = None, stay_open: bool = False, settled_s: float = SETTLED_S
+    ) -> None:
         """Open the file ``path``, or make it. ``today`` is in days since 1970.
 
         With ``stay_open``, for a process that looks at the same files many times, a file that has not changed since it
-        was read is not read again: its device, inode, size and times are the same.
+        was read is not read again: its device, inode, size and times are the same, and the last is at least
+        ``settled_s`` seconds old.
         """
+        self._settled_s = settled_s
         self._stamps: dict[tuple[object, ...], bytes] | None = {} if stay_open else None
         self._today = int(time.time() // _DAY_S) if today is None else today
         self._lock = threading.Lock()
@@ -110,7 +114,9 @@ class SeenFiles:
             return None
         with suppress(OSError):
             seen = blob.path.stat()
-            if time.time() - seen.st_ctime > _SETTLED_S:  # a later write in the same tick of the clock would not show
+            if (
+                time.time() - seen.st_ctime > self._settled_s
+            ):  # a later write in the same tick of the clock would not show
                 return blob.path, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, limits
         return None
 

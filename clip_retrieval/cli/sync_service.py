@@ -117,7 +117,7 @@ class _Batches:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._size = FIRST_BATCH
+        self._size, self._most = FIRST_BATCH, MAX_CHANGES
         self._waiting: list[Change] = []
         self._bytes = 0
         self.applied = Applied(0, [])
@@ -146,9 +146,10 @@ class _Batches:
             if len(changes) == 1:
                 self.applied.refused.append(Reject(changes[0].image_id, str(error)))
                 return
-            self._size = max(1, len(changes) // 2)
-            self._send(changes[: self._size])
-            self._send(changes[self._size :])
+            half = len(changes) // 2
+            self._most = self._size = min(self._most, half)
+            self._send(changes[:half])
+            self._send(changes[half:])
             return
         for change, item in zip(changes, answer.results, strict=True):
             if item.error is None:
@@ -160,7 +161,7 @@ class _Batches:
         if took > SLOW_S:
             self._size = max(1, self._size // 2)
         elif took < QUICK_S:
-            self._size = min(MAX_CHANGES, self._size * 2)
+            self._size = min(self._most, self._size * 2)
 
 
 def _is_too_much(error: ClipRetrievalError) -> bool:

@@ -1,5 +1,6 @@
 """A file whose bytes were decoded once is not decoded again, and nothing but its bytes vouches for it."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from clip_retrieval.build.seen_files import KEPT_DAYS, ImageFacts, SeenFiles, look_at
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.errors import ImageRejected, ImageTooLarge
 from clip_retrieval.images.decode import Limits, content_hash
 from tests.samples import MemoryBlob, png, square
@@ -120,6 +122,46 @@ def test_two_processes_may_use_the_file(path: Path) -> None:
         look(RED, second)
     with SeenFiles(path) as seen:
         assert look(RED, seen)[1] is None
+
+
+class CountedFile(FileBlob):
+    """A file that counts how often it is read."""
+
+    reads = 0
+
+    def part(self, offset: int, size: int) -> bytes:
+        CountedFile.reads += 1
+        return super().part(offset, size)
+
+
+@pytest.mark.parametrize(("stay_open", "reads"), [(True, 1), (False, 3)])
+def test_a_process_that_stays_reads_a_file_again_only_if_it_has_changed(
+    path: Path, tmp_path: Path, stay_open: bool, reads: int
+) -> None:
+    CountedFile.reads = 0
+    file = tmp_path / "a.png"
+    file.write_bytes(png(square("red")))
+    with SeenFiles(path, stay_open=stay_open, settled_s=-1) as seen:
+        for _ in range(3):
+            facts, _ = look_at(CountedFile(file, "a.png"), LIMITS, seen, lambda _: False)
+            assert facts == FACTS
+        assert CountedFile.reads == reads
+        before = file.stat()
+        file.write_bytes(png(square("blue")))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        facts, _ = look_at(CountedFile(file, "a.png"), LIMITS, seen, lambda _: False)
+        assert facts.content_hash == content_hash(square("blue")), "whatever its date says"
+
+
+def test_a_file_that_has_just_been_written_is_read_again(path: Path, tmp_path: Path) -> None:
+    """Another write in the same tick of the clock would leave the same times."""
+    CountedFile.reads = 0
+    file = tmp_path / "a.png"
+    file.write_bytes(png(square("red")))
+    with SeenFiles(path, stay_open=True) as seen:
+        for _ in range(2):
+            look_at(CountedFile(file, "a.png"), LIMITS, seen, lambda _: False)
+    assert CountedFile.reads == 2
 
 
 def test_what_nobody_asked_for_in_a_season_is_removed(path: Path) -> None:
