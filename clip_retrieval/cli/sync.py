@@ -130,10 +130,14 @@ class _Rounds:
         self._source, self._options, self._limits = source, options, limits
         self._target, self._seen, self._bars = target, seen, bars
         self._force, self._dry_run, self._as_json = force, dry_run, as_json
+        self._taken: list[str] = []
 
     def run(self) -> bool:
         """One round; returns whether anything was rejected. Raises the errors of reading, building and the service."""
         data = read_source(self._source, self._options, self._bars)
+        if (taken := list(data.taking.lines())) != self._taken:  # while a folder is watched it rarely changes
+            console.taken(data.taking)
+            self._taken = taken
         report = check_source(data, shown_place(self._source), self._limits, self._bars, self._seen)
         look = Look(data, report, place_of(self._source))
         plan = self._target.plan(look)

@@ -20,7 +20,7 @@ from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import Overloaded, RequestRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
-from clip_retrieval.records import ValidImage
+from clip_retrieval.records import Split, ValidImage
 from clip_retrieval.search.retriever import Retriever
 from tests.http.in_process import Api
 from tests.samples import NAMES, MemoryBlob, png, square, write_collection
@@ -120,7 +120,7 @@ def test_fields_that_the_source_has_no_more_are_removed(client: Client, source: 
 
 def test_a_split_that_the_source_gives_is_set(client: Client, source: Path) -> None:
     wanted = images_of(source)
-    other = "val" if client.image(NAMES[0]).split != "val" else "test"
+    other: Split = "val" if client.image(NAMES[0]).split != "val" else "test"
     wanted[NAMES[0]] = replace(wanted[NAMES[0]], split=other)
     assert synced(client, wanted).done == 1
     assert client.image(NAMES[0]).split == other
