@@ -1,13 +1,15 @@
 """Which versions of the model store may go when only the newest are to be kept, and why others stay."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_use import unused
+from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.modelstore import Stored
 from clip_retrieval.artifacts.sharing import sizes
 from clip_retrieval.errors import ArtifactError
@@ -30,22 +32,18 @@ class Version:
 
 def group_of(stored: Stored) -> Group | None:
     """The group of a version of the store; None for a damaged one, which is left to ``modelstore.delete``."""
-    if stored.damage:
-        return None
-    try:
-        return Artifact.open(stored.path, verify=False).manifest.data.name, stored.source or ""
-    except ArtifactError:
-        return None
+    manifest = _manifest_of(stored)
+    return None if manifest is None else (manifest.data.name, stored.source or "")
 
 
-def beyond(groups: Sequence[tuple[Stored, Group]], keep: int) -> list[tuple[Stored, Group]]:
+def beyond(groups: Sequence[tuple[Stored, Group]], keep: int) -> list[Stored]:
     """What of each group is older than its ``keep`` newest; ``groups`` is in order, newest first."""
     counts: dict[Group, int] = {}
     old = []
     for one, group in groups:
         counts[group] = counts.get(group, 0) + 1
         if counts[group] > keep:
-            old.append((one, group))
+            old.append(one)
     return old
 
 
@@ -55,22 +53,31 @@ def prune(
     """Delete the versions of each collection that are older than its ``keep`` newest; returns what they were.
 
     Only those of the collection ``name``, or of ``group``, if it is given. Never deleted are the artifact that
-    ``latest`` names, one that a process has open, and one that a Bento of the store refers to. A version of another
-    group does not count: two folders of the same name are two collections. With ``dry_run`` nothing is deleted.
+    ``latest`` names, one that a process has open, one that a Bento of the store refers to, and one that holds changes
+    of a live collection that no newer version was made from. A version of another group does not count: two folders of
+    the same name are two collections. With ``dry_run`` nothing is deleted.
     """
-    found = [(one, of) for one in modelstore.stored() if (of := group_of(one)) is not None]
-    chosen = [(one, of) for one, of in found if name in {None, of[0]} and group in {None, of}]
-    latest = modelstore.latest()
-    bentos = list(_bento_texts())
+    manifests = {one: manifest for one in modelstore.stored() if (manifest := _manifest_of(one)) is not None}
+    groups = [(one, (manifest.data.name, one.source or "")) for one, manifest in manifests.items()]
+    chosen = [(one, of) for one, of in groups if name in {None, of[0]} and group in {None, of}]
+    parents = {manifest.parent for manifest in manifests.values()}
+    latest, bentos = modelstore.latest(), list(_bento_texts())
+
+    def stays(one: Stored) -> str | None:
+        if one.tag == latest:
+            return "it is the latest"
+        if any(one.tag in text for text in bentos):
+            return "a Bento refers to it"
+        if manifests[one].sequence is not None and manifests[one].version not in parents:
+            return "it holds changes of a live collection, and no newer version was made from it"
+        return None
+
     return [
-        _pruned(one, of[0], None if one.tag != latest else "it is the latest", bentos, dry_run=dry_run, say=say)
-        for one, of in beyond(chosen, keep)
+        _pruned(one, manifests[one].data.name, stays(one), dry_run=dry_run, say=say) for one in beyond(chosen, keep)
     ]
 
 
-def _pruned(one: Stored, name: str, stays: str | None, bentos: Iterable[str], *, dry_run: bool, say: Say) -> Version:
-    if stays is None and any(one.tag in text for text in bentos):
-        stays = "a Bento refers to it"
+def _pruned(one: Stored, name: str, stays: str | None, *, dry_run: bool, say: Say) -> Version:
     _, freed = sizes(one.path)
     with unused(one.path) as free:
         if stays is None and not free:
@@ -78,6 +85,14 @@ def _pruned(one: Stored, name: str, stays: str | None, bentos: Iterable[str], *,
         if stays is None and not dry_run:
             modelstore.delete(one.tag, say)
     return Version(one.tag, name, freed, stays)
+
+
+def _manifest_of(stored: Stored) -> Manifest | None:
+    if stored.damage:
+        return None
+    with suppress(ArtifactError):
+        return Artifact.open(stored.path, verify=False).manifest
+    return None
 
 
 def _bento_texts() -> Iterator[str]:

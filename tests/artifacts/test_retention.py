@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_use import InUse
+from clip_retrieval.artifacts.manifest import read_manifest, write_manifest
 from clip_retrieval.artifacts.modelstore import Stored
 from clip_retrieval.artifacts.retention import beyond, prune
 from clip_retrieval.build.pipeline import Options, build
@@ -48,8 +50,8 @@ def gone(keep: int, **options: object) -> list[str]:
 
 def test_each_group_keeps_its_newest() -> None:
     stored = [(Stored(str(number), Path(), float(-number)), (name, "")) for number, name in enumerate("abaab")]
-    assert [one.tag for one, _ in beyond(stored, 1)] == ["2", "3", "4"]
-    assert [one.tag for one, _ in beyond(stored, 2)] == ["3"]
+    assert [one.tag for one in beyond(stored, 1)] == ["2", "3", "4"]
+    assert [one.tag for one in beyond(stored, 2)] == ["3"]
     assert beyond(stored, 3) == []
 
 
@@ -94,6 +96,18 @@ def test_what_a_bento_refers_to_stays(save: Save, bento: Path) -> None:
     tags = [save(seed) for seed in range(2)]
     bento.write_text(f"models:\n- tag: {tags[0]}\n  alias: clip-retrieval:latest\n")
     assert [(one.tag, one.stays) for one in prune(1)] == [(tags[0], "a Bento refers to it")]
+
+
+def test_what_holds_changes_of_a_live_collection_stays_until_a_newer_version_was_made_from_it(save: Save) -> None:
+    """Its log has dropped them."""
+    tags = [save(seed) for seed in range(3)]
+    versions = [tag.removeprefix("clip-retrieval:") for tag in tags]
+    live: dict[int, dict[str, Any]] = {0: {"sequence": 10}, 1: {"sequence": 20, "parent": versions[0]}}
+    for number, fields in live.items():
+        folder = modelstore.resolve(tags[number])[1]
+        write_manifest(folder, read_manifest(folder).model_copy(update=fields))
+    reason = "it holds changes of a live collection, and no newer version was made from it"
+    assert [(one.tag, one.stays) for one in prune(1)] == [(tags[1], reason), (tags[0], None)]
 
 
 def test_a_damaged_folder_is_left_to_delete(save: Save) -> None:
