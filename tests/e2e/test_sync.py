@@ -119,3 +119,23 @@ def test_a_service_that_takes_no_changes_says_so(launch: Launch, store: Store, s
     assert (syncing.returncode, out) == (1, "")
     assert "BENTO_CLIP_CHANGES" in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_what_is_served_is_not_pruned_before_the_service_ends(launch: Launch, source: Path, tmp_path: Path) -> None:
+    environment = {"BENTOML_HOME": str(tmp_path / "bentoml"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    def bento_clip(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "clip_retrieval", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        )
+
+    served = bento_clip("build", str(source), "--model", "fake").stdout.strip()
+    port = reserve_port()
+    server = launch(bentoml_serve(port), port, **environment, BENTO_CLIP_ARTIFACT=served).wait_until_ready()
+    newer = bento_clip("build", str(source), "--model", "fake", "--seed", "1", "--keep", "1")
+    assert f"{served} (squares) stays: a process has it open" in newer.stderr
+    server.terminate()
+    server.wait()
+    left = json.loads(bento_clip("artifacts", "prune", "--keep", "1", "--yes", "--json").stdout)
+    assert [(one["tag"], one["stays"]) for one in left] == [(served, None)]
