@@ -1,7 +1,7 @@
 """A running service is made equal to a source, by the API for changes."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -17,6 +17,8 @@ from clip_retrieval.records import Reject, Scalar, ValidImage
 PAGE = 1000
 BATCH_BYTES = 6 * 2**20
 """Most bytes of images in one request: in base64 they are within the service's default limit of 10 MiB."""
+BATCH_CAPTIONS = 1000
+"""Most captions in one request: the service encodes them together, within its time limit."""
 FIRST_BATCH = 16
 QUICK_S, SLOW_S = 3, 10
 """A batch that takes less lets the next be larger, one that takes more makes it smaller: a request has a time limit."""
@@ -54,16 +56,23 @@ def served(client: Client, progress: Progress) -> Served:
 
 
 def apply(
-    client: Client, plan: Plan, wanted: Mapping[str, ValidImage], held: Served, limits: Limits, progress: Progress
+    client: Client,
+    plan: Plan,
+    wanted: Mapping[str, ValidImage],
+    held: Served,
+    limits: Limits,
+    progress: Progress,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Applied:
     """Make the changes of ``plan``, additions first, in batches of at most 64.
 
     A change that the service refuses, because of its image or because somebody else has changed that image meanwhile,
     is reported with the reason, and the others are made. Raises ServiceError if the service refuses all changes, or
-    does not answer.
+    does not answer. ``clock`` gives the time in seconds.
     """
     ids = [*plan.added, *plan.changed, *plan.removed]
-    batches = _Batches(client)
+    batches = _Batches(client, clock)
     with progress.stage("changing the collection", len(ids)) as advance:
         for image_id in ids:
             try:
@@ -115,29 +124,33 @@ def _change(
 class _Batches:
     """Sends changes in batches that the service answers in a few seconds."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, clock: Callable[[], float]) -> None:
+        self._client, self._clock = client, clock
         self._size, self._most = FIRST_BATCH, MAX_CHANGES
         self._waiting: list[Change] = []
-        self._bytes = 0
+        self._bytes = self._captions = 0
         self.applied = Applied(0, [])
 
     def add(self, change: Change, size: int) -> int:
         """Add a change; returns the number of changes that are settled by this."""
-        settled = self.flush() if self._waiting and self._bytes + size > BATCH_BYTES else 0
+        captions = len(change.captions or ())
+        is_full = self._bytes + size > BATCH_BYTES or self._captions + captions > BATCH_CAPTIONS
+        settled = self.flush() if self._waiting and is_full else 0
         self._waiting.append(change)
         self._bytes += size
+        self._captions += captions
         return settled + (self.flush() if len(self._waiting) >= self._size else 0)
 
     def flush(self) -> int:
         """Send what waits; returns the number of changes that are settled."""
-        changes, self._waiting, self._bytes = self._waiting, [], 0
+        changes, self._waiting = self._waiting, []
+        self._bytes = self._captions = 0
         if changes:
             self._send(changes)
         return len(changes)
 
     def _send(self, changes: Sequence[Change]) -> None:
-        start = time.monotonic()
+        start = self._clock()
         try:
             answer = self._client.change(changes)
         except ServiceError as error:
@@ -157,7 +170,7 @@ class _Batches:
             else:
                 self.applied.refused.append(Reject(change.image_id, item.error.detail))
         self.applied.sequence = answer.sequence
-        took = time.monotonic() - start
+        took = self._clock() - start
         if took > SLOW_S:
             self._size = max(1, self._size // 2)
         elif took < QUICK_S:

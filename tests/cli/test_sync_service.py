@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import check
 from clip_retrieval.build.plan import Plan, plan, states_of_source
-from clip_retrieval.cli import sync_service
 from clip_retrieval.cli.sync_service import Applied, Served, apply, served
 from clip_retrieval.client import Client, Retries
 from clip_retrieval.encoders.fake import FakeEncoder
@@ -74,9 +74,11 @@ def planned(client: Client, wanted: dict[str, ValidImage]) -> tuple[Plan, Served
     return plan(states_of_source(wanted.values()), held.states), held
 
 
-def synced(client: Client, wanted: dict[str, ValidImage]) -> Applied:
+def synced(client: Client, wanted: dict[str, ValidImage], *, batch_s: float = 1) -> Applied:
+    """Apply a plan by a clock on which each batch takes ``batch_s`` seconds."""
     changes, held = planned(client, wanted)
-    return apply(client, changes, wanted, held, LIMITS, Silent())
+    clock = count(0, batch_s)
+    return apply(client, changes, wanted, held, LIMITS, Silent(), clock=lambda: next(clock))
 
 
 def test_a_source_that_the_artifact_was_built_from_needs_no_change(client: Client, to_api: ToApi, source: Path) -> None:
@@ -170,13 +172,13 @@ def test_a_value_out_of_bounds_is_reported(client: Client, source: Path) -> None
     assert (applied.done, [one.where for one in applied.refused]) == (0, ["x"])
 
 
-def many(source: Path, count: int, size: int = 0) -> dict[str, ValidImage]:
-    """The images of the source and ``count`` more, each file with ``size`` bytes behind its end."""
+def many(source: Path, number: int, size: int = 0) -> dict[str, ValidImage]:
+    """The images of the source and ``number`` more, each file with ``size`` bytes behind its end."""
     wanted = images_of(source)
     one = wanted[NAMES[0]]
     blob = MemoryBlob("x.png", png(square("red")) + bytes(size))
-    for number in range(count):
-        wanted[f"n{number}"] = replace(one, image_id=f"n{number}", blob=blob)
+    for new in range(number):
+        wanted[f"n{new}"] = replace(one, image_id=f"n{new}", blob=blob)
     return wanted
 
 
@@ -187,18 +189,23 @@ def test_batches_grow_while_the_service_is_quick_and_never_beyond_64(
     assert [len(batch) for batch in to_api.batches] == [16, 32, 64, 64, 5]
 
 
-def test_batches_become_smaller_where_the_service_is_slow(
-    client: Client, to_api: ToApi, source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sync_service, "QUICK_S", 0)
-    monkeypatch.setattr(sync_service, "SLOW_S", 0)
-    assert synced(client, many(source, 16 + 8 + 4)).done == 28
+def test_batches_become_smaller_where_the_service_is_slow(client: Client, to_api: ToApi, source: Path) -> None:
+    assert synced(client, many(source, 16 + 8 + 4), batch_s=11).done == 28
     assert [len(batch) for batch in to_api.batches] == [16, 8, 4]
 
 
 def test_a_request_stays_within_the_limit_of_a_body(client: Client, to_api: ToApi, source: Path) -> None:
     assert synced(client, many(source, 5, size=2 * 2**20)).done == 5
     assert [len(batch) for batch in to_api.batches] == [2, 2, 1]
+
+
+def test_a_request_stays_within_the_limit_of_captions(client: Client, to_api: ToApi, source: Path) -> None:
+    wanted = images_of(source)
+    (caption, *_) = wanted[NAMES[0]].captions
+    for name in NAMES[:24]:
+        wanted[name] = replace(wanted[name], captions=(caption,) * 90)
+    assert synced(client, wanted).done == 24
+    assert [len(batch) for batch in to_api.batches] == [11, 11, 2]
 
 
 @pytest.mark.parametrize("status", [413, 504])
