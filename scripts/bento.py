@@ -26,7 +26,7 @@ import yaml
 from bentoml.exceptions import NotFound
 
 from clip_retrieval import __version__
-from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts import model_yaml, modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.models.fingerprint import folder_fingerprint
@@ -95,7 +95,7 @@ def stage(folder: Path, tag: str, artifact: Artifact, *, basic_formats: bool = F
 
 def labels(artifact: Artifact) -> dict[str, str]:
     """Labels of the Bento: versions of the product and its parts. BentoML allows few characters in label values."""
-    return {"product": __version__, "artifact": artifact.manifest.version, **modelstore.labels(artifact.manifest)}
+    return {"product": __version__, "artifact": artifact.manifest.version, **model_yaml.labels(artifact.manifest)}
 
 
 def modules(root: Path) -> list[Path]:

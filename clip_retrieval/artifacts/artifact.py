@@ -16,6 +16,7 @@ and it refuses an encoder with another fingerprint than that of the encoder that
 with the collection is parsed, or held as Python objects, when it opens: arrays are memory-mapped.
 """
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,17 @@ class Artifact:
         Raises ArtifactNotFound, ArtifactSchema or ArtifactDamaged.
         """
         manifest = read_manifest(path)
+        artifact = cls(path, manifest)
         if verify:
-            with ThreadPoolExecutor() as pool:
-                for _ in pool.map(lambda item: _check_file(path, *item), manifest.files.items()):
-                    pass
-        return cls(path, manifest)
+            artifact.check_files(manifest.files)
+        return artifact
+
+    def check_files(self, names: Collection[str]) -> None:
+        """Check those of these files that the manifest names against their hashes. Raises ArtifactDamaged."""
+        expected = [(name, digest) for name, digest in self.manifest.files.items() if name in names]
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(lambda item: _check_file(self.path, *item), expected):
+                pass
 
     def vectors(self, modality: Modality) -> Vectors:
         """The vectors, memory-mapped for reading: float32 (rows, dim)."""

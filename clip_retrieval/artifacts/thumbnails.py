@@ -96,6 +96,13 @@ class Thumbnails:
         small = self._webp("small", row)
         return None if small is None else Thumbnail(small, self._webp("large", row))
 
+    def size(self, row: int) -> int | None:
+        """Bytes of both files of the image in this row, without reading them; None for an unknown row."""
+        select = "SELECT length(webp) + coalesce((SELECT length(webp) FROM large WHERE row = ?1), 0)"
+        with self._lock, closing(self._connection.execute(f"{select} FROM small WHERE row = ?1", (row,))) as found:
+            size = found.fetchone()
+        return None if size is None else int(size[0])
+
     def _webp(self, table: Size, row: int) -> bytes | None:
         select = f"SELECT webp FROM {table} WHERE row = ?"
         with self._lock, closing(self._connection.execute(select, (row,))) as found:

@@ -20,6 +20,7 @@ from clip_retrieval.cli.models import models_command
 from clip_retrieval.cli.remove import remove
 from clip_retrieval.cli.search import search
 from clip_retrieval.cli.serve import serve
+from clip_retrieval.cli.sync import sync
 from clip_retrieval.cli.tune import tune_command
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.storage import sentence
@@ -65,6 +66,7 @@ def version(
 app.command("check")(check_command)
 app.command("models")(models_command)
 app.command("build")(build_command)
+app.command("sync")(sync)
 app.command("info")(info)
 app.command("search")(search)
 app.command("serve")(serve)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.indexes.base import VectorIndex
@@ -24,8 +25,9 @@ class Collection(SearchableCollection):
     """One artifact, open for searching."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Raises ArtifactDamaged when a file of the artifact cannot be read."""
+        """Raises ArtifactDamaged when a file of the artifact cannot be read, ArtifactNotFound when it is gone."""
         self._artifact = artifact
+        self._in_use = InUse(artifact.path)  # no clean-up deletes it meanwhile
         self.store = artifact.store()
         self._indexes: dict[Modality, VectorIndex] = {
             "images": artifact.index("images"),
@@ -103,6 +105,8 @@ class Collection(SearchableCollection):
         self._fragments.forget()
 
     def close(self) -> None:
+        """Close the files of records and thumbnails; searches fail from then on."""
         self.store.close()
         if self.thumbnails is not None:
             self.thumbnails.close()
+        self._in_use.close()

@@ -75,6 +75,7 @@ class TestHelp:
             "check",
             "models",
             "build",
+            "sync",
             "info",
             "search",
             "serve",
@@ -199,6 +200,44 @@ class TestBuild:
         assert result["tag"] == f"clip-retrieval:{fake_artifact.manifest.version}"
         assert result["report"]["counts"]["images"] == 24
         assert result["embedding"]["images_encoded"] == 24
+
+    def test_it_says_what_changed_since_the_version_before(
+        self, cli: Cli, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        source = write_collection(tmp_path / "squares", NAMES[:6])
+        first = cli("build", source, "--model", "fake")
+        assert "images since" not in first.err
+        write_collection(source, (*NAMES[2:6], NAMES[9]))
+        (source / NAMES[3]).write_bytes(png(square("white", size=13)))
+        second = cli("build", source, "--model", "fake", "--json")
+        since = json.loads(second.out)["since"]
+        assert since == {
+            "tag": first.out.strip(),
+            "added": [NAMES[9]],
+            "changed": {NAMES[3]: ["image"]},
+            "removed": list(NAMES[:2]),
+            "unchanged": 3,
+            "unreadable": [],
+        }
+        tag = json.loads(second.out)["tag"]
+        third = cli("build", source, "--model", "fake")
+        assert f"images since {tag}: 0 added, 0 changed, 0 removed, 5 unchanged" in third.err
+
+    def test_another_folder_of_the_same_name_is_not_the_version_before(
+        self, cli: Cli, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        cli("build", write_collection(tmp_path / "a" / "squares", NAMES[:6]), "--model", "fake")
+        done = cli("build", write_collection(tmp_path / "b" / "squares", NAMES[3:9]), "--model", "fake")
+        assert "images since" not in done.err
+
+    def test_a_fresh_build_encodes_everything_and_gives_the_same(
+        self, cli: Cli, collection: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        first = cli("build", collection, "--model", "fake")
+        done = cli("build", collection, "--model", "fake", "--fresh")
+        assert "vectors of 24 images and 32 captions were encoded" in done.err
+        assert done.out == first.out
+        assert len(model_store()) == 1
 
     def test_an_artifact_can_be_written_to_a_folder(
         self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]]
