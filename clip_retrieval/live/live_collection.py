@@ -7,6 +7,7 @@ change of each image give the same answers in every process, as far as the index
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -51,12 +52,13 @@ class LiveCollection(SearchableCollection):
         self._filter = LiveFilter(self.base.filters, columns, rows.added.fields, rows.live, caption_images)
 
     @classmethod
-    def of(cls, base: Collection, *, sequence: int | None = None) -> Self:
+    def of(cls, base: Collection, *, sequence: int | None = None, spool: Path | None = None) -> Self:
         """The state without changes. ``sequence`` is that of the last change which ``base`` holds.
 
-        It is what the manifest says, and 0 without, if it is not given.
+        It is what the manifest says, and 0 without, if it is not given. ``spool`` is a folder that may be written, such
+        as that of the log: thumbnails of added images are in a file there, without it in memory.
         """
-        rows = LiveRows.of(base, base.sequence if sequence is None else sequence)
+        rows = LiveRows.of(base, base.sequence if sequence is None else sequence, spool)
         return cls(rows, Frozen.none(rows.added), base.artifact.columns())
 
     def with_changes(self, entries: Sequence[LogEntry]) -> "LiveCollection":

@@ -1,5 +1,6 @@
 """A compacted artifact gives the answers of the state that it was made of, and has nothing of what was removed."""
 
+import resource
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ from clip_retrieval.artifacts.reindex import tune
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.queries import text as part
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import StorageFailed
+from clip_retrieval.errors import ArtifactDamaged, StorageFailed
 from clip_retrieval.indexes.sweep import Budget
 from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.compaction import compact
@@ -65,17 +66,17 @@ def state(base: Artifact) -> Iterator[LiveCollection]:
 def answers(collection: SearchableCollection) -> list[object]:
     """What it says to many searches, by ids and not by rows."""
     said: list[object] = []
+    searching = Retriever(collection.artifact, FakeEncoder())
     for target in MODALITIES:
         for seed in range(12):
             for where in (None, {"year": {"gte": 3}}, {"new": False}, {"split": "val"}, {"word": None}):
                 for dedupe in (False, True):
                     conditions = None if where is None else search_request([part("x")], where=where).where
                     query = Query((QueryPart("x"),), target, 60, dedupe=dedupe, where=conditions)
-                    searching = Retriever(collection.artifact, FakeEncoder())
                     outcome = searching.answer(query, units(1, seed), collection=collection)
-                    searching.close()
                     said.append([(hit.score, hit.duplicates) for hit in outcome.hits])
                     said.append(collection.fragments(target, [hit.row for hit in outcome.hits]))
+    searching.close()
     return said
 
 
@@ -196,12 +197,17 @@ def test_a_damaged_base_is_refused_and_nothing_is_left(state: LiveCollection, ba
     name = next(name for name in base.manifest.files if name.startswith("encoder/"))
     assert file_sha256(base.path / name) == base.manifest.files[name]
     (base.path / name).write_bytes(b"other")
-    with pytest.raises(Exception, match="differs from its hash"):
+    with pytest.raises(ArtifactDamaged, match="differs from its hash"):
         compact(state, tmp_path / "out", Silent())
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_folder_that_may_not_be_written_is_told(state: LiveCollection, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises((StorageFailed, NotADirectoryError)):
-        compact(state, tmp_path / "file" / "out", Silent())
+def test_a_disk_without_room_is_told_and_nothing_is_left(state: LiveCollection, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(StorageFailed, match="larger than is allowed"):
+            compact(state, tmp_path / "out", Silent())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "out").iterdir()) == []
