@@ -139,11 +139,20 @@ def check_encoder(path: Path, found: State, wanted: State) -> None:
         )
 
 
-def entries_after(connection: sqlite3.Connection, path: Path, sequence: int, dim: int) -> list[LogEntry]:
-    """The entries of a greater sequence, in its order. Raises ChangesDamaged for one that differs from its hash."""
+ALL = -1
+"""SQLite's number for a list without a limit."""
+
+
+def entries_after(
+    connection: sqlite3.Connection, path: Path, sequence: int, dim: int, most: int = ALL
+) -> list[LogEntry]:
+    """The first ``most`` entries of a greater sequence, in its order.
+
+    Raises ChangesDamaged for one that differs from its hash.
+    """
     entries = []
-    select = "SELECT * FROM changes WHERE sequence > ? ORDER BY sequence"
-    for number, image_id, image, stored in connection.execute(select, (sequence,)).fetchall():
+    select = "SELECT * FROM changes WHERE sequence > ? ORDER BY sequence LIMIT ?"
+    for number, image_id, image, stored in connection.execute(select, (sequence, most)).fetchall():
         check_row(path, f"change {number}", stored, number, image_id, image)
         state = None if image is None else image_from_bytes(image_id, image, dim)
         entries.append(LogEntry(number, image_id, state))

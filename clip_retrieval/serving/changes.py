@@ -37,6 +37,8 @@ from clip_retrieval.stages import Stage
 
 POLL_S = 0.02
 """How often a process looks whether another one has changed the collection; it takes microseconds."""
+BLOCK = 256
+"""Entries that are read from the log at once."""
 WAIT_STEP_S = 0.002
 """How often a search that waits for a change looks whether it is visible."""
 
@@ -171,18 +173,22 @@ class Changes:
         self._log.close()
 
     def catch_up(self) -> None:
-        """Extend the state by what the log has beyond it. In any thread."""
+        """Extend the state by what the log has beyond it. In any thread.
+
+        Many entries are read in blocks, since they have thumbnails; what others changed together appears together.
+        """
         with self._extending:
-            entries = self._log.after(self._state.sequence)
-            if not entries:
-                return
-            for entry in entries:
-                if entry.image is None:
-                    self._sequences.pop(entry.image_id, None)
-                    self._removed = True
-                else:
-                    self._sequences[entry.image_id] = entry.sequence
-            self._exchange(self._state.with_changes(entries))
+            state = self._state
+            while entries := self._log.after(state.sequence, BLOCK):
+                for entry in entries:
+                    if entry.image is None:
+                        self._sequences.pop(entry.image_id, None)
+                        self._removed = True
+                    else:
+                        self._sequences[entry.image_id] = entry.sequence
+                state = state.with_changes(entries)
+            if state is not self._state:
+                self._exchange(state)
 
     def _follow(self) -> None:
         """Not in the event loop: another thread may just be reading the log."""

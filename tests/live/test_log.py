@@ -43,6 +43,7 @@ def test_only_the_latest_entry_of_an_image_is_kept_in_the_order_of_changes(log: 
     expected = [(3, "a", as_bytes(live_image("a", 2))), (4, "b", None), (5, "c", as_bytes(live_image("c", 1)))]
     assert content(log.after(0)) == expected
     assert content(log.after(3)) == expected[1:]
+    assert content(log.after(0, 2)) == expected[:2]
     assert log.after(5) == []
 
 
