@@ -5,6 +5,7 @@ native BentoML APIs, and the routes of the HTTP API feed the same two queues, so
 batches. Settings come from the environment; ``clip_retrieval/serving/settings.py`` lists them.
 """
 
+import os
 from functools import partial
 from typing import Annotated, cast
 
@@ -15,41 +16,45 @@ from pydantic import AfterValidator, Field
 from starlette.types import Scope
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.contract.base import Text
+from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.stack import middleware
-from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import json_logs, process
 from clip_retrieval.serving.bento_dispatch import IMAGES, IS_SUPERVISED, TEXTS, BentoDispatch, results_of, tracer
-from clip_retrieval.serving.engine import EncodeJob, Engine
+from clip_retrieval.serving.engine import EncodeJob, Engine, encode_by_engine
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
 from clip_retrieval.serving.state import ServerState
+from clip_retrieval.serving.worker import Worker
 
 MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
+place = process.take_place()
 settings = process.read_settings()
 try:
     tag, folder = modelstore.resolve(settings.artifact)
 except ClipRetrievalError as error:
-    raise SystemExit(f"bento-clip: {error}") from None
+    process.end_service(place.shared, error)
 workers, encoder_threads = process.share_cores(settings)
 if settings.log_format == "json":
     json_logs.use_json()
 json_logs.skip_unused_fields()
 uvicorn_protocol.use_in_this_process()
 
-state = ServerState.of(settings)
+state = ServerState.of(settings, place.shared, place.number)
 app = create_app(state)
 dispatch = BentoDispatch()
-metrics = PrometheusMetrics()
+metrics = PrometheusMetrics(exported=place.shared.exported)
 
 
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(text_jobs)]
+Texts = Annotated[
+    list[TextToEncode],
+    Field(min_length=1, max_length=MAX_NATIVE_BATCH),
+    AfterValidator(partial(text_jobs, state=state)),
+]
 # Text in base64 and no file field: BentoML fetches a file field that holds a URL, whatever that points at.
 Images = Annotated[
     list[str], Field(min_length=1, max_length=MAX_NATIVE_BATCH), AfterValidator(partial(image_jobs, state=state))
@@ -73,53 +78,53 @@ class ClipRetrieval:
     def check() -> None:
         """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
         try:
-            Artifact.open(folder)
+            first = process.check_artifact(settings, tag, folder)
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
+        os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
+        process.lead(workers)
 
     def __init__(self) -> None:
         process.prefer_searches()
         try:
-            self.engine = Engine(self._load)
+            self.worker = Worker(state, place, dispatch, metrics, encoder_threads=encoder_threads)
         except ClipRetrievalError as error:
             if not IS_SUPERVISED:
                 raise
-            process.end_with_message(error)
+            process.end_service(place.shared, error)
         for api in (TEXTS, IMAGES):
             # BentoML binds an API anew each time that it is looked up: 9 % of the event loop. Bound here it is the
             # method itself, which is what BentoML's batches call; called on ``self`` it would not batch.
             setattr(self, api, getattr(self, api))
-        self.retriever = self.engine.retriever
-        state.serve(self.retriever, dispatch, tag)
         state.tracer = tracer()
         state.observe = metrics.observe
-        metrics.describe(tag, self.retriever.collection.manifest)
-
-    def _load(self) -> Retriever:
-        artifact = Artifact.open(folder, verify=not IS_SUPERVISED)
-        return Retriever(artifact, artifact.encoder(precision=settings.precision, threads=encoder_threads))
+        state.queue_lengths = dispatch.queue_lengths
 
     @bentoml.on_startup
-    async def warm_up(self) -> None:
-        await self.engine.warm_up()
-        process.freeze_heap()
+    async def start(self) -> None:
+        await self.worker.start()
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        await self.worker.stop()
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=MAX_LATENCY_MS)
     async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
         """Unit vectors of texts, float32 (n, dim)."""
         jobs = cast("list[EncodeJob]", texts)  # validation made them
-        return results_of(jobs, await self.engine.encode_texts(jobs))
+        return results_of(jobs, await encode_by_engine(jobs, self.worker.engine, Engine.encode_texts))
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=MAX_LATENCY_MS)
     async def encode_images(self, images: Images) -> NDArray[np.float32]:
         """Unit vectors of base64-encoded images, float32 (n, dim)."""
         jobs = cast("list[EncodeJob]", images)
-        return results_of(jobs, await self.engine.encode_images(jobs))
+        return results_of(jobs, await encode_by_engine(jobs, self.worker.engine, Engine.encode_images))
 
 
 def _refresh_metrics() -> None:
-    reading = Reading.of(state.traffic, state.answers, dispatch.queue_lengths())
-    metrics.take(reading, resident_memory(supervised=IS_SUPERVISED))
+    state.publish()
+    with place.shared.lock():
+        metrics.take(Reading.of(place.shared), resident_memory(place.shared, supervised=IS_SUPERVISED))
 
 
 def _attach_dispatch(scope: Scope) -> bool:

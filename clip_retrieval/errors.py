@@ -7,11 +7,26 @@
     │   ├── NotAnImage         the bytes are not in a supported image format
     │   └── ImageTooLarge      the file is over the limit for bytes
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
-    │   └── PartRejected       an image of a query is not acceptable; the message says which and why
+    │   └── PartRejected       a part of a query is not acceptable; the message says which and why
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── BuildRunning           another process works on the same data and model
-    ├── StorageFailed          a disk is full, a folder may not be written, too many files are open
+    ├── StorageFailed          writing or reading fails, too many files are open
+    │   ├── StorageFull        a disk is full, or a file would be larger than is allowed
+    │   └── StorageReadOnly    a folder or file may not be written or read
+    ├── ChangesError           the log of a collection's changes cannot be used
+    │   ├── ChangesDamaged     it differs from its hashes, or acknowledged changes are missing
+    │   └── ChangesSchema      written by another release
+    ├── ChangeRejected         a change of the collection is not made
+    │   ├── InvalidChange      a value of it is not right
+    │   ├── CollectionFrozen   the service takes no changes
+    │   ├── ImageMissing       there is no image of that id
+    │   ├── ImageTaken         another image has that id
+    │   ├── ImageChanged       the image is no longer as the caller has seen it
+    │   ├── KeyReused          the idempotency key came with another request before
+    │   └── CollectionFull     as many images were added as may be before they are compacted
+    ├── StateGone              the state of the collection that a page is to come from is kept no more
+    ├── NotYetVisible          a change is not visible here in time
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   no artifact has that tag or path
@@ -59,10 +74,10 @@ class InvalidQuery(ClipRetrievalError):
 
 
 class PartRejected(InvalidQuery):
-    """An image of a query is not acceptable. ``reason`` is the ImageRejected that says why."""
+    """A part of a query is not acceptable. ``reason`` says why: an ImageRejected, or what is wrong with ``field``."""
 
-    def __init__(self, part: int, reason: ImageRejected) -> None:
-        super().__init__(f"queries.{part}.image: {reason}")
+    def __init__(self, part: int, reason: ImageRejected | InvalidQuery, field: str = "image") -> None:
+        super().__init__(f"queries.{part}.{field}: {reason}")
         self.reason = reason
 
 
@@ -79,7 +94,67 @@ class BuildRunning(ClipRetrievalError):
 
 
 class StorageFailed(ClipRetrievalError):
-    """A disk is full, a folder may not be written, or too many files are open."""
+    """Writing or reading fails, or too many files are open."""
+
+
+class StorageFull(StorageFailed):
+    """A disk is full, or a file would be larger than is allowed."""
+
+
+class StorageReadOnly(StorageFailed):
+    """A folder or file may not be written or read."""
+
+
+class ChangesError(ClipRetrievalError):
+    """The log of a collection's changes cannot be used."""
+
+
+class ChangesDamaged(ChangesError):
+    """The log of changes differs from its hashes, or changes that were acknowledged are missing."""
+
+
+class ChangesSchema(ChangesError):
+    """The log of changes was written with another schema version."""
+
+
+class ChangeRejected(ClipRetrievalError):
+    """A change of the collection is not made."""
+
+
+class InvalidChange(ChangeRejected):
+    """A value of a change is not right: a caption, a field, a split."""
+
+
+class CollectionFrozen(ChangeRejected):
+    """The service takes no changes."""
+
+
+class ImageMissing(ChangeRejected):
+    """A change needs an image of that id, and there is none."""
+
+
+class ImageTaken(ChangeRejected):
+    """An image is to be new, and another one has its id."""
+
+
+class ImageChanged(ChangeRejected):
+    """The image is no longer as the caller has seen it."""
+
+
+class KeyReused(ChangeRejected):
+    """An idempotency key came with another request before."""
+
+
+class CollectionFull(ChangeRejected):
+    """As many images were added as may be before they are compacted."""
+
+
+class StateGone(ClipRetrievalError):
+    """The state of the collection that a page is to come from is kept no more."""
+
+
+class NotYetVisible(ClipRetrievalError):
+    """A change is not visible here in time."""
 
 
 class MissingExtra(ClipRetrievalError):

@@ -19,10 +19,12 @@ MODALITIES: tuple[Modality, ...] = ("images", "captions")
 
 @dataclass(frozen=True, slots=True)
 class SourceCaption:
-    """One caption as the source gives it; ``caption_id`` is None if the source gives no id."""
+    """One caption as the source gives it; ``caption_id`` and ``language`` are None if the source gives none."""
 
     text: str
     caption_id: str | None = None
+    language: str | None = None
+    """The language as the source writes it: ``de``, ``German``."""
 
 
 class ImageBlob(Protocol):
@@ -97,3 +99,5 @@ class CaptionRecord:
     caption_id: str
     image_row: int
     text: str
+    language: str | None = None
+    """As in ``SourceCaption``."""

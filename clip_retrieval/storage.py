@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clip_retrieval.errors import ClipRetrievalError, StorageFailed
+from clip_retrieval.errors import ClipRetrievalError, StorageFailed, StorageFull, StorageReadOnly
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -30,7 +30,7 @@ _SQLITE = {
 
 @contextmanager
 def storage(place: Path, then: str = "") -> Iterator[None]:
-    """Raise StorageFailed for such an error inside the block; every other error passes.
+    """Raise StorageFull, StorageReadOnly or StorageFailed for such an error inside the block; every other error passes.
 
     ``place`` is the folder that the block writes to, for errors that name no file. ``then`` says what is kept.
     """
@@ -40,7 +40,7 @@ def storage(place: Path, then: str = "") -> Iterator[None]:
         message = sentence(error, place)
         if message is None:
             raise
-        raise StorageFailed(f"{message}; {then}" if then else message) from error
+        raise _kind(error, place)(f"{message}; {then}" if then else message) from error
 
 
 def sentence(error: Exception, place: Path | None = None) -> str | None:
@@ -54,14 +54,15 @@ def sentence(error: Exception, place: Path | None = None) -> str | None:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return f"too many files are open for {where}; the limit is {limit}: raise it, for example with ulimit -n 4096"
     if number in _FULL:
-        return f"{_full(where)}; make room there and run the command again"
+        return f"{_full(where)}; make room there and try again"
     if number == errno.EFBIG:
         return f"a file at {where} would be larger than is allowed; raise the limit (ulimit -f) or move to another disk"
     if number == errno.EIO:
         return f"writing or reading fails at {where} ({_words(error, number)}); check that disk and its free space"
     return (
         f"{where} may not be written or read ({_words(error, number)}); change its rights, or choose other folders: "
-        "XDG_CACHE_HOME has the cache, BENTOML_HOME the model store, TMPDIR temporary files"
+        "XDG_CACHE_HOME has the cache, BENTOML_HOME the model store, BENTO_CLIP_CHANGES the changes of a served "
+        "collection, TMPDIR temporary files"
     )
 
 
@@ -70,11 +71,20 @@ def is_of_the_machine(error: OSError) -> bool:
     return error.errno in {*_HANDLES, errno.ENOMEM}
 
 
+def _kind(error: Exception, place: Path) -> type[StorageFailed]:
+    number = _number(error, place)
+    if number in {*_FULL, errno.EFBIG}:
+        return StorageFull
+    return StorageReadOnly if number in _FORBIDDEN else StorageFailed
+
+
 def _number(error: Exception, place: Path | None) -> int | None:
     if isinstance(error, sqlite3.Error):
         code: int = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_CANTOPEN and _may_write(place):
             return errno.EMFILE
+        if code == sqlite3.SQLITE_IOERR and _has_no_room(place):
+            return errno.ENOSPC
         return _SQLITE.get(code)
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _KNOWN else None
@@ -86,6 +96,13 @@ def _number(error: Exception, place: Path | None) -> int | None:
 def _may_write(place: Path | None) -> bool:
     """Whether the folders that SQLite needs may be written; then only a handle can have been missing."""
     return all(os.access(folder, os.W_OK) for folder in (place or Path.cwd(), Path(tempfile.gettempdir())))
+
+
+def _has_no_room(place: Path | None) -> bool:
+    """Whether the disk is too full even for the memory that SQLite shares between processes (32 KiB at a time)."""
+    with suppress(OSError):
+        return shutil.disk_usage(place or Path.cwd()).free < 32 * 1024
+    return False
 
 
 def _words(error: Exception, number: int) -> str:

@@ -26,7 +26,7 @@ import yaml
 from bentoml.exceptions import NotFound
 
 from clip_retrieval import __version__
-from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts import model_yaml, modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.models.fingerprint import folder_fingerprint
@@ -34,14 +34,17 @@ from scripts.common.paths import ROOT
 from scripts.oci import pins
 
 PACKAGE = "clip_retrieval"
+BASIC_FORMATS = "leave out HEIC and JPEG XL, whose packages are under the GPL"
 
 
 class CannotBuild(Exception):
     """The Bento cannot be made; the message says why."""
 
 
-def make(artifact: str = modelstore.LATEST) -> str:
+def make(artifact: str = modelstore.LATEST, *, basic_formats: bool = False) -> str:
     """The tag of the Bento with this artifact inside; it is built unless the store has one of the same content.
+
+    With ``basic_formats`` it reads neither HEIC nor JPEG XL, and has no package under the GPL.
 
     Raises ClipRetrievalError, NotPinned or CannotBuild.
     """
@@ -51,7 +54,7 @@ def make(artifact: str = modelstore.LATEST) -> str:
             f"{artifact} is a folder: a Bento takes its artifact from the BentoML model store; name it by its tag"
         )
     with tempfile.TemporaryDirectory() as staging:
-        stage(Path(staging), tag, Artifact.open(folder))
+        stage(Path(staging), tag, Artifact.open(folder), basic_formats=basic_formats)
         version = f"{tag.partition(':')[2]}-{folder_fingerprint(Path(staging))[:8]}"
         with suppress(NotFound):
             return str(bentoml.get(f"{modelstore.NAME}:{version}").tag)
@@ -68,7 +71,7 @@ def _build(staging: str, version: str) -> None:
         raise CannotBuild(f"bentoml build failed (exit status {done.returncode}); its messages are above")
 
 
-def stage(folder: Path, tag: str, artifact: Artifact) -> None:
+def stage(folder: Path, tag: str, artifact: Artifact, *, basic_formats: bool = False) -> None:
     """Fill the empty ``folder`` with the contents of the Bento."""
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
     template = bentofile["docker"]["dockerfile_template"]
@@ -85,12 +88,14 @@ def stage(folder: Path, tag: str, artifact: Artifact) -> None:
         "models": [{"tag": tag, "alias": modelstore.LATEST}],
     }
     (folder / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
-    (folder / "requirements.txt").write_text("\n".join(pins.serving()) + "\n", encoding="utf-8")
+    (folder / "requirements.txt").write_text(
+        "\n".join(pins.serving(basic_formats=basic_formats)) + "\n", encoding="utf-8"
+    )
 
 
 def labels(artifact: Artifact) -> dict[str, str]:
     """Labels of the Bento: versions of the product and its parts. BentoML allows few characters in label values."""
-    return {"product": __version__, "artifact": artifact.manifest.version, **modelstore.labels(artifact.manifest)}
+    return {"product": __version__, "artifact": artifact.manifest.version, **model_yaml.labels(artifact.manifest)}
 
 
 def modules(root: Path) -> list[Path]:
@@ -124,9 +129,10 @@ def _files(root: Path, name: str) -> Iterator[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", default=modelstore.LATEST, help="tag in the BentoML model store")
+    parser.add_argument("--basic-formats", action="store_true", help=BASIC_FORMATS)
     arguments: Any = parser.parse_args()
     try:
-        print(make(arguments.artifact))
+        print(make(arguments.artifact, basic_formats=arguments.basic_formats))
     except (ClipRetrievalError, pins.NotPinned, CannotBuild) as error:
         sys.exit(f"error: {error}")
 

@@ -55,7 +55,9 @@ def exists(engine: Engine, name: str) -> bool:
 
 def labels(tag: str) -> dict[str, str]:
     """The OCI annotations that are known only when the image is built; the Dockerfile has the others."""
+    packages = Path(bentoml.get(tag).path_of("env/python/requirements.txt")).read_text(encoding="utf-8").splitlines()
     found = {
+        "org.opencontainers.image.licenses": pins.licences(packages),
         "org.opencontainers.image.version": __version__,
         "org.opencontainers.image.source": _source(),
         "org.opencontainers.image.revision": machine.commit(),
@@ -98,10 +100,11 @@ def main() -> None:
     parser.add_argument(
         "--backend", default="", help=f"one of {', '.join(engines.BACKENDS)}; by default the first that works"
     )
+    parser.add_argument("--basic-formats", action="store_true", help=bento.BASIC_FORMATS)
     arguments = parser.parse_args()
     try:
         engine = engines.find(arguments.backend)
-        name = tag = bento.make(arguments.artifact)
+        name = tag = bento.make(arguments.artifact, basic_formats=arguments.basic_formats)
         build(tag, name, engine)
         print(table(usage(engine, name)), file=sys.stderr)
         print(name)

@@ -7,7 +7,11 @@ record_arrays.py  other arrays that follow from the records
 manifest.py       what an artifact says of itself
 artifact.py       the folder, open for reading
 writer.py         writes the folder
+sharing.py        files that several versions have in common are stored once
+in_use.py         whether a process has an artifact open
+model_yaml.py     what BentoML's tools show of an artifact
 modelstore.py     artifacts in BentoML's model store
+retention.py      which versions may go when only the newest are kept
 transfer.py       an artifact as one file
 compare.py        what differs between two artifacts
 promises.py       whether an artifact keeps what its manifest promises, measured now

@@ -16,7 +16,9 @@ and it refuses an encoder with another fingerprint than that of the encoder that
 with the collection is parsed, or held as Python objects, when it opens: arrays are memory-mapped.
 """
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -32,6 +34,7 @@ from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ArtifactDamaged, EncoderMismatch
+from clip_retrieval.images.shrink import Plan
 from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.records import Modality
 
@@ -54,11 +57,17 @@ class Artifact:
         Raises ArtifactNotFound, ArtifactSchema or ArtifactDamaged.
         """
         manifest = read_manifest(path)
+        artifact = cls(path, manifest)
         if verify:
-            with ThreadPoolExecutor() as pool:
-                for _ in pool.map(lambda item: _check_file(path, *item), manifest.files.items()):
-                    pass
-        return cls(path, manifest)
+            artifact.check_files(manifest.files)
+        return artifact
+
+    def check_files(self, names: Collection[str]) -> None:
+        """Check those of these files that the manifest names against their hashes. Raises ArtifactDamaged."""
+        expected = [(name, digest) for name, digest in self.manifest.files.items() if name in names]
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(lambda item: _check_file(self.path, *item), expected):
+                pass
 
     def vectors(self, modality: Modality) -> Vectors:
         """The vectors, memory-mapped for reading: float32 (rows, dim)."""
@@ -100,6 +109,14 @@ class Artifact:
     def thumbnails(self) -> Thumbnails | None:
         """The thumbnails; None if the artifact was built without them."""
         return Thumbnails.open(self.path / THUMBNAILS) if self.has_thumbnails else None
+
+    def thumbnail_plan(self) -> Plan | None:
+        """How the thumbnails were made; None if the artifact was built without them."""
+        thumbnails = self.thumbnails()
+        if thumbnails is None:
+            return None
+        with closing(thumbnails):
+            return thumbnails.plan
 
     def encoder(
         self, *, precision: Literal["auto", "f32", "int8"] | None = None, threads: int | None = None

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,14 @@ _BUFFERED = 1000
 _INFOS = TypeAdapter(list[FieldInfo])
 
 
+class OrderedValues(Protocol):
+    """Distinct values in the order of their code points."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> str: ...
+
+
 class TextValues:
     """Distinct values in order, decoded one by one from a memory-mapped file."""
 
@@ -69,7 +77,7 @@ class StoredCodes:
 
     info: FieldInfo
     codes: NDArray[np.int32]
-    values: TextValues
+    values: OrderedValues
 
     @property
     def rows(self) -> int:
@@ -91,6 +99,7 @@ class StoredNumbers:
 
 
 StoredColumn: TypeAlias = StoredCodes | StoredNumbers
+FieldType: TypeAlias = Literal["text", "number", "boolean"]
 
 
 def write_columns(folder: Path, rows: Iterable[tuple[Split, Mapping[str, Scalar]]]) -> None:
@@ -151,7 +160,7 @@ class _Cells:
 
     def add(self, row: int, value: str | float) -> None:
         self._boolean = self._boolean and isinstance(value, bool)
-        self._numeric = self._numeric and _is_number(value)
+        self._numeric = self._numeric and is_number(value)
         self._buffer.append((row, as_text(value)))
         if len(self._buffer) == _BUFFERED:
             self._flush()
@@ -199,7 +208,8 @@ class _Cells:
         return FieldInfo(name=name, type=kind, count=int((codes >= 0).sum()), values=values)
 
 
-def _is_number(value: str | float) -> bool:
+def is_number(value: str | float) -> bool:
+    """Whether a value counts as a number: one in double precision, or text that a person writes as a plain number."""
     if isinstance(value, bool):
         return False
     if isinstance(value, str):

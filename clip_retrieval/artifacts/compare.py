@@ -1,8 +1,8 @@
 """What differs between two artifacts: encoder, images, captions, fields and indexes.
 
 An image is identified by its ``image_id``: an id that only one side has was added or removed, and an image was changed
-if its pixels have another hash. A caption is identified by image and text, as a multiset: a new ``caption_id`` for the
-same words is no difference. A field is a metadata column and its type.
+if its pixels have another hash. A caption is identified by image, text and language, as a multiset: a new
+``caption_id`` for the same words is no difference. A field is a metadata column and its type.
 """
 
 from collections import Counter
@@ -23,6 +23,10 @@ Change = tuple[Any, Any]
 class Caption:
     image_id: str
     text: str
+    language: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.image_id}: {self.text}" + (f" ({self.language})" if self.language else "")
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def _records(artifact: Artifact) -> tuple[dict[str, ImageRecord], Counter[Captio
         captions = store.captions()
     return (
         {image.image_id: image for image in images},
-        Counter(Caption(images[caption.image_row].image_id, caption.text) for caption in captions),
+        Counter(Caption(images[one.image_row].image_id, one.text, one.language) for one in captions),
     )
 
 

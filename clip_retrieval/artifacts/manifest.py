@@ -52,6 +52,10 @@ class Manifest(BaseModel):
     data: DataInfo
     images: BuiltIndex
     captions: BuiltIndex
+    parent: str | None = None
+    """The version of the artifact whose changes this one took in; None for a build from a source."""
+    sequence: int | None = None
+    """The number of the last change that this artifact took in; None for a build from a source."""
     libraries: dict[str, str]
     files: dict[str, str]
     """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""
@@ -76,6 +80,14 @@ def tuned_version(
     chosen = [[spec.factory, spec.build_parameters, spec.search_parameters, spec.depth] for spec in specs]
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), chosen]
     return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
+
+
+def compacted_version(
+    encoder: EncoderInfo, data: DataInfo, recall: float, parent: str, sequence: int, *, has_thumbnails: bool
+) -> str:
+    """The version of the artifact that takes the changes up to ``sequence`` into ``parent``: the same for the same."""
+    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), recall]
+    return json_sha256([*inputs, {"parent": parent, "sequence": sequence, "thumbnails": has_thumbnails}])[:16]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

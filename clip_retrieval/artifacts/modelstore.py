@@ -3,9 +3,10 @@
 BentoML fills a folder in the temporary directory and copies that into its place, under the final name from the start. A
 kill would leave half a model there, so only the file ``model.yaml`` is BentoML's: the folder is filled in a staging
 folder beside the store and renamed. The store calls a folder without ``model.yaml`` an error for all its models, so no
-walk through the store is left to BentoML either. What is odd besides: labels have a small alphabet.
+walk through the store is left to BentoML either.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -20,15 +21,14 @@ from bentoml.exceptions import BentoMLException
 
 from clip_retrieval import atomic
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import Manifest
-from clip_retrieval.artifacts.writer import link_or_copy
-from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, BuildRunning, StorageFailed
+from clip_retrieval.artifacts.model_yaml import MODEL_YAML, SOURCE, describe
+from clip_retrieval.artifacts.sharing import Shared
+from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ArtifactNotFound, BuildRunning, StorageFailed
 from clip_retrieval.storage import storage
 from clip_retrieval.work_folder import Say, work_folder
 
 NAME = "clip-retrieval"
 LATEST = f"{NAME}:latest"
-MODEL_YAML = "model.yaml"
 
 ABANDONED_S = 3600
 """Seconds after which a folder that an older release made in the temporary directory belongs to no save any more."""
@@ -44,13 +44,16 @@ class Stored:
     """Seconds since 1970; 0 if it is damaged."""
     damage: str | None = None
     """Why BentoML cannot read it; None if it can. Its files may be damaged all the same: see ``Artifact.open``."""
+    source: str | None = None
+    """The mark of the source that it was built from, if it was built into this store."""
 
 
-def save(artifact: Artifact, say: Say = lambda _: None) -> str:
+def save(artifact: Artifact, say: Say = lambda _: None, *, source: str | None = None) -> str:
     """Move an artifact into the store and return its tag; an artifact that has this tag already is replaced.
 
-    It appears in the store complete or not at all, and then leaves its folder. ``say`` gets a line if this waits for
-    another process that saves.
+    It appears in the store complete or not at all, and then leaves its folder. Files that another version has too are
+    stored once. ``say`` gets a line if this waits for another process that saves, and if the file system cannot store
+    equal files once. ``source`` is the mark of the source that it was built from: see ``source_mark``.
     """
     manifest = artifact.manifest
     tag = tag_of(manifest.version)
@@ -58,11 +61,29 @@ def save(artifact: Artifact, say: Say = lambda _: None) -> str:
     with _changing(say) as staging:
         if not (target.exists() and target.samefile(artifact.path)):
             with atomic.new_folder(target, replace=True, staging=staging) as folder:
-                _describe(tag, manifest, folder)
-                shutil.copytree(artifact.path, folder, copy_function=link_or_copy, dirs_exist_ok=True)
+                describe(tag, manifest, folder, source)
+                sharing = Shared.of(_artifacts()).put(artifact, folder)
             shutil.rmtree(artifact.path)
+            if sharing.refused:
+                say(
+                    f"{sharing.refused / 1e6:,.0f} MB that other versions have too are stored again: "
+                    f"{_home()} is on a file system that cannot link files ({sharing.reason})"
+                )
         _name_latest(staging)
     return tag
+
+
+def source_mark(place: str) -> str:
+    """A mark for the source at ``place``: equal for equal places, and a label that BentoML takes."""
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
+
+
+def latest() -> str | None:
+    """The tag that ``clip-retrieval:latest`` means; None if the store has no artifact."""
+    try:
+        return str(_model(LATEST).tag)
+    except ArtifactDamaged:
+        return next(iter(tags()), None)
 
 
 def tag_of(version: str) -> str:
@@ -188,7 +209,14 @@ def _read(folder: Path) -> Stored:
         model = _model(tag)
     except ArtifactDamaged as error:
         return Stored(tag, folder, 0, damage=str(error))
-    return Stored(tag, folder, model.creation_time.timestamp())
+    return Stored(tag, folder, model.creation_time.timestamp(), source=model.info.labels.get(SOURCE))
+
+
+def _artifacts() -> Iterator[Artifact]:
+    """The artifacts of the store, newest first, without a look at their files."""
+    for one in _newest_first():
+        with suppress(ArtifactError):
+            yield Artifact.open(one.path, verify=False)
 
 
 def _model(tag: str) -> bentoml.Model:
@@ -213,49 +241,3 @@ def _name_latest(staging: Path) -> None:
     elif not latest.exists() or latest.read_text(encoding="utf-8").strip() != newest.path.name:
         with atomic.new_file(latest, replace=True, staging=staging) as file:
             file.write(newest.path.name.encode())
-
-
-class _Described(Exception):
-    """BentoML has written its file; the rest is not left to it."""
-
-
-def _describe(tag: str, manifest: Manifest, folder: Path) -> None:
-    """Put BentoML's own file into ``folder``."""
-    before = tempfile.tempdir
-    tempfile.tempdir = str(folder)  # where BentoML makes its folder; so a kill leaves none elsewhere
-    try:
-        with bentoml.models.create(
-            tag,
-            labels=labels(manifest),
-            metadata={
-                "encoder": manifest.encoder.model_dump(mode="json", exclude_none=True),
-                "data": manifest.data.model_dump(mode="json", exclude_none=True),
-                "images": manifest.images.facts(exclude_none=True),
-                "captions": manifest.captions.facts(exclude_none=True),
-            },
-        ) as model:
-            model.flush()  # type: ignore[no-untyped-call]
-            made = Path(model.path)
-            (made / MODEL_YAML).replace(folder / MODEL_YAML)
-            made.rmdir()
-            raise _Described
-    except _Described:
-        pass
-    finally:
-        tempfile.tempdir = before
-
-
-def labels(manifest: Manifest) -> dict[str, str]:
-    """BentoML labels that say what an artifact is made of."""
-    return {
-        "model": _label(manifest.encoder.name),
-        "data": manifest.data.fingerprint[:16],
-        "images": str(manifest.data.images),
-        "captions": str(manifest.data.captions),
-    }
-
-
-def _label(text: str) -> str:
-    """A BentoML label value: at most 63 characters of a small alphabet."""
-    allowed = "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
-    return allowed.strip("-_.")[:63].strip("-_.")

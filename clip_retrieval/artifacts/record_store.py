@@ -40,7 +40,10 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX captions_of_image ON captions (image_row, row);
     """,
+    "ALTER TABLE captions ADD COLUMN language TEXT;",
 )
+OLDEST_READ = 1
+"""The oldest schema version that is read as it is: its captions have no language."""
 
 
 class RecordStore:
@@ -73,10 +76,11 @@ class RecordStore:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
         except sqlite3.Error as error:
             raise ArtifactDamaged(f"{path.name} is not a readable record store ({error}); build it again") from error
-        if version != len(MIGRATIONS):
+        if not OLDEST_READ <= version <= len(MIGRATIONS):
             connection.close()
             raise ArtifactSchema(
-                f"{path.name} has schema version {version}, this release reads {len(MIGRATIONS)}; build it again"
+                f"{path.name} has schema version {version}, this release reads {OLDEST_READ} to {len(MIGRATIONS)}; "
+                "build it again"
             )
         return cls(connection)
 
@@ -100,8 +104,8 @@ class RecordStore:
                 ),
             )
             self._connection.executemany(
-                "INSERT INTO captions VALUES (?, ?, ?, ?)",
-                ((c.row, c.caption_id, c.image_row, c.text) for c in captions),
+                "INSERT INTO captions VALUES (?, ?, ?, ?, ?)",
+                ((c.row, c.caption_id, c.image_row, c.text, c.language) for c in captions),
             )
 
     def counts(self) -> tuple[int, int]:
@@ -160,6 +164,18 @@ class RecordStore:
                 row: int = rows[0][0]
                 return row
         return None
+
+    def content_hash(self, row: int) -> str:
+        """The content hash of the image in this row. Raises KeyError for a row that does not exist."""
+        for (found,) in self._query("SELECT content_hash FROM images WHERE row = ?", (row,)):
+            return str(found)
+        raise KeyError(row)
+
+    def ids_after(self, image_id: str | None, limit: int) -> list[tuple[str, int]]:
+        """At most ``limit`` ids, with their rows, that come after this one in order of code points; None: the first."""
+        after = "" if image_id is None else "WHERE image_id > ?"
+        parameters = (limit,) if image_id is None else (image_id, limit)
+        return self._query(f"SELECT image_id, row FROM images {after} ORDER BY image_id LIMIT ?", parameters)
 
     def splits_and_metadata(self) -> Iterator[tuple[Split, dict[str, Scalar]]]:
         """Split and metadata of every image, in row order, read in blocks."""

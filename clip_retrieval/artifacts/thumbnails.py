@@ -1,7 +1,7 @@
 """The thumbnails of a collection in one SQLite file, joined to the records by row number.
 
 plan     how the thumbnails were made
-small    a WebP by row; every row has one
+small    a WebP by row; a row without one is an image that was added without a thumbnail
 large    a WebP by row, for the images that are longer than a small thumbnail
 """
 
@@ -29,8 +29,10 @@ _SCHEMA = """
 """
 
 
-def write_thumbnails(thumbnails: Iterable[Thumbnail], plan: Plan, out: Path, budget: int) -> bool:
+def write_thumbnails(thumbnails: Iterable[Thumbnail | None], plan: Plan, out: Path, budget: int) -> bool:
     """Write the thumbnails, in the order of the rows, to the new file ``out`` of at most ``budget`` bytes.
+
+    None is an image without a thumbnail.
 
     The same thumbnails give the same file. Returns False, and leaves no file, if they do not fit. A file that an
     earlier run left unfinished is replaced.
@@ -49,8 +51,8 @@ def write_thumbnails(thumbnails: Iterable[Thumbnail], plan: Plan, out: Path, bud
     return fits
 
 
-def _insert(connection: sqlite3.Connection, thumbnails: Iterable[Thumbnail], budget: int) -> bool:
-    rows = enumerate(thumbnails)
+def _insert(connection: sqlite3.Connection, thumbnails: Iterable[Thumbnail | None], budget: int) -> bool:
+    rows = ((row, made) for row, made in enumerate(thumbnails) if made is not None)
     while batch := list(islice(rows, _ROWS_PER_TRANSACTION)):
         with connection:
             connection.executemany("INSERT INTO small VALUES (?, ?)", ((row, made.small) for row, made in batch))
@@ -93,6 +95,13 @@ class Thumbnails:
         """The whole thumbnail of the image in this row; None for an unknown row."""
         small = self._webp("small", row)
         return None if small is None else Thumbnail(small, self._webp("large", row))
+
+    def size(self, row: int) -> int | None:
+        """Bytes of both files of the image in this row, without reading them; None for an unknown row."""
+        select = "SELECT length(webp) + coalesce((SELECT length(webp) FROM large WHERE row = ?1), 0)"
+        with self._lock, closing(self._connection.execute(f"{select} FROM small WHERE row = ?1", (row,))) as found:
+            size = found.fetchone()
+        return None if size is None else int(size[0])
 
     def _webp(self, table: Size, row: int) -> bytes | None:
         select = f"SELECT webp FROM {table} WHERE row = ?"

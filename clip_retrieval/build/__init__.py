@@ -2,6 +2,7 @@
 
 report.py         what a validation found
 captions.py       the text of a caption as it is stored, and its id
+seen_files.py     what the bytes of image files decode to, from earlier builds
 validate.py       checks every image and caption, and decodes each image once
 check.py          a source without an encoder; and validated images become records
 splits.py         the split of each image: train, val or test
@@ -10,6 +11,7 @@ known.py          vectors and thumbnails of earlier artifacts
 thumbnails.py     thumbnails within a budget, made beside the embedding
 embed.py          vectors of images and captions, each distinct one encoded once
 taken_vectors.py  vectors that another program made
+plan.py           what must change so that a collection equals a source
 write.py          the last step: index the vectors and write the artifact
 pipeline.py       the whole build
 """

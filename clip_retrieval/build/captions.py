@@ -26,7 +26,8 @@ def check_captions(image: CaptionedImage) -> tuple[list[SourceCaption], list[Rej
     kept, rejects = [], []
     for number, caption in enumerate(image.captions):
         if text := normalise_caption(caption.text):
-            kept.append(SourceCaption(text, caption.caption_id or f"{image.image_id}#{number}"))
+            caption_id = caption.caption_id or f"{image.image_id}#{number}"
+            kept.append(replace(caption, text=text, caption_id=caption_id))
         else:
             rejects.append(Reject(f"{image.blob.name}, caption {number}", "the caption is empty"))
     return kept, rejects

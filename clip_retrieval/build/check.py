@@ -7,6 +7,7 @@ from PIL import Image
 
 from clip_retrieval.build.captions import check_captions
 from clip_retrieval.build.report import Report
+from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.validate import validate
 from clip_retrieval.datasets import Source, SourceOptions, open_source
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS
@@ -50,10 +51,15 @@ def check(path: Path, limits: Limits, progress: Progress) -> Report:
     return check_source(read_source(path, DEFAULT_OPTIONS, progress), str(path), limits, progress)
 
 
-def check_source(source: ReadSource, place: str, limits: Limits, progress: Progress) -> Report:
-    """Validate a source that was read; ``place`` names it. Raises SourceError if it has no usable image."""
+def check_source(
+    source: ReadSource, place: str, limits: Limits, progress: Progress, seen: SeenFiles | None = None
+) -> Report:
+    """Validate a source that was read; ``place`` names it, and files that were ``seen`` are not decoded.
+
+    Raises SourceError if it has no usable image.
+    """
     with progress.stage("checking images", count_images(source.items)) as advance:
-        report = validate(source.items, limits, advance=advance)
+        report = validate(source.items, limits, seen=seen, advance=advance)
     require_images(report, place)
     return report
 
@@ -124,5 +130,5 @@ def records_of(kept: Sequence[ValidImage], splits: Sequence[Split]) -> tuple[lis
         )
         for caption in image.captions:
             assert caption.caption_id is not None, "validation gives every caption an id"
-            captions.append(CaptionRecord(len(captions), caption.caption_id, row, caption.text))
+            captions.append(CaptionRecord(len(captions), caption.caption_id, row, caption.text, caption.language))
     return images, captions

@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from clip_retrieval.build.captions import with_unique_ids
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.report import Report
+from clip_retrieval.build.seen_files import ImageFacts, SeenFiles, look_at
 from clip_retrieval.build.thumbnails import ThumbnailCache
 from clip_retrieval.build.validate import validate_each
 from clip_retrieval.build.vector_cache import GATHER_ROWS, VectorCache, caption_key, image_key
@@ -24,7 +24,7 @@ from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.progress import Advance
-from clip_retrieval.records import CaptionedImage, CaptionRecord, ImageRecord, Modality, Reject, ValidImage
+from clip_retrieval.records import CaptionedImage, CaptionRecord, ImageBlob, ImageRecord, Modality, Reject, ValidImage
 
 TEXT_BATCH, IMAGE_BATCH = 64, 32
 
@@ -135,22 +135,32 @@ def embed_images(
     limits: Limits,
     thumbnails: ThumbnailCache | None = None,
     advance: Advance = lambda _: None,
+    *,
+    seen: SeenFiles | None = None,
 ) -> Report:
     """Read, decode, check, encode and shrink every image of a source in one pass; returns what was kept.
 
     Threads read, decode and shrink; the calling thread encodes. ``thumbnails`` gets the thumbnails, if it is given.
-    ``advance`` gets 1 for each image. Raises ModelUnavailable or MissingExtra.
+    ``advance`` gets 1 for each image. A file that was ``seen``, and whose vector and thumbnail are there, is read but
+    not decoded. Raises ModelUnavailable or MissingExtra.
     """
 
-    def derive(content_hash: str, image: Image.Image) -> tuple[Pixels | None, Thumbnail | None]:
+    def needs_pixels(content_hash: str) -> bool:
         key = image_key(content_hash)
+        return embedder.needs("images", key) or (thumbnails is not None and thumbnails.needs(key))
+
+    def look(blob: ImageBlob) -> tuple[ImageFacts, tuple[Pixels | None, Thumbnail | None]]:
+        facts, image = look_at(blob, limits, seen, needs_pixels)
+        if image is None:
+            return facts, (None, None)
+        key = image_key(facts.content_hash)
         pixels = embedder.encoder().preprocess(image) if embedder.needs("images", key) else None
-        return pixels, thumbnails.make(key, image) if thumbnails is not None else None
+        return facts, (pixels, thumbnails.make(key, image) if thumbnails is not None else None)
 
     images: list[ValidImage] = []
     rejects: list[Reject] = []
     waiting: dict[bytes, Pixels] = {}
-    for kept in validate_each(items, derive, rejects, limits, ahead=2 * embedder.batch, advance=advance):
+    for kept in validate_each(items, look, rejects, ahead=2 * embedder.batch, advance=advance):
         images.append(kept.image)
         key = image_key(kept.image.content_hash)
         pixels, thumbnail = kept.derived

@@ -7,7 +7,8 @@ from importlib import metadata
 import numpy as np
 
 from clip_retrieval import __version__
-from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.artifact import RECORDS, THUMBNAILS, Artifact
+from clip_retrieval.artifacts.manifest import read_manifest
 from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.build.vector_cache import caption_key, image_key
 from clip_retrieval.encoders.base import EncoderInfo, Vectors
@@ -18,30 +19,37 @@ from clip_retrieval.records import Modality
 Place = tuple[int, int]
 """An artifact, by its number, and a row of it."""
 
+READ_FILES = ("images.npy", "captions.npy", RECORDS, THUMBNAILS)
+"""The files of an artifact that are read here, and that are checked before."""
+
 
 class KnownArtifacts:
     """The vectors and thumbnails that earlier artifacts hold, by key. Safe in any thread.
 
     Only vectors of the same encoder count: fingerprint, runtime, and the release, which may export it in another way.
-    An artifact that fails its own checks is left out, and so is one with the same data as an artifact before it, since
-    it adds nothing.
+    An artifact of which a file fails its check is left out, and so is one with the same data as an artifact before it,
+    since it adds nothing but thumbnails of another plan.
     """
 
     def __init__(self, artifacts: Iterable[Artifact], encoder: EncoderInfo) -> None:
         self._artifacts: list[Artifact] = []
         self._places: dict[Modality, dict[bytes, Place]] = {"images": {}, "captions": {}}
         self._thumbnails: dict[int, Thumbnails] = {}
-        data: set[str] = set()
+        self._thumbnail_places: dict[Plan, dict[bytes, Place]] = {}
+        seen: set[tuple[str, str | None]] = set()
         for artifact in artifacts:
-            manifest, fingerprint = artifact.manifest, artifact.manifest.data.fingerprint
+            manifest = artifact.manifest
             made_by = manifest.encoder.fingerprint, manifest.encoder.runtime, manifest.product_version
-            if made_by != (encoder.fingerprint, encoder.runtime, __version__) or fingerprint in data:
+            data = manifest.data.fingerprint, manifest.files.get(THUMBNAILS)
+            if made_by != (encoder.fingerprint, encoder.runtime, __version__) or data in seen:
                 continue
             if manifest.data.vectors is not None:  # another program made them, perhaps with another model
                 continue
             with suppress(ArtifactError):
-                self._add(Artifact.open(artifact.path))
-                data.add(fingerprint)
+                read_manifest(artifact.path)  # it may have been damaged since
+                artifact.check_files(READ_FILES)
+                self._add(artifact)
+                seen.add(data)
 
     def has(self, modality: Modality, key: bytes) -> bool:
         """Whether there is a vector for ``key``."""
@@ -53,14 +61,19 @@ class KnownArtifacts:
         mapped = {number: self._artifacts[number].vectors(modality) for number in {number for number, _ in places}}
         return np.stack([mapped[number][row] for number, row in places])
 
+    def has_thumbnail(self, key: bytes, plan: Plan) -> bool:
+        """Whether there is a thumbnail of the image ``key`` that was made with ``plan``."""
+        return key in self._thumbnail_places.get(plan, {})
+
     def thumbnail(self, key: bytes, plan: Plan) -> Thumbnail | None:
         """The thumbnail of the image ``key`` that was made with ``plan``; None if there is none."""
-        place = self._places["images"].get(key)
-        if place is None:
-            return None
-        number, row = place
-        thumbnails = self._thumbnails.get(number)
-        return thumbnails.both(row) if thumbnails is not None and thumbnails.plan == plan else None
+        place = self._thumbnail_places.get(plan, {}).get(key)
+        return None if place is None else self._thumbnails[place[0]].both(place[1])
+
+    def thumbnail_size(self, key: bytes, plan: Plan) -> int | None:
+        """Its size in bytes; None if there is none."""
+        place = self._thumbnail_places.get(plan, {}).get(key)
+        return None if place is None else self._thumbnails[place[0]].size(place[1])
 
     def close(self) -> None:
         """Close the files of thumbnails."""
@@ -70,11 +83,17 @@ class KnownArtifacts:
     def _add(self, artifact: Artifact) -> None:
         number = len(self._artifacts)
         self._artifacts.append(artifact)
+        same_pillow = artifact.manifest.libraries.get("pillow") == metadata.version("pillow")
+        thumbnails = artifact.thumbnails() if same_pillow else None
+        small: dict[bytes, Place] = {}
+        if thumbnails is not None:
+            self._thumbnails[number] = thumbnails
+            small = self._thumbnail_places.setdefault(thumbnails.plan, {})
         with artifact.store() as store:
             for row, content_hash in store.rows_by_content():
-                self._places["images"].setdefault(image_key(content_hash), (number, row))
+                key, place = image_key(content_hash), (number, row)
+                self._places["images"].setdefault(key, place)
+                if thumbnails is not None:
+                    small.setdefault(key, place)
             for caption in store.captions():
                 self._places["captions"].setdefault(caption_key(caption.text), (number, caption.row))
-        thumbnails = artifact.thumbnails()
-        if thumbnails is not None and artifact.manifest.libraries.get("pillow") == metadata.version("pillow"):
-            self._thumbnails[number] = thumbnails

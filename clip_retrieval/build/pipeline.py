@@ -23,6 +23,7 @@ from clip_retrieval.build.check import count_images, records_of, require_images,
 from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts, embed_images
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.report import Report
+from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.splits import Ratios, assign_splits
 from clip_retrieval.build.taken_vectors import take_vectors
 from clip_retrieval.build.thumbnails import ThumbnailPlans, thumbnail_notes
@@ -36,7 +37,7 @@ from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, Split
 from clip_retrieval.storage import storage
-from clip_retrieval.work_folder import Say, work_folder
+from clip_retrieval.work_folder import HOLDER, Say, work_folder
 
 MEGABYTE = 10**6
 WORK = ".work"
@@ -107,6 +108,8 @@ def building(
     *,
     place: str,
     reuse: Iterable[Artifact] = (),
+    seen: SeenFiles | None = None,
+    fresh: bool = False,
     say: Say | None = None,
 ) -> Iterator[BuildOutcome]:
     """Build the artifact of ``source``, which the manifest calls ``name``, with the encoder in ``encoder_folder``.
@@ -115,7 +118,9 @@ def building(
     folder is removed after the block. If the block raises, what was made is kept for the next build. ``place``
     identifies the source, so that a build that was killed is found again. ``reuse`` are earlier artifacts, which are
     asked for when no other process builds the same: vectors that the same encoder made are taken from them, and if one
-    of them has the version of this build and passes its own checks, it is the outcome, where it lies.
+    of them has the version of this build and passes its own checks, it is the outcome, where it lies. A file that was
+    ``seen`` is decoded only for what no artifact has. The result is the same without both. A ``fresh`` build uses
+    nothing that was made before, not even by a build that was stopped.
 
     If another process builds the same, ``say`` gets a line that names it, and this build waits for it. Raises
     SourceError, ModelUnavailable, MissingExtra, StorageFailed, or, without ``say``, BuildRunning instead of waiting.
@@ -126,7 +131,7 @@ def building(
         storage(workspace, "what was embedded is kept, and the same command goes on from there"),
         work_folder(workspace / f"{_work_name(source, place, info)}{WORK}", say) as work,
         # Asked for only now: a build that was waited for may have added one.
-        closing(_known(earlier := list(reuse), info, progress)) as known,
+        closing(_known(earlier := _earlier(work, reuse, fresh=fresh), info, progress)) as known,
         closing(Embedder(partial(load_encoder, encoder_folder), info.dim, work, known, options.batch)) as embedder,
     ):
         thumbnails_mb = options.thumbnails_mb if source.vectors_mark is None else 0
@@ -140,7 +145,7 @@ def building(
                 thumbnails.open(first_plan) as cache,
                 progress.stage("checking and embedding images", count_images(items)) as advance,
             ):
-                report = embed_images(items, embedder, options.limits, cache, advance)
+                report = embed_images(items, embedder, options.limits, cache, advance, seen=None if fresh else seen)
         require_images(report, place)
         if options.strict:
             require_no_reject(report)
@@ -150,7 +155,7 @@ def building(
         version = artifact_version(info, data, options.recall, thumbnails_mb=thumbnails_mb)
         notes: tuple[str, ...] = ()
         made = [*(one.path for one in earlier if one.manifest.version == version), workspace / version, work / version]
-        artifact = _stored(made)
+        artifact = None if fresh else _stored(made)
         if artifact is None:
             images, captions = records_of(report.kept, splits)
             with progress.stage("embedding captions", len(captions)) as advance:
@@ -170,6 +175,18 @@ def _moved(artifact: Artifact, target: Path) -> Artifact:
     """The artifact at ``target``; what has that name is damaged."""
     shutil.rmtree(target, ignore_errors=True)
     return Artifact(artifact.path.rename(target), artifact.manifest)
+
+
+def _earlier(work: Path, reuse: Iterable[Artifact], *, fresh: bool) -> list[Artifact]:
+    """The artifacts to reuse; for a ``fresh`` build none, and what a stopped build left is removed too."""
+    if not fresh:
+        return list(reuse)
+    for left in work.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.name != HOLDER:
+            left.unlink()
+    return []
 
 
 def _known(artifacts: Sequence[Artifact], encoder: EncoderInfo, progress: Progress) -> KnownArtifacts:

@@ -32,7 +32,10 @@ class Report:
         """Hex SHA-256 of the kept records in order: an artifact depends on the data through this alone."""
         digest = hashlib.sha256()
         for image in self.kept:
-            captions = [(caption.caption_id, caption.text) for caption in image.captions]
+            captions = [
+                (caption.caption_id, caption.text, *([caption.language] if caption.language else []))
+                for caption in image.captions
+            ]
             record = (image.image_id, image.content_hash, image.split, dict(image.metadata), captions)
             digest.update(json.dumps(record, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()

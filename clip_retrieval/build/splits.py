@@ -40,6 +40,17 @@ def assign_splits(images: Sequence[ValidImage], ratios: Ratios = (0.70, 0.15, 0.
     return [splits[image.content_hash] for image in images]
 
 
+def split_of_one(content_hash: str, ratios: Ratios, seed: int = 0) -> Split:
+    """The split of an image that joins a collection later: each with the chance of its ratio, by the pixels alone.
+
+    Raises ValueError as ``check_ratios`` does.
+    """
+    check_ratios(ratios)
+    digest = hashlib.sha256(f"{seed}:{content_hash}".encode()).digest()
+    place = int.from_bytes(digest[-8:]) / 2**64 * sum(ratios)
+    return next(split for split, end in zip(SPLITS, accumulate(ratios), strict=True) if place < end)
+
+
 def check_ratios(ratios: Ratios) -> None:
     """Raise ValueError unless the ratios are three numbers from 0 to 1 that add up to 1."""
     if (

@@ -31,7 +31,10 @@ _PER_TRANSACTION = 64
 
 
 class ThumbnailCache:
-    """Thumbnails of one plan by content hash, in one SQLite file. Asking is safe in any thread; the rest is not."""
+    """Thumbnails of one plan by content hash, in one SQLite file. Asking is safe in any thread; the rest is not.
+
+    Those of known artifacts stay where they are until the file of the new artifact is written.
+    """
 
     def __init__(self, path: Path, plan: Plan, budget: int, known: KnownArtifacts) -> None:
         self.plan = plan
@@ -56,14 +59,12 @@ class ThumbnailCache:
         return self._bytes > self._budget
 
     def needs(self, key: bytes) -> bool:
-        """Whether the thumbnail of this image should be made: it is missing, and the budget is not exceeded yet."""
-        return key not in self._sizes and not self.exceeds_budget
+        """Whether the thumbnail of this image should be made: nobody has it, and the budget is not exceeded yet."""
+        return key not in self._sizes and not self._known.has_thumbnail(key, self.plan) and not self.exceeds_budget
 
     def make(self, key: bytes, image: Image.Image) -> Thumbnail | None:
-        """The thumbnail of an RGB image, taken from a known artifact if it has one; None if it is not needed."""
-        if not self.needs(key):
-            return None
-        return self._known.thumbnail(key, self.plan) or shrink(image, self.plan)
+        """The thumbnail of an RGB image; None if it is not needed."""
+        return shrink(image, self.plan) if self.needs(key) else None
 
     def keep(self, key: bytes, thumbnail: Thumbnail | None) -> None:
         """Store a thumbnail that was made, unless an equal image came before, and count it."""
@@ -79,9 +80,11 @@ class ThumbnailCache:
 
         A work folder can also hold thumbnails of images that are no longer in the source; these never count.
         """
-        new = {key for key in keys if key in self._sizes} - self._counted
-        self._counted |= new
-        self._bytes += sum(self._sizes[key] for key in new)
+        for key in set(keys) - self._counted:
+            size = self._sizes.get(key) or self._known.thumbnail_size(key, self.plan)
+            if size is not None:
+                self._counted.add(key)
+                self._bytes += size
 
     def flush(self) -> None:
         """Write the thumbnails that wait for the next transaction."""
@@ -91,11 +94,14 @@ class ThumbnailCache:
         self._waiting.clear()
 
     def get(self, key: bytes) -> Thumbnail:
-        """A thumbnail that was flushed. Raises KeyError if there is none."""
+        """A thumbnail that was flushed, or that of a known artifact. Raises KeyError if there is none."""
         found = self._connection.execute("SELECT small, large FROM thumbnails WHERE key = ?", (key,)).fetchone()
-        if found is None:
+        if found is not None:
+            return Thumbnail(*found)
+        known = self._known.thumbnail(key, self.plan)
+        if known is None:
             raise KeyError(key.hex())
-        return Thumbnail(*found)
+        return known
 
 
 class ThumbnailPlans:

@@ -2,6 +2,8 @@
 
 console.py        progress bars and tables
 options.py        options that several commands share
+pruned.py         what a clean-up of the model store did
+publish.py        a build into the model store or a folder
 bentoml_serve.py  ``bentoml serve`` as a child process
 check.py          ``bento-clip check``
 models.py         ``bento-clip models``
@@ -10,6 +12,16 @@ info.py           ``bento-clip info``
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``
 swap.py           ``bento-clip swap``
+compact.py        ``bento-clip compact``
+language_table.py recall by language as a table
+change_options.py options of the commands that change a running service
+add.py            ``bento-clip add``
+edit.py           ``bento-clip edit``
+remove.py         ``bento-clip remove``
+sync_service.py   a running service is made equal to a source
+sync_target.py    what a source can be synchronised to
+watching.py       when to look at a folder again
+sync.py           ``bento-clip sync``
 evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``

@@ -9,15 +9,20 @@ import typer
 
 from clip_retrieval import __version__
 from clip_retrieval.cli import artifacts, console
+from clip_retrieval.cli.add import add
 from clip_retrieval.cli.build import build_command
 from clip_retrieval.cli.check import check_command
+from clip_retrieval.cli.compact import compact_command
+from clip_retrieval.cli.edit import edit
 from clip_retrieval.cli.evaluate import evaluate_command
 from clip_retrieval.cli.finetune import finetune_command
 from clip_retrieval.cli.info import info
 from clip_retrieval.cli.models import models_command
+from clip_retrieval.cli.remove import remove
 from clip_retrieval.cli.search import search
 from clip_retrieval.cli.serve import serve
 from clip_retrieval.cli.swap import swap
+from clip_retrieval.cli.sync import sync
 from clip_retrieval.cli.tune import tune_command
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.storage import sentence
@@ -63,10 +68,15 @@ def version(
 app.command("check")(check_command)
 app.command("models")(models_command)
 app.command("build")(build_command)
+app.command("sync")(sync)
 app.command("info")(info)
 app.command("search")(search)
 app.command("serve")(serve)
 app.command("swap")(swap)
+app.command("compact")(compact_command)
+app.command("add")(add)
+app.command("edit")(edit)
+app.command("remove")(remove)
 app.command("evaluate")(evaluate_command)
 app.command("tune")(tune_command)
 app.command("finetune")(finetune_command)

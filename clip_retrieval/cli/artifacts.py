@@ -1,4 +1,4 @@
-"""``bento-clip artifacts``: list, inspect, compare, export, import and delete the artifacts of the model store."""
+"""``bento-clip artifacts``: list, inspect, compare, export, import, prune and delete artifacts of the model store."""
 
 import json
 import sys
@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts import modelstore, retention
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import compare
 from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.sharing import sizes
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, Tag
+from clip_retrieval.cli.options import AsJson, DryRun, Tag, Yes
+from clip_retrieval.cli.pruned import pruned_json, show_pruned
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ClipRetrievalError
 from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.work_folder import scratch_folder
@@ -39,7 +41,8 @@ def artifacts() -> None:
 def list_artifacts(as_json: AsJson = False) -> None:
     """List the artifacts in the model store, newest first. clip-retrieval:latest is the first of them.
 
-    What a save of an older release left half is listed as damaged.
+    What a save of an older release left half is listed as damaged. MB is the size of all files of an artifact, own MB
+    that of the files that no other artifact shares: deleting it gives that back.
 
     Examples:
 
@@ -143,10 +146,44 @@ def import_file(file: Annotated[Path, typer.Argument(help="A file that the comma
     typer.echo(tag)
 
 
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions of each collection stay.")],
+    name: Annotated[str | None, typer.Option(help="Only the versions of the collection with this name.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the oldest versions of each collection, beyond the newest ones. The command asks first.
+
+    A collection is what was built from one source. Never deleted are the latest artifact, one that a process has open,
+    such as a service, and one that a Bento refers to.
+
+    Examples:
+
+    ```
+    bento-clip artifacts prune --keep 5 --dry-run
+    bento-clip artifacts prune --keep 5 --name my-photos --yes
+    ```
+    """
+    if not dry_run and not yes:
+        doomed = [one for one in retention.prune(keep, dry_run=True, name=name) if one.stays is None]
+        show_pruned(doomed, dry_run=True)
+        if doomed:
+            _confirm(f"Delete {len(doomed)} versions?", f"{len(doomed)} versions are not deleted")
+    pruned = retention.prune(keep, dry_run=dry_run, name=name, say=console.note)
+    if as_json:
+        typer.echo(json.dumps(pruned_json(pruned), indent=2, ensure_ascii=False))
+    elif pruned:
+        show_pruned(pruned, dry_run=dry_run)
+    else:
+        console.note(f"no collection has more than {keep} versions")
+
+
 @app.command("delete")
 def delete_command(
     tag: Annotated[str, typer.Argument(help="A full tag in the BentoML model store.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete an artifact from the model store. The command asks first.
 
@@ -159,12 +196,17 @@ def delete_command(
     """
     modelstore.ensure_exists(tag)
     if not yes:
-        if not sys.stdin.isatty():
-            raise ClipRetrievalError(f"{tag} is not deleted: there is no terminal to confirm it; use --yes")
         row = next(_row(one) for one in modelstore.stored() if one.tag == tag)
-        typer.confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", abort=True, err=True)
+        _confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", f"{tag} is not deleted")
     modelstore.delete(tag, console.note)
     console.note(f"deleted {tag}")
+
+
+def _confirm(question: str, otherwise: str) -> None:
+    """Go on if a person says so. Raises ClipRetrievalError without a terminal."""
+    if not sys.stdin.isatty():
+        raise ClipRetrievalError(f"{otherwise}: there is no terminal to confirm it; use --yes")
+    typer.confirm(question, abort=True, err=True)
 
 
 def _open(source: str) -> tuple[str, Artifact]:
@@ -189,18 +231,19 @@ def _row(stored: modelstore.Stored) -> dict[str, Any]:
     """An artifact as a row of a table. Only the manifest is read; if that fails, the row says "damaged"."""
     folder = stored.path
     row: dict[str, Any] = {"tag": stored.tag, "model": "damaged", "precision": "", "images": "", "captions": ""}
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size, own = sizes(folder)
+    room = {"MB": round(size / 1e6, 1), "own MB": round(own / 1e6, 1)}
     try:
         if stored.damage:
             raise ArtifactDamaged(stored.damage)
         manifest = Artifact.open(folder, verify=False).manifest
     except ArtifactError:
-        return row | {"MB": round(size / 1e6, 1), "built": ""}
+        return row | room | {"built": ""}
     return row | {
         "model": manifest.encoder.name,
         "precision": ", ".join(manifest.encoder.precisions),
         "images": manifest.data.images,
         "captions": manifest.data.captions,
-        "MB": round(size / 1e6, 1),
+        **room,
         "built": f"{manifest.created:%Y-%m-%d %H:%M} UTC",
     }

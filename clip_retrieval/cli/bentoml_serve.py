@@ -15,6 +15,7 @@ import httpx
 
 from clip_retrieval.cli import console
 from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.serving import lifeline
 
 Address = IPv4Address | IPv6Address
 SERVICE = "service:ClipRetrieval"
@@ -31,6 +32,7 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
     address = address_of(host, port)
     _require_free(address, port)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", str(address), "--port", str(port)]
+    variables = {"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag}
     stopped = False
 
     def stop(*_: object) -> None:
@@ -40,18 +42,21 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
 
     child = subprocess.Popen(
         [*command, "--working-dir", str(SERVICE_FOLDER)],
-        env={"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag},
+        pass_fds=lifeline.hold(variables),
+        env=variables,
         start_new_session=True,  # a Ctrl-C reaches the child once, through the handler below
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # with nohup the service outlives its terminal
+        signal.signal(signal.SIGHUP, stop)
     url = url_of(address, port)
     started = time.monotonic()
     try:
         with console.Bars().stage("starting the service", None):
             _wait_until_ready(child, url_of(address, port, shown=False))
     except _Ended:
-        return child.returncode if stopped else child.returncode or 1
+        return _status(child.returncode) if stopped else _status(child.returncode) or 1
     took = time.monotonic() - started
     console.err.print(f"ready in {took:.1f} s: [bold]{url}[/] (API pages at {url}/docs)", soft_wrap=True)
     console.err.print("try:", style="bold")
@@ -61,7 +66,15 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
         highlight=False,
         soft_wrap=True,
     )
-    return child.wait()
+    return _status(child.wait())
+
+
+def _status(returncode: int) -> int:
+    """The exit status for the child's; a signal that ended it is told, and is 128 and its number as in a shell."""
+    if returncode >= 0:
+        return returncode
+    console.err.print(f"the service was ended by {signal.Signals(-returncode).name}", soft_wrap=True)
+    return 128 - returncode
 
 
 class _Ended(Exception):

@@ -1,23 +1,15 @@
 """``bento-clip build``: build an artifact from captioned images."""
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST
-from clip_retrieval.artifacts.writer import link_or_copy
-from clip_retrieval.atomic import new_folder
+from clip_retrieval.artifacts import retention
 from clip_retrieval.build.check import calibration, check_source, read_source, require_no_reject
-from clip_retrieval.build.pipeline import Options, building
+from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import (
     AllowTruncated,
@@ -25,6 +17,7 @@ from clip_retrieval.cli.options import (
     CaptionColumns,
     Encoding,
     ImageColumn,
+    Keep,
     MaxBytes,
     MaxPixels,
     Model,
@@ -35,13 +28,14 @@ from clip_retrieval.cli.options import (
     SplitRatios,
     TakeVectors,
     TextLanguage,
+    Wait,
     source_options,
 )
-from clip_retrieval.datasets.remote import is_url, shown_place
-from clip_retrieval.errors import ArtifactError
+from clip_retrieval.cli.pruned import pruned_json, show_pruned
+from clip_retrieval.cli.publish import build_and_publish, place_of, seen_files
+from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.models.prepare import cache_dir, prepare_encoder
-from clip_retrieval.storage import storage
+from clip_retrieval.models.prepare import prepare_encoder
 
 
 class RuntimeOption(StrEnum):
@@ -82,9 +76,11 @@ def build_command(
     encoding: Encoding = None,
     no_captions: NoCaptions = False,
     take_vectors: TakeVectors = False,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait for another build of the same data and model, or fail.")
-    ] = True,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Decode and encode everything again, and use nothing that was made before.")
+    ] = False,
+    keep: Keep = None,
+    wait: Wait = True,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
@@ -93,7 +89,7 @@ def build_command(
     """Build an artifact from captioned images. The last line is its tag.
 
     A build that was stopped resumes when you start it again. Images and captions that an artifact in the model store
-    contains are not encoded again, if the model is the same.
+    contains are not encoded again, if the model is the same; the result is the same as that of a fresh build.
 
     Examples:
 
@@ -101,6 +97,7 @@ def build_command(
     bento-clip build my-photos --model demo
     bento-clip build flickr8k --model ViT-B-32 --pretrained laion2b_s34b_b79k
     bento-clip build photos.jsonl --model local-dir:my-model --output my-artifact
+    bento-clip build my-photos --keep 5
     bento-clip build embeddings --take-vectors --model ViT-B-32 --pretrained laion2b_s34b_b79k
     ```
     """
@@ -108,6 +105,8 @@ def build_command(
         raise typer.BadParameter(f"{output} exists already; choose a new folder", param_hint="--output")
     if precision is PrecisionOption.INT8 and runtime is RuntimeOption.TORCH:
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
+    if keep is not None and output is not None:
+        raise typer.BadParameter("it is for artifacts in the model store; leave --output out", param_hint="--keep")
     bars = console.Bars()
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
@@ -118,7 +117,8 @@ def build_command(
     if take_vectors and precision is PrecisionOption.INT8:
         raise typer.BadParameter("int8 is calibrated with images, and vectors have none", param_hint="--precision")
     if strict and not take_vectors:  # likewise a reject
-        require_no_reject(check_source(data, shown_place(source), limits, bars))
+        with seen_files() as seen:
+            require_no_reject(check_source(data, shown_place(source), limits, bars, None if fresh else seen))
     with bars.stage(f"preparing the model {model}", None):
         samples = calibration(data, limits) if precision is PrecisionOption.INT8 else None
         encoder = prepare_encoder(
@@ -131,58 +131,25 @@ def build_command(
             say=console.note,
             wait=wait,
         )
-    workspace = cache_dir() / "builds"
-    place = shown_place(source) if is_url(source) else str(Path(source).resolve())
-
-    with building(
-        data,
-        Path(place).name,
-        encoder,
-        workspace,
-        options,
-        bars,
-        place=place,
-        reuse=_known_artifacts(output),
-        say=console.note if wait else None,
-    ) as outcome:
-        if output is None:
-            tag = modelstore.save(outcome.artifact, console.note)
-        else:
-            tag = _put(outcome.artifact, workspace, output)
+    with seen_files() as seen:
+        built = build_and_publish(
+            data,
+            Path(place_of(source)).name,
+            encoder,
+            options,
+            bars,
+            place=place_of(source),
+            output=output,
+            seen=seen,
+            fresh=fresh,
+            wait=wait,
+        )
+    pruned = [] if keep is None else retention.prune(keep, group=built.group, say=console.note)
     if as_json:
-        result = {"tag": tag, "report": outcome.report.to_json(), "embedding": asdict(outcome.embedding)}
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        typer.echo(json.dumps(built.to_json() | {"pruned": pruned_json(pruned)}, ensure_ascii=False))
         return
-    console.report_table(outcome.report)
-    for note in (*outcome.notes, str(outcome.embedding)):
+    console.report_table(built.outcome.report)
+    for note in built.notes():
         console.note(note)
-    typer.echo(tag)
-
-
-def _known_artifacts(output: Path | None) -> Iterator[Artifact]:
-    """Artifacts that this release can read: that in ``output``, from a build that was waited for, and the store's."""
-    for folder in (*([output] if output else []), *(one.path for one in modelstore.stored() if not one.damage)):
-        with suppress(ArtifactError):
-            yield Artifact.open(folder, verify=False)
-
-
-def _put(artifact: Artifact, workspace: Path, output: Path) -> str:
-    """Put the artifact into the folder ``output``, which appears complete; one of the model store is copied.
-
-    The build removes what is in ``workspace``. A build that was waited for may have made ``output`` of the same inputs;
-    then it stays.
-    """
-    if not _holds(output, artifact.manifest.version):
-        with storage(output.parent), new_folder(output) as folder:
-            put = link_or_copy if artifact.path.is_relative_to(workspace) else shutil.copy2
-            for name in (MANIFEST, *artifact.manifest.files):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                put(artifact.path / name, folder / name)
-    return str(output)
-
-
-def _holds(folder: Path, version: str) -> bool:
-    try:
-        return Artifact.open(folder).manifest.version == version
-    except ArtifactError:
-        return False
+    show_pruned(pruned)
+    typer.echo(built.tag)

@@ -20,6 +20,7 @@ from clip_retrieval.cli.options import (
     TakeVectors,
     source_options,
 )
+from clip_retrieval.cli.publish import seen_files
 from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.images.decode import Limits
 
@@ -57,7 +58,8 @@ def check_command(
     if data.vectors_mark is not None:
         raise typer.BadParameter("build checks vectors while it takes them", param_hint="--take-vectors")
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
-    report = check_source(data, shown_place(source), limits, bars)
+    with seen_files() as seen:
+        report = check_source(data, shown_place(source), limits, bars, seen)
     if as_json:
         found = {"source": data.taking.to_json(), **report.to_json()}
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))

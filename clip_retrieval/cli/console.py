@@ -196,8 +196,8 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
         "images added": comparison.images_added,
         "images removed": comparison.images_removed,
         "images changed": comparison.images_changed,
-        "captions added": tuple(f"{c.image_id}: {c.text}" for c in comparison.captions_added),
-        "captions removed": tuple(f"{c.image_id}: {c.text}" for c in comparison.captions_removed),
+        "captions added": tuple(map(str, comparison.captions_added)),
+        "captions removed": tuple(map(str, comparison.captions_removed)),
     }.items():
         out.print(f"{title}: {len(names)}")
         for name in names[:MAX_TABLE_ROWS]:

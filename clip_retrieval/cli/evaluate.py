@@ -13,6 +13,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
+from clip_retrieval.cli.language_table import language_notes, language_table
 from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu, TextLanguage
 from clip_retrieval.datasets import open_source
 from clip_retrieval.errors import MissingExtra
@@ -155,6 +156,10 @@ def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
         console.table(_figures(quality, gallery))
         repeats = f"{gallery.repeated_images} images and {gallery.repeated_captions} captions are not unique"
         console.note(f"{repeats}; a result that only equals the right one counts as a miss")
+        if gallery.languages:
+            console.table(language_table(gallery))
+            for note in language_notes(gallery):
+                console.note(note)
         for way, one in gallery.ways().items():
             _worst(one, f"worst queries, {gallery.gallery}, {way}")
     if indexes:

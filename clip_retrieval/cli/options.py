@@ -59,6 +59,19 @@ SplitRatios = Annotated[
     tuple[float, float, float],
     typer.Option(help="The ratios of train, validation and test; their sum is 1.", callback=_ratios),
 ]
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Then delete the versions from this source that are older than this many; never one that is in use.",
+        show_default="all are kept",
+    ),
+]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for another build of the same data and model, or fail.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MaxPixels = Annotated[int, typer.Option(help="Reject an image with more pixels than this.")]
 MaxBytes = Annotated[int, typer.Option(help="Reject an image file with more bytes than this.")]

@@ -64,6 +64,10 @@ def search(
     texts: Annotated[
         list[str] | None, typer.Option("--text", help="A text to add, also one that looks like the name of a file.")
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="The language of the texts, for models that mark it (NLLB's): deu_Latn."),
+    ] = None,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Show only the best of near-duplicates.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -80,15 +84,17 @@ def search(
     ```
     """
     parts = [
-        *(_part(query) for query in queries or []),
-        *(text(one) for one in texts or []),
+        *(_part(query, language=language) for query in queries or []),
+        *(text(one, language=language) for one in texts or []),
         *(image_id(identity) for identity in like or []),
-        *(_part(query, MINUS_WEIGHT) for query in minus or []),
+        *(_part(query, MINUS_WEIGHT, language) for query in minus or []),
     ]
     if not parts:
         raise typer.BadParameter("give a text, an image or --like", param_hint="QUERY")
     if captions and all(part.text is not None for part in parts):
         raise InvalidQuery(f"--captions needs an image in the query; there is no file {parts[0].text}")
+    if language is not None and all(part.text is None for part in parts):
+        raise typer.BadParameter("the query has no text; leave it out", param_hint="--language")
     conditions = _conditions(where or [])
     target: Modality = "captions" if captions else "images"
     results: list[ImageResult] | list[CaptionResult]
@@ -116,7 +122,7 @@ def search(
         console.note(f"next page: --offset {next_offset}")
 
 
-def _part(query: str, weight: float = 1.0) -> Part:
+def _part(query: str, weight: float = 1.0, language: str | None = None) -> Part:
     """An image if a file has that name, otherwise a text. Raises InvalidQuery for what looks like a missing file."""
     # pathlib raises an error for a text that is too long for a file name
     is_file = os.path.isfile(query)  # noqa: PTH113
@@ -125,7 +131,7 @@ def _part(query: str, weight: float = 1.0) -> Part:
     is_path = os.sep in query and not any(map(str.isspace, query))
     if is_path or Path(query).suffix.lower() in FILE_SUFFIXES:
         raise InvalidQuery(f"{_missing(Path(query))}; a text that looks like a file goes with --text")
-    return text(query, weight)
+    return text(query, weight, language)
 
 
 def _missing(path: Path) -> str:

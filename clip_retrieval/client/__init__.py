@@ -2,12 +2,15 @@
 
 retries.py        httpx transports that send a request again after an overload or a failed connection
 endpoints.py      one call per endpoint: its request, and how its answer is read
+change_calls.py   those that change the collection
+change_methods.py the methods of both clients for these
 clients.py        ``Client`` and ``AsyncClient``
 """
 
 import warnings
 
 from clip_retrieval.client.clients import DEFAULT_TIMEOUT, AsyncClient, Client, Retries, image, image_id, text
+from clip_retrieval.contract.changes import delete, patch, put
 from clip_retrieval.contract.image_input import ImageInput
 from clip_retrieval.contract.queries import Part, search_request
 
@@ -17,8 +20,11 @@ __all__ = [
     "Client",
     "ImageInput",
     "Retries",
+    "delete",
     "image",
     "image_id",
+    "patch",
+    "put",
     "search_request",
     "text",
 ]

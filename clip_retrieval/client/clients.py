@@ -5,9 +5,10 @@
             print(result.similarity_score, result.image_path)
         client.search([text("a dog"), image("park.jpg"), text("snow", -0.5)], where={"year": {"gte": 2020}})
 
-Both have one method per endpoint and answer with the service's own models. ``retries.py`` says which requests are sent
-again and when. Errors: ``RequestRejected``, ``Overloaded``, ``ServerFailure``, ``Unreachable``; all are
-``ServiceError``. Methods that take an image raise OSError where its file cannot be read.
+Both have one method per endpoint and answer with the service's own models; ``change_methods.py`` has those that change
+the collection. With ``min_sequence`` a search waits until the change of that number is visible. ``retries.py`` says
+which requests are sent again and when. Errors: ``RequestRejected``, ``Overloaded``, ``ServerFailure``,
+``Unreachable``; all are ``ServiceError``. Methods that take an image raise OSError where its file cannot be read.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from clip_retrieval.client.change_methods import AsyncChangeMethods, ChangeMethods
 from clip_retrieval.client.endpoints import Call, Calls, require_swapped
 from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
@@ -46,7 +48,7 @@ _HEADERS = {"Accept": "application/json", "User-Agent": "bento-clip-client"}
 M = TypeVar("M", bound=BaseModel)
 
 
-class Client:
+class Client(ChangeMethods):
     """Synchronous client; use it as a context manager or call ``close``. Safe to share between threads."""
 
     def __init__(
@@ -70,17 +72,21 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Images that match a text."""
-        return self._send(Calls.search_images(text, k))
+    def search_images(
+        self, text: str, k: int = DEFAULT_K, language: str | None = None, *, min_sequence: int | None = None
+    ) -> ImagesAnswer:
+        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it."""
+        return self._send(Calls.search_images(text, k, language).waiting_for(min_sequence))
 
-    def search_captions(self, image: ImageInput, k: int = DEFAULT_K) -> CaptionsAnswer:
+    def search_captions(
+        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+    ) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
-        return self._send(Calls.search_captions(image, k))
+        return self._send(Calls.search_captions(image, k).waiting_for(min_sequence))
 
-    def search_similar(self, image: ImageInput, k: int = DEFAULT_K) -> ImagesAnswer:
+    def search_similar(self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None) -> ImagesAnswer:
         """Images that are similar to an image."""
-        return self._send(Calls.search_similar(image, k))
+        return self._send(Calls.search_similar(image, k).waiting_for(min_sequence))
 
     def search(
         self,
@@ -92,19 +98,22 @@ class Client:
         min_score: float | None = None,
         dedupe: bool = False,
         where: Where | None = None,
+        state: str | None = None,
+        min_sequence: int | None = None,
     ) -> SearchAnswer:
         """One page of the images or captions nearest to a weighted mix of texts and images.
 
-        Raises InvalidQuery for a value out of bounds.
+        With the ``state`` of an earlier page this one comes from the same state of the collection. Raises InvalidQuery
+        for a value out of bounds.
         """
         request = search_request(
-            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
+            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where, state=state
         )
-        return self._send(Calls.search(request))
+        return self._send(Calls.search(request).waiting_for(min_sequence))
 
-    def search_batch(self, requests: Sequence[SearchRequest]) -> SearchBatchAnswer:
+    def search_batch(self, requests: Sequence[SearchRequest], *, min_sequence: int | None = None) -> SearchBatchAnswer:
         """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
-        return self._send(Calls.search_batch(requests))
+        return self._send(Calls.search_batch(requests).waiting_for(min_sequence))
 
     def fields(self) -> FieldsAnswer:
         """The fields that ``where`` can filter by."""
@@ -114,9 +123,9 @@ class Client:
         """Everything that the collection holds about one image."""
         return self._send(Calls.image(image_id))
 
-    def encode_text(self, text: str) -> TextEmbedding:
-        """The unit vector of a text."""
-        return self._send(Calls.encode_text(text))
+    def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
+        """The unit vector of a text; ``language`` as in ``search_images``."""
+        return self._send(Calls.encode_text(text, language))
 
     def encode_image(self, image: ImageInput) -> ImageEmbedding:
         """The unit vector of an image."""
@@ -148,7 +157,16 @@ class Client:
         ``force`` takes it although it falls short of what its manifest promises. Raises RequestRejected, with the
         reason, where the service goes on with the earlier one.
         """
-        status = self._send(Calls.swap(artifact, force=force))
+        return self._until_swapped(self._send(Calls.swap(artifact, force=force)))
+
+    def compact(self) -> ArtifactStatus:
+        """Have the service make an artifact of its collection and the changes, and serve it; returns when it does.
+
+        Raises RequestRejected, with the reason, where the service goes on as before.
+        """
+        return self._until_swapped(self._send(Calls.compact))
+
+    def _until_swapped(self, status: ArtifactStatus) -> ArtifactStatus:
         while status.state == "swapping":
             time.sleep(SWAP_POLL_S)
             status = self.artifact()
@@ -161,7 +179,7 @@ class Client:
             raise call.failure(error) from error
 
 
-class AsyncClient:
+class AsyncClient(AsyncChangeMethods):
     """Asynchronous client; use it as an async context manager or await ``aclose``."""
 
     def __init__(
@@ -185,17 +203,23 @@ class AsyncClient:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def search_images(self, text: str, k: int = DEFAULT_K) -> ImagesAnswer:
-        """Images that match a text."""
-        return await self._send(Calls.search_images(text, k))
+    async def search_images(
+        self, text: str, k: int = DEFAULT_K, language: str | None = None, *, min_sequence: int | None = None
+    ) -> ImagesAnswer:
+        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it."""
+        return await self._send(Calls.search_images(text, k, language).waiting_for(min_sequence))
 
-    async def search_captions(self, image: ImageInput, k: int = DEFAULT_K) -> CaptionsAnswer:
+    async def search_captions(
+        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+    ) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
-        return await self._send(Calls.search_captions(image, k))
+        return await self._send(Calls.search_captions(image, k).waiting_for(min_sequence))
 
-    async def search_similar(self, image: ImageInput, k: int = DEFAULT_K) -> ImagesAnswer:
+    async def search_similar(
+        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+    ) -> ImagesAnswer:
         """Images that are similar to an image."""
-        return await self._send(Calls.search_similar(image, k))
+        return await self._send(Calls.search_similar(image, k).waiting_for(min_sequence))
 
     async def search(
         self,
@@ -207,19 +231,24 @@ class AsyncClient:
         min_score: float | None = None,
         dedupe: bool = False,
         where: Where | None = None,
+        state: str | None = None,
+        min_sequence: int | None = None,
     ) -> SearchAnswer:
         """One page of the images or captions nearest to a weighted mix of texts and images.
 
-        Raises InvalidQuery for a value out of bounds.
+        With the ``state`` of an earlier page this one comes from the same state of the collection. Raises InvalidQuery
+        for a value out of bounds.
         """
         request = search_request(
-            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
+            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where, state=state
         )
-        return await self._send(Calls.search(request))
+        return await self._send(Calls.search(request).waiting_for(min_sequence))
 
-    async def search_batch(self, requests: Sequence[SearchRequest]) -> SearchBatchAnswer:
+    async def search_batch(
+        self, requests: Sequence[SearchRequest], *, min_sequence: int | None = None
+    ) -> SearchBatchAnswer:
         """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
-        return await self._send(Calls.search_batch(requests))
+        return await self._send(Calls.search_batch(requests).waiting_for(min_sequence))
 
     async def fields(self) -> FieldsAnswer:
         """The fields that ``where`` can filter by."""
@@ -229,9 +258,9 @@ class AsyncClient:
         """Everything that the collection holds about one image."""
         return await self._send(Calls.image(image_id))
 
-    async def encode_text(self, text: str) -> TextEmbedding:
-        """The unit vector of a text."""
-        return await self._send(Calls.encode_text(text))
+    async def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
+        """The unit vector of a text; ``language`` as in ``search_images``."""
+        return await self._send(Calls.encode_text(text, language))
 
     async def encode_image(self, image: ImageInput) -> ImageEmbedding:
         """The unit vector of an image."""
@@ -263,7 +292,16 @@ class AsyncClient:
         ``force`` takes it although it falls short of what its manifest promises. Raises RequestRejected, with the
         reason, where the service goes on with the earlier one.
         """
-        status = await self._send(Calls.swap(artifact, force=force))
+        return await self._until_swapped(await self._send(Calls.swap(artifact, force=force)))
+
+    async def compact(self) -> ArtifactStatus:
+        """Have the service make an artifact of its collection and the changes, and serve it; returns when it does.
+
+        Raises RequestRejected, with the reason, where the service goes on as before.
+        """
+        return await self._until_swapped(await self._send(Calls.compact))
+
+    async def _until_swapped(self, status: ArtifactStatus) -> ArtifactStatus:
         while status.state == "swapping":
             await asyncio.sleep(SWAP_POLL_S)
             status = await self.artifact()

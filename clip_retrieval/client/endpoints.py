@@ -4,7 +4,7 @@ A call does not send anything: both clients send it, each in its own way, and sh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -33,7 +33,8 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[M]):
-    """One request and the model of its answer. ``upload`` is the name and the bytes of a file."""
+    """One request and the model of its answer. ``upload`` is the name and the bytes of a file, ``form`` what else its
+    form says."""
 
     method: str
     path: str
@@ -41,11 +42,18 @@ class Call(Generic[M]):
     json: dict[str, Any] | None = None
     upload: tuple[str, bytes] | None = None
     params: dict[str, Any] | None = None
+    form: dict[str, str] | None = None
+    headers: dict[str, str] | None = None
+
+    def waiting_for(self, sequence: int | None) -> "Call[M]":
+        """The same call, which is answered when the change of this number is visible."""
+        return self if sequence is None else replace(self, headers={"Min-Sequence": str(sequence)})
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of ``httpx.Client.request``."""
         files = None if self.upload is None else {"file": self.upload}
-        return {"json": self.json, "files": files, "params": self.params}
+        given = {"json": self.json, "files": files, "params": self.params, "data": self.form, "headers": self.headers}
+        return {name: value for name, value in given.items() if value is not None}
 
     def parse(self, response: httpx.Response) -> M:
         """The answer in ``response``. Raises RequestRejected, Overloaded or ServerFailure."""
@@ -68,8 +76,8 @@ class Calls:
     """One call per endpoint. Those with an image raise OSError where its file cannot be read."""
 
     @staticmethod
-    def search_images(text: str, k: int) -> Call[ImagesAnswer]:
-        return Call("POST", "/search/images", ImagesAnswer, json={"text": text, "k": k})
+    def search_images(text: str, k: int, language: str | None) -> Call[ImagesAnswer]:
+        return Call("POST", "/search/images", ImagesAnswer, json={"text": text, "k": k} | _marked(language))
 
     @staticmethod
     def search_captions(image: ImageInput, k: int) -> Call[CaptionsAnswer]:
@@ -80,8 +88,8 @@ class Calls:
         return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params={"k": k})
 
     @staticmethod
-    def encode_text(text: str) -> Call[TextEmbedding]:
-        return Call("POST", "/encode/text", TextEmbedding, json={"text": text})
+    def encode_text(text: str, language: str | None) -> Call[TextEmbedding]:
+        return Call("POST", "/encode/text", TextEmbedding, json={"text": text} | _marked(language))
 
     @staticmethod
     def encode_image(image: ImageInput) -> Call[ImageEmbedding]:
@@ -98,8 +106,7 @@ class Calls:
 
     @staticmethod
     def image(image_id: str) -> Call[ImageInfo]:
-        # Dots are quoted too: httpx and proxies resolve /../ in a URL.
-        return Call("GET", f"/images/{quote(image_id, safe='').replace('.', '%2E')}", ImageInfo)
+        return Call("GET", image_url(image_id), ImageInfo)
 
     fields = Call("GET", "/fields", FieldsAnswer)
     info = Call("GET", "/", ServiceInfo)
@@ -107,6 +114,7 @@ class Calls:
     stats = Call("GET", "/stats", Stats)
     clear_cache = Call("POST", "/cache/clear", CacheCleared)
     artifact = Call("GET", "/artifact", ArtifactStatus)
+    compact = Call("POST", "/compact", ArtifactStatus)
 
     @staticmethod
     def swap(artifact: str, *, force: bool) -> Call[ArtifactStatus]:
@@ -120,7 +128,17 @@ def require_swapped(status: ArtifactStatus) -> ArtifactStatus:
     return status
 
 
+def image_url(image_id: str) -> str:
+    """The path of an image. Dots are quoted too: httpx and proxies resolve /../ in a URL."""
+    return f"/images/{quote(image_id, safe='').replace('.', '%2E')}"
+
+
 _NOT_OURS = "the answer does not come from this service; check the URL"
+
+
+def _marked(language: str | None) -> dict[str, Any]:
+    """Nothing for a text without a language, so that a service before this field answers too."""
+    return {} if language is None else {"language": language}
 
 
 def _json(request: SearchRequest) -> dict[str, Any]:

@@ -5,5 +5,6 @@ image_input.py    the images that a user may pass, as bytes with a name
 queries.py        the requests of the routes that search and encode
 answers.py        the answers of the routes that search and encode
 collection.py     the answers about the collection
+changes.py        the requests that change the collection, and their answers
 status.py         the answers about the server
 """

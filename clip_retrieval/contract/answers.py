@@ -88,6 +88,9 @@ class SearchAnswerHead(Frozen):
     query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
     cached: bool = Field(description="Whether the results came from the cache.")
     truncated: bool = Field(False, description="Whether the model read only the beginning of a text.")
+    state: str | None = Field(
+        None, description="The state of the collection; with it the next page comes from the same one, or is 410."
+    )
 
 
 class SearchAnswer(SearchAnswerHead):

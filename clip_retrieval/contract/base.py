@@ -9,6 +9,11 @@ MAX_K = 50
 DEFAULT_K = 5
 MAX_TEXT = 1000
 """Characters of a text query."""
+MAX_LANGUAGE = 50
+"""Characters of the code of a language."""
+MAX_LISTED = 1000
+DEFAULT_LISTED = 100
+"""Images of one page of the list of all."""
 MAX_PROBLEMS = 8
 """The number of problems of a request that an error names one by one."""
 
@@ -29,6 +34,16 @@ Text = Annotated[
         pattern=r"\S",
         description="The text to search for. The model reads a limited number of tokens; `truncated` says whether it "
         "reached the end.",
+    ),
+]
+
+Language = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_LANGUAGE,
+        description="The language of the text, for models that mark texts with it (NLLB's): a code of FLORES-200 such "
+        "as `deu_Latn`. Without it, the language that the collection was built with. Other models refuse it.",
     ),
 ]
 

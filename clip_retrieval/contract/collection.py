@@ -58,3 +58,12 @@ class ImageInfo(Frozen):
     split: Literal["train", "val", "test"]
     captions: list[str]
     metadata: dict[str, Scalar]
+    content_hash: str = Field("", description="SHA-256 of the upright pixels and their size, in hex.")
+    etag: str | None = Field(None, description="Names this state of the image, for `If-Match`.")
+
+
+class ImagesPage(Frozen):
+    """Images of the collection in the order of their ids, by code points."""
+
+    images: list[ImageInfo]
+    next: str | None = Field(description="Give it as `after` for the next page; null on the last page.")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from clip_retrieval.contract.base import DEFAULT_K, K, Strict, Text, describe
+from clip_retrieval.contract.base import DEFAULT_K, K, Language, Strict, Text, describe
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality
@@ -45,6 +45,7 @@ class Part(Strict):
         allow_inf_nan=False,
         description="Must not be 0; a negative weight subtracts.",
     )
+    language: Language | None = None
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
@@ -53,6 +54,8 @@ class Part(Strict):
             raise ValueError(
                 f"give exactly one of text, image and image_id, not {' and '.join(given) or 'none of them'}"
             )
+        if self.language is not None and self.text is None:
+            raise ValueError(f"language is that of a text, and this part has {given[0]}; leave language out")
         if self.weight == 0:
             raise ValueError("a weight of 0 has no effect; leave this part out")
         return self
@@ -130,6 +133,12 @@ class SearchRequest(Strict):
     )
     dedupe: bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
     where: Conditions | None = None
+    state: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_NAME,
+        description="The `state` of an earlier page: this page comes from the same state of the collection.",
+    )
 
 
 class SearchBatchRequest(Strict):
@@ -140,9 +149,12 @@ class SearchBatchRequest(Strict):
     searches: list[Any] = Field(min_length=1, max_length=MAX_SEARCHES, description="Each is a body of `POST /search`.")
 
 
-def text(words: str, weight: float = 1.0) -> Part:
-    """A text as a part of a query. Raises InvalidQuery if it is blank or too long or the weight is out of bounds."""
-    return checked(Part, text=words, weight=weight)
+def text(words: str, weight: float = 1.0, language: str | None = None) -> Part:
+    """A text as a part of a query; ``language`` is a code such as ``deu_Latn``, for models that mark texts with it.
+
+    Raises InvalidQuery if the text is blank or too long or the weight is out of bounds.
+    """
+    return checked(Part, text=words, weight=weight, language=language)
 
 
 def image(given: ImageInput, weight: float = 1.0) -> Part:
@@ -167,6 +179,7 @@ def search_request(
     min_score: float | None = None,
     dedupe: bool = False,
     where: Where | None = None,
+    state: str | None = None,
 ) -> SearchRequest:
     """A search. Raises InvalidQuery if a value is out of bounds."""
     return checked(
@@ -178,6 +191,7 @@ def search_request(
         min_score=min_score,
         dedupe=dedupe,
         where=where if where is None else dict(where),
+        state=state,
     )
 
 
@@ -196,6 +210,7 @@ class SearchImagesRequest(Strict):
 
     text: Text
     k: K = DEFAULT_K
+    language: Language | None = None
 
 
 class EncodeTextRequest(Strict):
@@ -204,3 +219,21 @@ class EncodeTextRequest(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": "a red panda"}]})
 
     text: Text
+    language: Language | None = None
+
+
+def _or_a_string(schema: dict[str, Any]) -> None:
+    form = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string"}, form]
+
+
+class TextToEncode(EncodeTextRequest):
+    """A text, alone or with its language."""
+
+    model_config = ConfigDict(json_schema_extra=_or_a_string)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_string(cls, given: Any) -> Any:
+        return {"text": given} if isinstance(given, str) else given

@@ -24,16 +24,22 @@ class ServiceInfo(Frozen):
 class Health(Frozen):
     """Whether the service can answer queries."""
 
-    status: Literal["healthy", "starting"]
+    status: Literal["healthy", "failing", "starting"] = Field(
+        description="`failing`: the encoder of a worker fails or does not end; `/readyz` is 503 then."
+    )
     timestamp: datetime
     model_loaded: bool
     indexes_loaded: bool
     uptime_seconds: float
     artifact: str | None
+    version: str | None = Field(None, description="The state of the collection that answers.")
+    sequence: int = Field(0, description="The number of the last change that is visible.")
+    takes_changes: bool = Field(False, description="Whether images can be added, changed and removed.")
+    changes: str | None = Field(None, description="Where changes are kept, or why none are taken.")
 
 
 class Percentiles(Frozen):
-    """Percentiles of single requests, in milliseconds, over the newest requests."""
+    """Percentiles of single requests, in milliseconds, over the newest requests of each worker."""
 
     count: int
     p50: float
@@ -42,7 +48,7 @@ class Percentiles(Frozen):
 
 
 class Stats(Frozen):
-    """Counts and latencies of the server process since its start."""
+    """Counts and latencies of the service, all its workers together, since its start."""
 
     uptime_seconds: float
     queries: dict[str, int] = Field(description="Number of answered requests by kind.")
@@ -56,7 +62,7 @@ class Stats(Frozen):
 
 
 class CacheCleared(Frozen):
-    """The result cache was emptied."""
+    """The result caches of all workers were emptied."""
 
     message: str
     previous_cache_size: int

@@ -10,6 +10,8 @@ names.py          the file that a table means by a name
 shards.py         collections in several files: their order, their splits, what is unused
 unused.py         the files that a reader did not use
 image_files.py    which files of a place are images
+tar_file.py       the files in a tar, without unpacking it
+tar_place.py      the files in tars as a place that readers of folders read
 text_file.py      text files in any encoding
 delimited.py      the cells of a text table
 typed.py          the types of metadata that a table gives as text
@@ -23,11 +25,11 @@ flickr.py         Flickr8k and Flickr30k in their public layouts
 samples.py        rows and samples with values of their own types become images
 img2dataset_status.py  what img2dataset writes of its downloads
 parquet_file.py   one Parquet file: its columns and its rows
+parquet_groups.py the row groups of a Parquet file
 parquet_images.py the bytes of images in Parquet files
 parquet_rows.py   images in Parquet files
 parquet.py        whether a place has images in Parquet files
 grouped.py        samples of several files
-tar_file.py       the files in a tar, without unpacking it
 webdataset.py     tars of images
 img2dataset.py    tars and folders that img2dataset wrote
 vector_row.py     the place of a vector that another program made

@@ -19,7 +19,8 @@ from clip_retrieval.errors import SourceError
 
 _OPTIONS = frozenset({"anonymous", "region", "scheme", "endpoint_override"})
 _CONNECT_S = 5
-_RETRY_S = 10
+_RETRY_S = 3
+"""Google's client tries again for so long; ``remote_file.py`` then tries the whole read again."""
 _OPEN_FILES = 8
 _REFUSED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|INVALID_CLIENT_TOKEN|UNRECOGNIZED_CLIENT"
@@ -35,15 +36,18 @@ _HELP = {
 class ArrowStore:
     """A bucket, or a folder or a file in it."""
 
-    def __init__(self, url: SplitResult) -> None:
-        """Connects to nothing yet, except to find the region of a bucket. Raises OSError and SourceError."""
+    def __init__(self, url: SplitResult, system: Any = None) -> None:
+        """Connects to nothing yet, except to find the region of a bucket. Raises OSError and SourceError.
+
+        ``system`` is the file system of pyarrow that is asked, by default the one that the URL says.
+        """
         self.scheme, self.bucket = url.scheme, url.netloc
         self.path = f"{url.netloc}/{url.path.strip('/')}".rstrip("/")
         options = dict(parse_qsl(url.query))
         if unknown := ", ".join(sorted(options.keys() - _OPTIONS)):
             raise SourceError(f"unknown option {unknown} in the URL; there are {', '.join(sorted(_OPTIONS))}")
         try:
-            self._system = _s3(self.bucket, options) if self.scheme == "s3" else _gcs(options)
+            self._system = system or (_s3(self.bucket, options) if self.scheme == "s3" else _gcs(options))
         except OSError as error:
             raise self._explained(error) from error
         self._open = lru_cache(_OPEN_FILES)(self._system.open_input_file)
@@ -82,6 +86,9 @@ class ArrowStore:
             # A connection that ended inside the headers can leave an open file with a wrong size.
             self._open.cache_clear()
             raise self._explained(error) from error
+        except ValueError as error:  # pyarrow says of an object in Google's store whose connection was lost: closed
+            self._open.cache_clear()
+            raise ConnectionError("the connection was lost") from error
 
     def _explained(self, error: OSError) -> OSError:
         said = " ".join(str(error).split())

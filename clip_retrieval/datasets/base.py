@@ -6,6 +6,7 @@ validation finds missing and damaged files. A source that cannot be read at all 
 
 import os
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -89,6 +90,13 @@ def parse_split(name: str) -> Split | None:
     if key not in _SPLIT_NAMES:
         raise ValueError(f"split {name!r} is unknown; use one of {', '.join(_SPLIT_NAMES)}")
     return _SPLIT_NAMES[key]
+
+
+def parse_language(value: object) -> str | None:
+    """The language of a caption as a source writes it, in Unicode NFC; None for what is empty or no text."""
+    if not isinstance(value, str) or not is_text(value):
+        return None
+    return unicodedata.normalize("NFC", value.strip()) or None
 
 
 def is_text(value: str) -> bool:

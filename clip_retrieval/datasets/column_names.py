@@ -7,7 +7,7 @@ that the table has is taken; the other columns are metadata. Columns of captions
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 IMAGE_NAMES = (
     "image_path",
@@ -42,6 +42,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "caption_id": ("caption_id",),
     "caption_number": ("caption_number", "comment_number"),
     "split": ("split",),
+    "language": ("lang", "language", "caption_lang", "caption_language"),
 }
 _NUMBERED = re.compile(r"(.*?)_?(\d{1,2})")
 
@@ -53,12 +54,13 @@ class Roles:
     image: str | None
     captions: tuple[str, ...]
     others: Mapping[str, str]
-    """``image_id``, ``caption_id``, ``caption_number`` and ``split``, where the table has them."""
+    """``image_id``, ``caption_id``, ``caption_number``, ``split`` and ``language``, where the table has them."""
 
     @property
     def used(self) -> frozenset[str]:
-        """Every column that is not metadata."""
-        return frozenset({*self.captions, *self.others.values(), *([self.image] if self.image else [])})
+        """Every column that is not metadata. The language of captions is metadata of their image, too."""
+        others = {column for role, column in self.others.items() if role != "language"}
+        return frozenset({*self.captions, *others, *([self.image] if self.image else [])})
 
     def by_role(self) -> dict[str, list[str]]:
         """The columns by what they are, for people."""
@@ -90,12 +92,15 @@ def roles_of(columns: Sequence[str], image: str | None = None, captions: Sequenc
     def first(names: Sequence[str]) -> str | None:
         return next((by_name[name] for name in names if name in by_name), None)
 
-    others = {role: found for role, names in OTHER_NAMES.items() if (found := first(names)) is not None}
-    return Roles(
+    named = Roles(
         image=given(image) if image is not None else first(IMAGE_NAMES),
         captions=tuple(map(given, captions)) or _captions(columns),
-        others=others,
+        others={},
     )
+    others = {role: found for role, names in OTHER_NAMES.items() if (found := first(names)) is not None}
+    if others.get("language") in named.used:  # a person named that column for something else
+        del others["language"]
+    return replace(named, others=others)
 
 
 def _captions(columns: Sequence[str]) -> tuple[str, ...]:

@@ -19,8 +19,11 @@ from clip_retrieval.datasets import (
 )
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
 from clip_retrieval.datasets.column_names import roles_of
+from clip_retrieval.datasets.image_folder import ImageFolder
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
+from clip_retrieval.datasets.sidecar import SidecarFolder
 from clip_retrieval.datasets.table_source import HIDDEN_TABLE, may_be_a_table, may_be_hidden_table
+from clip_retrieval.datasets.tar_place import TarPlace, tar_names
 from clip_retrieval.errors import ImageRejected, SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
@@ -28,12 +31,14 @@ READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     img2dataset.fits,
     flickr.fits,
     table_source.fits,
-    sidecar.fits,
     webdataset.fits,
     parquet.fits,
+    sidecar.fits,
     image_folder.fits,
 )
-"""From the most particular layout to the most general one."""
+"""From the most particular layout to the most general one; shards before the images beside them, if they hold more."""
+_IN_TARS = (flickr.fits, table_source.fits, sidecar.fits)
+"""What may say the captions of images in tars that have none beside them."""
 _IMAGES_ALONE = (vectors.fits, img2dataset.fits, webdataset.fits, parquet.fits, image_folder.fits)
 """Without captions, images in shards are images still."""
 LAYOUTS = (
@@ -74,7 +79,7 @@ def _detect(place: Place, options: SourceOptions) -> Source:
             misses.append(found)
         elif found is not None:
             source = found.source
-            source.taking.why, source.unlisted = found.why, tuple(place.rejects)
+            source.taking.why, source.unlisted = found.why + _left_out(source, place), tuple(place.rejects)
             if (options.image_column or options.caption_columns) and not source.takes_columns:
                 if misses:
                     raise SourceError(_not_understood(place, misses))
@@ -98,36 +103,66 @@ def _detect(place: Place, options: SourceOptions) -> Source:
 
 
 def _without_captions(source: Source, place: Place, misses: list[Miss], options: SourceOptions) -> Source:
-    """The source, unless files beside its images look like captions."""
-    if (below := _unpacked(place)) is not None:
+    """The source, unless files beside its images or in its tars look like captions."""
+    if isinstance(source, webdataset.WebDataset):
+        source = _in_tars(source, TarPlace.of(place, source.names), options)
+        if source.has_captions:
+            return source
+    if (below := place.unpacked()) is not None:
         with suppress(SourceError):
             if (inside := _detect(below, options)).has_captions:
                 return inside
-    misses += [Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown)]
-    misses += [Miss(shown, "JSON beside an image; write the captions as text files") for shown in _json_sidecars(place)]
-    misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
-    misses += [
-        Miss(shown, what_to_do)
-        for shown in place.files
-        for ending, what_to_do in NOT_READ.items()
-        if shown.lower().endswith(ending)
-    ]
+    misses += _like_captions(place)
+    if place.only is None and (texts := sidecar.fits(place, options)) is not None:
+        misses.append(Miss(texts.why, f"but {source.taking.why}; write these captions there"))
     if misses and place.only is None:
         raise SourceError(_not_understood(place, misses))
     return source
 
 
-def _unpacked(place: Place) -> Place | None:
-    """The one folder that everything lies in, as archives leave it; None if there are others, or files beside it."""
-    tops = {name.split("/", 1)[0] for name in place.files if "/" in name}
-    if (
-        place.above() is None
-        or place.only is not None
-        or len(tops) != 1
-        or any("/" not in name for name in place.files)
-    ):
-        return None
-    return Place(place.root / tops.pop())
+def _in_tars(source: Source, opened: TarPlace, options: SourceOptions) -> Source:
+    """The reader for what lies in tars and has captions, as if they were folders; ``source`` if nothing has any.
+
+    Raises SourceError for what looks like captions there and is not understood.
+    """
+    names_columns = bool(options.image_column or options.caption_columns)
+    misses: list[Miss] = []
+    view: TarPlace | None = opened
+    while view is not None:
+        for fits in _IN_TARS:
+            found = fits(view, options)
+            if isinstance(found, Miss):
+                misses.append(found)
+            elif found is not None and found.source.has_captions and (found.source.takes_columns or not names_columns):
+                where = "the tar" if len(opened.tars) == 1 else f"{len(opened.tars)} tars"
+                found.source.taking.why = f"{found.why}, in {where}"
+                found.source.unlisted = (*source.unlisted, *opened.contents.rejects)
+                return found.source
+        view = view.unpacked()
+    if misses := misses or _like_captions(opened):
+        raise SourceError(_not_understood(opened, misses))
+    return source
+
+
+def _left_out(source: Source, place: Place) -> str:
+    """What to say of shards beside images that are not taken."""
+    if place.only is not None or source.name not in {ImageFolder.name, SidecarFolder.name}:
+        return ""
+    shards = [*tar_names(place), *webdataset.compressed_tars(place), *parquet.parquet_names(place)]
+    return f"; not read, since no more images are seen there: {', '.join(shards[:3])}" if shards else ""
+
+
+def _like_captions(place: Place) -> list[Miss]:
+    """The files of a place that look like captions, and that no reader has looked at."""
+    misses = [Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown)]
+    misses += [Miss(shown, "JSON beside an image; write the captions as text files") for shown in _json_sidecars(place)]
+    misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
+    return misses + [
+        Miss(shown, what_to_do)
+        for shown in place.files
+        for ending, what_to_do in NOT_READ.items()
+        if shown.lower().endswith(ending)
+    ]
 
 
 def _is_called_captions(shown: str) -> bool:

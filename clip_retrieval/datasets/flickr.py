@@ -14,11 +14,13 @@ from pathlib import PurePosixPath
 
 from clip_retrieval.datasets import csv_table
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
+from clip_retrieval.datasets.image_files import count_images
 from clip_retrieval.datasets.names import ImageNames
 from clip_retrieval.datasets.place import Fit, Place, SourceOptions
 from clip_retrieval.datasets.rows import Row, images_of_rows
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
+from clip_retrieval.datasets.tar_place import tar_names
 from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.datasets.unused import count_unused
 from clip_retrieval.errors import SourceError
@@ -118,6 +120,8 @@ def fits(place: Place, options: SourceOptions) -> Fit | None:
         return None
     captions = place.only or captions_name(place)
     if captions is None or options.image_column or options.caption_columns:  # then it is a table
+        return None
+    if captions == KAGGLE and tar_names(place) and not count_images(place):  # a table finds images in tars
         return None
     if any(f"captions{suffix}" in place.files for suffix in (".csv", ".jsonl", ".tsv")):
         return None

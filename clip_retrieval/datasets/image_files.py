@@ -34,6 +34,11 @@ def images_below(place: Place) -> Iterator[StoredFile | Reject]:
                 yield Reject(shown, kind.reason)
 
 
+def count_images(place: Place) -> int:
+    """How many files of ``place`` are called as images are."""
+    return sum(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in place.files)
+
+
 def kind_of_file(file: ImageBlob) -> Kind | None:
     """What a file is by its first bytes; None if that is not known, or if it cannot be read."""
     try:

@@ -14,7 +14,8 @@ from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, failures_in
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.shards import in_order, unused_files
 from clip_retrieval.datasets.taking import TakenFile, Taking
-from clip_retrieval.datasets.webdataset import WebDataset, tar_names
+from clip_retrieval.datasets.tar_place import tar_names
+from clip_retrieval.datasets.webdataset import WebDataset
 from clip_retrieval.errors import ImageRejected
 from clip_retrieval.records import CaptionedImage, Reject
 

@@ -124,7 +124,7 @@ def _mapping(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
 
 
 def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
-    captions: dict[object, list[tuple[object, object]]] = {}
+    captions: dict[object, list[tuple[object, object, object]]] = {}
     images: dict[object, dict[str, Any]] = {}
     for number, image in enumerate(content["images"], 1):
         where = f"{shown} image {number}"
@@ -139,13 +139,14 @@ def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
         elif not isinstance(about := one.get("image_id"), int | str) or about not in images:
             yield Reject(where, f"there is no image of the id {one.get('image_id')!r}")
         else:
-            captions.setdefault(about, []).append((one.get("id"), one["caption"]))
+            language = one.get("lang", one.get("language"))
+            captions.setdefault(about, []).append((one.get("id"), one["caption"], language))
     for identity, image in images.items():
         metadata = {name: value for name, value in image.items() if name not in _COCO_KEYS}
-        for number, (caption_id, caption) in enumerate(captions.get(identity, [(None, None)])):
+        for number, (caption_id, caption, language) in enumerate(captions.get(identity, [(None, None, None)])):
             texts = [] if caption is None and caption_id is None else [caption]
             name, more = image.get("file_name"), {} if number else metadata
-            yield Row(f"{shown} image {identity}", name, texts, caption_id=caption_id, metadata=more)
+            yield Row(f"{shown} image {identity}", name, texts, caption_id=caption_id, metadata=more, language=language)
 
 
 def _karpathy(shown: str, images: Iterable[Any]) -> Iterator[Row | Reject]:

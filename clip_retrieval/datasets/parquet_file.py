@@ -1,7 +1,7 @@
 """One Parquet file: its columns, and its rows in batches."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from pyarrow import ArrowException, types
 
 from clip_retrieval.datasets.samples import Unreadable
 from clip_retrieval.datasets.stored import StoredFile
-from clip_retrieval.errors import SourceError
+from clip_retrieval.errors import SourceError, StoreUnreachable
 from clip_retrieval.records import Reject
 
 BATCH_ROWS = 1024
@@ -32,6 +32,11 @@ class Columns:
     heavy: tuple[str, ...]
     """Columns that have bytes at any depth. They are not read with the rows."""
 
+    @property
+    def nested(self) -> tuple[str, ...]:
+        """Columns that have bytes deeper than an image has, such as lists of images."""
+        return tuple(name for name in self.heavy if name not in self.images)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -44,13 +49,34 @@ class Row:
 
 
 @contextmanager
-def opened(file: StoredFile) -> Iterator[Any]:
-    """The file as a ``pyarrow.parquet.ParquetFile``. Raises SourceError if it is none, or is damaged."""
+def opened(file: StoredFile, buffer: int = 0) -> Iterator[Any]:
+    """The file as a ``pyarrow.parquet.ParquetFile``; columns are read whole, or ``buffer`` bytes at once.
+
+    Raises SourceError if it is none, or is damaged.
+    """
     try:
-        with file.open() as handle, pq.ParquetFile(handle) as parquet:
+        with (
+            file.open() as handle,
+            pq.ParquetFile(handle, buffer_size=buffer, page_checksum_verification=True) as parquet,
+        ):
             yield parquet
     except (ArrowException, OSError, EOFError) as error:
         raise SourceError(f"{file.name} cannot be read as Parquet: {_reason(error)}") from error
+
+
+def have_more_rows(files: Iterable[StoredFile], count: int) -> bool:
+    """Whether these files have more than ``count`` rows; damaged files count as empty. Reads no more than it needs."""
+    for file in files:
+        try:
+            with opened(file) as parquet:
+                count -= parquet.metadata.num_rows
+        except StoreUnreachable:
+            raise
+        except SourceError:
+            continue
+        if count < 0:
+            return True
+    return False
 
 
 def columns_of(schema: Any) -> Columns:

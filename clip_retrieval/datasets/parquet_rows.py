@@ -6,6 +6,7 @@ is a column, or part of the name of the file. Of rows that img2dataset wrote, th
 """
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -13,8 +14,16 @@ from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
 from clip_retrieval.datasets.names import ImageNames
-from clip_retrieval.datasets.parquet_file import Columns, Row, class_names, columns_of, opened, rows_of
-from clip_retrieval.datasets.parquet_images import RowBlob, RowGroups
+from clip_retrieval.datasets.parquet_file import (
+    Columns,
+    Row,
+    class_names,
+    columns_of,
+    opened,
+    rows_of,
+)
+from clip_retrieval.datasets.parquet_groups import groups_with_gaps
+from clip_retrieval.datasets.parquet_images import RowBatches, RowBlob
 from clip_retrieval.datasets.place import Place, SourceOptions
 from clip_retrieval.datasets.samples import Sample, Unreadable, images_of, joined
 from clip_retrieval.datasets.shards import split_of_name, unused_files
@@ -39,14 +48,22 @@ def image_column(columns: Columns, options: SourceOptions) -> tuple[str, bool]:
         named = roles_of(columns.names, options.image_column).image
         if named in columns.images or named in columns.text:
             return named, named in columns.images
+        if named in columns.nested:
+            raise ValueError(_lists(named))
         raise ValueError(f"the column {named!r} holds neither images nor text (columns found: {found})")
     if columns.images:
         return roles_of(columns.images).image or columns.images[0], True
     paths = [name for name in columns.text if name.casefold() not in _ADDRESSES]
     if (name := roles_of(paths).image) is not None:
         return name, False
+    if columns.nested:
+        raise ValueError(_lists(columns.nested[0]))
     hint = "; it lists addresses: download the images first, for example with img2dataset" if columns.text else ""
     raise ValueError(f"no column for the image; name it by --image-column (columns found: {found}){hint}")
+
+
+def _lists(column: str) -> str:
+    return f"the column {column!r} holds images in lists, or in other values; write a row for each image"
 
 
 class ParquetFiles(Source):
@@ -64,7 +81,7 @@ class ParquetFiles(Source):
         self.names = names
         self.options = options
         self.in_rows = in_rows
-        self._groups = RowGroups()
+        self._batches = RowBatches()
         self._image_names: dict[str, ImageNames] = {}
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
@@ -74,7 +91,8 @@ class ParquetFiles(Source):
         yield from joined(items, _identity, scattered=not self.in_rows, same=_same_bytes)
         if self.place.only is None:
             stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}
-            taking.unused.update(unused_files(self.place.files, stats.union(self.names, seen)))
+            named = (names.used for names in self._image_names.values())
+            taking.unused.update(unused_files(self.place.files, stats.union(self.names, *named)))
 
     def _file(self, name: str, taking: Taking, seen: set[str]) -> Iterator[CaptionedImage | Reject]:
         file = self.place.files[name]
@@ -82,13 +100,14 @@ class ParquetFiles(Source):
             with opened(file) as parquet:
                 columns, labels = columns_of(parquet.schema_arrow), class_names(parquet.schema_arrow)
                 image, in_rows = image_column(columns, self.options)
+                gaps = groups_with_gaps(parquet, image)
                 roles = self._roles(columns, image)
         except StoreUnreachable:
             raise
         except (SourceError, ValueError) as error:
             if len(self.names) == 1:
                 raise SourceError(str(error)) from error
-            yield Reject(name, str(error))
+            yield Reject(name, f"{error}; none of its rows is read" if isinstance(error, SourceError) else str(error))
             return
         self._note(name, roles, image, columns, taking)
         left_out = bookkeeping(columns.names) - roles.used
@@ -102,7 +121,11 @@ class ParquetFiles(Source):
                 continue
             where = f"{name} row {row.number}"
             try:
-                blob = self._in_row(file, image, row, seen) if in_rows else self._by_path(file, row.values[image])
+                blob = (
+                    self._in_row(file, image, row, seen, may_lack_bytes=row.group in gaps)
+                    if in_rows
+                    else self._by_path(file, row.values[image])
+                )
             except ValueError as error:
                 yield Reject(where, str(error))
                 continue
@@ -133,15 +156,23 @@ class ParquetFiles(Source):
     def _names_in(self, folder: str) -> ImageNames:
         return self._image_names.setdefault(folder, ImageNames(self.place, folder))
 
-    def _in_row(self, file: StoredFile, column: str, row: Row, seen: Collection[str]) -> ImageBlob:
-        """The image in the row, under its own file name if no other row has it."""
+    def _in_row(
+        self, file: StoredFile, column: str, row: Row, seen: Collection[str], *, may_lack_bytes: bool
+    ) -> ImageBlob:
+        """The image in the row, under its own file name if no other row has it.
+
+        If the row may lack the bytes, the file that its path names counts as used.
+        """
         value = row.values.get(column)
         path = value.get("path") if isinstance(value, dict) else None
         name = PurePosixPath(path.replace("\\", "/")).name if path else ""
         if not name or name in seen:
             name = f"{file.name}/{row.number}"
         by_path = self._names_in(_folder(file)).find
-        return RowBlob(file, name, column, row.group, row.row, self._groups, by_path)
+        if path and may_lack_bytes:
+            with suppress(ValueError):  # a reject where the image is read, if it does lack the bytes
+                by_path(path)
+        return RowBlob(file, name, column, row.group, row.row, self._batches, by_path)
 
 
 def _label(value: object, names: Sequence[str]) -> object:

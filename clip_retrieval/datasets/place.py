@@ -5,7 +5,7 @@ Every reader has a function ``fits(place, options)``. It looks at names and at t
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -105,6 +105,20 @@ class Place:
     def above(self) -> "Place | None":
         """The folder that contains this one; None in a store."""
         return Place(self.root.parent)
+
+    def unpacked(self) -> "Place | None":
+        """The one folder that everything lies in, as archives leave it; None if there are others, or files beside it.
+
+        None in a store, too.
+        """
+        top = self.only_folder(self.files) if self.only is None else None
+        return None if top is None else Place(self.root / top)
+
+    @staticmethod
+    def only_folder(names: Iterable[str]) -> str | None:
+        """The first part that all of these relative paths share, if all of them lie in a folder."""
+        tops = {name.split("/", 1)[0] if "/" in name else "" for name in names}
+        return tops.pop() or None if len(tops) == 1 else None
 
     def _walk(self, folder: Path, found: dict[str, Path], links: list[Path], seen: set[str]) -> None:
         """Add the files below a folder to ``found`` and the links to other folders to ``links``."""

@@ -83,6 +83,9 @@ class RemotePlace(Place):
     def above(self) -> None:
         return None
 
+    def unpacked(self) -> None:
+        return None
+
 
 def open_remote(url: str, options: SourceOptions, detect: Detect, *, attempts: int = 4, pause: float = 0.5) -> Source:
     """The reader for a URL that ``detect`` finds.

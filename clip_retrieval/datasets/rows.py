@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from clip_retrieval.datasets.base import is_text, parse_split
+from clip_retrieval.datasets.base import is_text, parse_language, parse_split
 from clip_retrieval.datasets.column_names import Roles, folded, roles_of
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.stored import StoredFile
@@ -34,6 +34,8 @@ class Row:
     caption_id: object = None
     split: object = None
     metadata: Mapping[str, object] = field(default_factory=dict)
+    language: object = None
+    """Of the captions."""
 
 
 def row_of(where: str, values: Mapping[str, object], roles: Roles) -> Row:
@@ -54,6 +56,7 @@ def row_of(where: str, values: Mapping[str, object], roles: Roles) -> Row:
         caption_id=others.get("caption_id"),
         split=others.get("split"),
         metadata={name: value for name, value in values.items() if name not in roles.used},
+        language=others.get("language"),
     )
 
 
@@ -162,9 +165,10 @@ def _draft(row: Row, find: Callable[[str], StoredFile]) -> tuple[_Draft, list[st
             metadata[unicodedata.normalize("NFC", name)] = _scalar(value)
         except ValueError as error:
             bad.append(f"{name}: {error}")
+    numbered = caption_id is not None and len(texts) > 1
+    language = parse_language(row.language)
     captions = [
-        SourceCaption(text, f"{caption_id}#{n}" if caption_id is not None and len(texts) > 1 else caption_id)
-        for n, text in enumerate(texts)
+        SourceCaption(text, f"{caption_id}#{n}" if numbered else caption_id, language) for n, text in enumerate(texts)
     ]
     return _Draft(find(row.image), image_id, split, captions, metadata), bad
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
-from clip_retrieval.datasets.base import is_text, parse_split
+from clip_retrieval.datasets.base import is_text, parse_language, parse_split
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Scalar, SourceCaption, Split
@@ -43,7 +43,9 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
     """A Reject for each value that cannot be used, then the image. What the values are is noted in ``taking``."""
     problems: list[str] = []
     roles = sample.roles
-    captions = [SourceCaption(text) for text in sample.captions]
+    column = roles.others.get("language")
+    language = None if column is None else parse_language(sample.values.get(column))
+    captions = [SourceCaption(text, None, language) for text in sample.captions]
     identity = _text(sample.values, roles.others.get("caption_id"))
     place = _text(sample.values, roles.others.get("caption_number"))
     if identity is None and place is not None:
@@ -52,7 +54,7 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
     found = [text for text in found if text not in sample.captions]
     for number, text in enumerate(found):
         numbered = f"{identity}#{number}" if identity is not None and len(found) > 1 else identity
-        captions.append(SourceCaption(text, numbered))
+        captions.append(SourceCaption(text, numbered, language))
     split = sample.split
     if given := _text(sample.values, roles.others.get("split")):
         try:

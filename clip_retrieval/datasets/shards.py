@@ -34,6 +34,11 @@ def split_of_name(name: str) -> Split | None:
     return None
 
 
+def said_beside(images: int, *, has_captions: bool) -> str:
+    """What to say of images beside shards that are taken; these hold more, or as many if they have captions."""
+    return f"; {'no more' if has_captions else 'fewer'} images lie beside: {images}" if images else ""
+
+
 def unused_files(names: Iterable[str], used: Collection[str]) -> Counter[str]:
     """How many of the files ``names`` are not in ``used``, by kind, such as ``.pdf files``."""
     return Counter(kind_of(name) for name in names if name not in used)

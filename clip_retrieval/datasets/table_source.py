@@ -1,8 +1,8 @@
-"""A collection that files list: one table, one for each split, or one in each folder."""
+"""A collection that files list: one table, one for each split, or one in each folder. The images may be in tars."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets import csv_table, json_document, jsonl
@@ -13,6 +13,7 @@ from clip_retrieval.datasets.names import ImageNames
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.rows import Row, images_of_rows
 from clip_retrieval.datasets.stored import StoredFile
+from clip_retrieval.datasets.tar_place import with_tars
 from clip_retrieval.datasets.unused import count_unused
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Split
@@ -87,7 +88,7 @@ class TableSource(Source):
         for table in tables:
             for row in table.file.rows():
                 if isinstance(row, Row) and row.split is None and table.split is not None:
-                    yield _with_split(row, table.split)
+                    yield replace(row, split=table.split)
                 else:
                     yield row
 
@@ -122,7 +123,7 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
         " with captions" if any(table.file.has_captions for table in chosen) else " without captions"
     )
     unchosen = [table.name for table in understood if table not in chosen]
-    return Fit(TableSource(place, chosen, why, unchosen), why)
+    return _fit(place, chosen, why, unchosen)
 
 
 def _file_fits(place: Place, name: str, options: SourceOptions) -> Fit | None:
@@ -138,8 +139,13 @@ def _file_fits(place: Place, name: str, options: SourceOptions) -> Fit | None:
         raise SourceError(f"{name} cannot be read as a list of images: {error}") from error
     if not file.has_captions and not options.no_captions and not _may_lack_captions(file, name):
         raise SourceError(f"{name} has {_no_captions(file)}; --no-captions takes the images alone")
-    why = f"{name} lists images"
-    return Fit(TableSource(place, [Table(file)], why), why)
+    return _fit(place, [Table(file)], f"{name} lists images")
+
+
+def _fit(place: Place, tables: Sequence[Table], why: str, others: Sequence[str] = ()) -> Fit:
+    where = with_tars(place)
+    why += "" if where is place else "; they are looked for in the tars beside it"
+    return Fit(TableSource(where, tables, why, others), why)
 
 
 def _chosen(place: Place, understood: Sequence[Table]) -> Sequence[Table]:
@@ -220,10 +226,6 @@ def _split_of(shown: str) -> Split | None:
         except ValueError:
             continue
     return None
-
-
-def _with_split(row: Row, split: Split) -> Row:
-    return Row(row.where, row.image, row.captions, row.image_id, row.caption_id, split, row.metadata)
 
 
 def _no_captions(file: ListFile) -> str:

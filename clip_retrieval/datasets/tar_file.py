@@ -76,7 +76,10 @@ def _run(file: StoredFile, handle: BinaryIO, start: int, size: int) -> Generator
                 tar.members.clear()  # else memory grows with the archive
                 end = info.offset_data + info.size
                 if info.isreg() and end > size:
-                    yield Reject(_shown(file, info.name), "the archive ends inside this file")
+                    yield Reject(
+                        _shown(file, info.name),
+                        f"the archive ends inside this file, at byte {size}; what comes before is read",
+                    )
                     return None
                 last = tar.offset
                 if (found := _file(file, info)) is not None:

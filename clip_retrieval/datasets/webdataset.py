@@ -1,40 +1,52 @@
 """Tars of images, as WebDataset has them: one, or a folder of shards that are read in order.
 
+Tars beside images are the collection if they hold more images than that, or as many with captions; else they are left
+out.
+
 A tar is never unpacked: an image is a part of its file. ``grouped.py`` says which files of a tar make one image. A
 tar that is compressed cannot be read at any place; it is refused with the tool that unpacks it.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from itertools import chain, islice
 
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.grouped import GroupReader, Parts, group
+from clip_retrieval.datasets.image_files import count_images
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
-from clip_retrieval.datasets.shards import in_order, split_of_name, unused_files
+from clip_retrieval.datasets.shards import said_beside, split_of_name, unused_files
 from clip_retrieval.datasets.taking import TakenFile, Taking
 from clip_retrieval.datasets.tar_file import files_in
+from clip_retrieval.datasets.tar_place import hold_more_images, tar_names
 from clip_retrieval.errors import SourceError, StoreUnreachable
 from clip_retrieval.records import CaptionedImage, Reject
 
+_BEGINNING = 64
+"""Files of a tar that are looked at first, to see whether images have captions."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
 def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     """Whether the place is a tar, or has tars."""
-    if not (names := tar_names(place)):
-        candidates = place.files if place.only is None else [place.only]
-        packed = next((name for name in candidates if name.lower().endswith(_COMPRESSED)), None)
-        if packed is None:
-            return None
-        return Miss(packed, "a compressed tar, whose images cannot be read one by one; unpack it to a plain .tar first")
+    names, packed = tar_names(place), compressed_tars(place)
+    beside = count_images(place) if place.only is None else 0
+    if not names and packed and not beside:
+        return Miss(
+            packed[0], "a compressed tar, whose images cannot be read one by one; unpack it to a plain .tar first"
+        )
+    if not names or (beside and not hold_more_images(place, names, beside - 1)):
+        return None
+    source = WebDataset(place, names, options)
+    source.has_captions = not options.no_captions and source.finds_captions()
+    if beside and not source.has_captions and not hold_more_images(place, names, beside):
+        return None
     why = "a tar" if len(names) == 1 else f"{len(names)} tars, read in order"
-    return Fit(WebDataset(place, names, options), why)
+    return Fit(source, why + said_beside(beside, has_captions=source.has_captions))
 
 
-def tar_names(place: Place) -> list[str]:
-    """The tars of a place in order."""
-    names = place.files if place.only is None else [place.only]
-    return in_order(name for name in names if PurePosixPath(name).suffix.lower() == ".tar")
+def compressed_tars(place: Place) -> list[str]:
+    """The compressed tars of a place."""
+    return [name for name in place.files if place.only in {None, name} and name.lower().endswith(_COMPRESSED)]
 
 
 class WebDataset(Source):
@@ -51,21 +63,36 @@ class WebDataset(Source):
     def read(self) -> Iterator[CaptionedImage | Reject]:
         taking = self.taking = Taking(self.name, self.taking.why)
         reader = GroupReader(self.options, taking)
-        for name in self.names:
+        yield from self._samples(reader, self.names)
+        if self.place.only is None:
+            taking.unused.update(unused_files(self.place.files, self.beside()))
+        reader.check_names()
+
+    def finds_captions(self) -> bool:
+        """Whether an image has captions under its own key; reads as far as to the first that has.
+
+        The beginning of the first tar is tried alone, since a store is slow to read.
+        """
+        reader = GroupReader(self.options, Taking(self.name, ""))
+        items = chain(self._samples(reader, self.names[:1], _BEGINNING), self._samples(reader, self.names))
+        return any(isinstance(item, CaptionedImage) and item.captions for item in items)
+
+    def _samples(
+        self, reader: GroupReader, names: Sequence[str], members: int | None = None
+    ) -> Iterator[CaptionedImage | Reject]:
+        """The images of the tars ``names``, of the first ``members`` files of each."""
+        for name in names:
             groups: dict[str, Parts] = {}
             try:
-                yield from group(files_in(self.place.files[name]), groups)
+                yield from group(islice(files_in(self.place.files[name]), members), groups)
             except SourceError as error:
                 if len(self.names) == 1 or isinstance(error, StoreUnreachable):
                     raise
                 yield Reject(name, str(error))
             if groups:
-                taking.files.append(TakenFile(name))
+                reader.taking.files.append(TakenFile(name))
             for parts in groups.values():
                 yield from reader.images(parts, split_of_name(name))
-        if self.place.only is None:
-            taking.unused.update(unused_files(self.place.files, self.beside()))
-        reader.check_names()
 
     def beside(self) -> set[str]:
         """The files of the place that are used, or that belong to a used one."""

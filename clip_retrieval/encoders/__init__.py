@@ -2,6 +2,7 @@
 
 An encoder folder holds ``encoder.json`` (an ``EncoderInfo``) and the files that its runtime needs.
 
+    languages.py      the languages that a tokenizer can mark its texts with
     base.py           the interface: texts and pixels to unit vectors
     preprocess.py     an RGB image to the input of a model
     tokenizer.py      a text to token ids, without torch

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from clip_retrieval.encoders.languages import Languages, near_languages
+from clip_retrieval.errors import InvalidQuery
+
 Vectors: TypeAlias = NDArray[np.float32]
 """Shape (n, dim), float32, each row of unit length."""
 
@@ -62,6 +65,8 @@ class Encoder(ABC):
     """Texts and images to unit vectors. Safe to call from several threads."""
 
     info: EncoderInfo
+    languages: Languages | None = None
+    """The languages that a text can be marked with; None for most models, which do not mark texts."""
     owns_threads: bool = False
     """Whether the runtime computes in threads of its own. The thread that calls an ``encode`` method then only waits;
     otherwise it computes too."""
@@ -70,8 +75,24 @@ class Encoder(ABC):
     thread of its own."""
 
     @abstractmethod
-    def tokenize(self, text: str) -> Tokens:
-        """Clean one text, split it into tokens and cut it to the model's context."""
+    def tokenize(self, text: str, language: str | None = None) -> Tokens:
+        """Clean one text, split it into tokens and cut it to the model's context.
+
+        ``language`` is one of ``languages``; None means the usual one. Raises InvalidQuery as ``check_language`` does.
+        """
+
+    def check_language(self, language: str | None) -> None:
+        """Raise InvalidQuery if a text cannot be marked with ``language``; None is the usual one of any model."""
+        if language is None:
+            return
+        if self.languages is None:
+            raise InvalidQuery(f"the model {self.info.name} does not mark texts with their language: leave it out")
+        if language not in self.languages.ids:
+            raise InvalidQuery(
+                f"the model {self.info.name} knows no language {language}"
+                f"{near_languages(language, self.languages.ids) or '; give a code'}"
+                f" (it has {len(self.languages.ids)} codes such as {self.languages.usual})"
+            )
 
     @abstractmethod
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:

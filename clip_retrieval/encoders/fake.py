@@ -36,7 +36,8 @@ class FakeEncoder(Encoder):
             fingerprint=hashlib.sha256(f"fake encoder {seed}".encode()).hexdigest(),
         )
 
-    def tokenize(self, text: str) -> Tokens:
+    def tokenize(self, text: str, language: str | None = None) -> Tokens:
+        self.check_language(language)
         ids = [_axis(word) for word in re.findall(r"\w+", text.lower())]
         return Tokens(tuple(ids[:CONTEXT]), len(ids) > CONTEXT)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clip_retrieval.encoders.base import Tokens
+from clip_retrieval.encoders.languages import languages_of
 from clip_retrieval.errors import ModelUnavailable
 
 VOCABULARY_FILE = "tokenizer.json"
@@ -49,6 +50,7 @@ class Tokenizer:
         backend.no_padding()
         backend.enable_truncation(rules.context_length)
         self._backend = backend
+        self.languages = languages_of(backend)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -66,11 +68,13 @@ class Tokenizer:
         (folder / VOCABULARY_FILE).write_text(self._backend.to_str(), "utf-8")
         (folder / RULES_FILE).write_text(self.rules.model_dump_json(indent=2) + "\n", "utf-8")
 
-    def tokenize(self, text: str) -> Tokens:
-        """The tokens of ``text``, special tokens included, without padding."""
+    def tokenize(self, text: str, language: str | None = None) -> Tokens:
+        """The tokens of ``text``, special tokens included, without padding; with the mark of ``language``, if given."""
         encoding = self._backend.encode(clean(text, self.rules.clean))
         ids: tuple[int, ...] = tuple(encoding.ids)
         is_cut = len(ids) >= self.rules.context_length and bool(encoding.overflowing)
+        if language is not None and self.languages is not None:
+            ids = self.languages.marked(ids, language)
         if (dropped := self.rules.dropped_id) is not None:
             ids = tuple(0 if token == dropped else token for token in ids)
         return Tokens(ids, is_cut)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
+from clip_retrieval.encoders.languages import languages_of
 from clip_retrieval.encoders.open_clip import open_folder
 
 
@@ -27,6 +28,8 @@ class TorchEncoder(Encoder):
         self._tokenizer = tokenizer
         self._tokenizing = threading.Lock()  # Hugging Face tokenizers keep the length of the last call as state
         self._device = device
+        backend = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
+        self.languages = None if backend is None else languages_of(backend)
 
     @classmethod
     def load(cls, folder: Path, info: EncoderInfo, *, threads: int | None = None, device: str | None = None) -> Self:
@@ -38,11 +41,14 @@ class TorchEncoder(Encoder):
         model, preprocess, tokenizer = open_folder(folder)
         return cls(info, model, preprocess, tokenizer, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    def tokenize(self, text: str) -> Tokens:
+    def tokenize(self, text: str, language: str | None = None) -> Tokens:
+        self.check_language(language)
         # With room for one more token, the last position is padding unless the text needs it.
         with self._tokenizing:
             longer = self._tokenizer([text, ""], context_length=self.info.context_length + 1)
             (ids,) = self._tokenizer([text]).tolist()
+        if language is not None and self.languages is not None:
+            ids = self.languages.marked(tuple(ids), language)
         return Tokens(tuple(ids), is_cut=bool(longer[0, -1] != longer[1, -1]))
 
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:

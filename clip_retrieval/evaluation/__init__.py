@@ -2,6 +2,8 @@
 
 recall.py             metrics of retrieval
 report.py             the result of an evaluation, as plain values
+direction.py          one direction on one gallery
+by_language.py        the same for each language of the captions
 embedded_dataset.py   a collection with its vectors
 evaluate.py           the model's quality, by exact search
 index_report.py       an index against exact search

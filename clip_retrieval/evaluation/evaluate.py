@@ -12,19 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from clip_retrieval.errors import ModelUnavailable, SourceError
+from clip_retrieval.evaluation.by_language import by_language, languages_of
+from clip_retrieval.evaluation.direction import Pool, measured
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
-from clip_retrieval.evaluation.recall import IntArray, Ranks, bootstrap, image_to_text, summarise, text_to_image
-from clip_retrieval.evaluation.report import (
-    CUTOFFS,
-    Direction,
-    Gallery,
-    GalleryQuality,
-    Miss,
-    Quality,
-    Result,
-    Way,
-    title,
-)
+from clip_retrieval.evaluation.recall import Ranks
+from clip_retrieval.evaluation.report import Direction, Gallery, GalleryQuality, Miss, Quality, Result, Way, title
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, CaptionRecord
 
@@ -77,29 +69,20 @@ def _gallery(
     images = [image for image in data.images if gallery in ("all", image.split)]
     place = {image.row: number for number, image in enumerate(images)}
     captions = [caption for caption in data.captions if caption.image_row in place]
-    image_of = np.array([place[caption.image_row] for caption in captions], np.int64)
-    image_vectors = np.asarray(data.image_vectors[[image.row for image in images]])
-    caption_vectors = np.asarray(data.caption_vectors[[caption.row for caption in captions]])
+    pool = Pool(
+        images=np.asarray(data.image_vectors[[image.row for image in images]]),
+        captions=np.asarray(data.caption_vectors[[caption.row for caption in captions]]),
+        image_of=np.array([place[caption.image_row] for caption in captions], np.int64),
+    )
 
-    def direction(way: Way) -> Direction:
-        by_text = way == "text_to_image"
-        rank = text_to_image if by_text else image_to_text
-        queries = len(captions) if by_text else len(set(image_of.tolist()))
-        with progress.stage(f"ranking {gallery}, {title(way)}", queries) as advance:
-            ranks = rank(caption_vectors, image_vectors, image_of, advance)
+    def direction(way: Way, ranks: Ranks) -> Direction:
         with progress.stage("bootstrap", None):
-            intervals = bootstrap(ranks, resamples=resamples, seed=seed)
-        counts = np.ones(queries, np.int64) if by_text else np.bincount(image_of)[ranks.images]
-        candidates = len(images) if by_text else len(captions)
-        return Direction(
-            queries=queries,
-            candidates=candidates,
-            metrics=summarise(ranks),
-            intervals=intervals,
-            chance={f"recall_at_{k}": chance(candidates, counts, k) for k in CUTOFFS},
-            curve=tuple((k, float((ranks.values <= k).mean())) for k in _cutoffs(candidates)),
-            worst=tuple(misses(ranks, worst, by_text)),
-        )
+            missed = tuple(misses(ranks, worst, way == "text_to_image"))
+            return measured(pool, way, ranks, resamples=resamples, seed=seed, worst=missed)
+
+    def ranked(way: Way) -> Ranks:
+        with progress.stage(f"ranking {gallery}, {title(way)}", pool.queries(way)) as advance:
+            return pool.ranks(way, advance)
 
     def misses(ranks: Ranks, most: int, by_text: bool) -> list[Miss]:
         order = np.argsort(-ranks.values, kind="stable")[:most]
@@ -108,14 +91,14 @@ def _gallery(
     def miss(ranks: Ranks, query: int, by_text: bool) -> Miss:
         owner = int(ranks.images[query])
         if by_text:
-            scores = image_vectors @ caption_vectors[query]
+            scores = pool.images @ pool.captions[query]
             own = float(scores[owner])
         else:
-            scores = caption_vectors @ image_vectors[owner]
-            own = float(scores[image_of == owner].max())
+            scores = pool.captions @ pool.images[owner]
+            own = float(scores[pool.image_of == owner].max())
         found = []
         for row in np.argsort(-scores, kind="stable")[:RESULTS_PER_MISS].tolist():
-            image = images[row if by_text else int(image_of[row])]
+            image = images[row if by_text else int(pool.image_of[row])]
             text = None if by_text else captions[row].text
             found.append(Result(image_row=image.row, image_path=image.image_path, caption=text, score=scores[row]))
         return Miss(
@@ -127,33 +110,27 @@ def _gallery(
             found=tuple(found),
         )
 
+    by_text, by_image = ranked("text_to_image"), ranked("image_to_text")
+    languages, left_out = by_language(
+        pool,
+        languages_of(captions, [data.images[caption.image_row] for caption in captions]),
+        by_text,
+        progress,
+        name=gallery,
+        resamples=resamples,
+        seed=seed,
+    )
     return GalleryQuality(
         gallery=gallery,
         images=len(images),
         captions=len(captions),
         repeated_images=sum(n for n in Counter(image.content_hash for image in images).values() if n > 1),
         repeated_captions=_repeated(captions),
-        text_to_image=direction("text_to_image"),
-        image_to_text=direction("image_to_text"),
+        text_to_image=direction("text_to_image", by_text),
+        image_to_text=direction("image_to_text", by_image),
+        languages=languages,
+        languages_left_out=left_out,
     )
-
-
-def chance(candidates: int, relevant: IntArray, k: int) -> float:
-    """Mean recall@k of a random order, by the hypergeometric distribution.
-
-    ``relevant``, of shape (queries,), is the number of relevant items of each query among ``candidates`` items.
-    """
-    missed = np.ones(len(relevant))
-    for drawn in range(min(k, candidates)):
-        missed *= np.maximum(candidates - relevant - drawn, 0) / (candidates - drawn)
-    return float(1 - missed.mean())
-
-
-def _cutoffs(candidates: int) -> list[int]:
-    """The cutoffs 1, 2, 3, 5, 7, 10, 15, 20, 30 … up to the size of the gallery."""
-    steps = (10, 15, 20, 30, 50, 70)
-    series = [1, 2, 3, 5, 7, *(step * 10**power for power in range(7) for step in steps)]
-    return [*(k for k in series if k < candidates), candidates]
 
 
 def _repeated(captions: Sequence[CaptionRecord]) -> int:

@@ -49,7 +49,25 @@ class Direction(Frozen):
     worst: tuple[Miss, ...]
 
 
-class GalleryQuality(Frozen):
+class _Ways(Frozen):
+    def ways(self) -> dict[str, Direction]:
+        """Both directions by their title."""
+        return {title(way): getattr(self, way) for way in WAYS}
+
+
+class LanguageQuality(_Ways):
+    """Both directions with the captions of one language, and all images of the gallery."""
+
+    language: str | None
+    """As the source writes it; None for the captions without a language, where others have one."""
+    images: int
+    """Images that have captions in this language."""
+    captions: int
+    text_to_image: Direction
+    image_to_text: Direction
+
+
+class GalleryQuality(_Ways):
     """Both directions on one gallery, and how many of its items are not unique; such items can cause misses."""
 
     gallery: Gallery
@@ -61,10 +79,10 @@ class GalleryQuality(Frozen):
     """Captions whose text equals that of a caption of another image of the gallery."""
     text_to_image: Direction
     image_to_text: Direction
-
-    def ways(self) -> dict[str, Direction]:
-        """Both directions by their title."""
-        return {title(way): getattr(self, way) for way in WAYS}
+    languages: tuple[LanguageQuality, ...] = ()
+    """One for each language, if captions have one; without their worst misses."""
+    languages_left_out: int = 0
+    """How many more languages there are, those with the fewest captions, that were not measured."""
 
 
 class Quality(Frozen):

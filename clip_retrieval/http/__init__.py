@@ -2,8 +2,11 @@
 
 policy.py             the table of routes: media type, bytes, cost, and what answers under overload
 error_response.py     the one body of every error
+statuses.py           the status of each error
+any_text.py           a parameter of a path that may have any characters
 uvicorn_protocol.py   how the server reads HTTP
 middleware/           what surrounds every route
+change_headers.py     the headers that change requests bring
 exchange.py           one request: its clock and its answer
 accept.py             which media type a client prefers
 page.py               the search page, ``web/index.html``, as a response
@@ -12,6 +15,8 @@ info_routes.py        what is served, health, counts, the collection's fields an
 artifact_routes.py    which artifact is served, and another one in its place
 query_routes.py       the short routes: queries of one part
 composed_routes.py    queries of several parts, and several queries at once
+image_form.py         the form that an image is uploaded with
+change_routes.py      images are added, changed and removed
 app.py                the application: all routes and the answers to what is wrong
 stack.py              the middleware in its order
 """

@@ -12,37 +12,16 @@ from starlette.responses import Response
 
 from clip_retrieval import __version__
 from clip_retrieval.contract.base import describe
-from clip_retrieval.errors import (
-    ArtifactError,
-    ArtifactNotFound,
-    Busy,
-    ImageRejected,
-    ImageTooLarge,
-    InvalidQuery,
-    MissingExtra,
-    ModelUnavailable,
-    NotAnImage,
-)
+from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.artifact_routes import add_artifact_routes
+from clip_retrieval.http.change_routes import add_change_routes
 from clip_retrieval.http.composed_routes import add_composed_routes
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.info_routes import add_info_routes
 from clip_retrieval.http.page_routes import add_page_routes
 from clip_retrieval.http.query_routes import add_query_routes
+from clip_retrieval.http.statuses import STATUS, status_of
 from clip_retrieval.serving.state import ServerState
-
-STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
-    (NotAnImage, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
-    (ImageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (ImageRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (InvalidQuery, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
-    (ArtifactNotFound, HTTPStatus.NOT_FOUND),
-    (ArtifactError, HTTPStatus.CONFLICT),
-    (ModelUnavailable, HTTPStatus.CONFLICT),
-    (MissingExtra, HTTPStatus.CONFLICT),
-)
-"""The status of each error that a handler may raise; the first that fits."""
 
 
 def create_app(state: ServerState) -> FastAPI:
@@ -63,6 +42,7 @@ def create_app(state: ServerState) -> FastAPI:
     add_artifact_routes(app, state)
     add_query_routes(app, state)
     add_composed_routes(app, state)
+    add_change_routes(app, state)
     return app
 
 
@@ -77,5 +57,5 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    status = next(status for kind, status in STATUS if isinstance(error, kind))
-    return error_response(status, str(error))
+    assert isinstance(error, ClipRetrievalError)
+    return error_response(status_of(error), str(error))

@@ -1,6 +1,7 @@
 """The artifact that is served: which one it is, and another one in its place."""
 
 import asyncio
+from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any
 
@@ -38,8 +39,19 @@ def add_artifact_routes(app: FastAPI, state: ServerState) -> None:
 
     @app.post("/artifact", response_model=ArtifactStatus, responses=REFUSALS, summary="Serve another artifact")
     async def swap(body: SwapRequest, response: Response) -> ArtifactStatus:
-        task = asyncio.create_task(swapper().swap(body.artifact, force=body.force))
-        swaps.add(task)  # the swap goes on if the client leaves
+        return await answered(swapper().swap(body.artifact, force=body.force), response)
+
+    @app.post(
+        "/compact", response_model=ArtifactStatus, responses=REFUSALS, summary="Make an artifact with the changes"
+    )
+    async def compact(response: Response) -> ArtifactStatus:
+        swapper()
+        state.require_changes()
+        return await answered(state.compact(), response)
+
+    async def answered(swapping: Coroutine[Any, Any, ArtifactStatus], response: Response) -> ArtifactStatus:
+        task = asyncio.create_task(swapping)
+        swaps.add(task)  # it goes on if the client leaves
         task.add_done_callback(swaps.discard)
         done, _ = await asyncio.wait({task}, timeout=WAIT_S)
         if done:

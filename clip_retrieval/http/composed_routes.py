@@ -1,77 +1,123 @@
 """Composed queries: several texts and images with weights, filters and pages; and several such queries at once."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from http import HTTPStatus
+from dataclasses import dataclass
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
 from clip_retrieval.contract.answers import SearchAnswer, SearchAnswerHead, SearchBatchAnswer
 from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.contract.queries import SearchBatchRequest, SearchRequest
-from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.http.exchange import ERRORS, Exchange, stages_together, with_results
+from clip_retrieval.errors import ClipRetrievalError, InvalidQuery, StateGone
+from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
+from clip_retrieval.http.exchange import SEARCH_ERRORS, Exchange, stages_together, with_results
+from clip_retrieval.http.statuses import status_of
 from clip_retrieval.search.query import Query
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.query_service import QueryAnswer
 from clip_retrieval.serving.state import ServerState
 
-REFUSED = HTTPStatus.UNPROCESSABLE_ENTITY
+GONE: Mapping[int | str, dict[str, Any]] = {
+    410: {"model": ErrorBody, "description": "The named state of the collection is kept no more."}
+}
 
 
 def add_composed_routes(app: FastAPI, state: ServerState) -> None:
-    @app.post("/search", response_model=SearchAnswer, responses={**ERRORS}, summary="Any mix to images or captions")
-    async def search(body: SearchRequest) -> Response:
+    @app.post(
+        "/search",
+        response_model=SearchAnswer,
+        responses={**SEARCH_ERRORS, **GONE},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
+        summary="Any mix to images or captions",
+    )
+    async def search(body: SearchRequest, request: Request) -> Response:
         exchange = Exchange(state, "search")
-        query = Query.of(body)
-        [answer] = await _answers(exchange, state, [query])
+        await exchange.reach(request.scope)
+        asked = _asked(body, state, exchange.collection)
+        exchange.collection = asked.collection
+        [answer] = await _answers(exchange, state, [asked])
         if isinstance(answer, InvalidQuery):
             raise answer
-        return exchange.respond_answer(_body(exchange, query, answer), answer)
+        return exchange.respond_answer(_body(exchange, asked, answer), answer)
 
     @app.post(
-        "/search/batch", response_model=SearchBatchAnswer, responses={**ERRORS}, summary="Up to 64 searches at once"
+        "/search/batch",
+        response_model=SearchBatchAnswer,
+        responses={**SEARCH_ERRORS},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
+        summary="Up to 64 searches at once",
     )
-    async def search_batch(body: SearchBatchRequest) -> Response:
+    async def search_batch(body: SearchBatchRequest, request: Request) -> Response:
         exchange = Exchange(state, "search_batch")
-        queries = [_checked(search) for search in body.searches]
-        sound = [query for query in queries if isinstance(query, Query)]
-        answers = iter(await _answers(exchange, state, sound))
+        await exchange.reach(request.scope)
+        each = [_checked(search, state, exchange.collection) for search in body.searches]
+        answers = iter(await _answers(exchange, state, [one for one in each if isinstance(one, _Asked)]))
         items: list[bytes] = []
         stages = []
-        for query in queries:
-            answer = next(answers) if isinstance(query, Query) else query
-            if isinstance(query, Query) and isinstance(answer, QueryAnswer):
+        for one in each:
+            answer = next(answers) if isinstance(one, _Asked) else one
+            if isinstance(one, _Asked) and isinstance(answer, QueryAnswer):
                 stages.append(answer.stages)
-                items.append(b'{"status":200,"answer":%b,"error":null}' % _body(exchange, query, answer))
+                items.append(b'{"status":200,"answer":%b,"error":null}' % _body(exchange, one, answer))
             else:
-                error = ErrorBody(error=REFUSED.phrase, detail=str(answer)).model_dump_json().encode()
-                items.append(b'{"status":%d,"answer":null,"error":%b}' % (REFUSED, error))
+                assert isinstance(answer, ClipRetrievalError)
+                status = status_of(answer)
+                error = ErrorBody(error=status.phrase, detail=str(answer)).model_dump_json().encode()
+                items.append(b'{"status":%d,"answer":null,"error":%b}' % (status, error))
         return exchange.respond(b'{"answers":[%b]}' % b",".join(items), stages_together(stages))
 
 
-async def _answers(exchange: Exchange, state: ServerState, queries: list[Query]) -> list[QueryAnswer | InvalidQuery]:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A query, and the state of the collection that it asks."""
+
+    query: Query
+    collection: SearchableCollection
+
+
+async def _answers(exchange: Exchange, state: ServerState, asked: Sequence[_Asked]) -> list[QueryAnswer | InvalidQuery]:
     """The answer to each query. Only the body says whether a request brings images, so it takes their place here."""
-    brings_images = any(query.images for query in queries)
-    with state.traffic.image_place() if brings_images else nullcontext():
-        return await exchange.service.answer(queries)
+    together: dict[SearchableCollection, list[int]] = {}
+    for place, one in enumerate(asked):
+        together.setdefault(one.collection, []).append(place)
+    answers: dict[int, QueryAnswer | InvalidQuery] = {}
+    with state.traffic.image_place() if any(one.query.images for one in asked) else nullcontext():
+        for collection, places in together.items():
+            found = await exchange.service.answer([asked[place].query for place in places], collection=collection)
+            answers.update(zip(places, found, strict=True))
+            if any(isinstance(answer, QueryAnswer) and answer.page.next_offset is not None for answer in found):
+                state.keep_state(collection)
+    return [answers[place] for place in range(len(asked))]
 
 
-def _body(exchange: Exchange, query: Query, answer: QueryAnswer) -> bytes:
+def _body(exchange: Exchange, asked: _Asked, answer: QueryAnswer) -> bytes:
     head = SearchAnswerHead(
-        target=query.target,
+        target=asked.query.target,
         total_results=answer.page.total,
-        offset=query.offset,
+        offset=asked.query.offset,
         next_offset=answer.page.next_offset,
         query_time_ms=exchange.so_far_ms,
         cached=answer.cached,
         truncated=answer.page.truncated,
+        state=asked.collection.version,
     )
     return with_results(head, answer.page.results)
 
 
-def _checked(given: object) -> Query | InvalidQuery:
+def _asked(request: SearchRequest, state: ServerState, present: SearchableCollection) -> _Asked:
+    """Raises StateGone."""
+    named = request.state
+    return _Asked(Query.of(request), present if named is None else state.kept_states.find(named, present))
+
+
+def _checked(given: object, state: ServerState, present: SearchableCollection) -> _Asked | ClipRetrievalError:
     try:
-        return Query.of(SearchRequest.model_validate(given))
+        return _asked(SearchRequest.model_validate(given), state, present)
     except ValidationError as error:
         return InvalidQuery(describe(error.errors()))
+    except StateGone as error:
+        return error

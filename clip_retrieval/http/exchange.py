@@ -5,21 +5,20 @@ Knows no route. A handler makes an ``Exchange`` first, so that the clock starts 
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import Response
+from starlette.types import Scope
 
 from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.http.change_headers import min_sequence
+from clip_retrieval.serving.changes import Reply
 from clip_retrieval.serving.query_service import QueryAnswer
+from clip_retrieval.serving.shared_state import Kind
 from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.tracing import record_stages
 from clip_retrieval.stages import STAGES, Stage
-
-Kind = Literal[
-    "search_images", "search_text", "search_similar", "encode_text", "encode_image", "search", "search_batch"
-]
-"""What ``/stats`` counts requests by."""
 
 ERRORS: Mapping[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
@@ -33,9 +32,29 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
 }
 """For the description of the API."""
 
+SEARCH_ERRORS: Mapping[int | str, dict[str, Any]] = {
+    **ERRORS,
+    409: {"model": ErrorBody, "description": "The change to wait for never comes: the service takes no changes."},
+    504: {"model": ErrorBody, "description": "There was no answer in time, or a change was not visible in time."},
+}
+
+CHANGE_ERRORS: Mapping[int | str, dict[str, Any]] = {
+    **ERRORS,
+    **{
+        status: {"model": ErrorBody, "description": text}
+        for status, text in {
+            404: "There is no image of that id.",
+            409: "The service takes no changes, or another image has that id.",
+            412: "The image is no longer as If-Match says, or is there although If-None-Match says that it is not.",
+            429: "As many images were added as may be before they are compacted.",
+            507: "The disk is full; nothing was changed.",
+        }.items()
+    },
+}
+
 
 class Exchange:
-    """One request and its clock."""
+    """One request, its clock and the state of the collection that it is answered from."""
 
     def __init__(self, state: ServerState, kind: Kind) -> None:
         """Raises Busy while nothing is served."""
@@ -43,16 +62,29 @@ class Exchange:
         self._kind = kind
         self._start = time.perf_counter()
         self.service = state.require_service()
+        self.collection = self.service.retriever.collection
+        """One state, from the beginning of the request to its end."""
 
     @property
     def so_far_ms(self) -> float:
         """Milliseconds since the request was parsed."""
         return (time.perf_counter() - self._start) * 1e3
 
+    async def reach(self, scope: Scope) -> None:
+        """Wait for the change that the request names, if it names one, and answer from a state that has it.
+
+        Raises InvalidQuery, CollectionFrozen, NotYetVisible.
+        """
+        wanted = min_sequence(scope)
+        if wanted > self.collection.sequence:
+            await self._state.require_changes().wait_for(wanted, self._state.patience_s)
+            self.collection = self.service.retriever.collection
+
     def respond(self, body: bytes, stages: Mapping[str, Stage], batch_size: int | None = None) -> Response:
         """The answer, with its stages traced, counted and in ``Server-Timing`` (W3C Server Timing, milliseconds).
 
         ``batch_size`` is the number of queries that were encoded together, where it was one batch.
+        ``Collection-Version`` and ``Collection-Sequence`` name the state that it was answered from.
         """
         state = self._state
         record_stages(state.tracer, stages, {"encode": {"bento_clip.batch_size": batch_size}} if batch_size else {})
@@ -62,13 +94,28 @@ class Exchange:
         for stage, seconds in times.items():
             state.observe(stage, seconds)
         timing = ", ".join(f"{stage};dur={times.get(stage, 0) * 1e3:.3f}" for stage in STAGES)
-        return Response(body, media_type="application/json", headers={"Server-Timing": timing})
+        headers = {
+            "Server-Timing": timing,
+            "Collection-Version": self.collection.version,
+            "Collection-Sequence": str(self.collection.sequence),
+        }
+        return Response(body, media_type="application/json", headers=headers)
 
     def respond_answer(self, body: bytes, answer: QueryAnswer) -> Response:
         """The answer to one query, which also says whether it came from the cache."""
         response = self.respond(body, answer.stages, answer.batch_size)
         if answer.cached:
             response.headers["Server-Timing"] += ", cache;desc=hit"
+        return response
+
+    def respond_change(self, reply: Reply, stages: Mapping[str, Stage]) -> Response:
+        """The reply to a request for changes, from the state that has them."""
+        self.collection = self.service.retriever.collection
+        response = self.respond(reply.body.encode(), stages)
+        response.status_code = reply.status
+        response.headers.update(reply.headers)
+        if reply.was_kept:
+            response.headers["Idempotent-Replayed"] = "true"
         return response
 
 

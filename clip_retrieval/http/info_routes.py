@@ -3,20 +3,25 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Path, Request
+from fastapi import Query as QueryParameter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from clip_retrieval import __version__
-from clip_retrieval.contract.base import ErrorBody
-from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
+from clip_retrieval.contract.base import DEFAULT_LISTED, MAX_LISTED, ErrorBody
+from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
+from clip_retrieval.contract.queries import MAX_NAME
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.http.accept import prefers_page
+from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.exchange import ERRORS
 from clip_retrieval.http.page import Page
 from clip_retrieval.http.page_routes import thumbnail_template
+from clip_retrieval.live.etag import etag_of
+from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.search.results import image_info
 from clip_retrieval.serving.state import ServerState
 
@@ -24,6 +29,12 @@ NO_IMAGE: Mapping[int | str, dict[str, Any]] = {
     404: {"model": ErrorBody, "description": "There is no image of that id."},
     422: ERRORS[422],
 }
+
+
+After = Annotated[
+    str, QueryParameter(max_length=MAX_NAME, description="The `next` of the page before: ids behind this one follow.")
+]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LISTED, description="Images of one page.")]
 
 
 def add_info_routes(app: FastAPI, state: ServerState) -> None:
@@ -37,39 +48,47 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
         response.headers["Vary"] = "Accept"
         service = state.require_service()
         collection = service.retriever.collection
-        data = collection.manifest.data
+        captions = collection.count("captions")
         notes = []
-        if data.captions == 0:
+        if captions == 0:
             notes.append("This collection has no captions, so POST /search/text finds nothing; image search is on.")
         return ServiceInfo(
             name="bento-clip",
             version=__version__,
             model=collection.manifest.encoder.name,
-            images=data.images,
-            captions=data.captions,
+            images=collection.count("images"),
+            captions=captions,
             artifact=service.artifact,
             links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"}
-            | thumbnail_template(collection.artifact),
+            | thumbnail_template(collection, changes=state.changes is not None),
             notes=notes,
         )
 
     @app.get("/health", response_model=Health, summary="Whether queries can be answered")
     async def health() -> Health:
         is_ready = state.service is not None
+        status: Literal["healthy", "failing", "starting"] = "healthy" if is_ready else "starting"
+        if is_ready and state.trouble() is not None:
+            status = "failing"
         return Health(
-            status="healthy" if is_ready else "starting",
+            status=status,
             timestamp=datetime.now(UTC),
             model_loaded=is_ready,
             indexes_loaded=is_ready,
             uptime_seconds=state.recorder.uptime_s,
             artifact=state.service.artifact if state.service else None,
+            version=state.service.retriever.collection.version if state.service else None,
+            sequence=state.service.retriever.collection.sequence if state.service else 0,
+            takes_changes=state.changes is not None,
+            changes=state.frozen_because if state.changes is None else state.changes.place,
         )
 
-    @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of this process")
+    @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of all workers")
     async def stats() -> Stats:
-        return state.recorder.snapshot(state.answers)
+        state.publish()
+        return state.recorder.snapshot()
 
-    @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result cache")
+    @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result caches of all workers")
     async def clear() -> CacheCleared:
         previous = state.service.clear() if state.service else 0
         return CacheCleared(
@@ -80,9 +99,29 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
     async def fields() -> FieldsAnswer:
         return FieldsAnswer(fields=state.require_service().retriever.collection.fields)
 
-    @app.get("/images/{image_id:path}", response_model=ImageInfo, responses={**NO_IMAGE}, summary="One image")
-    async def image(image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")]) -> ImageInfo:
-        found = state.require_service().retriever.collection.image(image_id)
-        if found is None:
+    # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk.
+    @app.get("/images", response_model=ImagesPage, responses={422: ERRORS[422]}, summary="All images, page by page")
+    def images(after: After = "", limit: Limit = DEFAULT_LISTED) -> ImagesPage:
+        collection = state.live_collection()
+        ids = collection.page_of_ids(after or None, limit + 1)
+        return ImagesPage(
+            images=[_image_info(collection, image_id) for image_id in ids[:limit]],
+            next=ids[limit - 1] if len(ids) > limit else None,
+        )
+
+    @app.get(f"/images/{IMAGE_ID}", response_model=ImageInfo, responses={**NO_IMAGE}, summary="One image")
+    def image(
+        image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")], response: Response
+    ) -> ImageInfo:
+        collection = state.live_collection()
+        if collection.find_row(image_id) is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id} in this collection")
-        return image_info(*found)
+        found = _image_info(collection, image_id)
+        response.headers["ETag"] = f'"{found.etag}"'
+        return found
+
+
+def _image_info(collection: LiveCollection, image_id: str) -> ImageInfo:
+    found = collection.image(image_id)
+    assert found is not None, "one state has the image that it lists"
+    return image_info(*found, etag_of(*found))

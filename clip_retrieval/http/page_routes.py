@@ -3,16 +3,19 @@
 import hashlib
 from http import HTTPStatus
 from typing import Annotated, get_args
+from urllib.parse import quote
 
 from fastapi import FastAPI, Header
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import Example, Examples
+from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.page import REVALIDATE, is_current
+from clip_retrieval.live.live_collection import LiveCollection
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.state import ServerState
 
 EXAMPLES = 24
@@ -21,18 +24,40 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 IfNoneMatch = Annotated[str, Header(include_in_schema=False)]
 
 
-def thumbnail_template(artifact: Artifact) -> dict[str, str]:
-    """The link to thumbnails with ``{size}`` and ``{image_id}`` to fill in; empty if the artifact has none."""
-    if not artifact.has_thumbnails:
+def thumbnail_template(collection: SearchableCollection, *, changes: bool = False) -> dict[str, str]:
+    """The link to thumbnails with ``{size}`` and ``{image_id}`` to fill in; empty if the collection has none.
+
+    In a collection that ``changes`` the link names no version: no thumbnail may be kept without asking again.
+    """
+    if not collection.has_thumbnails:
         return {}
-    return {"thumbnails": f"/thumbnails/{{size}}/{{image_id}}?v={artifact.manifest.version}"}
+    version = "" if changes else f"?v={quote(collection.version)}"
+    return {"thumbnails": f"/thumbnails/{{size}}/{{image_id}}{version}"}
+
+
+def _thumbnail_tag(collection: SearchableCollection, size: str, image_id: str) -> str:
+    """Changes with the image. That of a frozen collection follows from the names alone, so that a 304 reads no file.
+
+    Raises 404 for an image that a changing collection does not have.
+    """
+    if not isinstance(collection, LiveCollection):
+        name = hashlib.sha256(f"{size}/{image_id}".encode()).hexdigest()[:16]
+        return f'"{collection.version}-{name}"'
+    etag = collection.etag(image_id)
+    if etag is None:
+        raise _no_image(image_id)
+    return f'"{etag}-{size}"'
+
+
+def _no_image(image_id: str) -> HTTPException:
+    return HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id!r} in this collection")
 
 
 def add_page_routes(app: FastAPI, state: ServerState) -> None:
     # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk.
-    @app.head("/thumbnails/{size}/{image_id:path}", include_in_schema=False)
+    @app.head(f"/thumbnails/{{size}}/{IMAGE_ID}", include_in_schema=False)
     @app.get(
-        "/thumbnails/{size}/{image_id:path}",
+        f"/thumbnails/{{size}}/{IMAGE_ID}",
         response_class=Response,
         responses={
             200: {"content": {"image/webp": {}}},
@@ -43,11 +68,10 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
     )
     def thumbnail(size: str, image_id: str, v: str = "", if_none_match: IfNoneMatch = "") -> Response:
         collection = state.require_service().retriever.collection
-        # A thumbnail is as immutable as its artifact, so its tag follows from its name, and a 304 reads no file.
-        name = hashlib.sha256(f"{size}/{image_id}".encode()).hexdigest()[:16]
-        tag = f'"{collection.version}-{name}"'
+        tag = _thumbnail_tag(collection, size, image_id)
+        is_immutable = state.changes is None and v == collection.version
         headers = {
-            "Cache-Control": IMMUTABLE if v == collection.version else REVALIDATE,
+            "Cache-Control": IMMUTABLE if is_immutable else REVALIDATE,
             "X-Content-Type-Options": "nosniff",
             "ETag": tag,
         }
@@ -55,13 +79,13 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         if size not in get_args(Size):
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no size {size!r}; the sizes are small and large")
-        if not collection.artifact.has_thumbnails:
+        if not collection.has_thumbnails:
             raise HTTPException(
                 HTTPStatus.NOT_FOUND, "this artifact was built without thumbnails; build it with --thumbnails-mb 500"
             )
         webp = collection.thumbnail(image_id, "large" if size == "large" else "small")
         if webp is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id!r} in this collection")
+            raise _no_image(image_id)
         if if_none_match.strip() == "*":
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(webp, media_type="image/webp", headers=headers)

@@ -24,14 +24,16 @@ class RoutePolicy:
     """The only Content-Type of its body; None for a route that reads no body."""
     max_body: int | None = SMALL
     """Most bytes of the body; None is the server's limit for uploads."""
-    needs: Literal["nothing", "admin"] = "nothing"
-    """What the caller must show. No route asks for it yet."""
+    needs: Literal["nothing", "write", "admin"] = "nothing"
+    """What the caller must be allowed to do: to read, to change the collection, or to exchange it."""
     always_answers: bool = False
     """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
 
 
 READ = RoutePolicy()
 ALWAYS = RoutePolicy(always_answers=True)
+WRITE = RoutePolicy(needs="write")
+PUT_IMAGE = RoutePolicy("image", FORM, None, "write")
 
 ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served
@@ -39,7 +41,14 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/examples": {"GET": ALWAYS},
     "/thumbnails/{size}/{image_id}": {"GET": ALWAYS, "HEAD": ALWAYS},  # a page asks for dozens at once
     "/fields": {"GET": READ},
-    "/images/{image_id}": {"GET": READ},
+    "/images": {"GET": READ, "POST": PUT_IMAGE},
+    "/images/{image_id}": {
+        "GET": READ,
+        "PUT": PUT_IMAGE,
+        "PATCH": RoutePolicy("text", JSON, MEDIUM, "write"),
+        "DELETE": WRITE,
+    },
+    "/changes": {"POST": RoutePolicy("mixed", JSON, None, "write")},
     # searches and vectors
     "/search": {"POST": RoutePolicy("mixed", JSON, None)},
     "/search/batch": {"POST": RoutePolicy("mixed", JSON, None)},
@@ -55,6 +64,7 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/stats": {"GET": ALWAYS},
     "/cache/clear": {"POST": READ},
     "/artifact": {"GET": ALWAYS, "POST": RoutePolicy(media_type=JSON, needs="admin", always_answers=True)},
+    "/compact": {"POST": RoutePolicy(needs="admin", always_answers=True)},
     "/metrics": {"GET": ALWAYS, "HEAD": ALWAYS},
     "/livez": {"GET": ALWAYS, "HEAD": ALWAYS},
     "/readyz": {"GET": ALWAYS, "HEAD": ALWAYS},

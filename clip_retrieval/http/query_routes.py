@@ -18,7 +18,8 @@ from clip_retrieval.contract.answers import (
 from clip_retrieval.contract.base import DEFAULT_K, MAX_K
 from clip_retrieval.contract.queries import EncodeTextRequest, SearchImagesRequest
 from clip_retrieval.errors import InvalidQuery, PartRejected
-from clip_retrieval.http.exchange import ERRORS, Exchange, with_results
+from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
+from clip_retrieval.http.exchange import ERRORS, SEARCH_ERRORS, Exchange, with_results
 from clip_retrieval.search.query import FileImage, Query, QueryPart
 from clip_retrieval.serving.state import ServerState
 
@@ -36,27 +37,49 @@ KParameter = Annotated[int, QueryParameter(alias="k", ge=1, le=MAX_K, descriptio
 
 
 def add_query_routes(app: FastAPI, state: ServerState) -> None:
-    @app.post("/search/images", response_model=ImagesAnswer, responses={**ERRORS}, summary="Text to images")
-    async def search_images(body: SearchImagesRequest) -> Response:
+    @app.post(
+        "/search/images",
+        response_model=ImagesAnswer,
+        responses={**SEARCH_ERRORS},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
+        summary="Text to images",
+    )
+    async def search_images(body: SearchImagesRequest, request: Request) -> Response:
         exchange = Exchange(state, "search_images")
-        return await _answer(exchange, Query((QueryPart(body.text),), "images", body.k), "text", body.text)
+        await exchange.reach(request.scope)
+        query = Query((QueryPart(body.text, language=body.language),), "images", body.k)
+        return await _answer(exchange, query, "text", body.text)
 
-    @app.post("/search/text", response_model=CaptionsAnswer, responses={**ERRORS}, summary="Image to captions")
-    async def search_text(file: Upload, k: KParameter = DEFAULT_K) -> Response:
+    @app.post(
+        "/search/text",
+        response_model=CaptionsAnswer,
+        responses={**SEARCH_ERRORS},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
+        summary="Image to captions",
+    )
+    async def search_text(file: Upload, request: Request, k: KParameter = DEFAULT_K) -> Response:
         exchange = Exchange(state, "search_text")
+        await exchange.reach(request.scope)
         query = Query((QueryPart(FileImage(await file.read())),), "captions", k)
         return await _answer(exchange, query, "image", file.filename or "")
 
-    @app.post("/search/similar", response_model=ImagesAnswer, responses={**ERRORS}, summary="Image to images")
-    async def search_similar(file: Upload, k: KParameter = DEFAULT_K) -> Response:
+    @app.post(
+        "/search/similar",
+        response_model=ImagesAnswer,
+        responses={**SEARCH_ERRORS},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
+        summary="Image to images",
+    )
+    async def search_similar(file: Upload, request: Request, k: KParameter = DEFAULT_K) -> Response:
         exchange = Exchange(state, "search_similar")
+        await exchange.reach(request.scope)
         query = Query((QueryPart(FileImage(await file.read())),), "images", k)
         return await _answer(exchange, query, "image", file.filename or "")
 
     @app.post("/encode/text", response_model=TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
     async def encode_text(body: EncodeTextRequest) -> Response:
         exchange = Exchange(state, "encode_text")
-        encoded, truncated = await exchange.service.encode_text(body.text)
+        encoded, truncated = await exchange.service.encode_text(body.text, body.language)
         vector = encoded.vector.tolist()
         answer = TextEmbedding(embedding=vector, dimension=len(vector), text=body.text, truncated=truncated)
         return exchange.respond(answer.model_dump_json().encode(), {"encode": encoded.encode}, encoded.batch_size)
@@ -73,7 +96,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
 
 async def _answer(exchange: Exchange, query: Query, query_type: Literal["text", "image"], name: str) -> Response:
     """The answer to a query of one part; ``name`` is its text or the name of its file."""
-    [answer] = await exchange.service.answer([query])
+    [answer] = await exchange.service.answer([query], collection=exchange.collection)
     if isinstance(answer, PartRejected):
         raise answer.reason  # there is one part, so its place says nothing
     if isinstance(answer, InvalidQuery):

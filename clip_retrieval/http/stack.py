@@ -1,16 +1,19 @@
 """The middleware around every route, those of BentoML included, from the outermost to the innermost."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import Scope
 
+from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
+from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
-from clip_retrieval.http.middleware.scrape import BeforeScrape
 from clip_retrieval.serving.state import ServerState
 
 MULTIPART_FRAME_BYTES = 64 * 1024
@@ -22,6 +25,11 @@ def middleware(
 ) -> list[tuple[type[Any], dict[str, Any]]]:
     """Each class with its options. ``on_request`` gets each request until it returns True."""
     settings = state.settings
+
+    def refuse() -> Response | None:
+        trouble = state.trouble()
+        return None if trouble is None else error_response(HTTPStatus.SERVICE_UNAVAILABLE, trouble)
+
     return [
         *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
@@ -34,6 +42,6 @@ def middleware(
                 "timeout_s": settings.request_timeout_s,
             },
         ),
-        (BeforeScrape, {"refresh": before_scrape}),
+        (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (UntilDone, {"hook": on_request}),
     ]

@@ -7,6 +7,10 @@ png.py             the same for a PNG
 gif.py             the same for a GIF
 webp.py            the same for a WebP
 tiff.py            the same for a TIFF
+bits.py            the bits in the headers of video codecs
+av1.py             the sizes that frames of AV1 can have
+hevc.py            the sizes that frames of HEVC can have
+media_boxes.py     the sizes of all that a HEIC or an AVIF can decode to
 heif.py            HEIC by libheif
 jxl.py             JPEG XL by libjxl
 colours.py         the colours of a decoded image as RGB

@@ -24,6 +24,7 @@ from clip_retrieval.images.colours import to_rgb
 from clip_retrieval.images.gif import open_gif
 from clip_retrieval.images.jpeg import open_jpeg
 from clip_retrieval.images.kinds import HEAD_BYTES, Kind, Reading, kind_of, readable_formats
+from clip_retrieval.images.media_boxes import coded_sizes
 from clip_retrieval.images.png import open_png, open_truncated_png
 from clip_retrieval.images.tiff import open_tiff
 from clip_retrieval.images.tiff_directory import camera_raw
@@ -74,6 +75,12 @@ def _png(data: bytes, limits: Limits) -> Opened:
     return open_truncated_png(data) if limits.allow_truncated else (opened, None)
 
 
+def _avif(data: bytes, limits: Limits) -> Opened:
+    for size in coded_sizes(data):
+        limits.check(size)
+    return AvifImageFile(BytesIO(data)), None
+
+
 def _heif(data: bytes, limits: Limits) -> Opened:
     from clip_retrieval.images.heif import open_heif
 
@@ -96,7 +103,7 @@ _READERS: dict[str, Callable[[bytes, Limits], Opened]] = {
     "DIB": lambda data, _: (DibImageFile(BytesIO(data)), None),
     "TIFF": lambda data, limits: (open_tiff(data, limits.check), None),
     "WebP": lambda data, _: (open_webp(data), None),
-    "AVIF": lambda data, _: (AvifImageFile(BytesIO(data)), None),
+    "AVIF": _avif,
     "HEIC": _heif,
     "JPEG XL": _jxl,
 }
@@ -107,6 +114,8 @@ _MEANINGS = {
 }
 """What messages of Pillow mean for a person."""
 
+_SMALL = 20
+"""Bytes. No image is smaller."""
 _GREY = (128, 128, 128)
 _PILLOW = re.compile(r"PIL\.")
 _UPRIGHT = {
@@ -152,9 +161,14 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "") -
 
 
 def _format(data: bytes, name: str) -> str:
+    if not data:
+        raise NotAnImage("the file is empty")
     kind = kind_of(data[:HEAD_BYTES], name)
     if kind is None:
-        raise NotAnImage(f"not an image of a format that is read here ({readable_formats()})")
+        if not data.strip(b"\0"):
+            raise NotAnImage(f"the file is empty: all of its {len(data):,} bytes are zero")
+        nearly_empty = f"; the file is nearly empty, bytes: {len(data)}" if len(data) < _SMALL else ""
+        raise NotAnImage(f"not an image of a format that is read here ({readable_formats()}){nearly_empty}")
     if kind.name == "TIFF" and (raw := camera_raw(data, name)):  # its directory may lie behind the head
         kind = Kind(raw, Reading.NOT_READ)
     if kind.reading is not Reading.READ:

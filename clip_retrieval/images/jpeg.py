@@ -26,9 +26,15 @@ _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _JFIF, _APP1, _ADOBE = 0xE0, 0xE1, 0xEE
 _METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
 _ORIENTED = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
+_MIDDLE_GREY = frozenset({127, 128})
+"""128, or 127 where Pillow inverts ink."""
 _STRIP = 64
-# Decoded in place of missing data, these and the zeros that libjpeg puts there give different pixels.
-_FILLERS = (b"\xaa" * 1024, b"\x55" * 1024)
+# Decoded in place of missing data, these and the zeros that libjpeg puts there give different pixels. In an image with
+# restart intervals, libjpeg goes on at a restart marker alone.
+_FILLERS = tuple(
+    byte * 1024 + b"".join(bytes([0xFF, 0xD0 + number % 8]) + byte * 128 for number in range(16))
+    for byte in (b"\xaa", b"\x55")
+)
 
 
 @dataclass
@@ -39,6 +45,7 @@ class _Structure:
     """The file without its end marker and without the metadata that no pixel depends on."""
     ended: bool = False
     scans: int = 0
+    progressive: bool = False
     missing: set[tuple[int, int]] = field(default_factory=set)
     """Component and coefficient of what a progressive image has not transmitted to the last bit."""
 
@@ -46,17 +53,25 @@ class _Structure:
 def open_jpeg(data: bytes, check: Callable[[tuple[int, int]], None], *, allow_truncated: bool = False) -> JpegImageFile:
     """Open the first image of a JPEG; ``load`` decodes its pixels.
 
-    Without its end marker an image is opened if all pixels are there, or if ``allow_truncated``: what is missing
-    becomes grey. To find out, its pixels are decoded, after ``check`` was called with its size. Raises ImageRejected
-    if pixels are missing or decoding would take too long.
+    An image is opened if all pixels are there, with or without its end marker, or if ``allow_truncated``: what is
+    missing becomes grey. To find out, its pixels are decoded, after ``check`` was called with its size. Raises
+    ImageRejected if pixels are missing or decoding would take too long.
+
+    Of an image that was cut inside the last scan of a progressive file, or inside its last block, and closed with an
+    end marker, nothing can be seen to be missing.
     """
     structure = _structure(data)
     whole = b"".join(structure.kept)
     opened = JpegImageFile(BytesIO(whole + _END))
-    if structure.ended or allow_truncated:
+    if allow_truncated:
         return opened
     check(opened.size)
-    if not structure.scans or structure.missing or not _is_whole(opened, whole):
+    if structure.ended:
+        opened.load()
+        is_whole = not _may_be_cut(structure, opened) or _is_whole(opened, whole)
+    else:
+        is_whole = bool(structure.scans) and not structure.missing and _is_whole(opened, whole)
+    if not is_whole:
         raise ImageRejected("does not decode as JPEG: it is truncated, and pixels are missing")
     return opened
 
@@ -76,6 +91,7 @@ def _structure(data: bytes) -> _Structure:
             found.kept.append(data[kept_to:start])
             kept_to = end
         elif marker in _PROGRESSIVE:
+            found.progressive = True
             found.missing = {(component, place) for component in body[6::3] for place in range(64)}
         elif marker == _START_OF_SCAN:
             _count_scan(found, body)
@@ -116,6 +132,18 @@ def _count_scan(found: _Structure, body: bytes) -> None:
     if found.missing and len(body) >= 4 + 2 * count and body[3 + 2 * count] & 15 == 0:
         first, last = body[1 + 2 * count], body[2 + 2 * count]
         found.missing -= {(body[1 + 2 * n], place) for n in range(count) for place in range(first, last + 1)}
+
+
+def _may_be_cut(structure: _Structure, opened: JpegImageFile) -> bool:
+    """Whether a loaded image with its end marker is worth two more decodes, to see if it is whole.
+
+    libjpeg makes the blocks that are missing at the end middle grey (jdhuff.c, jdphuff.c: "uniform gray for the
+    remainder of the segment"); in an image of several scans those of the last components alone.
+    """
+    last = opened.getpixel((opened.width - 1, opened.height - 1))
+    channels = last if isinstance(last, tuple) else (last,)
+    is_grey = all(value in _MIDDLE_GREY for value in channels)
+    return is_grey or bool(structure.missing) or (structure.scans > 1 and not structure.progressive)
 
 
 def _is_whole(opened: JpegImageFile, data: bytes) -> bool:

@@ -128,6 +128,11 @@ class VectorIndex(Protocol):
     @property
     def spec(self) -> IndexSpec: ...
 
+    @property
+    def compared_values(self) -> int:
+        """How many values of vectors (rows × dimensions) a search among all rows reads one by one; see ``FLAT``."""
+        ...
+
     def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
         """The best ``k`` rows (all rows, if there are fewer) for each unit query of shape (n, dim).
 

@@ -68,6 +68,10 @@ class FaissIndex:
     def spec(self) -> IndexSpec:
         return self._spec
 
+    @property
+    def compared_values(self) -> int:
+        return self._spec.rows * self._spec.dim if self._spec.exact else 0
+
     @classmethod
     def build(
         cls,
@@ -148,9 +152,9 @@ class FaissIndex:
         depth = min(max(self._spec.depth, k), count)
         if allowed is None:
             _, candidates = self._index.search(queries, depth, params=self._parameters)
-            return _best(self._cosines(queries, candidates), candidates, k)
+            return best_hits(self._cosines(queries, candidates), candidates, k)
         candidates = self._candidates_among(allowed, count, queries, depth)
-        hits = _best(self._cosines(queries, candidates), candidates, k)
+        hits = best_hits(self._cosines(queries, candidates), candidates, k)
         # The whole depth decides, not k: else the answers for two k could come from two methods.
         if (short := (candidates >= 0).sum(axis=1) < depth).any():
             hits.scores[short], hits.rows[short] = self.exact_search(queries[short], k, allowed=allowed)
@@ -165,7 +169,7 @@ class FaissIndex:
             return SearchHits(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64))
         if allowed is None and len(queries) >= MATRIX_PRODUCT_QUERIES:
             scores, rows = faiss.knn(queries, self._vectors, k, faiss.METRIC_INNER_PRODUCT)
-            return _best(scores, rows, k)
+            return best_hits(scores, rows, k)
         candidates = None if allowed is None else np.flatnonzero(allowed)
         best = [self._exact_one(query, k, candidates) for query in queries]
         return SearchHits(np.stack([hits.scores for hits in best]), np.stack([hits.rows for hits in best]))
@@ -260,7 +264,7 @@ def search_on_one_thread() -> None:
     faiss.omp_set_num_threads(1)
 
 
-def _best(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> SearchHits:
+def best_hits(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> SearchHits:
     """The ``k`` best of each line in order: equal scores by row, rows of -1 last."""
     scores = np.minimum(np.maximum(scores, -1), 1)
     order = np.lexsort((rows.view(np.uint64), -scores), axis=-1)[:, :k]  # unsigned, -1 is the greatest row

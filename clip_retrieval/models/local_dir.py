@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.encoders.languages import languages_of, near_languages
 from clip_retrieval.encoders.open_clip import (
     CONFIG_FILE,
     ELSEWHERE,
@@ -92,17 +93,19 @@ def _opened(
 def _mark_language(model: str, tokenizer: Any, language: str | None, say: Callable[[str], None]) -> None:
     """Let the tokenizer mark every text with ``language``, as NLLB's do; its files then have it."""
     wrapped: Any = getattr(tokenizer, "tokenizer", None)
-    marked = getattr(wrapped, "src_lang", None)
+    backend = getattr(wrapped, "backend_tokenizer", None)
+    can_mark = getattr(wrapped, "src_lang", None) is not None  # transformers' way to set the language
+    languages = languages_of(backend) if backend is not None and can_mark else None
     if language is None:
-        if marked is not None:
-            say(f"{model} marks every text as {marked}; --text-language sets another language, such as deu_Latn")
+        if languages is not None:
+            marks = f"{model} marks every text as {languages.usual}"
+            say(f"{marks}; --text-language sets another language, such as deu_Latn")
         return
-    if marked is None:
+    if languages is None:
         raise ModelUnavailable(f"{model} does not mark texts with their language: leave --text-language out")
-    if wrapped.convert_tokens_to_ids(language) in {None, wrapped.unk_token_id}:
-        raise ModelUnavailable(
-            f"{model} knows no language {language}; give a code of FLORES-200, such as eng_Latn or deu_Latn"
-        )
+    if language not in languages.ids:
+        near = near_languages(language, languages.ids) or "; give a code of FLORES-200, such as eng_Latn or deu_Latn"
+        raise ModelUnavailable(f"{model} knows no language {language}{near}")
     wrapped.src_lang = language
 
 

@@ -7,6 +7,8 @@ compose.py        one query vector from several
 ranking.py        one order of all rows, and pages cut from it
 hits.py           what a search found
 results.py        hits as the JSON of the API's results
+fragments.py      parts of that JSON that are kept
+searchable.py     what a search asks of a collection
 collection.py     one artifact, open for searching
 retriever.py      a collection and its encoder: the one search
 """

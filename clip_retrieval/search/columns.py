@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import StoredCodes, StoredColumn, StoredNumbers, TextValues, as_text
+from clip_retrieval.artifacts.columns import OrderedValues, StoredCodes, StoredColumn, StoredNumbers, as_text
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Scalar
 
@@ -154,7 +154,7 @@ class NumberColumn(Column):
 class _FoldedText:
     """All values of a column without their case, in one string of bytes: about as much memory as the values' file."""
 
-    def __init__(self, values: TextValues) -> None:
+    def __init__(self, values: OrderedValues) -> None:
         blocks, lengths = [], []
         for start in range(0, len(values), _FOLDED_AT_ONCE):
             block = [

@@ -6,7 +6,8 @@ conditions are kept, because the pages of one search ask with the same condition
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from cachetools import LRUCache
@@ -17,9 +18,12 @@ from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Condition
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality, Scalar
-from clip_retrieval.search.columns import Mask, column_of
+from clip_retrieval.search.columns import Column, Mask, column_of
 
 MASKS_KEPT = 16
+
+Wanted: TypeAlias = Mapping[str, Scalar | Condition]
+"""Conditions that were validated, by the name of the field."""
 
 
 class RowFilter:
@@ -35,7 +39,7 @@ class RowFilter:
         self._masks: LRUCache[tuple[Modality, str], Mask] = LRUCache(MASKS_KEPT)
         self._lock = threading.Lock()
 
-    def mask(self, where: Mapping[str, Scalar | Condition], target: Modality) -> Mask:
+    def mask(self, where: Wanted, target: Modality) -> Mask:
         """The rows of ``target`` that fulfil every condition of ``where``; read-only.
 
         A caption fulfils what its image fulfils. Raises InvalidQuery for an unknown field, and for a value that a field
@@ -46,16 +50,15 @@ class RowFilter:
             kept = self._masks.get(key)
         if kept is not None:
             return kept
-        mask = np.ones(self._rows, dtype=np.bool_)
-        for part in self._parts(where):
-            mask &= part
+        self.check(where)
+        mask = fulfilling(self._columns, self._rows, where)
         mask = mask if target == "images" else mask[self._caption_image_rows]
         mask.flags.writeable = False
         with self._lock:
             self._masks[key] = mask
         return mask
 
-    def keeps(self, where: Mapping[str, Scalar | Condition], target: Modality) -> bool:
+    def keeps(self, where: Wanted, target: Modality) -> bool:
         """Whether the mask of these conditions is kept, so that ``mask`` takes no time."""
         key = (target, canonical(where))
         with self._lock:
@@ -66,35 +69,46 @@ class RowFilter:
         with self._lock:
             self._masks.clear()
 
-    def check(self, where: Mapping[str, Scalar | Condition]) -> None:
+    def check(self, where: Wanted) -> None:
         """Raise InvalidQuery for a field that the collection does not have."""
-        for name in where:
-            if name not in self._columns:
-                known = ", ".join(self._columns) or "none"
-                raise InvalidQuery(f"where: there is no field {name}; the fields are {known}")
-
-    def _parts(self, where: Mapping[str, Scalar | Condition]) -> Iterator[Mask]:
-        self.check(where)
-        for name, wanted in where.items():
-            column = self._columns[name]
-            if not isinstance(wanted, Condition):
-                yield column.equal(wanted)
-                continue
-            if wanted.among is not None:
-                yield np.logical_or.reduce([column.equal(value) for value in wanted.among])
-            if wanted.gt is not None:
-                yield column.within("gt", wanted.gt)
-            if wanted.gte is not None:
-                yield column.within("gte", wanted.gte)
-            if wanted.lt is not None:
-                yield column.within("lt", wanted.lt)
-            if wanted.lte is not None:
-                yield column.within("lte", wanted.lte)
-            if wanted.contains is not None:
-                yield column.contains(wanted.contains)
+        check_fields(self._columns, where)
 
 
-def canonical(where: Mapping[str, Scalar | Condition]) -> str:
+def check_fields(known: Collection[str], where: Wanted) -> None:
+    """Raise InvalidQuery for a field that is not known."""
+    for name in where:
+        if name not in known:
+            raise InvalidQuery(f"where: there is no field {name}; the fields are {', '.join(known) or 'none'}")
+
+
+def fulfilling(columns: Mapping[str, Column], rows: int, where: Wanted) -> Mask:
+    """The rows, of ``rows``, that fulfil every condition; each names one of ``columns``. Raises InvalidQuery."""
+    mask = np.ones(rows, dtype=np.bool_)
+    for name, wanted in where.items():
+        for part in _parts(columns[name], wanted):
+            mask &= part
+    return mask
+
+
+def _parts(column: Column, wanted: Scalar | Condition) -> Iterator[Mask]:
+    if not isinstance(wanted, Condition):
+        yield column.equal(wanted)
+        return
+    if wanted.among is not None:
+        yield np.logical_or.reduce([column.equal(value) for value in wanted.among])
+    if wanted.gt is not None:
+        yield column.within("gt", wanted.gt)
+    if wanted.gte is not None:
+        yield column.within("gte", wanted.gte)
+    if wanted.lt is not None:
+        yield column.within("lt", wanted.lt)
+    if wanted.lte is not None:
+        yield column.within("lte", wanted.lte)
+    if wanted.contains is not None:
+        yield column.contains(wanted.contains)
+
+
+def canonical(where: Wanted) -> str:
     """The same text for the same conditions, in whatever order they were given."""
     plain = {
         name: wanted.model_dump(by_alias=True, exclude_none=True) if isinstance(wanted, Condition) else [wanted]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from PIL import Image
 
@@ -82,12 +82,20 @@ Content: TypeAlias = str | StoredImage | QueryImage
 """What a part of a query is: a text, an image of the collection, or another image."""
 
 
+class QueryText(NamedTuple):
+    """A text, and the language to mark it with; None for the usual one of the model."""
+
+    words: str
+    language: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class QueryPart:
-    """One part of a query. A negative ``weight`` subtracts; zero is not allowed."""
+    """One part of a query. A negative ``weight`` subtracts; zero is not allowed. Only a text has a ``language``."""
 
     content: Content
     weight: float = 1.0
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,7 @@ class Query:
                     if part.image_id is not None
                     else Base64Image(part.image or ""),
                     part.weight,
+                    part.language,
                 )
                 for part in request.queries
             ),
@@ -126,9 +135,9 @@ class Query:
         )
 
     @property
-    def texts(self) -> list[str]:
+    def texts(self) -> list[QueryText]:
         """The texts that have to be tokenised."""
-        return [part.content for part in self.parts if isinstance(part.content, str)]
+        return [QueryText(part.content, part.language) for part in self.parts if isinstance(part.content, str)]
 
     @property
     def images(self) -> list[QueryImage]:
@@ -137,15 +146,16 @@ class Query:
 
     def key(self) -> str:
         """The same text for queries that have the same answer, and for no others."""
-        parts = [[*content_key(part.content), part.weight] for part in self.parts]
+        parts = [[*content_key(part), part.weight] for part in self.parts]
         page = [self.target, self.k, self.offset, self.min_score, self.dedupe]
         return json.dumps([parts, page, canonical(self.where) if self.where else None])
 
 
-def content_key(content: Content) -> tuple[str, str]:
-    """What a part's vector depends on: the kind of the content and its value."""
+def content_key(part: QueryPart) -> tuple[str, str] | tuple[str, str, str]:
+    """What a part's vector depends on: the kind of the content, its value and, if it is given, its language."""
+    content = part.content
     if isinstance(content, str):
-        return "text", content
+        return ("text", content) if part.language is None else ("text", content, part.language)
     if isinstance(content, StoredImage):
         return "image_id", content.image_id
     return "image", content.key

@@ -72,7 +72,7 @@ class Ranking:
         if allowed is None:
             self.total = index.spec.rows - len(self._without)
         else:
-            self.total = int(allowed.sum()) - int(allowed[self._without].sum())
+            self.total = int(np.count_nonzero(allowed)) - int(np.count_nonzero(allowed[self._without]))
 
     def first(self, count: int) -> tuple[Rows, Scores]:
         """The first ``count`` rows of the order (all, if fewer exist) and their cosines, best first.

@@ -83,7 +83,7 @@ def caption_result(hit: CaptionHit) -> CaptionResult:
     )
 
 
-def image_info(image: ImageRecord, captions: Sequence[CaptionRecord]) -> ImageInfo:
+def image_info(image: ImageRecord, captions: Sequence[CaptionRecord], etag: str | None = None) -> ImageInfo:
     return ImageInfo(
         image_id=image.image_id,
         image_path=image.image_path,
@@ -92,6 +92,8 @@ def image_info(image: ImageRecord, captions: Sequence[CaptionRecord]) -> ImageIn
         split=image.split,
         captions=[caption.text for caption in captions],
         metadata=dict(image.metadata),
+        content_hash=image.content_hash,
+        etag=etag,
     )
 
 

@@ -29,17 +29,21 @@ from clip_retrieval.search.compose import compose
 from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, ResultPage, SearchOutcome
 from clip_retrieval.search.query import FileImage, Query, QueryImage, QueryPart, StoredImage
 from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, FRONT_ROWS, Ranking, cut_page
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.stages import Stage
 
 
 class Retriever:
-    """Text and images to images and captions. Safe to call from several threads."""
+    """Text and images to images and captions. Safe to call from several threads.
+
+    ``collection`` is the state that is searched. Each call takes it once, at its beginning.
+    """
 
     def __init__(self, artifact: Artifact, encoder: Encoder) -> None:
         """Raises EncoderMismatch when ``encoder`` is not the one that made the artifact's vectors."""
         artifact.check_encoder(encoder)
         self.encoder = encoder
-        self.collection = Collection(artifact)
+        self.collection: SearchableCollection = Collection(artifact)
 
     @classmethod
     def load(
@@ -62,13 +66,34 @@ class Retriever:
         """Close the collection; searches fail from then on."""
         self.collection.close()
 
-    def search_images(self, query: str | Image.Image | Path, k: int = DEFAULT_K) -> list[ImageHit]:
-        """The ``k`` images nearest to a text or to an image, best first."""
-        return self.collection.image_hits(self._search_one(query, "images", k).hits)
+    def exchange(self, collection: SearchableCollection) -> SearchableCollection:
+        """Search ``collection`` from the next call on; returns the one before, which calls in progress still search.
 
-    def search_captions(self, query: str | Image.Image | Path, k: int = DEFAULT_K) -> list[CaptionHit]:
-        """The ``k`` captions nearest to an image or to a text, best first; none in a collection without captions."""
-        return self.collection.caption_hits(self._search_one(query, "captions", k).hits)
+        Raises EncoderMismatch when another encoder made its vectors.
+        """
+        collection.artifact.check_encoder(self.encoder)
+        previous, self.collection = self.collection, collection
+        return previous
+
+    def search_images(
+        self, query: str | Image.Image | Path, k: int = DEFAULT_K, language: str | None = None
+    ) -> list[ImageHit]:
+        """The ``k`` images nearest to a text or to an image, best first.
+
+        ``language`` is that of a text, a code such as ``deu_Latn``, for a model that marks texts with it.
+        """
+        collection = self.collection
+        return collection.image_hits(self._search_one(query, "images", k, language, collection).hits)
+
+    def search_captions(
+        self, query: str | Image.Image | Path, k: int = DEFAULT_K, language: str | None = None
+    ) -> list[CaptionHit]:
+        """The ``k`` captions nearest to an image or to a text, best first; none in a collection without captions.
+
+        ``language`` as in ``search_images``.
+        """
+        collection = self.collection
+        return collection.caption_hits(self._search_one(query, "captions", k, language, collection).hits)
 
     def search(
         self,
@@ -88,24 +113,38 @@ class Retriever:
         request = search_request(
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
         )
-        outcome = self.run(Query.of(request))
-        images = self.collection.image_hits(outcome.hits) if target == "images" else []
-        captions = self.collection.caption_hits(outcome.hits) if target == "captions" else []
+        collection = self.collection
+        outcome = self.run(Query.of(request), collection=collection)
+        images = collection.image_hits(outcome.hits) if target == "images" else []
+        captions = collection.caption_hits(outcome.hits) if target == "captions" else []
         return ResultPage(images, captions, outcome.next_offset, outcome.search)
 
-    def run(self, query: Query) -> SearchOutcome:
-        """Encode the parts of a query and answer it. Raises InvalidQuery or ImageRejected."""
-        return self.answer(query, np.stack([self._vector_of(part) for part in query.parts]))
+    def run(self, query: Query, *, collection: SearchableCollection | None = None) -> SearchOutcome:
+        """Encode the parts of a query and answer it from ``collection``, which is the present one if none is given.
 
-    def answer(self, query: Query, vectors: Vectors, *, front_only: bool = False) -> SearchOutcome:
+        Raises InvalidQuery or ImageRejected.
+        """
+        collection = collection or self.collection
+        vectors = np.stack([self._vector_of(part, collection) for part in query.parts])
+        return self.answer(query, vectors, collection=collection)
+
+    def answer(
+        self,
+        query: Query,
+        vectors: Vectors,
+        *,
+        collection: SearchableCollection | None = None,
+        front_only: bool = False,
+    ) -> SearchOutcome:
         """The page that a query asks for, with the unit vectors (parts, dim) of its parts. Raises InvalidQuery.
 
-        With ``front_only`` it raises BeyondFront where the page needs rows behind the front of the ranking.
+        The rows are those of ``collection``, which is the present one if none is given. With ``front_only`` it raises
+        BeyondFront where the page needs rows behind the front of the ranking.
 
         This is the one search: every route of the API, the command line and every call from Python ends here. Images
         of the collection that the query names are not among the results.
         """
-        collection, target = self.collection, query.target
+        collection, target = collection or self.collection, query.target
         vector = compose(vectors, [part.weight for part in query.parts])
         named = [part.content.image_id for part in query.parts if isinstance(part.content, StoredImage)]
         without = [collection.row_of(image_id) for image_id in named] if target == "images" else []
@@ -114,7 +153,7 @@ class Retriever:
             collection.index(target),
             vector,
             front=FOLD_BLOCK_ROWS if query.dedupe else FRONT_ROWS,
-            allowed=collection.filters.mask(query.where, target) if query.where else None,
+            allowed=collection.allowed(target, query.where),
             without=without,
             front_only=front_only,
         )
@@ -132,11 +171,20 @@ class Retriever:
         hits = list(map(Hit, page.rows, ranks, page.scores, confidence, page.duplicates))
         return SearchOutcome(target, hits, query.offset + query.k if page.more else None, search)
 
-    def _search_one(self, query: str | Image.Image | Path, target: Modality, k: int) -> SearchOutcome:
+    def _search_one(
+        self,
+        query: str | Image.Image | Path,
+        target: Modality,
+        k: int,
+        language: str | None,
+        collection: SearchableCollection,
+    ) -> SearchOutcome:
         if k < 1:
             raise InvalidQuery(f"k must be at least 1, not {k}")
         if isinstance(query, str) and not query.strip():
             raise InvalidQuery("the text is empty")
+        if language is not None and not isinstance(query, str):
+            raise InvalidQuery("language is that of a text, and the query is an image; leave language out")
         content: str | QueryImage
         if isinstance(query, str):
             content = query
@@ -144,13 +192,13 @@ class Retriever:
             content = FileImage(query.read_bytes())
         else:
             content = _Decoded(query)
-        return self.run(Query((QueryPart(content),), target, k))
+        return self.run(Query((QueryPart(content, language=language),), target, k), collection=collection)
 
-    def _vector_of(self, part: QueryPart) -> Vectors:
+    def _vector_of(self, part: QueryPart, collection: SearchableCollection) -> Vectors:
         if isinstance(part.content, StoredImage):
-            return self.collection.stored_vector(part.content.image_id)
+            return collection.stored_vector(part.content.image_id)
         if isinstance(part.content, str):
-            vectors = self.encoder.encode_texts([part.content])
+            vectors = self.encoder.encode_tokens([self.encoder.tokenize(part.content, part.language)])
         else:
             vectors = self.encoder.encode_images([part.content.decode(DEFAULT_LIMITS)])
         vector: Vectors = vectors[0]

@@ -1,12 +1,16 @@
-"""One server process: settings, encoding in batches, the way of a query, caches, clocks and counts. Knows no route.
+"""The processes of a server: settings, encoding in batches, the way of a query, caches, clocks, counts and health.
+Knows no route.
 
 settings.py        settings from the environment
 json_logs.py       log lines as JSON
+shared_state.py    what the workers of one service share
+lifeline.py        processes that live and die together
 traffic.py         requests in progress, and how many were rejected
 cache.py           rendered answers and vectors that are kept
 latencies.py       counts and percentiles for ``/stats``
 tracing.py         stages of a request as spans
 prometheus.py      metrics for ``/metrics``
+batch_watch.py     whether batches end, and how
 engine.py          texts and images encoded a batch at a time
 served.py          an artifact that is open, with its encoder
 bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
@@ -14,7 +18,14 @@ query_service.py   the one way of a query: cache, encode, search, render
 mirror.py          queries that two artifacts answer
 rollout.py         what all workers of a host agree to serve
 swap.py            another artifact is served, between two requests
+kept_states.py     states of a changing collection that next pages come from
+change_inputs.py   what a request wants to change, encoded
+changes.py         changes are made, and those of other processes followed
 state.py           what a process keeps between requests
+health.py          whether a worker really answers
 native_inputs.py   inputs of BentoML's own APIs as jobs
-process.py         the interpreter's switches, and how a process ends
+supervisor.py      the process that starts and replaces the workers
+process.py         the interpreter's switches, a worker's place among the others, and how a process ends
+compactor.py       changes become an artifact, in the background
+worker.py          one worker process, wired
 """

@@ -12,13 +12,15 @@ bentoml is pinned, and tests/serving/test_bento_dispatch.py holds each name and 
     CorkDispatcher._queue                                 the length of the queue, for the metrics
     BentoMLContainer.tracer_provider                      spans of stages join BentoML's request span
     BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``
+    bentoml._internal.utils.circus.Arbiter                the class of the supervisor
 """
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import ServiceUnavailable
 from opentelemetry.trace import Tracer
@@ -26,12 +28,13 @@ from opentelemetry.trace import Tracer
 from clip_retrieval import __version__
 from clip_retrieval.errors import Busy
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
+from clip_retrieval.serving.shared_state import QUEUES
 
-TEXTS, IMAGES = "encode_texts", "encode_images"
+TEXTS, IMAGES = QUEUES
 """The batchable APIs."""
 
 IS_SUPERVISED = "BENTOML_RUNNER_MAP" in os.environ
-"""Whether this process is a worker of ``bentoml serve``, whose supervisor has checked the artifact already."""
+"""Whether this process is a worker of ``bentoml serve``, and not the supervisor itself."""
 
 
 class BentoDispatch:
@@ -73,6 +76,11 @@ class BentoDispatch:
         """A dispatcher whose jobs are for ``engine``."""
         return EngineDispatch(self, engine)
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether jobs can be submitted; the first request brings what is needed."""
+        return self._infer is not None
+
     def queue_lengths(self) -> dict[str, int]:
         """How many jobs wait for the encoder, by API."""
         return {name: len(dispatcher._queue) for name, dispatcher in self._dispatchers.items()}
@@ -109,6 +117,18 @@ class EngineDispatch:
     async def submit_image(self, job: EncodeJob) -> Encoded:
         job.engine = self._engine
         return await self._dispatch.submit_image(job)
+
+
+def worker_number() -> int:
+    """The number of this worker among those of its service: 0, 1, …"""
+    return (bentoml.server_context.worker_index or 1) - 1
+
+
+def supervise_by(derived: Callable[[Any], Any]) -> None:
+    """Have this process, which has yet to start workers, use what ``derived`` makes of BentoML's supervisor class."""
+    from bentoml._internal.utils import circus
+
+    circus.Arbiter = derived(circus.Arbiter)  # type: ignore[misc]
 
 
 def results_of(jobs: Sequence[EncodeJob], encoded: Sequence[Encoded | None]) -> Any:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from cachetools import LRUCache, TTLCache
 
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
+
+_HITS, _MISSES, _SIZE = PLACE["cache_hits"], PLACE["cache_misses"], PLACE["cache_size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +28,38 @@ class RenderedPage:
 class AnswerCache:
     """The rendered results of the latest queries, by the version of the artifact and the query's key.
 
-    A size of 0 keeps nothing. ``hits`` and ``misses`` count look-ups since the start.
+    A size of 0 keeps nothing.
     """
 
-    def __init__(self, size: int, ttl_s: float) -> None:
+    def __init__(self, size: int, ttl_s: float, slot: Slot | None = None) -> None:
+        """``slot`` is where the other workers see how many are kept, and how many look-ups there were."""
         self._kept: TTLCache[tuple[str, str], RenderedPage] = TTLCache(size, ttl_s)
-        self.hits = 0
-        self.misses = 0
+        self._cells = (slot or SharedState.alone().slots[0]).cells
+
+    @property
+    def hits(self) -> int:
+        return self._cells[_HITS]
+
+    @property
+    def misses(self) -> int:
+        return self._cells[_MISSES]
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(self, version: str, key: str) -> RenderedPage | None:
         page = self._kept.get((version, key))
-        if page is None:
-            self.misses += 1
-        else:
-            self.hits += 1
+        self._cells[_MISSES if page is None else _HITS] += 1
         return page
 
     def keep(self, version: str, key: str, page: RenderedPage) -> None:
         if self._kept.maxsize:
             self._kept[version, key] = page
+            self._cells[_SIZE] = len(self._kept)
 
     def clear(self) -> None:
         self._kept.clear()
+        self._cells[_SIZE] = 0
 
 
 class QueryVectorCache:

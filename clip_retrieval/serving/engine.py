@@ -20,6 +20,7 @@ from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
 from clip_retrieval.records import MODALITIES
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.batch_watch import BatchWatch
 from clip_retrieval.stages import Stage
 
 ENCODER_NICENESS = 10
@@ -35,6 +36,8 @@ class EncodeJob:
     """
 
     content: str | Tokens | Pixels
+    language: str | None = None
+    """The language of a text that is not tokenised yet; one that the encoder knows, or None for its usual one."""
     vector_only: bool = False
     """Whether the vector alone is wanted, as by BentoML's own APIs, or all of ``Encoded``."""
     abandoned: bool = False
@@ -51,6 +54,12 @@ class Encoded:
     encode: Stage
     batch_size: int
     """How many jobs were encoded together; 0 for a vector that was kept from an earlier batch."""
+
+
+Submit = Callable[[EncodeJob], Awaitable[Encoded]]
+"""Has a job encoded, by whatever way."""
+
+TRIAL = "a trial query"
 
 
 class Engine:
@@ -71,6 +80,8 @@ class Engine:
         with ThreadPoolExecutor(1, "load", initializer=lower_priority) as loading:
             self.encoder = loading.submit(load).result()
         initializer = None if self.encoder.owns_threads else lower_priority
+        self.text_batches = BatchWatch()
+        self.image_batches = BatchWatch()
         self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)
         self._images = ThreadPoolExecutor(1, "encode-images", initializer=initializer)
 
@@ -80,6 +91,9 @@ class Engine:
         wanted = [job for job, is_alive in zip(jobs, alive, strict=True) if is_alive]
         if not wanted:
             return [None] * len(jobs)
+        return _in_order(alive, await self.text_batches.follow(self._encode_texts(wanted)))
+
+    async def _encode_texts(self, wanted: Sequence[EncodeJob]) -> list[Encoded]:
         start = time.perf_counter()
         texts = [job.content for job in wanted if isinstance(job.content, Tokens)]
         if len(texts) < len(wanted):  # tokenising long texts would hold up the event loop
@@ -87,7 +101,7 @@ class Engine:
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         vectors, end = await _in_thread(self._texts, self.encoder.prepare_tokens(list(distinct)))
         encode = Stage(start, end - start)
-        return _in_order(alive, [Encoded(vectors[distinct[text]], encode, len(texts)) for text in texts])
+        return [Encoded(vectors[distinct[text]], encode, len(texts)) for text in texts]
 
     async def encode_images(self, jobs: Sequence[EncodeJob]) -> list[Encoded | None]:
         """The result of each job, in order; None for one that was abandoned."""
@@ -95,24 +109,48 @@ class Engine:
         wanted = [job for job, is_alive in zip(jobs, alive, strict=True) if is_alive]
         if not wanted:
             return [None] * len(jobs)
+        return _in_order(alive, await self.image_batches.follow(self._encode_images(wanted)))
 
+    async def _encode_images(self, wanted: Sequence[EncodeJob]) -> list[Encoded]:
         def compute() -> Vectors:
             return self.encoder.encode_pixels(np.stack([np.asarray(job.content) for job in wanted]))
 
         start = time.perf_counter()
         vectors, end = await _in_thread(self._images, compute)
         encode = Stage(start, end - start)
-        return _in_order(alive, [Encoded(vector, encode, len(wanted)) for vector in vectors])
+        return [Encoded(vector, encode, len(wanted)) for vector in vectors]
 
-    async def warm_up(self, retriever: Retriever) -> None:
-        """Encode one input of each kind and search each index of ``retriever``, before the first query that counts."""
-        blank = self.encoder.preprocess(Image.new("RGB", (64, 64)))
-        await self.encode_images([EncodeJob(blank)])
-        for encoded in await self.encode_texts([EncodeJob("warm-up")]):
-            assert encoded is not None, "the job was not abandoned"
-            for target in MODALITIES:
-                outcome = retriever.answer(Query((QueryPart("warm-up"),), target), encoded.vector[None])
-                retriever.collection.fragments(target, [hit.row for hit in outcome.hits])
+    async def warm_up(self, retriever: Retriever) -> dict[str, float]:
+        """Encode one input of each kind and search each index of ``retriever``, before the first query that counts.
+
+        Returns how many seconds ``texts`` and ``images`` took.
+        """
+        start = time.perf_counter()
+        await self.try_image(self.image_alone)
+        middle = time.perf_counter()
+        await self.try_text(self.text_alone, retriever)
+        return {"images": middle - start, "texts": time.perf_counter() - middle}
+
+    async def text_alone(self, job: EncodeJob) -> Encoded:
+        """Encode one text in a batch of its own."""
+        return _only(await self.encode_texts([job]))
+
+    async def image_alone(self, job: EncodeJob) -> Encoded:
+        """Encode one image in a batch of its own."""
+        return _only(await self.encode_images([job]))
+
+    async def try_image(self, submit: Submit) -> None:
+        """Have one image encoded."""
+        await submit(EncodeJob(self.encoder.preprocess(Image.new("RGB", (64, 64)))))
+
+    async def try_text(self, submit: Submit, retriever: Retriever) -> None:
+        """Have one text encoded and search each index of ``retriever`` with it."""
+        encoded = await submit(EncodeJob(self.encoder.tokenize(TRIAL)))
+        collection = retriever.collection
+        for target in MODALITIES:
+            query = Query((QueryPart(TRIAL),), target)
+            outcome = retriever.answer(query, encoded.vector[None], collection=collection)
+            collection.fragments(target, [hit.row for hit in outcome.hits])
 
 
 async def encode_by_engine(
@@ -139,6 +177,12 @@ async def _in_thread(thread: ThreadPoolExecutor, compute: Callable[[], Vectors])
     return await asyncio.get_running_loop().run_in_executor(thread, lambda: (compute(), time.perf_counter()))
 
 
+def _only(results: Sequence[Encoded | None]) -> Encoded:
+    [encoded] = results
+    assert encoded is not None, "the job was not abandoned"
+    return encoded
+
+
 def _in_order(alive: Sequence[bool], results: Sequence[Encoded]) -> list[Encoded | None]:
     """One result a job: those that were encoded, and None for those that were not alive when their batch began."""
     remaining = iter(results)
@@ -146,7 +190,10 @@ def _in_order(alive: Sequence[bool], results: Sequence[Encoded]) -> list[Encoded
 
 
 def _tokens(encoder: Encoder, jobs: Sequence[EncodeJob]) -> list[Tokens]:
-    return [job.content if isinstance(job.content, Tokens) else encoder.tokenize(str(job.content)) for job in jobs]
+    return [
+        job.content if isinstance(job.content, Tokens) else encoder.tokenize(str(job.content), job.language)
+        for job in jobs
+    ]
 
 
 def lower_priority() -> None:

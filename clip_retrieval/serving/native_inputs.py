@@ -5,7 +5,8 @@ They are made while a request is validated, before it can join a batch: a batch 
 
 from collections.abc import Sequence
 
-from clip_retrieval.errors import ImageRejected
+from clip_retrieval.contract.queries import TextToEncode
+from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.search.query import Base64Image, decode_together
 from clip_retrieval.serving.engine import EncodeJob
 from clip_retrieval.serving.state import ServerState
@@ -14,9 +15,18 @@ MAX_NATIVE_BATCH = 64
 """Most inputs of one request."""
 
 
-def text_jobs(texts: Sequence[str], state: ServerState) -> list[EncodeJob]:
+def text_jobs(texts: Sequence[TextToEncode], state: ServerState) -> list[EncodeJob]:
+    """The texts as jobs. Raises ValueError for a language that the model does not know."""
     engine = state.served.engine if state.served else None
-    return [EncodeJob(text, vector_only=True, engine=engine) for text in texts]
+    jobs = []
+    for number, given in enumerate(texts):
+        if given.language is not None:
+            try:
+                state.require_service().retriever.encoder.check_language(given.language)
+            except InvalidQuery as error:
+                raise ValueError(f"text {number}: {error}") from error
+        jobs.append(EncodeJob(given.text, language=given.language, vector_only=True, engine=engine))
+    return jobs
 
 
 def image_jobs(images: Sequence[str], state: ServerState) -> list[EncodeJob]:

@@ -1,20 +1,41 @@
-"""What a server process does to itself: its settings, the interpreter's switches, and how it ends."""
+"""What a server process does to itself: its settings, the interpreter's switches, its place, and how it ends."""
 
+import atexit
 import gc
+import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
+import psutil
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.encoders.base import EncoderInfo
+from clip_retrieval.errors import StorageReadOnly
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
-from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
+from clip_retrieval.live.log import LOG_FILE, ChangeLog
+from clip_retrieval.serving import lifeline
+from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
+from clip_retrieval.serving.prometheus import forget_process
 from clip_retrieval.serving.settings import Settings, unknown_settings
+from clip_retrieval.serving.shared_state import GAUGES, SharedState, Slot
+from clip_retrieval.serving.state import FROZEN
+from clip_retrieval.serving.supervisor import supervisor
+
+log = logging.getLogger("bentoml.changes")
+"""A child of the logger that BentoML gives a handler."""
 
 SWITCH_INTERVAL_S = 0.0001
 """How long a finished search may wait for the GIL while another thread runs; Python's default is 5 ms."""
@@ -22,6 +43,12 @@ SWITCH_INTERVAL_S = 0.0001
 GC_THRESHOLD = 10_000
 """64 concurrent requests hold about 7,000 objects. Python's default of 700 would have them scanned constantly, and
 requests leave no reference cycles."""
+
+SHARED = "BENTOCLIP_SHARED"
+"""The environment variable with the descriptor of the shared state. It has not the prefix of the settings."""
+
+ROLLOUT = "BENTOCLIP_ROLLOUT"
+"""The environment variable with the folder of the service's ``Rollout``."""
 
 CORES_PER_WORKER = 8
 """One event loop keeps the encoder of about so many cores busy."""
@@ -40,6 +67,69 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
+
+
+def open_changes(settings: Settings, encoder: EncoderInfo) -> ChangeLog | str:
+    """The log of the collection's changes, or why there is none, which is no error: the collection is frozen then.
+
+    Raises ChangesError, EncoderMismatch and StorageFailed where there are changes that cannot be used.
+    """
+    if settings.changes is None:
+        return FROZEN
+    path = settings.changes / LOG_FILE
+    try:
+        return ChangeLog.open(path, fingerprint=encoder.fingerprint, dim=encoder.dim)
+    except StorageReadOnly as error:
+        if path.exists():
+            raise
+        return f"this collection is frozen, because its folder for changes cannot be used: {error}"
+
+
+def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
+    """Verify what is to be served, and say in the log whether changes are taken; returns the artifact to serve first.
+
+    That is the one in ``folder``, called ``tag``, or the one that a compaction has made of it since. Raises
+    ArtifactError, ChangesError, EncoderMismatch and StorageFailed of the kind that applies.
+    """
+    artifact = Artifact.open(folder)
+    name = str(folder.resolve()) if Path(tag).is_dir() else tag  # workers have another working folder
+    opened = open_changes(settings, artifact.manifest.encoder)
+    if isinstance(opened, str):
+        log.info(opened)
+        return name
+    with closing(opened):
+        base = opened.base()
+    log.info("changes of the collection are taken and kept in %s", settings.changes)
+    if base is None or (artifact.manifest.sequence or 0) >= base[1] or (made := modelstore.find(base[0])) is None:
+        return name  # a worker refuses an artifact that lacks changes
+    Artifact.open(made)
+    log.info("%s has the changes up to number %d; it is served in place of %s", base[0], base[1], tag)
+    return modelstore.tag_of(base[0])
+
+
+def rollout_folder() -> Path:
+    """The folder in which the workers of this service agree on what they serve."""
+    return Path(os.environ.get(ROLLOUT) or _private_folder(os.getpid()))
+
+
+def _private_folder(pid: int) -> Path:
+    """A folder of the process with this number, for this user alone. Those of processes that have ended are removed."""
+    prefix = f"bento-clip-{os.getuid()}-"
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{prefix}*"):
+        number = left.name.removeprefix(prefix)
+        if number.isdigit() and not psutil.pid_exists(int(number)) and left.stat().st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = place / f"{prefix}{pid}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child inherits what is to be done at the end
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def share_cores(settings: Settings) -> tuple[int, int]:
@@ -65,9 +155,81 @@ def freeze_heap() -> None:
     gc.set_threshold(GC_THRESHOLD)
 
 
-def end_with_message(error: ClipRetrievalError) -> NoReturn:
-    """End the supervisor and this worker with one sentence; the supervisor would start a worker that fails again."""
-    sys.stderr.write(f"bento-clip: {error}\n")
-    sys.stderr.flush()
-    os.kill(os.getppid(), signal.SIGTERM)
+def lead(workers: int) -> None:
+    """Make this process, which has yet to start workers, the supervisor of a service of so many."""
+    shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
+    os.environ[SHARED] = str(shared.descriptor)
+    os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
+    lifeline.hold(os.environ)
+    supervise_by(partial(supervisor, shared=shared))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A worker's place among the others."""
+
+    shared: SharedState
+    number: int
+    verifies: bool
+    """Whether the worker has to check the artifact against its hashes. The supervisor has done so just before the
+    first worker in this place, and nobody has since."""
+
+    @property
+    def slot(self) -> Slot:
+        return self.shared.slots[self.number]
+
+    def ready(self) -> None:
+        """Note that the worker answers from now on."""
+        self.slot["times_ready"] += 1
+        self.slot["is_ready"] = 1
+
+
+def take_place() -> Place:
+    """The place of this process: a worker's, or the only one where there is no supervisor.
+
+    From now on the process ends with its parent, if that is one of the service's own.
+    """
+    lifeline.follow(os.environ, lifeline.end_soon)
+    shared = _inherited() if IS_SUPERVISED else None
+    if shared is None:
+        place = Place(SharedState.alone(), 0, verifies=True)
+    else:
+        number = worker_number() % len(shared.slots)
+        place = Place(shared, number, verifies=shared.slots[number]["starts"] > 0)
+    slot = place.slot
+    if slot["pid"]:
+        forget_process(slot["pid"])
+    for gauge in GAUGES:
+        slot[gauge] = 0
+    slot["cache_generation"] = place.shared.generation("cache")
+    slot["pid"] = os.getpid()
+    slot["starts"] += 1
+    return place
+
+
+def _inherited() -> SharedState | None:
+    """What the supervisor made, if it is ours: BentoML has other ways to start a worker."""
+    try:
+        return SharedState(int(os.environ[SHARED]))
+    except (KeyError, ValueError, OSError):
+        return None
+
+
+def end_service(shared: SharedState, reason: object) -> NoReturn:
+    """End this process, and with it the service, whose next worker would fail likewise. The first says why."""
+    if not IS_SUPERVISED:
+        raise SystemExit(f"bento-clip: {reason}")
+    if shared.fail():
+        sys.stderr.write(f"bento-clip: {reason}\n")
+        sys.stderr.flush()
+    if os.getppid() == shared.creator:
+        os.kill(shared.creator, signal.SIGTERM)
     os._exit(1)
+
+
+def end_worker(reason: str) -> None:
+    """End this process, for the supervisor to replace it. Without a supervisor it goes on."""
+    if IS_SUPERVISED:
+        sys.stderr.write(f"bento-clip: {reason}; this worker is replaced\n")
+        sys.stderr.flush()
+        os._exit(1)

@@ -1,23 +1,25 @@
 """The metrics for Prometheus, in addition to those that BentoML exports (requests, durations and batch sizes).
 
 A request updates only the histograms of its stages. All other values are plain numbers that their owners count anyway;
-they are copied into the metrics when ``/metrics`` is read. BentoML runs prometheus_client in multiprocess mode, where a
-gauge needs a mode. ``mostrecent`` exports the value that was written last, which is right for one worker and stays
-right when that worker is replaced. Import this file after ``PROMETHEUS_MULTIPROC_DIR`` is set; BentoML sets it before
-it starts a worker.
+they are copied into the metrics when ``/metrics`` is read, by the worker that is asked, for all workers. BentoML runs
+prometheus_client in multiprocess mode, where what is exported is the sum of the counters of all processes, and where a
+gauge needs a mode. ``mostrecent`` exports the value that was written last: the sum that was just made. Import this file
+after ``PROMETHEUS_MULTIPROC_DIR`` is set; BentoML sets it before it starts a worker.
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import mark_process_dead
 
 from clip_retrieval.artifacts.manifest import Manifest
-from clip_retrieval.serving.cache import AnswerCache
-from clip_retrieval.serving.traffic import REJECTIONS, Traffic
+from clip_retrieval.serving.shared_state import QUEUES, REJECTIONS, SharedState
 from clip_retrieval.stages import STAGES
 
 BUCKET_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -25,7 +27,7 @@ BUCKET_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The state of a server process at one moment; the counts are since its start."""
+    """The state of a service at one moment; the counts are since its start."""
 
     pending: int
     rejected: Mapping[str, int]
@@ -36,21 +38,32 @@ class Reading:
     cache_misses: int
 
     @classmethod
-    def of(cls, traffic: Traffic, answers: AnswerCache, queued: Mapping[str, int]) -> "Reading":
+    def of(cls, shared: SharedState) -> "Reading":
+        """Of all workers together."""
         return cls(
-            pending=traffic.pending,
-            rejected=traffic.rejected,
-            queued=queued,
-            cache_size=len(answers),
-            cache_hits=answers.hits,
-            cache_misses=answers.misses,
+            pending=shared.now("pending"),
+            rejected={reason: shared.total(f"rejected_{reason}") for reason in REJECTIONS},
+            queued={queue: shared.now(f"queued_{queue}") for queue in QUEUES},
+            cache_size=shared.cache_size(),
+            cache_hits=shared.total("cache_hits"),
+            cache_misses=shared.total("cache_misses"),
         )
+
+
+class Counts(Protocol):
+    """Numbers by name, 0 where nothing was set."""
+
+    def __getitem__(self, name: str, /) -> int: ...
+
+    def __setitem__(self, name: str, value: int, /) -> None: ...
 
 
 class PrometheusMetrics:
     """The metrics of one server process, registered in ``registry``."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY, exported: Counts | None = None) -> None:
+        """``exported`` holds what the counters of all processes together have; each process adds what is missing."""
+
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"bento_clip_{name}", text, labels, registry=registry, multiprocess_mode="mostrecent")
 
@@ -74,7 +87,7 @@ class PrometheusMetrics:
         self._artifact = gauge(
             "artifact_info", "The artifact that is served; the value is always 1.", "artifact", "model", "data"
         )
-        self._seen: dict[Counter, int] = {}
+        self._exported: Counts = defaultdict(int) if exported is None else exported
 
     def observe(self, stage: str, seconds: float) -> None:
         """Record the time of one stage of one answered request."""
@@ -94,20 +107,34 @@ class PrometheusMetrics:
             self._queue.labels(api).set(length)
         for process, size in memory.items():
             self._memory.labels(process).set(size)
-        self._count(self._cache["hit"], reading.cache_hits)
-        self._count(self._cache["miss"], reading.cache_misses)
+        self._count("cache_hits", self._cache["hit"], reading.cache_hits)
+        self._count("cache_misses", self._cache["miss"], reading.cache_misses)
         for reason, counter in self._refused.items():
-            self._count(counter, reading.rejected[reason])
+            self._count(f"rejected_{reason}", counter, reading.rejected[reason])
 
-    def _count(self, counter: Counter, total: int) -> None:
-        counter.inc(total - self._seen.get(counter, 0))
-        self._seen[counter] = total
+    def _count(self, name: str, counter: Counter, total: int) -> None:
+        counter.inc(total - self._exported[name])
+        self._exported[name] = total
 
 
-def resident_memory(*, supervised: bool) -> dict[str, int]:
-    """Resident memory in bytes: of this process (the worker), and of its parent if that is BentoML's supervisor."""
-    memory = {"worker": psutil.Process().memory_info().rss}
+def forget_process(pid: int) -> None:
+    """Drop the gauges of a process that died without a word, which are sums over the processes that live.
+
+    BentoML drops them when a process ends in good order.
+    """
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+
+
+def resident_memory(shared: SharedState, *, supervised: bool) -> dict[str, int]:
+    """Resident memory in bytes: of all workers, and of this process's parent if that is BentoML's supervisor."""
+    memory = {"worker": sum(_resident(slot["pid"]) for slot in shared.slots if slot["pid"])}
     if supervised:
-        with suppress(psutil.Error):  # the supervisor has just ended
-            memory["supervisor"] = psutil.Process(os.getppid()).memory_info().rss
+        memory["supervisor"] = _resident(os.getppid())
     return memory
+
+
+def _resident(pid: int) -> int:
+    with suppress(psutil.Error):  # it has just ended
+        return psutil.Process(pid).memory_info().rss
+    return 0

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -20,16 +21,20 @@ from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.search.hits import SearchOutcome
-from clip_retrieval.search.query import Query, QueryImage, QueryPart, StoredImage, decode_together
+from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage, decode_together
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.results import render
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.engine import Encoded, EncodeJob
+from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
 from clip_retrieval.stages import Stage
 
 EXACT_VALUES_IN_LOOP = 2**23
 """An exact search of more values than these (rows × dimensions: 16,384 rows of 512) takes over half a millisecond."""
+
+_CACHE_GENERATION = PLACE["cache_generation"]
 
 
 class Dispatcher(Protocol):
@@ -52,7 +57,10 @@ class QueryAnswer:
 
 
 class QueryService:
-    """Answers queries with one retriever. Used from the event loop."""
+    """Answers queries with one retriever. Used from the event loop.
+
+    A query is answered from one state of the collection from its beginning to its end.
+    """
 
     def __init__(
         self,
@@ -63,14 +71,21 @@ class QueryService:
         limits: Limits,
         decoders: ThreadPoolExecutor,
         answers: AnswerCache,
+        shared: SharedState,
+        slot: Slot,
         vectors_kept: int = 0,
     ) -> None:
-        """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together."""
+        """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together.
+
+        ``shared`` says when the caches of all workers are cleared; ``slot`` is this worker's own in it.
+        """
         self.retriever = retriever
         self.artifact = artifact
         self._answers = answers
+        self._shared = shared
+        self._slot = slot
         self._vectors = QueryVectorCache(vectors_kept)
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
         self._searches = ThreadPoolExecutor(1, "search", initializer=search_on_one_thread)
@@ -79,9 +94,16 @@ class QueryService:
         # The last request that began with this service may end long after another service has taken over.
         weakref.finalize(self, self._searches.shutdown, wait=False)
 
-    async def answer(self, queries: Sequence[Query]) -> list[QueryAnswer | InvalidQuery]:
-        """The answer to each query, in order; what is wrong with one of them is its own outcome."""
-        version = self.retriever.collection.version
+    async def answer(
+        self, queries: Sequence[Query], *, collection: SearchableCollection | None = None
+    ) -> list[QueryAnswer | InvalidQuery]:
+        """The answer to each query, in order; what is wrong with one of them is its own outcome.
+
+        All come from ``collection``, which is the retriever's present one if none is given.
+        """
+        generation = self.forget_what_was_cleared()
+        state = collection or self.retriever.collection
+        version = state.version
         keys = [query.key() for query in queries]
         pages = [self._answers.get(version, key) for key in keys]
         new = [query for query, page in zip(queries, pages, strict=True) if page is None]
@@ -95,23 +117,29 @@ class QueryService:
             if page is not None:
                 return QueryAnswer(page, {}, cached=True)
             try:
-                answer = await self._search(query, prepared)
+                answer = await self._search(query, prepared, state)
             except InvalidQuery as error:
                 return error
-            self._answers.keep(version, key, answer.page)
+            if self._shared.generation("cache") == generation:  # else it was computed before a clearing
+                self._answers.keep(version, key, answer.page)
             if self.on_answer is not None:
                 self.on_answer(query, answer.page)
             return answer
 
         return await asyncio.gather(*map(one, queries, keys, pages))
 
-    async def encode_text(self, text: str) -> tuple[Encoded, bool]:
-        """The vector of a text, and whether the model read only its beginning."""
-        tokens = self.retriever.encoder.tokenize(text)
+    async def encode_text(self, text: str, language: str | None = None) -> tuple[Encoded, bool]:
+        """The vector of a text, and whether the model read only its beginning.
+
+        Raises InvalidQuery for a language that the model does not know.
+        """
+        self.forget_what_was_cleared()
+        tokens = self.retriever.encoder.tokenize(text, language)
         return await self._encode_tokens(tokens), tokens.is_cut
 
     async def encode_image(self, image: QueryImage) -> tuple[Encoded, Stage]:
         """The vector of an image, and when it was decoded. Raises ImageRejected."""
+        self.forget_what_was_cleared()
         pixels, decode = await self._decode({image.key: image})
         if isinstance(rejected := pixels[image.key], ImageRejected):
             raise rejected
@@ -119,56 +147,63 @@ class QueryService:
         return await self._encode_pixels(image.key, rejected), decode
 
     def clear(self) -> int:
-        """Drop everything that is kept to answer faster; returns how many answers that were."""
-        count = len(self._answers)
-        self._answers.clear()
-        self._vectors.clear()
-        self.retriever.collection.forget()
+        """Have every worker drop what it keeps to answer faster; returns how many answers they kept together.
+
+        A request that comes later gets no answer that was begun before, whichever worker answers it.
+        """
+        count = self._shared.cache_size()
+        self._shared.advance("cache")
+        self.forget_what_was_cleared()
         return count
 
-    async def _search(self, query: Query, prepared: "_Prepared") -> QueryAnswer:
-        self.retriever.collection.filters.check(query.where or {})
-        encoded = await asyncio.gather(*(self._encode(n, part, prepared) for n, part in enumerate(query.parts)))
-        outcome = await self._find(query, np.stack([part.vector for part in encoded]))
-        fragments = self.retriever.collection.fragments(query.target, [hit.row for hit in outcome.hits])
+    def forget_what_was_cleared(self) -> int:
+        """Drop what is kept if some worker has cleared the caches since the last look; returns the generation."""
+        generation = self._shared.generation("cache")
+        if generation != self._slot.cells[_CACHE_GENERATION]:
+            self._answers.clear()
+            self._vectors.clear()
+            self.retriever.collection.forget()
+            self._slot.cells[_CACHE_GENERATION] = generation
+        return generation
+
+    async def _search(self, query: Query, prepared: "_Prepared", state: SearchableCollection) -> QueryAnswer:
+        state.check_where(query.where or {})
+        encoded = await asyncio.gather(*(self._encode(n, part, prepared, state) for n, part in enumerate(query.parts)))
+        outcome = await self._find(query, np.stack([part.vector for part in encoded]), state)
+        fragments = state.fragments(query.target, [hit.row for hit in outcome.hits])
         page = RenderedPage(
             results=render(outcome.hits, fragments),
             total=len(outcome.hits),
             next_offset=outcome.next_offset,
-            truncated=any(prepared.tokens[text].is_cut for text in query.texts),
+            truncated=any(prepared.is_cut(text) for text in query.texts),
         )
         stages = {"decode": prepared.decode} if prepared.decode is not None and query.images else {}
         stages["encode"] = max((part.encode for part in encoded), key=lambda stage: stage.seconds)
         stages["search"] = outcome.search
         return QueryAnswer(page, stages, batch_size=encoded[0].batch_size if len(encoded) == 1 else None)
 
-    async def _find(self, query: Query, vectors: Vectors) -> SearchOutcome:
+    async def _find(self, query: Query, vectors: Vectors, state: SearchableCollection) -> SearchOutcome:
         """Search in the event loop, or in the search thread what may take longer than others should wait.
 
         A short search takes less time than its thread would wait for the GIL.
         """
-        if self._is_short(query):
+        if _is_short(query, state):
             with contextlib.suppress(BeyondFront):
-                return self.retriever.answer(query, vectors, front_only=True)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._searches, self.retriever.answer, query, vectors)
+                return self.retriever.answer(query, vectors, collection=state, front_only=True)
+        search = partial(self.retriever.answer, query, vectors, collection=state)
+        return await asyncio.get_running_loop().run_in_executor(self._searches, search)
 
-    def _is_short(self, query: Query) -> bool:
-        """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
-        collection = self.retriever.collection
-        spec = collection.index(query.target).spec
-        small = spec.rows * spec.dim <= EXACT_VALUES_IN_LOOP
-        if spec.exact and not small:
-            return False
-        # An approximate index may answer a filtered query by exact search.
-        return query.where is None or (small and collection.filters.keeps(query.where, query.target))
-
-    async def _encode(self, number: int, part: QueryPart, prepared: "_Prepared") -> Encoded:
+    async def _encode(
+        self, number: int, part: QueryPart, prepared: "_Prepared", state: SearchableCollection
+    ) -> Encoded:
         content = part.content
         if isinstance(content, StoredImage):
-            return _kept(self.retriever.collection.stored_vector(content.image_id))
+            return _kept(state.stored_vector(content.image_id))
         if isinstance(content, str):
-            return await self._encode_tokens(prepared.tokens[content])
+            tokens = prepared.tokens[QueryText(content, part.language)]
+            if isinstance(tokens, InvalidQuery):
+                raise PartRejected(number, tokens, "language")
+            return await self._encode_tokens(tokens)
         if (known := prepared.vectors.get(content.key)) is not None:
             return _kept(known)
         if isinstance(pixels := prepared.pixels[content.key], ImageRejected):
@@ -176,10 +211,10 @@ class QueryService:
         return await self._encode_pixels(content.key, pixels)
 
     async def _encode_tokens(self, tokens: Tokens) -> Encoded:
-        return self._known(tokens) or self._keep(tokens, await self._dispatcher.submit_text(EncodeJob(tokens)))
+        return self._known(tokens) or self._keep(tokens, await self.dispatcher.submit_text(EncodeJob(tokens)))
 
     async def _encode_pixels(self, key: str, pixels: Pixels) -> Encoded:
-        return self._known(key) or self._keep(key, await self._dispatcher.submit_image(EncodeJob(pixels)))
+        return self._known(key) or self._keep(key, await self.dispatcher.submit_image(EncodeJob(pixels)))
 
     def _known(self, key: Hashable) -> Encoded | None:
         vector = self._vectors.get(key)
@@ -188,13 +223,19 @@ class QueryService:
     def _keep(self, key: Hashable, encoded: Encoded) -> Encoded:
         return Encoded(self._vectors.keep(key, encoded.vector), encoded.encode, encoded.batch_size)
 
-    async def _tokenize(self, texts: Iterable[str]) -> dict[str, Tokens]:
-        """The tokens of each text. A batch of searches may have a thousand long ones: others get their turn between."""
-        tokens: dict[str, Tokens] = {}
+    async def _tokenize(self, texts: Iterable[QueryText]) -> dict[QueryText, Tokens | InvalidQuery]:
+        """The tokens of each text, or what is wrong with its language.
+
+        A batch of searches may have a thousand long texts: others get their turn between.
+        """
+        tokens: dict[QueryText, Tokens | InvalidQuery] = {}
         for text in texts:
             if tokens:
                 await asyncio.sleep(0)
-            tokens[text] = self.retriever.encoder.tokenize(text)
+            try:
+                tokens[text] = self.retriever.encoder.tokenize(text.words, text.language)
+            except InvalidQuery as error:
+                tokens[text] = error
         return tokens
 
     async def _decode(
@@ -221,11 +262,28 @@ class QueryService:
 class _Prepared:
     """What was done for the parts of all queries of a request before any of them was encoded."""
 
-    tokens: Mapping[str, Tokens]
+    tokens: Mapping[QueryText, Tokens | InvalidQuery]
     vectors: Mapping[str, Vectors]
     """The vectors of images that are kept, by key; these images are not decoded."""
     pixels: Mapping[str, Pixels | ImageRejected]
     decode: Stage | None
+
+    def is_cut(self, text: QueryText) -> bool:
+        """Whether the model reads only the beginning of ``text``."""
+        tokens = self.tokens[text]
+        return isinstance(tokens, Tokens) and tokens.is_cut
+
+
+def _is_short(query: Query, state: SearchableCollection) -> bool:
+    """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
+    index = state.index(query.target)
+    if index.compared_values > EXACT_VALUES_IN_LOOP:
+        return False
+    if query.where is None:
+        return True
+    # An approximate index may answer a filtered query by exact search.
+    small = index.spec.rows * index.spec.dim <= EXACT_VALUES_IN_LOOP
+    return small and state.keeps_mask(query.target, query.where)
 
 
 def _kept(vector: Vectors) -> Encoded:

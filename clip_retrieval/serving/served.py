@@ -1,7 +1,7 @@
 """What can answer queries: an artifact that is open, with an encoder that is loaded."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
@@ -11,29 +11,33 @@ from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass
 class Served:
     """An artifact by its tag or path, open for searching, and the threads of its encoder."""
 
     artifact: str
     retriever: Retriever
     engine: Engine
+    alone_s: Mapping[str, float] = field(default_factory=dict)
+    """How many seconds one input of each kind, ``texts`` and ``images``, took alone; known after ``warm_up``."""
 
     @property
     def version(self) -> str:
-        return self.retriever.collection.version
+        """The version of the artifact, whatever changes there are."""
+        return self.retriever.collection.manifest.version
 
     @property
     def folder(self) -> Path:
         return self.retriever.collection.artifact.path
 
-    async def warm_up(self) -> None:
-        """Do once what the first query would wait for."""
-        await self.engine.warm_up(self.retriever)
+    async def warm_up(self) -> Mapping[str, float]:
+        """Do once what the first query would wait for; returns ``alone_s``."""
+        self.alone_s = await self.engine.warm_up(self.retriever)
+        return self.alone_s
 
 
 Load = Callable[..., Served]
-"""``load(source, beside=None, verify=True)``: see ``Loader``."""
+"""``load(source, beside=None, *, verify=True)``: see ``Loader``."""
 
 
 class Loader:

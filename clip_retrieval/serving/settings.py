@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "BENTO_CLIP_"
@@ -56,6 +57,26 @@ class Settings(BaseSettings):
     )
     mirror: float = Field(
         default=0, ge=0, le=1, description="share of the queries that both artifacts answer before one takes over"
+    )
+    changes: Path | None = Field(
+        default=None,
+        description="folder where changes of the collection are kept; without it the collection is frozen",
+    )
+
+    @field_validator("changes", mode="before")
+    @classmethod
+    def _empty_is_none(cls, given: object) -> object:
+        """As compose files and charts set what is not set; the working folder is not meant."""
+        return given or None
+
+    max_added: int = Field(
+        default=20_000, ge=1, description="most images that are added or changed before a compaction; more get 429"
+    )
+    compact_at: int = Field(
+        default=10_000,
+        ge=0,
+        description="changed and removed images after which a new artifact is made of the collection and its changes; "
+        "0 never does",
     )
     log_format: Literal["plain", "json"] = Field(default="plain", description="the format of log lines")
 

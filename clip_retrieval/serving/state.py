@@ -1,21 +1,38 @@
 """What a server process keeps between requests, whatever it serves at the moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
-from clip_retrieval.errors import Busy
+from clip_retrieval.contract.status import ArtifactStatus
+from clip_retrieval.errors import Busy, CollectionFrozen
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.live.live_collection import LiveCollection
+from clip_retrieval.live.log import ChangeLog
+from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.cache import AnswerCache
+from clip_retrieval.serving.change_inputs import ChangeEncoder
+from clip_retrieval.serving.changes import Changes, check_base
+from clip_retrieval.serving.kept_states import KeptStates
 from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.shared_state import SharedState, Slot
 from clip_retrieval.serving.swap import Swapper
 from clip_retrieval.serving.traffic import Traffic
+
+FROZEN = "this collection is frozen: set BENTO_CLIP_CHANGES to a folder for its changes and start the service again"
+
+
+async def no_compaction() -> ArtifactStatus:
+    """Raises CollectionFrozen: a process without changes has nothing to compact."""
+    raise CollectionFrozen(FROZEN)
 
 
 @dataclass
@@ -28,31 +45,65 @@ class ServerState:
     decoders: ThreadPoolExecutor
     answers: AnswerCache
     """The rendered answers that are kept, of whatever version, and how often they were asked for."""
+    shared: SharedState
+    """What the workers of this service share."""
+    slot: Slot
+    """This worker's own numbers there."""
     service: QueryService | None = None
     served: Served | None = None
     """What ``service`` answers with, where another artifact can take over."""
-    tracer: Tracer = field(default_factory=NoOpTracer)
     swapper: Swapper | None = None
     """What lets another artifact be served; None until the first one is."""
+    compact: Callable[[], Coroutine[Any, Any, ArtifactStatus]] = no_compaction
+    """Makes an artifact of what is served and its changes, and serves it."""
     on_exchange: Callable[[Served], None] = lambda _: None
     """Told of what is served from now on."""
+    kept_states: KeptStates = field(default_factory=KeptStates)
+    """The states of a changing collection that next pages may still come from."""
+    changes: Changes | None = None
+    """Takes changes of the collection; None while it is frozen."""
+    frozen_because: str = FROZEN
+    """Why it is frozen, and what to do."""
+    _listed: LiveCollection | None = None
+    """A collection without changes, in the form of one with changes."""
+    tracer: Tracer = field(default_factory=NoOpTracer)
+    queue_lengths: Callable[[], Mapping[str, int]] = dict
+    """How many jobs wait for the encoder, by the name of the batchable API."""
+    trouble: Callable[[], str | None] = lambda: None
+    """Why queries are not answered, as a sentence; None if they are."""
     observe: Callable[[str, float], None] = lambda _stage, _seconds: None
     """Takes the seconds of one stage of a request into the exported histograms."""
 
     @classmethod
-    def of(cls, settings: Settings) -> "ServerState":
+    def of(cls, settings: Settings, shared: SharedState | None = None, worker: int = 0) -> "ServerState":
+        """The state of the worker with this number; without ``shared``, of a service that has one process."""
+        shared = shared or SharedState.alone()
+        slot = shared.slots[worker]
         return cls(
             settings=settings,
-            recorder=Recorder(),
-            traffic=Traffic(settings.max_pending, settings.max_pending_images),
+            recorder=Recorder(shared, slot),
+            traffic=Traffic(settings.max_pending, settings.max_pending_images, slot),
             decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
-            answers=AnswerCache(settings.cache_size, settings.cache_ttl_s),
+            answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
+            shared=shared,
+            slot=slot,
         )
+
+    def publish(self) -> None:
+        """Let the other workers see what changes without a request of its own."""
+        self.slot["cache_size"] = len(self.answers)
+        for queue, length in self.queue_lengths().items():
+            self.slot[f"queued_{queue}"] = length
 
     @property
     def limits(self) -> Limits:
         """The largest image that a request may bring."""
         return Limits(max_bytes=self.settings.max_upload_bytes, max_pixels=self.settings.max_pixels)
+
+    @property
+    def patience_s(self) -> float:
+        """How long a search waits for a change that is not visible yet, in seconds: less than a request may take."""
+        return 0.9 * self.settings.request_timeout_s
 
     def service_of(self, retriever: Retriever, dispatcher: Dispatcher, artifact: str) -> QueryService:
         """What answers requests with ``retriever``; ``artifact`` is its tag or path."""
@@ -64,17 +115,81 @@ class ServerState:
             decoders=self.decoders,
             answers=self.answers,
             vectors_kept=self.settings.cache_size,
+            shared=self.shared,
+            slot=self.slot,
         )
 
     def serve(self, retriever: Retriever, dispatcher: Dispatcher, artifact: str) -> QueryService:
         """Answer requests with ``retriever`` from now on."""
+        self.kept_states.drop()
         self.service = self.service_of(retriever, dispatcher, artifact)
         return self.service
 
     def exchange(self, served: Served, service: QueryService) -> None:
         """Answer new requests with ``service``; those in progress end with the one they began with."""
+        if self.changes is not None:
+            self.changes.move_to(service.retriever, self._change_encoder(service))
+        self.kept_states.drop()
         self.served, self.service = served, service
         self.on_exchange(served)
+
+    def take_changes(self, log: ChangeLog, place: str) -> Changes:
+        """Take changes of what is served from now on; they are kept in ``log``, at ``place``.
+
+        What the log has already is part of the collection from now on. Raises Busy while nothing is served, and
+        ChangesError when the log goes on from a later artifact than the one that is served.
+        """
+        check_base(log.base(), self.require_service().retriever.collection.sequence, place)
+        service = self.require_service()
+        collection = service.retriever.collection
+        assert isinstance(collection, Collection), "what is served first is an artifact's"
+        self.changes = Changes(
+            service.retriever,
+            log,
+            LiveCollection.of(collection, spool=self.settings.changes),
+            self._change_encoder(service),
+            place=place,
+            max_added=self.settings.max_added,
+            spool=self.settings.changes,
+            on_removal=self.forget_removed,
+        )
+        return self.changes
+
+    def _change_encoder(self, service: QueryService) -> ChangeEncoder:
+        plan = service.retriever.collection.artifact.thumbnail_plan()
+        return ChangeEncoder(
+            service.retriever.encoder, service.dispatcher, limits=self.limits, decoders=self.decoders, plan=plan
+        )
+
+    def forget_removed(self) -> None:
+        """Drop every answer and every state that still shows images that were removed."""
+        self.answers.clear()
+        self.kept_states.drop()
+
+    def keep_state(self, collection: SearchableCollection) -> None:
+        """Keep a state for the next page of a search. A collection that takes no changes has one state."""
+        if self.changes is not None:
+            self.kept_states.keep(collection)
+
+    def live_collection(self) -> LiveCollection:
+        """The present state as a collection that knows the ETags of its images, also where no changes are taken.
+
+        Raises Busy while nothing is loaded.
+        """
+        collection = self.require_service().retriever.collection
+        if isinstance(collection, LiveCollection):
+            return collection
+        assert isinstance(collection, Collection), "a collection without changes is an artifact's"
+        if self._listed is None or self._listed.version != collection.version:
+            self._listed = LiveCollection.of(collection)
+        return self._listed
+
+    def require_changes(self) -> Changes:
+        """What takes changes. Raises Busy while nothing is loaded, CollectionFrozen if changes are not taken."""
+        self.require_service()
+        if self.changes is None:
+            raise CollectionFrozen(self.frozen_because)
+        return self.changes
 
     def require_service(self) -> QueryService:
         """What answers queries. Raises Busy while nothing is loaded."""

@@ -99,16 +99,17 @@ class Swapper:
         all workers serve what they served before.
         """
         start = time.perf_counter()
-        before = self._served
         memory = {"before": _memory_mb()}
-        with self._rollout.lead(source) as lead:
+        # All workers load what a name such as "latest" means now, also those that start later.
+        named, folder = await self._resolved(source)
+        with self._rollout.lead(named) as lead:
+            before = self._served
             self.status = self._now("swapping", wanted=source)
             try:
-                _, folder = await self._in_thread(self._resolve, source)
                 measured = await self._judge(folder, before.folder)
                 if not force:
                     _refuse_shortfalls(source, measured)
-                new, service = await self._open(source)
+                new, service = await self._open(named)
                 mirrored = await self._compare(service) if self._mirror else None
                 memory["during"] = _memory_mb()
                 lead.ask("load")
@@ -134,6 +135,13 @@ class Swapper:
             mirrored=mirrored,
         )
         return self.status
+
+    async def _resolved(self, source: str) -> tuple[str, Path]:
+        try:
+            return await self._in_thread(self._resolve, source)
+        except ClipRetrievalError as error:
+            self.status = self._now("refused", wanted=source, reason=str(error))
+            raise
 
     async def _join_others(self) -> None:
         """Load and serve what other workers want, for as long as this worker lives."""

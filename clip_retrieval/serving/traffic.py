@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from clip_retrieval.errors import Busy
-
-REJECTIONS = ("too_many", "too_large", "too_slow")
-"""Why a request is rejected: 503, 413 and 504."""
+from clip_retrieval.serving.shared_state import PLACE, REJECTIONS, Rejection, SharedState, Slot
 
 RETRY = "retry after 1 s"
+
+_PENDING = PLACE["pending"]
 
 
 class Traffic:
@@ -19,24 +19,37 @@ class Traffic:
     would wait behind them.
     """
 
-    def __init__(self, max_pending: int, max_pending_images: int) -> None:
+    def __init__(self, max_pending: int, max_pending_images: int, slot: Slot | None = None) -> None:
+        """``slot`` is where the other workers see the numbers."""
         self._max_pending = max_pending
         self._max_pending_images = max_pending_images
-        self.pending = 0
+        self._slot = slot or SharedState.alone().slots[0]
+        self._cells = self._slot.cells
         self.pending_images = 0
-        self.rejected: Counter[str] = Counter()
+
+    @property
+    def pending(self) -> int:
+        return self._cells[_PENDING]
+
+    @property
+    def rejected(self) -> Counter[Rejection]:
+        """How many requests were rejected in this worker's place since the start of the service, by reason."""
+        return +Counter({reason: self._slot[f"rejected_{reason}"] for reason in REJECTIONS})
+
+    def reject(self, reason: Rejection) -> None:
+        self._slot[f"rejected_{reason}"] += 1
 
     def enter(self, *, brings_image: bool) -> None:
         """Take a place, to be given back by ``leave``. Raises Busy if there is none."""
-        if self.pending >= self._max_pending:
-            self.rejected["too_many"] += 1
+        if self._cells[_PENDING] >= self._max_pending:
+            self.reject("too_many")
             raise Busy(f"too many requests in progress (limit {self._max_pending}); {RETRY}")
         if brings_image:
             self._enter_image()
-        self.pending += 1
+        self._cells[_PENDING] += 1
 
     def leave(self, *, brings_image: bool) -> None:
-        self.pending -= 1
+        self._cells[_PENDING] -= 1
         self.pending_images -= brings_image
 
     @contextmanager
@@ -50,6 +63,6 @@ class Traffic:
 
     def _enter_image(self) -> None:
         if self.pending_images >= self._max_pending_images:
-            self.rejected["too_many"] += 1
+            self.reject("too_many")
             raise Busy(f"too many image requests in progress (limit {self._max_pending_images}); {RETRY}")
         self.pending_images += 1

@@ -18,16 +18,33 @@ TARGET = {"python_version": "3.11", "sys_platform": "linux", "platform_system": 
 """The image, as environment markers see it."""
 
 
+COPYLEFT = {
+    "pillow-heif": ("LGPL-3.0-or-later", "GPL-2.0-or-later"),  # libheif and libde265; x265
+    "pillow-jxl-plugin": ("GPL-3.0-or-later",),
+}
+"""Packages of ``serving`` under the GPL or the LGPL, with the libraries in their wheels."""
+
+
 class NotPinned(Exception):
     """A package that serving needs has no tested version; the message says what to do."""
 
 
-def serving() -> list[str]:
-    """The pins of this checkout: ``name==version``, sorted. Raises NotPinned."""
+def serving(*, basic_formats: bool = False) -> list[str]:
+    """The pins of this checkout: ``name==version``, sorted. Raises NotPinned.
+
+    ``basic_formats`` leaves the readers of HEIC and JPEG XL out, and so every package under the GPL.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["serve"], *extras["images"]]  # phones upload HEIC
+    wanted = [*project["dependencies"], *extras["serve"]]
+    wanted += [] if basic_formats else extras["images"]  # phones upload HEIC
     return closure(wanted, read_constraints(ROOT / "constraints.txt"), _installed)
+
+
+def licences(packages: Iterable[str]) -> str:
+    """The licences of an image with these pins, as an SPDX expression: ours, and those that bind who passes it on."""
+    names = {canonicalize_name(line.partition("==")[0].strip()) for line in packages}
+    return " AND ".join(dict.fromkeys(["MIT", *(one for name in COPYLEFT if name in names for one in COPYLEFT[name])]))
 
 
 def read_constraints(path: Path) -> dict[str, str]:

@@ -63,6 +63,18 @@ def test_other_pixels_under_the_same_id_are_a_change(make: Make, tmp_path: Path)
     assert (comparison.captions_added, comparison.captions_removed) == ((), ())
 
 
+def test_another_language_of_the_same_words_is_a_change(make: Make, tmp_path: Path) -> None:
+    def collection(folder: Path, language: str) -> Path:
+        write_images(folder, NAMES[:1])
+        (folder / "captions.csv").write_text(f"image,caption,lang\n{NAMES[0]},Panda,{language}")
+        return folder
+
+    comparison = compare(make(collection(tmp_path / "a" / "one", "de")), make(collection(tmp_path / "b" / "one", "fi")))
+    assert comparison.captions_removed == (Caption(NAMES[0], "Panda", "de"),)
+    assert comparison.captions_added == (Caption(NAMES[0], "Panda", "fi"),)
+    assert str(comparison.captions_added[0]) == f"{NAMES[0]}: Panda (fi)"
+
+
 def test_a_field_of_another_type_is_named(make: Make, tmp_path: Path) -> None:
     def collection(folder: Path, head: str, cells: list[str]) -> Path:
         write_images(folder, NAMES[:2])

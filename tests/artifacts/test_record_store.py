@@ -188,6 +188,27 @@ def test_a_gap_in_the_rows_is_refused(
         store.check()
 
 
+def test_a_caption_keeps_its_language(store: RecordStore) -> None:
+    captions = [CaptionRecord(0, "a", 0, "ein Panda", "de"), CaptionRecord(1, "b", 0, "a panda")]
+    store.add([image(0)], captions)
+    assert store.captions() == captions
+    assert store.captions_of([0]) == {0: captions}
+
+
+def test_a_store_from_before_captions_had_a_language_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"{MIGRATIONS[0]} PRAGMA user_version = 1;")
+        connection.execute("INSERT INTO images VALUES (0, 'id 0', '0.png', ?, 4, 3, 'train', '{}')", ("0f" * 32,))
+        connection.execute("INSERT INTO captions VALUES (0, 'caption 0', 0, 'text of 0')")
+        connection.commit()
+    with RecordStore.open(path) as store:
+        store.check()
+        assert store.images() == [image(0)]
+        assert store.captions() == [caption(0, 0)]
+        assert store.captions_of([0]) == {0: [caption(0, 0)]}
+
+
 def test_a_store_is_created_once(store: RecordStore, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         RecordStore.create(tmp_path / "records.sqlite")

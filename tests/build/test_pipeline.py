@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -21,13 +22,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build import seen_files
+from clip_retrieval.build import thumbnails as thumbnails_module
 from clip_retrieval.build.check import check
 from clip_retrieval.build.embed import EmbeddingCounts
 from clip_retrieval.build.pipeline import BuildOutcome, Options, build, building
+from clip_retrieval.build.seen_files import SeenFiles
+from clip_retrieval.build.thumbnails import ThumbnailPlans
 from clip_retrieval.datasets import open_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import BuildRunning, SourceError
-from clip_retrieval.images.decode import Limits
+from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.progress import Advance, Progress, Silent
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 from clip_retrieval.search.retriever import Retriever
@@ -60,6 +65,45 @@ def write_jsonl(folder: Path, rows: Sequence[object]) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "captions.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return folder
+
+
+def noise(seed: int) -> Image.Image:
+    """A small image that no other number gives."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+
+
+def grown(
+    source: Path, encoder: Path, workspace: Path, reuse: Sequence[Artifact], seen: SeenFiles | None
+) -> BuildOutcome:
+    """A build of a folder as the command line makes it."""
+    with building(
+        open_source(source),
+        source.name,
+        encoder,
+        workspace,
+        Options(),
+        Silent(),
+        place=str(source),
+        reuse=reuse,
+        seen=seen,
+    ) as outcome:
+        kept = Path(shutil.copytree(outcome.artifact.path, workspace / "kept" / outcome.artifact.path.name))
+    return replace(outcome, artifact=Artifact.open(kept))
+
+
+def assert_equal_but_for_the_time(one: Artifact, other: Artifact) -> None:
+    """Both folders have the same files, byte for byte; the manifests differ in times, and in nothing else."""
+    names = {path.relative_to(one.path) for path in one.path.rglob("*")}
+    assert names == {path.relative_to(other.path) for path in other.path.rglob("*")}
+    for name in names - {Path("manifest.json")}:
+        if (one.path / name).is_file():
+            assert (one.path / name).read_bytes() == (other.path / name).read_bytes(), name
+    times: Any = {"created": True, "images": {"measured": TIMES}, "captions": {"measured": TIMES}}
+    assert one.manifest.model_dump(exclude=times) == other.manifest.model_dump(exclude=times)
+
+
+TIMES = {"p50_ms", "p99_ms", "build_s"}
+"""What a manifest says of the time that searches and the build took."""
 
 
 def assert_aligned(artifact: Artifact, source: Path) -> None:
@@ -268,6 +312,71 @@ class TestReuse:
         assert whole.embedding.images_encoded == 8
         assert reusing.artifact.manifest.files == whole.artifact.manifest.files
         assert_aligned(reusing.artifact, source)
+
+    def test_of_many_images_only_the_new_ones_are_decoded_and_encoded(
+        self, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoded: list[str] = []
+
+        def count(data: bytes, limits: Limits, name: str = "") -> Image.Image:
+            decoded.append(name)
+            return decode_image(data, limits, name)
+
+        monkeypatch.setattr(seen_files, "decode_image", count)
+        source = tmp_path / "photos"
+        source.mkdir()
+        for number in range(400):
+            (source / f"{number}.png").write_bytes(png(noise(number)))
+        with SeenFiles(tmp_path / "seen") as seen:
+            first = grown(source, encoder_folder, tmp_path / "one", [], seen)
+            assert len(decoded) == 400
+            decoded.clear()
+            for number in range(400, 420):
+                (source / f"{number}.png").write_bytes(png(noise(number)))
+            (source / "7.png").unlink()
+            (source / "copy.png").write_bytes((source / "8.png").read_bytes())
+            second = grown(source, encoder_folder, tmp_path / "two", [first.artifact], seen)
+        assert second.embedding == EmbeddingCounts(20, 400, 0, 0)
+        assert sorted(decoded) == [f"{number}.png" for number in range(400, 420)]
+        fresh = grown(source, encoder_folder, tmp_path / "three", [], None)
+        assert_equal_but_for_the_time(second.artifact, fresh.artifact)
+
+    def test_a_fresh_build_uses_nothing_that_was_made_before(
+        self, collection: Path, encoder_folder: Path, fake_artifact: Artifact, tmp_path: Path
+    ) -> None:
+        def stopped(*, fresh: bool) -> None:
+            """A build that ends before it publishes: what it made is kept."""
+            with building(
+                open_source(collection),
+                "squares",
+                encoder_folder,
+                tmp_path,
+                Options(),
+                Silent(),
+                place=str(collection.resolve()),
+                reuse=[fake_artifact] if fresh else [],
+                seen=seen,
+                fresh=fresh,
+            ) as outcome:
+                assert outcome.embedding == EmbeddingCounts(24, 0, 32, 16)
+                assert outcome.artifact.path != fake_artifact.path
+                assert outcome.artifact.manifest.files == fake_artifact.manifest.files
+                raise OSError("the disk is full")
+
+        with SeenFiles(tmp_path / "seen") as seen:
+            for fresh in (False, True):
+                with pytest.raises(OSError, match="the disk is full"):
+                    stopped(fresh=fresh)
+
+    def test_a_thumbnail_comes_from_whichever_artifact_has_it(
+        self, run: Build, collection: Path, fake_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A newer artifact without thumbnails does not hide those of the one before."""
+        newer = run(collection, thumbnails_mb=0, reuse=[fake_artifact]).artifact
+        monkeypatch.setattr(thumbnails_module, "shrink", None)
+        monkeypatch.setattr(ThumbnailPlans, "first", lambda *_: 0)
+        outcome = run(collection, seed=5, reuse=[newer, fake_artifact])
+        assert outcome.artifact.manifest.files["thumbnails.sqlite"] == fake_artifact.manifest.files["thumbnails.sqlite"]
 
     def test_vectors_of_another_encoder_are_not_reused(
         self, run: Build, collection: Path, fake_artifact: Artifact

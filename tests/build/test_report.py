@@ -39,6 +39,7 @@ class TestReport:
             {"image_id": "b"},
             {"captions": (SourceCaption("two"),)},
             {"captions": (SourceCaption("one", "other"),)},
+            {"captions": (SourceCaption("one", language="en"),)},
             {"split": "test"},
             {"metadata": {"year": 2000}},
         ],

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from clip_retrieval.build.seen_files import ImageFacts, look_at
 from clip_retrieval.build.validate import validate, validate_each
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
+from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, SourceCaption
 from tests.samples import MemoryBlob, png
 
 
@@ -38,17 +39,23 @@ def test_the_order_is_kept_around_rejects() -> None:
 
 def test_a_kept_image_is_described() -> None:
     blob = an_image("shown.png").blob
-    item = CaptionedImage("id", blob, (SourceCaption(" a\tcat ", "c"),), "val", {"year": 1999})
+    item = CaptionedImage("id", blob, (SourceCaption(" a\tcat ", "c", "en"),), "val", {"year": 1999})
     (image,) = validate([item]).kept
     assert (image.image_id, image.blob, image.width, image.height) == ("id", blob, 6, 4)
-    assert image.captions == (SourceCaption("a cat", "c"),)
+    assert image.captions == (SourceCaption("a cat", "c", "en"),)
     assert (image.split, image.metadata, len(image.content_hash)) == ("val", {"year": 1999}, 64)
 
 
 def test_what_is_derived_from_the_pixels_comes_with_its_image() -> None:
     items = [an_image("a.png"), CaptionedImage("b", MemoryBlob("b", b"bad")), an_image("c.png", colour="blue")]
     rejects: list[Reject] = []
-    found = list(validate_each(items, lambda key, image: (key, image.getpixel((0, 0))), rejects))
+
+    def look(blob: ImageBlob) -> tuple[ImageFacts, tuple[str, object]]:
+        facts, image = look_at(blob, Limits(), None, lambda _: True)
+        assert image is not None
+        return facts, (facts.content_hash, image.getpixel((0, 0)))
+
+    found = list(validate_each(items, look, rejects))
     assert [(kept.image.image_id, kept.derived[1]) for kept in found] == [("a", (255, 0, 0)), ("c", (0, 0, 255))]
     assert all(kept.derived[0] == kept.image.content_hash for kept in found)
     assert [reject.where for reject in rejects] == ["b"]

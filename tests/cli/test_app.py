@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,10 +75,15 @@ class TestHelp:
             "check",
             "models",
             "build",
+            "sync",
             "info",
             "search",
             "serve",
             "swap",
+            "compact",
+            "add",
+            "edit",
+            "remove",
             "evaluate",
             "tune",
             "finetune",
@@ -196,6 +202,44 @@ class TestBuild:
         assert result["tag"] == f"clip-retrieval:{fake_artifact.manifest.version}"
         assert result["report"]["counts"]["images"] == 24
         assert result["embedding"]["images_encoded"] == 24
+
+    def test_it_says_what_changed_since_the_version_before(
+        self, cli: Cli, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        source = write_collection(tmp_path / "squares", NAMES[:6])
+        first = cli("build", source, "--model", "fake")
+        assert "images since" not in first.err
+        write_collection(source, (*NAMES[2:6], NAMES[9]))
+        (source / NAMES[3]).write_bytes(png(square("white", size=13)))
+        second = cli("build", source, "--model", "fake", "--json")
+        since = json.loads(second.out)["since"]
+        assert since == {
+            "tag": first.out.strip(),
+            "added": [NAMES[9]],
+            "changed": {NAMES[3]: ["image"]},
+            "removed": list(NAMES[:2]),
+            "unchanged": 3,
+            "unreadable": [],
+        }
+        tag = json.loads(second.out)["tag"]
+        third = cli("build", source, "--model", "fake")
+        assert f"images since {tag}: 0 added, 0 changed, 0 removed, 5 unchanged" in third.err
+
+    def test_another_folder_of_the_same_name_is_not_the_version_before(
+        self, cli: Cli, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        cli("build", write_collection(tmp_path / "a" / "squares", NAMES[:6]), "--model", "fake")
+        done = cli("build", write_collection(tmp_path / "b" / "squares", NAMES[3:9]), "--model", "fake")
+        assert "images since" not in done.err
+
+    def test_a_fresh_build_encodes_everything_and_gives_the_same(
+        self, cli: Cli, collection: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        first = cli("build", collection, "--model", "fake")
+        done = cli("build", collection, "--model", "fake", "--fresh")
+        assert "vectors of 24 images and 32 captions were encoded" in done.err
+        assert done.out == first.out
+        assert len(model_store()) == 1
 
     def test_an_artifact_can_be_written_to_a_folder(
         self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]]
@@ -318,6 +362,20 @@ class TestEvaluate:
         assert "data:image/jpeg" in (tmp_path / "misses.html").read_text()
         cli("evaluate", collection, "--model", "fake", "--output", tmp_path)
         assert not (tmp_path / "index.json").exists(), "what another evaluation left would be taken for this one's"
+
+    def test_recall_by_language_is_shown_and_written(self, cli: Cli, collection: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(collection, tmp_path / "data"))
+        rows = [line.split(",") for line in (folder / "captions.csv").read_text().splitlines()]
+        marked = [
+            ",".join([*row, "lang" if not number else "fi" if number % 2 else "de"]) for number, row in enumerate(rows)
+        ]
+        (folder / "captions.csv").write_text("\n".join(marked))
+        done = cli("evaluate", folder, "--model", "fake", "--split", "all", "--output", tmp_path / "out")
+        assert done.status == 0, done.err
+        assert "all: recall by language" in done.out
+        assert "few captions: de (24), fi (24); quality.json has the intervals" in " ".join(done.err.split())
+        written = json.loads((tmp_path / "out" / "quality.json").read_text())["galleries"][-1]["languages"]
+        assert [(one["language"], one["captions"]) for one in written] == [("de", 24), ("fi", 24)]
 
     def test_a_model_is_for_sources_alone(self, cli: Cli, stored_tag: str) -> None:
         done = cli("evaluate", stored_tag, "--model", "fake")
@@ -524,6 +582,17 @@ class TestComposedSearch:
         done = cli("search", *arguments, "--in", fake_artifact.path)
         assert_one_sentence(done)
         assert says in " ".join(done.err.split())
+
+    def test_the_language_is_that_of_every_text(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        path = tmp_path / "query.png"
+        path.write_bytes(png(square("green")))
+        for arguments in (["rot", path], ["--text", "rot"], [path, "--minus", "rot"]):
+            done = cli("search", *arguments, "--language", "deu_Latn", "--in", fake_artifact.path)
+            assert_one_sentence(done)
+            assert "the model fake does not mark texts with their language: leave it out" in " ".join(done.err.split())
+        done = cli("search", path, "--language", "deu_Latn", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "the query has no text; leave it out" in done.err
 
     def test_a_query_is_needed(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("search", "--in", fake_artifact.path)

@@ -47,6 +47,16 @@ class TestList:
             (stored_tag, "fake", 24, 48),
         ]
 
+    def test_sizes_say_what_a_version_takes_alone(
+        self, cli: Cli, stored_tag: str, collection: Path, cache_home: Path
+    ) -> None:
+        (row,) = json.loads(cli("artifacts", "list", "--json").out)
+        assert row["own MB"] == row["MB"]
+        cli("build", collection, "--model", "fake", "--seed", 1)
+        rows = json.loads(cli("artifacts", "list", "--json").out)
+        assert [row["MB"] for row in rows] == [row["MB"]] * 2
+        assert all(one["own MB"] < one["MB"] for one in rows)
+
     def test_a_tag_is_shown_whole_on_a_narrow_terminal(
         self, cli: Cli, stored_tag: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -206,6 +216,65 @@ class Terminal:
 
     def readline(self, *_: Any) -> str:
         return f"{self.answer}\n"
+
+
+class TestPrune:
+    @pytest.fixture
+    def tags(self, cli: Cli, model_store: Tags, collection: Path) -> list[str]:
+        """Three versions from one source, oldest first."""
+        return [cli("build", collection, "--model", "fake", "--seed", seed).out.strip() for seed in range(3)]
+
+    def test_a_dry_run_shows_what_would_go(self, cli: Cli, tags: list[str], model_store: Tags) -> None:
+        done = cli("artifacts", "prune", "--keep", 2, "--dry-run")
+        assert (done.status, done.out) == (0, "")
+        assert f"{tags[0]} (squares) would be deleted: " in done.err
+        assert len(model_store()) == 3
+
+    def test_json_has_each_version_beyond(self, cli: Cli, tags: list[str], model_store: Tags) -> None:
+        rows = json.loads(cli("artifacts", "prune", "--keep", 1, "--yes", "--json").out)
+        assert [(row["tag"], row["name"], row["stays"]) for row in rows] == [
+            (tags[1], "squares", None),
+            (tags[0], "squares", None),
+        ]
+        assert model_store() == [tags[2]]
+
+    def test_without_a_terminal_it_asks_for_yes(self, cli: Cli, tags: list[str], model_store: Tags) -> None:
+        assert_one_sentence(done := cli("artifacts", "prune", "--keep", 1))
+        assert "--yes" in done.err
+        assert f"{tags[0]} (squares) would be deleted" in done.err
+        assert len(model_store()) == 3
+
+    @pytest.mark.parametrize(("answer", "left"), [("y", 1), ("n", 3)])
+    def test_a_question_is_asked(
+        self, cli: Cli, tags: list[str], model_store: Tags, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        assert "Delete 2 versions?" in cli("artifacts", "prune", "--keep", 1).err
+        assert len(model_store()) == left
+
+    def test_where_there_is_nothing_to_do_it_says_so(self, cli: Cli, tags: list[str]) -> None:
+        done = cli("artifacts", "prune", "--keep", 3)
+        assert done.status == 0
+        assert "no collection has more than 3 versions" in done.err
+
+    @pytest.mark.parametrize("keep", [0, -1])
+    def test_a_collection_is_never_deleted_whole(self, cli: Cli, tags: list[str], keep: int) -> None:
+        assert cli("artifacts", "prune", "--keep", keep, "--yes").status == 2
+
+    def test_a_build_can_prune_the_versions_of_its_own_source(
+        self, cli: Cli, tags: list[str], model_store: Tags, tmp_path: Path
+    ) -> None:
+        other = write_collection(tmp_path / "squares")
+        first = cli("build", other, "--model", "fake", "--seed", 7, "--keep", 1)
+        assert "deleted" not in first.err
+        second = cli("build", other, "--model", "fake", "--seed", 8, "--keep", 1)
+        assert f"{first.out.strip()} (squares) deleted: " in second.err
+        assert sorted(model_store()) == sorted([*tags, second.out.strip()])
+
+    def test_a_build_into_a_folder_has_nothing_to_prune(self, cli: Cli, collection: Path, tmp_path: Path) -> None:
+        done = cli("build", collection, "--model", "fake", "--output", tmp_path / "new", "--keep", 1)
+        assert done.status == 2
+        assert "--keep" in done.err
 
 
 class TestDelete:

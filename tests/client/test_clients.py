@@ -34,7 +34,8 @@ from clip_retrieval.contract.answers import (
     SearchBatchAnswer,
     TextEmbedding,
 )
-from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
+from clip_retrieval.contract.changes import Changed, ChangesAnswer, delete
+from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
@@ -117,6 +118,12 @@ IMAGE = {
     "metadata": {"year": 1999, "place": None},
 }
 STATUS = {"artifact": "clip-retrieval:1", "version": "1", "state": "serving"}
+CHANGED = {"image_id": "red", "sequence": 3, "created": True, "changed": True, "etag": "e1"}
+CHANGES = {
+    "sequence": 3,
+    "results": [{"status": 200, "result": CHANGED}, {"status": 404, "error": {"error": "A", "detail": "b"}}],
+}
+LISTED = {"images": [IMAGE, {**IMAGE, "image_id": "blue"}], "next": "blue"}
 CLEARED = {"message": "1 dropped", "previous_cache_size": 1, "current_cache_size": 0}
 
 
@@ -211,6 +218,12 @@ def uploaded(request: httpx.Request) -> Message:
         ("clear_cache", (), CLEARED, CacheCleared, "POST", "/cache/clear"),
         ("artifact", (), STATUS, ArtifactStatus, "GET", "/artifact"),
         ("swap", ("clip-retrieval:1",), STATUS, ArtifactStatus, "POST", "/artifact"),
+        ("compact", (), STATUS, ArtifactStatus, "POST", "/compact"),
+        ("put_image", ("red", RED), CHANGED, Changed, "PUT", "/images/red"),
+        ("add_image", (RED,), CHANGED, Changed, "POST", "/images"),
+        ("delete_image", ("red",), CHANGED, Changed, "DELETE", "/images/red"),
+        ("change", ([delete("red")],), CHANGES, ChangesAnswer, "POST", "/changes"),
+        ("images_page", (), LISTED, ImagesPage, "GET", "/images"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -253,6 +266,18 @@ def test_a_text_to_encode_is_sent_alone(ask: Ask) -> None:
     network = Network(ok({**VECTOR, "text": "red"}))
     ask(network, "encode_text", "red")
     assert json.loads(network.request.content) == {"text": "red"}
+
+
+def test_the_language_of_a_text_is_sent_with_it(ask: Ask) -> None:
+    network = Network(ok(IMAGES), ok({**VECTOR, "text": "rot"}), ok(FOUND_IMAGES))
+    ask(network, "search_images", "rot", language="deu_Latn")
+    ask(network, "encode_text", "rot", language="deu_Latn")
+    ask(network, "search", [text("rot", language="deu_Latn"), text("blue")])
+    assert [json.loads(request.content) for request in network.requests] == [
+        {"text": "rot", "k": 5, "language": "deu_Latn"},
+        {"text": "rot", "language": "deu_Latn"},
+        {"queries": [{"text": "rot", "language": "deu_Latn"}, {"text": "blue"}]},
+    ]
 
 
 @pytest.mark.parametrize(("method", "answer"), [("search_captions", CAPTIONS), ("search_similar", IMAGES)])
@@ -634,6 +659,11 @@ def test_the_clients_have_the_same_methods_with_the_same_signatures_and_docstrin
     assert sync.pop("close") is not None
     assert asynchronous.pop("aclose") is not None
     assert sync.keys() == asynchronous.keys()
+    iterators = sync.pop("images"), asynchronous.pop("images")
+    assert inspect.isgeneratorfunction(iterators[0])
+    assert inspect.isasyncgenfunction(iterators[1])
+    assert len({str(inspect.signature(one).parameters) for one in iterators}) == 1
+    assert len({inspect.getdoc(one) for one in iterators}) == 1
     for name, method in sync.items():
         assert inspect.signature(method) == inspect.signature(asynchronous[name])
         assert inspect.getdoc(method) == inspect.getdoc(asynchronous[name]) != ""
@@ -667,5 +697,13 @@ def test_the_public_names_are_these() -> None:
         "clear_cache",
         "artifact",
         "swap",
+        "compact",
+        "put_image",
+        "add_image",
+        "patch_image",
+        "delete_image",
+        "change",
+        "images_page",
+        "images",
         "close",
     }

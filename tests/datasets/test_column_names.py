@@ -52,3 +52,15 @@ def test_what_a_person_names_comes_first() -> None:
     assert roles.used == {"Photo", "alt", "caption"}
     with pytest.raises(ValueError, match=r"no column 'foto' \(columns found: 'image'"):
         roles_of(["image", "caption"], "foto")
+
+
+@pytest.mark.parametrize("name", ["lang", "Language", "caption_lang", "Caption Language"])
+def test_the_language_of_a_caption_is_metadata_too(name: str) -> None:
+    roles = roles_of(["image", "caption", name])
+    assert roles.others == {"language": name}
+    assert roles.used == {"image", "caption"}
+
+
+def test_a_column_that_is_named_for_something_else_is_no_language() -> None:
+    roles = roles_of(["image", "caption", "language"], captions=["language"])
+    assert roles == Roles("image", ("language",), {})

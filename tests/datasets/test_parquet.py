@@ -1,22 +1,24 @@
 """Images in Parquet files: in rows or by path, in order, with the values of their columns, in bounded memory."""
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-from clip_retrieval.datasets import parquet
+from clip_retrieval.datasets import open_source, parquet
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.file_blob import FileBlob
-from clip_retrieval.datasets.parquet_images import RowGroups
+from clip_retrieval.datasets.parquet_images import RowBatches
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.errors import ImageRejected, MissingExtra, SourceError
 from clip_retrieval.records import CaptionedImage, Reject
@@ -24,6 +26,31 @@ from tests.samples import png, square
 
 RED, GREEN, BLUE = (png(square(colour)) for colour in ("red", "green", "blue"))
 DEFAULTS = SourceOptions()
+
+
+@dataclass(frozen=True)
+class CountedFile:
+    """A ``StoredFile`` that counts how often it is opened; each failure is raised once."""
+
+    path: Path
+    name: str
+    opened: list[BinaryIO] = field(default_factory=list)
+    failures: list[OSError] = field(default_factory=list)
+
+    def named(self, name: str) -> "CountedFile":
+        return CountedFile(self.path, name, self.opened, self.failures)
+
+    def read(self, limit: int) -> bytes:
+        return self.path.read_bytes()[: limit + 1]
+
+    def part(self, offset: int, size: int) -> bytes:
+        return self.path.read_bytes()[offset : offset + size]
+
+    def open(self) -> BinaryIO:
+        if self.failures:
+            raise self.failures.pop()
+        self.opened.append(self.path.open("rb"))
+        return self.opened[-1]
 
 
 def write(path: Path, columns: Mapping[str, Sequence[object] | Any], rows_in_group: int = 100) -> Path:
@@ -86,6 +113,22 @@ class TestImagesInRows:
         with pytest.raises(ImageRejected, match="the row has no image"):
             images[1].blob.read(10_000)
 
+    def test_files_that_rows_without_bytes_name_are_used(self, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        for name in ("r.png", "g.png", "more.png"):
+            (tmp_path / "images" / name).write_bytes(RED)
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        rows = pa.array([{"bytes": None, "path": f"images/{name}.png"} for name in ("r", "g", "gone")], kind)
+        images, rejects, found = read(write(tmp_path / "a.parquet", {"image": rows, "text": ["r", "g", "x"]}).parent)
+        assert [image.image_id for image in images] == ["r.png", "g.png", "gone.png"]
+        assert rejects == []
+        assert found.taking.unused == {".png files": 1}
+
+    def test_files_that_rows_with_bytes_were_made_of_are_not_used(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(RED)
+        rows = [{"bytes": RED, "path": "sub/a.png"}, {"bytes": GREEN, "path": "b.png"}]
+        assert read(write(tmp_path / "a.parquet", {"image": rows}).parent)[2].taking.unused == {".png files": 1}
+
     def test_a_path_that_is_no_text_costs_no_image_that_is_whole(self, tmp_path: Path) -> None:
         ends = pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0")
         paths = pa.StringArray.from_buffers(2, ends, pa.py_buffer(b"\xff\xfe"))
@@ -108,14 +151,52 @@ class TestImagesInRows:
         images, _, _ = read(write(tmp_path / "a.parquet", {"image": [RED]}))
         assert images[0].blob.read(9) == RED[:10]
 
-    def test_one_row_group_is_held_and_many_threads_get_their_own_rows(self, tmp_path: Path) -> None:
+    def test_many_threads_get_their_own_rows(self, tmp_path: Path) -> None:
         rows = [bytes([255, number]) * 50 for number in range(200)]
         path = write(tmp_path / "a.parquet", {"image": rows}, rows_in_group=20)
-        groups = RowGroups()
+        batches = RowBatches()
         file = FileBlob(path, "a.parquet")
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda n: groups.image(file, "image", n // 20, n % 20), range(200)))
+            found = list(pool.map(lambda n: batches.image(file, "image", n // 20, n % 20), range(200)))
         assert found == [(row, None) for row in rows]
+
+    def test_a_row_group_is_decoded_once_for_rows_that_are_nearly_in_order(self, tmp_path: Path) -> None:
+        rows = [bytes([255, number]) * 50_000 for number in range(200)]
+        path = write(tmp_path / "a.parquet", {"image": rows}, rows_in_group=1000)
+        file = CountedFile(path, "a.parquet")
+        batches = RowBatches(kept_bytes=1, kept_rows=20)
+        order = [number + shift for number in range(0, 200, 20) for shift in range(19, -1, -1)]
+        assert [batches.image(file, "image", 0, number) for number in order] == [(rows[n], None) for n in order]
+        assert len(file.opened) == 1
+        assert batches.image(file, "image", 0, 0) == (rows[0], None), "further back it is decoded again"
+        assert len(file.opened) == 2
+
+    def test_rows_before_damage_are_read_and_the_others_are_rejected_at_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        rows = [bytes([255, number]) * 100_000 for number in range(40)]
+        table = pa.table({"image": rows})
+        pq.write_table(
+            table, path, compression="none", use_dictionary=False, write_page_checksum=True, write_batch_size=4
+        )
+        data = bytearray(path.read_bytes())
+        where = data.index(rows[30])
+        data[where : where + 100] = bytes(100)
+        path.write_bytes(data)
+        file, batches = CountedFile(path, "a.parquet"), RowBatches()
+        assert batches.image(file, "image", 0, 5) == (rows[5], None)
+        for number in range(35, 40):
+            with pytest.raises(ImageRejected, match=r"a\.parquet cannot be read as Parquet"):
+                batches.image(file, "image", 0, number)
+        assert len(file.opened) == 1
+        assert batches.image(file, "image", 0, 15) == (rows[15], None)
+
+    def test_too_many_open_files_are_no_fault_of_an_image(self, tmp_path: Path) -> None:
+        file = CountedFile(write(tmp_path / "a.parquet", {"image": [RED]}), "a.parquet")
+        batches = RowBatches()
+        file.failures.append(OSError(errno.EMFILE, "Too many open files"))
+        with pytest.raises(OSError, match="Too many open files"):
+            batches.image(file, "image", 0, 0)
+        assert batches.image(file, "image", 0, 0) == (RED, None)
 
     def test_a_file_that_has_other_rows_now_rejects_the_images_that_are_missing(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", {"image": [RED, GREEN]})
@@ -286,6 +367,18 @@ class TestColumns:
     @pytest.mark.parametrize(
         ("columns", "options", "seen"),
         [
+            (
+                {"images": [[RED]], "text": ["t"]},
+                SourceOptions(),
+                "'images' holds images in lists.* a row for each image",
+            ),
+            ({"images": [[{"bytes": RED, "path": "a"}]]}, SourceOptions(), "'images' holds images in lists"),
+            (
+                {"views": [{"left": {"bytes": RED}}]},
+                SourceOptions(),
+                "'views' holds images in lists, or in other values",
+            ),
+            ({"images": [[RED]], "text": ["t"]}, SourceOptions("images"), "'images' holds images in lists"),
             ({"n": [1]}, SourceOptions(), r"no column for the image; name it by --image-column \(columns found: 'n'\)"),
             ({"url": ["http://a"], "text": ["t"]}, SourceOptions(), "it lists addresses: download the images first"),
             ({"image": ["a"]}, SourceOptions(image_column="nope"), "there is no column 'nope'"),
@@ -336,6 +429,36 @@ class TestFolders:
         assert [where for where, _ in rejects] == ["2.parquet", "3.parquet"]
         assert "2.parquet cannot be read as Parquet: " in rejects[0][1]
         assert found.taking.unused == {".pdf files": 1}
+
+    def test_many_damaged_files_hide_no_good_one(self, tmp_path: Path) -> None:
+        for number in range(30):
+            (tmp_path / f"{number}.parquet").write_bytes(b"no")
+        write(tmp_path / "30.parquet", {"image": [RED]})
+        images, rejects, _ = read(tmp_path)
+        assert [image.image_id for image in images] == ["30.parquet/1"]
+        assert len(rejects) == 30
+        assert all(reason.endswith("; none of its rows is read") for _, reason in rejects)
+
+    def test_a_stray_file_does_not_take_over_a_folder_of_images(self, tmp_path: Path) -> None:
+        for name in ("1.png", "2.png"):
+            (tmp_path / name).write_bytes(RED)
+        path = write(tmp_path / "old.parquet", {"image": [RED, GREEN]})
+        assert parquet.fits(Place.at(tmp_path), SourceOptions()) is None
+        source = open_source(tmp_path)
+        assert source.name == "images"
+        assert "not read, since no more images are seen there: old.parquet" in source.taking.why
+        write(path, {"image": [RED, GREEN, BLUE]})
+        assert len(read(tmp_path)[0]) == 3
+        assert open_source(tmp_path).taking.why.endswith("; fewer images lie beside: 2")
+        write(path, {"image": [RED, GREEN], "text": ["red", "green"]})
+        assert open_source(tmp_path).taking.why.endswith("; no more images lie beside: 2")
+
+    def test_images_without_captions_beside_captions_that_are_not_understood_stop(self, tmp_path: Path) -> None:
+        write(tmp_path / "a.parquet", {"image": [RED]})
+        (tmp_path / "captions.xlsx").write_bytes(b"PK")
+        with pytest.raises(SourceError, match=r"captions\.xlsx: .*--no-captions"):
+            open_source(tmp_path)
+        assert len(list(open_source(tmp_path, SourceOptions(no_captions=True)))) == 1
 
     def test_a_table_of_something_else_comes_before_the_images(self, tmp_path: Path) -> None:
         write(tmp_path / "1-people.parquet", {"person": ["Ann"]})
@@ -396,3 +519,23 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         assert len(image.blob.read(1_000_000)) == 200_000
         most = max(most, pool.bytes_allocated() - before)
     assert most < 12_000_000
+
+
+def test_memory_does_not_grow_with_the_row_group(tmp_path: Path) -> None:
+    """All 64 MB are in one row group of pages of 1 MB, and eight threads read them side by side."""
+    path = tmp_path / "big.parquet"
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    rows = [rng.bytes(200_000) for _ in range(320)]
+    pq.write_table(pa.table({"image": rows}), path, row_group_size=1000, write_batch_size=8)
+    images = [item for item in source(path) if isinstance(item, CaptionedImage)]
+    pool = pa.default_memory_pool()
+    before = pool.bytes_allocated()
+
+    def read_one(number: int) -> int:
+        assert images[number].blob.read(1_000_000) == rows[number]
+        return int(pool.bytes_allocated() - before)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert max(threads.map(read_one, range(320))) < 12_000_000

@@ -45,12 +45,16 @@ def images_at(url: str) -> list[CaptionedImage]:
 
 @dataclass
 class FakeStore:
-    """Files in memory; each failure is raised once. ``most`` is how many reads were in progress at once."""
+    """Files in memory; each failure is raised once. ``most`` is how many reads were in progress at once.
+
+    ``asked_bytes`` is how many bytes were asked for.
+    """
 
     files: Mapping[str, bytes]
     failures: list[OSError] = field(default_factory=list)
     listing_failures: list[OSError] = field(default_factory=list)
     most: int = 0
+    asked_bytes: int = 0
     _now: int = 0
     _lock: Lock = field(default_factory=Lock)
 
@@ -63,6 +67,7 @@ class FakeStore:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
+            self.asked_bytes += size
             failure = self.failures.pop(0) if self.failures else None
         try:
             if failure is not None:
@@ -146,6 +151,16 @@ class TestPlace:
         for name in (__file__, "../../etc/hostname", "no.png"):
             with pytest.raises(ValueError, match="is not in the store"):
                 names.find(name)
+
+
+def test_of_tars_with_captions_only_the_beginning_is_read_to_find_that_out() -> None:
+    files: dict[str, bytes | str | dict[str, object]] = {}
+    for number in range(300):
+        files |= {f"{number:03}.png": RED + bytes(100_000), f"{number:03}.txt": "red"}
+    store = FakeStore({"0.tar": tar_bytes(files)})
+    place = RemotePlace(Path(__file__), url="s3://shelf", reading=Reading(store), listing=store.listing())
+    assert tars(place, OPTIONS).has_captions
+    assert store.asked_bytes < 8_000_000
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -316,6 +316,9 @@ CASES = [
             ("65 texts", json.dumps({"texts": ["red"] * 65}).encode(), 422),
             ("100,000 numbers", json.dumps({"texts": [1] * 100_000}).encode(), 422),
             ("1,001 characters", json.dumps({"texts": ["x" * 1001]}).encode(), 422),
+            ("an object without a text", b'{"texts": [{"language": "deu_Latn"}]}', 422),
+            ("a language that the model does not mark", b'{"texts": [{"text": "rot", "language": "deu_Latn"}]}', 422),
+            ("a text as an object", b'{"texts": ["red", {"text": "red"}]}', 200),
             ("64 texts", json.dumps({"texts": ["red"] * 64}).encode(), 200),
         ]
     ),
@@ -342,15 +345,17 @@ CASES = [
     ),
     *(
         Case("no body", method, path, 405)
-        for path in ("/", "/health", "/stats", "/docs", "/fields", "/images/red-bright.png")
+        for path in ("/", "/health", "/stats", "/docs", "/fields")
         for method in ("POST", "DELETE")
     ),
+    Case("no body", "POST", "/images/red-bright.png", 405),
+    Case("a change of a frozen collection", "DELETE", "/images/red-bright.png", 409),
     *(
         Case("no body", "GET", path, 404)
         for path in (
             "/nowhere",
             "/fields/shade",
-            "/images",
+            "/images-of-it",
             "//search/images",
             "/%00",
             "/%ff",
@@ -391,7 +396,7 @@ def check_alive(http: httpx.Client) -> None:
 def test_the_table_has_every_kind_once() -> None:
     assert len({str(case) for case in CASES}) == len(CASES)
     assert len({case.what for case in CASES if case.status != 200}) >= 40
-    assert not {case.status for case in CASES} - {200, 400, 404, 405, 413, 415, 422}
+    assert not {case.status for case in CASES} - {200, 400, 404, 405, 409, 413, 415, 422}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -50,6 +50,21 @@ def test_a_dropped_token_becomes_token_zero() -> None:
     assert small(dropped_id=2).tokenize("fox").ids == (1, 5, 0)
 
 
+def test_a_text_is_marked_with_the_language_that_is_given(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(models.WordLevel(WORDS | {"eng_Latn": 7, "deu_Latn": 8}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(["eng_Latn", "deu_Latn"])
+    backend.post_processor = processors.TemplateProcessing(
+        single="eng_Latn $A >", special_tokens=[("eng_Latn", 7), (">", 2)]
+    )
+    marking = Tokenizer(backend, small().rules)
+    marking.save(tmp_path)
+    for tokenizer in (marking, Tokenizer.load(tmp_path)):
+        assert tokenizer.tokenize("a fox").ids == tokenizer.tokenize("a fox", "eng_Latn").ids == (7, 3, 5, 2)
+        assert tokenizer.tokenize("a fox", "deu_Latn").ids == (8, 3, 5, 2)
+        assert tokenizer.tokenize("a a a fox", "deu_Latn") == Tokens((8, 3, 3, 3, 2), is_cut=True)
+
+
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     small(pad_id=7).save(tmp_path)
     loaded = Tokenizer.load(tmp_path)

@@ -14,8 +14,9 @@ from clip_retrieval.build.pipeline import Options
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ModelUnavailable, SourceError
+from clip_retrieval.evaluation.direction import chance
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
-from clip_retrieval.evaluation.evaluate import chance, evaluate
+from clip_retrieval.evaluation.evaluate import evaluate
 from clip_retrieval.evaluation.index_report import index_quality
 from clip_retrieval.evaluation.misses_page import page
 from clip_retrieval.evaluation.recall import image_to_text, text_to_image

@@ -10,6 +10,7 @@ from clip_retrieval.http.app import create_app
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
+from clip_retrieval.serving.process import open_changes
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.state import ServerState
 
@@ -43,18 +44,26 @@ class Api:
 
     def __init__(self, retriever: Retriever | None, **options: Any) -> None:
         self.state = ServerState.of(Settings(**options))
+        """With the option ``changes``, a folder, the API takes changes, which go into what ``retriever`` searches."""
         self.state.observe = self._observe
         self.app: FastAPI = create_app(self.state)
         self.observed: list[str] = []
         if retriever is not None:
             self.dispatcher = DirectDispatcher(retriever)
             self.state.serve(retriever, self.dispatcher, "clip-retrieval:test")
+            opened = open_changes(self.state.settings, retriever.encoder.info)
+            if isinstance(opened, str):
+                self.state.frozen_because = opened
+            else:
+                self.state.take_changes(opened, str(self.state.settings.changes))
 
     def _observe(self, stage: str, seconds: float) -> None:
         assert seconds >= 0
         self.observed.append(stage)
 
     def close(self) -> None:
+        if self.state.changes is not None:
+            self.state.changes.close()
         self.state.decoders.shutdown()
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -20,8 +20,12 @@ from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
+from clip_retrieval.http.middleware.beforehand import Beforehand
+from clip_retrieval.http.stack import middleware
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.state import FROZEN
+from tests.encoders.marking import MarkingEncoder
 from tests.http.in_process import Api
 from tests.samples import captions_of, png, square, write_images
 
@@ -52,6 +56,14 @@ def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
     yield make
     for api in made:
         api.close()
+
+
+@pytest.fixture
+def marking_api(fake_artifact: Artifact) -> Iterator[Api]:
+    """The API over an encoder that marks texts with their language."""
+    api = Api(Retriever(fake_artifact, MarkingEncoder()))
+    yield api
+    api.close()
 
 
 # What is served
@@ -89,7 +101,7 @@ def test_a_collection_without_captions_says_that_caption_search_is_off(encoder_f
     api.close()
 
 
-def test_health_of_a_service_that_is_ready(api: Api) -> None:
+def test_health_of_a_service_that_is_ready(api: Api, fake_artifact: Artifact) -> None:
     health = api.get("/health")
     assert health.pop("uptime_seconds") >= 0
     assert re.match(r"\d{4}-\d\d-\d\dT.*Z$", health.pop("timestamp"))
@@ -98,7 +110,31 @@ def test_health_of_a_service_that_is_ready(api: Api) -> None:
         "model_loaded": True,
         "indexes_loaded": True,
         "artifact": "clip-retrieval:test",
+        "version": fake_artifact.manifest.version,
+        "sequence": 0,
+        "takes_changes": False,
+        "changes": FROZEN,
     }
+
+
+def test_health_of_a_service_whose_queries_fail(api: Api) -> None:
+    api.state.trouble = lambda: "the encoder of texts fails; the log says why"
+    health = api.get("/health")
+    assert (health["status"], health["model_loaded"]) == ("failing", True)
+
+
+def test_a_service_is_ready_while_queries_are_answered(api: Api) -> None:
+    """``/readyz`` is BentoML's and says that the process has started; it is asked only if nothing is wrong."""
+    hooks = next(
+        options["hooks"]
+        for kind, options in middleware(api.state, before_scrape=api.state.publish, on_request=lambda _: True)
+        if kind is Beforehand
+    )
+    assert hooks["/readyz"]() is None
+    api.state.trouble = lambda: "the encoder of texts fails; the log says why"
+    refusal = hooks["/readyz"]()
+    assert refusal.status_code == 503
+    assert json.loads(refusal.body)["detail"] == "the encoder of texts fails; the log says why"
 
 
 def test_a_service_that_is_starting_says_so_and_asks_to_come_back() -> None:
@@ -215,6 +251,34 @@ def test_a_text_is_encoded(api: Api, retriever: Retriever) -> None:
     assert answer == {"dimension": 16, "encoding_type": "text", "text": "a red square", "truncated": False}
     assert vector == pytest.approx(retriever.encoder.encode_texts(["a red square"])[0].tolist())
     assert np.linalg.norm(vector) == pytest.approx(1)
+
+
+def test_a_text_is_searched_and_encoded_in_its_language(marking_api: Api) -> None:
+    for language, colour in (("deu_Latn", "red"), ("fin_Latn", "blue")):
+        body = {"text": "square", "language": language}
+        [best] = marking_api.post("/search/images", json={**body, "k": 1})["results"]
+        assert best["image_id"] == f"{colour}-bright.png"
+        encoder = MarkingEncoder()
+        [expected] = encoder.encode_tokens([encoder.tokenize("square", language)])
+        np.testing.assert_allclose(marking_api.post("/encode/text", json=body)["embedding"], expected, rtol=1e-6)
+    assert marking_api.search("square", 1)["cached"] is False, "another language is another query"
+
+
+@pytest.mark.parametrize("path", ["/search/images", "/encode/text"])
+def test_an_unknown_language_is_refused(api: Api, marking_api: Api, path: str) -> None:
+    says = marking_api.refused("POST", path, 422, json={"text": "rot", "language": "deu"})
+    assert says == "the model fake knows no language deu; did you mean deu_Latn? (it has 3 codes such as eng_Latn)"
+    says = api.refused("POST", path, 422, json={"text": "rot", "language": "deu_Latn"})
+    assert says == "the model fake does not mark texts with their language: leave it out"
+    for wrong in ("", "x" * 51, 7):
+        assert api.refused("POST", path, 422, json={"text": "rot", "language": wrong}).startswith("language: ")
+
+
+def test_openapi_describes_the_language_of_a_text(api: Api) -> None:
+    schemas = api.get("/docs.json")["components"]["schemas"]
+    for name in ("SearchImagesRequest", "EncodeTextRequest", "Part"):
+        assert "deu_Latn" in str(schemas[name]["properties"]["language"]), name
+        assert "language" not in schemas[name].get("required", []), name
 
 
 def test_an_image_is_encoded(api: Api, retriever: Retriever) -> None:
@@ -347,6 +411,9 @@ def test_stats_count_queries_by_kind_and_give_percentiles(api: Api) -> None:
 
 # OpenAPI and the pages
 
+UPLOAD = {"400", "413", "415", "422", "503"}
+SEARCH = UPLOAD | {"409", "504"}
+CHANGE = UPLOAD | {"404", "409", "412", "429", "507"}
 ENDPOINTS = {
     ("get", "/"): ("ServiceInfo", set()),
     ("get", "/examples"): ("Examples", set()),
@@ -354,16 +421,23 @@ ENDPOINTS = {
     ("get", "/stats"): ("Stats", set()),
     ("post", "/cache/clear"): ("CacheCleared", set()),
     ("get", "/artifact"): ("ArtifactStatus", set()),
+    ("post", "/compact"): ("ArtifactStatus", {"400", "404", "409", "413", "415", "422", "503"}),
     ("post", "/artifact"): ("ArtifactStatus", {"400", "404", "409", "413", "415", "422", "503"}),
-    ("post", "/search/images"): ("ImagesAnswer", {"400", "413", "415", "422", "503"}),
-    ("post", "/search/text"): ("CaptionsAnswer", {"400", "413", "415", "422", "503"}),
-    ("post", "/search/similar"): ("ImagesAnswer", {"400", "413", "415", "422", "503"}),
-    ("post", "/search"): ("SearchAnswer", {"400", "413", "415", "422", "503"}),
-    ("post", "/search/batch"): ("SearchBatchAnswer", {"400", "413", "415", "422", "503"}),
+    ("post", "/search/images"): ("ImagesAnswer", SEARCH),
+    ("post", "/search/text"): ("CaptionsAnswer", SEARCH),
+    ("post", "/search/similar"): ("ImagesAnswer", SEARCH),
+    ("post", "/search"): ("SearchAnswer", SEARCH | {"410"}),
+    ("post", "/search/batch"): ("SearchBatchAnswer", SEARCH),
     ("get", "/fields"): ("FieldsAnswer", set()),
     ("get", "/images/{image_id}"): ("ImageInfo", {"404", "422"}),
-    ("post", "/encode/text"): ("TextEmbedding", {"400", "413", "415", "422", "503"}),
-    ("post", "/encode/image"): ("ImageEmbedding", {"400", "413", "415", "422", "503"}),
+    ("post", "/encode/text"): ("TextEmbedding", UPLOAD),
+    ("post", "/encode/image"): ("ImageEmbedding", UPLOAD),
+    ("get", "/images"): ("ImagesPage", {"422"}),
+    ("post", "/images"): ("Changed", CHANGE | {"201"}),
+    ("put", "/images/{image_id}"): ("Changed", CHANGE | {"201"}),
+    ("patch", "/images/{image_id}"): ("Changed", CHANGE),
+    ("delete", "/images/{image_id}"): ("Changed", CHANGE),
+    ("post", "/changes"): ("ChangesAnswer", CHANGE),
 }
 
 
@@ -383,6 +457,8 @@ def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) ->
         good = {status: answers.pop(status) for status in ("200", "202") if status in answers}
         assert {model_of(answer) for answer in good.values()} == {model}, place
         assert answers.keys() == errors, place
+        created = answers.pop("201", None)
+        assert created is None or model_of(created) == model
         assert {model_of(answer) for answer in answers.values()} <= {"ErrorBody"}, place
         assert operations[place]["summary"]
     assert schema["components"]["schemas"]["ImageResult"]["properties"].keys() == IMAGE_FIELDS
@@ -407,7 +483,7 @@ def test_the_pages_work_offline(api: Api, page: str) -> None:
 @pytest.mark.parametrize(
     ("data", "status", "detail"),
     [
-        (b"", 415, "not an image"),
+        (b"", 415, "the file is empty"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "SVG is not read as an image"),
         (RED[:50], 422, "does not decode as PNG"),
         (b"\xff\xd8\xff" + b"\0" * 1021, 422, "does not decode as JPEG"),

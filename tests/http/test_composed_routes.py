@@ -15,15 +15,17 @@ from clip_retrieval.contract.queries import EXAMPLE, Part, SearchRequest
 from clip_retrieval.encoders.base import Encoder, Tokens
 from clip_retrieval.encoders.fake import CONTEXT
 from clip_retrieval.errors import Busy
+from clip_retrieval.images.decode import content_hash
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from tests.http.in_process import Api
 from tests.http.test_app import CAPTION_FIELDS, IMAGE_FIELDS, timings
-from tests.samples import NAMES, captions_of, png, square
+from tests.samples import NAMES, captions_of, image_of, png, square
 
 SEARCH, BATCH = "/search", "/search/batch"
 RED = base64.b64encode(png(square("red"))).decode()
 ANSWER_FIELDS = {
+    "state",
     "target",
     "results",
     "total_results",
@@ -254,6 +256,10 @@ BAD_SEARCHES: list[tuple[Any, str]] = [
     ),
     ({"queries": [{"text": "red"}, {"image": "?"}]}, "queries.1.image: the image is not base64"),
     ({"queries": [{"image": "aGVsbG8="}]}, "queries.0.image: not an image"),
+    (
+        {"queries": [{"text": "red"}, {"text": "rot", "language": "deu_Latn"}]},
+        "queries.1.language: the model fake does not mark texts with their language: leave it out",
+    ),
     ({"queries": [{"text": "red"}, {"text": "red", "weight": -1}]}, "cancel each other out"),
 ]
 
@@ -285,11 +291,11 @@ def test_others_get_their_turn_between_the_texts_of_a_batch(api: Api, monkeypatc
             turns[0] += 1
             await asyncio.sleep(0)
 
-    def noted(text: str) -> Tokens:
+    def noted(text: str, language: str | None = None) -> Tokens:
         if not others:
             others.append(asyncio.get_running_loop().create_task(take_turns()))
         seen.append(turns[0])
-        return tokenize(text)
+        return tokenize(text, language)
 
     monkeypatch.setattr(encoder, "tokenize", noted)
     searches = [{"queries": [{"text": f"red {number} {part}"} for part in range(4)]} for number in range(8)]
@@ -322,6 +328,8 @@ def test_a_service_that_is_starting_fails_the_whole_batch() -> None:
         ({"text": "red", "weight": 0}, "a weight of 0 has no effect"),
         ({"text": "red", "weight": 11}, "less than or equal to 10"),
         ({"text": "red", "weight": -10.5}, "greater than or equal to -10"),
+        ({"image_id": "x", "language": "deu_Latn"}, "language is that of a text, and this part has image_id"),
+        ({"text": "red", "language": ""}, "language"),
         ({"text": " "}, "text"),
         ({"text": "x" * 1001}, "text"),
         ({"image": ""}, "image"),
@@ -393,6 +401,8 @@ def test_fields_tell_what_can_be_filtered(api: Api) -> None:
 def test_an_image_has_a_record(api: Api) -> None:
     record = api.get("/images/red-soft.png")
     assert record.pop("split") in {"train", "val", "test"}
+    assert record.pop("content_hash") == content_hash(image_of("red-soft.png"))
+    assert f'"{record.pop("etag")}"' == api.request("GET", "/images/red-soft.png").headers["ETag"]
     assert record == {
         "image_id": "red-soft.png",
         "image_path": "red-soft.png",

@@ -39,7 +39,7 @@ def test_every_route_has_a_row_and_every_row_a_route(fake_artifact: Artifact) ->
     for path, methods in json.loads(child.stdout.splitlines()[-1]):
         if path:  # the application itself is mounted without a path
             is_folder = methods is None
-            name = f"{path}/{{file}}" if is_folder else path.replace(":path}", "}")
+            name = f"{path}/{{file}}" if is_folder else path.replace(":rest}", "}").replace(":path}", "}")
             served.setdefault(name, set()).update({"GET", "HEAD"} if is_folder else methods)
     assert served == {path: set(methods) for path, methods in ROUTES.items()}
 
@@ -48,7 +48,7 @@ def test_a_route_that_reads_a_body_says_which() -> None:
     for path, methods in ROUTES.items():
         for method, policy in methods.items():
             if policy.cost != "none":
-                assert method == "POST", path
+                assert method in {"POST", "PUT", "PATCH"}, path
                 assert policy.media_type in {JSON, FORM}, path
                 assert not policy.always_answers, "what needs the encoder is bounded"
 
@@ -56,5 +56,19 @@ def test_a_route_that_reads_a_body_says_which() -> None:
 def test_a_parameter_takes_the_rest_of_a_path() -> None:
     assert methods_of("/images/a/b.jpg") is ROUTES["/images/{image_id}"]
     assert methods_of("/images/") is ROUTES["/images/{image_id}"]
-    assert methods_of("/images") is None
+    assert methods_of("/images") is ROUTES["/images"]
+    assert methods_of("/thumbnails") is None
     assert methods_of("/searching") is None
+
+
+def test_what_changes_the_collection_needs_to_be_allowed_to() -> None:
+    changing = {
+        (path, method) for path, row in ROUTES.items() for method, policy in row.items() if policy.needs == "write"
+    }
+    assert changing == {
+        ("/images", "POST"),
+        ("/images/{image_id}", "PUT"),
+        ("/images/{image_id}", "PATCH"),
+        ("/images/{image_id}", "DELETE"),
+        ("/changes", "POST"),
+    }

@@ -54,7 +54,7 @@ class TestFormats:
 
     @pytest.mark.parametrize(
         "data",
-        [b"", b"text", b"%PDF-1.7", b"%!PS-Adobe-3.0 EPSF-3.0", b"<svg/>", b"BMW", b"PK\3\4", b"\0\0\1\0\1\0"],
+        [b"text", b"%PDF-1.7", b"%!PS-Adobe-3.0 EPSF-3.0", b"<svg/>", b"BMW", b"PK\3\4", b"\0\0\1\0\1\0"],
     )
     def test_other_formats_are_no_images(self, data: bytes) -> None:
         with pytest.raises(NotAnImage, match="JPEG"):
@@ -64,6 +64,23 @@ class TestFormats:
     def test_what_pillow_could_read_beyond_the_list_is_refused_too(self, fmt: str) -> None:
         with pytest.raises(NotAnImage):
             decode_image(encode(PHOTO, fmt))
+
+    @pytest.mark.parametrize("name", ["a.jpg", "a.HEIC", "a.mov", ""])
+    def test_an_empty_file_is_called_empty(self, name: str) -> None:
+        with pytest.raises(NotAnImage, match=r"^the file is empty$"):
+            decode_image(b"", name=name)
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"\n", r"JPEG.*; the file is nearly empty, bytes: 1"),
+            (b"\x89PNG", r"JPEG.*; the file is nearly empty, bytes: 4"),
+            (bytes(5000), "the file is empty: all of its 5,000 bytes are zero"),
+        ],
+    )
+    def test_a_file_of_nearly_nothing_is_called_so(self, data: bytes, reason: str) -> None:
+        with pytest.raises(NotAnImage, match=reason):
+            decode_image(data, name="a.jpg")
 
 
 class TestModes:

@@ -4,6 +4,7 @@ import re
 import struct
 import time
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,74 @@ def test_missing_pixels_are_a_reject_or_grey_if_that_is_allowed(name: str) -> No
     if name == "noise-baseline":
         assert np.array_equal(part[:15], whole[:15])  # the colours of row 15 are mixed with those of the row below
         assert np.all(part[-8:] == 128)
+
+
+def closed(data: bytes, kept: float) -> bytes:
+    """The data cut after a share of its scans, and closed with an end marker, as a repair tool or a server does."""
+    start = data.index(b"\xff\xda")
+    return data[: start + int((len(data) - 2 - start) * kept)] + b"\xff\xd9"
+
+
+WIDE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (150, 131, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": "4:4:4"},
+        {"subsampling": "4:2:2"},
+        {"subsampling": "4:2:0"},
+        {"restart_marker_rows": 1},
+        {"restart_marker_blocks": 3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kept", [0.3, 0.8, 0.97])
+def test_rows_that_are_missing_before_an_end_marker_are_a_reject(
+    mode: str, options: dict[str, Any], kept: float
+) -> None:
+    data = encode(WIDE.convert(mode), "JPEG", **options)
+    assert decode_image(data).size == WIDE.size
+    with pytest.raises(ImageRejected, match="does not decode as JPEG: it is truncated, and pixels are missing"):
+        decode_image(closed(data, kept))
+    part = np.asarray(decode_image(closed(data, kept), Limits(allow_truncated=True)))
+    assert np.all(part[-1, -1] == (64 if mode == "CMYK" else 128))
+
+
+@pytest.mark.parametrize("kept", [0.05, 0.3, 0.5, 0.7])
+def test_a_progressive_image_that_was_cut_inside_a_scan_and_closed_is_a_reject(kept: float) -> None:
+    with pytest.raises(ImageRejected, match="truncated"):
+        decode_image(closed(encode(WIDE, "JPEG", progressive=True), kept))
+
+
+def separate_scans(data: bytes) -> bytes:
+    """A grey JPEG as three components, each in a scan of its own."""
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    size, tables = data[frame + 5 : frame + 9], data[frame + 13 : scan]
+    pixels = data[scan + 10 : -2]
+    header = segment(0xC0, b"\x08" + size + b"\3" + b"".join(bytes([part, 0x11, 0]) for part in (1, 2, 3)))
+    scans = (segment(0xDA, bytes([1, part, 0, 0, 63, 0])) + pixels for part in (1, 2, 3))
+    return data[:frame] + header + tables + b"".join(scans) + b"\xff\xd9"
+
+
+def test_a_component_that_was_cut_in_a_scan_of_its_own_is_a_reject() -> None:
+    data = separate_scans(encode(WIDE.convert("L"), "JPEG"))
+    assert decode_image(data).size == WIDE.size
+    with pytest.raises(ImageRejected, match="truncated"):
+        decode_image(closed(data, 0.9))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 33), (200, 9)])
+def test_an_image_that_ends_in_middle_grey_is_whole(mode: str, progressive: bool, size: tuple[int, int]) -> None:
+    for level in (127, 128):
+        grey = Image.new("RGB", size, (level, level, level)).convert(mode)
+        grey.paste(0, (0, 0, size[0] // 2, size[1] // 2))
+        for quality in (30, 95):
+            data = encode(grey, "JPEG", progressive=progressive, quality=quality)
+            assert content_hash(decode_image(data)) == content_hash(decode_image(data, Limits(allow_truncated=True)))
 
 
 def test_of_a_progressive_image_the_first_scans_alone_are_truncated() -> None:

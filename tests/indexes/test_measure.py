@@ -24,6 +24,10 @@ class Halting:
     def __init__(self) -> None:
         self.single_ks: list[int] = []
 
+    @property
+    def compared_values(self) -> int:
+        return self.spec.rows * self.spec.dim
+
     def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
         if len(queries) == 1:
             self.single_ks.append(k)

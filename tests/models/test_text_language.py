@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # warnin
 import numpy as np
 
 from clip_retrieval.encoders import load_encoder, read_info
-from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.errors import InvalidQuery, ModelUnavailable
 from clip_retrieval.models.prepare import prepare_encoder
 from scripts.matrix.random_model import write_random_model
 
@@ -59,6 +60,37 @@ def test_torch_and_openvino_mark_alike(model: str) -> None:
     assert not np.allclose(english, served)
 
 
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_a_query_in_another_language_is_marked_as_in_a_model_of_that_language(
+    model: str, runtime: Literal["torch", "openvino"]
+) -> None:
+    english, german = (
+        load_encoder(prepare_encoder(model, text_language=language, runtime=runtime)) for language in (None, "deu_Latn")
+    )
+    long = f"{TEXT} " * 100
+    for text in (TEXT, "", "Panda deu_Latn", long):
+        assert english.tokenize(text, "deu_Latn") == german.tokenize(text)
+        assert english.tokenize(text) == english.tokenize(text, "eng_Latn") == german.tokenize(text, "eng_Latn")
+    assert english.tokenize(long, "deu_Latn").is_cut
+
+
+def test_a_batch_may_have_texts_in_several_languages(model: str) -> None:
+    encoder = load_encoder(prepare_encoder(model), precision="f32")
+    texts = [encoder.tokenize(TEXT, language) for language in (None, "deu_Latn", "fin_Latn", None)]
+    together = encoder.encode_tokens(texts)
+    np.testing.assert_allclose(together, np.concatenate([encoder.encode_tokens([one]) for one in texts]), atol=1e-4)
+    assert not np.allclose(together[0], together[1], atol=1e-4)
+    np.testing.assert_allclose(together[0], together[3], atol=1e-4)
+
+
+def test_a_query_in_an_unknown_language_is_refused_with_what_is_near(model: str) -> None:
+    encoder = load_encoder(prepare_encoder(model, runtime="torch"))
+    with pytest.raises(InvalidQuery, match=r"knows no language deu_Latin; did you mean deu_Latn"):
+        encoder.tokenize(TEXT, "deu_Latin")
+    with pytest.raises(InvalidQuery, match=r"knows no language Panda; give a code \(it has 202 codes such as eng_Latn"):
+        encoder.tokenize(TEXT, "Panda")
+
+
 def test_without_a_language_the_one_that_is_taken_is_said(model: str) -> None:
     said: list[str] = []
     prepare_encoder(model, runtime="torch", say=said.append)
@@ -68,6 +100,14 @@ def test_without_a_language_the_one_that_is_taken_is_said(model: str) -> None:
 def test_a_language_that_the_tokenizer_does_not_know_is_refused(model: str) -> None:
     with pytest.raises(ModelUnavailable, match="knows no language German; give a code of FLORES-200"):
         prepare_encoder(model, text_language="German", runtime="torch")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [("deu_latn", "; did you mean deu_Latn"), ("▁Panda", "; give a code"), ("</s>", "; give a code")]
+)
+def test_a_token_that_is_no_language_is_refused(model: str, given: str, says: str) -> None:
+    with pytest.raises(ModelUnavailable, match=f"knows no language {given}{says}"):
+        prepare_encoder(model, text_language=given, runtime="torch")
 
 
 def test_a_tokenizer_that_does_not_mark_texts_refuses_a_language(tmp_path: Path, cache_home: Path) -> None:

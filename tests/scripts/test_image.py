@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,30 @@ def test_serving_is_pinned_and_free_of_torch() -> None:
     assert not names & {"torch", "torchvision", "open-clip-torch", "transformers", "timm", "nncf", "typer"}
 
 
+def test_with_basic_formats_no_package_is_under_the_gpl() -> None:
+    every, basic = pins.serving(), pins.serving(basic_formats=True)
+    assert {line.partition("==")[0] for line in {*every} - {*basic}} == {"pillow-heif", "pillow-jxl-plugin"}
+    assert pins.licences(basic) == "MIT"
+    assert pins.licences(every) == "MIT AND LGPL-3.0-or-later AND GPL-2.0-or-later AND GPL-3.0-or-later"
+
+
+def test_every_package_that_says_to_be_under_the_gpl_is_listed() -> None:
+    for line in pins.serving():
+        name = line.partition("==")[0]
+        found = metadata.metadata(name).json
+        said = [found.get("license_expression"), found.get("license"), *found.get("classifier", ())]
+        short = " ".join(text for text in said if isinstance(text, str) and len(text) < 100)
+        assert "GPL" not in short or name in pins.COPYLEFT, f"{name}: {short}"
+
+
 # The Bento
+
+
+def test_the_bento_leaves_out_what_is_not_wanted(fake_artifact: Artifact, tmp_path: Path) -> None:
+    bento.stage(tmp_path, "clip-retrieval:1", fake_artifact, basic_formats=True)
+    packages = (tmp_path / "requirements.txt").read_text(encoding="utf-8")
+    assert "pillow==" in packages
+    assert "heif" not in packages
 
 
 def test_the_bento_has_the_modules_that_the_service_imports_and_no_others() -> None:

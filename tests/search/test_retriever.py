@@ -6,6 +6,7 @@ towards its corner in each channel) has the trilinear weights of the corners: fo
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +18,21 @@ from PIL import Image
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import image, image_id, text
+from clip_retrieval.encoders.base import Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, EncoderMismatch, ImageRejected, InvalidQuery
 from clip_retrieval.progress import Silent
+from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
+from tests.encoders.marking import MarkingEncoder
 from tests.samples import NAMES, captions_of, image_of, png, square, write_images
+
+
+@pytest.fixture(scope="module")
+def marking(fake_artifact: Artifact) -> Retriever:
+    """A retriever whose encoder marks texts with their language."""
+    return Retriever(fake_artifact, MarkingEncoder())
 
 
 def cosine_of_a_shade(p: float) -> float:
@@ -218,6 +228,24 @@ class TestComposedQueries:
         with pytest.raises(InvalidQuery, match=says):
             retriever.search(**options)
 
+    def test_a_text_is_searched_in_its_language(self, marking: Retriever) -> None:
+        for language, colour in (("deu_Latn", "red"), ("fin_Latn", "blue")):
+            page = marking.search([text("square", language=language)], k=1)
+            hits = [*page.images, *marking.search_images("square", 1, language)]
+            assert [hit.image.image_id for hit in hits] == [f"{colour}-bright.png"] * 2
+            assert f"a {colour} square" in marking.search_captions("square", 1, language)[0].caption.text
+        mixed = [text("square", language="deu_Latn"), text("square", 2, "fin_Latn")]
+        assert marking.search(mixed, k=1).images[0].image.image_id == "blue-bright.png"
+
+    def test_a_language_that_is_of_no_use_is_refused(self, marking: Retriever, retriever: Retriever) -> None:
+        with pytest.raises(InvalidQuery, match="knows no language fin; did you mean fin_Latn"):
+            marking.search([text("square", language="fin")])
+        with pytest.raises(InvalidQuery, match="language is that of a text, and the query is an image"):
+            marking.search_images(square("red"), language="fin_Latn")
+        for ask in (retriever.search_images, retriever.search_captions):
+            with pytest.raises(InvalidQuery, match="the model fake does not mark texts with their language"):
+                ask("square", language="fin_Latn")
+
     def test_a_file_that_is_no_image_is_refused(self, retriever: Retriever) -> None:
         with pytest.raises(ImageRejected):
             retriever.search([image(b"hello")])
@@ -244,6 +272,59 @@ class TestLoading:
     def test_a_foreign_encoder_is_refused(self, fake_artifact: Artifact) -> None:
         with pytest.raises(EncoderMismatch):
             Retriever(fake_artifact, FakeEncoder(seed=1))
+
+
+class TestExchange:
+    """Searching another collection from the next call on."""
+
+    @pytest.fixture
+    def squares(self, fake_artifact: Artifact) -> Iterator[Retriever]:
+        with closing(Retriever(fake_artifact, FakeEncoder())) as opened:
+            yield opened
+
+    @pytest.fixture
+    def reds(self, tmp_path: Path, encoder_folder: Path) -> Iterator[Collection]:
+        """A collection of one image, whose first row is another image than that of the squares."""
+        source = write_images(tmp_path / "data", ("red-dull.png",))
+        with closing(Collection(build(source, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact)) as c:
+            yield c
+
+    def test_the_next_search_is_answered_from_the_new_collection(self, squares: Retriever, reds: Collection) -> None:
+        before = squares.exchange(reds)
+        assert [hit.image.image_id for hit in squares.search_images("black")] == ["red-dull.png"]
+        assert squares.exchange(before) is reds
+        assert squares.search_images("black", k=1)[0].image.image_id == "black-bright.png"
+
+    def test_a_search_that_began_ends_in_the_collection_with_which_it_began(
+        self, fake_artifact: Artifact, reds: Collection
+    ) -> None:
+        class Exchanging(FakeEncoder):
+            """Another collection comes while a text is encoded."""
+
+            def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+                searched.exchange(reds)
+                return super().encode_tokens(texts)
+
+        searched = Retriever(fake_artifact, Exchanging())
+        before = searched.collection
+        assert searched.search_images("black", k=1)[0].image.image_id == "black-bright.png"
+        searched.exchange(before)
+        assert searched.search_captions("black", k=1)[0].image.image_id.startswith("black")
+        searched.exchange(before)
+        hits = searched.search([text("black"), image_id("black-bright.png", 0.1)]).images
+        assert hits[0].image.image_id == "black-soft.png"
+        before.close()
+
+    def test_a_collection_of_another_encoder_is_refused(self, squares: Retriever, reds: Collection) -> None:
+        with pytest.raises(EncoderMismatch):
+            Retriever(fake_with_seed(squares), FakeEncoder(seed=1)).exchange(reds)
+
+
+def fake_with_seed(retriever: Retriever, seed: int = 1) -> Artifact:
+    """The retriever's artifact as if the encoder of this seed had made it."""
+    artifact = retriever.collection.artifact
+    manifest = artifact.manifest.model_copy(update={"encoder": FakeEncoder(seed).info})
+    return Artifact(artifact.path, manifest)
 
 
 def test_the_time_of_a_search_is_that_of_the_index_alone(retriever: Retriever) -> None:

@@ -18,7 +18,7 @@ from bentoml._internal.marshal.dispatcher import CorkDispatcher
 from bentoml.exceptions import ServiceUnavailable
 
 from clip_retrieval.errors import Busy
-from clip_retrieval.serving.bento_dispatch import IMAGES, TEXTS, BentoDispatch, results_of, tracer
+from clip_retrieval.serving.bento_dispatch import IMAGES, TEXTS, BentoDispatch, results_of, tracer, worker_number
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 
 with warnings.catch_warnings():
@@ -59,7 +59,29 @@ def test_a_worker_of_bentoml_serve_is_recognised_by_its_environment() -> None:
         text=True,
         check=True,
     ).stdout
-    assert "BENTOML_RUNNER_MAP" in source, "each worker verifies the artifact again, and a bad one is started for ever"
+    assert "BENTOML_RUNNER_MAP" in source, "each worker counts for itself, and a bad one starts for ever"
+    number, loaded = "server_context.worker_index = worker_id", "service = load("
+    assert 0 < source.find(number) < source.find(loaded), "all workers take the same place"
+
+
+def test_the_supervisor_is_of_the_class_that_is_given() -> None:
+    code = """
+from bentoml._internal.utils import circus
+from clip_retrieval.serving.bento_dispatch import supervise_by
+made = []
+class Ours:
+    def __init__(self, watchers, **options):
+        made.append(watchers)
+supervise_by(lambda kind: Ours)
+circus.create_standalone_arbiter([])
+assert made == [[]]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"the ports of circus are open, and failures end with status 0: {done.stderr}"
+
+
+def test_a_process_that_is_no_worker_has_the_first_place() -> None:
+    assert worker_number() == 0
 
 
 class FakeBento:

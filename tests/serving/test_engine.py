@@ -14,6 +14,7 @@ from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine, encode_by_engine
+from tests.encoders.marking import MarkingEncoder
 from tests.samples import square
 
 
@@ -72,6 +73,18 @@ def test_texts_may_be_tokenised_or_not(engine: Engine) -> None:
     np.testing.assert_array_equal(
         [encoded.vector for encoded in mixed], engine.encoder.encode_texts(["red", "blue", "green"])
     )
+
+
+def test_texts_in_several_languages_share_a_batch() -> None:
+    encoder = MarkingEncoder()
+    engine = Engine(lambda: encoder)
+    codes = [None, "deu_Latn", "fin_Latn", "deu_Latn"]
+    results = sure(asyncio.run(engine.encode_texts([EncodeJob("square", language=code) for code in codes])))
+    expected = encoder.encode_tokens([encoder.tokenize("square", code) for code in codes])
+    np.testing.assert_array_equal([encoded.vector for encoded in results], expected)
+    assert [encoded.batch_size for encoded in results] == [4] * 4
+    assert not np.array_equal(expected[0], expected[1])
+    assert not np.array_equal(expected[1], expected[2])
 
 
 def test_equal_texts_are_encoded_once(make_engine: Callable[..., Engine]) -> None:

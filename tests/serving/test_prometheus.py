@@ -1,6 +1,7 @@
 """PrometheusMetrics: what Prometheus sees after a reading, in one process and over several lives of a worker."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -10,13 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.http.middleware.scrape import BeforeScrape
+from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.serving.cache import AnswerCache
-from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
-from clip_retrieval.serving.traffic import Traffic
+from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, forget_process, resident_memory
+from clip_retrieval.serving.shared_state import SharedState
 
 READING = Reading(
     pending=3,
@@ -114,29 +116,89 @@ def test_a_worker_that_took_another_s_place_replaces_its_gauges_and_adds_to_its_
     assert '\nbento_clip_cache_requests_total{result="hit"} 20.0\n' in life.stdout
 
 
-def test_metrics_are_refreshed_before_they_are_read_and_at_no_other_time() -> None:
+def test_the_worker_that_is_asked_exports_the_sum_over_all_and_nothing_twice() -> None:
+    """Each worker has a registry of its own; what is exported is the sum of their counters and the newest gauge."""
+    shared = SharedState.create(slots=2)
+    registries = CollectorRegistry(), CollectorRegistry()
+    workers = [PrometheusMetrics(registry, shared.exported) for registry in registries]
+    for slot in shared.slots:
+        slot["pid"] = os.getpid()
+
+    def counted(result: str) -> float:
+        values = [one.get_sample_value("bento_clip_cache_requests_total", {"result": result}) for one in registries]
+        return sum(value or 0 for value in values)
+
+    first, second = shared.slots
+    first["cache_hits"], second["cache_hits"], second["rejected_too_many"] = 3, 4, 1
+    first["pending"], second["pending"] = 2, 5
+    first["queued_encode_texts"], second["queued_encode_texts"] = 1, 1
+    for turn in (0, 1, 1, 0):
+        workers[turn].take(Reading.of(shared), {})
+        assert counted("hit") == 7
+        assert registries[turn].get_sample_value("bento_clip_requests_pending") == 7
+        assert registries[turn].get_sample_value("bento_clip_queue_length", {"api": "encode_texts"}) == 2
+    second["cache_hits"] += 1
+    workers[0].take(Reading.of(shared), {})
+    assert counted("hit") == 8
+
+
+def test_a_reading_counts_look_ups_of_a_cache_that_is_empty_now() -> None:
+    shared = SharedState.alone()
+    AnswerCache(10, 60, shared.slots[0]).get("version", "red")
+    reading = Reading.of(shared)
+    assert (reading.cache_hits, reading.cache_misses, reading.cache_size) == (0, 1, 0)
+
+
+def test_a_worker_that_is_gone_has_no_gauges_and_keeps_its_counts() -> None:
+    shared = SharedState.create(slots=2)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    shared.slots[0]["pid"], shared.slots[1]["pid"] = os.getpid(), gone.pid
+    for slot in shared.slots:
+        slot["pending"] = slot["cache_size"] = slot["cache_misses"] = 1
+    reading = Reading.of(shared)
+    assert (reading.pending, reading.cache_size, reading.cache_misses) == (1, 1, 2)
+
+
+def test_a_hook_comes_before_the_answer_of_its_path_and_of_no_other() -> None:
     log: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         log.append(scope["path"])
 
-    async def unused() -> None: ...
+    async def unused() -> Message:
+        return {}
 
-    middleware = BeforeScrape(app, refresh=lambda: log.append("refresh"))
-    for path in ("/search/images", "/metrics"):
-        asyncio.run(middleware({"type": "http", "path": path}, unused, unused))  # type: ignore[arg-type]
-    assert log == ["/search/images", "refresh", "/metrics"]
+    async def send(message: Message) -> None:
+        log.append(message["type"])
+
+    hooks = {"/metrics": lambda: log.append("refresh"), "/readyz": lambda: Response(status_code=503)}
+    middleware = Beforehand(app, hooks=hooks)
+    for path in ("/search/images", "/metrics", "/readyz"):
+        asyncio.run(middleware({"type": "http", "path": path}, unused, send))
+    assert log == ["/search/images", "refresh", "/metrics", "http.response.start", "http.response.body"]
 
 
-def test_a_reading_counts_look_ups_of_a_cache_that_is_empty_now() -> None:
-    cache = AnswerCache(10, ttl_s=60)
-    cache.get("version", "red")
-    reading = Reading.of(Traffic(1, 1), cache, {})
-    assert (reading.cache_hits, reading.cache_misses, reading.cache_size) == (0, 1, 0)
+def test_the_live_gauges_of_a_process_that_was_killed_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BentoML's own gauge of requests in progress is a sum over the files of living processes."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    for name in ("gauge_livesum_17.db", "gauge_livesum_18.db", "counter_17.db"):
+        (tmp_path / name).touch()
+    forget_process(17)
+    assert {path.name for path in tmp_path.iterdir()} == {"gauge_livesum_18.db", "counter_17.db"}
 
 
 @pytest.mark.parametrize("supervised", [True, False])
 def test_memory_is_the_operating_system_s_own_figure(supervised: bool) -> None:
-    memory = resident_memory(supervised=supervised)
+    memory = resident_memory(SharedState.alone(), supervised=supervised)
     assert memory.keys() == ({"worker", "supervisor"} if supervised else {"worker"})
     assert memory["worker"] == pytest.approx(psutil.Process().memory_info().rss, rel=0.05)
+
+
+def test_memory_is_of_all_workers() -> None:
+    shared = SharedState.create(slots=3)
+    alone = resident_memory(SharedState.alone(), supervised=False)["worker"]
+    shared.slots[0]["pid"] = shared.slots[1]["pid"] = os.getpid()
+    assert resident_memory(shared, supervised=False)["worker"] == pytest.approx(2 * alone, rel=0.05)

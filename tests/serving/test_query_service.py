@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -14,21 +15,30 @@ import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.queries import text as part
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.progress import Silent
+from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Base64Image, FileImage, Query, QueryPart, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.searchable import SearchableCollection
+from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.shared_state import SharedState
 from clip_retrieval.serving.state import ServerState
+from tests.encoders.marking import MarkingEncoder
 from tests.http.in_process import DirectDispatcher
-from tests.samples import png, square
+from tests.samples import png, square, write_images
 
 ROOT = Path(__file__).parents[2]
 RED = FileImage(png(square("red")))
@@ -61,6 +71,36 @@ def test_a_text_that_was_encoded_is_not_encoded_again(service: QueryService, dis
     assert dispatcher.batches == 1, "texts of equal tokens have one vector"
 
 
+def test_a_text_in_another_language_is_another_query(retriever: Retriever) -> None:
+    marking = Retriever(retriever.collection.artifact, MarkingEncoder())
+    dispatcher = DirectDispatcher(marking)
+    state = ServerState.of(Settings())
+    service = state.serve(marking, dispatcher, "clip-retrieval:test")
+    queries = [Query((QueryPart("square", language=code),), k=1) for code in (None, "deu_Latn", "fin_Latn", "deu_Latn")]
+    assert len({query.key() for query in queries}) == 3
+    first = [answer for query in queries for answer in ask(service, query)]
+    pages = [answer.page.results for answer in first if isinstance(answer, QueryAnswer)]
+    assert len(pages) == 4
+    assert len(set(pages)) == 3
+    assert pages[1] == pages[3]
+    assert dispatcher.batches == 3
+    again = ask(service, *queries)
+    assert [answer.page.results for answer in again if isinstance(answer, QueryAnswer) and answer.cached] == pages
+    asyncio.run(service.encode_text("square", "fin_Latn"))
+    assert dispatcher.batches == 3, "its vector is kept"
+    state.decoders.shutdown()
+
+
+def test_an_unknown_language_is_the_outcome_of_its_query_alone(service: QueryService) -> None:
+    bad = Query((QueryPart("red"), QueryPart("blue", language="deu_Latn")))
+    good, refused = ask(service, text("red"), bad)
+    assert isinstance(good, QueryAnswer)
+    assert isinstance(refused, PartRejected)
+    assert str(refused) == ("queries.1.language: the model fake does not mark texts with their language: leave it out")
+    with pytest.raises(InvalidQuery, match="does not mark texts"):
+        asyncio.run(service.encode_text("red", "deu_Latn"))
+
+
 def test_an_image_that_was_encoded_is_not_encoded_again(service: QueryService, dispatcher: DirectDispatcher) -> None:
     ask(service, Query((QueryPart(RED),)))
     ask(service, Query((QueryPart(RED),), target="captions"))
@@ -83,6 +123,40 @@ def test_what_is_wrong_with_a_query_is_its_own_outcome(service: QueryService) ->
     assert isinstance(third, InvalidQuery)
 
 
+def test_a_query_is_answered_from_the_state_with_which_it_began(
+    fake_artifact: Artifact, encoder_folder: Path, tmp_path: Path
+) -> None:
+    source = write_images(tmp_path / "data", ("red-dull.png", "red-soft.png"))
+    retriever = Retriever(fake_artifact, FakeEncoder())
+    before = retriever.collection
+    after = Collection(build(source, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact)
+
+    class Exchanging(DirectDispatcher):
+        """Another state comes while a text is encoded."""
+
+        async def submit_text(self, job: EncodeJob) -> Encoded:
+            retriever.exchange(after)
+            return await super().submit_text(job)
+
+    state = ServerState.of(Settings())
+    service = state.serve(retriever, Exchanging(retriever), "test")
+
+    def ids(query: Query, collection: SearchableCollection | None = None) -> list[str]:
+        [answer] = asyncio.run(service.answer([query], collection=collection))
+        assert isinstance(answer, QueryAnswer)
+        return [result["image_id"] for result in json.loads(answer.page.results)]
+
+    assert ids(text("black", k=1)) == ["black-bright.png"]
+    assert ids(text("black", k=1)) == ["red-dull.png"], "the next query sees the new state, also if its key is equal"
+    assert ids(text("black", k=1), before) == ["black-bright.png"], "a page may ask for the state of the first page"
+    retriever.exchange(before)
+    [unknown] = ask(service, Query((QueryPart("green"),), where={"shade": "soft"}))
+    assert isinstance(unknown, QueryAnswer), "the new state has no such field"
+    state.decoders.shutdown()
+    before.close()
+    after.close()
+
+
 SOFT = Query.of(search_request([part("red")], where={"shade": "soft"}))
 
 
@@ -91,11 +165,18 @@ def threads_of_searches(retriever: Retriever, *queries: Query, behind_front: boo
     threads: list[threading.Thread] = []
 
     class Noting(Retriever):
-        def answer(self, query: Query, vectors: Vectors, *, front_only: bool = False) -> SearchOutcome:
+        def answer(
+            self,
+            query: Query,
+            vectors: Vectors,
+            *,
+            collection: SearchableCollection | None = None,
+            front_only: bool = False,
+        ) -> SearchOutcome:
             threads.append(threading.current_thread())
             if front_only and behind_front:
                 raise BeyondFront
-            return super().answer(query, vectors, front_only=front_only)
+            return super().answer(query, vectors, collection=collection, front_only=front_only)
 
     noting = Noting(retriever.collection.artifact, retriever.encoder)
     state = ServerState.of(Settings())
@@ -141,9 +222,9 @@ from clip_retrieval.serving.state import ServerState
 from tests.http.in_process import DirectDispatcher
 
 class Noting(Retriever):
-    def answer(self, query, vectors, *, front_only=False):
+    def answer(self, query, vectors, **options):
         print(faiss.omp_get_max_threads())
-        return super().answer(query, vectors, front_only=front_only)
+        return super().answer(query, vectors, **options)
 
 noting = Noting(Artifact.open(Path(sys.argv[1])), FakeEncoder())
 service = ServerState.of(Settings()).serve(noting, DirectDispatcher(noting), "test")
@@ -187,7 +268,7 @@ def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_threads(
     for _ in range(2):
         service = state.serve(retriever, DirectDispatcher(retriever), "clip-retrieval:test")
         ask(service, text("red"), text("red", offset=60))
-        metrics.take(Reading.of(state.traffic, state.answers, {}), {})
+        metrics.take(Reading.of(state.shared), {})
     assert (state.answers.hits, state.answers.misses) == (2, 2), "the version is the same, so its answers are"
     del service
     state.service = None
@@ -196,6 +277,49 @@ def test_serving_another_retriever_keeps_the_counts_and_ends_the_search_threads(
         if thread.name.startswith("search"):
             thread.join(timeout=5)
             assert not thread.is_alive()
+
+
+def test_what_one_worker_clears_another_one_forgets_before_its_next_answer(retriever: Retriever) -> None:
+    shared = SharedState.create(slots=2)
+    states = [ServerState.of(Settings(), shared, number) for number in range(2)]
+    dispatchers = [DirectDispatcher(retriever) for _ in states]
+    workers = [
+        state.serve(retriever, dispatcher, "clip-retrieval:test")
+        for state, dispatcher in zip(states, dispatchers, strict=True)
+    ]
+    for slot in shared.slots:
+        slot["pid"] = os.getpid()
+    for turn in (1, 2, 3):
+        for worker, dispatcher in zip(workers, dispatchers, strict=True):
+            first, second = (ask(worker, text("red"))[0] for _ in range(2))
+            assert isinstance(first, QueryAnswer)
+            assert isinstance(second, QueryAnswer)
+            assert (first.cached, second.cached) == (False, True)
+            assert dispatcher.batches == turn, "the vector of the text was forgotten too"
+        assert shared.cache_size() == 2
+        assert workers[turn % 2].clear() == 2
+        assert shared.cache_size() == 0
+    asyncio.run(workers[0].encode_text("red"))
+    assert dispatchers[0].batches == 4, "vectors are forgotten by the routes of vectors too"
+    for worker, state in zip(workers, states, strict=True):
+        state.decoders.shutdown()
+
+
+def test_an_answer_that_was_begun_before_a_clearing_is_not_kept(retriever: Retriever) -> None:
+    state = ServerState.of(Settings())
+
+    class Clears(DirectDispatcher):
+        """Another worker clears the caches while this one encodes."""
+
+        async def submit_text(self, job: EncodeJob) -> Encoded:
+            if self.batches == 0:
+                state.shared.advance("cache")
+            return await super().submit_text(job)
+
+    service = state.serve(retriever, Clears(retriever), "clip-retrieval:test")
+    answers = [ask(service, text("red"))[0] for _ in range(3)]
+    assert [answer.cached for answer in answers if isinstance(answer, QueryAnswer)] == [False, False, True]
+    state.decoders.shutdown()
 
 
 def test_clearing_forgets_answers_and_vectors(service: QueryService, dispatcher: DirectDispatcher) -> None:

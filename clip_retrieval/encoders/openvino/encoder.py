@@ -38,6 +38,7 @@ class OpenVinoEncoder(Encoder):
     ) -> None:
         self.info = info
         self.spec = spec
+        self.languages = tokenizer.languages
         self._tokenizer = tokenizer
         self._text = text
         self._image = image
@@ -86,8 +87,9 @@ class OpenVinoEncoder(Encoder):
         trim_heap()
         return encoder
 
-    def tokenize(self, text: str) -> Tokens:
-        return self._tokenizer.tokenize(text)
+    def tokenize(self, text: str, language: str | None = None) -> Tokens:
+        self.check_language(language)
+        return self._tokenizer.tokenize(text, language)
 
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
         return self.prepare_tokens(texts)()

@@ -5,6 +5,6 @@ disconnects.py    ends the work for a client that went away
 error_bodies.py   gives every answer of 400 and above the API's one body
 body_limit.py     bounds a body while it is read
 admission.py      lets in what the table of routes allows, and bounds its bytes, its company and its time
-scrape.py         brings the metrics up to date before they are read
+beforehand.py     what happens before BentoML's own routes answer: fresh metrics, honest readiness
 first_request.py  hands over what only a request carries
 """

@@ -9,16 +9,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clip_retrieval.errors import Busy
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.body_limit import BodyTooLarge, LimitedBody
-from clip_retrieval.http.policy import RoutePolicy, methods_of
+from clip_retrieval.http.policy import FORM, RoutePolicy, methods_of
 from clip_retrieval.serving.traffic import Traffic
 
 PREFLIGHT = RoutePolicy(always_answers=True)
 """A browser asks whether another origin may send a request. BentoML's CORS option answers; without it that is 405."""
 
+FOREIGN = (
+    "a page of another origin may not change this collection; behind a proxy, have it pass on the Host header "
+    "that the browser sent"
+)
+
 
 class Admission:
-    """Answers 404 and 405 for what has no row in the table, 415 for another kind of body than the route reads, 413 for
-    what is too large, 503 for what is too much, and 504 for what takes too long.
+    """Answers 404 and 405 for what has no row in the table, 415 for another kind of body than the route reads, 403 for
+    a change that the page of another site asks for, 413 for what is too large, 503 for what is too much, and 504 for
+    what takes too long.
 
     ``max_body_bytes`` bounds every body; a row of the table may bound its own further.
     """
@@ -62,7 +68,7 @@ class Admission:
                 async with asyncio.timeout(self._timeout_s):
                     await self._app(scope, body.receive, body.send)
         except TimeoutError:
-            self._traffic.rejected["too_slow"] += 1
+            self._traffic.reject("too_slow")
             if body.is_answered:
                 raise
             detail = f"there was no answer within {self._timeout_s:g} seconds"
@@ -70,7 +76,7 @@ class Admission:
         except BodyTooLarge:
             pass
         if body.is_too_large:
-            self._traffic.rejected["too_large"] += 1
+            self._traffic.reject("too_large")
             if not body.is_answered:
                 await body.drain()
                 detail = f"the body is over the limit of {limit} bytes"
@@ -93,7 +99,21 @@ def _policy(scope: Scope) -> RoutePolicy | JSONResponse:
         if given.partition(";")[0].strip().lower() != policy.media_type:
             detail = f"this path reads {policy.media_type}; the Content-Type is {given or 'missing'}"
             return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+    if policy.needs == "write" and scope["method"] == "POST" and policy.media_type == FORM and _is_foreign(scope):
+        return error_response(HTTPStatus.FORBIDDEN, FOREIGN)
     return policy
+
+
+def _is_foreign(scope: Scope) -> bool:
+    """Whether the page of another site sends this. A form of any site may be posted here, as the visitor's own.
+
+    A browser says where the page is from: in Sec-Fetch-Site, which no page can set, over HTTPS and on the same machine,
+    otherwise in Origin. Other programs say neither. Other methods and media types need the leave of CORS.
+    """
+    if site := _header(scope, b"sec-fetch-site"):
+        return site not in {b"same-origin", b"none"}
+    origin = _header(scope, b"origin")
+    return bool(origin) and origin.partition(b"://")[2] != _header(scope, b"host")
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

@@ -1,0 +1,221 @@
+"""``bento-clip sync``: make an artifact or a running service equal to a source."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.build.check import check_source, read_source
+from clip_retrieval.build.pipeline import Options
+from clip_retrieval.build.plan import Plan
+from clip_retrieval.build.seen_files import SeenFiles
+from clip_retrieval.cli import console
+from clip_retrieval.cli.options import (
+    AllowTruncated,
+    AsJson,
+    CaptionColumns,
+    DryRun,
+    Encoding,
+    ImageColumn,
+    Keep,
+    MaxBytes,
+    MaxPixels,
+    NoCaptions,
+    SourcePath,
+    Wait,
+    source_options,
+)
+from clip_retrieval.cli.pruned import pruned_json, show_pruned
+from clip_retrieval.cli.publish import place_of, seen_files
+from clip_retrieval.cli.sync_target import ArtifactTarget, Look, Outcome, ServiceTarget, Target
+from clip_retrieval.cli.watching import changes_of
+from clip_retrieval.datasets import SourceOptions
+from clip_retrieval.datasets.remote import is_url, shown_place
+from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.images.decode import Limits
+from clip_retrieval.records import Reject
+
+AGAIN_S = 5
+"""Seconds after which a round that failed is tried again while a folder is watched."""
+SHOWN = 20
+
+
+def sync(
+    source: SourcePath,
+    to: Annotated[
+        str, typer.Option(metavar="TAG|URL", help="A tag of the model store, or the URL of a running service.")
+    ] = modelstore.LATEST,
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on without asking where more than half of the images would be removed.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and look again whenever something in the folder changes.")
+    ] = False,
+    keep: Keep = None,
+    recall: Annotated[
+        float, typer.Option(min=0, max=1, help="For a tag: the least recall of an index, at k = 1, 10 and 50.")
+    ] = Options.recall,
+    image_column: ImageColumn = None,
+    caption_columns: CaptionColumns = [],  # noqa: B006 - Typer makes a list of its own for each call
+    encoding: Encoding = None,
+    no_captions: NoCaptions = False,
+    wait: Wait = True,
+    as_json: AsJson = False,
+    max_pixels: MaxPixels = Limits.max_pixels,
+    max_bytes: MaxBytes = Limits.max_bytes,
+    allow_truncated: AllowTruncated = Limits.allow_truncated,
+) -> None:
+    """Make a collection equal to a source: add, change and remove what differs.
+
+    To a tag, this builds the next version with the encoder, the name and the splits of that artifact; only what is new
+    is encoded. To a URL, the images of the service are changed one by one while it answers searches. The exit status is
+    1 if anything was rejected.
+
+    Examples:
+
+    ```
+    bento-clip sync my-photos --dry-run
+    bento-clip sync my-photos --to clip-retrieval:latest --keep 5
+    bento-clip sync my-photos --to http://localhost:3000 --watch
+    ```
+    """
+    to_service = to.startswith(("http://", "https://"))
+    if watch and is_url(source):
+        raise typer.BadParameter("only a folder of this machine can be watched", param_hint="--watch")
+    if watch and dry_run:
+        raise typer.BadParameter("a dry run ends with its plan; leave --watch out", param_hint="--dry-run")
+    if to_service and keep is not None:
+        raise typer.BadParameter("a service has no versions to delete", param_hint="--keep")
+    bars = console.Bars()
+    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    options = source_options(image_column, caption_columns, encoding, no_captions=no_captions)
+    with ExitStack() as stack:
+        seen = stack.enter_context(seen_files(stay_open=watch))
+        target: Target
+        if to_service:
+            target = ServiceTarget(to, limits, bars)
+        else:
+            target = ArtifactTarget(to, Options(recall=recall, limits=limits), keep, seen, bars, wait=wait)
+        stack.callback(target.close)
+        rounds = _Rounds(source, options, limits, target, seen, bars, force=force, dry_run=dry_run, as_json=as_json)
+        if watch:
+            _keep_on(rounds, changes_of(_folder_of(Path(source))))
+        elif rounds.run():
+            raise typer.Exit(1)
+
+
+class _Rounds:
+    """Looks at the source and makes the target equal to it, as often as it is asked."""
+
+    def __init__(
+        self,
+        source: str,
+        options: SourceOptions,
+        limits: Limits,
+        target: Target,
+        seen: SeenFiles,
+        bars: console.Bars,
+        *,
+        force: bool,
+        dry_run: bool,
+        as_json: bool,
+    ) -> None:
+        self._source, self._options, self._limits = source, options, limits
+        self._target, self._seen, self._bars = target, seen, bars
+        self._force, self._dry_run, self._as_json = force, dry_run, as_json
+        self._taken: list[str] = []
+
+    def run(self) -> bool:
+        """One round; returns whether anything was rejected. Raises the errors of reading, building and the service."""
+        data = read_source(self._source, self._options, self._bars)
+        if (taken := list(data.taking.lines())) != self._taken:  # while a folder is watched it rarely changes
+            console.taken(data.taking)
+            self._taken = taken
+        report = check_source(data, shown_place(self._source), self._limits, self._bars, self._seen)
+        look = Look(data, report, place_of(self._source))
+        plan = self._target.plan(look)
+        if self._dry_run:
+            self._show(plan, None, report.rejects)
+            return False
+        if plan.removes_most and not self._force:
+            _confirm(plan, self._source)
+        outcome = self._target.apply(look, plan)
+        rejects = [*report.rejects, *outcome.refused]
+        self._show(plan, outcome, rejects)
+        return bool(rejects)
+
+    def _show(self, plan: Plan, outcome: Outcome | None, rejects: Sequence[Reject]) -> None:
+        if self._as_json:
+            typer.echo(json.dumps(_json(plan, outcome, rejects), ensure_ascii=False))
+            return
+        if outcome is None:
+            for sign, ids in (("+", plan.added), ("~", plan.changed), ("-", plan.removed)):
+                _list(sign, ids)
+        for reject in rejects[:SHOWN]:
+            console.note(f"rejected {reject.where}: {reject.reason}")
+        if len(rejects) > SHOWN:
+            console.note(f"… and {len(rejects) - SHOWN} more rejected; --json has all of them")
+        console.note(str(plan))
+        if outcome is not None:
+            show_pruned(outcome.pruned)
+            typer.echo(outcome.place)
+
+
+def _keep_on(rounds: _Rounds, looks: Iterable[bool]) -> None:
+    """A round at the beginning and after every change; one that fails is said and tried again."""
+    due, not_before = True, 0.0
+    try:
+        for changed in looks:
+            due |= changed
+            if not due or time.monotonic() < not_before:
+                continue
+            try:
+                rounds.run()
+                due = False
+            except _Refused as error:
+                console.note(f"not done: {error}")
+                due = False
+            except ClipRetrievalError as error:
+                console.note(f"not done: {error}; trying again in {AGAIN_S} seconds")
+                not_before = time.monotonic() + AGAIN_S
+    except KeyboardInterrupt:
+        console.note("stopped")
+
+
+class _Refused(ClipRetrievalError):
+    """A plan that a person has to confirm."""
+
+
+def _confirm(plan: Plan, source: str) -> None:
+    """Go on if a person says so. Raises _Refused without a terminal."""
+    question = f"{shown_place(source)} lacks {len(plan.removed)} of the collection's {plan.held} images"
+    if not sys.stdin.isatty():
+        raise _Refused(f"{question}, more than half; nothing was changed: check the source, or use --force")
+    typer.confirm(f"{question}. Remove them?", abort=True, err=True)
+
+
+def _folder_of(source: Path) -> Path:
+    return source if source.is_dir() else source.parent
+
+
+def _list(sign: str, ids: Iterable[str]) -> None:
+    listed = list(ids)
+    for image_id in listed[:SHOWN]:
+        console.out.print(f"{sign} {image_id}", soft_wrap=True, highlight=False)
+    if len(listed) > SHOWN:
+        console.out.print(f"{sign} … and {len(listed) - SHOWN} more; --json has all of them")
+
+
+def _json(plan: Plan, outcome: Outcome | None, rejects: Sequence[Reject]) -> dict[str, Any]:
+    done = None
+    if outcome is not None:
+        done = {"place": outcome.place, "sequence": outcome.sequence, "pruned": pruned_json(outcome.pruned)}
+    rejected = [{"where": reject.where, "reason": reject.reason} for reject in rejects]
+    return {"plan": plan.to_json(), "done": done, "rejected": rejected}

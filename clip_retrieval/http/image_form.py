@@ -1,0 +1,78 @@
+"""The fields of the form that an image is uploaded with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+
+from clip_retrieval.contract.base import describe
+from clip_retrieval.contract.changes import Captions, Metadata
+from clip_retrieval.errors import InvalidChange
+from clip_retrieval.records import Scalar
+
+M = TypeVar("M")
+
+FIELDS = frozenset({"file", "captions", "metadata", "split"})
+
+_CAPTIONS: TypeAdapter[list[str]] = TypeAdapter(Captions)
+_METADATA: TypeAdapter[dict[str, Scalar]] = TypeAdapter(Metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class FormFields:
+    """What is said of an image beside its file."""
+
+    captions: Sequence[str]
+    metadata: Mapping[str, Scalar]
+
+
+async def read_form(
+    request: Request, captions: Sequence[str], metadata: str, *, fields: frozenset[str] | set[str] = frozenset()
+) -> FormFields:
+    """The captions and the metadata of a form, which may also have ``FIELDS`` and ``fields`` and no other.
+
+    Raises InvalidChange for a value that is not right, and 422 for a field that there is not.
+    """
+    form = await request.form()
+    known = FIELDS | fields
+    for name in form:
+        if name not in known:
+            detail = f"there is no form field {name}; the fields are {', '.join(sorted(known))}"
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    for name in sorted(known - {"captions"}):
+        if (count := len(form.getlist(name))) > 1:
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: one is enough, not {count}")
+    texts: list[str] = _checked(_CAPTIONS, _caption_list(captions), "captions")
+    return FormFields(texts, _metadata(metadata))
+
+
+def _caption_list(given: Sequence[str]) -> list[str]:
+    """The captions of a repeated field, or of one field that holds a JSON list of texts."""
+    if len(given) == 1 and given[0].lstrip().startswith("["):
+        try:
+            found = json.loads(given[0])
+        except ValueError:
+            return list(given)
+        if isinstance(found, list) and all(isinstance(text, str) for text in found):
+            return found
+    return list(given)
+
+
+def _metadata(given: str) -> dict[str, Scalar]:
+    try:
+        value = json.loads(given)
+    except ValueError as error:
+        raise InvalidChange(f'metadata: it is not JSON ({error}); send an object such as {{"year": 2024}}') from None
+    return _checked(_METADATA, value, "metadata")
+
+
+def _checked(kind: TypeAdapter[M], value: object, name: str) -> M:
+    try:
+        return kind.validate_python(value)
+    except ValidationError as error:
+        raise InvalidChange(describe({**one, "loc": (name, *one["loc"])} for one in error.errors())) from None

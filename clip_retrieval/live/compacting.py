@@ -1,0 +1,55 @@
+"""The changes in a log become an artifact of the model store."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.live.compaction import compact
+from clip_retrieval.live.live_collection import LiveCollection
+from clip_retrieval.live.log import ChangeLog
+from clip_retrieval.progress import Progress
+from clip_retrieval.search.collection import Collection
+from clip_retrieval.work_folder import Say
+
+BLOCK = 256
+"""Entries that are read from the log at once: they have thumbnails."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactedLog:
+    """The artifact that was made: its tag and version, and the number of the last change that it holds."""
+
+    tag: str
+    version: str
+    sequence: int
+    images: int
+    captions: int
+
+
+def compact_log(
+    artifact: Artifact,
+    log: ChangeLog,
+    workspace: Path,
+    progress: Progress,
+    *,
+    say: Say | None = None,
+    save: Callable[[Artifact], str] = modelstore.save,
+) -> CompactedLog | None:
+    """Save an artifact that holds ``artifact`` and the changes of ``log`` after it; None if there are none.
+
+    The log stays as it is; ``Transaction.compacted`` drops the changes when every process serves the new artifact.
+    Raises what ``compact`` and ``save`` raise.
+    """
+    with closing(Collection(artifact)) as base:
+        state = LiveCollection.of(base)
+        while entries := log.after(state.sequence, BLOCK):
+            state = state.with_changes(entries)
+        if state.sequence == base.sequence:
+            return None
+        made = compact(state, workspace, progress, say=say)
+        data = made.manifest.data
+        sequence = state.sequence
+        return CompactedLog(save(made), made.manifest.version, sequence, data.images, data.captions)

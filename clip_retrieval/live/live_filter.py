@@ -1,0 +1,151 @@
+"""Which rows of a live collection a ``where`` lets through, and which metadata a change may bring.
+
+Conditions are evaluated on the columns of the base, whose masks the base keeps, and on those of the added rows. A field
+has the type that it has in the base. A field that only added images have has the type that fits all their values, as
+in a build; without such images it is no field any more. So the type follows from the images, not from the order of
+their changes.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+
+from clip_retrieval.artifacts.columns import SPLIT, FieldType, StoredCodes, StoredColumn, StoredNumbers
+from clip_retrieval.contract.collection import FieldInfo
+from clip_retrieval.errors import InvalidChange
+from clip_retrieval.live.added_fields import AddedFields, fits
+from clip_retrieval.live.live_fields import live_info
+from clip_retrieval.records import Modality, Scalar
+from clip_retrieval.search.columns import Column, Mask, column_of
+from clip_retrieval.search.filters import MASKS_KEPT, RowFilter, Wanted, canonical, check_fields, fulfilling
+
+_SHOWN = 40
+_WORDS: Mapping[FieldType, str] = {"boolean": "true or false", "number": "a number"}
+
+
+class LiveFilter:
+    """The fields of one state and the rows that conditions on them let through. Any thread may use it."""
+
+    def __init__(
+        self,
+        base: RowFilter,
+        columns: Sequence[StoredColumn],
+        added: AddedFields,
+        live: Mapping[Modality, Mask],
+        caption_images: NDArray[np.int32],
+    ) -> None:
+        """``columns`` are those of ``base``. ``live`` has the live rows of the base and of what was added.
+
+        ``caption_images``, of shape (added captions,), is the number among the added images of each caption's image.
+        """
+        self._base, self._added, self._live, self._caption_images = base, added, live, caption_images
+        self._stored = {column.info.name: column for column in columns}
+        self._base_rows = columns[0].rows if columns else 0
+        self._masks: LRUCache[tuple[Modality, str], Mask] = LRUCache(MASKS_KEPT)
+        self._columns: dict[str, Column] = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def types(self) -> dict[str, FieldType]:
+        """The type of each field that ``where`` can name: the metadata columns by name, then ``split``."""
+        types = {name: stored.info.type for name, stored in self._stored.items()}
+        for name in self._added:
+            if name not in types and (kind := self._added.kind(name, self._live_added)) is not None:
+                types[name] = kind
+        return {name: types[name] for name in sorted(types, key=lambda name: (name == SPLIT, name))}
+
+    @cached_property
+    def fields(self) -> list[FieldInfo]:
+        """What each field holds."""
+        live_base = self._live["images"][: self._base_rows]
+        rows = len(self._live_added)
+        return [
+            live_info(self._stored.get(name), self._added.column(name, kind, rows), live_base, self._live_added)
+            for name, kind in self.types.items()
+        ]
+
+    def check(self, where: Wanted) -> None:
+        """Raise InvalidQuery for a field that the collection does not have."""
+        check_fields(self.types, where)
+
+    def mask(self, where: Wanted, target: Modality) -> Mask:
+        """The live rows of ``target`` that fulfil every condition of ``where``; read-only.
+
+        A caption fulfils what its image fulfils. Raises InvalidQuery for an unknown field, and for a value that a field
+        cannot be compared with.
+        """
+        key = (target, canonical(where))
+        with self._lock:
+            kept = self._masks.get(key)
+        if kept is not None:
+            return kept
+        self.check(where)
+        added = fulfilling({name: self._column(name) for name in where}, len(self._live_added), where)
+        if target == "captions":
+            added = added[self._caption_images]
+        mask = np.concatenate([self._of_base(where, target), added]) & self._live[target]
+        mask.flags.writeable = False
+        with self._lock:
+            self._masks[key] = mask
+        return mask
+
+    def keeps(self, where: Wanted, target: Modality) -> bool:
+        """Whether the mask of these conditions is kept, so that ``mask`` takes no time."""
+        key = (target, canonical(where))
+        with self._lock:
+            return key in self._masks
+
+    def forget(self) -> None:
+        """Drop the masks that are kept."""
+        with self._lock:
+            self._masks.clear()
+
+    @property
+    def _live_added(self) -> Mask:
+        return self._live["images"][self._base_rows :]
+
+    def _column(self, name: str) -> Column:
+        """The values of a field in the added rows."""
+        with self._lock:
+            column = self._columns.get(name)
+        if column is None:
+            column = column_of(self._added.column(name, self.types[name], len(self._live_added)))
+            with self._lock:
+                self._columns[name] = column
+        return column
+
+    def _of_base(self, where: Wanted, target: Modality) -> Mask:
+        """The rows of the base, removed ones included, that fulfil every condition."""
+        rows = len(self._live[target]) - len(self._caption_images if target == "captions" else self._live_added)
+        mask = np.ones(rows, dtype=np.bool_)
+        if known := {name: wanted for name, wanted in where.items() if name in self._stored}:
+            mask = self._base.mask(known, target)
+        new = {name: wanted for name, wanted in where.items() if name not in self._stored}
+        # No row of the base has a value there, so one row stands for all.
+        return mask if fulfilling({name: _empty(name, self.types[name]) for name in new}, 1, new)[0] else mask & False
+
+
+def check_metadata(types: Mapping[str, FieldType], metadata: Mapping[str, Scalar]) -> None:
+    """Raise InvalidChange for a value that does not fit the type of its field; a new field takes every value.
+
+    ``types`` are those of the collection as it is before the change (``LiveCollection.field_types``).
+    """
+    for name, value in metadata.items():
+        kind = types.get(name)
+        if kind is None or value is None or name == SPLIT or fits(value, kind):
+            continue
+        shown = repr(value)
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+        raise InvalidChange(f"metadata.{name}: {shown} is not {_WORDS[kind]}; the other images have such values there")
+
+
+def _empty(name: str, kind: FieldType) -> Column:
+    """A column of one row without a value."""
+    info = FieldInfo(name=name, type=kind, count=0, values=[])
+    if kind == "number":
+        return column_of(StoredNumbers(info, np.array([np.nan])))
+    return column_of(StoredCodes(info, np.array([-1], np.int32), []))

@@ -1,0 +1,167 @@
+"""The durable log of changes: one writer at a time, any number of readers, in any number of processes.
+
+The log is the truth about what changed since an artifact was built. A transaction is on disk when its block ends:
+SQLite in WAL mode with ``synchronous = FULL`` (https://www.sqlite.org/wal.html). SQLite's write lock chooses the writer
+of each transaction; a process that dies releases it. Record, vectors and thumbnail of an image are one row, so they
+cannot diverge. The log keeps the latest entry of each image, so the number of changed images bounds it.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from clip_retrieval.errors import Busy, ClipRetrievalError
+from clip_retrieval.live.change import LogEntry
+from clip_retrieval.live.log_file import Acknowledged, connect, damaged, log_errors
+from clip_retrieval.live.log_rows import ALL, State, check, check_encoder, entries_after, make_tables
+from clip_retrieval.live.transaction import Clock, Transaction
+
+__all__ = ["LOG_FILE", "ChangeLog", "Transaction"]
+
+LOG_FILE = "changes.sqlite"
+"""The name of the log in the folder of a collection's changes."""
+
+WAIT_S = 5.0
+"""How long a transaction waits for those of other processes, in seconds."""
+_log = logging.getLogger(__name__)
+
+
+class ChangeLog:
+    """One log, open. Any thread may call any method.
+
+    A transaction waits for the one before it. Reading waits for no transaction: it has a connection of its own.
+    """
+
+    def __init__(
+        self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection, note: Acknowledged, clock: Clock
+    ) -> None:
+        self._path, self._writer, self._reader, self._note, self._clock = path, writer, reader, note, clock
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._dim = State.read(reader, path).dim
+        self._seen = self._data_version()
+
+    @classmethod
+    def open(cls, path: Path, *, fingerprint: str, dim: int, wait_s: float = WAIT_S, clock: Clock = time.time) -> Self:
+        """Open the log of an encoder and check all of it; file and folder are made if they are missing.
+
+        Raises StorageFull, StorageReadOnly or StorageFailed if that cannot be done, ChangesDamaged if a byte differs
+        from what was written or acknowledged changes are missing, ChangesSchema for the log of a newer release,
+        EncoderMismatch for that of another encoder, Busy if another process holds the log for ``wait_s`` seconds.
+        """
+        new = State(fingerprint, dim)
+        with ExitStack() as opened:
+            with log_errors(path):
+                note = opened.enter_context(closing(Acknowledged(path)))
+            with log_errors(path), note.locked():
+                acknowledged = note.read()
+                writer, reader = (opened.enter_context(closing(connect(path, wait_s))) for _ in range(2))
+                make_tables(writer, path, new)
+                check(writer, path)
+                found = State.read(writer, path)
+                if found.sequence < acknowledged:
+                    raise damaged(
+                        path, f"changes up to {acknowledged} were made, those after {found.sequence} are missing"
+                    )
+                check_encoder(path, found, new)
+                log = cls(path, writer, reader, note, clock)
+            opened.pop_all()
+        if found.wipe:
+            log.wipe()
+        return log
+
+    def sequence(self) -> int:
+        """The number of the last change that was committed; 0 if there was none."""
+        return self._state().sequence
+
+    def base(self) -> tuple[str, int] | None:
+        """The version of the artifact of the last compaction, and the number of the last change that it holds."""
+        state = self._state()
+        return None if state.base_version is None else (state.base_version, state.base_sequence or 0)
+
+    def has_changed(self) -> bool:
+        """Whether anything was committed since the last call, by this process or another. Takes microseconds."""
+        with self._reading, log_errors(self._path):
+            before, self._seen = self._seen, self._data_version()
+            return before != self._seen
+
+    def after(self, sequence: int, most: int = ALL) -> list[LogEntry]:
+        """The latest entry of each image that changed after ``sequence``, in order; the first ``most`` of them.
+
+        Entries up to that of ``base()`` are in its artifact alone: whose ``sequence`` is smaller needs that first.
+        """
+        with self._reading, log_errors(self._path):
+            return entries_after(self._reader, self._path, sequence, self._dim, most)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction that is on disk after the block; an error inside the block undoes all of it.
+
+        Raises StorageFull, StorageReadOnly or StorageFailed if it cannot be written, Busy if other processes write for
+        too long. Nothing of it is there then.
+        """
+        with self._writing:
+            with self._rolled_back():
+                with log_errors(self._path):
+                    self._writer.execute("BEGIN IMMEDIATE")
+                transaction = Transaction(self._path, self._writer, self._clock)
+                try:
+                    yield transaction
+                    state = transaction.commit()
+                finally:
+                    transaction.end()
+            self._note.write(state.sequence)
+        if transaction.compacts:
+            self.wipe()
+
+    def wipe(self) -> bool:
+        """Overwrite what was dropped, in every file, and give the room back. Whether nothing of it is left.
+
+        A compaction does this by itself. It is False, with a line in the log of the process, if others read or write
+        all the time or the disk is full; the next ``open`` tries again.
+        """
+        try:
+            with self._writing, log_errors(self._path), self._rolled_back():
+                before = State.read(self._writer, self._path)
+                self._writer.execute("VACUUM")
+                ((is_busy, _, _),) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                if is_busy:
+                    raise Busy(f"other processes use {self._path}")
+                self._writer.execute("BEGIN IMMEDIATE")
+                state = State.read(self._writer, self._path)
+                if state.base_sequence == before.base_sequence:  # else another compaction was faster, and wipes as well
+                    replace(state, wipe=0).write(self._writer)
+                self._writer.execute("COMMIT")
+                return True
+        except ClipRetrievalError as error:
+            _log.warning("removed images may have left bytes in %s: %s; the next start tries again", self._path, error)
+            return False
+
+    def close(self) -> None:
+        """Close the files. The last process that does moves the WAL into the database."""
+        with self._writing, self._reading, log_errors(self._path):
+            self._reader.close()
+            self._writer.close()
+            self._note.close()
+
+    @contextmanager
+    def _rolled_back(self) -> Iterator[None]:
+        """A transaction that the block leaves open is undone."""
+        try:
+            yield
+        finally:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+
+    def _state(self) -> State:
+        with self._reading, log_errors(self._path):
+            return State.read(self._reader, self._path)
+
+    def _data_version(self) -> int:
+        ((version,),) = self._reader.execute("PRAGMA data_version")
+        return int(version)

@@ -1,0 +1,383 @@
+"""Takes changes of the collection while it is served, and follows those that other processes make.
+
+The log is the truth. A change is answered when it is on disk and when searches of this process see it; every other
+process reads it from the log within ``POLL_S`` and the time that it takes to extend its own state.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from clip_retrieval.build.splits import Ratios
+from clip_retrieval.contract.changes import Changed
+from clip_retrieval.errors import (
+    ChangeRejected,
+    ChangesError,
+    ClipRetrievalError,
+    CollectionFull,
+    KeyReused,
+    NotYetVisible,
+    SwapRefused,
+)
+from clip_retrieval.live.change import LiveImage
+from clip_retrieval.live.committer import Committer
+from clip_retrieval.live.edit import Edit, edited
+from clip_retrieval.live.etag import etag_of
+from clip_retrieval.live.live_collection import LiveCollection
+from clip_retrieval.live.live_filter import check_metadata
+from clip_retrieval.live.log import ChangeLog, Transaction
+from clip_retrieval.search.collection import Collection
+from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.change_inputs import ChangeEncoder, Wanted
+from clip_retrieval.serving.engine import lower_priority
+from clip_retrieval.stages import Stage
+
+POLL_S = 0.02
+"""How often a process looks whether another one has changed the collection; it takes microseconds."""
+BLOCK = 256
+"""Entries that are read from the log at once."""
+WAIT_STEP_S = 0.002
+"""How often a search that waits for a change looks whether it is visible."""
+
+Outcome = Changed | ChangeRejected
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a request for changes, as it is sent, and as it is kept for the same request."""
+
+    status: int
+    body: str
+    headers: dict[str, str] = field(default_factory=dict)
+    was_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """An idempotency key and a digest of all that came with it."""
+
+    name: str
+    digest: str
+
+
+Respond = Callable[[Sequence[Outcome], int], Reply]
+"""Makes the reply of the outcomes and the number of the last change. An error that it raises undoes every change."""
+
+
+class Changes:
+    """The changes of one collection that is served. Used from the event loop; a thread writes."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        changes: ChangeLog,
+        base: LiveCollection,
+        encoder: ChangeEncoder,
+        *,
+        place: str,
+        max_added: int,
+        spool: Path | None = None,
+        on_removal: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``base`` is the collection without what the log has; what ``retriever`` searches becomes it, with that.
+
+        ``place`` says where the log is. ``max_added`` bounds the images that differ from the artifact's. ``spool`` is
+        a folder for their thumbnails, as ``LiveCollection.of`` takes it.
+        ``on_removal`` is called in the event loop when an image was removed, before that is answered.
+        """
+        data = retriever.collection.manifest.data
+        self.place = place
+        self._ratios: Ratios = data.split_ratios
+        self._seed = data.split_seed
+        self._retriever, self._log, self._state = retriever, changes, base
+        self._encoder = encoder
+        self._max_added, self._spool = max_added, spool
+        self._on_removal = on_removal
+        self._removed = False
+        self._base_sequence = base.sequence
+        self._sequences: dict[str, int] = {}
+        """The number of the latest change of each image that was changed and not removed."""
+        self._extending = threading.Lock()
+        self._present: _Present | None = None
+        self._reader = ThreadPoolExecutor(1, "changes")
+        self._freezer = ThreadPoolExecutor(1, "freeze", initializer=lower_priority)
+        self._is_freezing = self._is_closed = False
+        self._polling: asyncio.Task[None] | None = None
+        self.catch_up()
+        self._committer = Committer(changes, on_commit=self.catch_up)
+
+    @property
+    def state(self) -> LiveCollection:
+        """The collection with every change that this process knows."""
+        return self._state
+
+    async def prepare(self, wanted: Sequence[Wanted]) -> list[tuple[Edit, dict[str, Stage]] | ClipRetrievalError]:
+        """Each change with its images and captions encoded, and when that was; or what is wrong with it."""
+        state = self._state
+        present = [
+            state.get(change.image_id) if change.image_id is not None and change.brings_content else None
+            for change in wanted
+        ]
+        return await self._encoder.edits(wanted, present)
+
+    async def answered(self, key: RequestKey) -> Reply | None:
+        """The reply that this request got before, if it did. Raises KeyReused."""
+        return await asyncio.wrap_future(self._committer.submit(lambda transaction: _kept_reply(transaction, key)))
+
+    async def make(self, edits: Sequence[Edit], respond: Respond, key: RequestKey | None = None) -> Reply:
+        """Make the changes that may be made, in one transaction; the reply comes when they are on disk and visible.
+
+        With a ``key`` that came before with the same request, nothing is changed and the reply is that of then. Raises
+        what ``respond`` raises, KeyReused, StorageFailed of the kind that applies.
+        """
+        reply = await asyncio.wrap_future(
+            self._committer.submit(lambda transaction: self._make(transaction, edits, respond, key))
+        )
+        self._settle()
+        return reply
+
+    async def wait_for(self, sequence: int, timeout_s: float) -> None:
+        """Return when searches of this process see the change of this number. Raises NotYetVisible."""
+        end = time.monotonic() + timeout_s
+        while self._state.sequence < sequence:
+            if time.monotonic() > end:
+                raise NotYetVisible(
+                    f"change {sequence} is not visible after {timeout_s:g} s; the latest here is "
+                    f"{self._state.sequence}: is the number from this collection?"
+                )
+            await asyncio.sleep(WAIT_STEP_S)
+
+    def start(self) -> None:
+        """Follow the changes of other processes, as a task of the running event loop."""
+        self._polling = asyncio.get_running_loop().create_task(self._poll())
+
+    async def stop(self) -> None:
+        """Follow no more, finish the changes in progress, close the log."""
+        if self._polling is not None:
+            self._polling.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._polling
+        self.close()
+
+    def close(self) -> None:
+        """Finish the changes in progress and close the log; a second time does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._committer.close()
+        self._reader.shutdown()
+        self._freezer.shutdown(cancel_futures=True)
+        self._log.close()
+
+    def catch_up(self) -> None:
+        """Extend the state by what the log has beyond it. In any thread.
+
+        Many entries are read in blocks, since they have thumbnails; what others changed together appears together.
+        """
+        with self._extending:
+            state = self._state
+            while entries := self._log.after(state.sequence, BLOCK):
+                for entry in entries:
+                    if entry.image is None:
+                        self._sequences.pop(entry.image_id, None)
+                        self._removed = True
+                    else:
+                        self._sequences[entry.image_id] = entry.sequence
+                state = state.with_changes(entries)
+            if state is not self._state:
+                self._exchange(state)
+
+    def carry(self, retriever: Retriever) -> None:
+        """Have ``retriever``, of another artifact, search what the log has beyond it too. In any thread.
+
+        Raises SwapRefused where another encoder made its vectors, and ChangesError where it lacks changes that the log
+        has no more.
+        """
+        collection, served = retriever.collection, self._retriever.collection
+        assert isinstance(collection, Collection), "it was just opened"
+        if collection.manifest.encoder.fingerprint != served.manifest.encoder.fingerprint:
+            raise SwapRefused(
+                f"it has another encoder than the changes in {self.place}: serve it without them, or with another "
+                "folder for changes (BENTO_CLIP_CHANGES)"
+            )
+        state = LiveCollection.of(collection, spool=self._spool)
+        with self._extending:
+            check_base(self._log.base(), collection.sequence, self.place)
+            while entries := self._log.after(state.sequence, BLOCK):
+                state = state.with_changes(entries)
+        if state.needs_freeze:
+            state = state.with_frozen(state.freeze())
+        retriever.exchange(state)
+
+    def move_to(self, retriever: Retriever, encoder: ChangeEncoder) -> None:
+        """Take changes of what ``retriever`` searches, for which ``carry`` was called, from now on."""
+        state = retriever.collection
+        assert isinstance(state, LiveCollection), "``carry`` made it"
+        with self._extending:
+            self._retriever, self._encoder = retriever, encoder
+            self._base_sequence = state.base.sequence
+            self._sequences = {i: number for i, number in self._sequences.items() if number > self._base_sequence}
+            self._state, self._present = state, None
+        self.catch_up()
+
+    def compacted(self, sequence: int, version: str) -> None:
+        """Drop the changes up to this one, which the artifact ``version`` holds and every worker of the host serves.
+
+        Waits for the disk. Raises StorageFailed of the kind that applies.
+        """
+        self._committer.submit(lambda transaction: transaction.compacted(sequence, version)).result()
+
+    def _follow(self) -> None:
+        """Not in the event loop: another thread may just be reading the log."""
+        if self._log.has_changed():
+            self.catch_up()
+
+    def _exchange(self, state: LiveCollection) -> None:
+        """Search this state from now on. When many rows were added, they get an index, in a thread of low priority."""
+        self._state = state
+        self._retriever.exchange(state)
+        if state.needs_freeze and not self._is_freezing:
+            self._is_freezing = True
+            self._freezer.submit(self._freeze, state)
+
+    def _freeze(self, state: LiveCollection) -> None:
+        try:
+            frozen = state.freeze()
+        except Exception:
+            log.exception("added rows could not be indexed; searches go on without")
+            return
+        with self._extending:
+            self._is_freezing = False
+            self._exchange(self._state.with_frozen(frozen))
+
+    def _settle(self) -> None:
+        """Drop what still shows removed images."""
+        if self._removed:
+            self._removed = False
+            self._on_removal()
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await loop.run_in_executor(self._reader, self._follow)
+                self._settle()
+            except ClipRetrievalError as error:
+                log.warning("changes of other processes cannot be read: %s", error)
+                await asyncio.sleep(1)
+
+    def _make(self, transaction: Transaction, edits: Sequence[Edit], respond: Respond, key: RequestKey | None) -> Reply:
+        """The work of one request inside a transaction, in the thread that writes."""
+        if key is not None and (kept := _kept_reply(transaction, key)) is not None:
+            return kept
+        present = self._present_in(transaction)
+        before = dict(present.changed)
+        try:
+            outcomes = [self._outcome(transaction, present, edit) for edit in edits]
+            reply = respond(outcomes, present.sequence)
+            if key is not None and any(isinstance(outcome, Changed) for outcome in outcomes):
+                answer = json.dumps({"digest": key.digest, "reply": asdict(reply)})
+                transaction.keep_answer(key.name, answer.encode())
+        except BaseException:
+            present.changed = before
+            raise
+        return reply
+
+    def _present_in(self, transaction: Transaction) -> "_Present":
+        """The images as they are inside this transaction, changes of the requests before this one included."""
+        if self._present is None or self._present.transaction is not transaction:
+            self._present = _Present(transaction, self._state, self._sequences)
+        return self._present
+
+    def _outcome(self, transaction: Transaction, present: "_Present", edit: Edit) -> Outcome:
+        try:
+            before = present.image(edit.image_id)
+            after = edited(before, edit, self._ratios, self._seed)
+            if after is None:
+                assert before is not None, "only what exists is removed"
+                sequence = present.note(before.image_id, None, transaction.remove(before.image_id))
+                return _changed(before.image_id, sequence, created=False, changed=True, etag=None)
+            etag = etag_of(after, after.captions)
+            if before is not None and etag_of(before, before.captions) == etag:
+                sequence = present.sequence_of(after.image_id) or self._sequences.get(
+                    after.image_id, self._base_sequence
+                )
+                return _changed(after.image_id, sequence, created=False, changed=False, etag=etag)
+            check_metadata(self._state.field_types, after.metadata)
+            if present.added_with(after.image_id) > self._max_added:
+                raise CollectionFull(
+                    f"{self._max_added} images were added or changed since the artifact was made, which is the limit "
+                    "(BENTO_CLIP_MAX_ADDED); compact the changes into a new artifact, or raise the limit"
+                )
+            sequence = present.note(after.image_id, after, transaction.put(after))
+            return _changed(after.image_id, sequence, created=before is None, changed=True, etag=etag)
+        except ChangeRejected as error:
+            return error
+
+
+class _Present:
+    """The images inside one transaction: those of the state, and over them what the state does not have yet."""
+
+    def __init__(self, transaction: Transaction, state: LiveCollection, added: dict[str, int]) -> None:
+        self.transaction = transaction
+        self._state, self._added = state, added
+        self.changed: dict[str, tuple[int, LiveImage | None]] = {
+            entry.image_id: (entry.sequence, entry.image) for entry in transaction.after(state.sequence)
+        }
+
+    @property
+    def sequence(self) -> int:
+        return max((sequence for sequence, _ in self.changed.values()), default=self._state.sequence)
+
+    def image(self, image_id: str) -> LiveImage | None:
+        return self.changed[image_id][1] if image_id in self.changed else self._state.get(image_id)
+
+    def note(self, image_id: str, image: LiveImage | None, sequence: int) -> int:
+        self.changed[image_id] = (sequence, image)
+        return sequence
+
+    def sequence_of(self, image_id: str) -> int | None:
+        return self.changed[image_id][0] if image_id in self.changed else None
+
+    def added_with(self, image_id: str) -> int:
+        """How many images differ from the artifact's once this one does."""
+        count = len(self._added) + (image_id not in self._added and image_id not in self.changed)
+        for identity, (_, image) in self.changed.items():
+            count += (image is not None or identity == image_id) - (identity in self._added)
+        return count
+
+
+def check_base(base: tuple[str, int] | None, sequence: int, place: str) -> None:
+    """Raise ChangesError unless an artifact that holds the changes up to ``sequence`` can be followed by the log's.
+
+    ``base`` is the artifact of the last compaction of the log in ``place``, and the number of the last change in it.
+    """
+    if base is not None and sequence < base[1]:
+        raise ChangesError(
+            f"the changes up to number {base[1]} are in the artifact {base[0]}, and {place} has those after them; "
+            "serve that artifact, or one that was made of it"
+        )
+
+
+def _changed(image_id: str, sequence: int, *, created: bool, changed: bool, etag: str | None) -> Changed:
+    return Changed(image_id=image_id, sequence=sequence, created=created, changed=changed, etag=etag)
+
+
+def _kept_reply(transaction: Transaction, key: RequestKey) -> Reply | None:
+    kept = transaction.answer_to(key.name)
+    if kept is None:
+        return None
+    found = json.loads(kept)
+    if found["digest"] != key.digest:
+        raise KeyReused("this Idempotency-Key came with another request before; a new request needs a new key")
+    return Reply(**{**found["reply"], "was_kept": True})

@@ -1,0 +1,146 @@
+"""The process that starts the workers and replaces them: BentoML's supervisor, which is circus, with other manners.
+
+- It listens to nobody. Circus opens two ports on 127.0.0.1, and whoever can connect to the first may run commands as
+  the user of the service. Here its sockets are of the kind that exists inside the process only.
+- It replaces a worker within a second or two, in a container too. BentoML looks every ten seconds, and in a container
+  lets a service of two workers go on with one.
+- It kills a worker whose event loop stands still, which no worker can do to itself.
+- It ends with status 1 if a worker has found that the service cannot go on, or if workers end before they are ready.
+- A terminal that closes (SIGHUP) ends it, as it ends other commands; circus would start new workers.
+
+A worker looks after its encoder itself: see ``health.py``.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import psutil
+
+from clip_retrieval.serving.shared_state import SharedState, Slot
+
+CHECK_S = 1.0
+"""Seconds between two looks at the workers."""
+
+STILL_CHECKS = 30
+"""So many looks in a row without a beat of its event loop are the end of a worker. Looks are counted and not seconds:
+when the whole machine stood still, the workers are not to blame."""
+
+RETRY_S = 0.05
+
+TRIES = 3
+"""So many times in a row each worker may be started before one is ready."""
+
+NO_WORKER = "bento-clip: no worker could be started; the reason is in the lines above\n"
+
+
+def supervisor(bento_arbiter: Any, shared: SharedState) -> Any:
+    """The class of the supervisor, derived from BentoML's class of circus's ``Arbiter``."""
+    from circus.exc import ConflictError
+
+    class Supervisor(bento_arbiter):  # type: ignore[misc]
+        def __init__(self, watchers: Sequence[Any], *, plugins: Sequence[Any] | None = None, **options: Any) -> None:
+            starts = Starts(shared)
+            for watcher in watchers:
+                watcher.respawn = True
+                watcher.hooks["before_spawn"] = lambda watcher, **_: starts.may_start(watcher.numprocesses)
+            on_hangup = signal.getsignal(signal.SIGHUP)
+            # ``bentoml serve --reload`` has a plugin, which is a process: the folder lets in this user alone.
+            private = tempfile.mkdtemp(prefix="bento-clip-") if plugins else None
+            place = f"ipc://{private}/" if private else "inproc://"
+            options |= {"endpoint": f"{place}control", "pubsub_endpoint": f"{place}events", "check_delay": CHECK_S}
+            super().__init__(watchers, plugins=plugins, **options)  # which takes over the signals
+            if private:
+                self.exit_stack.callback(shutil.rmtree, private, ignore_errors=True)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if on_hangup == signal.SIG_IGN else _stop)
+
+        def start(self, cb: Callable[[Any], Any] | None = None) -> None:
+            """Run until the end of the service. Raises SystemExit with status 1 if it ends by a failure."""
+            threading.Thread(target=_watch, args=(shared,), name="watch-workers", daemon=True).start()
+            try:
+                super().start(cb)
+            except RuntimeError:  # circus has no worker and could start none
+                self.exit_stack.close()
+                if shared.fail():
+                    sys.stderr.write(NO_WORKER)
+            if shared.has_failed:
+                raise SystemExit(1)
+
+        def manage_watchers(self) -> Any:
+            """Circus logs a traceback when another of its commands is under way, such as the first start."""
+            with suppress(ConflictError):
+                return super().manage_watchers()
+            return None
+
+        def stop(self) -> Any:
+            """Circus drops a SIGTERM that comes while another of its commands is under way."""
+            try:
+                return super().stop()
+            except ConflictError:
+                self.loop.call_later(RETRY_S, self.stop)
+                return None
+
+    return Supervisor
+
+
+class Starts:
+    """Counts the workers that were started since one became ready."""
+
+    def __init__(self, shared: SharedState) -> None:
+        self._shared = shared
+        self._times_ready = 0
+        self._in_vain = 0
+
+    def may_start(self, workers: int) -> bool:
+        """Whether another try to start one of so many workers is worth it; if not, the service has failed."""
+        if (times_ready := self._shared.total("times_ready")) != self._times_ready:
+            self._times_ready, self._in_vain = times_ready, 0
+        self._in_vain += 1
+        if self._in_vain <= TRIES * workers:
+            return True
+        if self._shared.fail():
+            sys.stderr.write(f"bento-clip: workers ended {TRIES * workers} times in a row before one was ready\n")
+        return False
+
+
+class StillWorkers:
+    """Finds workers whose event loop stands still, by looks at their beats."""
+
+    def __init__(self, shared: SharedState, checks: int = STILL_CHECKS) -> None:
+        self._shared = shared
+        self._checks = checks
+        self._seen: dict[int, tuple[tuple[int, int] | None, int]] = {}
+
+    def look(self) -> list[int]:
+        """The process ids of those that have not moved for too many looks; each is named once."""
+        return [slot["pid"] for number, slot in enumerate(self._shared.slots) if self._is_still(number, slot)]
+
+    def _is_still(self, number: int, slot: Slot) -> bool:
+        moment = (slot["pid"], slot["beat"])
+        before, looks = self._seen.get(number, (None, 0))
+        looks = looks + 1 if moment == before and slot["is_ready"] else 0
+        self._seen[number] = (moment, looks)
+        return looks == self._checks
+
+
+def _watch(shared: SharedState) -> None:
+    workers = StillWorkers(shared)
+    while True:
+        time.sleep(CHECK_S)
+        for pid in workers.look():
+            with suppress(psutil.Error):
+                worker = psutil.Process(pid)
+                if worker.ppid() == os.getpid():
+                    sys.stderr.write(f"bento-clip: worker {pid} stands still; it is replaced\n")
+                    worker.kill()
+
+
+def _stop(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

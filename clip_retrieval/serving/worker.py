@@ -1,0 +1,130 @@
+"""One worker process: what it serves first, the changes that it takes, its swaps and its health."""
+
+import asyncio
+from collections.abc import Mapping
+
+from clip_retrieval.serving import process
+from clip_retrieval.serving.bento_dispatch import BentoDispatch
+from clip_retrieval.serving.compactor import Compactor
+from clip_retrieval.serving.engine import Engine
+from clip_retrieval.serving.health import IDLE_S, Health, Tried, patience
+from clip_retrieval.serving.process import Place
+from clip_retrieval.serving.prometheus import PrometheusMetrics
+from clip_retrieval.serving.query_service import QueryService
+from clip_retrieval.serving.rollout import Rollout
+from clip_retrieval.serving.served import Loader, Served
+from clip_retrieval.serving.state import ServerState
+from clip_retrieval.serving.swap import Swapper
+
+START_LIMIT_S = 300
+"""An encoder that needs longer for its first image and its first text never ends."""
+
+
+class Worker:
+    """Wires what a worker has. Used from the event loop."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        place: Place,
+        dispatch: BentoDispatch,
+        metrics: PrometheusMetrics,
+        *,
+        encoder_threads: int,
+    ) -> None:
+        """Load what is to be served. Raises ClipRetrievalError of the kind that applies."""
+        self._state, self._place, self._dispatch, self._metrics = state, place, dispatch, metrics
+        self._loader = Loader(state.settings, encoder_threads)
+        self._health: Health | None = None
+        self._looking: asyncio.Task[None] | None = None
+        rollout = Rollout(process.rollout_folder())
+        served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
+        service = self._service_of(served)
+        state.on_exchange = self._on_exchange
+        state.exchange(served, service)
+        opened = process.open_changes(state.settings, served.engine.encoder.info)
+        if isinstance(opened, str):
+            state.frozen_because = opened
+        else:
+            state.take_changes(opened, str(state.settings.changes))
+        state.swapper = Swapper(
+            served,
+            service,
+            load=self._load,
+            service_of=self._service_of,
+            exchange=state.exchange,
+            rollout=rollout,
+            mirror=state.settings.mirror,
+        )
+        self._swapper = state.swapper
+        self._compactor = Compactor(state)
+        state.compact = self._compactor.compact
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of what is served now."""
+        assert self._state.served is not None, "something is served from the start"
+        return self._state.served.engine
+
+    async def start(self) -> None:
+        """Warm up, then do what a worker does beside its requests; ends the service if the encoder does not answer."""
+        served = self._state.served
+        assert served is not None, "something is served from the start"
+        try:
+            alone_s = await asyncio.wait_for(served.warm_up(), START_LIMIT_S)
+        except TimeoutError:
+            process.end_service(self._place.shared, f"the encoder did not answer within {START_LIMIT_S} s of its start")
+        if self._state.changes is not None:
+            self._state.changes.start()
+        process.freeze_heap()
+        self._state.trouble = lambda: self._health.trouble if self._health is not None else None
+        self._look_after(served, alone_s)
+        self._swapper.start(self._state.settings.follow)
+        self._compactor.start()
+        self._place.ready()
+
+    async def stop(self) -> None:
+        """Finish the changes in progress, and do nothing more."""
+        self._compactor.close()
+        self._swapper.close()
+        if self._state.changes is not None:
+            await self._state.changes.stop()
+
+    def _load(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
+        served = self._loader(source, beside, verify=verify)
+        if self._state.changes is not None:
+            self._state.changes.carry(served.retriever)
+        return served
+
+    def _service_of(self, served: Served) -> QueryService:
+        return self._state.service_of(served.retriever, self._dispatch.to(served.engine), served.artifact)
+
+    def _on_exchange(self, served: Served) -> None:
+        self._dispatch.allow(served.engine.encoder.text_batches_at_once)
+        self._metrics.describe(served.artifact, served.retriever.collection.manifest)
+        if self._looking is not None:
+            self._look_after(served, served.alone_s)
+
+    def _look_after(self, served: Served, alone_s: Mapping[str, float]) -> None:
+        """Watch the health of what is served from now on; ``alone_s`` is what one input of each kind took alone."""
+        engine, dispatch, settings = served.engine, self._dispatch, self._state.settings
+        queues = dispatch.to(engine)
+
+        async def try_text() -> None:
+            submit = queues.submit_text if dispatch.is_attached else engine.text_alone
+            await engine.try_text(submit, served.retriever)
+
+        async def try_image() -> None:
+            await engine.try_image(queues.submit_image if dispatch.is_attached else engine.image_alone)
+
+        def patience_s(kind: str) -> float:
+            return patience(alone_s[kind], settings.max_batch_size, settings.request_timeout_s)
+
+        tried = (
+            Tried("texts", engine.text_batches, try_text, patience_s=patience_s("texts"), idle_s=IDLE_S),
+            Tried("images", engine.image_batches, try_image, patience_s=patience_s("images")),
+        )
+        self._health = Health(tried, self._place.shared, self._place.slot, give_up=process.end_worker)
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking = asyncio.get_running_loop().create_task(self._health.keep_looking(self._state.publish))

@@ -1,0 +1,197 @@
+"""``bento-clip sync`` to an artifact of the model store: what differs is built, and nothing else is encoded."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
+from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
+from tests.cli.test_artifacts import Terminal
+from tests.cli.test_processes import Start, start  # noqa: F401 - a fixture
+from tests.samples import NAMES, png, square, write_collection
+
+# The fixtures are imported, so their names are also those of parameters.
+# ruff: noqa: F811
+
+Tags = Callable[[], list[str]]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_collection(tmp_path / "squares", NAMES[:8])
+
+
+@pytest.fixture
+def tag(cli: Cli, source: Path, model_store: Tags) -> str:
+    return cli("build", source, "--model", "fake", "--seed", 3).out.strip()
+
+
+def change(source: Path) -> None:
+    """One image less, one new, one with other pixels, one with another caption."""
+    write_collection(source, (*NAMES[1:8], NAMES[20]))
+    (source / NAMES[0]).unlink()
+    (source / NAMES[2]).write_bytes(png(square("white", size=13)))
+    table = source / "captions.csv"
+    caption = NAMES[4].removesuffix(".png").replace("-", " ")
+    text = table.read_text(encoding="utf-8")
+    colour, shade = caption.split()
+    table.write_text(text.replace(f"{NAMES[4]},a {shade} {colour} square", f"{NAMES[4]},another one"), encoding="utf-8")
+
+
+PLAN = {
+    "added": [NAMES[20]],
+    "changed": {NAMES[2]: ["image"], NAMES[4]: ["captions"]},
+    "removed": [NAMES[0]],
+    "unchanged": 5,
+    "unreadable": [],
+}
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
+    change(source)
+    done = cli("sync", source, "--dry-run", "--json")
+    assert done.status == 0
+    assert json.loads(done.out) == {"plan": PLAN, "done": None, "rejected": []}
+    shown = cli("sync", source, "--dry-run")
+    assert shown.out.splitlines() == [f"+ {NAMES[20]}", f"~ {NAMES[2]}", f"~ {NAMES[4]}", f"- {NAMES[0]}"]
+    assert "1 added, 2 changed, 1 removed, 5 unchanged" in shown.err
+    assert model_store() == [tag]
+
+
+def test_the_next_version_is_that_of_a_build_and_only_what_is_new_is_encoded(
+    cli: Cli, tag: str, source: Path, model_store: Tags
+) -> None:
+    change(source)
+    done = cli("sync", source)
+    assert done.status == 0
+    assert "vectors of 2 images and 3 captions were encoded" in done.err
+    made = done.out.strip()
+    assert made == cli("build", source, "--model", "fake", "--seed", 3, "--fresh").out.strip()
+    assert sorted(model_store()) == sorted([tag, made])
+    assert cli("sync", source).out.strip() == made
+
+
+def test_a_collection_that_is_equal_is_not_built_again(cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
+    done = cli("sync", source, "--to", tag, "--json")
+    result = json.loads(done.out)
+    assert result["plan"]["unchanged"] == 8
+    assert result["done"] == {"place": tag, "sequence": None, "pruned": []}
+    assert model_store() == [tag]
+
+
+def test_old_versions_can_go(cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
+    change(source)
+    made = cli("sync", source, "--keep", 1)
+    assert f"{tag} (squares) deleted" in made.err
+    assert model_store() == [made.out.strip()]
+
+
+class TestRemovingMost:
+    @pytest.fixture(autouse=True)
+    def mostly_gone(self, tag: str, source: Path) -> None:
+        write_collection(source, NAMES[:3])
+
+    def test_is_refused_with_the_numbers(self, cli: Cli, source: Path, model_store: Tags) -> None:
+        done = cli("sync", source)
+        assert_one_sentence(done)
+        assert "lacks 5 of the collection's 8 images" in done.err
+        assert "--force" in done.err
+        assert len(model_store()) == 1
+
+    @pytest.mark.parametrize(("answer", "versions"), [("y", 2), ("n", 1)])
+    def test_is_asked_at_a_terminal(
+        self, cli: Cli, source: Path, model_store: Tags, monkeypatch: pytest.MonkeyPatch, answer: str, versions: int
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        assert "lacks 5 of the collection's 8 images. Remove them?" in cli("sync", source).err
+        assert len(model_store()) == versions
+
+    def test_is_done_where_it_is_wanted(self, cli: Cli, source: Path, model_store: Tags) -> None:
+        assert cli("sync", source, "--force").status == 0
+        assert len(model_store()) == 2
+
+    def test_half_is_not_most(self, cli: Cli, source: Path) -> None:
+        write_collection(source, NAMES[:4])
+        assert cli("sync", source).status == 0
+
+
+def test_a_source_without_an_image_changes_nothing(
+    cli: Cli, tag: str, source: Path, model_store: Tags, tmp_path: Path
+) -> None:
+    """An unmounted folder looks like that."""
+    shutil.rmtree(source)
+    source.mkdir()
+    assert_one_sentence(cli("sync", source, "--force"))
+    assert model_store() == [tag]
+
+
+def test_a_reject_is_said_and_the_status_is_1(cli: Cli, tag: str, source: Path) -> None:
+    (source / NAMES[1]).write_bytes(b"hello")
+    done = cli("sync", source)
+    assert done.status == 1
+    assert f"rejected {NAMES[1]}: not an image" in done.err
+    assert Artifact.open(modelstore.resolve(done.out.strip())[1]).manifest.data.images == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--watch", "--dry-run"), "dry run"),
+        (("--to", "http://localhost:1", "--keep", "2"), "service has no versions"),
+        (("--keep", "0"), "--keep"),
+    ],
+)
+def test_options_that_do_not_fit_each_other_are_refused(
+    cli: Cli, source: Path, options: tuple[str, ...], words: str
+) -> None:
+    done = cli("sync", source, *options)
+    assert done.status == 2
+    assert words in done.err
+
+
+def test_a_source_in_a_store_cannot_be_watched(cli: Cli) -> None:
+    assert cli("sync", "s3://bucket/photos", "--watch").status == 2
+
+
+def test_what_to_sync_to_must_exist(cli: Cli, source: Path, model_store: Tags, fake_artifact: Artifact) -> None:
+    assert_one_sentence(cli("sync", source))
+    done = cli("sync", source, "--to", fake_artifact.path)
+    assert_one_sentence(done)
+    assert "--to takes a tag" in done.err
+
+
+def test_a_service_that_does_not_answer_is_one_sentence(cli: Cli, source: Path) -> None:
+    assert_one_sentence(cli("sync", source, "--to", "http://127.0.0.1:9"))
+
+
+def test_a_folder_is_watched(start: Start, source: Path, tmp_path: Path) -> None:
+    first, _ = start("build", source, "--model", "fake").communicate(timeout=120)
+    watching = start("sync", source, "--watch", "--json", PYTHONUNBUFFERED="1")
+    assert watching.stdout is not None
+    assert json.loads(watching.stdout.readline())["done"]["place"] == first.strip()
+    change(source)
+    while not (added := json.loads(watching.stdout.readline())["plan"]["added"]):
+        pass
+    assert added == [NAMES[20]]
+    assert _becomes_equal(start, source)
+    os.kill(watching.pid, signal.SIGINT)
+    _, err = watching.communicate(timeout=60)
+    assert watching.returncode == 0, err
+    assert "Traceback" not in err
+    assert "stopped" in err
+
+
+def _becomes_equal(start: Start, source: Path) -> bool:
+    """Whether the changes, which may be seen in several parts, all arrive."""
+    for _ in range(20):
+        out, _ = start("sync", source, "--dry-run", "--json").communicate(timeout=60)
+        plan = json.loads(out)["plan"]
+        if plan["unchanged"] == 8 and not (plan["added"] or plan["changed"] or plan["removed"]):
+            return True
+    return False

@@ -1,0 +1,588 @@
+"""Images are added, changed and removed over HTTP, and every search sees it; in this process, over the fake encoder."""
+
+import base64
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.search.retriever import Retriever
+from tests.http.in_process import Api
+from tests.samples import NAMES, png, square
+
+RED, BLUE = png(square("red", size=30)), png(square("blue", size=30))
+MakeApi = Callable[..., Api]
+
+
+@pytest.fixture
+def make_api(fake_artifact: Artifact, tmp_path: Path) -> Iterator[MakeApi]:
+    """Makes APIs that take changes, each as a process of its own would be; all of one test share the folder."""
+    made = []
+
+    def make(**options: Any) -> Api:
+        made.append(Api(Retriever(fake_artifact, FakeEncoder()), **{"changes": tmp_path / "changes", **options}))
+        return made[-1]
+
+    yield make
+    for api in made:
+        api.close()
+
+
+@pytest.fixture
+def api(make_api: MakeApi) -> Api:
+    return make_api()
+
+
+def put(api: Api, image_id: str = "new", data: bytes = RED, status: int = 201, **options: Any) -> Any:
+    fields = {"captions": json.dumps(options.pop("captions", ["a ruby"])), **options.pop("fields", {})}
+    response = api.request("PUT", f"/images/{image_id}", files={"file": ("x.png", data)}, data=fields, **options)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def found(api: Api, text: str = "ruby", **options: Any) -> list[str]:
+    body = {"queries": [{"text": text}], "target": "captions", "k": 3, **options}
+    return [result["caption"] for result in api.post("/search", json=body)["results"]]
+
+
+def image(api: Api, image_id: str) -> Any:
+    return api.get(f"/images/{image_id}")
+
+
+# PUT
+
+
+def test_an_image_that_is_put_is_found_in_the_next_request(api: Api) -> None:
+    before = api.search("red", k=50)["total_results"]
+    made = put(api, fields={"metadata": '{"shade": "bright"}', "split": "test"})
+    assert made == {"image_id": "new", "sequence": 1, "created": True, "changed": True, "etag": made["etag"]}
+    assert found(api)[0] == "a ruby"
+    assert api.search("red", k=50)["total_results"] == before + 1
+    assert image(api, "new") == {
+        "image_id": "new",
+        "image_path": "new",
+        "width": 30,
+        "height": 30,
+        "split": "test",
+        "captions": ["a ruby"],
+        "metadata": {"shade": "bright"},
+        "content_hash": image(api, "new")["content_hash"],
+        "etag": made["etag"],
+    }
+    assert found(api, where={"shade": "bright", "split": "test"})[0] == "a ruby"
+
+
+def test_the_same_put_twice_is_one_image_and_one_change(api: Api) -> None:
+    first = put(api)
+    second = put(api, status=200)
+    assert second == {**first, "created": False, "changed": False}
+    assert api.search("red", k=50)["total_results"] == 25
+
+
+def test_a_put_replaces_an_image_of_the_artifact_whole(api: Api) -> None:
+    made = put(api, "red-bright.png", BLUE, 200, captions=["a sapphire"])
+    assert (made["created"], made["changed"]) == (False, True)
+    record = image(api, "red-bright.png")
+    assert (record["captions"], record["metadata"]) == (["a sapphire"], {})
+    assert record["image_path"] == "red-bright.png"
+    assert found(api, "a bright red square")[0] != "a bright red square"
+    assert api.search("red", k=50)["total_results"] == len(NAMES)
+
+
+def test_an_image_of_the_artifact_that_is_put_as_it_is_stays_as_it_is(api: Api) -> None:
+    record = image(api, "red-bright.png")
+    fields = {"metadata": json.dumps(record["metadata"])}
+    made = put(api, "red-bright.png", png(square("red")), 200, captions=record["captions"], fields=fields)
+    assert (made["changed"], made["sequence"], made["etag"]) == (False, 0, record["etag"])
+
+
+def test_captions_are_a_repeated_field_or_one_json_list(api: Api) -> None:
+    files = {"file": ("x.png", RED)}
+    api.request("PUT", "/images/a", files=files, data={"captions": ["one", "two"]})
+    api.request("PUT", "/images/b", files=files, data={"captions": '["one", "two"]'})
+    api.request("PUT", "/images/c", files=files, data={"captions": "[sic] one"})
+    assert [image(api, name)["captions"] for name in "abc"] == [["one", "two"], ["one", "two"], ["[sic] one"]]
+
+
+def test_captions_are_normalised_as_in_a_build(api: Api) -> None:
+    put(api, captions=["  a\u0301\n ruby\u200b  "])
+    assert image(api, "new")["captions"] == ["\u00e1 ruby"]
+
+
+@pytest.mark.parametrize("image_id", ["a/b.png", "../x", "a b?c#d%e", "ü🦊", "//", "a\nb", '"', "\x00"])
+def test_an_id_may_have_any_characters(api: Api, image_id: str) -> None:
+    quoted = "".join(f"%{byte:02X}" for byte in image_id.encode())
+    assert put(api, quoted)["image_id"] == image_id
+    assert image(api, quoted)["image_id"] == image_id
+    assert api.request("DELETE", f"/images/{quoted}").status_code == 200
+    assert api.request("GET", f"/images/{quoted}").status_code == 404
+
+
+def test_ids_of_equal_letters_are_one_id(api: Api) -> None:
+    assert put(api, "u%CC%88")["image_id"] == "ü"
+    assert put(api, "%C3%BC", status=200)["changed"] is False
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "status", "words"),
+    [
+        (b"hello", {}, 415, "not an image"),
+        (RED[:60], {}, 422, "does not decode"),
+        (RED, {"captions": '["a", " "]'}, 422, "captions.1"),
+        (RED, {"captions": '["\u200b"]'}, 422, "captions.0: the caption is empty"),
+        (RED, {"metadata": "{"}, 422, "metadata: it is not JSON"),
+        (RED, {"metadata": "[]"}, 422, "metadata"),
+        (RED, {"metadata": '{"a": {"b": 1}}'}, 422, "metadata.a"),
+        (RED, {"metadata": '{"split": "test"}'}, 422, "give it as split"),
+        (RED, {"metadata": '{"a": NaN}'}, 422, "metadata.a"),
+        (RED, {"split": "other"}, 422, "split"),
+        (RED, {"caption": "one"}, 422, "no form field caption"),
+        (RED, {"captions": json.dumps(["x"] * 101)}, 422, "captions"),
+        (RED, {"image_path": "x" * 1001}, 422, "image_path"),
+    ],
+)
+def test_what_is_wrong_with_a_put_is_said_and_nothing_changes(
+    api: Api, data: bytes, fields: dict[str, str], status: int, words: str
+) -> None:
+    assert words in api.refused("PUT", "/images/new", status, files={"file": ("x.png", data)}, data=fields)
+    assert api.request("GET", "/images/new").status_code == 404
+
+
+def test_a_field_keeps_its_type(api: Api) -> None:
+    put(api, "a", fields={"metadata": '{"year": 2024}'})
+    detail = api.refused(
+        "PUT", "/images/b", 422, files={"file": ("x.png", RED)}, data={"metadata": '{"year": "last year"}'}
+    )
+    assert detail.startswith("metadata.year: ")
+
+
+def test_two_files_are_refused(api: Api) -> None:
+    files = [("file", ("a.png", RED)), ("file", ("b.png", BLUE))]
+    assert "file: one is enough, not 2" in api.refused("PUT", "/images/new", 422, files=files)
+
+
+def test_a_new_image_without_a_split_has_the_one_of_its_pixels(api: Api) -> None:
+    put(api, "a")
+    put(api, "b")
+    assert image(api, "a")["split"] == image(api, "b")["split"]
+    put(api, "a", BLUE, 200)
+    assert image(api, "a")["split"] == image(api, "b")["split"], "a change keeps the split"
+
+
+# POST /images
+
+
+def post(api: Api, status: int, data: bytes = RED, name: str = "new.png", **fields: Any) -> Any:
+    response = api.request("POST", "/images", files={"file": (name, data)}, data=fields)
+    assert response.status_code == status, response.text
+    return response
+
+
+def test_an_image_that_is_added_has_the_id_that_is_given_or_its_name_or_its_hash(api: Api) -> None:
+    response = post(api, 201, name="ü b.png")
+    assert response.json()["image_id"] == "ü b.png"
+    assert response.headers["Location"] == "/images/%C3%BC%20b%2Epng"
+    assert image(api, response.headers["Location"].removeprefix("/images/"))["image_path"] == "ü b.png"
+    assert post(api, 201, image_id="own").json()["image_id"] == "own"
+    by_content = post(api, 201, id_from="content").json()["image_id"]
+    assert by_content == image(api, by_content)["content_hash"]
+
+
+def test_an_id_that_another_image_has_is_a_conflict_and_that_image_stays(api: Api) -> None:
+    post(api, 201)
+    assert "new.png" in api.refused("POST", "/images", 409, files={"file": ("new.png", BLUE)})
+    assert "red-soft.png" in api.refused("POST", "/images", 409, files={"file": ("red-soft.png", BLUE)})
+    assert post(api, 200).json()["changed"] is False, "the same image again is no other image"
+
+
+def test_the_same_request_with_its_key_has_the_same_answer_and_is_made_once(api: Api) -> None:
+    key = {"Idempotency-Key": "4f1c"}
+    first = api.request("POST", "/images", files={"file": ("a.png", RED)}, headers=key)
+    api.request("DELETE", "/images/a.png")
+    again = api.request("POST", "/images", files={"file": ("a.png", RED)}, headers=key)
+    assert (again.status_code, again.json()) == (first.status_code, first.json()) == (201, first.json())
+    assert again.headers["Location"] == first.headers["Location"]
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    assert api.request("GET", "/images/a.png").status_code == 404, "it is not made again"
+    other = api.refused("POST", "/images", 422, files={"file": ("a.png", BLUE)}, headers=key)
+    assert "Idempotency-Key" in other
+
+
+def test_a_key_is_known_after_a_restart_and_to_other_processes(make_api: MakeApi) -> None:
+    key = {"Idempotency-Key": "4f1c"}
+    first = make_api().request("POST", "/images", files={"file": ("a.png", RED)}, headers=key)
+    again = make_api().request("POST", "/images", files={"file": ("a.png", RED)}, headers=key)
+    assert (again.json(), again.headers["Idempotent-Replayed"]) == (first.json(), "true")
+
+
+def test_a_request_that_failed_is_made_anew_with_its_key(api: Api) -> None:
+    key = {"Idempotency-Key": "4f1c"}
+    api.refused("DELETE", "/images/new", 404, headers=key)
+    put(api)
+    assert api.request("DELETE", "/images/new", headers=key).status_code == 200
+
+
+# PATCH
+
+
+def patch(api: Api, body: Any, status: int = 200, image_id: str = "red-soft.png", **options: Any) -> Any:
+    response = api.request("PATCH", f"/images/{image_id}", json=body, **options)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def test_a_patch_changes_what_it_names(api: Api) -> None:
+    before = image(api, "red-soft.png")
+    patch(api, {"captions": ["a ruby", before["captions"][0]]})
+    patch(api, {"metadata": {"year": 2024}})
+    patch(api, {"split": "val"})
+    assert found(api)[0] == "a ruby"
+    assert image(api, "red-soft.png") | {"etag": ""} == before | {
+        "captions": ["a ruby", "a red square"],
+        "metadata": {"shade": "soft", "year": 2024},
+        "split": "val",
+        "etag": "",
+    }
+
+
+def test_a_null_in_the_metadata_of_a_patch_removes_the_field(api: Api) -> None:
+    patch(api, {"metadata": {"shade": None, "never": None}})
+    assert image(api, "red-soft.png")["metadata"] == {}
+    assert "red-soft.png" not in json.dumps(
+        api.post("/search", json={"queries": [{"text": "red"}], "where": {"shade": "soft"}, "k": 50})
+    )
+
+
+def test_a_patch_that_changes_nothing_says_so(api: Api) -> None:
+    made = patch(api, {"metadata": {"shade": "soft"}})
+    assert (made["changed"], made["sequence"]) == (False, 0)
+    assert patch(api, {"split": "val"}) | patch(api, {"split": "val"}) == patch(api, {"split": "val"})
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "nothing to change"),
+        ({"captions": None}, "captions is null"),
+        ({"captions": [""]}, "captions.0"),
+        ({"caption": "x"}, "caption"),
+        ({"metadata": {"a": []}}, "metadata.a"),
+    ],
+)
+def test_what_is_wrong_with_a_patch_is_said(api: Api, body: Any, words: str) -> None:
+    assert words in api.refused("PATCH", "/images/red-soft.png", 422, json=body)
+
+
+def test_a_patch_of_an_unknown_image_is_404(api: Api) -> None:
+    assert "nobody" in api.refused("PATCH", "/images/nobody", 404, json={"split": "val"})
+
+
+# DELETE
+
+
+def test_an_image_that_is_removed_is_gone_everywhere(api: Api) -> None:
+    similar = {"queries": [{"image_id": "red-soft.png"}]}
+    query = {"queries": [{"text": "red"}], "k": 50}
+    thumbnail = "/thumbnails/small/red-soft.png"
+    tag = api.request("GET", thumbnail).headers["ETag"]
+    api.post("/search", json=query)
+    answer = api.request("DELETE", "/images/red-soft.png")
+    assert (answer.status_code, answer.json()["etag"]) == (200, None)
+    assert "red-soft.png" not in json.dumps(api.post("/search", json=query))
+    assert "red-soft.png" not in json.dumps(api.post("/search", json={**query, "target": "captions"}))
+    assert "red-soft.png" not in json.dumps(api.get("/examples"))
+    assert "red-soft.png" not in json.dumps(api.get("/images?limit=1000"))
+    api.refused("GET", "/images/red-soft.png", 404)
+    api.refused("GET", thumbnail, 404, headers={"If-None-Match": tag})
+    api.refused("POST", "/search", 422, json=similar)
+    api.refused("DELETE", "/images/red-soft.png", 404)
+    assert api.get("/")["images"] == len(NAMES) - 1
+
+
+def test_an_image_that_was_removed_may_come_back(api: Api) -> None:
+    api.request("DELETE", "/images/red-soft.png")
+    assert put(api, "red-soft.png", BLUE)["created"] is True
+    assert image(api, "red-soft.png")["captions"] == ["a ruby"]
+
+
+# ETags
+
+
+def test_if_match_lets_a_change_through_while_the_image_is_as_it_was_seen(api: Api) -> None:
+    seen = api.request("GET", "/images/red-soft.png").headers["ETag"]
+    assert seen == f'"{image(api, "red-soft.png")["etag"]}"'
+    patch(api, {"split": "val"}, headers={"If-Match": f'"other", {seen}'})
+    assert "ETag" in json.dumps(patch(api, {"split": "test"}, 412, headers={"If-Match": seen}))
+    api.refused("DELETE", "/images/red-soft.png", 412, headers={"If-Match": seen})
+    put(api, "red-soft.png", status=412, headers={"If-Match": seen})
+    assert image(api, "red-soft.png")["split"] == "val"
+    patch(api, {"split": "test"}, headers={"If-Match": "*"})
+
+
+def test_a_weak_etag_matches_nothing(api: Api) -> None:
+    seen = api.request("GET", "/images/red-soft.png").headers["ETag"]
+    patch(api, {"split": "val"}, 412, headers={"If-Match": f"W/{seen}"})
+
+
+def test_if_match_needs_an_image_and_if_none_match_needs_none(api: Api) -> None:
+    put(api, "new", status=412, headers={"If-Match": "*"})
+    put(api, "new", status=201, headers={"If-None-Match": "*"})
+    put(api, "new", BLUE, status=412, headers={"If-None-Match": "*"})
+    put(api, "new", BLUE, status=412, headers={"If-None-Match": '"x"'})
+
+
+def test_an_etag_follows_from_the_state_of_the_image_alone(make_api: MakeApi) -> None:
+    one, other = make_api(), make_api()
+    first = put(one)["etag"]
+    assert put(one, fields={"split": "val"}, status=200)["etag"] != first
+    other.state.require_changes().catch_up()
+    assert image(other, "new")["etag"] == image(one, "new")["etag"]
+
+
+# POST /changes
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def test_changes_are_made_together_and_each_is_answered_in_its_place(api: Api) -> None:
+    changes = [
+        {"op": "put", "image_id": "new", "image": encoded(RED), "captions": ["a ruby"], "metadata": {"shade": "x"}},
+        {"op": "patch", "image_id": "new", "split": "val"},
+        {"op": "delete", "image_id": "nobody"},
+        {"op": "put", "image_id": "bad", "image": encoded(b"hello")},
+        {"op": "put", "image_id": "bad"},
+        {"op": "delete", "image_id": "red-soft.png", "if_match": "x"},
+        {"op": "delete", "image_id": "red-soft.png", "captions": []},
+        {"op": "swap", "image_id": "a"},
+        "nonsense",
+        {"op": "delete", "image_id": "red-soft.png"},
+    ]
+    answer = api.post("/changes", json={"changes": changes})
+    assert [item["status"] for item in answer["results"]] == [201, 200, 404, 415, 422, 412, 422, 422, 422, 200]
+    assert all((item["result"] is None) == (item["status"] >= 400) for item in answer["results"])
+    assert all((item["error"] is None) == (item["status"] < 400) for item in answer["results"])
+    assert answer["sequence"] == 3 == answer["results"][-1]["result"]["sequence"]
+    assert image(api, "new")["split"] == "val"
+    assert api.request("GET", "/images/red-soft.png").status_code == 404
+
+
+def test_changes_of_one_image_see_each_other(api: Api) -> None:
+    changes = [
+        {"op": "put", "image_id": "new", "image": encoded(RED)},
+        {"op": "delete", "image_id": "new"},
+        {"op": "patch", "image_id": "new", "split": "val"},
+        {"op": "put", "image_id": "new", "image": encoded(BLUE)},
+        {"op": "put", "image_id": "new", "image": encoded(BLUE)},
+    ]
+    results = api.post("/changes", json={"changes": changes})["results"]
+    assert [item["status"] for item in results] == [201, 200, 404, 201, 200]
+    assert results[4]["result"]["sequence"] == results[3]["result"]["sequence"] == 3
+
+
+def test_changes_with_a_key_are_made_once(api: Api) -> None:
+    body = {"changes": [{"op": "put", "image_id": "new", "image": encoded(RED)}, {"op": "delete", "image_id": "no"}]}
+    key = {"Idempotency-Key": "a" * 255}
+    first = api.post("/changes", json=body, headers=key)
+    assert api.post("/changes", json=body, headers=key) == first
+    assert api.get("/health")["sequence"] == 1
+    api.refused("POST", "/changes", 422, json={"changes": body["changes"][:1]}, headers=key)
+    api.refused("POST", "/changes", 422, json=body, headers={"Idempotency-Key": "a" * 256})
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_there_are_from_1_to_64_changes(api: Api, count: int) -> None:
+    api.refused("POST", "/changes", 422, json={"changes": [{"op": "delete", "image_id": "a"}] * count})
+
+
+def test_the_captions_of_one_request_are_bounded(api: Api) -> None:
+    change = {"op": "patch", "image_id": "red-soft.png", "captions": ["x"] * 100}
+    assert "1100 captions" in api.refused("POST", "/changes", 422, json={"changes": [change] * 11})
+
+
+def test_two_first_values_of_a_new_field_need_not_have_one_type(api: Api, make_api: MakeApi) -> None:
+    changes = [
+        {"op": "patch", "image_id": name, "metadata": {"new": value}}
+        for name, value in (("red-soft.png", 1), ("red-dull.png", "one"), ("red-bright.png", True))
+    ]
+    api.post("/changes", json={"changes": changes})
+    records = [image(api, name)["metadata"]["new"] for name in ("red-soft.png", "red-dull.png", "red-bright.png")]
+    again = make_api()
+    for one in (api, again):
+        assert [image(one, name)["metadata"]["new"] for name in ("red-soft.png", "red-dull.png", "red-bright.png")] == (
+            records
+        )
+        one.post("/search", json={"queries": [{"text": "red"}], "where": {"new": "1"}})
+
+
+# GET /images
+
+
+def test_all_images_are_listed_in_the_order_of_their_ids(api: Api) -> None:
+    put(api, "m-new")
+    api.request("DELETE", "/images/red-soft.png")
+    seen: list[str] = []
+    after = ""
+    while True:
+        page = api.get(f"/images?limit=5&after={after}")
+        seen += [listed["image_id"] for listed in page["images"]]
+        if (after := page["next"]) is None:
+            break
+    assert seen == sorted({*NAMES, "m-new"} - {"red-soft.png"})
+    assert page["images"][-1] == image(api, seen[-1])
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x"])
+def test_a_page_of_images_has_bounds(api: Api, query: str) -> None:
+    api.refused("GET", f"/images?{query}", 422)
+
+
+# What a search sees
+
+
+def test_every_answer_names_the_state_that_it_comes_from(api: Api, fake_artifact: Artifact) -> None:
+    version = fake_artifact.manifest.version
+    headers = [api.request("POST", "/search/images", json={"text": "red"}).headers]
+    put(api)
+    headers.append(api.request("POST", "/search/images", json={"text": "red"}).headers)
+    named = [(one["Collection-Version"], one["Collection-Sequence"]) for one in headers]
+    assert named == [(version, "0"), (f"{version}+1", "1")]
+
+
+def test_pages_of_one_search_come_from_one_state(api: Api) -> None:
+    query = {"queries": [{"text": "red"}], "k": 10}
+    first = api.post("/search", json=query)
+    put(api, captions=["red"])
+    second = api.post("/search", json={**query, "offset": 10, "state": first["state"]})
+    assert second["state"] == first["state"]
+    seen = [result["image_id"] for result in first["results"] + second["results"]]
+    assert len(set(seen)) == 20
+    assert "new" not in seen
+    assert api.post("/search", json=query)["state"] != first["state"]
+
+
+def test_a_state_that_is_gone_is_said(api: Api) -> None:
+    query = {"queries": [{"text": "red"}], "k": 10}
+    first = api.post("/search", json=query)
+    api.request("DELETE", "/images/red-soft.png")
+    assert "start again" in api.refused("POST", "/search", 410, json={**query, "state": first["state"]})
+    batch = api.post("/search/batch", json={"searches": [query, {**query, "state": first["state"]}]})
+    assert [item["status"] for item in batch["answers"]] == [200, 410]
+    api.refused("POST", "/search", 410, json={**query, "state": "nonsense"})
+
+
+def test_a_search_waits_for_a_change_of_another_process(make_api: MakeApi) -> None:
+    one, other = make_api(), make_api(request_timeout_s=1)
+    sequence = put(one)["sequence"]
+    assert "change 1 is not visible" in other.refused(
+        "POST", f"/search/images?min_sequence={sequence}", 504, json={"text": "ruby"}
+    )
+    other.state.require_changes().catch_up()
+    for options in ({"params": {"min_sequence": sequence}}, {"headers": {"Min-Sequence": str(sequence)}}):
+        answer = other.request("POST", "/search/images", json={"text": "ruby"}, **options)
+        assert answer.headers["Collection-Sequence"] == "1"
+    assert found(other)[0] == "a ruby"
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "", "9" * 19])
+def test_a_min_sequence_is_a_number(api: Api, value: str) -> None:
+    path = f"/search/images?min_sequence={value}"
+    assert "min_sequence" in api.refused("POST", path, 422, json={"text": "red"})
+
+
+def test_thumbnails_of_a_collection_that_changes_are_asked_for_again(api: Api, fake_artifact: Artifact) -> None:
+    path = "/thumbnails/small/red-soft.png"
+    versioned = api.request("GET", f"{path}?v={fake_artifact.manifest.version}")
+    assert versioned.headers["Cache-Control"] == "no-cache"
+    tag = versioned.headers["ETag"]
+    assert api.request("GET", path, headers={"If-None-Match": tag}).status_code == 304
+    put(api, "red-soft.png", BLUE, 200)
+    changed = api.request("GET", path, headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.headers["Content-Type"]) == (200, "image/webp")
+    assert "v=" not in api.get("/")["links"]["thumbnails"]
+
+
+# A collection that is frozen, full, or without room
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options"),
+    [
+        ("PUT", "/images/a", {"files": {"file": ("a.png", RED)}}),
+        ("PUT", "/images/a", {"files": {"file": ("a.png", b"")}, "data": {"metadata": "{"}}),
+        ("POST", "/images", {"files": {"file": ("a.png", RED)}}),
+        ("PATCH", "/images/a", {"json": {"split": "val"}}),
+        ("DELETE", "/images/a", {}),
+        ("POST", "/changes", {"json": {"changes": []}}),
+    ],
+)
+def test_a_frozen_service_refuses_every_change_and_says_what_to_do(
+    retriever: Retriever, method: str, path: str, options: Any
+) -> None:
+    api = Api(retriever)
+    assert "BENTO_CLIP_CHANGES" in api.refused(method, path, 409, **options)
+    health = api.get("/health")
+    assert health["takes_changes"] is False
+    assert "BENTO_CLIP_CHANGES" in health["changes"]
+    api.close()
+
+
+def test_a_frozen_service_lists_its_images_and_has_one_state(retriever: Retriever) -> None:
+    api = Api(retriever)
+    assert len(api.get("/images?limit=1000")["images"]) == len(NAMES)
+    assert image(api, "red-soft.png")["etag"]
+    query = {"queries": [{"text": "red"}], "k": 10}
+    state = api.post("/search", json=query)["state"]
+    assert api.post("/search", json={**query, "offset": 10, "state": state})["state"] == state
+    api.refused("POST", "/search", 410, json={**query, "state": "other"})
+    assert "frozen" in api.refused("POST", "/search?min_sequence=1", 409, json=query)
+    api.close()
+
+
+def test_a_service_that_takes_changes_says_where_they_are(api: Api, tmp_path: Path) -> None:
+    health = api.get("/health")
+    assert (health["takes_changes"], health["changes"], health["sequence"]) == (True, str(tmp_path / "changes"), 0)
+
+
+def test_beyond_the_bound_changes_are_refused_and_searches_go_on(make_api: MakeApi) -> None:
+    api = make_api(max_added=2)
+    put(api, "a")
+    patch(api, {"split": "val"})
+    response = api.request("PUT", "/images/b", files={"file": ("x.png", RED)})
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "30")
+    assert "BENTO_CLIP_MAX_ADDED" in response.json()["detail"]
+    patch(api, {"split": "test"})
+    api.request("DELETE", "/images/a")
+    put(api, "b")
+    assert api.search("red", k=50)["total_results"] == len(NAMES) + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody may write")
+def test_a_read_only_folder_leaves_the_collection_frozen(make_api: MakeApi) -> None:
+    api = make_api(changes=Path("/sys/changes"))
+    assert api.get("/health")["takes_changes"] is False
+    assert "/sys/changes" in api.refused("DELETE", "/images/red-soft.png", 409)
+    assert api.search("red")["total_results"]
+
+
+# What lasts
+
+
+def test_what_was_answered_is_there_after_a_restart(make_api: MakeApi) -> None:
+    api = make_api()
+    put(api, "a")
+    put(api, "b")
+    patch(api, {"captions": ["a garnet"]})
+    api.request("DELETE", "/images/b")
+    records = api.get("/images?limit=1000")
+    again = make_api()
+    assert again.get("/images?limit=1000") == records
+    assert found(again, "garnet")[0] == "a garnet"
+    assert again.get("/health")["sequence"] == 4

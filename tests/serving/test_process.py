@@ -1,0 +1,89 @@
+"""The places of workers: what a worker takes over from the one before it, and how it ends the service.
+
+A parent, which stands for the supervisor, starts real workers one after the other; BentoML is not needed for that.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+PARENT = """
+import json, os, signal, subprocess, sys
+from clip_retrieval.serving.process import SHARED
+from clip_retrieval.serving.shared_state import SharedState
+asked_to_stop = []
+signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))
+shared = SharedState.create(slots=2)
+environment = {**os.environ, "BENTOML_RUNNER_MAP": "{}", SHARED: str(shared.descriptor)}
+for worker in sys.argv[1:]:
+    done = subprocess.run([sys.executable, "-c", worker], env=environment, pass_fds=[shared.descriptor],
+                          capture_output=True, text=True)
+    print(json.dumps([done.stdout, done.stderr, done.returncode, len(asked_to_stop)]))
+"""
+
+WORKER = """
+import json, os
+from clip_retrieval.serving import process
+place = process.take_place()
+"""
+
+
+def run(*workers: str) -> list[list[Any]]:
+    """Standard output, standard error, exit status of each worker, and how often the parent had been told to stop."""
+    environment = {name: value for name, value in os.environ.items() if name != "BENTOML_RUNNER_MAP"}
+    command = [sys.executable, "-c", PARENT, *(WORKER + worker for worker in workers)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=120)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_worker_that_takes_another_one_s_place_verifies_and_goes_on_with_its_counts() -> None:
+    code = """
+slot = place.slot
+print(json.dumps([place.number, place.verifies, slot["pid"] == os.getpid(), slot["is_ready"],
+                  slot["cache_hits"], slot["pending"], slot["times_ready"], slot["cache_generation"]]))
+slot["cache_hits"] += 5
+slot["pending"] += 2
+place.ready()
+place.shared.advance("cache")
+"""
+    first, second = (json.loads(out) for out, *_ in run(code, code))
+    assert first == [0, False, True, 0, 0, 0, 0, 0], "the supervisor has verified just before"
+    assert second == [0, True, True, 0, 5, 0, 1, 1], "what was cleared before it began is not there to be cleared"
+
+
+def test_a_worker_that_cannot_go_on_ends_the_service_and_only_the_first_says_why() -> None:
+    code = 'process.end_service(place.shared, "images.npy differs from its hash")'
+    first, second = run(code, code)
+    assert first == ["", "bento-clip: images.npy differs from its hash\n", 1, 1]
+    assert second == ["", "", 1, 2]
+
+
+def test_a_worker_that_is_to_be_replaced_ends_alone() -> None:
+    [ended] = run('process.end_worker("the encoder of texts fails")')
+    assert ended == ["", "bento-clip: the encoder of texts fails; this worker is replaced\n", 1, 0]
+
+
+def test_a_worker_that_bentoml_started_in_another_way_is_a_service_of_its_own() -> None:
+    """It verifies, because nobody has."""
+    code = """
+del os.environ[process.SHARED]
+place = process.take_place()
+print(place.verifies, len(place.shared.slots), place.shared.creator == os.getpid())
+"""
+    [[out, err, status, _]] = run(code)
+    assert (out, status) == ("True 1 True\n", 0), err
+
+
+def test_without_a_supervisor_nothing_but_a_sentence_ends_the_process() -> None:
+    code = 'from clip_retrieval.serving import process; process.end_worker("no"); place = process.take_place();'
+    code += 'process.end_service(place.shared, "there is no artifact x")'
+    environment = {name: value for name, value in os.environ.items() if name != "BENTOML_RUNNER_MAP"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (1, "bento-clip: there is no artifact x\n")
