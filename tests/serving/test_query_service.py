@@ -301,7 +301,7 @@ def test_what_one_worker_clears_another_one_forgets_before_its_next_answer(retri
         assert shared.cache_size() == 0
     asyncio.run(workers[0].encode_text("red"))
     assert dispatchers[0].batches == 4, "vectors are forgotten by the routes of vectors too"
-    for worker, state in zip(workers, states, strict=True):
+    for state in states:
         state.decoders.shutdown()
 
 
