@@ -22,6 +22,9 @@ from clip_retrieval.records import CaptionedImage, Reject, Scalar, SourceCaption
 
 _KEPT = "; the image is kept without it"
 
+Find = Callable[[str], StoredFile]
+"""The file that a name of a table means. Raises ValueError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -74,21 +77,21 @@ def roles_by_row(options: SourceOptions) -> Callable[[Mapping[str, object]], Rol
     return lambda values: roles(tuple(name for name, value in values.items() if value is not None))
 
 
-def images_of_rows(
-    rows: Iterable[Row | Reject], find: Callable[[str], StoredFile], taking: Taking
-) -> Iterator[CaptionedImage | Reject]:
+def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) -> Iterator[CaptionedImage | Reject]:
     """Rejects in the order of the rows, then the images in the order of their first rows.
 
+    ``rows`` are all rows of a source, each with the function that finds its image.
     The captions of all rows about one file are joined in order. Later rows add only metadata that is missing. A row is
     rejected if its image_id or split contradicts an earlier row about the same file. A cell that cannot be read is a
     Reject, and the row is kept without it. An image without an image_id gets the name that users see. Metadata columns
     are typed as ``typed.py`` says; ``taking`` gets their types.
     """
     drafts: dict[object, _Draft] = {}
-    for row in rows:
-        if isinstance(row, Reject):
-            yield row
+    for item in rows:
+        if isinstance(item, Reject):
+            yield item
             continue
+        row, find = item
         try:
             draft, bad_cells = _draft(row, find)
             drafts.setdefault(draft.blob.path, draft).add(draft)
@@ -129,7 +132,7 @@ class _Draft:
         self.metadata = {**later.metadata, **self.metadata}
 
 
-def _draft(row: Row, find: Callable[[str], StoredFile]) -> tuple[_Draft, list[str]]:
+def _draft(row: Row, find: Find) -> tuple[_Draft, list[str]]:
     """The image of a row, and the reasons of the cells that it is kept without. Raises ValueError for the others."""
     cells = [row.image, *row.captions, row.image_id, row.caption_id, row.split, *row.metadata, *row.metadata.values()]
     if not all(map(_is_storable, cells)):

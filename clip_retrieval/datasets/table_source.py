@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets import csv_table, json_document, jsonl
 from clip_retrieval.datasets.base import Source, parse_split
 from clip_retrieval.datasets.column_names import folded
 from clip_retrieval.datasets.list_file import ListFile, NotAList, OtherAnnotations
-from clip_retrieval.datasets.names import ImageNames
+from clip_retrieval.datasets.names import ImageNames, moved_note
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
-from clip_retrieval.datasets.rows import Row, images_of_rows
+from clip_retrieval.datasets.rows import Find, Row, images_of_rows
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.unused import count_unused
 from clip_retrieval.errors import ImageRejected, SourceError
@@ -67,29 +67,25 @@ class TableSource(Source):
         taking = self.taking
         taking.files = [table.file.taken() for table in self._tables]
         taking.columns = self._tables[0].file.columns
-        taking.fields = {}
-        used = {table.name for table in self._tables}
-        for folder, tables in self._by_folder().items():
-            names = ImageNames(self._place, folder)
-            yield from images_of_rows(self._rows(tables), names.find, taking)
-            used |= names.used
+        taking.fields, taking.notes = {}, []
+        # Tables of one folder find images in the same way; rows about one image are merged whatever table has them.
+        names = {folder: ImageNames(self._place, folder) for folder in map(_folder_of, self._tables)}
+        yield from images_of_rows(self._rows(names), taking)
+        used = {table.name for table in self._tables}.union(*(one.used for one in names.values()))
+        taking.notes += moved_note([one.moved for one in names.values()])
         taking.unused = count_unused(self._place, used, "images that no row names")
         taking.unused.update(f"other table, {name}" for name in self._others)
 
-    def _by_folder(self) -> dict[str, list[Table]]:
-        """Tables of one folder are read together, so that rows about one image are merged."""
-        groups: dict[str, list[Table]] = {}
+    def _rows(self, names: Mapping[str, ImageNames]) -> Iterator[tuple[Row, Find] | Reject]:
         for table in self._tables:
-            groups.setdefault(str(PurePosixPath(table.name).parent), []).append(table)
-        return groups
-
-    def _rows(self, tables: Sequence[Table]) -> Iterator[Row | Reject]:
-        for table in tables:
+            find = names[_folder_of(table)].find
             for row in table.file.rows():
-                if isinstance(row, Row) and row.split is None and table.split is not None:
-                    yield _with_split(row, table.split)
-                else:
+                if isinstance(row, Reject):
                     yield row
+                elif row.split is None and table.split is not None:
+                    yield replace(row, split=table.split), find
+                else:
+                    yield row, find
 
 
 def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
@@ -222,8 +218,8 @@ def _split_of(shown: str) -> Split | None:
     return None
 
 
-def _with_split(row: Row, split: Split) -> Row:
-    return Row(row.where, row.image, row.captions, row.image_id, row.caption_id, split, row.metadata)
+def _folder_of(table: Table) -> str:
+    return str(PurePosixPath(table.name).parent)
 
 
 def _no_captions(file: ListFile) -> str:

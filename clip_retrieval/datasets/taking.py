@@ -39,9 +39,11 @@ class Taking:
     """The metadata fields by name, each with its type: number, date, boolean or text."""
     unused: Counter[str] = field(default_factory=Counter)
     """How many files of the source were not used, by kind, such as ``.pdf files``."""
+    notes: list[str] = field(default_factory=list)
+    """What else a person should know, one line each: what was guessed, and what was understood in a way of its own."""
 
     def lines(self) -> Iterator[str]:
-        """What was taken, in two or three lines for people."""
+        """What was taken, in two lines for people, and a line for each note."""
         files = ", ".join(map(str, self.files[:3])) + (
             f" and {len(self.files) - 3} more" if len(self.files) > 3 else ""
         )
@@ -54,6 +56,7 @@ class Taking:
         fields = ", ".join(f"{name} ({kind})" for name, kind in self.fields.items()) or "none"
         unused = ", ".join(f"{count} {kind}" for kind, count in self.unused.most_common()) or "none"
         yield f"fields: {fields}; files not used: {unused}"
+        yield from self.notes
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
@@ -65,4 +68,5 @@ class Taking:
             "columns": self.columns,
             "fields": self.fields,
             "unused": dict(self.unused),
+            "notes": self.notes,
         }

@@ -304,6 +304,27 @@ class TestFlickr8k:
         assert texts(image) == ["A dog , running .", "A dog"]
         assert reject.where == "captions.txt line 4"
 
+    @pytest.mark.parametrize("file", ["Images/train/a.jpg", "Images/A.JPG", "photos/a.jpg", "Images/a.jpg"])
+    @pytest.mark.parametrize("written", ["a.jpg", "a", "C:\\me\\photos\\a.jpg", "A.jpg "])
+    def test_names_are_understood_as_those_of_tables(self, tmp_path: Path, file: str, written: str) -> None:
+        touch(tmp_path, file, "Images/other.jpg")
+        (tmp_path / "captions.txt").write_text(f"image,caption\n{written},a dog\na.jpg,a hound\n")
+        (tmp_path / "Flickr_8k.devImages.txt").write_text("a.jpg\n")
+        (image,), rejects = read(tmp_path)
+        assert (image.image_id, texts(image), image.split) == (
+            file.removeprefix("Images/"),
+            ["a dog", "a hound"],
+            "val",
+        )
+        assert not rejects
+
+    def test_a_name_of_several_images_is_one_reject(self, tmp_path: Path) -> None:
+        touch(tmp_path, "Images/x/a.jpg", "Images/y/a.jpg", "Images/b.jpg")
+        (tmp_path / "captions.txt").write_text("image,caption\na.jpg,a dog\na.jpg,a hound\nb.jpg,a cat\n")
+        (image,), (reject,) = read(tmp_path)
+        assert image.image_id == "b.jpg"
+        assert "'a.jpg' means 2 files" in reject.reason
+
     def test_without_images_the_error_says_where_they_belong(self, tmp_path: Path) -> None:
         (tmp_path / "Flickr8k.token.txt").write_text("a.jpg#0\ta\n")
         with pytest.raises(SourceError, match="Flicker8k_Dataset/"):

@@ -181,6 +181,30 @@ def test_metadata_is_typed_and_told(tmp_path: Path) -> None:
     assert [str(file) for file in source.taking.files] == ["captions.csv (semicolon, utf-8)"]
 
 
+def test_a_column_has_one_type_in_all_tables_of_a_source(tmp_path: Path) -> None:
+    tables: dict[str, str | bytes] = {
+        "a/metadata.csv": "file_name,text,year,day\n1.jpg,x,1999,31.12.2024\n",
+        "b/metadata.csv": "file_name,text,year,day\n1.jpg,y,MCMXCIX,1.2.2025\n",
+    }
+    source = open_source(write(tmp_path, {**tables, **photos("a/1.jpg", "b/1.jpg")}))
+    images, _ = read(source)
+    assert [image.metadata for image in images] == [
+        {"year": "1999", "day": "2024-12-31"},
+        {"year": "MCMXCIX", "day": "2025-02-01"},
+    ]
+    assert source.taking.fields == {"year": "text", "day": "date"}
+
+
+def test_paths_of_another_machine_are_told(tmp_path: Path) -> None:
+    table = "image,caption\nC:\\Users\\me\\1.jpg,a dog\n/content/drive/data/x/2.jpg,a cat\n"
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "x/2.jpg")}))
+    assert captions_of(source) == CAPTIONS
+    (note,) = source.taking.notes
+    assert note.startswith("2 names are paths of another machine")
+    assert "C:\\Users\\me\\1.jpg is 1.jpg" in note
+    assert list(source.taking.lines())[2:] == [note]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "seen"),
     [
