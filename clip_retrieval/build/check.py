@@ -41,7 +41,8 @@ def read_source(path: Path | str, options: SourceOptions, progress: Progress) ->
             items.append(item)
             advance(1)
     if not count_images(items):
-        raise _no_image([item for item in items if isinstance(item, Reject)], shown_place(str(path)))
+        rejects = [item for item in items if isinstance(item, Reject)]
+        raise _no_image(rejects, shown_place(str(path)), source.taking.notes)
     return ReadSource(source, items)
 
 
@@ -69,8 +70,8 @@ def require_images(report: Report, source: str) -> None:
         raise _no_image(report.rejects, source)
 
 
-def _no_image(rejects: Sequence[Reject], source: str) -> SourceError:
-    reasons = "; ".join(f"{reject.where}: {reject.reason}" for reject in rejects[:3])
+def _no_image(rejects: Sequence[Reject], source: str, notes: Sequence[str] = ()) -> SourceError:
+    reasons = "; ".join([*(f"{reject.where}: {reject.reason}" for reject in rejects[:3]), *notes])
     return SourceError(f"{source} has no usable image ({reasons or 'it is empty'})")
 
 

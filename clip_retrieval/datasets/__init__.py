@@ -11,13 +11,16 @@ shards.py         collections in several files: their order, their splits, what 
 unused.py         the files that a reader did not use
 image_files.py    which files of a place are images
 text_file.py      text files in any encoding
+other_kinds.py    files that are called tables and are something else
 delimited.py      the cells of a text table
 typed.py          the types of metadata that a table gives as text
 rows.py           the rows of a table, and how rows become images
 list_file.py      a file that lists images: what its readers have in common
+row_numbers.py    an image_id that numbers rows
 csv_table.py      a text table
 jsonl.py          a JSON Lines file
 json_document.py  COCO, Karpathy's splits, and other JSON documents
+table_files.py    which files may be tables, and how one is read
 table_source.py   a collection that such files list
 flickr.py         Flickr8k and Flickr30k in their public layouts
 samples.py        rows and samples with values of their own types become images

@@ -19,8 +19,9 @@ from clip_retrieval.datasets import (
 )
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
 from clip_retrieval.datasets.column_names import roles_of
+from clip_retrieval.datasets.other_kinds import other_kind
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
-from clip_retrieval.datasets.table_source import HIDDEN_TABLE, may_be_a_table, may_be_hidden_table
+from clip_retrieval.datasets.table_files import HIDDEN_TABLE, may_be_a_table, may_be_hidden_table
 from clip_retrieval.errors import ImageRejected, SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
@@ -44,7 +45,11 @@ CALLED_CAPTIONS = "it is called captions and is of no kind that is read; save it
 _JSON_BYTES = 2**20
 NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet; save it as CSV"),
-    **dict.fromkeys((".csv.gz", ".tsv.gz", ".json.gz", ".jsonl.gz", ".csv.zip"), "compressed; unpack it first"),
+    **{
+        f"{table}{packed}": "compressed; unpack it first"
+        for table in (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+        for packed in (".gz", ".bz2", ".xz", ".zst", ".zip")
+    },
 }
 """Endings of files that look like captions and are not read, each with what to do."""
 
@@ -88,6 +93,9 @@ def _detect(place: Place, options: SourceOptions) -> Source:
     if misses:
         raise SourceError(_not_understood(place, misses))
     if place.only is not None:
+        kind = _not_read(place.only) or other_kind(place.files[place.only])
+        if kind is not None:
+            raise SourceError(f"{place.shown} cannot be read as a collection: it is {kind}. What is read: {LAYOUTS}")
         raise SourceError(
             f"{place.shown} is not a table or an archive that can be read ({LAYOUTS}); unpack another archive first"
         )
@@ -106,15 +114,15 @@ def _without_captions(source: Source, place: Place, misses: list[Miss], options:
     misses += [Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown)]
     misses += [Miss(shown, "JSON beside an image; write the captions as text files") for shown in _json_sidecars(place)]
     misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
-    misses += [
-        Miss(shown, what_to_do)
-        for shown in place.files
-        for ending, what_to_do in NOT_READ.items()
-        if shown.lower().endswith(ending)
-    ]
+    misses += [Miss(shown, what_to_do) for shown in place.files if (what_to_do := _not_read(shown)) is not None]
     if misses and place.only is None:
         raise SourceError(_not_understood(place, misses))
     return source
+
+
+def _not_read(name: str) -> str | None:
+    """What a file is by its ending, and what to do, if it looks like captions and is not read."""
+    return next((what_to_do for ending, what_to_do in NOT_READ.items() if name.lower().endswith(ending)), None)
 
 
 def _unpacked(place: Place) -> Place | None:

@@ -17,7 +17,7 @@ from clip_retrieval.datasets.column_names import Roles, folded, roles_of
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import Taking
-from clip_retrieval.datasets.typed import column_type
+from clip_retrieval.datasets.typed import type_columns
 from clip_retrieval.records import CaptionedImage, Reject, Scalar, SourceCaption, Split
 
 _KEPT = "; the image is kept without it"
@@ -99,7 +99,7 @@ def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) ->
             yield Reject(row.where, str(error))
             continue
         yield from (Reject(row.where, reason + _KEPT) for reason in bad_cells)
-    taking.fields.update(_type_metadata([draft.metadata for draft in drafts.values()]))
+    taking.fields.update(type_columns([draft.metadata for draft in drafts.values()]))
     for draft in drafts.values():
         yield CaptionedImage(
             image_id=draft.blob.name if draft.image_id is None else draft.image_id,
@@ -125,7 +125,10 @@ class _Draft:
         for name in ("image_id", "split"):
             mine, other = getattr(self, name), getattr(later, name)
             if mine is not None and other not in (None, mine):
-                raise ValueError(f"{name} {other!r} contradicts {mine!r} of an earlier row about {self.blob.name}")
+                raise ValueError(
+                    f"{name} {other!r} contradicts {mine!r} of an earlier row about {self.blob.name}; correct it, or"
+                    " rename the column if it does not tell that of the image"
+                )
         self.image_id = self.image_id if later.image_id is None else later.image_id
         self.split = self.split or later.split
         self.captions += later.captions
@@ -224,20 +227,3 @@ def _scalar(value: object) -> Scalar:
 def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 40 else f"{text[:39]}…"
-
-
-def _type_metadata(rows: Sequence[dict[str, Scalar]]) -> dict[str, str]:
-    """Type every column in place; returns the type of each."""
-    columns: dict[str, list[Scalar]] = {}
-    for row in rows:
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    kinds = {}
-    for name, values in columns.items():
-        kinds[name], convert = column_type(values)
-        if kinds[name] == "text":
-            continue
-        for row in rows:
-            if isinstance(value := row.get(name), str) and value:
-                row[name] = convert(value)
-    return kinds

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clip_retrieval.datasets import open_source
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.names import ImageNames
+from clip_retrieval.datasets.other_kinds import other_kind
 from clip_retrieval.datasets.place import Place
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
@@ -220,9 +221,15 @@ class TestJsonLines:
         assert reject.reason.endswith("; the image is kept without it")
 
     @given(lines=st.lists(st.binary(max_size=40) | st.sampled_from([b'{"image": "a.jpg"}'])))
-    def test_no_content_is_an_exception(self, tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
+    def test_no_content_is_an_exception_but_that_of_another_kind_is_named(
+        self, tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+    ) -> None:
         path = tmp_path_factory.mktemp("jsonl") / "data.jsonl"
         path.write_bytes(b"\n".join(lines))
+        if other_kind(FileBlob(path, path.name)) is not None:
+            with pytest.raises(SourceError, match="it is "):
+                read(path)
+            return
         images, rejects = read(path)
         assert len(images) + len(rejects) <= b"\n".join(lines).count(b"\n") + 1
 

@@ -1,6 +1,8 @@
 """Each layout that people have is taken for what it is, says what it was taken for, and nothing is lost in silence."""
 
+import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +227,78 @@ def test_what_looks_like_captions_and_is_not_understood_stops(
         open_source(tmp_path)
     source = open_source(tmp_path, SourceOptions(no_captions=True))
     assert captions_of(source) == {"1.jpg": []}
+
+
+WORKBOOK = b"PK\3\4\x14\0\6\0\x08\0\0\0!\0....[Content_Types].xml ..."
+OTHER_KINDS: dict[str, tuple[bytes, str]] = {
+    "xlsx": (WORKBOOK, "an Excel workbook (.xlsx); open it in a spreadsheet program and save it as CSV"),
+    "ods": (b"PK\3\4......mimetypeapplication/vnd.oasis.opendocument.spreadsheet", "an OpenDocument spreadsheet"),
+    "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook (.xls)"),
+    "zip": (b"PK\3\4......captions.csv", "a ZIP archive; unpack it first"),
+    "gzip": (gzip.compress(b"image,caption"), "compressed by gzip; unpack it with gunzip first"),
+    "HTML": (b"\xef\xbb\xbf\r\n<!DOCTYPE html><html>", "an HTML page"),
+    "HTML in UTF-16": ("\ufeff<html lang='en'>".encode("utf-16-le"), "an HTML page"),
+    "XML": (b"<?xml version='1.0'?><Workbook>", "an XML document"),
+    "Parquet": (b"PAR1\x15\x04", "a Parquet file; give it the ending .parquet"),
+    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+}
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.json", "list.jsonl"])
+@pytest.mark.parametrize(("content", "seen"), OTHER_KINDS.values(), ids=OTHER_KINDS)
+def test_a_file_of_another_kind_is_named_for_what_it_is(tmp_path: Path, name: str, content: bytes, seen: str) -> None:
+    write(tmp_path, {name: content, **photos("1.jpg")})
+    with pytest.raises(SourceError, match=rf"{name}: it is {re.escape(seen)}.*--no-captions"):
+        open_source(tmp_path)
+    with pytest.raises(SourceError, match=re.escape(f"it is {seen}")):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seen"),
+    [
+        ("captions.xlsx", WORKBOOK, "it is a spreadsheet; save it as CSV"),
+        ("captions.csv.gz", b"\x1f\x8b", "it is compressed; unpack it first"),
+        ("photos.zip", b"PK\3\4......a.jpg", "it is a ZIP archive; unpack it first"),
+        ("photos.7z", b"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive; unpack it first"),
+    ],
+)
+def test_one_file_that_is_not_read_is_named_for_what_it_is(
+    tmp_path: Path, name: str, content: bytes, seen: str
+) -> None:
+    write(tmp_path, {name: content})
+    with pytest.raises(SourceError, match=seen):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "layout"),
+    [
+        ("captions.json", "\n".join(map(json.dumps, ROWS)), "jsonl"),
+        ("captions.txt", "\n".join(map(json.dumps, ROWS)), "jsonl"),
+        ("captions.csv", json.dumps(ROWS, indent=1), "json"),
+        ("captions.jsonl", json.dumps(ROWS, indent=1), "json"),
+        ("captions.jsonl", json.dumps(COCO, indent=1), "coco"),
+    ],
+)
+def test_json_under_another_name_is_read(tmp_path: Path, name: str, content: str, layout: str) -> None:
+    source = open_source(write(tmp_path, {name: content, **photos("1.jpg", "2.jpg")}))
+    assert (source.name, captions_of(source)) == (layout, CAPTIONS)
+
+
+@pytest.mark.parametrize("content", ["image,caption\n", "image;caption", "image\tcaption\n\n\t\n"])
+def test_a_table_of_a_header_alone_is_called_that(tmp_path: Path, content: str) -> None:
+    write(tmp_path, {"captions.csv": content, **photos("1.jpg")})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {}
+    assert source.taking.notes == ["captions.csv has the columns 'image', 'caption' and no row"]
+
+
+def test_a_table_of_a_header_alone_beside_others_is_told(tmp_path: Path) -> None:
+    tables: dict[str, str | bytes] = {"train.csv": TABLE, "val.csv": "image,caption\n"}
+    source = open_source(write(tmp_path, {**tables, **photos("1.jpg", "2.jpg")}))
+    assert captions_of(source) == CAPTIONS
+    assert source.taking.notes == ["val.csv has the columns 'image', 'caption' and no row"]
 
 
 @pytest.mark.parametrize("name", ["package.json", "prices.csv", "README.txt"])
