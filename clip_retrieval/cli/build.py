@@ -37,7 +37,7 @@ from clip_retrieval.cli.options import (
     TextLanguage,
     source_options,
 )
-from clip_retrieval.datasets.remote import is_url, shown_place
+from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
@@ -113,7 +113,7 @@ def build_command(
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
     # Before the model is prepared: a wrong path should not cost a download.
     said = source_options(image_column, caption_columns, encoding, no_captions=no_captions, take_vectors=take_vectors)
-    data = read_source(source, said, bars)
+    data = read_source(source, bars, said)
     console.taken(data.taking)
     if take_vectors and precision is PrecisionOption.INT8:
         raise typer.BadParameter("int8 is calibrated with images, and vectors have none", param_hint="--precision")
@@ -132,16 +132,14 @@ def build_command(
             wait=wait,
         )
     workspace = cache_dir() / "builds"
-    place = shown_place(source) if is_url(source) else str(Path(source).resolve())
-
     with building(
         data,
-        Path(place).name,
+        Path(data.place).name,
         encoder,
         workspace,
         options,
         bars,
-        place=place,
+        place=data.place,
         reuse=_known_artifacts(output),
         say=console.note if wait else None,
     ) as outcome:

@@ -6,7 +6,6 @@ import pytest
 
 from clip_retrieval.build.check import calibration, count_images, read_source, require_no_reject, spread
 from clip_retrieval.build.report import Report
-from clip_retrieval.datasets.place import DEFAULT_OPTIONS
 from clip_retrieval.errors import SourceError
 from clip_retrieval.images.decode import Limits, content_hash
 from clip_retrieval.progress import Silent
@@ -56,4 +55,4 @@ def test_the_first_reject_is_named_where_none_is_allowed() -> None:
 def test_a_table_of_a_header_alone_is_called_that_and_not_empty(tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_text("image,caption\n")
     with pytest.raises(SourceError, match=r"has no usable image .*has the columns 'image', 'caption' and no row"):
-        read_source(tmp_path, DEFAULT_OPTIONS, Silent())
+        read_source(tmp_path, Silent())
