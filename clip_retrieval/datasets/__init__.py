@@ -17,6 +17,7 @@ typed.py          the types of metadata that a table gives as text
 rows.py           the rows of a table, and how rows become images
 list_file.py      a file that lists images: what its readers have in common
 row_numbers.py    an image_id that numbers rows
+sidecar_files.py  which text and JSON files belong to which image
 csv_table.py      a text table
 jsonl.py          a JSON Lines file
 json_document.py  COCO, Karpathy's splits, and other JSON documents
@@ -29,6 +30,7 @@ parquet_file.py   one Parquet file: its columns and its rows
 parquet_images.py the bytes of images in Parquet files
 parquet_rows.py   images in Parquet files
 parquet.py        whether a place has images in Parquet files
+json_values.py    what a JSON file says of one image
 grouped.py        samples of several files
 tar_file.py       the files in a tar, without unpacking it
 webdataset.py     tars of images
@@ -36,7 +38,7 @@ img2dataset.py    tars and folders that img2dataset wrote
 vector_row.py     the place of a vector that another program made
 vector_files.py   vectors that another program made
 vectors.py        whether a place has such vectors
-sidecar.py        a text file beside each image
+sidecar.py        a text or JSON file beside each image
 image_folder.py   a folder of images without captions
 store.py          what a store of files elsewhere has to do
 arrow_store.py    S3 and Google Cloud Storage

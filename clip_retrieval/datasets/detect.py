@@ -1,6 +1,5 @@
 """Which reader reads a source: the first in a list that says that it fits, and why."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,11 +17,10 @@ from clip_retrieval.datasets import (
     webdataset,
 )
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
-from clip_retrieval.datasets.column_names import roles_of
 from clip_retrieval.datasets.other_kinds import other_kind
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.table_files import HIDDEN_TABLE, may_be_a_table, may_be_hidden_table
-from clip_retrieval.errors import ImageRejected, SourceError
+from clip_retrieval.errors import SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     vectors.fits,
@@ -32,6 +30,7 @@ READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     sidecar.fits,
     webdataset.fits,
     parquet.fits,
+    sidecar.fits_fields,
     image_folder.fits,
 )
 """From the most particular layout to the most general one."""
@@ -39,10 +38,9 @@ _IMAGES_ALONE = (vectors.fits, img2dataset.fits, webdataset.fits, parquet.fits, 
 """Without captions, images in shards are images still."""
 LAYOUTS = (
     "a table (captions.csv, .tsv, .jsonl or .json, COCO, Karpathy, Hugging Face's metadata), Flickr8k.token.txt,"
-    " Parquet files, tars, text files beside images, or a folder of images"
+    " Parquet files, tars, text or JSON files beside images, or a folder of images"
 )
 CALLED_CAPTIONS = "it is called captions and is of no kind that is read; save it as CSV"
-_JSON_BYTES = 2**20
 NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet; save it as CSV"),
     **{
@@ -112,7 +110,6 @@ def _without_captions(source: Source, place: Place, misses: list[Miss], options:
             if (inside := _detect(below, options)).has_captions:
                 return inside
     misses += [Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown)]
-    misses += [Miss(shown, "JSON beside an image; write the captions as text files") for shown in _json_sidecars(place)]
     misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
     misses += [Miss(shown, what_to_do) for shown in place.files if (what_to_do := _not_read(shown)) is not None]
     if misses and place.only is None:
@@ -144,20 +141,6 @@ def _is_called_captions(shown: str) -> bool:
     words = re.split(r"[\W_]+", path.stem.lower())
     called = bool({"caption", "captions", "descriptions"} & {*words})
     return called and path.suffix.lower() not in IMAGE_SUFFIXES and not may_be_a_table(shown)
-
-
-def _json_sidecars(place: Place) -> list[str]:
-    """The first JSON file that stands beside an image and has a caption, if there is one."""
-    images = {name for name in place.files if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES}
-    for name in sorted(images):
-        for beside in (f"{name}.json", f"{name.rpartition('.')[0]}.json"):
-            if beside in place.files:
-                with suppress(ValueError, ImageRejected, RecursionError):
-                    content = json.loads(place.files[beside].read(_JSON_BYTES))
-                    if isinstance(content, dict) and roles_of([*content]).captions:
-                        return [beside]
-                return []
-    return []
 
 
 def _not_understood(place: Place, misses: Sequence[Miss]) -> str:

@@ -94,7 +94,10 @@ def is_metadata(shown: str) -> bool:
 
 def looks_like_captions(shown: str, file: StoredFile) -> bool:
     """Whether a file is called as captions are, or mentions names of images at its beginning."""
-    if any(word in stem_of(shown) for word in ("caption", "label", "annotation", "metadata")):
+    words = ["caption", "label", "annotation"]
+    if not shown.lower().endswith(".json"):  # metadata.json may be anything: Google Takeout's tells the album's title
+        words.append("metadata")
+    if any(word in stem_of(shown) for word in words):
         return True
     try:
         return MENTION.search(file.read(_SAMPLE_BYTES).replace(b"\0", b"")) is not None

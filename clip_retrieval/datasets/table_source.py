@@ -11,6 +11,7 @@ from clip_retrieval.datasets.names import ImageNames, moved_note
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.row_numbers import number_column, without_ids
 from clip_retrieval.datasets.rows import Find, Row, images_of_rows
+from clip_retrieval.datasets.sidecar_files import Sidecars
 from clip_retrieval.datasets.table_files import (
     FOLDERS,
     READERS,
@@ -92,10 +93,12 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
     """The tables of a folder, or the one table that a person named. Raises SourceError for several that contradict."""
     if place.only is not None:
         return _file_fits(place, place.only, options)
+    # A file like a.json beside a.jpg tells of that image alone.
+    beside = {name for name in Sidecars(place).json_files() if stem_of(name) not in STEMS}
     lists: list[Table] = []
     missed: list[Miss] = []
     for shown, stored in place.files.items():
-        if not may_be_a_table(shown):
+        if shown in beside or not may_be_a_table(shown):
             continue
         try:
             file = understood(stored, options)

@@ -102,6 +102,18 @@ LAYOUTS: dict[str, tuple[str, dict[str, str | bytes]]] = {
     ),
     "sidecar with both suffixes": ("sidecar", {"1.jpg.txt": "a dog", "2.jpg.TXT": "a cat", **photos("1.jpg", "2.jpg")}),
     "sidecar .caption": ("sidecar", {"1.caption": "a dog", "2.txt": "a cat", **photos("1.jpg", "2.jpg")}),
+    "JSON beside each image": (
+        "sidecar",
+        {"1.json": '{"caption": "a dog"}', "2.jpg.JSON": '{"Title": "a cat"}', **photos("1.jpg", "2.jpg")},
+    ),
+    "JSON in a folder": (
+        "sidecar",
+        {
+            "metadata/a/1.json": '{"text": "a dog"}',
+            "metadata/a/2.json": '["a cat"]',
+            **photos("images/a/1.jpg", "images/a/2.jpg"),
+        },
+    ),
     "sidecars in a folder": (
         "sidecar",
         {"captions/1.txt": "a dog", "captions/2.txt": "a cat", **photos("images/1.jpg", "images/2.jpg")},
@@ -455,8 +467,8 @@ def test_an_archive_that_was_unpacked_into_its_own_folder_is_read(
         ("captions.yaml", "1.jpg: a dog"),
         ("captions", "1.jpg a dog"),
         ("captions.pkl", "x"),
-        ("1.json", '{"caption": "a dog"}'),
-        ("1.jpg.json", '{"title": "dog"}'),
+        ("captions.json.bak", '{"1.jpg": "a dog"}'),
+        ("descriptions.xml", "<a>a dog</a>"),
     ],
 )
 def test_files_that_are_called_captions_stop_whatever_they_are(tmp_path: Path, name: str, content: str) -> None:
