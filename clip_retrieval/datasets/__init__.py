@@ -10,6 +10,8 @@ names.py          the file that a table means by a name
 shards.py         collections in several files: their order, their splits, what is unused
 unused.py         the files that a reader did not use
 image_files.py    which files of a place are images
+text_languages.py what text of a language looks like
+code_page.py      the code page of a text that is not Unicode
 text_file.py      text files in any encoding
 other_kinds.py    files that are called tables and are something else
 delimited.py      the cells of a text table

@@ -94,8 +94,8 @@ class Flickr(Source):
             self.taking.files = [table.taken()]
             return table.rows()
         encoding = encoding_of(file, self._options.encoding)
-        self.taking.files = [TakenFile(file.name, encoding, "\t")]
-        return _token_rows(file, encoding)
+        self.taking.files = [TakenFile(file.name, encoding.name, "\t", guessed=not encoding.sure)]
+        return _token_rows(file, encoding.name)
 
     def _images(self) -> str:
         """The first folder that has images, also below it. Raises SourceError if there is none."""
@@ -112,7 +112,7 @@ class Flickr(Source):
         found: dict[str, Split] = {}
         for split, name in _SPLIT_FILES.items():
             if (file := self._place.files.get(self._beside(name))) is not None:
-                found |= {fold_name(line.strip()): split for line in lines_of(file, encoding_of(file))}
+                found |= {fold_name(line.strip()): split for line in lines_of(file, encoding_of(file).name)}
         return found
 
     def _beside(self, name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
+from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.column_names import roles_of
 from clip_retrieval.datasets.list_file import NotAList, OtherAnnotations
 from clip_retrieval.datasets.place import SourceOptions
@@ -35,7 +36,7 @@ class JsonDocument:
     """A document that was understood. A ``ListFile``."""
 
     file: StoredFile
-    encoding: str
+    encoding: Encoding
     layout: str
     has_captions: bool
     columns: dict[str, list[str]]
@@ -46,10 +47,10 @@ class JsonDocument:
         return [name for names in self.columns.values() for name in names]
 
     def taken(self) -> TakenFile:
-        return TakenFile(self.file.name, self.encoding)
+        return TakenFile(self.file.name, self.encoding.name, guessed=not self.encoding.sure)
 
     def rows(self) -> Iterator[Row | Reject]:
-        content, shown = _load(self.file, self.encoding), self.file.name
+        content, shown = _load(self.file, self.encoding.name), self.file.name
         match self.layout:
             case "coco":
                 return _coco(shown, content)
@@ -64,7 +65,7 @@ class JsonDocument:
 def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
     """The document in ``file``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
     encoding = encoding_of(file, options.encoding)
-    content = _load(file, encoding)
+    content = _load(file, encoding.name)
     images = content.get("images") if isinstance(content, dict) else None
     first = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}
     if "sentences" in first:

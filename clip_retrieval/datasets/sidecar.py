@@ -7,12 +7,14 @@ of a table do; the other keys are fields. A text that is a name of an image is n
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source, is_text
+from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.column_names import Roles, folded
 from clip_retrieval.datasets.image_files import images_below
 from clip_retrieval.datasets.img2dataset_status import bookkeeping
@@ -23,7 +25,7 @@ from clip_retrieval.datasets.samples import Sample, images_of
 from clip_retrieval.datasets.sidecar_files import Sidecars
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile, Taking
-from clip_retrieval.datasets.text_file import encoding_of, lines_of
+from clip_retrieval.datasets.text_file import code_page_over, encoding_of, lines_of
 from clip_retrieval.datasets.unused import count_unused
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import CaptionedImage, Reject
@@ -56,7 +58,7 @@ class SidecarFolder(Source):
         taking = self.taking
         taking.columns, taking.fields, taking.notes = {}, {}, []
         used: set[str] = set()
-        files = _Files(self._options)
+        files = _Files(self._options, self._texts)
         for found in images_below(self._place):
             used.add(found.where if isinstance(found, Reject) else found.name)
             if isinstance(found, Reject):
@@ -80,13 +82,18 @@ class SidecarFolder(Source):
         files.tell(taking)
         taking.unused = count_unused(self._place, used, "images")
 
+    def _texts(self) -> Iterator[StoredFile]:
+        return (file for image in _images(self._place) for file in self._sidecars.texts_of(image))
+
 
 @dataclass
 class _Files:
     """Reads the files beside images, and keeps how."""
 
     options: SourceOptions
-    read: Counter[tuple[str, str]] = field(default_factory=Counter)
+    texts: Callable[[], Iterable[StoredFile]]
+    """All text files, which have one code page if they are not Unicode."""
+    read: Counter[tuple[str, Encoding]] = field(default_factory=Counter)
     """How many files were read, by kind and encoding."""
     captions: dict[str, str] = field(default_factory=dict)
     """What had captions, as a person may name it, and for people."""
@@ -99,8 +106,8 @@ class _Files:
         if self.options.caption_columns and suffix not in map(folded, self.options.caption_columns):
             return
         try:
-            encoding = encoding_of(file, self.options.encoding)
-            found = list(lines_of(file, encoding))
+            encoding = encoding_of(file, self.options.encoding, lambda _: self._code_page)
+            found = list(lines_of(file, encoding.name))
         except SourceError as error:
             yield Reject(file.name, str(error.__cause__ or error))
             return
@@ -111,6 +118,10 @@ class _Files:
                 yield Reject(f"{file.name} line {number}", "not UTF-8 text")
             elif text := line.strip():
                 lines.append(text)
+
+    @cached_property
+    def _code_page(self) -> Encoding:
+        return code_page_over(self.texts())
 
     def add_values(self, file: StoredFile, values: dict[str, object]) -> Iterator[Reject]:
         """Add the values of a JSON file that are not known yet; a Reject if it cannot be read."""
@@ -141,7 +152,10 @@ class _Files:
                 f"no file beside an image has {', '.join(map(repr, missing))}: name a key of the JSON, or the suffix of"
                 f" text files (keys found: {found})"
             )
-        taking.files = [TakenFile(f"{count} {kind}", encoding) for (kind, encoding), count in self.read.items()]
+        taking.files = [
+            TakenFile(f"{count} {kind}", encoding.name, guessed=not encoding.sure)
+            for (kind, encoding), count in self.read.items()
+        ]
         taking.columns = {"caption": list(dict.fromkeys(self.captions.values()))}
         if self.too_long:
             names = ", ".join(f"{name} ({count})" for name, count in self.too_long.most_common())
@@ -188,17 +202,17 @@ def _has_caption(file: StoredFile, options: SourceOptions) -> bool:
     return bool(_roles(values, options).captions)
 
 
-def _values_of(file: StoredFile, options: SourceOptions) -> tuple[str, Mapping[str, object]]:
+def _values_of(file: StoredFile, options: SourceOptions) -> tuple[Encoding, Mapping[str, object]]:
     """The encoding of a JSON file and its values. Raises one of ``_UNREADABLE``."""
     data = file.read(_JSON_BYTES)
     if len(data) > _JSON_BYTES:
         raise ValueError(f"over {_JSON_BYTES >> 20} MiB of JSON")
-    encoding: str = json.detect_encoding(data)
+    encoding = Encoding(json.detect_encoding(data))
     try:
-        text = data.decode(encoding)
+        text = data.decode(encoding.name)
     except UnicodeDecodeError:
         encoding = encoding_of(file, options.encoding)
-        text = data.decode(encoding)
+        text = data.decode(encoding.name)
     return encoding, values_in(text)
 
 

@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -16,6 +16,8 @@ class TakenFile:
     name: str
     encoding: str | None = None
     separator: str | None = None
+    guessed: bool = False
+    """Whether other encodings fit the text nearly as well."""
 
     def __str__(self) -> str:
         names = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
@@ -57,10 +59,13 @@ class Taking:
         unused = ", ".join(f"{count} {kind}" for kind, count in self.unused.most_common()) or "none"
         yield f"fields: {fields}; files not used: {unused}"
         yield from self.notes
+        if guessed := [file.name for file in self.files if file.guessed]:
+            names = ", ".join(guessed[:3])
+            yield f"the encoding of {names} is a guess: if the captions look wrong, name it with --encoding"
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
-        files = [{"name": one.name, "encoding": one.encoding, "separator": one.separator} for one in self.files]
+        files = [asdict(one) for one in self.files]
         return {
             "layout": self.layout,
             "why": self.why,

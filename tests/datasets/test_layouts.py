@@ -209,6 +209,26 @@ def test_a_column_has_one_type_in_all_tables_of_a_source(tmp_path: Path) -> None
     assert source.taking.fields == {"year": "text", "day": "date"}
 
 
+@pytest.mark.parametrize(("caption", "guessed"), [("kuş", True), ("bir köpek çimlerde koşuyor", False)])
+def test_an_encoding_that_is_a_guess_is_told(tmp_path: Path, caption: str, guessed: bool) -> None:
+    table = f"image,caption\n1.jpg,{caption}\n".encode("cp1254")
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg")}))
+    assert captions_of(source) == {"1.jpg": [caption]}
+    said = list(source.taking.lines())[2:]
+    note = "the encoding of captions.csv is a guess: if the captions look wrong, name it with --encoding"
+    assert said == ([note] if guessed else [])
+    assert source.taking.to_json()["files"][0]["guessed"] is guessed
+
+
+def test_text_files_of_few_words_are_in_one_encoding(tmp_path: Path) -> None:
+    texts = {"1": "kuş", "2": "bir köpek çimlerde koşuyor", "3": "kırmızı çatılı eski bir ev", "4": "a cat"}
+    files: dict[str, str | bytes] = {f"{name}.txt": text.encode("cp1254") for name, text in texts.items()}
+    files["README.txt"] = "Ein Bär läuft über die Straße – „schön“".encode("cp1252")
+    source = open_source(write(tmp_path, {**files, **photos(*(f"{name}.jpg" for name in texts))}))
+    assert captions_of(source) == {f"{name}.jpg": [text] for name, text in texts.items()}
+    assert [str(file) for file in source.taking.files] == ["3 text files (cp1254)", "1 text files (utf-8)"]
+
+
 def test_paths_of_another_machine_are_told(tmp_path: Path) -> None:
     table = "image,caption\nC:\\Users\\me\\1.jpg,a dog\n/content/drive/data/x/2.jpg,a cat\n"
     source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "x/2.jpg")}))
