@@ -5,7 +5,7 @@ COCO captions   {"images": [{"id", "file_name", …}], "annotations": [{"image_i
 Karpathy        {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}
                 (https://cs.stanford.edu/people/karpathy/deepimagesent/)
 list            [{"image": …, "caption": …}], also under a key such as "data"
-mapping         {"a.jpg": "a caption", "b.jpg": ["two", "captions"]}
+mapping         {"a.jpg": "a caption", "b.jpg": ["two", "captions"]}, also of names without suffix
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.code_page import Encoding
-from clip_retrieval.datasets.column_names import roles_of
+from clip_retrieval.datasets.column_names import folded, roles_of
 from clip_retrieval.datasets.list_file import NotAList, OtherAnnotations
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
@@ -82,14 +82,19 @@ def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
         if roles.image is None:
             raise NotAList(f"a list of objects without a key for the image (keys found: {', '.join(names)})")
         return JsonDocument(file, encoding, "json", bool(roles.captions), roles.by_role(), options)
-    if (
-        isinstance(content, dict)
-        and content
-        and all(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in content)
-    ):
+    if isinstance(content, dict) and content and _is_mapping(content, PurePosixPath(file.name).stem):
         columns = {"image": ["the keys"], "caption": ["the values"]}
         return JsonDocument(file, encoding, "json mapping", True, columns, options)
     raise NotAList("JSON that is neither COCO, Karpathy's splits, a list of objects nor a mapping of names to captions")
+
+
+def _is_mapping(content: Mapping[str, Any], stem: str) -> bool:
+    """Whether the keys name images: by their suffixes, else by captions under each of them."""
+    if all(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in content):
+        return True
+    if "caption" in folded(stem) and not roles_of([*content]).used:
+        return all(isinstance(value, str | list) for value in content.values())
+    return all(isinstance(value, dict) and roles_of([*value]).captions for value in content.values())
 
 
 def _load(file: StoredFile, encoding: str) -> Any:

@@ -99,11 +99,12 @@ class ImageNames:
         return self._one_of(tail, self._by_name) or self._one_of(tail, self._by_stem)
 
     def _is_foreign(self, name: str) -> bool:
-        """Whether a name is a whole path of another machine: this machine has no such folder."""
+        """Whether a name leads to a folder of another machine: this machine has no such folder."""
         if PureWindowsPath(name).drive or name.startswith("\\"):
             return True
-        here = PurePosixPath(name).is_relative_to(self._place.root)
-        return name.startswith(("/", "~")) and not here and not self._exists_elsewhere(posixpath.dirname(name))
+        name = name.replace("\\", "/")
+        leads_away = name.startswith(("/", "~", "../")) and not PurePosixPath(name).is_relative_to(self._place.root)
+        return leads_away and not self._exists_elsewhere(posixpath.dirname(name))
 
     def _note_move(self, name: str, found: str, *, alone: bool) -> None:
         """Keep that ``name`` was found by its end; by its last name ``alone``, two paths cannot mean one file."""
@@ -172,7 +173,10 @@ def moved_note(moved: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def _fold(path: str) -> str:
-    return "/".join(part.strip() for part in fold_name(path).split("/"))
+    """A path without the differences that do not count: of ``fold_name``, and spaces around names and suffixes."""
+    *folders, name = (part.strip() for part in fold_name(path).split("/"))
+    stem, dot, suffix = name.rpartition(".")
+    return "/".join([*folders, f"{stem.rstrip()}{dot}{suffix}"])
 
 
 def _parts(name: str) -> list[str]:

@@ -157,6 +157,8 @@ class _Files:
             for (kind, encoding), count in self.read.items()
         ]
         taking.columns = {"caption": list(dict.fromkeys(self.captions.values()))}
+        if not self.captions:
+            taking.notes.append("no key of the JSON is called as captions are: use --caption-column if one has them")
         if self.too_long:
             names = ", ".join(f"{name} ({count})" for name, count in self.too_long.most_common())
             taking.notes.append(f"longer than {_LONGEST_FIELD:,} characters and left out: {names}")

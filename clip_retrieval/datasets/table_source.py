@@ -86,7 +86,8 @@ class TableSource(Source):
                 else:
                     yield row, find
             if empty:
-                self.taking.notes.append(f"{table.name} has {_head_of(table.file)} and no row")
+                head = f" the columns {', '.join(map(repr, table.file.names))} and" if table.file.names else ""
+                self.taking.notes.append(f"{table.name} has{head} no row")
 
 
 def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
@@ -167,10 +168,6 @@ def _several(place: Place, shown: Sequence[str]) -> SourceError:
 
 def _folder_of(table: Table) -> str:
     return str(PurePosixPath(table.name).parent)
-
-
-def _head_of(file: ListFile) -> str:
-    return f"the columns {', '.join(map(repr, file.names))}" if file.names else "no columns"
 
 
 def _may_lack_captions(file: ListFile, shown: str) -> bool:

@@ -86,6 +86,7 @@ def test_json_without_captions_gives_fields_and_image_search(tmp_path: Path) -> 
     source = opened(tmp_path, files, "1.jpg")
     (image,), _ = read(source)
     assert (source.name, source.has_captions, image.metadata["imageViews"]) == ("sidecar", False, "3")
+    assert source.taking.notes == ["no key of the JSON is called as captions are: use --caption-column if one has them"]
 
 
 def test_a_key_that_a_person_names_has_the_captions(tmp_path: Path) -> None:

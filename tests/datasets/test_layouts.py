@@ -89,6 +89,17 @@ LAYOUTS: dict[str, tuple[str, dict[str, str | bytes]]] = {
     "a list in JSON": ("json", {"captions.json": json.dumps(ROWS), **photos("1.jpg", "2.jpg")}),
     "a list under a key": ("json", {"data.json": json.dumps({"data": ROWS}), **photos("1.jpg", "2.jpg")}),
     "a mapping in JSON": ("json mapping", {"captions.json": json.dumps(CAPTIONS), **photos("1.jpg", "2.jpg")}),
+    "a mapping of names without suffix": (
+        "json mapping",
+        {"captions.json": json.dumps({"1": "a dog", "2": ["a cat"]}), **photos("1.jpg", "2.jpg")},
+    ),
+    "a mapping to objects": (
+        "json mapping",
+        {
+            "meta_cap.json": json.dumps({"1": {"caption": "a dog", "tags": "x"}, "2": {"caption": "a cat"}}),
+            **photos("images/1.jpg", "images/2.jpg"),
+        },
+    ),
     "Flickr30k of Kaggle": (
         "csv",
         {
@@ -247,6 +258,7 @@ def test_paths_of_another_machine_are_told(tmp_path: Path) -> None:
         ("labels.csv", "image,class\n1.jpg,7\n", "no column for the caption"),
         ("captions.json", "{}", "JSON that is neither"),
         ("captions.json", "[", "not JSON"),
+        ("captions.json", '{"captions": ["a dog"], "version": "1"}', "JSON that is neither"),
         ("captions.xlsx", "PK", "save it as CSV"),
         ("captions.csv.gz", "\x1f", "unpack it first"),
     ],
@@ -324,6 +336,12 @@ def test_a_table_of_a_header_alone_is_called_that(tmp_path: Path, content: str) 
     source = open_source(tmp_path)
     assert captions_of(source) == {}
     assert source.taking.notes == ["captions.csv has the columns 'image', 'caption' and no row"]
+
+
+def test_a_list_without_a_row_is_called_that(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path, {"captions.jsonl": "\n", **photos("1.jpg")}))
+    assert captions_of(source) == {}
+    assert source.taking.notes == ["captions.jsonl has no row"]
 
 
 def test_a_table_of_a_header_alone_beside_others_is_told(tmp_path: Path) -> None:

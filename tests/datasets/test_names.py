@@ -38,6 +38,7 @@ def finder(root: Path, *files: str) -> ImageNames:
         ("b.jpg ", "b.jpg "),
         ("b.jpg", "images /b.jpg "),
         ("b", " b.jpg"),
+        ("b.jpg", "b .jpg"),
         ("/b.jpg", "b.jpg"),
     ],
 )
@@ -70,6 +71,7 @@ def test_a_name_of_several_files_is_refused_with_their_names(tmp_path: Path) -> 
         ("~/photos/b.jpg", "b.jpg"),
         ("../input/flickr/Images/b.jpg", "Images/b.jpg"),
         ("data/raw/images/b", "images/b.jpg"),
+        ("../input/some-set/b.jpg", "b.jpg"),
         ("file:///gone/b.jpg", "b.jpg"),
     ],
 )
