@@ -40,6 +40,7 @@ img2dataset.py    tars and folders that img2dataset wrote
 vector_row.py     the place of a vector that another program made
 vector_files.py   vectors that another program made
 vectors.py        whether a place has such vectors
+sidecar_reader.py what the files beside an image say
 sidecar.py        a text or JSON file beside each image
 image_folder.py   a folder of images without captions
 store.py          what a store of files elsewhere has to do

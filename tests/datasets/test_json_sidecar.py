@@ -132,6 +132,15 @@ def test_json_that_cannot_be_read_is_one_reject_and_the_image_is_kept(
     assert reason in reject.reason
 
 
+@pytest.mark.parametrize("depth", range(700, 1100, 20))
+def test_json_of_any_depth_costs_at_most_itself(tmp_path: Path, depth: int) -> None:
+    deep = '{"deep": ' + "[" * depth + "]" * depth + "}"
+    write(tmp_path, {"1.json": deep, "2.json": '{"caption": "a cat"}', **photos("1.jpg", "2.jpg")})
+    images, rejects = read(open_source(tmp_path))
+    assert len(images) == 2
+    assert len(rejects) <= 1
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
