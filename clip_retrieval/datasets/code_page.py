@@ -68,8 +68,9 @@ def code_page_of(sample: bytes) -> Encoding:
         name = DEFAULT
     if best < _POOR * sum(not character.isascii() for character in text):
         found = from_bytes(sample).best()
-        return Encoding(DEFAULT if found is None else found.encoding, sure=False)
-    other = next(rating for rating, other, _ in rated if other != text)
+        name = DEFAULT if found is None or found.encoding.startswith(("utf", "ascii")) else found.encoding
+        return Encoding(name, sure=False)
+    other = next((rating for rating, other, _ in rated if other != text), -math.inf)
     return Encoding(name, best - other > _SURE)
 
 

@@ -109,7 +109,9 @@ def _without_captions(source: Source, place: Place, misses: list[Miss], options:
         with suppress(SourceError):
             if (inside := _detect(below, options)).has_captions:
                 return inside
-    misses += [Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown)]
+    misses += [
+        Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown) and _not_read(shown) is None
+    ]
     misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
     misses += [Miss(shown, what_to_do) for shown in place.files if (what_to_do := _not_read(shown)) is not None]
     if misses and place.only is None:

@@ -108,7 +108,7 @@ class ImageNames:
 
     def _note_move(self, name: str, found: str, *, alone: bool) -> None:
         """Keep that ``name`` was found by its end; by its last name ``alone``, two paths cannot mean one file."""
-        if alone and (other := self._by_bare_name.setdefault(found, name)) != name:
+        if alone and _spelled(other := self._by_bare_name.setdefault(found, name)) != _spelled(name):
             raise ValueError(f"{name} could only be {found}, and {other} is that already; write the path of the file")
         self.moved[name] = found
 
@@ -170,6 +170,11 @@ def moved_note(moved: Iterable[Mapping[str, str]]) -> list[str]:
         return []
     name, file = next(iter(found.items()))
     return [f"{len(found)} names are paths of another machine, and were found by their ends: {name} is {file}"]
+
+
+def _spelled(path: str) -> str:
+    """A path of another machine, which may not tell cases and slashes apart."""
+    return fold_name(path.replace("\\", "/"))
 
 
 def _fold(path: str) -> str:

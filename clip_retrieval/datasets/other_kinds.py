@@ -5,6 +5,7 @@ named for what it is, with what to do.
 """
 
 import re
+from zipfile import BadZipFile, ZipFile
 
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import ImageRejected
@@ -34,6 +35,13 @@ _TEXTS = (
     ),
     (re.compile(rb"<\?xml|<table[\s>]", re.IGNORECASE), f"an XML document; open it {_WORKBOOK}"),
 )
+_IN_ZIP = (
+    ("xl", f"an Excel workbook (.xlsx); open it {_WORKBOOK}"),
+    ("word", "a Word document; save its text as CSV"),
+    ("Index", f"a document of Numbers; open it {_WORKBOOK}"),
+    ("content.xml", f"an OpenDocument spreadsheet (.ods) or text; open it {_WORKBOOK}"),
+)
+"""What is at the top of archives that office programs write."""
 _BLANK = b"\xef\xbb\xbf\xff\xfe \t\r\n"
 
 
@@ -44,7 +52,7 @@ def other_kind(file: StoredFile) -> str | None:
     """
     head = _head(file)
     if head.startswith(b"PK\3\4"):
-        return _zip(head)
+        return _zip(file)
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
@@ -68,12 +76,12 @@ def _text_of(head: bytes) -> bytes:
     return head.replace(b"\0", b"").lstrip(_BLANK)
 
 
-def _zip(head: bytes) -> str:
-    """What a ZIP archive is, by the names and the type that its first entries state."""
-    if b"opendocument.spreadsheet" in head:
-        return f"an OpenDocument spreadsheet (.ods); open it {_WORKBOOK}"
-    if b"[Content_Types].xml" in head or b"xl/" in head:
-        return f"an Excel workbook (.xlsx); open it {_WORKBOOK}"
-    if b"Index/" in head:
-        return f"a Numbers document; open it {_WORKBOOK}"
-    return "a ZIP archive; unpack it first"
+def _zip(file: StoredFile) -> str:
+    """What a ZIP archive is, by the names in it."""
+    try:
+        with file.open() as opened, ZipFile(opened) as archive:
+            names = archive.namelist()
+    except (OSError, BadZipFile, ValueError, NotImplementedError):
+        return "a damaged ZIP archive"
+    tops = {name.split("/", 1)[0] for name in names}
+    return next((kind for top, kind in _IN_ZIP if top in tops), "a ZIP archive; unpack it first")

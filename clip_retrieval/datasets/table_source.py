@@ -65,7 +65,7 @@ class TableSource(Source):
         if numbers is not None:
             taking.columns.pop("image_id", None)
             taking.notes.append(
-                f"{numbers} numbers rows and not images: it is a field, and images have their names as ids"
+                f"{numbers} has numbers that are no ids of images: it is a field, and images have their names as ids"
             )
         yield from images_of_rows(self._rows(names, numbers), taking)
         used = {table.name for table in self._tables}.union(*(one.used for one in names.values()))

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from clip_retrieval.datasets.code_page import code_page_of
 
@@ -96,6 +98,14 @@ def test_three_captions_are_read_as_they_were_written(language: str, page: str) 
     text = "".join(f"{number}.jpg,{caption}\n" for number, caption in enumerate(TEXTS[language][1]))
     data = encoded(text, page)
     assert is_read(text, data, code_page_of(data).name)
+
+
+@given(st.binary(min_size=1, max_size=60).filter(lambda data: not data.isascii()))
+@example(b"\x98\xb5\x10")
+def test_any_bytes_have_a_code_page_and_none_of_unicode(data: bytes) -> None:
+    name = code_page_of(data).name
+    assert not name.startswith("utf")
+    assert data.decode(name, errors="surrogateescape")
 
 
 def test_of_single_captions_most_are_read_and_a_wrong_one_is_a_guess() -> None:

@@ -3,8 +3,10 @@
 import gzip
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -273,12 +275,23 @@ def test_what_looks_like_captions_and_is_not_understood_stops(
     assert captions_of(source) == {"1.jpg": []}
 
 
-WORKBOOK = b"PK\3\4\x14\0\6\0\x08\0\0\0!\0....[Content_Types].xml ..."
+def zipped(*names: str) -> bytes:
+    """A ZIP archive with empty files of these names."""
+    data = BytesIO()
+    with ZipFile(data, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return data.getvalue()
+
+
+WORKBOOK = zipped("[Content_Types].xml", "docProps/app.xml", "xl/workbook.xml")
 OTHER_KINDS: dict[str, tuple[bytes, str]] = {
     "xlsx": (WORKBOOK, "an Excel workbook (.xlsx); open it in a spreadsheet program and save it as CSV"),
-    "ods": (b"PK\3\4......mimetypeapplication/vnd.oasis.opendocument.spreadsheet", "an OpenDocument spreadsheet"),
+    "ods": (zipped("mimetype", "content.xml"), "an OpenDocument spreadsheet"),
+    "docx": (zipped("[Content_Types].xml", "word/document.xml"), "a Word document; save its text as CSV"),
+    "damaged zip": (zipped("captions.csv")[:30], "a damaged ZIP archive"),
     "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook (.xls)"),
-    "zip": (b"PK\3\4......captions.csv", "a ZIP archive; unpack it first"),
+    "zip": (zipped("captions.csv"), "a ZIP archive; unpack it first"),
     "gzip": (gzip.compress(b"image,caption"), "compressed by gzip; unpack it with gunzip first"),
     "HTML": (b"\xef\xbb\xbf\r\n<!DOCTYPE html><html>", "an HTML page"),
     "HTML in UTF-16": ("\ufeff<html lang='en'>".encode("utf-16-le"), "an HTML page"),
@@ -303,7 +316,7 @@ def test_a_file_of_another_kind_is_named_for_what_it_is(tmp_path: Path, name: st
     [
         ("captions.xlsx", WORKBOOK, "it is a spreadsheet; save it as CSV"),
         ("captions.csv.gz", b"\x1f\x8b", "it is compressed; unpack it first"),
-        ("photos.zip", b"PK\3\4......a.jpg", "it is a ZIP archive; unpack it first"),
+        ("photos.zip", zipped("photos/a.jpg"), "it is a ZIP archive; unpack it first"),
         ("photos.7z", b"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive; unpack it first"),
     ],
 )

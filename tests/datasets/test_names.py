@@ -93,6 +93,7 @@ def test_of_a_path_of_another_machine_the_longest_end_counts(tmp_path: Path) -> 
 def test_two_paths_of_another_machine_are_not_one_file_for_their_name_alone(tmp_path: Path) -> None:
     names = finder(tmp_path, "b.jpg")
     names.find("/content/train/b.jpg")
+    assert names.find("\\Content\\train\\b.jpg").name == "b.jpg", "the same path, as Windows may write it"
     with pytest.raises(ValueError, match=r"could only be b\.jpg, and /content/train/b\.jpg is that already"):
         names.find("/content/test/b.jpg")
 

@@ -33,7 +33,7 @@ def test_numbers_that_contradict_are_a_field(tmp_path: Path, name: str, table: s
     images, _ = read(source)
     assert [image.image_id for image in images] == ["1.jpg", "2.jpg"]
     (note,) = source.taking.notes
-    assert "numbers rows and not images" in note
+    assert "image_id has numbers that are no ids of images" in note.replace("Image ID", "image_id")
     assert list(source.taking.fields.values()) == ["number"]
     assert "image_id" not in source.taking.columns
 
