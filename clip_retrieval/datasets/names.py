@@ -29,6 +29,7 @@ class ImageNames:
         self.folder = "" if folder == "." else folder
         self._found: dict[str, StoredFile] = {}
         self._nowhere: set[object] = set()
+        self._foreign: dict[str, bool] = {}
         self._by_bare_name: dict[str, str] = {}
         self.used: set[str] = set()
         """The files of the place that names led to."""
@@ -103,8 +104,13 @@ class ImageNames:
         if PureWindowsPath(name).drive or name.startswith("\\"):
             return True
         name = name.replace("\\", "/")
-        leads_away = name.startswith(("/", "~", "../")) and not PurePosixPath(name).is_relative_to(self._place.root)
-        return leads_away and not self._exists_elsewhere(posixpath.dirname(name))
+        if not name.startswith(("/", "~", "../")):
+            return False
+        folder = posixpath.dirname(name)
+        if (known := self._foreign.get(folder)) is None:
+            here = PurePosixPath(folder).is_relative_to(self._place.root)
+            self._foreign[folder] = known = not here and not self._exists_elsewhere(folder)
+        return known
 
     def _note_move(self, name: str, found: str, *, alone: bool) -> None:
         """Keep that ``name`` was found by its end; by its last name ``alone``, two paths cannot mean one file."""
@@ -122,7 +128,7 @@ class ImageNames:
             raise ValueError(f"{tail!r} means {len(fits)} files ({names}); write the path of one of them")
         return fits[0] if fits else None
 
-    @property
+    @cached_property
     def _base_name(self) -> str:
         return PurePosixPath(self._place.root.as_posix()).name
 

@@ -31,12 +31,12 @@ class SidecarFolder(Source):
 
     name = "sidecar"
 
-    def __init__(self, place: Place, options: SourceOptions, *, has_captions: bool = True) -> None:
+    def __init__(self, place: Place, sidecars: Sidecars, options: SourceOptions, *, has_captions: bool) -> None:
         self._place = place
         self._options = options
-        self._sidecars = Sidecars(place)
+        self._sidecars = sidecars
         self.has_captions = has_captions
-        self.takes_columns = options.image_column is None and bool(self._sidecars.json_files())
+        self.takes_columns = options.image_column is None and sidecars.has_json
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
         taking = self.taking
@@ -82,7 +82,7 @@ def fits(place: Place, options: SourceOptions) -> Fit | None:
     first = next(with_text, None)
     if first is None:
         first = next((pair for pair in islice(with_json, _LOOKED_AT) if reader.has_caption(pair[0])), None)
-    return None if first is None else _fit(place, options, *first, has_captions=True)
+    return None if first is None else _fit(first, SidecarFolder(place, sidecars, options, has_captions=True))
 
 
 def fits_fields(place: Place, options: SourceOptions) -> Fit | None:
@@ -91,11 +91,11 @@ def fits_fields(place: Place, options: SourceOptions) -> Fit | None:
         return None
     sidecars = Sidecars(place)
     first = next(((file, image) for image in _images(place) for file in sidecars.json_of(image)), None)
-    return None if first is None else _fit(place, options, *first, has_captions=False)
+    return None if first is None else _fit(first, SidecarFolder(place, sidecars, options, has_captions=False))
 
 
-def _fit(place: Place, options: SourceOptions, file: StoredFile, image: str, *, has_captions: bool) -> Fit:
-    source = SidecarFolder(place, options, has_captions=has_captions)
+def _fit(first: tuple[StoredFile, str], source: SidecarFolder) -> Fit:
+    file, image = first
     source.taking.why = f"{file.name} stands beside {image}"
     return Fit(source, source.taking.why)
 

@@ -11,7 +11,7 @@ Text for ``cat.jpg`` is in ``cat.txt``, ``cat.jpg.txt``, ``cat.caption`` and the
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
-from pathlib import PurePosixPath
+from posixpath import basename, dirname, join, split, splitext
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.names import fold_name
@@ -22,6 +22,7 @@ TEXT_SUFFIXES = frozenset({".txt", ".caption", ".captions", ".cap"})
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "photos", "pictures", "jpg", "jpeg", "png", "raw"})
 TEXT_FOLDERS = ("captions", "caption", "text", "texts", "txt")
 JSON_FOLDERS = ("captions", "json", "metadata", "meta", "annotations", "labels")
+_MAY_BE_IMAGES = frozenset({"", *IMAGE_SUFFIXES})
 _TAKEOUT_ENDING = "supplemental-metadata"
 _TAKEOUT_CHARACTERS = 46
 _COUNTER = re.compile(r"(.*\.[^.()]*)(\(\d+\))")
@@ -46,8 +47,15 @@ class Sidecars:
 
     def json_files(self) -> frozenset[str]:
         """Every JSON file that belongs to a file which is an image by its name, or may be one."""
-        names = [name for name in self._place.files if PurePosixPath(name).suffix.lower() in {"", *IMAGE_SUFFIXES}]
+        if not self._jsons:
+            return frozenset()
+        names = (name for name in self._place.files if splitext(name)[1].lower() in _MAY_BE_IMAGES)
         return frozenset(file.name for name in names for file in self.json_of(name))
+
+    @property
+    def has_json(self) -> bool:
+        """Whether the place has JSON files that may belong to images."""
+        return bool(self._jsons)
 
     @cached_property
     def _texts(self) -> Named:
@@ -60,39 +68,40 @@ class Sidecars:
     def _named(self, suffixes: Collection[str], keys: Callable[[str], Collection[str]]) -> Named:
         named: Named = {}
         for shown, file in self._place.files.items():
-            path = PurePosixPath(fold_name(shown))
-            if path.suffix in suffixes:
-                for key in keys(path.stem):
-                    named.setdefault(key, []).append((str(path.parent), file))
+            stem, suffix = splitext(shown)
+            if suffix.lower() in suffixes:
+                folder, name = split(fold_name(stem))
+                for key in keys(name):
+                    named.setdefault(key, []).append((folder, file))
         return named
 
     @staticmethod
     def _of(image: str, named: Named, below: Sequence[str]) -> list[StoredFile]:
-        path = PurePosixPath(fold_name(image))
-        found = [pair for key in dict.fromkeys((path.stem, path.name)) for pair in named.get(key, ())]
-        if not found and len(path.name) > _TAKEOUT_CHARACTERS and below is JSON_FOLDERS:
-            found = named.get(path.name[:_TAKEOUT_CHARACTERS], [])
+        folder, name = split(fold_name(image))
+        found = [pair for key in dict.fromkeys((splitext(name)[0], name)) for pair in named.get(key, ())]
+        if not found and len(name) > _TAKEOUT_CHARACTERS and below is JSON_FOLDERS:
+            found = named.get(name[:_TAKEOUT_CHARACTERS], [])
         if found:
-            for folder in _folders(path, below):
-                if here := [file for parent, file in found if parent == str(folder)]:
+            for other in _folders(folder, below):
+                if here := [file for parent, file in found if parent == other]:
                     return here
         return []
 
 
-def _folders(image: PurePosixPath, below: Sequence[str]) -> Iterator[PurePosixPath]:
-    """The folders that may have the files of an image, by its folded relative path.
+def _folders(folder: str, below: Sequence[str]) -> Iterator[str]:
+    """The folders that may have the files of an image in ``folder``, a folded relative path.
 
-    The folder of the image; ``captions/`` in it; the same path below ``captions/``, with and without the top folder;
+    The folder itself; ``captions/`` in it; the same path below ``captions/``, with and without the top folder;
     ``captions/`` beside the folder, if that is called as folders of images are.
     """
-    parts = image.parent.parts
-    yield image.parent
-    yield from (image.parent / name for name in below)
-    yield from (PurePosixPath(name, *parts) for name in below)
-    if parts:
-        yield from (PurePosixPath(name, *parts[1:]) for name in below if parts[1:])
-        if parts[-1] in IMAGE_FOLDERS:
-            yield from (image.parent.parent / name for name in below)
+    yield folder
+    yield from (join(folder, name) for name in below)
+    yield from (join(name, folder).rstrip("/") for name in below)
+    _, _, rest = folder.partition("/")
+    if rest:
+        yield from (join(name, rest) for name in below)
+    if basename(folder) in IMAGE_FOLDERS:
+        yield from (join(dirname(folder), name) for name in below)
 
 
 def _json_keys(stem: str) -> Collection[str]:
@@ -102,9 +111,9 @@ def _json_keys(stem: str) -> Collection[str]:
     if match := _COUNTER.fullmatch(stem):  # cat.jpg(1) is that of cat(1).jpg
         plain, counter = match[1], match[2]
     image, _, ending = plain.rpartition(".")
-    if _TAKEOUT_ENDING.startswith(ending) and PurePosixPath(image).suffix in IMAGE_SUFFIXES:
+    if _TAKEOUT_ENDING.startswith(ending) and splitext(image)[1] in IMAGE_SUFFIXES:
         plain = image
     if plain != stem:
-        path = PurePosixPath(plain)
-        keys.add(f"{path.stem}{counter}{path.suffix}")
+        name, suffix = splitext(plain)
+        keys.add(f"{name}{counter}{suffix}")
     return keys
