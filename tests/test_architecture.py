@@ -68,7 +68,6 @@ LIBRARIES = {
     "typer": {"cli"},
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
     "httpx": {"client", "cli"},
-    "charset_normalizer": {"datasets/code_page"},
     "pillow_heif": {"images/heif"},
     "pillow_jxl": {"images/jxl"},
     "httpx2": {"datasets/fsspec_store"},

@@ -69,7 +69,9 @@ class Flickr(Source):
     def _rows(self, names: ImageNames) -> Iterator[tuple[Row, Find] | Reject]:
         splits = self._splits()
         missing: set[str] = set()
+        empty = True
         for row in self._listed():
+            empty = False
             if isinstance(row, Reject):
                 yield row
                 continue
@@ -86,6 +88,8 @@ class Flickr(Source):
             image_id = found.name.removeprefix(f"{names.folder}/")
             split = splits.get(fold_name(name)) or splits.get(fold_name(PurePosixPath(found.name).name))
             yield replace(row, image=name, image_id=image_id, split=split), names.find
+        if empty:
+            self.taking.notes.append(f"{self._captions.name} has no row")
 
     def _listed(self) -> Iterator[Row | Reject]:
         file = self._captions

@@ -325,6 +325,13 @@ class TestFlickr8k:
         )
         assert not rejects
 
+    def test_captions_without_a_row_are_called_that(self, tmp_path: Path) -> None:
+        touch(tmp_path, "Images/a.jpg")
+        (tmp_path / "captions.txt").write_text("image,caption\n")
+        source = open_source(tmp_path)
+        assert list(source) == []
+        assert source.taking.notes == ["captions.txt has no row"]
+
     def test_a_name_of_several_images_is_one_reject(self, tmp_path: Path) -> None:
         touch(tmp_path, "Images/x/a.jpg", "Images/y/a.jpg", "Images/b.jpg")
         (tmp_path / "captions.txt").write_text("image,caption\na.jpg,a dog\na.jpg,a hound\nb.jpg,a cat\n")
