@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval.datasets.code_page import code_page_of
@@ -100,6 +100,7 @@ def test_three_captions_are_read_as_they_were_written(language: str, page: str) 
     assert is_read(text, data, code_page_of(data).name)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=60).filter(lambda data: not data.isascii()))
 @example(b"\x98\xb5\x10")
 def test_any_bytes_have_a_code_page_and_none_of_unicode(data: bytes) -> None:
