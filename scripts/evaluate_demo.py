@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from clip_retrieval.build.check import read_source
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
 from clip_retrieval.cores import usable_cores
@@ -64,7 +65,7 @@ def write_gallery(every: Iterable[Drawing], path: Path, size: int, seed: int) ->
 def measure(source: Path, output: Path) -> Quality:
     """The demo model on the test side of ``source``; the reports go into ``output``."""
     bars = console.Bars()
-    data = of_source(source, prepare_encoder("demo"), cache_dir() / "evaluations", Options(), bars)
+    data = of_source(read_source(source, bars), prepare_encoder("demo"), cache_dir() / "evaluations", Options(), bars)
     quality = evaluate(data, "test", bars)
     output.mkdir(exist_ok=True)
     (output / "quality.json").write_text(quality.model_dump_json(indent=2), encoding="utf-8")

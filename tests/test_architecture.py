@@ -71,7 +71,6 @@ LIBRARIES = {
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
     "httpx": {"client", "cli"},
     "watchfiles": {"cli/watching"},
-    "charset_normalizer": {"datasets/text_file"},
     "pillow_heif": {"images/heif"},
     "pillow_jxl": {"images/jxl"},
     "httpx2": {"datasets/fsspec_store"},

@@ -11,7 +11,7 @@ from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.validate import validate
 from clip_retrieval.datasets import Source, SourceOptions, open_source
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS
-from clip_retrieval.datasets.remote import shown_place
+from clip_retrieval.datasets.remote import shown_place, whole_place
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.images.decode import Limits, decode_blob
 from clip_retrieval.progress import Progress
@@ -21,19 +21,19 @@ CALIBRATION_IMAGES = 300
 
 
 class ReadSource(Source):
-    """A source whose items were read already; what it was taken for is known."""
+    """A source whose items were read already; what it was taken for is known. ``place`` is ``whole_place`` of it."""
 
-    def __init__(self, source: Source, items: list[CaptionedImage | Reject]) -> None:
+    def __init__(self, source: Source, items: list[CaptionedImage | Reject], place: str) -> None:
         self.name, self.has_captions = source.name, source.has_captions
         self.vectors_mark, self.unlisted = source.vectors_mark, ()
         self.taking = source.taking
-        self.items = items
+        self.items, self.place = items, place
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
         return iter(self.items)
 
 
-def read_source(path: Path | str, options: SourceOptions, progress: Progress) -> ReadSource:
+def read_source(path: Path | str, progress: Progress, options: SourceOptions = DEFAULT_OPTIONS) -> ReadSource:
     """Read a data source, without its images. Raises SourceError if it cannot be read or names no image."""
     source = open_source(path, options)
     items: list[CaptionedImage | Reject] = []
@@ -42,13 +42,14 @@ def read_source(path: Path | str, options: SourceOptions, progress: Progress) ->
             items.append(item)
             advance(1)
     if not count_images(items):
-        raise _no_image([item for item in items if isinstance(item, Reject)], shown_place(str(path)))
-    return ReadSource(source, items)
+        rejects = [item for item in items if isinstance(item, Reject)]
+        raise _no_image(rejects, shown_place(str(path)), source.taking.notes)
+    return ReadSource(source, items, whole_place(str(path)))
 
 
-def check(path: Path, limits: Limits, progress: Progress) -> Report:
+def check(path: Path | str, limits: Limits, progress: Progress) -> Report:
     """Read and validate a data source. Raises SourceError if it cannot be read or has no usable image."""
-    return check_source(read_source(path, DEFAULT_OPTIONS, progress), str(path), limits, progress)
+    return check_source(read_source(path, progress), shown_place(str(path)), limits, progress)
 
 
 def check_source(
@@ -75,8 +76,8 @@ def require_images(report: Report, source: str) -> None:
         raise _no_image(report.rejects, source)
 
 
-def _no_image(rejects: Sequence[Reject], source: str) -> SourceError:
-    reasons = "; ".join(f"{reject.where}: {reject.reason}" for reject in rejects[:3])
+def _no_image(rejects: Sequence[Reject], source: str, notes: Sequence[str] = ()) -> SourceError:
+    reasons = "; ".join([*(f"{reject.where}: {reject.reason}" for reject in rejects[:3]), *notes])
     return SourceError(f"{source} has no usable image ({reasons or 'it is empty'})")
 
 

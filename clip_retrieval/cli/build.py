@@ -32,7 +32,7 @@ from clip_retrieval.cli.options import (
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
-from clip_retrieval.cli.publish import build_and_publish, place_of, seen_files
+from clip_retrieval.cli.publish import build_and_publish, seen_files
 from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import prepare_encoder
@@ -112,7 +112,7 @@ def build_command(
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
     # Before the model is prepared: a wrong path should not cost a download.
     said = source_options(image_column, caption_columns, encoding, no_captions=no_captions, take_vectors=take_vectors)
-    data = read_source(source, said, bars)
+    data = read_source(source, bars, said)
     console.taken(data.taking)
     if take_vectors and precision is PrecisionOption.INT8:
         raise typer.BadParameter("int8 is calibrated with images, and vectors have none", param_hint="--precision")
@@ -134,11 +134,11 @@ def build_command(
     with seen_files() as seen:
         built = build_and_publish(
             data,
-            Path(place_of(source)).name,
+            Path(data.place).name,
             encoder,
             options,
             bars,
-            place=place_of(source),
+            place=data.place,
             output=output,
             seen=seen,
             fresh=fresh,

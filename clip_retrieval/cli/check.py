@@ -49,11 +49,8 @@ def check_command(
     ```
     """
     bars = console.Bars()
-    data = read_source(
-        source,
-        source_options(image_column, caption_columns, encoding, no_captions=no_captions, take_vectors=take_vectors),
-        bars,
-    )
+    said = source_options(image_column, caption_columns, encoding, no_captions=no_captions, take_vectors=take_vectors)
+    data = read_source(source, bars, said)
     console.taken(data.taking)
     if data.vectors_mark is not None:
         raise typer.BadParameter("build checks vectors while it takes them", param_hint="--take-vectors")

@@ -11,11 +11,28 @@ from rich.table import Table
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.build.check import read_source
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
 from clip_retrieval.cli.language_table import language_notes, language_table
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu, TextLanguage
-from clip_retrieval.datasets import open_source
+from clip_retrieval.cli.options import (
+    AllowTruncated,
+    AsJson,
+    CaptionColumns,
+    Encoding,
+    ImageColumn,
+    MaxBytes,
+    MaxPixels,
+    NoCaptions,
+    Pretrained,
+    QuickGelu,
+    SourceOrTag,
+    TextLanguage,
+    require_no_source_options,
+    source_options,
+)
+from clip_retrieval.datasets import SourceOptions
+from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
@@ -46,9 +63,7 @@ class _Encoder(NamedTuple):
 
 
 def evaluate_command(
-    source: Annotated[
-        str, typer.Argument(help="The tag or folder of an artifact, or a folder or table of captioned images.")
-    ] = modelstore.LATEST,
+    source: SourceOrTag = modelstore.LATEST,
     model: Annotated[
         str | None, typer.Option(help="For a data source: demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")
     ] = None,
@@ -64,9 +79,14 @@ def evaluate_command(
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="The number of worst queries to list in each direction.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="The seed of the bootstrap, and of the split of a data source.")] = 0,
+    image_column: ImageColumn = None,
+    caption_columns: CaptionColumns = [],  # noqa: B006 - Typer makes a list of its own for each call
+    encoding: Encoding = None,
+    no_captions: NoCaptions = False,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
+    allow_truncated: AllowTruncated = Limits.allow_truncated,
 ) -> None:
     """Measure retrieval in both directions by exact search, with 95 % intervals.
 
@@ -79,21 +99,20 @@ def evaluate_command(
     bento-clip evaluate
     bento-clip evaluate clip-retrieval:latest --split all --images my-photos
     bento-clip evaluate my-photos --model ViT-B-32 --pretrained laion2b_s34b_b79k --output reports/vit
+    bento-clip evaluate photos.csv --model demo --image-column photo --caption-column alt_text
     ```
     """
     bars = console.Bars()
     artifact = None
-    if (path := _data_source(source)) is not None:
-        limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels)
-        data = _embedded(
-            path,
-            _Encoder(model or "demo", pretrained, quick_gelu, text_language),
-            Options(seed=seed, limits=limits),
-            bars,
-        )
+    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    said = source_options(image_column, caption_columns, encoding, no_captions=no_captions)
+    if _is_data_source(source):
+        encoder = _Encoder(model or "demo", pretrained, quick_gelu, text_language)
+        data = _embedded(source, said, encoder, Options(seed=seed, limits=limits), bars)
     elif model or pretrained or text_language or quick_gelu is not None:
         raise typer.BadParameter("an artifact has its own model; give a data source", param_hint="--model")
     else:
+        require_no_source_options(said, limits)
         tag, folder = modelstore.resolve(source)
         artifact = Artifact.open(folder)
         data = of_artifact(tag, artifact, images)
@@ -111,17 +130,22 @@ def evaluate_command(
         console.note(f"written: {', '.join(sorted(str(file) for file in output.iterdir()))}")
 
 
-def _data_source(source: str) -> Path | None:
-    """The path of a data source; None if ``source`` names an artifact."""
+def _is_data_source(source: str) -> bool:
+    """Whether ``source`` is the path or the URL of a data source, and names no artifact."""
+    if is_url(source):
+        return True
     path = Path(source)
     try:
-        return path if path.exists() and not (path / MANIFEST).exists() else None
+        return path.exists() and not (path / MANIFEST).exists()
     except OSError:  # the name is too long for a file
-        return None
+        return False
 
 
-def _embedded(path: Path, encoder: _Encoder, options: Options, bars: console.Bars) -> EmbeddedDataset:
-    open_source(path)  # before the model is prepared, so that a wrong path costs no download
+def _embedded(
+    source: str, said: SourceOptions, encoder: _Encoder, options: Options, bars: console.Bars
+) -> EmbeddedDataset:
+    data = read_source(source, bars, said)  # before the model is prepared, so that a wrong path costs no download
+    console.taken(data.taking)
     with bars.stage(f"preparing the model {encoder.model}", None):
         folder = prepare_encoder(
             encoder.model,
@@ -130,7 +154,7 @@ def _embedded(path: Path, encoder: _Encoder, options: Options, bars: console.Bar
             text_language=encoder.text_language,
             say=console.note,
         )
-    return of_source(path, folder, cache_dir() / "evaluations", options, bars, say=console.note)
+    return of_source(data, folder, cache_dir() / "evaluations", options, bars, say=console.note)
 
 
 def _write(

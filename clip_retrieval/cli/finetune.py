@@ -10,9 +10,27 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.check import read_source
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, MaxBytes, MaxPixels, Pretrained, QuickGelu, SplitRatios, TextLanguage
+from clip_retrieval.cli.options import (
+    AllowTruncated,
+    AsJson,
+    CaptionColumns,
+    Encoding,
+    ImageColumn,
+    MaxBytes,
+    MaxPixels,
+    NoCaptions,
+    Pretrained,
+    QuickGelu,
+    SourceOrTag,
+    SplitRatios,
+    TextLanguage,
+    require_no_source_options,
+    source_options,
+)
+from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
@@ -34,9 +52,7 @@ _DETAILS = re.compile(
 
 
 def finetune_command(
-    source: Annotated[
-        str, typer.Argument(help="A folder or table of captioned images, or an artifact's tag with --images.")
-    ],
+    source: SourceOrTag,
     output: Annotated[Path, typer.Option(help="The new folder for the model.")],
     model: Annotated[
         str | None, typer.Option(help="demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER; default demo.")
@@ -48,8 +64,8 @@ def finetune_command(
         TrainedPart, typer.Option(help="The part of the model that trains; the rest is locked.")
     ] = TrainedPart.HEADS,
     other: Annotated[
-        Path | None,
-        typer.Option(help="Another domain that must not get worse; default: the bundled photographs."),
+        str | None,
+        typer.Option(help="Another data source that must not get worse; default: the bundled photographs."),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="For an artifact: the folder it was built from.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the training images.")] = TrainingSettings.epochs,
@@ -73,9 +89,14 @@ def finetune_command(
     ] = False,
     split: SplitRatios = Options.ratios,
     seed: Annotated[int, typer.Option(help="The seed of the split and of the training.")] = TrainingSettings.seed,
+    image_column: ImageColumn = None,
+    caption_columns: CaptionColumns = [],  # noqa: B006 - Typer makes a list of its own for each call
+    encoding: Encoding = None,
+    no_captions: NoCaptions = False,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
+    allow_truncated: AllowTruncated = Limits.allow_truncated,
 ) -> None:
     """Fine-tune an open_clip model on captioned images. If the result is not better, the original model is returned.
 
@@ -92,7 +113,10 @@ def finetune_command(
     """
     if output.exists():
         raise typer.BadParameter(f"{output} exists already; choose a new folder", param_hint="--output")
-    if images is None and not Path(source).exists():
+    said = source_options(image_column, caption_columns, encoding, no_captions=no_captions)
+    if images is not None:
+        require_no_source_options(said)
+    if images is None and not is_url(source) and not Path(source).exists():
         raise InvalidQuery(
             f"there is no data source {source}; for an artifact, which contains no images, give the folder that it was "
             "built from with --images"
@@ -104,9 +128,12 @@ def finetune_command(
         from clip_retrieval.finetuning.training_plot import plot_training
     except ModuleNotFoundError as error:
         raise MissingExtra("fine-tuning", "build") from error
-    bars, limits = console.Bars(), Limits(max_bytes=max_bytes, max_pixels=max_pixels)
+    bars = console.Bars()
+    limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     if images is None:
-        data = sides.from_source(Path(source), other, split, seed, limits, bars)
+        read = read_source(source, bars, said)
+        console.taken(read.taking)
+        data = sides.from_source(read, other, split, seed, limits, bars)
     else:
         artifact = Artifact.open(modelstore.resolve(source)[1])
         data = sides.from_artifact(artifact, images, other, limits, bars)

@@ -6,6 +6,7 @@ import typer
 
 from clip_retrieval.build.splits import Ratios, check_ratios
 from clip_retrieval.datasets import SourceOptions
+from clip_retrieval.images.decode import Limits
 
 
 def _ratios(ratios: Ratios) -> Ratios:
@@ -72,6 +73,13 @@ Wait = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+SourceOrTag = Annotated[
+    str,
+    typer.Argument(
+        help="The tag or folder of an artifact, or a data source: a folder or table of captioned images, Parquet files"
+        " or tars; on this machine, or below s3://, gs://, hf:// or https://."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 MaxPixels = Annotated[int, typer.Option(help="Reject an image with more pixels than this.")]
 MaxBytes = Annotated[int, typer.Option(help="Reject an image file with more bytes than this.")]
@@ -100,3 +108,19 @@ def source_options(
         no_captions=no_captions,
         take_vectors=take_vectors,
     )
+
+
+def require_no_source_options(said: SourceOptions, limits: Limits | None = None) -> None:
+    """Raise BadParameter if a person said how to read a source where there is an artifact.
+
+    ``limits`` are those of images, None if the images of the artifact are read again.
+    """
+    if said != SourceOptions():
+        raise typer.BadParameter(
+            "an artifact was read already; --image-column, --caption-column, --encoding and --no-captions are for a"
+            " data source"
+        )
+    if limits not in {None, Limits()}:
+        raise typer.BadParameter(
+            "an artifact was read already; --max-pixels, --max-bytes and --allow-truncated are for a data source"
+        )

@@ -18,7 +18,6 @@ from clip_retrieval.build.plan import ImageState, Plan, plan, states_of_records,
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.cli import console
 from clip_retrieval.datasets import Source
-from clip_retrieval.datasets.remote import is_url, shown_place
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.storage import storage
@@ -111,11 +110,6 @@ def states_of_artifact(folder: Path) -> dict[str, ImageState]:
 def seen_files(*, stay_open: bool = False) -> SeenFiles:
     """The files that builds and checks of this user have decoded; ``stay_open`` is that of ``SeenFiles``."""
     return SeenFiles(cache_dir() / "seen-files.sqlite", stay_open=stay_open)
-
-
-def place_of(source: str) -> str:
-    """What identifies a source: its URL without credentials, or its absolute path."""
-    return shown_place(source) if is_url(source) else str(Path(source).resolve())
 
 
 def _newest_of(group: Group) -> modelstore.Stored | None:

@@ -32,7 +32,7 @@ from clip_retrieval.cli.options import (
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
-from clip_retrieval.cli.publish import place_of, seen_files
+from clip_retrieval.cli.publish import seen_files
 from clip_retrieval.cli.sync_target import ArtifactTarget, Look, Outcome, ServiceTarget, Target
 from clip_retrieval.cli.watching import changes_of
 from clip_retrieval.datasets import SourceOptions
@@ -134,12 +134,12 @@ class _Rounds:
 
     def run(self) -> bool:
         """One round; returns whether anything was rejected. Raises the errors of reading, building and the service."""
-        data = read_source(self._source, self._options, self._bars)
+        data = read_source(self._source, self._bars, self._options)
         if (taken := list(data.taking.lines())) != self._taken:  # while a folder is watched it rarely changes
             console.taken(data.taking)
             self._taken = taken
         report = check_source(data, shown_place(self._source), self._limits, self._bars, self._seen)
-        look = Look(data, report, place_of(self._source))
+        look = Look(data, report, data.place)
         plan = self._target.plan(look)
         if self._dry_run:
             self._show(plan, None, report.rejects)

@@ -63,8 +63,8 @@ class Source(ABC):
         for item in self.read():
             if isinstance(item, CaptionedImage):
                 if (owner := owners.get(item.image_id)) is not None:
-                    reason = f"image_id {item.image_id!r} is already used by {owner}; give each its own"
-                    yield Reject(item.blob.name, reason)
+                    reason = f"image_id {item.image_id!r} is already used by {owner}"
+                    yield Reject(item.blob.name, f"{reason}; give each its own, or rename the column")
                     continue
                 owners[item.image_id] = item.blob.name
             yield item

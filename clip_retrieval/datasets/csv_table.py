@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
+from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.delimited import BrokenRow, Heading, heading_of, rows_below
 from clip_retrieval.datasets.list_file import NotAList
@@ -24,7 +25,7 @@ class CsvTable:
     """A table that was understood. A ``ListFile``."""
 
     file: StoredFile
-    encoding: str
+    encoding: Encoding
     heading: Heading
     cells: tuple[str, ...]
     """The columns, each with a name of its own: a repeated name is numbered, and so is a column without a name."""
@@ -44,12 +45,12 @@ class CsvTable:
         return self.cells
 
     def taken(self) -> TakenFile:
-        return TakenFile(self.file.name, self.encoding, self.heading.separator)
+        return TakenFile(self.file.name, self.encoding.name, self.heading.separator, guessed=not self.encoding.sure)
 
     def rows(self) -> Iterator[Row | Reject]:
         """Empty cells are left out, except in a caption column: an empty caption stays a caption."""
         kept_empty = {self.roles.captions[0]} if len(self.roles.captions) == 1 else set()
-        for row in rows_below(lines_of(self.file, self.encoding), self.heading):
+        for row in rows_below(lines_of(self.file, self.encoding.name), self.heading):
             where = f"{self.file.name} line {row.line}"
             if isinstance(row, BrokenRow):
                 if (cells := self._mended(row)) is None:
@@ -84,7 +85,7 @@ def understand(file: StoredFile, options: SourceOptions) -> CsvTable:
             return 1
         return 2 * (roles.image is not None) + bool(roles.captions)
 
-    heading = heading_of(lines_of(file, encoding), score)
+    heading = heading_of(lines_of(file, encoding.name), score)
     if heading is None:
         raise NotAList("the file is empty")
     if _is_row(heading.cells) and options.image_column is None:  # the table has no header

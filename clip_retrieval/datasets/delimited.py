@@ -16,8 +16,10 @@ SEPARATORS = (",", ";", "\t", "|")
 _IMAGES = "jpe?g|png|webp|gif|bmp|tiff?|avif|heic"
 _SAMPLE_LINES = 200
 _SAMPLE_ROWS = 30
-_LONGEST_ROW = 131_072
-"""Characters. A row that is longer holds a quote that never closed; it is also the longest cell that ``csv`` reads."""
+_LONGEST_ROW = 2**20
+"""Characters. A row of several lines that is longer holds a quote that never closed."""
+csv.field_size_limit(2**31 - 1)
+# The limit of 131,072 characters is one of ``csv``: a long text in one cell is no fault. A row bounds it here.
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,13 @@ def _rows(lines: Iterable[str], separator: str, width: int | None) -> Iterator[C
             yield CellRow(first[0], next(csv.reader([first[1]], delimiter=separator, quoting=csv.QUOTE_NONE)))
             continue
         taken, length, quotes = [first], len(first[1]), first[1].count('"')
-        while quotes % 2 and length <= _LONGEST_ROW and (following := take()) is not None:
+        swallowed = False
+        while quotes % 2 and length <= _LONGEST_ROW and not swallowed and (following := take()) is not None:
             taken.append(following)
             length += len(following[1])
             quotes += following[1].count('"')
+            swallowed = names_image.match(following[1]) is not None  # a line that is a row of its own
         cells, reason = _cells([line for _, line in taken], separator)
-        swallowed = any(names_image.match(line) for _, line in taken[1:])  # a line that is a row of its own
         if cells is not None and not swallowed and (len(taken) == 1 or width is None or len(cells) == width):
             if any(cell.strip() for cell in cells):
                 yield CellRow(first[0], cells)

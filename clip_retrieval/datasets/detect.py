@@ -1,6 +1,5 @@
 """Which reader reads a source: the first in a list that says that it fits, and why."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,13 +17,13 @@ from clip_retrieval.datasets import (
     webdataset,
 )
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
-from clip_retrieval.datasets.column_names import roles_of
 from clip_retrieval.datasets.image_folder import ImageFolder
+from clip_retrieval.datasets.other_kinds import other_kind
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS, Fit, Miss, Place, SourceOptions
 from clip_retrieval.datasets.sidecar import SidecarFolder
-from clip_retrieval.datasets.table_source import HIDDEN_TABLE, may_be_a_table, may_be_hidden_table
+from clip_retrieval.datasets.table_files import HIDDEN_TABLE, may_be_a_table, may_be_hidden_table
 from clip_retrieval.datasets.tar_place import TarPlace, tar_names
-from clip_retrieval.errors import ImageRejected, SourceError
+from clip_retrieval.errors import SourceError
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     vectors.fits,
@@ -34,6 +33,7 @@ READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     webdataset.fits,
     parquet.fits,
     sidecar.fits,
+    sidecar.fits_fields,
     image_folder.fits,
 )
 """From the most particular layout to the most general one; shards before the images beside them, if they hold more."""
@@ -43,13 +43,16 @@ _IMAGES_ALONE = (vectors.fits, img2dataset.fits, webdataset.fits, parquet.fits, 
 """Without captions, images in shards are images still."""
 LAYOUTS = (
     "a table (captions.csv, .tsv, .jsonl or .json, COCO, Karpathy, Hugging Face's metadata), Flickr8k.token.txt,"
-    " Parquet files, tars, text files beside images, or a folder of images"
+    " Parquet files, tars, text or JSON files beside images, or a folder of images"
 )
 CALLED_CAPTIONS = "it is called captions and is of no kind that is read; save it as CSV"
-_JSON_BYTES = 2**20
 NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet; save it as CSV"),
-    **dict.fromkeys((".csv.gz", ".tsv.gz", ".json.gz", ".jsonl.gz", ".csv.zip"), "compressed; unpack it first"),
+    **{
+        f"{table}{packed}": "compressed; unpack it first"
+        for table in (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+        for packed in (".gz", ".bz2", ".xz", ".zst", ".zip")
+    },
 }
 """Endings of files that look like captions and are not read, each with what to do."""
 
@@ -93,6 +96,9 @@ def _detect(place: Place, options: SourceOptions) -> Source:
     if misses:
         raise SourceError(_not_understood(place, misses))
     if place.only is not None:
+        kind = _not_read(place.only) or other_kind(place.files[place.only])
+        if kind is not None:
+            raise SourceError(f"{place.shown} cannot be read as a collection: it is {kind}. What is read: {LAYOUTS}")
         raise SourceError(
             f"{place.shown} is not a table or an archive that can be read ({LAYOUTS}); unpack another archive first"
         )
@@ -113,7 +119,9 @@ def _without_captions(source: Source, place: Place, misses: list[Miss], options:
             if (inside := _detect(below, options)).has_captions:
                 return inside
     misses += _like_captions(place)
-    if place.only is None and (texts := sidecar.fits(place, options)) is not None:
+    # The readers of images in files have looked for captions beside these.
+    looked = isinstance(source, ImageFolder | SidecarFolder)
+    if place.only is None and not looked and (texts := sidecar.fits(place, options)) is not None:
         misses.append(Miss(texts.why, f"but {source.taking.why}; write these captions there"))
     if misses and place.only is None:
         raise SourceError(_not_understood(place, misses))
@@ -146,7 +154,7 @@ def _in_tars(source: Source, opened: TarPlace, options: SourceOptions) -> Source
 
 def _left_out(source: Source, place: Place) -> str:
     """What to say of shards beside images that are not taken."""
-    if place.only is not None or source.name not in {ImageFolder.name, SidecarFolder.name}:
+    if place.only is not None or not isinstance(source, ImageFolder | SidecarFolder):
         return ""
     shards = [*tar_names(place), *webdataset.compressed_tars(place), *parquet.parquet_names(place)]
     return f"; not read, since no more images are seen there: {', '.join(shards[:3])}" if shards else ""
@@ -154,15 +162,16 @@ def _left_out(source: Source, place: Place) -> str:
 
 def _like_captions(place: Place) -> list[Miss]:
     """The files of a place that look like captions, and that no reader has looked at."""
-    misses = [Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown)]
-    misses += [Miss(shown, "JSON beside an image; write the captions as text files") for shown in _json_sidecars(place)]
-    misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
-    return misses + [
-        Miss(shown, what_to_do)
-        for shown in place.files
-        for ending, what_to_do in NOT_READ.items()
-        if shown.lower().endswith(ending)
+    misses = [
+        Miss(shown, CALLED_CAPTIONS) for shown in place.files if _is_called_captions(shown) and _not_read(shown) is None
     ]
+    misses += [Miss(shown, HIDDEN_TABLE) for shown, file in place.files.items() if may_be_hidden_table(shown, file)]
+    return misses + [Miss(shown, what_to_do) for shown in place.files if (what_to_do := _not_read(shown)) is not None]
+
+
+def _not_read(name: str) -> str | None:
+    """What a file is by its ending, and what to do, if it looks like captions and is not read."""
+    return next((what_to_do for ending, what_to_do in NOT_READ.items() if name.lower().endswith(ending)), None)
 
 
 def _is_called_captions(shown: str) -> bool:
@@ -171,20 +180,6 @@ def _is_called_captions(shown: str) -> bool:
     words = re.split(r"[\W_]+", path.stem.lower())
     called = bool({"caption", "captions", "descriptions"} & {*words})
     return called and path.suffix.lower() not in IMAGE_SUFFIXES and not may_be_a_table(shown)
-
-
-def _json_sidecars(place: Place) -> list[str]:
-    """The first JSON file that stands beside an image and has a caption, if there is one."""
-    images = {name for name in place.files if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES}
-    for name in sorted(images):
-        for beside in (f"{name}.json", f"{name.rpartition('.')[0]}.json"):
-            if beside in place.files:
-                with suppress(ValueError, ImageRejected, RecursionError):
-                    content = json.loads(place.files[beside].read(_JSON_BYTES))
-                    if isinstance(content, dict) and roles_of([*content]).captions:
-                        return [beside]
-                return []
-    return []
 
 
 def _not_understood(place: Place, misses: Sequence[Miss]) -> str:

@@ -4,8 +4,9 @@
     Kaggle's   captions.txt, a CSV with the header ``image,caption``
 
 Both may have ``Flickr_8k.{trainImages,devImages,testImages}.txt`` beside the captions, one name per line; images that
-no list names have no split. The images are in Flicker8k_Dataset/ (this is the spelling of the original),
-Flickr8k_Dataset/, flickr30k-images/, Images/ or the folder itself. Kaggle's ``results.csv`` of Flickr30k is a table.
+no list names have no split. The images are in or below Flicker8k_Dataset/ (this is the spelling of the original),
+Flickr8k_Dataset/, flickr30k-images/, Images/ or the folder itself; their names are understood as those of tables.
+Kaggle's ``results.csv`` of Flickr30k is a table.
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ from pathlib import PurePosixPath
 from clip_retrieval.datasets import csv_table
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES, Source
 from clip_retrieval.datasets.image_files import count_images
-from clip_retrieval.datasets.names import ImageNames
+from clip_retrieval.datasets.names import ImageNames, fold_name, moved_note
 from clip_retrieval.datasets.place import Fit, Place, SourceOptions
-from clip_retrieval.datasets.rows import Row, images_of_rows
+from clip_retrieval.datasets.rows import Find, Row, images_of_rows
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.tar_place import tar_names
@@ -59,26 +60,38 @@ class Flickr(Source):
         self.taking.why = f"{base_name} has the captions"
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        self.taking.columns = {"image": ["image"], "caption": ["caption"]}
-        images = ImageNames(self._place)
-        yield from images_of_rows(self._rows(), images.find, self.taking)
-        used = {self._captions.name, *(self._beside(name) for name in _SPLIT_FILES.values()), *images.used}
-        self.taking.unused = count_unused(self._place, used, "images that have no captions")
+        taking = self.taking
+        taking.columns, taking.notes = {"image": ["image"], "caption": ["caption"]}, []
+        names = ImageNames(self._place, self._images())
+        yield from images_of_rows(self._rows(names), taking)
+        used = {self._captions.name, *(self._beside(name) for name in _SPLIT_FILES.values()), *names.used}
+        taking.notes += moved_note([names.moved])
+        taking.unused = count_unused(self._place, used, "images that have no captions")
 
-    def _rows(self) -> Iterator[Row | Reject]:
-        folder, present = self._images()
+    def _rows(self, names: ImageNames) -> Iterator[tuple[Row, Find] | Reject]:
         splits = self._splits()
         missing: set[str] = set()
+        empty = True
         for row in self._listed():
+            empty = False
             if isinstance(row, Reject):
                 yield row
                 continue
-            name = str(row.image or "").strip()
-            if name in present:
-                yield replace(row, image=f"{folder}/{name}", image_id=name, split=splits.get(name))
-            elif name not in missing:
+            name = str(row.image or "")
+            try:
+                found = names.find(name)
+                if not names.is_here(name):
+                    raise ValueError(f"the image {name!r} is not in {names.folder or '.'}/")
+            except ValueError as error:
+                if name not in missing:
+                    yield Reject(row.where, str(error))
                 missing.add(name)
-                yield Reject(row.where, f"the image {name!r} is not in {folder}/")
+                continue
+            image_id = found.name.removeprefix(f"{names.folder}/")
+            split = splits.get(fold_name(name)) or splits.get(fold_name(PurePosixPath(found.name).name))
+            yield replace(row, image=name, image_id=image_id, split=split), names.find
+        if empty:
+            self.taking.notes.append(f"{self._captions.name} has no row")
 
     def _listed(self) -> Iterator[Row | Reject]:
         file = self._captions
@@ -87,27 +100,25 @@ class Flickr(Source):
             self.taking.files = [table.taken()]
             return table.rows()
         encoding = encoding_of(file, self._options.encoding)
-        self.taking.files = [TakenFile(file.name, encoding, "\t")]
-        return _token_rows(file, encoding)
+        self.taking.files = [TakenFile(file.name, encoding.name, "\t", guessed=not encoding.sure)]
+        return _token_rows(file, encoding.name)
 
-    def _images(self) -> tuple[str, frozenset[str]]:
-        """The first folder that has images, and their names."""
+    def _images(self) -> str:
+        """The first folder that has images, also below it. Raises SourceError if there is none."""
+        images = [PurePosixPath(name) for name in self._place.files]
+        images = [path for path in images if path.suffix.lower() in IMAGE_SUFFIXES]
         for folder in _IMAGE_FOLDERS:
-            paths = (PurePosixPath(name) for name in self._place.files)
-            names = frozenset(
-                path.name for path in paths if str(path.parent) == folder and path.suffix.lower() in IMAGE_SUFFIXES
-            )
-            if names:
-                return folder, names
+            if any(path.is_relative_to(folder) for path in images):
+                return folder
         looked = ", ".join(f"{folder}/" for folder in _IMAGE_FOLDERS)
         raise SourceError(f"{self._place.shown} has captions but no images; put the images into one of {looked}")
 
     def _splits(self) -> dict[str, Split]:
-        """The split of each listed image. An image in two lists gets the split that is held out most."""
+        """The split of each listed image by its folded name; in two lists, the split that is held out most."""
         found: dict[str, Split] = {}
         for split, name in _SPLIT_FILES.items():
             if (file := self._place.files.get(self._beside(name))) is not None:
-                found |= {line.strip(): split for line in lines_of(file, encoding_of(file))}
+                found |= {fold_name(line.strip()): split for line in lines_of(file, encoding_of(file).name)}
         return found
 
     def _beside(self, name: str) -> str:

@@ -5,8 +5,7 @@ WebDataset's convention (https://github.com/webdataset/webdataset, "The WebDatas
 ``.txt`` and ``.caption``, and the keys of ``.json`` that name captions; the other keys of ``.json`` are metadata.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
@@ -14,6 +13,7 @@ from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.column_names import Roles, folded, roles_of
 from clip_retrieval.datasets.image_files import kind_of_file
 from clip_retrieval.datasets.img2dataset_status import bookkeeping
+from clip_retrieval.datasets.json_values import not_repeated, reason_of, values_in
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.samples import Sample, images_of
 from clip_retrieval.datasets.shards import kind_of
@@ -113,21 +113,19 @@ class GroupReader:
                 continue
             try:
                 if kind == "json":
-                    values = {**_values(other), **values}
+                    values = {**values_in(_text(other)), **values}
                 elif self._wants(name):
                     captions += _lines(other)
                     self._use("caption", name)
             except (ImageRejected, ValueError, RecursionError) as error:
-                yield Reject(other.name, _reason(error))
+                yield Reject(other.name, reason_of(error))
         roles = self._roles(list(values))
         for name in roles.captions:
             self._use("caption", name)
-        whole = {_words(text) for name in roles.captions if isinstance(text := values[name], str)}
-        if _words(" ".join(captions)) in whole:
-            captions = []  # the caption in the JSON is the same one, with its line breaks
         left_out = bookkeeping(values) - roles.used
         kept = {name: value for name, value in values.items() if name not in left_out}
-        yield from images_of(Sample(blob.name, blob, kept, roles, split, tuple(captions)), self.taking)
+        lines = tuple(not_repeated(captions, values, roles))
+        yield from images_of(Sample(blob.name, blob, kept, roles, split, lines), self.taking)
 
     def _wants(self, name: str) -> bool:
         return not self.options.no_captions and (
@@ -156,31 +154,8 @@ def _lines(blob: ImageBlob) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _values(blob: ImageBlob) -> Mapping[str, object]:
-    content = json.loads(_text(blob).removeprefix("\ufeff"))
-    match content:
-        case dict():
-            return content
-        case str() | list():
-            return {"captions": content}
-        case _:
-            raise ValueError("the JSON is neither an object nor captions")
-
-
 def _text(blob: ImageBlob) -> str:
     data = blob.read(TEXT_LIMIT)
     if len(data) > TEXT_LIMIT:
         raise ValueError(f"over {TEXT_LIMIT >> 20} MiB of text")
     return data.decode()
-
-
-def _words(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-    return "the JSON is nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -5,7 +5,7 @@ COCO captions   {"images": [{"id", "file_name", …}], "annotations": [{"image_i
 Karpathy        {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}
                 (https://cs.stanford.edu/people/karpathy/deepimagesent/)
 list            [{"image": …, "caption": …}], also under a key such as "data"
-mapping         {"a.jpg": "a caption", "b.jpg": ["two", "captions"]}
+mapping         {"a.jpg": "a caption", "b.jpg": ["two", "captions"]}, also of names without suffix
 """
 
 import json
@@ -16,7 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
-from clip_retrieval.datasets.column_names import roles_of
+from clip_retrieval.datasets.code_page import Encoding
+from clip_retrieval.datasets.column_names import folded, roles_of
 from clip_retrieval.datasets.list_file import NotAList, OtherAnnotations
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
@@ -35,7 +36,7 @@ class JsonDocument:
     """A document that was understood. A ``ListFile``."""
 
     file: StoredFile
-    encoding: str
+    encoding: Encoding
     layout: str
     has_captions: bool
     columns: dict[str, list[str]]
@@ -46,10 +47,10 @@ class JsonDocument:
         return [name for names in self.columns.values() for name in names]
 
     def taken(self) -> TakenFile:
-        return TakenFile(self.file.name, self.encoding)
+        return TakenFile(self.file.name, self.encoding.name, guessed=not self.encoding.sure)
 
     def rows(self) -> Iterator[Row | Reject]:
-        content, shown = _load(self.file, self.encoding), self.file.name
+        content, shown = _load(self.file, self.encoding.name), self.file.name
         match self.layout:
             case "coco":
                 return _coco(shown, content)
@@ -64,7 +65,7 @@ class JsonDocument:
 def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
     """The document in ``file``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
     encoding = encoding_of(file, options.encoding)
-    content = _load(file, encoding)
+    content = _load(file, encoding.name)
     images = content.get("images") if isinstance(content, dict) else None
     first = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}
     if "sentences" in first:
@@ -81,14 +82,19 @@ def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
         if roles.image is None:
             raise NotAList(f"a list of objects without a key for the image (keys found: {', '.join(names)})")
         return JsonDocument(file, encoding, "json", bool(roles.captions), roles.by_role(), options)
-    if (
-        isinstance(content, dict)
-        and content
-        and all(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in content)
-    ):
+    if isinstance(content, dict) and content and _is_mapping(content, PurePosixPath(file.name).stem):
         columns = {"image": ["the keys"], "caption": ["the values"]}
         return JsonDocument(file, encoding, "json mapping", True, columns, options)
     raise NotAList("JSON that is neither COCO, Karpathy's splits, a list of objects nor a mapping of names to captions")
+
+
+def _is_mapping(content: Mapping[str, Any], stem: str) -> bool:
+    """Whether the keys name images: by their suffixes, else by captions under each of them."""
+    if all(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in content):
+        return True
+    if "caption" in folded(stem) and not roles_of([*content]).used:
+        return all(isinstance(value, str | list) for value in content.values())
+    return all(isinstance(value, dict) and roles_of([*value]).captions for value in content.values())
 
 
 def _load(file: StoredFile, encoding: str) -> Any:

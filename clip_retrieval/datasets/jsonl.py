@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.column_names import Roles
 from clip_retrieval.datasets.list_file import NotAList
 from clip_retrieval.datasets.place import SourceOptions
@@ -22,7 +23,7 @@ class JsonLines:
     """A JSON Lines file that was understood. A ``ListFile``."""
 
     file: StoredFile
-    encoding: str
+    encoding: Encoding
     options: SourceOptions
     roles: Roles
     """Of the columns that the first lines have together."""
@@ -38,11 +39,11 @@ class JsonLines:
         return self.roles.by_role()
 
     def taken(self) -> TakenFile:
-        return TakenFile(self.file.name, self.encoding)
+        return TakenFile(self.file.name, self.encoding.name, guessed=not self.encoding.sure)
 
     def rows(self) -> Iterator[Row | Reject]:
         roles = roles_by_row(self.options)
-        for number, line in enumerate(lines_of(self.file, self.encoding, "\n"), 1):
+        for number, line in enumerate(lines_of(self.file, self.encoding.name, "\n"), 1):
             where = f"{self.file.name} line {number}"
             try:
                 if text := line.strip():
@@ -56,7 +57,7 @@ def understand(file: StoredFile, options: SourceOptions) -> JsonLines:
     """The file in ``file``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
     encoding = encoding_of(file, options.encoding)
     columns: dict[str, None] = {}
-    for number, line in enumerate(lines_of(file, encoding, "\n")):
+    for number, line in enumerate(lines_of(file, encoding.name, "\n")):
         if number == _SAMPLE_LINES:
             break
         try:

@@ -50,3 +50,7 @@ class NotAList(Exception):
 
 class OtherAnnotations(NotAList):
     """The file lists images with something else than captions, such as the boxes of COCO."""
+
+
+class AnotherKind(NotAList):
+    """The file is no text at all, whatever it is called: a workbook, an archive, a web page."""

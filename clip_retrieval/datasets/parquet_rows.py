@@ -13,15 +13,8 @@ from pathlib import PurePosixPath
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
-from clip_retrieval.datasets.names import ImageNames
-from clip_retrieval.datasets.parquet_file import (
-    Columns,
-    Row,
-    class_names,
-    columns_of,
-    opened,
-    rows_of,
-)
+from clip_retrieval.datasets.names import ImageNames, moved_note
+from clip_retrieval.datasets.parquet_file import Columns, Row, class_names, columns_of, opened, rows_of
 from clip_retrieval.datasets.parquet_groups import groups_with_gaps
 from clip_retrieval.datasets.parquet_images import RowBatches, RowBlob
 from clip_retrieval.datasets.place import Place, SourceOptions
@@ -89,6 +82,7 @@ class ParquetFiles(Source):
         seen: set[str] = set()
         items = (item for name in self.names for item in self._file(name, taking, seen))
         yield from joined(items, _identity, scattered=not self.in_rows, same=_same_bytes)
+        taking.notes += moved_note([names.moved for names in self._image_names.values()])
         if self.place.only is None:
             stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}
             named = (names.used for names in self._image_names.values())

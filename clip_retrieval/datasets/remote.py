@@ -37,6 +37,11 @@ def shown_place(place: str) -> str:
         return place.partition("?")[0]
 
 
+def whole_place(place: str) -> str:
+    """What records call a place: an absolute path, or a URL without what may be a secret."""
+    return shown_place(place) if is_url(place) else str(Path(place).resolve())
+
+
 Detect = Callable[[Place, SourceOptions], Source]
 """Finds the reader that fits a place. Raises SourceError if none does."""
 

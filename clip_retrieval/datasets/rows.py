@@ -17,10 +17,13 @@ from clip_retrieval.datasets.column_names import Roles, folded, roles_of
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import Taking
-from clip_retrieval.datasets.typed import column_type
+from clip_retrieval.datasets.typed import type_columns
 from clip_retrieval.records import CaptionedImage, Reject, Scalar, SourceCaption, Split
 
 _KEPT = "; the image is kept without it"
+
+Find = Callable[[str], StoredFile]
+"""The file that a name of a table means. Raises ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +80,21 @@ def roles_by_row(options: SourceOptions) -> Callable[[Mapping[str, object]], Rol
     return lambda values: roles(tuple(name for name, value in values.items() if value is not None))
 
 
-def images_of_rows(
-    rows: Iterable[Row | Reject], find: Callable[[str], StoredFile], taking: Taking
-) -> Iterator[CaptionedImage | Reject]:
+def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) -> Iterator[CaptionedImage | Reject]:
     """Rejects in the order of the rows, then the images in the order of their first rows.
 
+    ``rows`` are all rows of a source, each with the function that finds its image.
     The captions of all rows about one file are joined in order. Later rows add only metadata that is missing. A row is
     rejected if its image_id or split contradicts an earlier row about the same file. A cell that cannot be read is a
     Reject, and the row is kept without it. An image without an image_id gets the name that users see. Metadata columns
     are typed as ``typed.py`` says; ``taking`` gets their types.
     """
     drafts: dict[object, _Draft] = {}
-    for row in rows:
-        if isinstance(row, Reject):
-            yield row
+    for item in rows:
+        if isinstance(item, Reject):
+            yield item
             continue
+        row, find = item
         try:
             draft, bad_cells = _draft(row, find)
             drafts.setdefault(draft.blob.path, draft).add(draft)
@@ -99,7 +102,7 @@ def images_of_rows(
             yield Reject(row.where, str(error))
             continue
         yield from (Reject(row.where, reason + _KEPT) for reason in bad_cells)
-    taking.fields.update(_type_metadata([draft.metadata for draft in drafts.values()]))
+    taking.fields.update(type_columns([draft.metadata for draft in drafts.values()]))
     for draft in drafts.values():
         yield CaptionedImage(
             image_id=draft.blob.name if draft.image_id is None else draft.image_id,
@@ -125,14 +128,17 @@ class _Draft:
         for name in ("image_id", "split"):
             mine, other = getattr(self, name), getattr(later, name)
             if mine is not None and other not in (None, mine):
-                raise ValueError(f"{name} {other!r} contradicts {mine!r} of an earlier row about {self.blob.name}")
+                raise ValueError(
+                    f"{name} {other!r} contradicts {mine!r} of an earlier row about {self.blob.name}; correct it, or"
+                    " rename the column if it does not tell that of the image"
+                )
         self.image_id = self.image_id if later.image_id is None else later.image_id
         self.split = self.split or later.split
         self.captions += later.captions
         self.metadata = {**later.metadata, **self.metadata}
 
 
-def _draft(row: Row, find: Callable[[str], StoredFile]) -> tuple[_Draft, list[str]]:
+def _draft(row: Row, find: Find) -> tuple[_Draft, list[str]]:
     """The image of a row, and the reasons of the cells that it is kept without. Raises ValueError for the others."""
     cells = [row.image, *row.captions, row.image_id, row.caption_id, row.split, *row.metadata, *row.metadata.values()]
     if not all(map(_is_storable, cells)):
@@ -225,20 +231,3 @@ def _scalar(value: object) -> Scalar:
 def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 40 else f"{text[:39]}…"
-
-
-def _type_metadata(rows: Sequence[dict[str, Scalar]]) -> dict[str, str]:
-    """Type every column in place; returns the type of each."""
-    columns: dict[str, list[Scalar]] = {}
-    for row in rows:
-        for name, value in row.items():
-            columns.setdefault(name, []).append(value)
-    kinds = {}
-    for name, values in columns.items():
-        kinds[name], convert = column_type(values)
-        if kinds[name] == "text":
-            continue
-        for row in rows:
-            if isinstance(value := row.get(name), str) and value:
-                row[name] = convert(value)
-    return kinds

@@ -1,123 +1,104 @@
-"""A folder in which text files beside the images have their captions, one per line.
+"""A folder in which each image has a file of its own for its captions: text, one caption per line, or JSON.
 
-For ``cat.jpg`` these are ``cat.txt``, ``cat.jpg.txt``, ``cat.caption`` and the like, in any case, in the same folder or
-in a folder ``captions`` beside it or beside the folder of the images.
+``sidecar_files.py`` says which file belongs to which image, ``sidecar_reader.py`` what is in it.
 """
 
 import unicodedata
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import PurePosixPath
 
-from clip_retrieval.datasets.base import Source, is_text
+from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.image_files import images_below
-from clip_retrieval.datasets.names import fold_name
+from clip_retrieval.datasets.json_values import not_repeated
 from clip_retrieval.datasets.place import Fit, Place, SourceOptions
+from clip_retrieval.datasets.samples import Sample, images_of
+from clip_retrieval.datasets.sidecar_files import Sidecars
+from clip_retrieval.datasets.sidecar_reader import SidecarReader
 from clip_retrieval.datasets.stored import StoredFile
-from clip_retrieval.datasets.taking import TakenFile
-from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.datasets.unused import count_unused
-from clip_retrieval.errors import SourceError
-from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
+from clip_retrieval.records import CaptionedImage, Reject
 
-SUFFIXES = frozenset({".txt", ".caption", ".captions", ".cap"})
-IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "photos", "pictures", "jpg", "jpeg", "png", "raw"})
-FOLDERS = ("captions", "caption", "text", "texts", "txt")
+_LOOKED_AT = 1000
+"""JSON files that are read to see whether any has a caption."""
 
 
 class SidecarFolder(Source):
-    """Every image below a folder, with the non-empty lines of the text file of its name, if that exists.
+    """Every image below a folder with what the files of its name say, if there are any.
 
     The relative path is the image_id. Text files without an image (a README) are counted as not used.
     """
 
     name = "sidecar"
 
-    def __init__(self, place: Place, options: SourceOptions) -> None:
+    def __init__(self, place: Place, sidecars: Sidecars, options: SourceOptions, *, has_captions: bool) -> None:
         self._place = place
         self._options = options
+        self._sidecars = sidecars
+        self.has_captions = has_captions
+        self.takes_columns = options.image_column is None and sidecars.has_json
 
     def read(self) -> Iterator[CaptionedImage | Reject]:
-        place = self._place
-        sidecars = Sidecars(place)
+        taking = self.taking
+        taking.columns, taking.fields, taking.notes = {}, {}, []
         used: set[str] = set()
-        encodings: dict[str, int] = {}
-        for found in images_below(place):
+        files = SidecarReader(self._options, self._texts)
+        for found in images_below(self._place):
+            used.add(found.where if isinstance(found, Reject) else found.name)
             if isinstance(found, Reject):
-                used.add(found.where)
                 yield found
                 continue
-            if (folder := str(PurePosixPath(found.name).with_suffix(".txt"))) in place.folders:
+            texts = [file for file in self._sidecars.texts_of(found.name) if files.wants(file)]
+            jsons = self._sidecars.json_of(found.name)
+            used.update(file.name for file in (*texts, *jsons))
+            if (folder := str(PurePosixPath(found.name).with_suffix(".txt"))) in self._place.folders:
                 yield Reject(folder, "a folder, not a text file with captions")
-            captions: list[SourceCaption] = []
-            for file in sidecars.of(found.name):
-                used.add(file.name)
-                try:
-                    encoding = encoding_of(file, self._options.encoding)
-                    lines = list(lines_of(file, encoding))
-                except SourceError as error:
-                    yield Reject(file.name, str(error.__cause__ or error))
-                    continue
-                encodings[encoding] = encodings.get(encoding, 0) + 1
-                for number, line in enumerate(lines, 1):
-                    if is_text(line):
-                        captions += [SourceCaption(text)] if (text := line.strip()) else []
-                    else:
-                        yield Reject(f"{file.name} line {number}", "not UTF-8 text")
-            used.add(found.name)
-            name = unicodedata.normalize("NFC", found.name)
-            yield CaptionedImage(image_id=name, blob=found.named(name), captions=tuple(captions))
-        self.taking.files = [TakenFile(f"{count} text files", encoding) for encoding, count in encodings.items()]
-        self.taking.columns = {"caption": ["each line of a text file"]}
-        self.taking.unused = count_unused(place, used, "images")
+            lines: list[str] = []
+            for file in texts:
+                yield from files.add_lines(file, lines)
+            values: dict[str, object] = {}
+            for file in jsons:
+                yield from files.add_values(file, values)
+            roles = files.roles_in(values)
+            image = found.named(unicodedata.normalize("NFC", found.name))
+            where = jsons[0].name if jsons else image.name
+            captions = tuple(not_repeated(lines, values, roles))
+            yield from images_of(Sample(where, image, values, roles, None, captions), taking)
+        files.tell(taking)
+        taking.unused = count_unused(self._place, used, "images")
 
-
-class Sidecars:
-    """The caption files below a place, by the images that they belong to."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    @cached_property
-    def _by_name(self) -> Mapping[str, list[StoredFile]]:
-        """Caption files by their folded path without the suffix of captions."""
-        found: dict[str, list[StoredFile]] = {}
-        for shown, file in self._place.files.items():
-            path = PurePosixPath(shown)
-            if path.suffix.lower() in SUFFIXES:
-                found.setdefault(fold_name(shown[: -len(path.suffix)]), []).append(file)
-        return found
-
-    def of(self, image: str) -> list[StoredFile]:
-        """The caption files of an image, all of one folder: the first of these that has any.
-
-        The folder of the image; ``captions/`` in it; the same path below ``captions/``, with and without the top
-        folder; ``captions/`` beside the folder, if that is called as folders of images are. ``image`` is a relative
-        path.
-        """
-        path = PurePosixPath(fold_name(image))
-        parts = path.parent.parts
-        folders = [path.parent, *(path.parent / name for name in FOLDERS)]
-        folders += [PurePosixPath(name, *parts) for name in FOLDERS]
-        folders += [PurePosixPath(name, *parts[1:]) for name in FOLDERS if parts[1:]]
-        if parts and parts[-1] in IMAGE_FOLDERS:
-            folders += [path.parent.parent / name for name in FOLDERS]
-        for folder in folders:
-            names = dict.fromkeys(str(folder / name) for name in (path.stem, path.name))
-            if found := [file for name in names for file in self._by_name.get(name, ())]:
-                return found
-        return []
+    def _texts(self) -> Iterator[StoredFile]:
+        return (file for image in _images(self._place) for file in self._sidecars.texts_of(image))
 
 
 def fits(place: Place, options: SourceOptions) -> Fit | None:
-    """A folder in which any image has a text file."""
+    """A folder in which any image has a text file, or JSON with a caption."""
     if place.only is not None:
         return None
     sidecars = Sidecars(place)
-    images = (found.name for found in images_below(place) if not isinstance(found, Reject))
-    first = next((name for name in images if sidecars.of(name)), None)
+    with_text = ((file, image) for image in _images(place) for file in sidecars.texts_of(image))
+    with_json = ((file, image) for image in _images(place) for file in sidecars.json_of(image))
+    reader = SidecarReader(options, lambda: ())
+    first = next(with_text, None)
     if first is None:
+        first = next((pair for pair in islice(with_json, _LOOKED_AT) if reader.has_caption(pair[0])), None)
+    return None if first is None else _fit(first, SidecarFolder(place, sidecars, options, has_captions=True))
+
+
+def fits_fields(place: Place, options: SourceOptions) -> Fit | None:
+    """A folder in which any image has JSON with fields and no caption."""
+    if place.only is not None:
         return None
-    source = SidecarFolder(place, options)
-    source.taking.why = f"{sidecars.of(first)[0].name} stands beside {first}"
+    sidecars = Sidecars(place)
+    first = next(((file, image) for image in _images(place) for file in sidecars.json_of(image)), None)
+    return None if first is None else _fit(first, SidecarFolder(place, sidecars, options, has_captions=False))
+
+
+def _fit(first: tuple[StoredFile, str], source: SidecarFolder) -> Fit:
+    file, image = first
+    source.taking.why = f"{file.name} stands beside {image}"
     return Fit(source, source.taking.why)
+
+
+def _images(place: Place) -> Iterator[str]:
+    return (found.name for found in images_below(place) if not isinstance(found, Reject))

@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -16,6 +16,8 @@ class TakenFile:
     name: str
     encoding: str | None = None
     separator: str | None = None
+    guessed: bool = False
+    """Whether other encodings fit the text nearly as well."""
 
     def __str__(self) -> str:
         names = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
@@ -39,9 +41,11 @@ class Taking:
     """The metadata fields by name, each with its type: number, date, boolean or text."""
     unused: Counter[str] = field(default_factory=Counter)
     """How many files of the source were not used, by kind, such as ``.pdf files``."""
+    notes: list[str] = field(default_factory=list)
+    """What else a person should know, one line each: what was guessed, and what was understood in a way of its own."""
 
     def lines(self) -> Iterator[str]:
-        """What was taken, in two or three lines for people."""
+        """What was taken, in two lines for people, and a line for each note."""
         files = ", ".join(map(str, self.files[:3])) + (
             f" and {len(self.files) - 3} more" if len(self.files) > 3 else ""
         )
@@ -54,10 +58,14 @@ class Taking:
         fields = ", ".join(f"{name} ({kind})" for name, kind in self.fields.items()) or "none"
         unused = ", ".join(f"{count} {kind}" for kind, count in self.unused.most_common()) or "none"
         yield f"fields: {fields}; files not used: {unused}"
+        yield from self.notes
+        if guessed := [file.name for file in self.files if file.guessed]:
+            names = ", ".join(guessed[:3])
+            yield f"the encoding of {names} is a guess: if the captions look wrong, name it with --encoding"
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
-        files = [{"name": one.name, "encoding": one.encoding, "separator": one.separator} for one in self.files]
+        files = [asdict(one) for one in self.files]
         return {
             "layout": self.layout,
             "why": self.why,
@@ -65,4 +73,5 @@ class Taking:
             "columns": self.columns,
             "fields": self.fields,
             "unused": dict(self.unused),
+            "notes": self.notes,
         }

@@ -1,13 +1,12 @@
 """Text files as people have them: UTF-8 with or without a byte order mark, UTF-16, and old code pages."""
 
 import codecs
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import BinaryIO
 
-from charset_normalizer import from_bytes
-
+from clip_retrieval.datasets.code_page import Encoding, code_page_of
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import SourceError
 
@@ -19,25 +18,23 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_CODE_PAGES = ["cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "koi8_r", "shift_jis", "gb18030", "big5", "euc_kr"]
-_WESTERN = "cp1252"
-_WESTERN_WORDS = re.compile(r"(?:[\x00-\x7f\xa0«»¡¿°§…–—‘’“”„•€©®™½¼¾]|(?<![À-ÖØ-öø-ÿŒœŠšŽžŸ]{2})[À-ÖØ-öø-ÿŒœŠšŽžŸ])*")
-"""Western text has at most two accented letters in a row; other scripts, read as cp1252, have long runs of them."""
 _SAMPLE_BYTES = 2**16
 _LONGEST_LINE = 2**24
 
 
-def encoding_of(file: StoredFile, given: str | None = None) -> str:
-    """The encoding of a text file by Python's name; ``given`` is what a person said it is.
+def encoding_of(
+    file: StoredFile, given: str | None = None, code_page: Callable[[bytes], Encoding] = code_page_of
+) -> Encoding:
+    """The encoding of a text file; ``given`` is what a person said it is.
 
     A byte order mark decides. Without one, a file that is UTF-8 but for a few bytes is UTF-8, so that only the rows
-    with these bytes are rejected. Any other file is one of the usual code pages, Western (cp1252) if it reads as that.
+    with these bytes are rejected. Any other file has the ``code_page`` of its lines that are not UTF-8.
     Raises SourceError if the file cannot be read, or if Python does not know the encoding ``given``.
     """
     if given is not None:
         try:
             "caf".encode(given).decode(given, "surrogateescape")
-            return codecs.lookup(given).name
+            return Encoding(codecs.lookup(given).name)
         except (LookupError, ValueError):  # also of names of codecs that encode no text
             raise SourceError(f"{given!r} is not an encoding; use a name such as utf-8, utf-16 or cp1252") from None
     try:
@@ -45,9 +42,9 @@ def encoding_of(file: StoredFile, given: str | None = None) -> str:
             start = opened.read(4)
             for mark, name in _MARKS:
                 if start.startswith(mark):
-                    return name
+                    return Encoding(name)
             opened.seek(0)
-            return _unmarked(opened)
+            return _unmarked(opened, code_page)
     except OSError as error:
         raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
 
@@ -67,10 +64,26 @@ def lines_of(file: StoredFile, encoding: str, end: str | None = None) -> Iterato
         raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def _unmarked(file: BinaryIO) -> str:
+def code_page_over(files: Iterable[StoredFile]) -> Encoding:
+    """The one code page of all ``files`` that are not Unicode: together they have more text than each by itself."""
+    sample = bytearray()
+
+    def collect(lines: bytes) -> Encoding:
+        sample.extend(lines + b"\n")
+        return Encoding(UTF8)
+
+    for file in files:
+        with suppress(SourceError):  # said when it is read
+            encoding_of(file, code_page=collect)
+        if len(sample) >= _SAMPLE_BYTES:
+            break
+    return code_page_of(bytes(sample))
+
+
+def _unmarked(file: BinaryIO, code_page: Callable[[bytes], Encoding]) -> Encoding:
     start = file.read(_SAMPLE_BYTES)
     if start.count(0) * 4 > len(start):  # UTF-16 has a zero in every second byte of Latin text
-        return "utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be"
+        return Encoding("utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be")
     file.seek(0)
     good, bad, sample = 0, 0, bytearray()
     while line := file.readline(_LONGEST_LINE):
@@ -82,12 +95,4 @@ def _unmarked(file: BinaryIO) -> str:
         except UnicodeDecodeError:
             bad += 1
             sample += line[: _SAMPLE_BYTES - len(sample)]
-    return UTF8 if good >= bad else _code_page(bytes(sample))
-
-
-def _code_page(sample: bytes) -> str:
-    western = sample.decode(_WESTERN, errors="replace")
-    if _WESTERN_WORDS.fullmatch(western):
-        return _WESTERN
-    best = from_bytes(sample, cp_isolation=_CODE_PAGES).best()
-    return _WESTERN if best is None else best.encoding
+    return Encoding(UTF8) if good >= bad else code_page(bytes(sample))

@@ -49,6 +49,23 @@ def column_type(values: Iterable[Scalar]) -> tuple[str, Convert]:
     return "text", str
 
 
+def type_columns(rows: Sequence[dict[str, Scalar]]) -> dict[str, str]:
+    """Give every column of ``rows`` its type, in place; returns the type of each."""
+    columns: dict[str, list[Scalar]] = {}
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    kinds = {}
+    for name, values in columns.items():
+        kinds[name], convert = column_type(values)
+        if kinds[name] == "text":
+            continue
+        for row in rows:
+            if isinstance(value := row.get(name), str) and value:
+                row[name] = convert(value)
+    return kinds
+
+
 def _kind(value: Scalar) -> str:
     return "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
 

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build.check import count_images, records_of, require_images
+from clip_retrieval.build.check import ReadSource, count_images, records_of, require_images
 from clip_retrieval.build.embed import Embedder, embed_images
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.build.splits import assign_splits
-from clip_retrieval.datasets import open_source
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo, Vectors
@@ -63,7 +62,13 @@ def of_artifact(name: str, artifact: Artifact, folder: Path | None = None) -> Em
 
 
 def of_source(
-    source: Path, encoder_folder: Path, cache: Path, options: Options, progress: Progress, *, say: Say | None = None
+    source: ReadSource,
+    encoder_folder: Path,
+    cache: Path,
+    options: Options,
+    progress: Progress,
+    *,
+    say: Say | None = None,
 ) -> EmbeddedDataset:
     """Validate, split and embed a data source as ``build`` does, with the encoder in ``encoder_folder``.
 
@@ -71,23 +76,23 @@ def of_source(
     names it, and this one waits. Raises SourceError, ModelUnavailable, MissingExtra, or, without ``say``, BuildRunning
     instead of waiting.
     """
-    items = list(open_source(source))
+    items = source.items
     info = read_info(encoder_folder)
     with (
         storage(cache, "what was embedded is kept, and the same command goes on from there"),
-        work_folder(cache / _cache_name(source, info), say) as work,
+        work_folder(cache / _cache_name(source.place, info), say) as work,
         closing(
             Embedder(partial(load_encoder, encoder_folder), info.dim, work, KnownArtifacts((), info), options.batch)
         ) as embedder,
     ):
         with progress.stage("checking and embedding images", count_images(items)) as advance:
             report = embed_images(items, embedder, options.limits, advance=advance)
-        require_images(report, str(source))
+        require_images(report, source.place)
         images, captions = records_of(report.kept, assign_splits(report.kept, options.ratios, options.seed))
         with progress.stage("embedding captions", len(captions)) as advance:
             embedder.embed_captions([caption.text for caption in captions], advance)
         return EmbeddedDataset(
-            name=source.resolve().name,
+            name=Path(source.place).name,
             encoder=info,
             data_fingerprint=report.data_fingerprint(),
             images=images,
@@ -98,6 +103,6 @@ def of_source(
         )
 
 
-def _cache_name(source: Path, encoder: EncoderInfo) -> str:
-    place = json.dumps([str(source.resolve()), __version__])
-    return f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{encoder.runtime}-{encoder.fingerprint[:16]}"
+def _cache_name(place: str, encoder: EncoderInfo) -> str:
+    key = json.dumps([place, __version__])
+    return f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{encoder.runtime}-{encoder.fingerprint[:16]}"

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.build.check import check
+from clip_retrieval.build.check import ReadSource, check, check_source
 from clip_retrieval.build.splits import Ratios, assign_splits
 from clip_retrieval.datasets.file_blob import FileBlob
+from clip_retrieval.datasets.remote import shown_place, whole_place
 from clip_retrieval.errors import SourceError
 from clip_retrieval.finetuning.pairs import Pairs, TrainingImage
 from clip_retrieval.images.decode import Limits
@@ -40,16 +41,16 @@ class Data:
 
 
 def from_source(
-    source: Path, other: Path | None, ratios: Ratios, seed: int, limits: Limits, progress: Progress
+    source: ReadSource, other: str | None, ratios: Ratios, seed: int, limits: Limits, progress: Progress
 ) -> Data:
-    """Read ``source`` and the other domain. Raises SourceError if either has too few captioned images."""
-    kept = check(source, limits, progress).kept
+    """Check ``source``, and read the other domain. Raises SourceError if either has too few captioned images."""
+    kept = check_source(source, source.place, limits, progress).kept
     splits = assign_splits(kept, ratios, seed)
     images = [TrainingImage.of(image, split) for image, split in zip(kept, splits, strict=True)]
     return with_other(images, other, limits, progress)
 
 
-def from_artifact(artifact: Artifact, folder: Path, other: Path | None, limits: Limits, progress: Progress) -> Data:
+def from_artifact(artifact: Artifact, folder: Path, other: str | None, limits: Limits, progress: Progress) -> Data:
     """Take records and splits from ``artifact``, and images from ``folder``, which its image paths are relative to.
 
     Raises SourceError if an image is missing.
@@ -72,7 +73,7 @@ def from_artifact(artifact: Artifact, folder: Path, other: Path | None, limits: 
     return with_other(images, other, limits, progress)
 
 
-def with_other(images: Sequence[TrainingImage], other: Path | None, limits: Limits, progress: Progress) -> Data:
+def with_other(images: Sequence[TrainingImage], other: str | None, limits: Limits, progress: Progress) -> Data:
     """The sides of ``images``, which all have a split, and the other domain.
 
     The other domain is the source ``other``, or the bundled photographs. Images of its own training side are left out,
@@ -87,13 +88,14 @@ def with_other(images: Sequence[TrainingImage], other: Path | None, limits: Limi
                 "needed; add images or change --split"
             )
     known = {image.content_hash for image in images}
-    found = [TrainingImage.of(image, image.split) for image in check(other or SAMPLE, limits, progress).kept]
+    place = str(SAMPLE) if other is None else other
+    found = [TrainingImage.of(image, image.split) for image in check(place, limits, progress).kept]
     elsewhere = Pairs([image for image in found if image.split != "train" and image.content_hash not in known])
     if len(elsewhere) >= MIN_CAPTIONED_IMAGES:
-        return Data(sides["train"], sides["val"], sides["test"], elsewhere, (other or SAMPLE).resolve().name)
+        return Data(sides["train"], sides["val"], sides["test"], elsewhere, Path(whole_place(place)).name)
     if other is not None:
         raise SourceError(
-            f"{other} has {len(elsewhere)} captioned images that are not in the source (nor on a training side of "
-            f"its own), and at least {MIN_CAPTIONED_IMAGES} are needed"
+            f"{shown_place(other)} has {len(elsewhere)} captioned images that are not in the source (nor on a training "
+            f"side of its own), and at least {MIN_CAPTIONED_IMAGES} are needed"
         )
     return Data(sides["train"], sides["val"], sides["test"], None, None)

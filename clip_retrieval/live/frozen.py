@@ -63,7 +63,7 @@ class Frozen:
     ) -> "Frozen":
         """With indexes over the first ``counts`` added rows, where ``more_than`` so many have none.
 
-        ``queries`` are vectors (n, dim) that ask for rows of each kind, n at least 1. Takes about a second for 10,000
+        ``queries`` are vectors (n, dim) that ask for rows of each kind, n at least 1. Takes a few seconds for 10,000
         rows of 512 dimensions, on one core. The calling thread searches on one core from then on.
         """
         search_on_one_thread()

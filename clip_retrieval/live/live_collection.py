@@ -82,7 +82,7 @@ class LiveCollection(SearchableCollection):
     def freeze(self, *, more_than: int = FREEZE_ROWS) -> Frozen:
         """Index the added rows of this state, if ``more_than`` so many have no index; for ``with_frozen``.
 
-        Takes about a second for 10,000 rows of 512 dimensions, in the calling thread, which searches on one core from
+        Takes a few seconds for 10,000 rows of 512 dimensions, in the calling thread, which searches on one core from
         then on.
         """
         queries = {target: self._queries_for(target) for target in MODALITIES}

@@ -1,11 +1,14 @@
 """What is read of a source beside the pass: samples that are spread over it, and the records of what was kept."""
 
+from pathlib import Path
+
 import pytest
 
-from clip_retrieval.build.check import calibration, count_images, require_no_reject, spread
+from clip_retrieval.build.check import calibration, count_images, read_source, require_no_reject, spread
 from clip_retrieval.build.report import Report
 from clip_retrieval.errors import SourceError
 from clip_retrieval.images.decode import Limits, content_hash
+from clip_retrieval.progress import Silent
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
 from tests.samples import NAMES, MemoryBlob, MemorySource, captions_of, image_of, png
 
@@ -47,3 +50,9 @@ def test_the_first_reject_is_named_where_none_is_allowed() -> None:
     require_no_reject(Report([], []))
     with pytest.raises(SourceError, match="2 rejected, and --strict allows none; first line 3: odd"):
         require_no_reject(Report([], [Reject("line 3", "odd"), Reject("line 4", "odd")]))
+
+
+def test_a_table_of_a_header_alone_is_called_that_and_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_text("image,caption\n")
+    with pytest.raises(SourceError, match=r"has no usable image .*has the columns 'image', 'caption' and no row"):
+        read_source(tmp_path, Silent())

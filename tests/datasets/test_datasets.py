@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clip_retrieval.datasets import open_source
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.names import ImageNames
+from clip_retrieval.datasets.other_kinds import other_kind
 from clip_retrieval.datasets.place import Place
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption
@@ -220,9 +221,15 @@ class TestJsonLines:
         assert reject.reason.endswith("; the image is kept without it")
 
     @given(lines=st.lists(st.binary(max_size=40) | st.sampled_from([b'{"image": "a.jpg"}'])))
-    def test_no_content_is_an_exception(self, tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
+    def test_no_content_is_an_exception_but_that_of_another_kind_is_named(
+        self, tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+    ) -> None:
         path = tmp_path_factory.mktemp("jsonl") / "data.jsonl"
         path.write_bytes(b"\n".join(lines))
+        if other_kind(FileBlob(path, path.name)) is not None:
+            with pytest.raises(SourceError, match="it is "):
+                read(path)
+            return
         images, rejects = read(path)
         assert len(images) + len(rejects) <= b"\n".join(lines).count(b"\n") + 1
 
@@ -303,6 +310,34 @@ class TestFlickr8k:
         assert (image.image_id, image.blob.name) == ("a.jpg", "Images/a.jpg")
         assert texts(image) == ["A dog , running .", "A dog"]
         assert reject.where == "captions.txt line 4"
+
+    @pytest.mark.parametrize("file", ["Images/train/a.jpg", "Images/A.JPG", "photos/a.jpg", "Images/a.jpg"])
+    @pytest.mark.parametrize("written", ["a.jpg", "a", "C:\\me\\photos\\a.jpg", "A.jpg "])
+    def test_names_are_understood_as_those_of_tables(self, tmp_path: Path, file: str, written: str) -> None:
+        touch(tmp_path, file, "Images/other.jpg")
+        (tmp_path / "captions.txt").write_text(f"image,caption\n{written},a dog\na.jpg,a hound\n")
+        (tmp_path / "Flickr_8k.devImages.txt").write_text("a.jpg\n")
+        (image,), rejects = read(tmp_path)
+        assert (image.image_id, texts(image), image.split) == (
+            file.removeprefix("Images/"),
+            ["a dog", "a hound"],
+            "val",
+        )
+        assert not rejects
+
+    def test_captions_without_a_row_are_called_that(self, tmp_path: Path) -> None:
+        touch(tmp_path, "Images/a.jpg")
+        (tmp_path / "captions.txt").write_text("image,caption\n")
+        source = open_source(tmp_path)
+        assert list(source) == []
+        assert source.taking.notes == ["captions.txt has no row"]
+
+    def test_a_name_of_several_images_is_one_reject(self, tmp_path: Path) -> None:
+        touch(tmp_path, "Images/x/a.jpg", "Images/y/a.jpg", "Images/b.jpg")
+        (tmp_path / "captions.txt").write_text("image,caption\na.jpg,a dog\na.jpg,a hound\nb.jpg,a cat\n")
+        (image,), (reject,) = read(tmp_path)
+        assert image.image_id == "b.jpg"
+        assert "'a.jpg' means 2 files" in reject.reason
 
     def test_without_images_the_error_says_where_they_belong(self, tmp_path: Path) -> None:
         (tmp_path / "Flickr8k.token.txt").write_text("a.jpg#0\ta\n")

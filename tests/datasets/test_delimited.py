@@ -122,3 +122,16 @@ def test_a_quote_does_not_swallow_a_line_that_is_a_row_of_its_own() -> None:
     read = list(rows_below(lines(text), heading(text)))
     assert [row.cells[0] for row in read if isinstance(row, CellRow)] == ["b.jpg", "c.jpg"]
     assert [row.line for row in read if isinstance(row, BrokenRow)] == [2]
+
+
+@pytest.mark.parametrize("cell", ["x" * 300_000, "a line\n" * 40_000])
+def test_a_long_text_in_a_cell_is_read(cell: str) -> None:
+    text = f'image,caption\na.jpg,"{cell}"\nb.jpg,y\n'
+    assert next(iter(rows_below(lines(text), heading(text)))) == CellRow(2, ["a.jpg", cell])
+
+
+def test_a_quote_that_never_closes_in_a_long_table_costs_one_row() -> None:
+    text = "n,image,caption\n" + '0,a.jpg,"x\n' + "".join(f"{n},{n}.jpg,{'y' * 100}\n" for n in range(1, 20_000))
+    read = list(rows_below(lines(text), heading(text)))
+    assert [row.line for row in read if isinstance(row, BrokenRow)] == [2]
+    assert len(read) == 20_000

@@ -103,6 +103,29 @@ def test_the_json_of_a_sample_has_the_language_of_its_captions(tmp_path: Path) -
     }
 
 
+def test_the_json_beside_an_image_has_the_language_of_its_captions(tmp_path: Path) -> None:
+    value = json.dumps({"caption": "ein Panda", "lang": "de"}).encode()
+    [image] = images_of(source_of(tmp_path, {"1.png": RED, "1.json": value, "1.txt": b"noch einer"}))
+    assert {(caption.text, caption.language) for caption in image.captions} == {
+        ("ein Panda", "de"),
+        ("noch einer", "de"),
+    }
+    assert image.metadata == {"lang": "de"}
+
+
+def test_each_object_of_a_mapping_has_the_language_of_its_captions(tmp_path: Path) -> None:
+    value = json.dumps({"1.png": {"caption": "ein Panda", "lang": "de"}}).encode()
+    [image] = images_of(source_of(tmp_path, {"1.png": RED, "captions.json": value}))
+    assert [(caption.text, caption.language) for caption in image.captions] == [("ein Panda", "de")]
+
+
+def test_a_column_of_numbers_of_rows_changes_no_language(tmp_path: Path) -> None:
+    rows = [{"image_id": number, **row} for number, row in enumerate(BY_CAPTION)]
+    [image] = images_of(source_of(tmp_path, {"1.png": RED, "captions.jsonl": lines(rows)}))
+    assert [(caption.text, caption.language) for caption in image.captions] == EXPECTED
+    assert image.image_id == "1.png"
+
+
 def test_the_column_is_a_field_of_the_image_too(tmp_path: Path) -> None:
     source = source_of(tmp_path, {"1.png": RED, "captions.csv": LAYOUTS["csv"]["captions.csv"]})
     [image] = images_of(source)

@@ -1,8 +1,12 @@
 """Each layout that people have is taken for what it is, says what it was taken for, and nothing is lost in silence."""
 
+import gzip
 import json
+import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -87,6 +91,17 @@ LAYOUTS: dict[str, tuple[str, dict[str, str | bytes]]] = {
     "a list in JSON": ("json", {"captions.json": json.dumps(ROWS), **photos("1.jpg", "2.jpg")}),
     "a list under a key": ("json", {"data.json": json.dumps({"data": ROWS}), **photos("1.jpg", "2.jpg")}),
     "a mapping in JSON": ("json mapping", {"captions.json": json.dumps(CAPTIONS), **photos("1.jpg", "2.jpg")}),
+    "a mapping of names without suffix": (
+        "json mapping",
+        {"captions.json": json.dumps({"1": "a dog", "2": ["a cat"]}), **photos("1.jpg", "2.jpg")},
+    ),
+    "a mapping to objects": (
+        "json mapping",
+        {
+            "meta_cap.json": json.dumps({"1": {"caption": "a dog", "tags": "x"}, "2": {"caption": "a cat"}}),
+            **photos("images/1.jpg", "images/2.jpg"),
+        },
+    ),
     "Flickr30k of Kaggle": (
         "csv",
         {
@@ -100,6 +115,18 @@ LAYOUTS: dict[str, tuple[str, dict[str, str | bytes]]] = {
     ),
     "sidecar with both suffixes": ("sidecar", {"1.jpg.txt": "a dog", "2.jpg.TXT": "a cat", **photos("1.jpg", "2.jpg")}),
     "sidecar .caption": ("sidecar", {"1.caption": "a dog", "2.txt": "a cat", **photos("1.jpg", "2.jpg")}),
+    "JSON beside each image": (
+        "sidecar",
+        {"1.json": '{"caption": "a dog"}', "2.jpg.JSON": '{"Title": "a cat"}', **photos("1.jpg", "2.jpg")},
+    ),
+    "JSON in a folder": (
+        "sidecar",
+        {
+            "metadata/a/1.json": '{"text": "a dog"}',
+            "metadata/a/2.json": '["a cat"]',
+            **photos("images/a/1.jpg", "images/a/2.jpg"),
+        },
+    ),
     "sidecars in a folder": (
         "sidecar",
         {"captions/1.txt": "a dog", "captions/2.txt": "a cat", **photos("images/1.jpg", "images/2.jpg")},
@@ -181,6 +208,50 @@ def test_metadata_is_typed_and_told(tmp_path: Path) -> None:
     assert [str(file) for file in source.taking.files] == ["captions.csv (semicolon, utf-8)"]
 
 
+def test_a_column_has_one_type_in_all_tables_of_a_source(tmp_path: Path) -> None:
+    tables: dict[str, str | bytes] = {
+        "a/metadata.csv": "file_name,text,year,day\n1.jpg,x,1999,31.12.2024\n",
+        "b/metadata.csv": "file_name,text,year,day\n1.jpg,y,MCMXCIX,1.2.2025\n",
+    }
+    source = open_source(write(tmp_path, {**tables, **photos("a/1.jpg", "b/1.jpg")}))
+    images, _ = read(source)
+    assert [image.metadata for image in images] == [
+        {"year": "1999", "day": "2024-12-31"},
+        {"year": "MCMXCIX", "day": "2025-02-01"},
+    ]
+    assert source.taking.fields == {"year": "text", "day": "date"}
+
+
+@pytest.mark.parametrize(("caption", "guessed"), [("kuş", True), ("bir köpek çimlerde koşuyor", False)])
+def test_an_encoding_that_is_a_guess_is_told(tmp_path: Path, caption: str, guessed: bool) -> None:
+    table = f"image,caption\n1.jpg,{caption}\n".encode("cp1254")
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg")}))
+    assert captions_of(source) == {"1.jpg": [caption]}
+    said = list(source.taking.lines())[2:]
+    note = "the encoding of captions.csv is a guess: if the captions look wrong, name it with --encoding"
+    assert said == ([note] if guessed else [])
+    assert source.taking.to_json()["files"][0]["guessed"] is guessed
+
+
+def test_text_files_of_few_words_are_in_one_encoding(tmp_path: Path) -> None:
+    texts = {"1": "kuş", "2": "bir köpek çimlerde koşuyor", "3": "kırmızı çatılı eski bir ev", "4": "a cat"}
+    files: dict[str, str | bytes] = {f"{name}.txt": text.encode("cp1254") for name, text in texts.items()}
+    files["README.txt"] = "Ein Bär läuft über die Straße – „schön“".encode("cp1252")
+    source = open_source(write(tmp_path, {**files, **photos(*(f"{name}.jpg" for name in texts))}))
+    assert captions_of(source) == {f"{name}.jpg": [text] for name, text in texts.items()}
+    assert [str(file) for file in source.taking.files] == ["3 text files (cp1254)", "1 text files (utf-8)"]
+
+
+def test_paths_of_another_machine_are_told(tmp_path: Path) -> None:
+    table = "image,caption\nC:\\Users\\me\\1.jpg,a dog\n/content/drive/data/x/2.jpg,a cat\n"
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "x/2.jpg")}))
+    assert captions_of(source) == CAPTIONS
+    (note,) = source.taking.notes
+    assert note.startswith("2 names are paths of another machine")
+    assert "C:\\Users\\me\\1.jpg is 1.jpg" in note
+    assert list(source.taking.lines())[2:] == [note]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "seen"),
     [
@@ -189,6 +260,7 @@ def test_metadata_is_typed_and_told(tmp_path: Path) -> None:
         ("labels.csv", "image,class\n1.jpg,7\n", "no column for the caption"),
         ("captions.json", "{}", "JSON that is neither"),
         ("captions.json", "[", "not JSON"),
+        ("captions.json", '{"captions": ["a dog"], "version": "1"}', "JSON that is neither"),
         ("captions.xlsx", "PK", "save it as CSV"),
         ("captions.csv.gz", "\x1f", "unpack it first"),
     ],
@@ -201,6 +273,95 @@ def test_what_looks_like_captions_and_is_not_understood_stops(
         open_source(tmp_path)
     source = open_source(tmp_path, SourceOptions(no_captions=True))
     assert captions_of(source) == {"1.jpg": []}
+
+
+def zipped(*names: str) -> bytes:
+    """A ZIP archive with empty files of these names."""
+    data = BytesIO()
+    with ZipFile(data, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return data.getvalue()
+
+
+WORKBOOK = zipped("[Content_Types].xml", "docProps/app.xml", "xl/workbook.xml")
+OTHER_KINDS: dict[str, tuple[bytes, str]] = {
+    "xlsx": (WORKBOOK, "an Excel workbook (.xlsx); open it in a spreadsheet program and save it as CSV"),
+    "ods": (zipped("mimetype", "content.xml"), "an OpenDocument spreadsheet"),
+    "docx": (zipped("[Content_Types].xml", "word/document.xml"), "a Word document; save its text as CSV"),
+    "damaged zip": (zipped("captions.csv")[:30], "a damaged ZIP archive"),
+    "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook (.xls)"),
+    "zip": (zipped("captions.csv"), "a ZIP archive; unpack it first"),
+    "gzip": (gzip.compress(b"image,caption"), "compressed by gzip; unpack it with gunzip first"),
+    "HTML": (b"\xef\xbb\xbf\r\n<!DOCTYPE html><html>", "an HTML page"),
+    "HTML in UTF-16": ("\ufeff<html lang='en'>".encode("utf-16-le"), "an HTML page"),
+    "XML": (b"<?xml version='1.0'?><Workbook>", "an XML document"),
+    "Parquet": (b"PAR1\x15\x04", "a Parquet file; give it the ending .parquet"),
+    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+}
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.json", "list.jsonl"])
+@pytest.mark.parametrize(("content", "seen"), OTHER_KINDS.values(), ids=OTHER_KINDS)
+def test_a_file_of_another_kind_is_named_for_what_it_is(tmp_path: Path, name: str, content: bytes, seen: str) -> None:
+    write(tmp_path, {name: content, **photos("1.jpg")})
+    with pytest.raises(SourceError, match=rf"{name}: it is {re.escape(seen)}.*--no-captions"):
+        open_source(tmp_path)
+    with pytest.raises(SourceError, match=re.escape(f"it is {seen}")):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seen"),
+    [
+        ("captions.xlsx", WORKBOOK, "it is a spreadsheet; save it as CSV"),
+        ("captions.csv.gz", b"\x1f\x8b", "it is compressed; unpack it first"),
+        ("photos.zip", zipped("photos/a.jpg"), "it is a ZIP archive; unpack it first"),
+        ("photos.7z", b"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive; unpack it first"),
+    ],
+)
+def test_one_file_that_is_not_read_is_named_for_what_it_is(
+    tmp_path: Path, name: str, content: bytes, seen: str
+) -> None:
+    write(tmp_path, {name: content})
+    with pytest.raises(SourceError, match=seen):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "layout"),
+    [
+        ("captions.json", "\n".join(map(json.dumps, ROWS)), "jsonl"),
+        ("captions.txt", "\n".join(map(json.dumps, ROWS)), "jsonl"),
+        ("captions.csv", json.dumps(ROWS, indent=1), "json"),
+        ("captions.jsonl", json.dumps(ROWS, indent=1), "json"),
+        ("captions.jsonl", json.dumps(COCO, indent=1), "coco"),
+    ],
+)
+def test_json_under_another_name_is_read(tmp_path: Path, name: str, content: str, layout: str) -> None:
+    source = open_source(write(tmp_path, {name: content, **photos("1.jpg", "2.jpg")}))
+    assert (source.name, captions_of(source)) == (layout, CAPTIONS)
+
+
+@pytest.mark.parametrize("content", ["image,caption\n", "image;caption", "image\tcaption\n\n\t\n"])
+def test_a_table_of_a_header_alone_is_called_that(tmp_path: Path, content: str) -> None:
+    write(tmp_path, {"captions.csv": content, **photos("1.jpg")})
+    source = open_source(tmp_path)
+    assert captions_of(source) == {}
+    assert source.taking.notes == ["captions.csv has the columns 'image', 'caption' and no row"]
+
+
+def test_a_list_without_a_row_is_called_that(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path, {"captions.jsonl": "\n", **photos("1.jpg")}))
+    assert captions_of(source) == {}
+    assert source.taking.notes == ["captions.jsonl has no row"]
+
+
+def test_a_table_of_a_header_alone_beside_others_is_told(tmp_path: Path) -> None:
+    tables: dict[str, str | bytes] = {"train.csv": TABLE, "val.csv": "image,caption\n"}
+    source = open_source(write(tmp_path, {**tables, **photos("1.jpg", "2.jpg")}))
+    assert captions_of(source) == CAPTIONS
+    assert source.taking.notes == ["val.csv has the columns 'image', 'caption' and no row"]
 
 
 @pytest.mark.parametrize("name", ["package.json", "prices.csv", "README.txt"])
@@ -357,8 +518,8 @@ def test_an_archive_that_was_unpacked_into_its_own_folder_is_read(
         ("captions.yaml", "1.jpg: a dog"),
         ("captions", "1.jpg a dog"),
         ("captions.pkl", "x"),
-        ("1.json", '{"caption": "a dog"}'),
-        ("1.jpg.json", '{"title": "dog"}'),
+        ("captions.json.bak", '{"1.jpg": "a dog"}'),
+        ("descriptions.xml", "<a>a dog</a>"),
     ],
 )
 def test_files_that_are_called_captions_stop_whatever_they_are(tmp_path: Path, name: str, content: str) -> None:

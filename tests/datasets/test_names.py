@@ -34,6 +34,12 @@ def finder(root: Path, *files: str) -> ImageNames:
         ("C:\\photos\\trip\\b.jpg", "trip/b.jpg"),
         ("/home/ada/trip/b.jpg", "trip/b.jpg"),
         ("50%.jpg", "50%.jpg"),
+        (" b.jpg ", "b.jpg"),
+        ("b.jpg ", "b.jpg "),
+        ("b.jpg", "images /b.jpg "),
+        ("b", " b.jpg"),
+        ("b.jpg", "b .jpg"),
+        ("/b.jpg", "b.jpg"),
     ],
 )
 def test_one_file_is_meant(tmp_path: Path, written: str, file: str) -> None:
@@ -54,7 +60,52 @@ def test_a_name_of_several_files_is_refused_with_their_names(tmp_path: Path) -> 
         finder(tmp_path, "x/b.jpg", "y/b.jpg").find("b.jpg")
 
 
-@pytest.mark.parametrize("written", ["a/b.jpg", "gone.jpg", "../b.jpg", "/elsewhere/b.jpg"])
+@pytest.mark.parametrize(
+    ("written", "file"),
+    [
+        ("C:\\Users\\me\\photos\\b.jpg", "b.jpg"),
+        ("D:/set/train/b.jpg", "images/b.jpg"),
+        ("\\\\server\\share\\b.jpg", "b.jpg"),
+        ("/content/drive/MyDrive/data/train/b.jpg", "train/b.jpg"),
+        ("/elsewhere/b.jpg", "c/b.jpg"),
+        ("~/photos/b.jpg", "b.jpg"),
+        ("../input/flickr/Images/b.jpg", "Images/b.jpg"),
+        ("data/raw/images/b", "images/b.jpg"),
+        ("../input/some-set/b.jpg", "b.jpg"),
+        ("file:///gone/b.jpg", "b.jpg"),
+    ],
+)
+def test_a_path_of_another_machine_means_the_file_at_its_end_and_that_is_told(
+    tmp_path: Path, written: str, file: str
+) -> None:
+    names = finder(tmp_path, file, "other.jpg")
+    assert names.find(written).path == tmp_path / file
+    assert list(names.moved.values()) == [file]
+
+
+def test_of_a_path_of_another_machine_the_longest_end_counts(tmp_path: Path) -> None:
+    names = finder(tmp_path, "b.jpg", "train/b.jpg", "data/train/b.jpg", "test/b.jpg")
+    assert names.find("/content/data/train/b.jpg").name == "data/train/b.jpg"
+    with pytest.raises(ValueError, match=r"'b\.jpg' means 4 files"):
+        names.find("/content/val/b.jpg")
+
+
+def test_two_paths_of_another_machine_are_not_one_file_for_their_name_alone(tmp_path: Path) -> None:
+    names = finder(tmp_path, "b.jpg")
+    names.find("/content/train/b.jpg")
+    assert names.find("\\Content\\train\\b.jpg").name == "b.jpg", "the same path, as Windows may write it"
+    with pytest.raises(ValueError, match=r"could only be b\.jpg, and /content/train/b\.jpg is that already"):
+        names.find("/content/test/b.jpg")
+
+
+def test_a_path_of_this_machine_without_a_file_means_no_other_file(tmp_path: Path) -> None:
+    names = finder(tmp_path / "here", "c/b.jpg")
+    for folder in (tmp_path, tmp_path / "here" / "gone"):
+        assert names.find(f"{folder}/b.jpg").path == folder / "b.jpg"
+    assert not names.moved
+
+
+@pytest.mark.parametrize("written", ["a/b.jpg", "gone.jpg", "../b.jpg", "a/../../c/b.jpg"])
 def test_a_path_that_does_not_exist_means_no_other_file(tmp_path: Path, written: str) -> None:
     blob = finder(tmp_path, "c/b.jpg").find(written)
     assert isinstance(blob.path, Path)

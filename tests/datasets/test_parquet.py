@@ -231,6 +231,12 @@ class TestPaths:
         images, _, _ = read(write(tmp_path / "t.parquet", {"image": ["a\\r.png"], "caption": ["red"]}))
         assert images[0].blob.name == "images/a/r.png"
 
+    def test_paths_of_another_machine_are_told(self, tmp_path: Path) -> None:
+        (tmp_path / "r.png").write_bytes(RED)
+        images, _, found = read(write(tmp_path / "t.parquet", {"image": ["/content/drive/r.png"], "caption": ["red"]}))
+        assert images[0].blob.name == "r.png"
+        assert [note.rpartition(": ")[2] for note in found.taking.notes] == ["/content/drive/r.png is r.png"]
+
     def test_the_name_of_several_files_below_the_table_is_rejected(self, tmp_path: Path) -> None:
         for folder in ("a", "b"):
             (tmp_path / folder).mkdir()

@@ -33,6 +33,14 @@ LAYOUTS: dict[str, tuple[str, dict[str, str | bytes]]] = {
     ),
     "Karpathy": ("karpathy", {"dataset.json": json.dumps(KARPATHY), **photos("images/1.jpg", "images/2.jpg")}),
     "Flickr8k": ("flickr8k", {"captions.txt": TABLE, **photos("Images/1.jpg", "Images/2.jpg")}),
+    "JSON in a folder": (
+        "sidecar",
+        {
+            "captions/1.json": '{"caption": "a dog", "stars": 3}',
+            "captions/2.json": '{"caption": "a cat", "stars": 4}',
+            **photos("images/1.jpg", "images/2.jpg"),
+        },
+    ),
     "texts in a folder": (
         "sidecar",
         {"captions/1.txt": "a dog", "captions/2.txt": "a cat", **photos("images/1.jpg", "images/2.jpg")},
@@ -140,6 +148,23 @@ class TestCaptionsThatAreNotBesideTheirImages:
         assert (source.name, captions_of(source)) == ("webdataset", {"1.jpg": ["here"]})
         assert source.taking.unused == {".csv files": 1}
 
+    @pytest.mark.parametrize("is_beside", [True, False])
+    def test_a_path_of_another_machine_means_an_image_in_the_tar(self, tmp_path: Path, is_beside: bool) -> None:
+        table = "image,caption\nC:\\data\\train\\1.jpg,a dog\n/content/drive/data/train/2.jpg,a cat\n"
+        images = photos("train/1.jpg", "train/2.jpg")
+        write(tmp_path / "a.tar", images if is_beside else {**images, "captions.csv": table})
+        if is_beside:
+            (tmp_path / "captions.csv").write_text(table)
+        source = open_source(tmp_path)
+        assert captions_of(source) == DOG_AND_CAT
+        assert any("another machine" in note for note in source.taking.notes)
+
+    def test_a_table_in_a_tar_that_is_something_else_is_named(self, tmp_path: Path) -> None:
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"
+        path = write(tmp_path / "a.tar", {"captions.csv": pointer, **photos("1.jpg")})
+        with pytest.raises(SourceError, match=r"captions\.csv: it is .*Git LFS"):
+            open_source(path)
+
     def test_a_column_of_the_table_can_be_named(self, tmp_path: Path) -> None:
         table = "photo,words\n1.jpg,a dog\n2.jpg,a cat\n"
         path = write(tmp_path / "a.tar", {"captions.csv": table, **photos("1.jpg", "2.jpg")})
@@ -188,6 +213,24 @@ class TestShardsBesideImages:
         assert captions_of(open_source(tmp_path)) == DOG_AND_CAT
         unpack(tmp_path, photos("3.jpg"))
         assert open_source(tmp_path).name == "images"
+
+    def test_shards_are_weighed_against_images_with_json_too(self, tmp_path: Path) -> None:
+        unpack(tmp_path, {"1.jpg": RED, "1.json": '{"caption": "a dog", "stars": 3}'})
+        path = write(tmp_path / "0.tar", {"2.jpg": GREEN})
+        source = open_source(tmp_path)
+        assert (source.name, captions_of(source)) == ("sidecar", {"1.jpg": ["a dog"]})
+        assert source.taking.why == "1.json stands beside 1.jpg; not read, since no more images are seen there: 0.tar"
+        write(path, {"2.jpg": GREEN, "2.json": '{"caption": "a cat"}'})
+        assert captions_of(open_source(tmp_path)) == {"2.jpg": ["a cat"]}
+
+    def test_images_with_fields_alone_come_after_shards_that_hold_more(self, tmp_path: Path) -> None:
+        unpack(tmp_path, {"1.jpg": RED, "1.json": '{"stars": 3}'})
+        path = write(tmp_path / "0.tar", photos("2.jpg"))
+        [image] = open_source(tmp_path)
+        assert isinstance(image, CaptionedImage)
+        assert (image.image_id, image.metadata) == ("1.jpg", {"stars": 3})
+        write(path, photos("2.jpg", "3.jpg"))
+        assert captions_of(open_source(tmp_path)) == {"2.jpg": [], "3.jpg": []}
 
     def test_a_damaged_stray_tar_does_not_stop_a_folder_of_images(self, tmp_path: Path) -> None:
         unpack(tmp_path, {"old.tar": b"no tar" * 500, **photos("1.jpg")})

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.file_blob import FileBlob
-from clip_retrieval.datasets.text_file import encoding_of, lines_of
+from clip_retrieval.datasets.text_file import code_page_over, encoding_of, lines_of
 from clip_retrieval.errors import SourceError
 
 
@@ -35,14 +36,32 @@ def written(folder: Path, content: bytes) -> FileBlob:
 )
 def test_the_encoding_is_found(tmp_path: Path, text: str, encoding: str) -> None:
     file = written(tmp_path, text.encode(encoding))
-    assert "".join(lines_of(file, encoding_of(file))) == text
-    assert "".join(lines_of(file, encoding_of(file, encoding))) == text
+    assert "".join(lines_of(file, encoding_of(file).name)) == text
+    assert "".join(lines_of(file, encoding_of(file, encoding).name)) == text
 
 
 def test_a_few_bad_bytes_do_not_make_a_utf8_file_another(tmp_path: Path) -> None:
     file = written(tmp_path, "été\nça\n".encode() + b"caf\xe9\n")
-    assert encoding_of(file) == "utf-8"
+    assert encoding_of(file).name == "utf-8"
     assert list(lines_of(file, "utf-8")) == ["été\n", "ça\n", "caf\udce9\n"]
+
+
+def test_files_have_their_code_page_together(tmp_path: Path) -> None:
+    texts = ["kuş", "bir köpek çimlerde koşuyor", "iki çocuk plajda oynuyor", "plain", "kırmızı çatılı eski bir ev"]
+    files = []
+    for number, text in enumerate(texts):
+        (tmp_path / str(number)).write_bytes(text.encode("cp1254"))
+        files.append(FileBlob(tmp_path / str(number), str(number)))
+    assert not encoding_of(files[0]).sure
+    assert code_page_over(files) == Encoding("cp1254")
+    assert code_page_over([FileBlob(tmp_path / "gone", "gone"), *files]) == Encoding("cp1254")
+
+
+@pytest.mark.parametrize(("content", "sure"), [(b"caf\xc3\xa9", True), (b"\xff\xfe\xe9\0", True), (b"ku\xfe", False)])
+def test_unicode_is_sure_and_a_short_text_in_a_code_page_is_a_guess(tmp_path: Path, content: bytes, sure: bool) -> None:
+    file = written(tmp_path, content)
+    assert encoding_of(file).sure == sure
+    assert encoding_of(file, "cp1254") == Encoding("cp1254"), "what a person says is no guess"
 
 
 def test_an_unknown_encoding_is_an_error(tmp_path: Path) -> None:

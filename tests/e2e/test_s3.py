@@ -1,5 +1,6 @@
 """Sources in S3 are read from a real server of the protocol: tables, tars, Parquet; failures are survived or said."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Thread
 
 import httpx
@@ -19,8 +21,10 @@ if find_spec("moto") is None or find_spec("pyarrow") is None:
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+from typer.testing import CliRunner
 
 from clip_retrieval.build.validate import validate
+from clip_retrieval.cli.app import app
 from clip_retrieval.datasets import img2dataset, parquet, webdataset
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.place import Fit, Place, SourceOptions
@@ -180,6 +184,22 @@ class TestLayouts:
             ("train/metadata.parquet row 3", "train/no.png is not in the store"),
             ("train/metadata.parquet row 4", "/etc/hostname is not in the store"),
         ]
+
+    def test_evaluate_reads_it(self, tmp_path: Path, cache_home: Path) -> None:
+        words = [
+            "evaluate",
+            "s3://shelf/table",
+            "--model",
+            "fake",
+            "--split",
+            "train",
+            "--output",
+            str(tmp_path / "out"),
+        ]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        quality = json.loads((tmp_path / "out" / "quality.json").read_text())
+        assert (quality["name"], quality["galleries"][0]["images"]) == ("table", 2)
 
     def test_a_table_named_by_itself_finds_its_images(self) -> None:
         images, _ = items("s3://shelf/table/train/metadata.parquet")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.check import read_source
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.evaluation.by_language import by_language
 from clip_retrieval.evaluation.direction import Pool
@@ -114,7 +115,9 @@ def test_a_table_with_one_row_a_caption_gives_each_its_language(encoder_folder: 
     ]
     table = tmp_path / "data" / "captions.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    source = of_source(tmp_path / "data", encoder_folder, tmp_path / "cache", Options(), Silent())
+    source = of_source(
+        read_source(tmp_path / "data", Silent()), encoder_folder, tmp_path / "cache", Options(), Silent()
+    )
     built = build(tmp_path / "data", encoder_folder, tmp_path / "builds", Options(), Silent()).artifact
     for data in (source, of_artifact("built", built)):
         found = by_name(whole(data))

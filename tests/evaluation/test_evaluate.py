@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.check import read_source
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.encoders.fake import FakeEncoder
@@ -109,7 +110,7 @@ class TestSource:
     def test_gives_what_its_artifact_gives(
         self, squares: EmbeddedDataset, collection: Path, encoder_folder: Path, tmp_path: Path
     ) -> None:
-        data = of_source(collection, encoder_folder, tmp_path, Options(), Silent())
+        data = of_source(read_source(collection, Silent()), encoder_folder, tmp_path, Options(), Silent())
         assert data.images == squares.images
         assert data.captions == squares.captions
         one, two = (evaluate(each, "all", Silent(), resamples=10).galleries for each in (data, squares))
@@ -119,17 +120,17 @@ class TestSource:
     def test_is_embedded_once(
         self, collection: Path, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = of_source(collection, encoder_folder, tmp_path, Options(), Silent())
+        first = of_source(read_source(collection, Silent()), encoder_folder, tmp_path, Options(), Silent())
         monkeypatch.setattr(FakeEncoder, "encode_texts", None)
         monkeypatch.setattr(FakeEncoder, "encode_pixels", None)
-        again = of_source(collection, encoder_folder, tmp_path, Options(), Silent())
+        again = of_source(read_source(collection, Silent()), encoder_folder, tmp_path, Options(), Silent())
         assert (again.image_vectors == first.image_vectors).all()
         assert (again.caption_vectors == first.caption_vectors).all()
 
     def test_other_data_is_embedded_anew(self, collection: Path, encoder_folder: Path, tmp_path: Path) -> None:
-        of_source(collection, encoder_folder, tmp_path / "cache", Options(), Silent())
+        of_source(read_source(collection, Silent()), encoder_folder, tmp_path / "cache", Options(), Silent())
         other = write_collection(tmp_path / "other", ("red-dull.png", "blue-soft.png"))
-        data = of_source(other, encoder_folder, tmp_path / "cache", Options(), Silent())
+        data = of_source(read_source(other, Silent()), encoder_folder, tmp_path / "cache", Options(), Silent())
         assert data.image_vectors.shape[0] == 2
         assert len(list((tmp_path / "cache").iterdir())) == 2
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.check import read_source
 from clip_retrieval.cli.app import app
 from clip_retrieval.errors import InvalidQuery, SourceError
 from clip_retrieval.evaluation.recall import Ranks
@@ -153,7 +154,7 @@ class TestSides:
     def test_the_bundled_photographs_are_the_other_domain_without_their_training_side(
         self, collection: Path, bundled: Path
     ) -> None:
-        data = sides.from_source(collection, None, SPLIT, 0, Limits(), Silent())
+        data = sides.from_source(read_source(collection, Silent()), None, SPLIT, 0, Limits(), Silent())
         assert (len(data.train), len(data.val), len(data.test)) == (12, 10, 2)
         assert data.other is not None
         assert (len(data.other), data.other_name) == (16, "bundled"), "the demo model was trained on the rest"
@@ -162,17 +163,17 @@ class TestSides:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sides, "SAMPLE", write_tiles(tmp_path / "own", ["red", "cyan"]))
-        data = sides.from_source(sides.SAMPLE, None, SPLIT, 0, Limits(), Silent())
+        data = sides.from_source(read_source(sides.SAMPLE, Silent()), None, SPLIT, 0, Limits(), Silent())
         assert (data.other, data.other_name) == (None, None)
 
     def test_another_domain_must_have_images_that_the_source_has_not(self, collection: Path) -> None:
         with pytest.raises(SourceError, match="0 captioned images that are not in the source"):
-            sides.from_source(collection, collection, SPLIT, 0, Limits(), Silent())
+            sides.from_source(read_source(collection, Silent()), str(collection), SPLIT, 0, Limits(), Silent())
 
     def test_too_few_images_are_refused(self, tmp_path: Path, collection: Path) -> None:
         few = write_collection(tmp_path / "few", ("red-bright.png", "blue-bright.png"))
         with pytest.raises(SourceError, match=r"train side has .* at least 10"):
-            sides.from_source(few, collection, (1, 0, 0), 0, Limits(), Silent())
+            sides.from_source(read_source(few, Silent()), str(collection), (1, 0, 0), 0, Limits(), Silent())
 
     def test_an_artifact_gives_its_records_and_a_folder_its_images(
         self, fake_artifact: Artifact, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

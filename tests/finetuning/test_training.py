@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="it trains")
 
 from safetensors.torch import load_file
 
+from clip_retrieval.build.check import read_source
 from clip_retrieval.cli.app import app
 from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info
 from clip_retrieval.errors import ModelUnavailable
@@ -59,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     """192 tiles, and another domain of 48 that differ in size."""
     folder = tmp_path_factory.mktemp("data")
     tiles, other = write_tiles(folder / "tiles"), write_tiles(folder / "other", ["red", "cyan"], size=40)
-    return sides.from_source(tiles, other, (0.6, 0.2, 0.2), 0, Limits(), Silent())
+    return sides.from_source(read_source(tiles, Silent()), str(other), (0.6, 0.2, 0.2), 0, Limits(), Silent())
 
 
 @pytest.fixture(scope="module")
