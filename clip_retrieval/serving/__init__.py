@@ -20,6 +20,7 @@ rollout.py         what all workers of a host agree to serve
 swap.py            another artifact is served, between two requests
 kept_states.py     states of a changing collection that next pages come from
 change_inputs.py   what a request wants to change, encoded
+change_work.py     one request for changes inside a transaction
 changes.py         changes are made, and those of other processes followed
 state.py           what a process keeps between requests
 health.py          whether a worker really answers
