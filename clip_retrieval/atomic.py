@@ -57,6 +57,18 @@ def clean_up(staging: Path, home: Path) -> None:
             _clean_up(path, named[1], home / path.name[: named.start()])
 
 
+def sync(path: Path) -> None:
+    """Return when a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _beside(target: Path, staging: Path, *, replace: bool) -> Iterator[Path]:
     """A free path in ``staging``; whatever is there at the end is removed."""
@@ -88,11 +100,11 @@ def _rename(partial: Path, target: Path, *, replace: bool) -> None:
             except OSError:
                 old.rename(target)
                 raise
-            _sync(target.parent)
+            sync(target.parent)
             _remove(old)
     else:
         partial.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 def _clean_up(path: Path, kind: str, target: Path) -> None:
@@ -150,16 +162,5 @@ def _sync_tree(folder: Path) -> None:
         for name in names:
             path = Path(parent, name)
             if not path.is_symlink():
-                _sync(path)
-        _sync(Path(parent))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL or not path.is_dir():  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
+                sync(path)
+        sync(Path(parent))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.errors import ArtifactDamaged, StorageFailed
+from clip_retrieval.errors import ArtifactDamaged, StorageFailed, StorageFull, StorageReadOnly
 from clip_retrieval.storage import is_of_the_machine, sentence, storage
 
 PLACE = Path("/some/place")
@@ -65,6 +65,24 @@ def test_sqlite_says_the_same_for_a_folder_that_is_missing_and_for_a_missing_han
     for place, words in {missing: f"{missing} may not be written", tmp_path: "too many files are open"}.items():
         with pytest.raises(StorageFailed, match=words), storage(place):
             sqlite3.connect(missing / "a.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, StorageFull),
+        (errno.EDQUOT, StorageFull),
+        (errno.EFBIG, StorageFull),
+        (errno.EACCES, StorageReadOnly),
+        (errno.EROFS, StorageReadOnly),
+        (errno.EIO, StorageFailed),
+        (errno.EMFILE, StorageFailed),
+    ],
+)
+def test_no_room_and_no_right_to_write_are_kinds_of_their_own(number: int, kind: type[StorageFailed]) -> None:
+    with pytest.raises(StorageFailed) as caught, storage(PLACE):
+        raise OSError(number, os.strerror(number))
+    assert type(caught.value) is kind
 
 
 def test_other_errors_and_our_own_pass_unchanged() -> None:

@@ -82,6 +82,14 @@ def tuned_version(
     return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
 
 
+def compacted_version(
+    encoder: EncoderInfo, data: DataInfo, recall: float, parent: str, sequence: int, *, has_thumbnails: bool
+) -> str:
+    """The version of the artifact that takes the changes up to ``sequence`` into ``parent``: the same for the same."""
+    inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), recall]
+    return json_sha256([*inputs, {"parent": parent, "sequence": sequence, "thumbnails": has_thumbnails}])[:16]
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` into the folder."""
     body = manifest.model_dump(mode="json")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import tuned_version
-from clip_retrieval.artifacts.writer import write_artifact
+from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.indexes.choose import Candidate, TuningQueries
 from clip_retrieval.indexes.families import Family, families
@@ -92,4 +92,5 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
         fill=fill,
         parent=artifact,
         replaced=[f"{modality}.faiss" for modality in MODALITIES],
+        compacted=Compacted(manifest.parent, manifest.sequence),
     )

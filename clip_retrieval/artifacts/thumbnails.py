@@ -1,7 +1,7 @@
 """The thumbnails of a collection in one SQLite file, joined to the records by row number.
 
 plan     how the thumbnails were made
-small    a WebP by row; every row has one
+small    a WebP by row; a row without one is an image that was added without a thumbnail
 large    a WebP by row, for the images that are longer than a small thumbnail
 """
 
@@ -29,8 +29,10 @@ _SCHEMA = """
 """
 
 
-def write_thumbnails(thumbnails: Iterable[Thumbnail], plan: Plan, out: Path, budget: int) -> bool:
+def write_thumbnails(thumbnails: Iterable[Thumbnail | None], plan: Plan, out: Path, budget: int) -> bool:
     """Write the thumbnails, in the order of the rows, to the new file ``out`` of at most ``budget`` bytes.
+
+    None is an image without a thumbnail.
 
     The same thumbnails give the same file. Returns False, and leaves no file, if they do not fit. A file that an
     earlier run left unfinished is replaced.
@@ -49,8 +51,8 @@ def write_thumbnails(thumbnails: Iterable[Thumbnail], plan: Plan, out: Path, bud
     return fits
 
 
-def _insert(connection: sqlite3.Connection, thumbnails: Iterable[Thumbnail], budget: int) -> bool:
-    rows = enumerate(thumbnails)
+def _insert(connection: sqlite3.Connection, thumbnails: Iterable[Thumbnail | None], budget: int) -> bool:
+    rows = ((row, made) for row, made in enumerate(thumbnails) if made is not None)
     while batch := list(islice(rows, _ROWS_PER_TRANSACTION)):
         with connection:
             connection.executemany("INSERT INTO small VALUES (?, ?)", ((row, made.small) for row, made in batch))

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
@@ -23,6 +24,13 @@ LIBRARIES = ("faiss-cpu", "numpy", "pillow", "open_clip_torch", "torch", "openvi
 """The packages whose versions a manifest names, if they are installed."""
 
 
+class Compacted(NamedTuple):
+    """The version whose changes an artifact took in, and the number of the last one; see ``Manifest``."""
+
+    parent: str | None
+    sequence: int | None
+
+
 def write_artifact(
     target: Path,
     *,
@@ -34,12 +42,14 @@ def write_artifact(
     fill: Callable[[Path], None],
     parent: Artifact | None = None,
     replaced: Collection[str] = (),
+    compacted: Compacted | None = None,
 ) -> Artifact:
     """Make the artifact ``target``; an artifact that has the name already is replaced when the new one is complete.
 
     ``fill`` writes the new files into a folder beside ``target``. If it writes records, the arrays that follow from
     them are written too. Then come all files of ``parent`` that ``fill`` did not write, whatever they are, except
     ``replaced``: paths, with forward slashes, of files and folders that the new artifact has in another form or lacks.
+    ``compacted`` says which changes of a live collection the artifact holds.
 
     Raises ArtifactDamaged when a file of the parent differs from its hash, or when the records have gaps.
     """
@@ -58,6 +68,8 @@ def write_artifact(
             data=data,
             images=images,
             captions=captions,
+            parent=compacted.parent if compacted else None,
+            sequence=compacted.sequence if compacted else None,
             libraries=_library_versions(),
             files={name: file_sha256(folder / name) for name in files_in(folder)},
         )

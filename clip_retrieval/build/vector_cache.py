@@ -10,7 +10,7 @@ was encoded when.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +75,7 @@ class VectorCache:
         Shape (len(keys), dim), float32. ``out`` appears complete, and replaces an older file without changing the
         arrays that are mapped from it. Raises KeyError for a key without a vector.
         """
-        partial = out.with_name(f"{out.name}.partial")
-        with partial.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(keys), self._dim)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for block in self._blocks(keys):
-                file.write(block.tobytes())
-        partial.replace(out)
-        vectors: Vectors = np.load(out, mmap_mode="r")
-        return vectors
+        return write_vectors(out, (len(keys), self._dim), self._blocks(keys))
 
     def _blocks(self, keys: Sequence[bytes]) -> Iterator[Vectors]:
         if not keys:
@@ -91,6 +83,21 @@ class VectorCache:
         stored = np.memmap(self._vectors_path, dtype="<f4", mode="r").reshape(-1, self._dim)
         for start in range(0, len(keys), GATHER_ROWS):
             yield stored[[self._places[key] for key in keys[start : start + GATHER_ROWS]]]
+
+
+def write_vectors(out: Path, shape: tuple[int, int], blocks: Iterable[Vectors]) -> Vectors:
+    """Write blocks of vectors, float32 (n, dim), to the ``.npy`` file ``out`` of this shape; returns it memory-mapped.
+
+    ``out`` appears complete, and replaces an older file without changing the arrays that are mapped from it.
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    with partial.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
+    partial.replace(out)
+    vectors: Vectors = np.load(out, mmap_mode="r")
+    return vectors
 
 
 def _size(descriptor: int) -> int:

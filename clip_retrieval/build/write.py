@@ -9,10 +9,25 @@ from clip_retrieval.artifacts.manifest import DataInfo
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.build.embed import Embedder
-from clip_retrieval.encoders.base import EncoderInfo
-from clip_retrieval.indexes.choose import choose_index
+from clip_retrieval.encoders.base import EncoderInfo, Vectors
+from clip_retrieval.indexes.choose import Candidate, choose_index
 from clip_retrieval.progress import Progress
-from clip_retrieval.records import CaptionRecord, ImageRecord
+from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
+
+
+def choose_indexes(
+    images: Vectors, captions: Vectors, recall: float, progress: Progress
+) -> tuple[Candidate, Candidate]:
+    """The index of the images and that of the captions, each over unit float32 vectors (rows, dim).
+
+    Each is chosen with the vectors of the other as queries. In a collection without captions the images are the
+    queries.
+    """
+    with progress.stage("choosing the index of the images", None):
+        kind: Modality = "captions" if len(captions) else "images"
+        image_index = choose_index(images, captions if len(captions) else images, query_kind=kind, recall=recall)
+    with progress.stage("choosing the index of the captions", None):
+        return image_index, choose_index(captions, images, query_kind="images", recall=recall)
 
 
 @dataclass(frozen=True)
@@ -38,15 +53,7 @@ def index_and_write(parts: Parts, target: Path, recall: float, progress: Progres
     images, captions, work = parts.images, parts.captions, parts.work
     image_vectors = parts.embedder.gather_images(images, work / "images.npy")
     caption_vectors = parts.embedder.gather_captions(captions, work / "captions.npy")
-    with progress.stage("choosing the index of the images", None):
-        image_index = choose_index(
-            image_vectors,
-            caption_vectors if captions else image_vectors,
-            query_kind="captions" if captions else "images",
-            recall=recall,
-        )
-    with progress.stage("choosing the index of the captions", None):
-        caption_index = choose_index(caption_vectors, image_vectors, query_kind="images", recall=recall)
+    image_index, caption_index = choose_indexes(image_vectors, caption_vectors, recall, progress)
 
     def fill(folder: Path) -> None:
         shutil.copytree(parts.encoder_folder, folder / ENCODER)

@@ -11,6 +11,8 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.options import Tag
 
+CHANGES_SETTING = "BENTO_CLIP_CHANGES"
+
 
 def serve(
     source: Tag = modelstore.LATEST,
@@ -18,6 +20,13 @@ def serve(
     host: Annotated[
         str, typer.Option(help="The address or name to listen on; 0.0.0.0 listens on every interface, :: also on IPv6.")
     ] = "127.0.0.1",
+    changes: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder for changes of the collection while it is served; without it the collection is frozen.",
+            envvar=CHANGES_SETTING,
+        ),
+    ] = None,
 ) -> NoReturn:
     """Serve an artifact with BentoML. When the service is ready, the command prints a request to try.
 
@@ -26,10 +35,16 @@ def serve(
     ```
     bento-clip serve
     bento-clip serve clip-retrieval:latest --port 8080
+    bento-clip serve --changes ~/photos-changes
     ```
     """
     tag, folder = modelstore.resolve(source)
     Artifact.open(folder, verify=False)
     if tag == source and Path(source).is_dir():
         tag = str(folder.resolve())  # the service has another working folder
-    raise typer.Exit(serve_artifact(tag, host, port, dict(os.environ)))
+    raise typer.Exit(serve_artifact(tag, host, port, _environment(changes)))
+
+
+def _environment(changes: Path | None) -> dict[str, str]:
+    """That of the service, which has another working folder."""
+    return {**os.environ, **({} if changes is None else {CHANGES_SETTING: str(changes.expanduser().absolute())})}

@@ -18,6 +18,8 @@ MAX_CHANGES = 64
 """Changes of one request."""
 MAX_CAPTIONS = 100
 """Captions of one image."""
+MAX_CAPTIONS_TOGETHER = 1024
+"""Captions of all changes of one request."""
 MAX_CAPTION = 10_000
 """Characters of a caption or of a value."""
 MAX_FIELDS = 100

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.contract.changes import (
+    MAX_CAPTIONS_TOGETHER,
     Change,
     Changed,
     ChangeItem,
@@ -101,7 +102,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
     @app.post(
         "/images",
         response_model=Changed,
-        responses={**CHANGE_ERRORS, 201: {"model": Changed, "description": "Its `Location` is that of the image."}},
+        responses={**CHANGE_ERRORS, 200: {"model": Changed, "description": "The same image is there already."}},
         summary="Add an image",
         status_code=HTTPStatus.CREATED,
     )
@@ -163,6 +164,11 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
             return exchange.respond_change(kept, {})
         checked = [_checked(change) for change in body.changes]
         wanted = [change for change in checked if isinstance(change, Wanted)]
+        if (captions := sum(len(change.captions or ()) for change in wanted)) > MAX_CAPTIONS_TOGETHER:
+            raise InvalidChange(
+                f"changes: they have {captions} captions together, and one request may have {MAX_CAPTIONS_TOGETHER}; "
+                "send them in several"
+            )
         with state.traffic.image_place() if any(change.image for change in wanted) else nullcontext():
             prepared = iter(await taken.prepare(wanted))
         each = [next(prepared) if isinstance(change, Wanted) else change for change in checked]

@@ -14,7 +14,7 @@ from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.contract.queries import SearchBatchRequest, SearchRequest
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery, StateGone
 from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
-from clip_retrieval.http.exchange import ERRORS, Exchange, stages_together, with_results
+from clip_retrieval.http.exchange import SEARCH_ERRORS, Exchange, stages_together, with_results
 from clip_retrieval.http.statuses import status_of
 from clip_retrieval.search.query import Query
 from clip_retrieval.search.searchable import SearchableCollection
@@ -30,7 +30,7 @@ def add_composed_routes(app: FastAPI, state: ServerState) -> None:
     @app.post(
         "/search",
         response_model=SearchAnswer,
-        responses={**ERRORS, **GONE},
+        responses={**SEARCH_ERRORS, **GONE},
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Any mix to images or captions",
     )
@@ -47,7 +47,7 @@ def add_composed_routes(app: FastAPI, state: ServerState) -> None:
     @app.post(
         "/search/batch",
         response_model=SearchBatchAnswer,
-        responses={**ERRORS},
+        responses={**SEARCH_ERRORS},
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Up to 64 searches at once",
     )

@@ -43,6 +43,12 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
 }
 """For the description of the API."""
 
+SEARCH_ERRORS: Mapping[int | str, dict[str, Any]] = {
+    **ERRORS,
+    409: {"model": ErrorBody, "description": "The change to wait for never comes: the service takes no changes."},
+    504: {"model": ErrorBody, "description": "There was no answer in time, or a change was not visible in time."},
+}
+
 CHANGE_ERRORS: Mapping[int | str, dict[str, Any]] = {
     **ERRORS,
     **{

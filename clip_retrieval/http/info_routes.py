@@ -52,8 +52,6 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
         notes = []
         if captions == 0:
             notes.append("This collection has no captions, so POST /search/text finds nothing; image search is on.")
-        if state.changes is None:
-            notes.append(state.frozen_because)
         return ServiceInfo(
             name="bento-clip",
             version=__version__,

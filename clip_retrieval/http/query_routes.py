@@ -19,7 +19,7 @@ from clip_retrieval.contract.base import DEFAULT_K, MAX_K
 from clip_retrieval.contract.queries import EncodeTextRequest, SearchImagesRequest
 from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
-from clip_retrieval.http.exchange import ERRORS, Exchange, with_results
+from clip_retrieval.http.exchange import ERRORS, SEARCH_ERRORS, Exchange, with_results
 from clip_retrieval.search.query import FileImage, Query, QueryPart
 from clip_retrieval.serving.state import ServerState
 
@@ -40,7 +40,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     @app.post(
         "/search/images",
         response_model=ImagesAnswer,
-        responses={**ERRORS},
+        responses={**SEARCH_ERRORS},
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Text to images",
     )
@@ -52,7 +52,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     @app.post(
         "/search/text",
         response_model=CaptionsAnswer,
-        responses={**ERRORS},
+        responses={**SEARCH_ERRORS},
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Image to captions",
     )
@@ -65,7 +65,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     @app.post(
         "/search/similar",
         response_model=ImagesAnswer,
-        responses={**ERRORS},
+        responses={**SEARCH_ERRORS},
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Image to images",
     )

@@ -10,6 +10,7 @@ committer.py        the changes of one process: those that wait share a commit
 etag.py             the name of an image's state
 edit.py             what a change makes of the present state of an image
 growing.py          arrays that only grow
+thumbnail_spool.py  thumbnails of added images, outside of memory
 added_fields.py     the values of added images, field by field
 added.py            what was added: rows that all states of a collection share
 live_index.py       one index over the rows of several, without removed rows
@@ -18,4 +19,5 @@ live_filter.py      which rows a ``where`` lets through, and which metadata a ch
 live_rows.py        which rows a state has, and which of them can be found
 frozen.py           indexes over many added rows
 live_collection.py  a collection and its changes as one state that is searched
+compaction.py       a live collection becomes an artifact
 """

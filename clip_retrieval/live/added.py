@@ -5,15 +5,16 @@ A changed image is an added row as well. Its old row is not touched, so a state 
 
 from bisect import bisect_left
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.live.added_fields import AddedFields
 from clip_retrieval.live.change import LiveImage
 from clip_retrieval.live.growing import GrowingArray
+from clip_retrieval.live.thumbnail_spool import ThumbnailSpool
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.fragments import FragmentCache
@@ -29,7 +30,8 @@ class AddedRows:
     so has the first added caption.
     """
 
-    def __init__(self, base: Collection) -> None:
+    def __init__(self, base: Collection, spool: Path | None = None) -> None:
+        """``spool`` is a folder for thumbnails; without it they are in memory."""
         dim = base.manifest.encoder.dim
         self.starts: dict[Modality, int] = {target: base.index(target).spec.rows for target in ("images", "captions")}
         self.vectors = {target: GrowingArray(np.float32, (dim,)) for target in self.starts}
@@ -44,8 +46,9 @@ class AddedRows:
         """By image id: the number of each change, and the row that it made; None for a removal."""
         self.sequences: list[int] = []
         """The number of the change that made each added image."""
-        self.thumbnails: dict[int, Thumbnail] = {}
+        self.thumbnails = ThumbnailSpool(spool)
         """By row of the image, until it is changed or removed."""
+        self.spool = spool
         self.generation = 0
         """How often rows were added or masked: the newest state is that of this generation."""
         self._dim = dim
@@ -83,10 +86,10 @@ class AddedRows:
             image.width,
             image.height,
             image.split,
-            image.metadata,
+            dict(sorted(image.metadata.items())),  # the order in which the records of a base have them
         )
         if image.thumbnail is not None:
-            self.thumbnails[row] = image.thumbnail
+            self.thumbnails.put(row, image.thumbnail)
         self.images.append((record, captions))
         self.sequences.append(sequence)
         self.rows_of.setdefault(image.image_id, []).append((sequence, row))

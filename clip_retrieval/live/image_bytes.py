@@ -21,6 +21,7 @@ from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.live.change import LiveCaption, LiveImage
 
 _LENGTH = struct.Struct("<I")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def image_to_bytes(image: LiveImage, dim: int) -> bytes:
@@ -39,7 +40,7 @@ def image_to_bytes(image: LiveImage, dim: int) -> bytes:
         "captions": [(caption.caption_id, caption.text) for caption in image.captions],
         "thumbnail": None if thumbnail is None else (len(thumbnail.small), thumbnail.large is not None),
     }
-    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    head = _encode(header).encode()
     floats = (image.vector.astype("<f4").tobytes(), image.caption_vectors.astype("<f4").tobytes())
     webp = () if thumbnail is None else (thumbnail.small, thumbnail.large or b"")
     return b"".join((_LENGTH.pack(len(head)), head, *floats, *webp))

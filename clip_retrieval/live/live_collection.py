@@ -4,9 +4,10 @@ A change makes a new state, which shares everything with the one before but its 
 change of each image give the same answers in every process, as far as the indexes find the same rows.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from clip_retrieval.artifacts.columns import FieldType, StoredColumn
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.etag import etag_of
@@ -50,12 +52,13 @@ class LiveCollection(SearchableCollection):
         self._filter = LiveFilter(self.base.filters, columns, rows.added.fields, rows.live, caption_images)
 
     @classmethod
-    def of(cls, base: Collection, *, sequence: int | None = None) -> Self:
+    def of(cls, base: Collection, *, sequence: int | None = None, spool: Path | None = None) -> Self:
         """The state without changes. ``sequence`` is that of the last change which ``base`` holds.
 
-        It is what the manifest says, and 0 without, if it is not given.
+        It is what the manifest says, and 0 without, if it is not given. ``spool`` is a folder that may be written, such
+        as that of the log: thumbnails of added images are in a file there, without it in memory.
         """
-        rows = LiveRows.of(base, base.sequence if sequence is None else sequence)
+        rows = LiveRows.of(base, base.sequence if sequence is None else sequence, spool)
         return cls(rows, Frozen.none(rows.added), base.artifact.columns())
 
     def with_changes(self, entries: Sequence[LogEntry]) -> "LiveCollection":
@@ -179,8 +182,16 @@ class LiveCollection(SearchableCollection):
             return None
         return thumbnail.large if size == "large" and thumbnail.large is not None else thumbnail.small
 
+    def thumbnail_of_row(self, row: int) -> Thumbnail | None:
+        """The whole thumbnail of the image in this row, if it has one."""
+        return self._rows.thumbnail(row)
+
+    def live_rows(self, target: Modality) -> NDArray[np.int64]:
+        """The rows that can be found, in order: shape (count(target),)."""
+        return np.flatnonzero(self._rows.live[target])
+
     def sample_rows(self, count: int) -> list[int]:
-        live = np.flatnonzero(self._rows.live["images"]).tolist()
+        live: list[int] = self.live_rows("images").tolist()
         return [live[len(live) * number // count] for number in range(count)] if len(live) > count else live
 
     def get(self, image_id: str) -> LiveImage | None:
@@ -206,8 +217,8 @@ class LiveCollection(SearchableCollection):
         while len(ids) < limit and (block := self.base.store.ids_after(last, limit)):
             ids += [image_id for image_id, row in block if live[row]]
             last = block[-1][0]
-        behind = (image_id for image_id in self._added_ids if after is None or image_id > after)
-        return sorted([*ids[:limit], *islice(behind, limit)])[:limit]
+        start = 0 if after is None else bisect_right(self._added_ids, after)
+        return sorted([*ids[:limit], *self._added_ids[start : start + limit]])[:limit]
 
     def forget(self) -> None:
         self.base.forget()

@@ -40,12 +40,16 @@ class LiveIndex:
             part.spec.rows if live is None else int(np.count_nonzero(live[rows]))
             for part, rows in zip(parts, self._slices, strict=True)
         ]
-        kind = next((part.spec for part in parts if not part.spec.exact), parts[0].spec)
-        self._spec = kind.model_copy(update={"rows": ends[-1]})
+        kinds = [part.spec for part in parts if not part.spec.exact] or [parts[0].spec]
+        depth = min(spec.depth for spec in kinds)
+        self._spec = kinds[0].model_copy(update={"rows": ends[-1], "depth": depth})
 
     @property
     def spec(self) -> IndexSpec:
-        """That of the first part which is not exact, with all rows; that of an exact index if all parts are."""
+        """That of the first part which is not exact, with all rows and the least depth of such parts.
+
+        It is that of an exact index if all parts are exact.
+        """
         return self._spec
 
     @property

@@ -7,6 +7,7 @@ the old one.
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -38,10 +39,10 @@ class LiveRows:
     generation: int
 
     @classmethod
-    def of(cls, base: Collection, sequence: int) -> Self:
-        """The rows of an artifact without changes."""
+    def of(cls, base: Collection, sequence: int, spool: Path | None) -> Self:
+        """The rows of an artifact without changes; ``spool`` as in ``AddedRows``."""
         live = {target: np.ones(base.index(target).spec.rows, dtype=np.bool_) for target in MODALITIES}
-        return cls(base, AddedRows(base), sequence, live, dict.fromkeys(MODALITIES, 0), 0)
+        return cls(base, AddedRows(base, spool), sequence, live, dict.fromkeys(MODALITIES, 0), 0)
 
     def count_added(self, target: Modality) -> int:
         """How many rows were added, masked ones included."""
@@ -118,7 +119,7 @@ class LiveRows:
                 _, captions = self.images([row])[0]
                 masked["images"].append(row)
                 masked["captions"] += [caption.row for caption in captions]
-                self.added.thumbnails.pop(row, None)
+                self.added.thumbnails.drop(row)
             if entry.image is None:
                 self.added.remove(entry.sequence, entry.image_id)
             else:
@@ -143,7 +144,7 @@ class LiveRows:
         starts = self.added.starts
         live = {target: self.live[target][: starts[target]] for target in MODALITIES}
         masked = {target: int(np.count_nonzero(~live[target])) for target in MODALITIES}
-        bare = LiveRows(self.base, AddedRows(self.base), self.sequence, live, masked, 0)
+        bare = LiveRows(self.base, AddedRows(self.base, self.added.spool), self.sequence, live, masked, 0)
         entries = []
         for number in np.flatnonzero(self.live["images"][starts["images"] :]).tolist():
             image = self.live_image(starts["images"] + number)

@@ -19,7 +19,7 @@ from typing import Self
 from clip_retrieval.errors import Busy, ClipRetrievalError
 from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.log_file import Acknowledged, connect, damaged, log_errors
-from clip_retrieval.live.log_rows import State, check, check_encoder, entries_after, make_tables
+from clip_retrieval.live.log_rows import ALL, State, check, check_encoder, entries_after, make_tables
 from clip_retrieval.live.transaction import Clock, Transaction
 
 __all__ = ["ChangeLog", "Transaction"]
@@ -87,13 +87,13 @@ class ChangeLog:
             before, self._seen = self._seen, self._data_version()
             return before != self._seen
 
-    def after(self, sequence: int) -> list[LogEntry]:
-        """The latest entry of each image that changed after ``sequence``, in order.
+    def after(self, sequence: int, most: int = ALL) -> list[LogEntry]:
+        """The latest entry of each image that changed after ``sequence``, in order; the first ``most`` of them.
 
         Entries up to that of ``base()`` are in its artifact alone: whose ``sequence`` is smaller needs that first.
         """
         with self._reading, log_errors(self._path):
-            return entries_after(self._reader, self._path, sequence, self._dim)
+            return entries_after(self._reader, self._path, sequence, self._dim, most)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -107,8 +107,11 @@ class ChangeLog:
                 with log_errors(self._path):
                     self._writer.execute("BEGIN IMMEDIATE")
                 transaction = Transaction(self._path, self._writer, self._clock)
-                yield transaction
-                state = transaction.commit()
+                try:
+                    yield transaction
+                    state = transaction.commit()
+                finally:
+                    transaction.end()
             self._note.write(state.sequence)
         if transaction.compacts:
             self.wipe()

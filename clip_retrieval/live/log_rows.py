@@ -6,12 +6,12 @@ answers  what was answered to an idempotency key
 """
 
 import hashlib
-import os
 import sqlite3
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from clip_retrieval.atomic import sync
 from clip_retrieval.errors import ChangesSchema, EncoderMismatch
 from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.image_bytes import image_from_bytes
@@ -82,7 +82,7 @@ class State:
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Replace the row."""
-        values = astuple(self)
+        values = (self.fingerprint, self.dim, self.sequence, self.base_version, self.base_sequence, self.wipe)
         connection.execute("REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?)", (*values, hash_of(*values)))
 
 
@@ -106,7 +106,7 @@ def make_tables(connection: sqlite3.Connection, path: Path, new: State) -> None:
     new.write(connection)
     connection.execute("COMMIT")
     for folder in (path.parent, path.parent.parent):
-        _sync(folder)
+        sync(folder)
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
@@ -139,11 +139,20 @@ def check_encoder(path: Path, found: State, wanted: State) -> None:
         )
 
 
-def entries_after(connection: sqlite3.Connection, path: Path, sequence: int, dim: int) -> list[LogEntry]:
-    """The entries of a greater sequence, in its order. Raises ChangesDamaged for one that differs from its hash."""
+ALL = -1
+"""SQLite's number for a list without a limit."""
+
+
+def entries_after(
+    connection: sqlite3.Connection, path: Path, sequence: int, dim: int, most: int = ALL
+) -> list[LogEntry]:
+    """The first ``most`` entries of a greater sequence, in its order.
+
+    Raises ChangesDamaged for one that differs from its hash.
+    """
     entries = []
-    select = "SELECT * FROM changes WHERE sequence > ? ORDER BY sequence"
-    for number, image_id, image, stored in connection.execute(select, (sequence,)).fetchall():
+    select = "SELECT * FROM changes WHERE sequence > ? ORDER BY sequence LIMIT ?"
+    for number, image_id, image, stored in connection.execute(select, (sequence, most)).fetchall():
         check_row(path, f"change {number}", stored, number, image_id, image)
         state = None if image is None else image_from_bytes(image_id, image, dim)
         entries.append(LogEntry(number, image_id, state))
@@ -164,11 +173,3 @@ def hash_of(*values: Value) -> bytes:
         digest.update(f"{type(value).__name__} {len(data)}:".encode())
         digest.update(data)
     return digest.digest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -31,7 +31,7 @@ class Transaction:
         self._path, self._connection, self._clock = path, connection, clock
         self._ended: Exception | None = None
         with log_errors(path):
-            self._state = State.read(connection, path)
+            self._state = self._before = State.read(connection, path)
 
     def after(self, sequence: int) -> list[LogEntry]:
         """As ``ChangeLog.after``, with what this transaction wrote: a writer catches up before it checks conditions."""
@@ -94,13 +94,16 @@ class Transaction:
         self._run("RELEASE part")
 
     def commit(self) -> State:
-        """End the transaction; called by ``ChangeLog.transaction``."""
+        """Put all of it on the disk; called by ``ChangeLog.transaction``. What wrote nothing waits for no disk."""
         with log_errors(self._path):
-            if self._ended is None:
+            if self._ended is None and self._state != self._before:
                 self._state.write(self._connection)
         self._run("COMMIT")
-        self._ended = RuntimeError("the transaction has ended")
         return self._state
+
+    def end(self) -> None:
+        """Refuse whatever is asked from now on; called by ``ChangeLog.transaction``."""
+        self._ended = RuntimeError("the transaction has ended")
 
     def _change(self, image_id: str, data: bytes | None) -> int:
         sequence = self._state.sequence + 1

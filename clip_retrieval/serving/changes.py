@@ -37,6 +37,8 @@ from clip_retrieval.stages import Stage
 
 POLL_S = 0.02
 """How often a process looks whether another one has changed the collection; it takes microseconds."""
+BLOCK = 256
+"""Entries that are read from the log at once."""
 WAIT_STEP_S = 0.002
 """How often a search that waits for a change looks whether it is visible."""
 
@@ -102,7 +104,7 @@ class Changes:
         self._present: _Present | None = None
         self._reader = ThreadPoolExecutor(1, "changes")
         self._freezer = ThreadPoolExecutor(1, "freeze", initializer=lower_priority)
-        self._is_freezing = False
+        self._is_freezing = self._is_closed = False
         self._polling: asyncio.Task[None] | None = None
         self.catch_up()
         self._committer = Committer(changes, on_commit=self.catch_up)
@@ -161,25 +163,37 @@ class Changes:
         self.close()
 
     def close(self) -> None:
-        """Finish the changes in progress and close the log."""
+        """Finish the changes in progress and close the log; a second time does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._committer.close()
         self._reader.shutdown()
         self._freezer.shutdown(cancel_futures=True)
         self._log.close()
 
     def catch_up(self) -> None:
-        """Extend the state by what the log has beyond it. In any thread."""
+        """Extend the state by what the log has beyond it. In any thread.
+
+        Many entries are read in blocks, since they have thumbnails; what others changed together appears together.
+        """
         with self._extending:
-            entries = self._log.after(self._state.sequence)
-            if not entries:
-                return
-            for entry in entries:
-                if entry.image is None:
-                    self._sequences.pop(entry.image_id, None)
-                    self._removed = True
-                else:
-                    self._sequences[entry.image_id] = entry.sequence
-            self._exchange(self._state.with_changes(entries))
+            state = self._state
+            while entries := self._log.after(state.sequence, BLOCK):
+                for entry in entries:
+                    if entry.image is None:
+                        self._sequences.pop(entry.image_id, None)
+                        self._removed = True
+                    else:
+                        self._sequences[entry.image_id] = entry.sequence
+                state = state.with_changes(entries)
+            if state is not self._state:
+                self._exchange(state)
+
+    def _follow(self) -> None:
+        """Not in the event loop: another thread may just be reading the log."""
+        if self._log.has_changed():
+            self.catch_up()
 
     def _exchange(self, state: LiveCollection) -> None:
         """Search this state from now on. When many rows were added, they get an index, in a thread of low priority."""
@@ -210,9 +224,8 @@ class Changes:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                if self._log.has_changed():
-                    await loop.run_in_executor(self._reader, self.catch_up)
-                    self._settle()
+                await loop.run_in_executor(self._reader, self._follow)
+                self._settle()
             except ClipRetrievalError as error:
                 log.warning("changes of other processes cannot be read: %s", error)
                 await asyncio.sleep(1)

@@ -1,6 +1,7 @@
 """What a server process does to itself: its settings, the interpreter's switches, and how it ends."""
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ from clip_retrieval.live.log import ChangeLog
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
 from clip_retrieval.serving.settings import Settings, unknown_settings
 from clip_retrieval.serving.state import FROZEN
+
+log = logging.getLogger("bentoml.changes")
+"""A child of the logger that BentoML gives a handler."""
 
 CHANGES = "changes.sqlite"
 """The file of changes in their folder."""
@@ -65,12 +69,12 @@ def open_changes(settings: Settings, encoder: EncoderInfo) -> ChangeLog | str:
 
 
 def check_changes(settings: Settings, encoder: EncoderInfo) -> None:
-    """Check the changes that there are, and say on standard error whether new ones are taken; as ``open_changes``."""
+    """Check the changes that there are, and say in the log whether new ones are taken; as ``open_changes``."""
     opened = open_changes(settings, encoder)
     if isinstance(opened, ChangeLog):
         opened.close()
         opened = f"changes of the collection are taken and kept in {settings.changes}"
-    sys.stderr.write(f"bento-clip: {opened}\n")
+    log.info(opened)
 
 
 def share_cores(settings: Settings) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "BENTO_CLIP_"
@@ -54,6 +54,13 @@ class Settings(BaseSettings):
         default=None,
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
+
+    @field_validator("changes", mode="before")
+    @classmethod
+    def _empty_is_none(cls, given: object) -> object:
+        """As compose files and charts set what is not set; the working folder is not meant."""
+        return given or None
+
     max_added: int = Field(
         default=20_000, ge=1, description="most images that are added or changed before a compaction; more get 429"
     )

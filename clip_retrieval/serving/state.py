@@ -103,7 +103,7 @@ class ServerState:
         self.changes = Changes(
             service.retriever,
             log,
-            LiveCollection.of(collection),
+            LiveCollection.of(collection, spool=self.settings.changes),
             ChangeEncoder(
                 service.retriever.encoder,
                 service.dispatcher,

@@ -34,7 +34,8 @@ from clip_retrieval.contract.answers import (
     SearchBatchAnswer,
     TextEmbedding,
 )
-from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
+from clip_retrieval.contract.changes import Changed, ChangesAnswer, delete
+from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
@@ -116,6 +117,12 @@ IMAGE = {
     "captions": [],
     "metadata": {"year": 1999, "place": None},
 }
+CHANGED = {"image_id": "red", "sequence": 3, "created": True, "changed": True, "etag": "e1"}
+CHANGES = {
+    "sequence": 3,
+    "results": [{"status": 200, "result": CHANGED}, {"status": 404, "error": {"error": "A", "detail": "b"}}],
+}
+LISTED = {"images": [IMAGE, {**IMAGE, "image_id": "blue"}], "next": "blue"}
 CLEARED = {"message": "1 dropped", "previous_cache_size": 1, "current_cache_size": 0}
 
 
@@ -208,6 +215,11 @@ def uploaded(request: httpx.Request) -> Message:
         ("health", (), HEALTH, Health, "GET", "/health"),
         ("stats", (), STATS, Stats, "GET", "/stats"),
         ("clear_cache", (), CLEARED, CacheCleared, "POST", "/cache/clear"),
+        ("put_image", ("red", RED), CHANGED, Changed, "PUT", "/images/red"),
+        ("add_image", (RED,), CHANGED, Changed, "POST", "/images"),
+        ("delete_image", ("red",), CHANGED, Changed, "DELETE", "/images/red"),
+        ("change", ([delete("red")],), CHANGES, ChangesAnswer, "POST", "/changes"),
+        ("images_page", (), LISTED, ImagesPage, "GET", "/images"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -612,6 +624,11 @@ def test_the_clients_have_the_same_methods_with_the_same_signatures_and_docstrin
     assert sync.pop("close") is not None
     assert asynchronous.pop("aclose") is not None
     assert sync.keys() == asynchronous.keys()
+    iterators = sync.pop("images"), asynchronous.pop("images")
+    assert inspect.isgeneratorfunction(iterators[0])
+    assert inspect.isasyncgenfunction(iterators[1])
+    assert len({str(inspect.signature(one).parameters) for one in iterators}) == 1
+    assert len({inspect.getdoc(one) for one in iterators}) == 1
     for name, method in sync.items():
         assert inspect.signature(method) == inspect.signature(asynchronous[name])
         assert inspect.getdoc(method) == inspect.getdoc(asynchronous[name]) != ""
@@ -643,5 +660,12 @@ def test_the_public_names_are_these() -> None:
         "health",
         "stats",
         "clear_cache",
+        "put_image",
+        "add_image",
+        "patch_image",
+        "delete_image",
+        "change",
+        "images_page",
+        "images",
         "close",
     }

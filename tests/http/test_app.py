@@ -22,6 +22,7 @@ from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.state import FROZEN
 from tests.http.in_process import Api
 from tests.samples import captions_of, png, square, write_images
 
@@ -89,7 +90,7 @@ def test_a_collection_without_captions_says_that_caption_search_is_off(encoder_f
     api.close()
 
 
-def test_health_of_a_service_that_is_ready(api: Api) -> None:
+def test_health_of_a_service_that_is_ready(api: Api, fake_artifact: Artifact) -> None:
     health = api.get("/health")
     assert health.pop("uptime_seconds") >= 0
     assert re.match(r"\d{4}-\d\d-\d\dT.*Z$", health.pop("timestamp"))
@@ -98,6 +99,10 @@ def test_health_of_a_service_that_is_ready(api: Api) -> None:
         "model_loaded": True,
         "indexes_loaded": True,
         "artifact": "clip-retrieval:test",
+        "version": fake_artifact.manifest.version,
+        "sequence": 0,
+        "takes_changes": False,
+        "changes": FROZEN,
     }
 
 
@@ -347,21 +352,30 @@ def test_stats_count_queries_by_kind_and_give_percentiles(api: Api) -> None:
 
 # OpenAPI and the pages
 
+UPLOAD = {"400", "413", "415", "422", "503"}
+SEARCH = UPLOAD | {"409", "504"}
+CHANGE = UPLOAD | {"404", "409", "412", "429", "507"}
 ENDPOINTS = {
     ("get", "/"): ("ServiceInfo", set()),
     ("get", "/examples"): ("Examples", set()),
     ("get", "/health"): ("Health", set()),
     ("get", "/stats"): ("Stats", set()),
     ("post", "/cache/clear"): ("CacheCleared", set()),
-    ("post", "/search/images"): ("ImagesAnswer", {"400", "413", "415", "422", "503"}),
-    ("post", "/search/text"): ("CaptionsAnswer", {"400", "413", "415", "422", "503"}),
-    ("post", "/search/similar"): ("ImagesAnswer", {"400", "413", "415", "422", "503"}),
-    ("post", "/search"): ("SearchAnswer", {"400", "413", "415", "422", "503"}),
-    ("post", "/search/batch"): ("SearchBatchAnswer", {"400", "413", "415", "422", "503"}),
+    ("post", "/search/images"): ("ImagesAnswer", SEARCH),
+    ("post", "/search/text"): ("CaptionsAnswer", SEARCH),
+    ("post", "/search/similar"): ("ImagesAnswer", SEARCH),
+    ("post", "/search"): ("SearchAnswer", SEARCH | {"410"}),
+    ("post", "/search/batch"): ("SearchBatchAnswer", SEARCH),
     ("get", "/fields"): ("FieldsAnswer", set()),
     ("get", "/images/{image_id}"): ("ImageInfo", {"404", "422"}),
-    ("post", "/encode/text"): ("TextEmbedding", {"400", "413", "415", "422", "503"}),
-    ("post", "/encode/image"): ("ImageEmbedding", {"400", "413", "415", "422", "503"}),
+    ("post", "/encode/text"): ("TextEmbedding", UPLOAD),
+    ("post", "/encode/image"): ("ImageEmbedding", UPLOAD),
+    ("get", "/images"): ("ImagesPage", {"422"}),
+    ("post", "/images"): ("Changed", CHANGE | {"201"}),
+    ("put", "/images/{image_id}"): ("Changed", CHANGE | {"201"}),
+    ("patch", "/images/{image_id}"): ("Changed", CHANGE),
+    ("delete", "/images/{image_id}"): ("Changed", CHANGE),
+    ("post", "/changes"): ("ChangesAnswer", CHANGE),
 }
 
 
@@ -380,6 +394,8 @@ def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) ->
         answers = operations[place]["responses"]
         assert model_of(answers.pop("200")) == model, place
         assert answers.keys() == errors, place
+        created = answers.pop("201", None)
+        assert created is None or model_of(created) == model
         assert {model_of(answer) for answer in answers.values()} <= {"ErrorBody"}, place
         assert operations[place]["summary"]
     assert schema["components"]["schemas"]["ImageResult"]["properties"].keys() == IMAGE_FIELDS

@@ -402,6 +402,26 @@ def test_there_are_from_1_to_64_changes(api: Api, count: int) -> None:
     api.refused("POST", "/changes", 422, json={"changes": [{"op": "delete", "image_id": "a"}] * count})
 
 
+def test_the_captions_of_one_request_are_bounded(api: Api) -> None:
+    change = {"op": "patch", "image_id": "red-soft.png", "captions": ["x"] * 100}
+    assert "1100 captions" in api.refused("POST", "/changes", 422, json={"changes": [change] * 11})
+
+
+def test_two_first_values_of_a_new_field_need_not_have_one_type(api: Api, make_api: MakeApi) -> None:
+    changes = [
+        {"op": "patch", "image_id": name, "metadata": {"new": value}}
+        for name, value in (("red-soft.png", 1), ("red-dull.png", "one"), ("red-bright.png", True))
+    ]
+    api.post("/changes", json={"changes": changes})
+    records = [image(api, name)["metadata"]["new"] for name in ("red-soft.png", "red-dull.png", "red-bright.png")]
+    again = make_api()
+    for one in (api, again):
+        assert [image(one, name)["metadata"]["new"] for name in ("red-soft.png", "red-dull.png", "red-bright.png")] == (
+            records
+        )
+        one.post("/search", json={"queries": [{"text": "red"}], "where": {"new": "1"}})
+
+
 # GET /images
 
 

@@ -15,15 +15,17 @@ from clip_retrieval.contract.queries import EXAMPLE, Part, SearchRequest
 from clip_retrieval.encoders.base import Encoder, Tokens
 from clip_retrieval.encoders.fake import CONTEXT
 from clip_retrieval.errors import Busy
+from clip_retrieval.images.decode import content_hash
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from tests.http.in_process import Api
 from tests.http.test_app import CAPTION_FIELDS, IMAGE_FIELDS, timings
-from tests.samples import NAMES, captions_of, png, square
+from tests.samples import NAMES, captions_of, image_of, png, square
 
 SEARCH, BATCH = "/search", "/search/batch"
 RED = base64.b64encode(png(square("red"))).decode()
 ANSWER_FIELDS = {
+    "state",
     "target",
     "results",
     "total_results",
@@ -393,6 +395,8 @@ def test_fields_tell_what_can_be_filtered(api: Api) -> None:
 def test_an_image_has_a_record(api: Api) -> None:
     record = api.get("/images/red-soft.png")
     assert record.pop("split") in {"train", "val", "test"}
+    assert record.pop("content_hash") == content_hash(image_of("red-soft.png"))
+    assert f'"{record.pop("etag")}"' == api.request("GET", "/images/red-soft.png").headers["ETag"]
     assert record == {
         "image_id": "red-soft.png",
         "image_path": "red-soft.png",

@@ -61,7 +61,9 @@ def write_base(folder: Path, images: Sequence[LiveImage], *, factory: str = FLAT
         "captions": np.concatenate([image.caption_vectors for image in images]),
     }
     built = {
-        name: FaissIndex.build(IndexSpec(factory=factory, depth=depth, rows=len(rows), dim=DIM), rows)
+        name: FaissIndex.build(
+            IndexSpec(factory=factory if len(rows) else FLAT, depth=depth, rows=len(rows), dim=DIM), rows
+        )
         for name, rows in vectors.items()
     }
     records = [

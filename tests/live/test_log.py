@@ -43,6 +43,7 @@ def test_only_the_latest_entry_of_an_image_is_kept_in_the_order_of_changes(log: 
     expected = [(3, "a", as_bytes(live_image("a", 2))), (4, "b", None), (5, "c", as_bytes(live_image("c", 1)))]
     assert content(log.after(0)) == expected
     assert content(log.after(3)) == expected[1:]
+    assert content(log.after(0, 2)) == expected[:2]
     assert log.after(5) == []
 
 
@@ -103,11 +104,30 @@ def test_vectors_of_another_dimension_are_not_logged(log: ChangeLog, log_path: P
 
 
 def test_a_transaction_is_of_no_use_after_its_block(log: ChangeLog) -> None:
-    with log.transaction() as transaction:
-        transaction.put(live_image("a"))
-    with pytest.raises(RuntimeError, match="has ended"):
-        transaction.put(live_image("b"))
+    with log.transaction() as committed:
+        committed.put(live_image("a"))
+    with pytest.raises(ValueError, match="not float32"), log.transaction() as undone:
+        undone.put(live_image("b", dim=DIM + 1))
+    for transaction in (committed, undone):
+        with pytest.raises(RuntimeError, match="has ended"):
+            transaction.put(live_image("c"))
     assert log.sequence() == 1
+
+
+def test_a_transaction_that_writes_nothing_is_no_commit(log: ChangeLog, log_path: Path) -> None:
+    """A condition that fails, or an answer that was given before, waits for no disk and wakes no other process."""
+
+    def on_disk() -> dict[str, bytes]:
+        return {name: data for name, data in files_of(log_path).items() if not name.endswith("-shm")}
+
+    put(log, live_image("a"))
+    assert log.has_changed()
+    before = on_disk()
+    with log.transaction() as transaction:
+        transaction.after(0)
+        transaction.answer_to("key")
+    assert on_disk() == before
+    assert not log.has_changed()
 
 
 def test_has_changed_tells_each_commit_of_others_once(log: ChangeLog, log_path: Path) -> None:

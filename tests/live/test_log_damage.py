@@ -74,7 +74,7 @@ def error_after_damage(path: Path, file: str, place: int, right: tuple[object, .
     return said
 
 
-@pytest.mark.parametrize("stride", [509, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [1013, pytest.param(31, marks=pytest.mark.slow)])
 def test_a_flipped_byte_anywhere_in_the_database_is_found_or_changes_nothing(closed: Path, stride: int) -> None:
     right = all_of(closed)
     said = [error_after_damage(closed, closed.name, at, right) for at in range(0, closed.stat().st_size, stride)]
@@ -96,16 +96,18 @@ def test_a_flipped_byte_of_an_entry_is_found_and_the_change_named(closed: Path) 
 
 
 @pytest.mark.parametrize("name", ["i0", "v1", "f" * 64, "key"])
-def test_a_flipped_byte_of_an_id_a_version_a_fingerprint_or_a_key_is_found(closed: Path, name: str) -> None:
-    """Each stands in the file more than once: in its row, and in the index over it."""
+def test_a_flipped_byte_of_an_id_a_version_a_fingerprint_or_a_key_is_found_where_it_is_read(
+    closed: Path, name: str
+) -> None:
+    """Each may stand in the file several times: in its row, in the index over it, and where neither reads any more."""
     right = all_of(closed)
     data = closed.read_bytes()
-    places = [at for at in range(len(data)) if data.startswith(name.encode() + b"", at)]
+    places = [at for at in range(len(data)) if data.startswith(name.encode(), at)]
     said = [error_after_damage(closed, closed.name, at, right) for at in places]
     assert any(said)
 
 
-@pytest.mark.parametrize("stride", [1009, pytest.param(13, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [2003, pytest.param(53, marks=pytest.mark.slow)])
 def test_a_flipped_byte_of_the_wal_loses_no_acknowledged_change_in_silence(killed: Path, stride: int) -> None:
     """SQLite takes a damaged frame for the end of the WAL and drops what follows it."""
     right = (content_of(killed), None, 6, None)
@@ -115,9 +117,12 @@ def test_a_flipped_byte_of_the_wal_loses_no_acknowledged_change_in_silence(kille
     assert any("changes up to 6 were made, those after 2 are missing" in words for words in said if words is not None)
 
 
-def content_of(killed: Path) -> list[tuple[int, str, bytes | None]]:
-    copy = shutil.copytree(killed.parent, killed.parent.with_name("copy"))
-    with closing(open_log(copy / killed.name)) as log:
+def content_of(path: Path) -> list[tuple[int, str, bytes | None]]:
+    """The entries of a copy of the log; its files stay as they are."""
+    copy = path.parent.with_name("copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path.parent, copy)
+    with closing(open_log(copy / path.name)) as log:
         return content(log.after(0))
 
 
@@ -182,20 +187,15 @@ def test_the_file_of_what_is_acknowledged_may_be_missing_or_empty_but_not_wrong(
     note = killed.with_name(ACKNOWLEDGED)
     line = note.read_bytes()
     for harmless in (b"", bytes(len(line)), None):
-        note.unlink()
+        note.unlink(missing_ok=True)
         if harmless is not None:
             note.write_bytes(harmless)
-        assert content_of_once(killed) == right
+        assert content_of(killed) == right
     for place in range(len(line)):
         note.write_bytes(line)
         damage(note, place)
         with pytest.raises(ChangesDamaged, match=rf"{ACKNOWLEDGED} is damaged; remove it if all changes are there"):
             open_log(killed)
-
-
-def content_of_once(path: Path) -> list[tuple[int, str, bytes | None]]:
-    with closing(open_log(path)) as log:
-        return content(log.after(0))
 
 
 @pytest.mark.parametrize("data", [b"no database", b"x" * 5_000], ids=["short", "long"])

@@ -200,7 +200,7 @@ def test_a_path_without_a_row_is_404_whatever_the_application_would_answer(path:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/search"), ("BREW", "/"), ("POST", "/health"), ("PUT", "/images/a")]
+    ("method", "path"), [("GET", "/search"), ("BREW", "/"), ("POST", "/health"), ("PUT", "/images")]
 )
 def test_a_method_without_a_row_is_405_and_names_those_that_have_one(method: str, path: str) -> None:
     answer = asyncio.run(ask(admit(), path, method=method))
@@ -244,3 +244,39 @@ def test_a_preflight_of_another_origin_reaches_what_answers_it() -> None:
     assert asyncio.run(ask(admit(), "/search", method="OPTIONS", headers=headers)).status == 200
     assert asyncio.run(ask(admit(), "/search", method="OPTIONS")).status == 405
     assert asyncio.run(ask(admit(), "/nope", method="OPTIONS", headers=headers)).status == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://service:81"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site", "origin": "http://service"},
+    ],
+)
+def test_the_page_of_another_origin_may_not_post_a_form_that_changes_the_collection(headers: dict[str, str]) -> None:
+    headers = {"host": "service", "content-type": "multipart/form-data; boundary=x", **headers}
+    answer = asyncio.run(ask(admit(), "/images", headers=headers))
+    assert answer.status == 403
+    assert "another origin" in answer.error["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "http://service"},
+        {"sec-fetch-site": "same-origin", "origin": "https://public.example"},
+        {"sec-fetch-site": "none"},
+    ],
+)
+def test_the_own_page_and_programs_may_post_that_form(headers: dict[str, str]) -> None:
+    headers = {"host": "service", "content-type": "multipart/form-data; boundary=x", **headers}
+    assert asyncio.run(ask(admit(), "/images", headers=headers)).status == 200
+
+
+def test_the_page_of_another_origin_may_search_with_an_image() -> None:
+    headers = {"host": "service", "content-type": "multipart/form-data; boundary=x", "origin": "http://other.example"}
+    assert asyncio.run(ask(admit(), "/search/similar", headers=headers)).status == 200

@@ -1,0 +1,79 @@
+"""What the commands that change a running service make of their options; ``tests/e2e/test_live.py`` runs them."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import typer
+
+from clip_retrieval.cli.change_options import metadata_of
+from clip_retrieval.client import Client
+from clip_retrieval.contract.collection import FieldInfo, FieldsAnswer
+from tests.cli.test_app import Cli, cli
+
+__all__ = ["cli"]
+
+
+class Fields:
+    """A service with a field of each type, and nothing else."""
+
+    def fields(self) -> FieldsAnswer:
+        kinds: dict[str, Any] = {"year": "number", "indoor": "boolean", "place": "text"}
+        return FieldsAnswer(fields=[FieldInfo(name=n, type=t, count=1, values=[]) for n, t in kinds.items()])
+
+
+CLIENT = cast("Client", Fields())
+
+
+def test_a_value_has_the_type_of_its_field_and_a_new_field_has_text() -> None:
+    given = ["year=2024", "indoor=TRUE", "place=a=b", "new=2024", "empty="]
+    expected = {"year": 2024, "indoor": True, "place": "a=b", "new": "2024", "empty": ""}
+    assert metadata_of(given, CLIENT) == expected
+    assert metadata_of(["year=1.5"], CLIENT) == {"year": 1.5}
+
+
+def test_an_empty_value_removes_a_field_where_fields_can_be_removed() -> None:
+    assert metadata_of(["year=", "place=x"], CLIENT, removes=True) == {"year": None, "place": "x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["year"], "year is not FIELD=VALUE"),
+        (["=1"], "is not FIELD=VALUE"),
+        (["year=x"], "year is a number, not x"),
+        (["indoor=1"], "indoor is true or false, not 1"),
+        (["place=a", "place=b"], "place is given twice"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_said(given: list[str], words: str) -> None:
+    with pytest.raises(typer.BadParameter, match=words):
+        metadata_of(given, CLIENT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["add", "a.jpg", "b.jpg", "--id", "x"], "one id is for one file"),
+        (["add", "."], "is a folder"),
+        (["add", "a.jpg", "--split", "x"], "'x' is not one of"),
+        (["edit", "a", "--caption", "b", "--no-captions"], "not both"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(cli: Cli, arguments: list[str], words: str) -> None:
+    done = cli(*arguments)
+    assert done.status == 2
+    assert words in " ".join(done.err.replace("│", " ").split())
+
+
+def test_an_edit_of_nothing_is_refused(cli: Cli) -> None:
+    done = cli("edit", "a")
+    assert (done.status, done.out) == (1, "")
+    assert "there is nothing to change" in done.err
+
+
+def test_a_service_that_is_not_there_is_said_once(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    done = cli("add", tmp_path / "a.jpg", tmp_path / "a.jpg", "--at", "http://127.0.0.1:9")
+    assert done.status == 1
+    assert done.err.count("no answer") == 1
