@@ -37,7 +37,8 @@ from clip_retrieval.http.statuses import status_of
 from clip_retrieval.live.edit import Edit
 from clip_retrieval.search.query import Base64Image, FileImage
 from clip_retrieval.serving.change_inputs import Wanted
-from clip_retrieval.serving.changes import Changes, Outcome, Reply, RequestKey
+from clip_retrieval.serving.change_work import Outcome, Reply, RequestKey
+from clip_retrieval.serving.changes import Changes
 from clip_retrieval.serving.state import ServerState
 
 IdOfPath = Annotated[str, Path(description="Percent-encoded where it has to be.", min_length=1, max_length=1000)]

@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.http.change_headers import min_sequence
-from clip_retrieval.serving.changes import Reply
+from clip_retrieval.serving.change_work import Reply
 from clip_retrieval.serving.query_service import QueryAnswer
 from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.tracing import record_stages

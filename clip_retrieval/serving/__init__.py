@@ -12,6 +12,7 @@ bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
 kept_states.py     states of a changing collection that next pages come from
 change_inputs.py   what a request wants to change, encoded
+change_work.py     one request for changes inside a transaction
 changes.py         changes are made, and those of other processes followed
 state.py           what a process keeps between requests
 native_inputs.py   inputs of BentoML's own APIs as jobs

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from clip_retrieval.build.splits import Ratios
 from clip_retrieval.contract.changes import Changed
@@ -20,10 +20,8 @@ from clip_retrieval.errors import (
     ChangeRejected,
     ClipRetrievalError,
     CollectionFull,
-    KeyReused,
     NotYetVisible,
 )
-from clip_retrieval.live.change import LiveImage
 from clip_retrieval.live.committer import Committer
 from clip_retrieval.live.edit import Edit, edited
 from clip_retrieval.live.etag import etag_of
@@ -32,41 +30,20 @@ from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.log import ChangeLog, Transaction
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.change_inputs import ChangeEncoder, Wanted
+from clip_retrieval.serving.change_work import Outcome, Present, Reply, RequestKey, Respond, changed_image, kept_reply
 from clip_retrieval.serving.engine import lower_priority
 from clip_retrieval.stages import Stage
 
 POLL_S = 0.02
 """How often a process looks whether another one has changed the collection; it takes microseconds."""
+PAUSE_S = 1.0
+"""How long it waits after it could not look."""
 BLOCK = 256
 """Entries that are read from the log at once."""
 WAIT_STEP_S = 0.002
 """How often a search that waits for a change looks whether it is visible."""
 
-Outcome = Changed | ChangeRejected
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer to a request for changes, as it is sent, and as it is kept for the same request."""
-
-    status: int
-    body: str
-    headers: dict[str, str] = field(default_factory=dict)
-    was_kept: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """An idempotency key and a digest of all that came with it."""
-
-    name: str
-    digest: str
-
-
-Respond = Callable[[Sequence[Outcome], int], Reply]
-"""Makes the reply of the outcomes and the number of the last change. An error that it raises undoes every change."""
 
 
 class Changes:
@@ -101,7 +78,7 @@ class Changes:
         self._sequences: dict[str, int] = {}
         """The number of the latest change of each image that was changed and not removed."""
         self._extending = threading.Lock()
-        self._present: _Present | None = None
+        self._present: Present | None = None
         self._reader = ThreadPoolExecutor(1, "changes")
         self._freezer = ThreadPoolExecutor(1, "freeze", initializer=lower_priority)
         self._is_freezing = self._is_closed = False
@@ -125,7 +102,7 @@ class Changes:
 
     async def answered(self, key: RequestKey) -> Reply | None:
         """The reply that this request got before, if it did. Raises KeyReused."""
-        return await asyncio.wrap_future(self._committer.submit(lambda transaction: _kept_reply(transaction, key)))
+        return await asyncio.wrap_future(self._committer.submit(lambda transaction: kept_reply(transaction, key)))
 
     async def make(self, edits: Sequence[Edit], respond: Respond, key: RequestKey | None = None) -> Reply:
         """Make the changes that may be made, in one transaction; the reply comes when they are on disk and visible.
@@ -228,11 +205,14 @@ class Changes:
                 self._settle()
             except ClipRetrievalError as error:
                 log.warning("changes of other processes cannot be read: %s", error)
-                await asyncio.sleep(1)
+                await asyncio.sleep(PAUSE_S)
+            except Exception:
+                log.exception("changes of other processes are not followed; trying again")
+                await asyncio.sleep(PAUSE_S)
 
     def _make(self, transaction: Transaction, edits: Sequence[Edit], respond: Respond, key: RequestKey | None) -> Reply:
         """The work of one request inside a transaction, in the thread that writes."""
-        if key is not None and (kept := _kept_reply(transaction, key)) is not None:
+        if key is not None and (kept := kept_reply(transaction, key)) is not None:
             return kept
         present = self._present_in(transaction)
         before = dict(present.changed)
@@ -247,26 +227,26 @@ class Changes:
             raise
         return reply
 
-    def _present_in(self, transaction: Transaction) -> "_Present":
+    def _present_in(self, transaction: Transaction) -> "Present":
         """The images as they are inside this transaction, changes of the requests before this one included."""
         if self._present is None or self._present.transaction is not transaction:
-            self._present = _Present(transaction, self._state, self._sequences)
+            self._present = Present(transaction, self._state, self._sequences)
         return self._present
 
-    def _outcome(self, transaction: Transaction, present: "_Present", edit: Edit) -> Outcome:
+    def _outcome(self, transaction: Transaction, present: "Present", edit: Edit) -> Outcome:
         try:
             before = present.image(edit.image_id)
             after = edited(before, edit, self._ratios, self._seed)
             if after is None:
                 assert before is not None, "only what exists is removed"
                 sequence = present.note(before.image_id, None, transaction.remove(before.image_id))
-                return _changed(before.image_id, sequence, created=False, changed=True, etag=None)
+                return changed_image(before.image_id, sequence, created=False, changed=True, etag=None)
             etag = etag_of(after, after.captions)
             if before is not None and etag_of(before, before.captions) == etag:
                 sequence = present.sequence_of(after.image_id) or self._sequences.get(
                     after.image_id, self._base_sequence
                 )
-                return _changed(after.image_id, sequence, created=False, changed=False, etag=etag)
+                return changed_image(after.image_id, sequence, created=False, changed=False, etag=etag)
             check_metadata(self._state.field_types, after.metadata)
             if present.added_with(after.image_id) > self._max_added:
                 raise CollectionFull(
@@ -274,52 +254,6 @@ class Changes:
                     "(BENTO_CLIP_MAX_ADDED); compact the changes into a new artifact, or raise the limit"
                 )
             sequence = present.note(after.image_id, after, transaction.put(after))
-            return _changed(after.image_id, sequence, created=before is None, changed=True, etag=etag)
+            return changed_image(after.image_id, sequence, created=before is None, changed=True, etag=etag)
         except ChangeRejected as error:
             return error
-
-
-class _Present:
-    """The images inside one transaction: those of the state, and over them what the state does not have yet."""
-
-    def __init__(self, transaction: Transaction, state: LiveCollection, added: dict[str, int]) -> None:
-        self.transaction = transaction
-        self._state, self._added = state, added
-        self.changed: dict[str, tuple[int, LiveImage | None]] = {
-            entry.image_id: (entry.sequence, entry.image) for entry in transaction.after(state.sequence)
-        }
-
-    @property
-    def sequence(self) -> int:
-        return max((sequence for sequence, _ in self.changed.values()), default=self._state.sequence)
-
-    def image(self, image_id: str) -> LiveImage | None:
-        return self.changed[image_id][1] if image_id in self.changed else self._state.get(image_id)
-
-    def note(self, image_id: str, image: LiveImage | None, sequence: int) -> int:
-        self.changed[image_id] = (sequence, image)
-        return sequence
-
-    def sequence_of(self, image_id: str) -> int | None:
-        return self.changed[image_id][0] if image_id in self.changed else None
-
-    def added_with(self, image_id: str) -> int:
-        """How many images differ from the artifact's once this one does."""
-        count = len(self._added) + (image_id not in self._added and image_id not in self.changed)
-        for identity, (_, image) in self.changed.items():
-            count += (image is not None or identity == image_id) - (identity in self._added)
-        return count
-
-
-def _changed(image_id: str, sequence: int, *, created: bool, changed: bool, etag: str | None) -> Changed:
-    return Changed(image_id=image_id, sequence=sequence, created=created, changed=changed, etag=etag)
-
-
-def _kept_reply(transaction: Transaction, key: RequestKey) -> Reply | None:
-    kept = transaction.answer_to(key.name)
-    if kept is None:
-        return None
-    found = json.loads(kept)
-    if found["digest"] != key.digest:
-        raise KeyReused("this Idempotency-Key came with another request before; a new request needs a new key")
-    return Reply(**{**found["reply"], "was_kept": True})

@@ -353,7 +353,7 @@ CASES = [
             "/nowhere",
             "/fields/shade",
             "/images-of-it",
-            "//search/images",
+            "/search//images",
             "/%00",
             "/%ff",
             "/static-offline-docs/../../pyproject.toml",

@@ -19,7 +19,8 @@ from clip_retrieval.live.log import ChangeLog, Transaction
 from clip_retrieval.search.query import FileImage
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.change_inputs import Wanted
-from clip_retrieval.serving.changes import Changes, Outcome, Reply
+from clip_retrieval.serving.change_work import Outcome, Reply
+from clip_retrieval.serving.changes import Changes
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.state import ServerState
 from tests.http.in_process import DirectDispatcher
