@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from clip_retrieval.build.plan import ImageState, Part, Plan
 from clip_retrieval.client import Client, delete, patch, put
-from clip_retrieval.contract.changes import MAX_CHANGES, Change
+from clip_retrieval.contract.changes import MAX_CAPTIONS_TOGETHER, MAX_CHANGES, Change
 from clip_retrieval.contract.collection import ImageInfo
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected, InvalidChange, ServerFailure, ServiceError
 from clip_retrieval.images.decode import Limits
@@ -17,8 +17,6 @@ from clip_retrieval.records import Reject, Scalar, ValidImage
 PAGE = 1000
 BATCH_BYTES = 6 * 2**20
 """Most bytes of images in one request: in base64 they are within the service's default limit of 10 MiB."""
-BATCH_CAPTIONS = 1000
-"""Most captions in one request: the service encodes them together, within its time limit."""
 FIRST_BATCH = 16
 QUICK_S, SLOW_S = 3, 10
 """A batch that takes less lets the next be larger, one that takes more makes it smaller: a request has a time limit."""
@@ -134,7 +132,7 @@ class _Batches:
     def add(self, change: Change, size: int) -> int:
         """Add a change; returns the number of changes that are settled by this."""
         captions = len(change.captions or ())
-        is_full = self._bytes + size > BATCH_BYTES or self._captions + captions > BATCH_CAPTIONS
+        is_full = self._bytes + size > BATCH_BYTES or self._captions + captions > MAX_CAPTIONS_TOGETHER
         settled = self.flush() if self._waiting and is_full else 0
         self._waiting.append(change)
         self._bytes += size
