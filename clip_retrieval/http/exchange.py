@@ -61,7 +61,11 @@ class Exchange:
         self._state = state
         self._kind = kind
         self._start = time.perf_counter()
-        self.service = state.require_service()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take what is served now, and its present state."""
+        self.service = self._state.require_service()
         self.collection = self.service.retriever.collection
         """One state, from the beginning of the request to its end."""
 
@@ -78,7 +82,7 @@ class Exchange:
         wanted = min_sequence(scope)
         if wanted > self.collection.sequence:
             await self._state.require_changes().wait_for(wanted, self._state.patience_s)
-            self.collection = self.service.retriever.collection
+            self._begin()
 
     def respond(self, body: bytes, stages: Mapping[str, Stage], batch_size: int | None = None) -> Response:
         """The answer, with its stages traced, counted and in ``Server-Timing`` (W3C Server Timing, milliseconds).
@@ -110,7 +114,7 @@ class Exchange:
 
     def respond_change(self, reply: Reply, stages: Mapping[str, Stage]) -> Response:
         """The reply to a request for changes, from the state that has them."""
-        self.collection = self.service.retriever.collection
+        self._begin()  # another artifact may have taken over meanwhile, and only its state has the changes
         response = self.respond(reply.body.encode(), stages)
         response.status_code = reply.status
         response.headers.update(reply.headers)

@@ -228,7 +228,7 @@ class TestDocs:
         assert rows.keys() == {f"BENTO_CLIP_{name.upper()}" for name in fields}
         for name, field in fields.items():
             shown = rows[f"BENTO_CLIP_{name.upper()}"].partition(";")[0].strip().strip("`")
-            follows = {"precision": "as built", "changes": "none"}.get(name, "by cores")
+            follows = {"precision": "as built", "changes": "none", "follow": "none"}.get(name, "by cores")
             assert shown == (follows if field.default is None else str(field.default)), name
 
     def test_every_metric_is_in_the_table(self) -> None:
