@@ -17,6 +17,7 @@ bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
 mirror.py          queries that two artifacts answer
 rollout.py         what all workers of a host agree to serve
+judge.py           an artifact is measured before it takes over
 swap.py            another artifact is served, between two requests
 kept_states.py     states of a changing collection that next pages come from
 change_inputs.py   what a request wants to change, encoded

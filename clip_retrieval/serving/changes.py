@@ -79,6 +79,8 @@ class Changes:
         self._encoder = encoder
         self._max_added, self._spool = max_added, spool
         self._on_removal = on_removal
+        self.on_behind: Callable[[str], None] = lambda _: None
+        """Told why this process cannot follow the log any more: another one has dropped changes that it lacks."""
         self._removed = False
         self._base_sequence = base.sequence
         self._sequences: dict[str, int] = {}
@@ -159,19 +161,26 @@ class Changes:
         """Extend the state by what the log has beyond it. In any thread.
 
         Many entries are read in blocks, since they have thumbnails; what others changed together appears together.
+        Raises ChangesError if another process has dropped changes that this one lacks.
         """
         with self._extending:
-            state = self._state
-            while entries := self._log.after(state.sequence, BLOCK):
-                for entry in entries:
-                    if entry.image is None:
-                        self._sequences.pop(entry.image_id, None)
-                        self._removed = True
-                    else:
-                        self._sequences[entry.image_id] = entry.sequence
-                state = state.with_changes(entries)
+            state = self._extended(self._state)
             if state is not self._state:
                 self._exchange(state)
+
+    def _extended(self, state: LiveCollection) -> LiveCollection:
+        """The state with all that the log has beyond it, which is noted."""
+        while entries := self._log.after(state.sequence, BLOCK):
+            check_base(self._log.base(), state.sequence, self.place)
+            for entry in entries:
+                if entry.image is None:
+                    self._sequences.pop(entry.image_id, None)
+                    self._removed = True
+                else:
+                    self._sequences[entry.image_id] = entry.sequence
+            state = state.with_changes(entries)
+        check_base(self._log.base(), state.sequence, self.place)
+        return state
 
     def carry(self, retriever: Retriever) -> None:
         """Have ``retriever``, of another artifact, search what the log has beyond it too. In any thread.
@@ -196,22 +205,28 @@ class Changes:
         retriever.exchange(state)
 
     def move_to(self, retriever: Retriever, encoder: ChangeEncoder) -> None:
-        """Take changes of what ``retriever`` searches, for which ``carry`` was called, from now on."""
-        state = retriever.collection
-        assert isinstance(state, LiveCollection), "``carry`` made it"
+        """Take changes of what ``retriever`` searches, for which ``carry`` was called, from now on.
+
+        Raises ChangesError or StorageFailed of the kind that applies; then all goes on as before.
+        """
+        carried = retriever.collection
+        assert isinstance(carried, LiveCollection), "``carry`` made it"
         with self._extending:
+            state = self._extended(carried)  # before anything is exchanged: it may fail
             self._retriever, self._encoder = retriever, encoder
-            self._base_sequence = state.base.sequence
+            self._base_sequence = carried.base.sequence
             self._sequences = {i: number for i, number in self._sequences.items() if number > self._base_sequence}
-            self._state, self._present = state, None
-        self.catch_up()
+            self._present = None
+            self._exchange(state)
 
     def compacted(self, sequence: int, version: str) -> None:
         """Drop the changes up to this one, which the artifact ``version`` holds and every worker of the host serves.
 
-        Waits for the disk. Raises StorageFailed of the kind that applies.
+        Does nothing if they were dropped before. Waits for the disk. Raises StorageFailed of the kind that applies.
         """
-        self._committer.submit(lambda transaction: transaction.compacted(sequence, version)).result()
+        base = self._log.base()
+        if sequence > (0 if base is None else base[1]):
+            self._committer.submit(lambda transaction: transaction.compacted(sequence, version)).result()
 
     def _follow(self) -> None:
         """Not in the event loop: another thread may just be reading the log."""
@@ -249,6 +264,10 @@ class Changes:
             try:
                 await loop.run_in_executor(self._reader, self._follow)
                 self._settle()
+            except ChangesError as error:
+                log.error("changes of other processes cannot be followed: %s", error)
+                self.on_behind(str(error))
+                await asyncio.sleep(PAUSE_S)
             except ClipRetrievalError as error:
                 log.warning("changes of other processes cannot be read: %s", error)
                 await asyncio.sleep(PAUSE_S)

@@ -2,7 +2,7 @@
 
 The artifact is made by a process of its own at low priority, from what it serves and the log. It takes over by a swap,
 so it is measured first and no request fails. Only then does the log drop the changes that it holds. A crash in between
-costs nothing: the log still has the changes, and an artifact that nobody serves has no effect.
+costs nothing: the log still has the changes, and the artifact has each of them once, whichever is served next.
 """
 
 import asyncio
@@ -11,28 +11,42 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.contract.status import ArtifactStatus
 from clip_retrieval.errors import Busy, ClipRetrievalError, SwapInProgress, SwapRefused
 from clip_retrieval.live.compacting import CompactedLog
 from clip_retrieval.serving.engine import ENCODER_NICENESS
+from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.state import ServerState
+from clip_retrieval.serving.swap import Swapper
+from clip_retrieval.storage import storage
 
 LOOK_S = 5.0
 """How often a worker looks whether there are enough changes."""
+RETRY_S = 600.0
+"""How long it waits after a compaction that failed: it would most likely fail again, and each one takes minutes."""
+WAIT_S, POLL_S = 600, 0.5
+"""How long a compaction waits for a swap that is in progress, and how often it looks."""
 LOCK = "compacting"
+WANTED = "the collection with its changes"
 
 log = logging.getLogger(__name__)
+
+Make = Callable[[str, Path], Awaitable[CompactedLog | None]]
+"""Makes an artifact of the one in a folder and the changes in another; None if there are none."""
 
 
 class Compactor:
     """The compactions that one worker process leads. Used from the event loop."""
 
-    def __init__(self, state: ServerState) -> None:
-        self._state = state
+    def __init__(self, state: ServerState, *, make: Make | None = None) -> None:
+        self._state, self._make = state, make or compact_in_a_process
         self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -47,44 +61,79 @@ class Compactor:
     async def compact(self) -> ArtifactStatus:
         """Make an artifact of what is served and its changes, serve it, and drop the changes that it holds.
 
-        Raises CollectionFrozen, SwapInProgress while another worker does so, SwapRefused and StorageFailed.
+        Where it does not take over, it is deleted: the next start would serve it, since it is the latest. Raises
+        CollectionFrozen, SwapInProgress while another worker does so, SwapRefused and StorageFailed.
         """
         state = self._state
         changes, served, swapper, folder = state.require_changes(), state.served, state.swapper, state.settings.changes
         if served is None or swapper is None or folder is None:
             raise Busy("the service is starting; try again in a moment")
         with _alone(folder):
-            made = await _compact(str(served.folder), folder)
+            made = await self._made(swapper, served, folder)
             if made is None:
-                return swapper.status
-            status = await swapper.swap(made.tag)
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, changes.compacted, made.sequence, made.version)
+                # Perhaps a compaction ended between its swap and this.
+                await asyncio.to_thread(changes.compacted, served.sequence, served.version)
+                return swapper.note("serving", wanted=served.artifact)
+            try:
+                status = await _serve(swapper, made.tag, served)
+            except BaseException:
+                await asyncio.to_thread(_delete_unused, made)
+                raise
+            await asyncio.to_thread(changes.compacted, made.sequence, made.version)
             return status
 
+    async def _made(self, swapper: Swapper, served: Served, folder: Path) -> CompactedLog | None:
+        """The artifact; every worker says meanwhile that a swap is in progress, or why there will be none."""
+        swapper.note("swapping", wanted=WANTED)
+        try:
+            return await self._make(str(served.folder), folder)
+        except BaseException as error:
+            swapper.note("refused", wanted=WANTED, reason=str(error) or "the request was cancelled")
+            raise
+
     async def _look(self) -> None:
-        tried = 0
         while True:
             await asyncio.sleep(LOOK_S)
             changes = self._state.changes
-            if changes is None or changes.state.sequence == tried:
+            if changes is None or changes.state.added + changes.state.removed < self._state.settings.compact_at:
                 continue
-            if changes.state.added + changes.state.removed < self._state.settings.compact_at:
-                continue
-            tried = changes.state.sequence
             try:
                 status = await self.compact()
                 log.info("the changes were compacted into %s, which is served now", status.artifact)
             except SwapInProgress:
-                tried = 0  # another worker does it
+                continue  # another worker does it
             except ClipRetrievalError as error:
                 log.warning("the changes could not be compacted, and are kept: %s", error)
+                await asyncio.sleep(RETRY_S)
+            except Exception:
+                log.exception("the changes could not be compacted, and are kept")
+                await asyncio.sleep(RETRY_S)
+
+
+async def _serve(swapper: Swapper, tag: str, served: Served) -> ArtifactStatus:
+    """Swap to ``tag`` once no other swap is in progress. Raises SwapRefused if ``served`` is served no more then."""
+    end = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return await swapper.swap(tag, instead_of=served)
+        except SwapInProgress:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(POLL_S)
+
+
+def _delete_unused(made: CompactedLog) -> None:
+    folder = modelstore.find(made.version)
+    if folder is not None:
+        with unused(folder) as is_unused, suppress(ClipRetrievalError):
+            if is_unused:
+                modelstore.delete(made.tag)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other compactions of the changes in ``folder`` out. Raises SwapInProgress if there is one."""
-    with (folder / LOCK).open("ab") as lock:
+    with storage(folder), (folder / LOCK).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -92,7 +141,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-async def _compact(artifact: str, folder: Path) -> CompactedLog | None:
+async def compact_in_a_process(artifact: str, folder: Path) -> CompactedLog | None:
     """What ``bento-clip compact`` has made, in a process of its own. Raises SwapRefused with its sentence."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "clip_retrieval", "compact", artifact),

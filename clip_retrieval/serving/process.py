@@ -98,12 +98,23 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
         log.info(opened)
         return name
     with closing(opened):
-        base = opened.base()
+        made = made_since(opened, artifact.manifest.sequence or 0)
     log.info("changes of the collection are taken and kept in %s", settings.changes)
-    if base is None or (artifact.manifest.sequence or 0) >= base[1] or (made := modelstore.find(base[0])) is None:
-        return name  # a worker refuses an artifact that lacks changes
-    Artifact.open(made)
-    log.info("%s has the changes up to number %d; it is served in place of %s", base[0], base[1], tag)
+    if made is None:
+        return name
+    Artifact.open(modelstore.resolve(made)[1])
+    log.info("%s has the changes that %s lacks; it is served in its place", made, tag)
+    return made
+
+
+def made_since(changes: ChangeLog, sequence: int) -> str | None:
+    """The tag of the artifact that the last compaction made, if one that holds changes up to ``sequence`` lacks some.
+
+    None also where the model store does not have it: a worker refuses an artifact that lacks changes.
+    """
+    base = changes.base()
+    if base is None or sequence >= base[1] or modelstore.find(base[0]) is None:
+        return None
     return modelstore.tag_of(base[0])
 
 

@@ -27,6 +27,11 @@ class Served:
         return self.retriever.collection.manifest.version
 
     @property
+    def sequence(self) -> int:
+        """The number of the last change that the artifact holds."""
+        return self.retriever.collection.manifest.sequence or 0
+
+    @property
     def folder(self) -> Path:
         return self.retriever.collection.artifact.path
 

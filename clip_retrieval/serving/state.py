@@ -130,6 +130,7 @@ class ServerState:
         if self.changes is not None:
             self.changes.move_to(service.retriever, self._change_encoder(service))
         self.kept_states.drop()
+        self._listed = None
         self.served, self.service = served, service
         self.on_exchange(served)
 

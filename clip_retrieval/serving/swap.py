@@ -7,13 +7,11 @@ before the workers are told to serve it, the old one goes on, and nobody notices
 """
 
 import asyncio
-import json
 import logging
 import os
 import random
-import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -22,12 +20,12 @@ from typing import Any, Literal, TypeVar
 
 import psutil
 
-from clip_retrieval.artifacts import modelstore, promises
-from clip_retrieval.artifacts.promises import Kept
-from clip_retrieval.contract.status import ArtifactStatus, MeasuredIndex, Mirrored
-from clip_retrieval.errors import ClipRetrievalError, SwapInProgress, SwapRefused
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.contract.status import ArtifactStatus, Mirrored
+from clip_retrieval.errors import ClipRetrievalError, StorageFailed, SwapInProgress, SwapRefused
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
-from clip_retrieval.serving.engine import ENCODER_NICENESS, lower_priority
+from clip_retrieval.serving.engine import lower_priority
+from clip_retrieval.serving.judge import Judge, judge_in_a_process, refuse_shortfalls
 from clip_retrieval.serving.mirror import Mirror
 from clip_retrieval.serving.query_service import QueryService
 from clip_retrieval.serving.rollout import Lead, Report, Rollout, Wanted
@@ -46,9 +44,6 @@ FOLLOW_S = 2.0
 MIRROR_QUERIES, MIRROR_S = 100, 60
 """A mirror ends after so many queries or so many seconds."""
 
-Judge = Callable[[Path, Path], Awaitable[list[MeasuredIndex]]]
-"""Verifies the artifact in a folder, and measures it beside the one that is served. Raises SwapRefused."""
-
 
 class Swapper:
     """The swaps of one worker process. Used from the event loop."""
@@ -65,18 +60,31 @@ class Swapper:
         mirror: float = 0,
         judge: Judge | None = None,
         resolve: Callable[[str], tuple[str, Path]] = modelstore.resolve,
+        give_up: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``served`` is what ``service`` answers with now. ``service_of`` makes what answers with another artifact, and
         ``exchange`` lets it answer all new requests. ``mirror`` is the share of the traffic that both answer before a
-        swap."""
+        swap. ``give_up`` ends a worker that cannot serve what all others do, and says why."""
         self._served, self._service = served, service
         self._load, self._service_of, self._exchange = load, service_of, exchange
         self._rollout, self._mirror, self._judge = rollout, mirror, judge or judge_in_a_process
-        self._resolve = resolve
-        self._loaded: tuple[int, Served, QueryService] | None = None
+        self._resolve, self._give_up = resolve, give_up
+        self._loaded: tuple[Wanted, Served, QueryService] | None = None
         self._thread = ThreadPoolExecutor(1, "swap", initializer=_in_the_background)
         self._tasks: list[asyncio.Task[None]] = []
-        self.status = ArtifactStatus(artifact=served.artifact, version=served.version, state="serving")
+        self._latest = ArtifactStatus(artifact=served.artifact, version=served.version, state="serving")
+
+    @property
+    def status(self) -> ArtifactStatus:
+        """What this worker serves, and how the latest swap of this host stands, whichever worker leads it."""
+        latest, is_led = self._latest, True
+        with suppress(OSError):
+            if (told := self._rollout.told()) is not None:
+                latest, is_led = ArtifactStatus.model_validate(told[0]), told[1]
+        facts: dict[str, Any] = {"artifact": self._served.artifact, "version": self._served.version}
+        if latest.state == "swapping" and not is_led:
+            facts |= {"state": "refused", "reason": "the worker that led the swap has ended; ask for it again"}
+        return latest.model_copy(update=facts)
 
     def start(self, follow: str | None = None) -> None:
         """Do from now on what other workers want; with ``follow``, serve what that tag of the model store names."""
@@ -92,11 +100,21 @@ class Swapper:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._rollout.close()
 
-    async def swap(self, source: str, *, force: bool = False) -> ArtifactStatus:
+    def note(self, state: Literal["serving", "swapping", "refused"], **facts: Any) -> ArtifactStatus:
+        """Have every worker of this host say that the latest swap stands like this."""
+        self._latest = ArtifactStatus(
+            artifact=self._served.artifact, version=self._served.version, state=state, **facts
+        )
+        with suppress(StorageFailed):  # only this worker knows then
+            self._rollout.tell(self._latest.model_dump(mode="json"))
+        return self._latest
+
+    async def swap(self, source: str, *, force: bool = False, instead_of: Served | None = None) -> ArtifactStatus:
         """Serve the artifact that ``source`` means, in all workers of this host; the status says what was measured.
 
-        Raises ArtifactError of the kind that applies, SwapRefused among them, ModelUnavailable or MissingExtra; then
-        all workers serve what they served before.
+        With ``instead_of`` only if that is what is served; nothing is done if ``source`` is served already. Raises
+        ArtifactError of the kind that applies, SwapRefused among them, ChangesError, ModelUnavailable, MissingExtra or
+        StorageFailed; then all workers serve what they served before.
         """
         start = time.perf_counter()
         memory = {"before": _memory_mb()}
@@ -104,26 +122,30 @@ class Swapper:
         named, folder = await self._resolved(source)
         with self._rollout.lead(named) as lead:
             before = self._served
-            self.status = self._now("swapping", wanted=source)
+            if instead_of is not None and before is not instead_of:
+                if before.artifact == named:
+                    return self.status
+                raise SwapRefused(f"{before.artifact} is served meanwhile, and {source} was not made of that")
+            self.note("swapping", wanted=source)
             try:
                 measured = await self._judge(folder, before.folder)
                 if not force:
-                    _refuse_shortfalls(source, measured)
+                    refuse_shortfalls(source, measured)
                 new, service = await self._open(named)
                 mirrored = await self._compare(service) if self._mirror else None
                 memory["during"] = _memory_mb()
                 lead.ask("load")
                 await _until_others(lead, "loaded", LOAD_S)
+                lead.ask("serve")
+                self._lead_to(new, service)
             except BaseException as error:
-                self.status = self._now("refused", wanted=source, reason=str(error) or "the request was cancelled")
+                self.note("refused", wanted=source, reason=str(error) or "the request was cancelled")
                 raise
-            lead.ask("serve")
-            self._serve(new, service)
             with suppress(SwapRefused):  # a worker that fails now is replaced by one that starts with what is agreed
                 await _until_others(lead, "serving", SERVE_S)
             workers = 1 + len(lead.others())
         memory["after"] = _memory_mb()
-        self.status = self._now(
+        return self.note(
             "serving",
             wanted=source,
             previous=before.artifact,
@@ -134,70 +156,104 @@ class Swapper:
             measured=measured,
             mirrored=mirrored,
         )
-        return self.status
 
     async def _resolved(self, source: str) -> tuple[str, Path]:
         try:
-            return await self._in_thread(self._resolve, source)
+            named, folder = await self._in_thread(self._resolve, source)
+            return (str(folder.resolve()) if os.path.isdir(source) else named), folder  # noqa: PTH112 - may be too long
         except ClipRetrievalError as error:
-            self.status = self._now("refused", wanted=source, reason=str(error))
+            if self.status.state != "swapping":  # that of another swap is still wanted
+                self.note("refused", wanted=source, reason=str(error))
             raise
 
     async def _join_others(self) -> None:
         """Load and serve what other workers want, for as long as this worker lives."""
         while True:
-            wanted = self._rollout.news()
-            if wanted is not None and wanted.leader != self._rollout.worker:
-                await self._join(wanted)
+            try:
+                wanted = self._rollout.news()
+                if wanted is not None and wanted.leader != self._rollout.worker:
+                    await self._join(wanted)
+                if self._loaded is not None and self._rollout.is_abandoned(self._loaded[0]):
+                    self._loaded = None  # else its memory would be kept until the next swap
+            except Exception:
+                LOG.exception("this worker cannot join a swap; %s goes on", self._served.artifact)
             await asyncio.sleep(POLL_S)
 
     async def _join(self, wanted: Wanted) -> None:
-        if wanted.step == "withdrawn":
+        if wanted.step == "withdrawn" or self._rollout.is_abandoned(wanted):
             self._loaded = None
             return
         try:
-            if self._loaded is None or self._loaded[0] != wanted.number:
-                self._loaded = (wanted.number, *await self._open(wanted.artifact))
-        except (ClipRetrievalError, OSError) as error:
+            if self._loaded is None or self._loaded[0].number != wanted.number:
+                self._loaded = None  # one artifact beside the one that is served, not two
+                self._loaded = (wanted, *await self._open(wanted.artifact))
+            _, new, service = self._loaded
+            if wanted.step == "load":
+                self._rollout.report(Report(wanted.number, "loaded"))
+                return
+            self._loaded = None
+            self._serve(new, service)
+        except Exception as error:  # noqa: BLE001 - the worker that leads hears of it
             self._loaded = None
             self._rollout.report(Report(wanted.number, "failed", str(error)))
+            if wanted.step == "serve":
+                self._give_up(f"it cannot serve what all other workers do ({error})")
             return
-        if wanted.step == "load":
-            self._rollout.report(Report(wanted.number, "loaded"))
-            return
-        _, new, service = self._loaded
-        self._loaded = None
-        previous = self._served.artifact
-        self._serve(new, service)
         self._rollout.report(Report(wanted.number, "serving"))
-        self.status = self._now("serving", wanted=wanted.artifact, previous=previous)
 
     async def _follow(self, tag: str) -> None:
-        """Swap to what ``tag`` names whenever that is another artifact than before; a refusal is logged once."""
-        tried = self._served.artifact
+        """Swap to what ``tag`` names whenever that is another artifact than before; a refusal is logged once.
+
+        What any worker has tried is not tried again, so that a person's roll-back stays.
+        """
+        begun = self._served.artifact
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
                 named, _ = await self._in_thread(self._resolve, tag)
-                if named in {tried, self._served.artifact}:
+                if named == (self._rollout.followed() or begun):
                     continue
-                await self.swap(named)
-                tried = named
-            except SwapInProgress:
-                continue  # another worker has seen it first
+                try:
+                    if named != self._served.artifact:
+                        await self.swap(named)
+                except SwapInProgress:
+                    continue  # another worker has seen it first, or there is another swap before this one
+                except ClipRetrievalError as error:
+                    LOG.warning("%s goes on: %s does not take over: %s", self._served.artifact, named, error)
+                self._rollout.follow(named)
             except ClipRetrievalError as error:
-                tried = named
-                LOG.warning("%s goes on: %s does not take over: %s", self._served.artifact, named, error)
+                LOG.warning("%s goes on: what %s names cannot be told: %s", self._served.artifact, tag, error)
+            except Exception:
+                LOG.exception("%s goes on: %s cannot be followed now", self._served.artifact, tag)
 
     def _serve(self, new: Served, service: QueryService) -> None:
         self._exchange(new, service)
         self._served, self._service = new, service
 
+    def _lead_to(self, new: Served, service: QueryService) -> None:
+        """Serve what all workers were just told to serve."""
+        try:
+            self._serve(new, service)
+        except Exception as error:
+            self._give_up(f"it cannot serve what all other workers do ({error})")
+            raise
+
     async def _open(self, source: str) -> tuple[Served, QueryService]:
-        """Load and warm up beside what is served. The files have been verified."""
-        new = await self._in_thread(partial(self._load, source, self._served, verify=False))
-        await new.warm_up()
-        return new, self._service_of(new)
+        """Load and warm up beside what is served. The files have been verified.
+
+        Raises SwapRefused for an error that is not one of ours, such as one of the encoder's runtime.
+        """
+        try:
+            new = await self._in_thread(partial(self._load, source, self._served, verify=False))
+            await asyncio.wait_for(new.warm_up(), LOAD_S)
+            return new, self._service_of(new)
+        except ClipRetrievalError:
+            raise
+        except TimeoutError:
+            raise SwapRefused(f"the encoder of {source} did not answer within {LOAD_S} s") from None
+        except Exception as error:
+            LOG.exception("%s cannot be loaded", source)
+            raise SwapRefused(f"{source} cannot be loaded: {error or type(error).__name__}") from error
 
     async def _compare(self, other: QueryService) -> Mirrored:
         mirror = Mirror(other, self._mirror, random.Random())
@@ -214,38 +270,6 @@ class Swapper:
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    def _now(self, state: Literal["serving", "swapping", "refused"], **facts: Any) -> ArtifactStatus:
-        return ArtifactStatus(artifact=self._served.artifact, version=self._served.version, state=state, **facts)
-
-
-async def judge_in_a_process(folder: Path, served: Path) -> list[MeasuredIndex]:
-    """What ``artifacts/promises.py`` measures of the artifact in ``folder``, in a process of its own.
-
-    Raises SwapRefused with the reason if a file of it is damaged.
-    """
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", promises.__name__, str(folder), str(served)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    with suppress(ProcessLookupError):  # it has ended already
-        os.setpriority(os.PRIO_PROCESS, child.pid, ENCODER_NICENESS)
-    try:
-        out, err = await child.communicate()
-    except asyncio.CancelledError:
-        child.kill()
-        raise
-    try:
-        verdict = json.loads(out.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = err.decode(errors="replace").strip().splitlines()[-1:]
-        raise SwapRefused(
-            f"{folder} could not be measured ({' '.join(last) or f'exit status {child.returncode}'})"
-        ) from None
-    if verdict["error"] is not None:
-        raise SwapRefused(verdict["error"])
-    return [MeasuredIndex.model_validate(one) for one in verdict["kept"]]
-
 
 async def _until_others(lead: Lead, reached: Literal["loaded", "serving"], seconds: float) -> None:
     """Wait for the other workers. Raises SwapRefused if one of them fails or takes longer than ``seconds``."""
@@ -254,14 +278,6 @@ async def _until_others(lead: Lead, reached: Literal["loaded", "serving"], secon
         if time.monotonic() > end:
             raise SwapRefused(f"{len(waiting)} of the other workers did not load it within {seconds:.0f} s")
         await asyncio.sleep(POLL_S)
-
-
-def _refuse_shortfalls(source: str, measured: Sequence[MeasuredIndex]) -> None:
-    shortfalls = [line for one in measured for line in Kept(**one.model_dump()).shortfalls]
-    if shortfalls:
-        raise SwapRefused(
-            f"{source} falls short of its manifest: {'; '.join(shortfalls)}. Build or tune it again, or force the swap"
-        )
 
 
 def _in_the_background() -> None:

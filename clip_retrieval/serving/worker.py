@@ -39,14 +39,16 @@ class Worker:
         self._looking: asyncio.Task[None] | None = None
         rollout = Rollout(process.rollout_folder())
         served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
+        opened = process.open_changes(state.settings, served.engine.encoder.info)
+        if not isinstance(opened, str) and (made := process.made_since(opened, served.sequence)) is not None:
+            served = self._loader(made, served)
         service = self._service_of(served)
         state.on_exchange = self._on_exchange
         state.exchange(served, service)
-        opened = process.open_changes(state.settings, served.engine.encoder.info)
         if isinstance(opened, str):
             state.frozen_because = opened
         else:
-            state.take_changes(opened, str(state.settings.changes))
+            state.take_changes(opened, str(state.settings.changes)).on_behind = process.end_worker
         state.swapper = Swapper(
             served,
             service,
@@ -55,6 +57,7 @@ class Worker:
             exchange=state.exchange,
             rollout=rollout,
             mirror=state.settings.mirror,
+            give_up=process.end_worker,
         )
         self._swapper = state.swapper
         self._compactor = Compactor(state)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +71,11 @@ def test_a_damaged_artifact_is_named_in_a_sentence(artifact_copy: Artifact) -> N
     verdict = run(artifact_copy.path)
     assert verdict["kept"] == []
     assert "differs from its hash" in str(verdict["error"])
+
+
+def test_an_artifact_is_measured_alone_when_the_folder_of_the_served_one_is_gone(
+    fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    verdict = run(fake_artifact.path, tmp_path / "gone")
+    assert verdict["error"] is None
+    assert verdict["kept"]

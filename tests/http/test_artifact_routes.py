@@ -1,5 +1,6 @@
 """The routes of the artifact that is served, over the application in this process."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from clip_retrieval.search.retriever import Retriever
 from tests.http.in_process import Api
 from tests.serving.test_swap import Host
 
+JSON = {"Content-Type": "application/json"}
+
 
 @pytest.fixture
 def host(fake_artifact: Artifact, tmp_path: Path) -> Iterator[Host]:
     made = Host(fake_artifact, tmp_path)
     yield made
-    made.swapper.close()
-    made.state.decoders.shutdown()
+    made.close()
 
 
 @pytest.fixture
@@ -77,3 +79,18 @@ def test_without_something_to_serve_both_are_503(api: Api) -> None:
     api.state.swapper = None
     api.refused("GET", "/artifact", 503)
     api.refused("POST", "/artifact", 503, json={"artifact": "x"})
+
+
+@pytest.mark.parametrize(
+    "name", ["\0", "a\0b", "x" * 1000, "../..", "no/such/folder", "a:b:c", ":", "\ud800", "clip-retrieval:\n", "~"]
+)
+def test_a_strange_name_of_an_artifact_is_refused_with_a_sentence(api: Api, model_store: Path, name: str) -> None:
+    response = api.request("POST", "/artifact", content=json.dumps({"artifact": name}), headers=JSON)
+    assert response.status_code in {404, 409, 422}, response.text
+    assert "Traceback" not in response.text
+    assert response.json()["detail"]
+    assert api.get("/artifact")["state"] in {"serving", "refused"}
+
+
+def test_a_frozen_collection_has_nothing_to_compact(api: Api) -> None:
+    assert "BENTO_CLIP_CHANGES" in api.refused("POST", "/compact", 409)

@@ -1,6 +1,7 @@
 """Workers of one host agree on what they serve by files in a folder."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from clip_retrieval.serving.rollout import Report, Rollout, Wanted
 
 OTHER = os.getppid()
 """The number of a process that lives; the tests let it be another worker."""
+GONE = 2**22 + 1
+"""The number of no process: it is above the greatest one of Linux."""
 
 
 def test_the_other_workers_learn_what_is_wanted_once(tmp_path: Path) -> None:
@@ -26,7 +29,7 @@ def test_the_other_workers_learn_what_is_wanted_once(tmp_path: Path) -> None:
 
 def test_the_leader_waits_for_every_worker_that_lives(tmp_path: Path) -> None:
     other = Rollout(tmp_path, OTHER)
-    Rollout(tmp_path, 2**22 + 1)  # above the greatest process number of Linux
+    Rollout(tmp_path, GONE)
     with Rollout(tmp_path).lead("new") as lead:
         lead.ask("load")
         assert lead.waiting_for("loaded") == [OTHER]
@@ -76,3 +79,62 @@ def test_the_numbers_of_swaps_go_on(tmp_path: Path) -> None:
         with leader.lead("new") as lead:
             lead.ask("load")
             assert lead.number == number
+
+
+def test_what_was_agreed_stays_when_the_next_swap_fails_or_its_leader_ends(tmp_path: Path) -> None:
+    leader = Rollout(tmp_path)
+    with leader.lead("first") as lead:
+        lead.ask("load")
+        assert leader.agreed() is None
+        lead.ask("serve")
+    for rollout in (leader, Rollout(tmp_path, GONE)):
+        with suppress(ValueError), rollout.lead("second") as lead:
+            lead.ask("load")
+            assert leader.agreed() == "first"
+            if rollout is leader:
+                raise ValueError
+        assert leader.agreed() == "first"
+    with leader.lead("third") as lead:
+        lead.ask("load")
+        assert leader.agreed() == "first"
+
+
+def test_a_worker_that_begins_with_what_was_agreed_has_no_news(tmp_path: Path) -> None:
+    with Rollout(tmp_path).lead("new") as lead:
+        lead.ask("serve")
+        other = Rollout(tmp_path, OTHER)
+        assert other.agreed() == "new"
+        assert other.news() is None
+        assert lead.waiting_for("serving") == []
+
+
+def test_a_worker_that_began_before_all_agreed_has_news(tmp_path: Path) -> None:
+    other = Rollout(tmp_path, OTHER)
+    assert other.agreed() is None
+    with Rollout(tmp_path).lead("new") as lead:
+        lead.ask("serve")
+        assert other.news() is not None
+
+
+def test_a_swap_is_abandoned_when_its_leader_has_ended_before_all_agreed(tmp_path: Path) -> None:
+    other = Rollout(tmp_path, OTHER)
+    assert other.is_abandoned(Wanted(1, "new", "load", GONE))
+    assert not other.is_abandoned(Wanted(1, "new", "serve", GONE))
+    assert not other.is_abandoned(Wanted(1, "new", "load", os.getpid()))
+
+
+def test_what_a_worker_that_has_ended_said_is_removed(tmp_path: Path) -> None:
+    Rollout(tmp_path, GONE)
+    with Rollout(tmp_path).lead("new") as lead:
+        assert lead.others() == {}
+    assert not list(tmp_path.glob(f"*{GONE}*"))
+
+
+def test_every_worker_reads_what_one_of_them_told_and_followed(tmp_path: Path) -> None:
+    one, other = Rollout(tmp_path, OTHER), Rollout(tmp_path)
+    assert (other.told(), other.followed()) == (None, None)
+    one.tell({"state": "swapping"})
+    one.follow("clip-retrieval:new")
+    assert (other.told(), other.followed()) == (({"state": "swapping"}, True), "clip-retrieval:new")
+    Rollout(tmp_path, GONE).tell({"state": "swapping"})
+    assert other.told() == ({"state": "swapping"}, False)

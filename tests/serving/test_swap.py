@@ -2,24 +2,29 @@
 
 import asyncio
 import json
+import os
 import shutil
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 
+from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.status import MeasuredIndex
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import ArtifactNotFound, SwapInProgress, SwapRefused
+from clip_retrieval.errors import ArtifactNotFound, StorageFull, SwapInProgress, SwapRefused
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import swap
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
+from clip_retrieval.serving.judge import judge_in_a_process
+from clip_retrieval.serving.process import open_changes
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.rollout import Report, Rollout
 from clip_retrieval.serving.served import Served
@@ -28,7 +33,7 @@ from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.swap import Swapper
 from tests.http.in_process import DirectDispatcher
 from tests.samples import write_collection
-from tests.serving.test_rollout import OTHER
+from tests.serving.test_rollout import GONE, OTHER
 
 T = TypeVar("T")
 
@@ -64,15 +69,21 @@ class Gate(DirectDispatcher):
 class Host:
     """One worker with the fake encoder: its state, its swapper, and what it has loaded."""
 
-    def __init__(self, artifact: Artifact, folder: Path, **options: Any) -> None:
-        self.state = ServerState.of(Settings())
+    def __init__(self, artifact: Artifact, folder: Path, *, changes: Path | None = None, **options: Any) -> None:
+        """``changes`` is a folder for changes of the collection."""
+        self.state = ServerState.of(Settings(changes=changes))
         self.loads = 0
+        self.load_error: Exception | None = None
         self.error: Exception | None = None
         self.go = asyncio.Event()
         self.go.set()
         served = self.load(str(artifact.path))
         self.state.exchange(served, self.service_of(served))
         assert self.state.service is not None
+        if changes is not None:
+            opened = open_changes(self.state.settings, served.engine.encoder.info)
+            assert not isinstance(opened, str), opened
+            self.state.take_changes(opened, str(changes))
         options = {"judge": self.judge, "rollout": Rollout(folder / "rollout"), **options}
         self.swapper = Swapper(
             served,
@@ -82,13 +93,37 @@ class Host:
             exchange=self.state.exchange,
             **options,
         )
+        self.state.swapper = self.swapper
         self.measured = [GOOD]
 
     def load(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         self.loads += 1
-        artifact = Artifact.open(Path(source), verify=verify)
+        if self.load_error is not None:
+            raise self.load_error
+        artifact = Artifact.open(modelstore.resolve(source)[1], verify=verify)
         engine = Engine(FakeEncoder) if beside is None else beside.engine
-        return Served(source, Retriever(artifact, engine.encoder), engine)
+        served = Served(source, Retriever(artifact, engine.encoder), engine)
+        if self.state.changes is not None:
+            self.state.changes.carry(served.retriever)
+        return served
+
+    def close(self) -> None:
+        self.swapper.close()
+        if self.state.changes is not None:
+            self.state.changes.close()
+        self.state.decoders.shutdown()
+
+    def another(self, **options: Any) -> Swapper:
+        """A swapper of what is served, with these options in place of the usual ones."""
+        assert self.state.served is not None
+        assert self.state.service is not None
+        usual: dict[str, Any] = {
+            "load": self.load,
+            "service_of": self.service_of,
+            "exchange": self.state.exchange,
+            "judge": self.judge,
+        }
+        return Swapper(self.state.served, self.state.service, **(usual | options))
 
     def service_of(self, served: Served) -> QueryService:
         return self.state.service_of(served.retriever, Gate(served.retriever, self.go), served.artifact)
@@ -120,8 +155,7 @@ def ids(answer: Any) -> list[str]:
 def host(fake_artifact: Artifact, tmp_path: Path) -> Iterator[Host]:
     made = Host(fake_artifact, tmp_path)
     yield made
-    made.swapper.close()
-    made.state.decoders.shutdown()
+    made.close()
 
 
 def test_new_requests_are_answered_by_the_new_artifact(host: Host, fake_artifact: Artifact, other: Artifact) -> None:
@@ -332,6 +366,162 @@ def test_a_service_that_follows_a_tag_serves_what_it_names(
 
     host.run(follow())
     host.swapper.close()
+
+
+def test_an_error_of_the_encoders_runtime_is_a_refusal_that_says_it(host: Host, other: Artifact) -> None:
+    host.load_error = RuntimeError("cannot compile the model")
+    refused(host, other.path, SwapRefused, "cannot be loaded: cannot compile the model")
+    host.load_error = None
+    assert host.run(host.swapper.swap(str(other.path))).state == "serving"
+
+
+def test_an_encoder_that_does_not_answer_is_refused_and_the_next_swap_works(
+    host: Host, other: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(Served):
+        async def warm_up(self) -> Mapping[str, float]:
+            await asyncio.Event().wait()
+            raise AssertionError("it hangs")
+
+    def load(source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
+        made = host.load(source, beside, verify=verify)
+        return Hanging(made.artifact, made.retriever, made.engine)
+
+    monkeypatch.setattr(swap, "LOAD_S", 0.1)
+    hanging = host.another(load=load, rollout=Rollout(tmp_path / "rollout"))
+    with pytest.raises(SwapRefused, match=r"did not answer within 0\.1 s"):
+        host.run(hanging.swap(str(other.path)))
+    hanging.close()
+    assert host.run(host.swapper.swap(str(other.path))).state == "serving"
+
+
+def test_a_measurement_that_hangs_is_a_refusal_and_its_process_ends(
+    fake_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hanging.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async def judge() -> None:
+        before = set(psutil.Process().children())
+        with pytest.raises(SwapRefused, match=r"was not measured within 0\.5 s"):
+            await judge_in_a_process(fake_artifact.path, fake_artifact.path, module="hanging", limit_s=0.5)
+        await until(lambda: not set(psutil.Process().children()) - before)
+
+    asyncio.run(judge())
+
+
+def test_what_a_worker_has_loaded_goes_when_the_worker_that_leads_ends(
+    host: Host, other: Artifact, tmp_path: Path
+) -> None:
+    async def led() -> None:
+        loaded: list[weakref.ref[Served]] = []
+
+        def service_of(served: Served) -> QueryService:
+            loaded.append(weakref.ref(served))
+            return host.service_of(served)
+
+        swapper = host.another(service_of=service_of, rollout=Rollout(tmp_path / "rollout"))
+        swapper.start()
+        leading = await asyncio.create_subprocess_exec("sleep", "60")
+        with Rollout(tmp_path / "rollout", leading.pid).lead(str(other.path)) as lead:
+            lead.ask("load")
+            await until(lambda: os.getpid() not in lead.waiting_for("loaded"))
+        assert loaded[0]() is not None
+        leading.kill()
+        await leading.wait()
+        await until(lambda: loaded[0]() is None)
+        swapper.close()
+        assert (await host.swapper.swap(str(other.path))).state == "serving"
+
+    host.run(led())
+
+
+def test_a_worker_that_cannot_serve_what_the_others_do_gives_up_and_says_why(
+    host: Host, other: Artifact, tmp_path: Path
+) -> None:
+    reasons: list[str] = []
+    errors: list[Exception] = [StorageFull("the disk is full")]
+
+    def exchange(served: Served, service: QueryService) -> None:
+        if errors:
+            raise errors[0]
+        host.state.exchange(served, service)
+
+    async def led() -> None:
+        swapper = host.another(exchange=exchange, give_up=reasons.append, rollout=Rollout(tmp_path / "rollout"))
+        swapper.start()
+        with Rollout(tmp_path / "rollout", OTHER).lead(str(other.path)) as lead:
+            lead.ask("serve")
+            await until(lambda: reasons)
+            with pytest.raises(SwapRefused, match="the disk is full"):
+                lead.waiting_for("serving")
+        assert reasons == ["it cannot serve what all other workers do (the disk is full)"]
+        errors.clear()
+        with Rollout(tmp_path / "rollout", OTHER).lead(str(other.path)) as lead:
+            lead.ask("serve")
+            await until(lambda: swapper.status.version == other.manifest.version)
+        swapper.close()
+
+    host.run(led())
+
+
+def test_every_worker_says_how_the_swap_of_another_one_stands(
+    host: Host, fake_artifact: Artifact, other: Artifact, tmp_path: Path
+) -> None:
+    beside = host.another(rollout=Rollout(tmp_path / "rollout", OTHER))
+    host.swapper.note("swapping", wanted="new")
+    status = beside.status
+    assert (status.state, status.wanted, status.version) == ("swapping", "new", fake_artifact.manifest.version)
+    host.swapper.note("refused", wanted="new", reason="it falls short")
+    assert (beside.status.state, beside.status.reason) == ("refused", "it falls short")
+    beside.close()
+
+
+def test_a_swap_whose_worker_has_ended_is_said_to_be_refused(host: Host, tmp_path: Path) -> None:
+    Rollout(tmp_path / "rollout", GONE).tell(host.swapper.status.model_dump() | {"state": "swapping"})
+    assert host.swapper.status.state == "refused"
+    assert "ask for it again" in str(host.swapper.status.reason)
+
+
+def test_a_name_that_means_nothing_leaves_the_status_of_the_swap_in_progress(host: Host, model_store: Any) -> None:
+    host.swapper.note("swapping", wanted="new")
+    with pytest.raises(ArtifactNotFound):
+        host.run(host.swapper.swap("clip-retrieval:0123456789abcdef"))
+    assert (host.swapper.status.state, host.swapper.status.wanted) == ("swapping", "new")
+
+
+def test_workers_are_told_the_whole_path_of_a_folder(
+    host: Host, other: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(other.path.parent)
+    assert host.run(host.swapper.swap(other.path.name)).artifact == str(other.path.resolve())
+
+
+def test_a_service_that_follows_a_tag_leaves_a_roll_back_alone_also_after_a_worker_starts_again(
+    fake_artifact: Artifact, other: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "FOLLOW_S", 0.01)
+
+    def resolve(source: str) -> tuple[str, Path]:
+        path = other.path if source == "clip-retrieval:latest" else Path(source)
+        return str(path), path
+
+    host = Host(fake_artifact, tmp_path, resolve=resolve)
+
+    async def follow() -> None:
+        host.swapper.start(follow="clip-retrieval:latest")
+        await until(lambda: host.swapper.status.version == other.manifest.version)
+        await until(lambda: host.swapper.status.state == "serving")
+        await host.swapper.swap(str(fake_artifact.path))
+        again = host.another(resolve=resolve, rollout=Rollout(tmp_path / "rollout", OTHER))
+        again.start(follow="clip-retrieval:latest")
+        await asyncio.sleep(0.3)
+        assert host.swapper.status.version == fake_artifact.manifest.version
+        assert again.status.version == fake_artifact.manifest.version
+        again.close()
+
+    host.run(follow())
+    host.close()
 
 
 async def until(done: Callable[[], T | None], seconds: float = 10) -> T:
