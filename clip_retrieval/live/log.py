@@ -81,8 +81,7 @@ class ChangeLog:
 
     def base(self) -> tuple[str, int] | None:
         """The version of the artifact of the last compaction, and the number of the last change that it holds."""
-        state = self._state()
-        return None if state.base_version is None else (state.base_version, state.base_sequence or 0)
+        return _base_of(self._state())
 
     def has_changed(self) -> bool:
         """Whether anything was committed since the last call, by this process or another. Takes microseconds."""
@@ -97,6 +96,16 @@ class ChangeLog:
         """
         with self._reading, log_errors(self._path):
             return entries_after(self._reader, self._path, sequence, self._dim, most)
+
+    def following(self, sequence: int, most: int = ALL) -> tuple[tuple[str, int] | None, list[LogEntry]]:
+        """``base()`` and ``after(sequence, most)`` of one moment: a compaction in between would drop entries unseen."""
+        with self._reading, log_errors(self._path):
+            self._reader.execute("BEGIN")
+            try:
+                state = State.read(self._reader, self._path)
+                return _base_of(state), entries_after(self._reader, self._path, sequence, self._dim, most)
+            finally:
+                self._reader.execute("COMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -165,3 +174,7 @@ class ChangeLog:
     def _data_version(self) -> int:
         ((version,),) = self._reader.execute("PRAGMA data_version")
         return int(version)
+
+
+def _base_of(state: State) -> tuple[str, int] | None:
+    return None if state.base_version is None else (state.base_version, state.base_sequence or 0)

@@ -25,6 +25,7 @@ from clip_retrieval.errors import (
     NotYetVisible,
     SwapRefused,
 )
+from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.committer import Committer
 from clip_retrieval.live.edit import Edit, edited
 from clip_retrieval.live.etag import etag_of
@@ -170,8 +171,7 @@ class Changes:
 
     def _extended(self, state: LiveCollection) -> LiveCollection:
         """The state with all that the log has beyond it, which is noted."""
-        while entries := self._log.after(state.sequence, BLOCK):
-            check_base(self._log.base(), state.sequence, self.place)
+        while entries := self._following(state):
             for entry in entries:
                 if entry.image is None:
                     self._sequences.pop(entry.image_id, None)
@@ -179,8 +179,13 @@ class Changes:
                 else:
                     self._sequences[entry.image_id] = entry.sequence
             state = state.with_changes(entries)
-        check_base(self._log.base(), state.sequence, self.place)
         return state
+
+    def _following(self, state: LiveCollection) -> list[LogEntry]:
+        """The next entries of the log. Raises ChangesError if some that the state lacks were dropped."""
+        base, entries = self._log.following(state.sequence, BLOCK)
+        check_base(base, state.sequence, self.place)
+        return entries
 
     def carry(self, retriever: Retriever) -> None:
         """Have ``retriever``, of another artifact, search what the log has beyond it too. In any thread.
@@ -197,8 +202,7 @@ class Changes:
             )
         state = LiveCollection.of(collection, spool=self._spool)
         with self._extending:
-            check_base(self._log.base(), collection.sequence, self.place)
-            while entries := self._log.after(state.sequence, BLOCK):
+            while entries := self._following(state):
                 state = state.with_changes(entries)
         if state.needs_freeze:
             state = state.with_frozen(state.freeze())

@@ -1,0 +1,273 @@
+"""Changes become an artifact that takes over; what does not take over leaves nothing behind."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.contract.changes import Changed
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.errors import ClipRetrievalError, StorageFull, SwapInProgress, SwapRefused
+from clip_retrieval.live.compacting import CompactedLog, compact_log
+from clip_retrieval.live.log import LOG_FILE, ChangeLog
+from clip_retrieval.progress import Silent
+from clip_retrieval.search.query import FileImage
+from clip_retrieval.serving import compactor
+from clip_retrieval.serving.change_inputs import Wanted
+from clip_retrieval.serving.changes import Changes
+from clip_retrieval.serving.compactor import Compactor
+from clip_retrieval.serving.rollout import Rollout
+from tests.samples import png, square
+from tests.serving.test_changes import respond
+from tests.serving.test_rollout import OTHER
+from tests.serving.test_swap import GOOD, Host, until
+
+RED = FileImage(png(square("red", size=30)))
+
+
+class Live:
+    """A worker whose collection takes changes, with a compactor that works in this process."""
+
+    def __init__(self, artifact: Artifact, folder: Path) -> None:
+        self.folder = folder
+        self.host = Host(artifact, folder, changes=folder / "changes")
+        self.compactor = Compactor(self.host.state, make=self.make)
+        self.before: Callable[[], Awaitable[Any]] | None = None
+        self.made: CompactedLog | None = None
+
+    @property
+    def changes(self) -> Changes:
+        return self.host.state.require_changes()
+
+    async def make(self, artifact: str, _: Path) -> CompactedLog | None:
+        base = Artifact.open(Path(artifact))
+        with self.log() as log:
+            self.made = compact_log(base, log, self.folder / "work", Silent())
+        if self.before is not None:
+            await self.before()
+        return self.made
+
+    async def change(self, wanted: Wanted) -> Changed:
+        [prepared] = await self.changes.prepare([wanted])
+        assert isinstance(prepared, tuple), prepared
+        reply = await self.changes.make([prepared[0]], respond)
+        return Changed.model_validate_json(reply.body)
+
+    async def put(self, image_id: str = "new") -> Changed:
+        return await self.change(Wanted("put", image_id, RED, captions=["a ruby"]))
+
+    def has(self, image_id: str) -> bool:
+        return self.host.state.require_service().retriever.collection.find_row(image_id) is not None
+
+    @contextmanager
+    def log(self) -> Iterator[ChangeLog]:
+        info = FakeEncoder().info
+        path = self.folder / "changes" / LOG_FILE
+        with closing(ChangeLog.open(path, fingerprint=info.fingerprint, dim=info.dim)) as log:
+            yield log
+
+    def base(self) -> tuple[str, int] | None:
+        """What the log says of its last compaction."""
+        with self.log() as log:
+            return log.base()
+
+
+@pytest.fixture
+def live(fake_artifact: Artifact, tmp_path: Path, model_store: Any) -> Iterator[Live]:
+    made = Live(fake_artifact, tmp_path)
+    yield made
+    made.host.close()
+
+
+def refused(live: Live, error: type[ClipRetrievalError], words: str) -> None:
+    """A compaction that is put after one change fails; the change is kept, and the store has nothing new."""
+
+    async def attempt() -> None:
+        await live.put()
+        version = live.host.swapper.status.version
+        with pytest.raises(error, match=words) as caught:
+            await live.compactor.compact()
+        status = live.host.swapper.status
+        assert (status.state, status.version, status.reason) == ("refused", version, str(caught.value))
+        assert live.has("new")
+
+    asyncio.run(attempt())
+    assert modelstore.tags() == []
+    assert live.base() is None
+
+
+def test_what_was_compacted_is_served_and_its_changes_are_dropped(live: Live) -> None:
+    async def scenario() -> None:
+        await live.put()
+        status = await live.compactor.compact()
+        assert live.made is not None
+        assert (status.artifact, status.version) == (live.made.tag, live.made.version)
+        assert live.has("new")
+        assert (await live.put("newer")).sequence == 2
+        assert live.has("newer")
+
+    asyncio.run(scenario())
+    assert live.made is not None
+    assert live.base() == (live.made.version, 1)
+    with live.log() as log:
+        assert [entry.image_id for entry in log.after(0)] == ["newer"]
+
+
+def test_changes_during_a_compaction_are_kept_and_visible_after_it(live: Live) -> None:
+    async def scenario() -> None:
+        await live.put()
+        live.before = lambda: live.put("during")
+        await live.compactor.compact()
+        assert live.has("during")
+        assert live.changes.state.sequence == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_artifact_that_is_refused_is_not_left_as_the_latest(live: Live) -> None:
+    live.host.measured = [GOOD.model_copy(update={"recall": 0.7})]
+    refused(live, SwapRefused, "falls short")
+
+
+def test_a_compaction_that_fails_says_why_in_the_status(live: Live) -> None:
+    async def full() -> None:
+        raise StorageFull("the disk is full")
+
+    live.before = full
+
+    async def attempt() -> None:
+        await live.put()
+        with pytest.raises(StorageFull):
+            await live.compactor.compact()
+        assert (live.host.swapper.status.state, live.host.swapper.status.reason) == ("refused", "the disk is full")
+        live.before = None
+        assert (await live.compactor.compact()).state == "serving"
+
+    asyncio.run(attempt())
+
+
+def test_an_artifact_that_took_over_meanwhile_goes_on(live: Live, artifact_copy: Artifact) -> None:
+    live.before = lambda: live.host.swapper.swap(str(artifact_copy.path))
+
+    async def attempt() -> None:
+        await live.put()
+        with pytest.raises(SwapRefused, match="is served meanwhile"):
+            await live.compactor.compact()
+        assert live.host.swapper.status.artifact == str(artifact_copy.path)
+        assert live.has("new")
+
+    asyncio.run(attempt())
+    assert modelstore.tags() == []
+
+
+def test_a_service_that_follows_the_latest_may_be_faster(live: Live) -> None:
+    async def follow() -> None:
+        assert live.made is not None
+        await live.host.swapper.swap(live.made.tag)
+
+    live.before = follow
+
+    async def attempt() -> None:
+        await live.put()
+        status = await live.compactor.compact()
+        assert live.made is not None
+        assert status.artifact == live.made.tag
+
+    asyncio.run(attempt())
+    assert live.made is not None
+    assert live.base() == (live.made.version, 1)
+
+
+def test_a_compaction_waits_for_a_swap_in_progress(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compactor, "POLL_S", 0.01)
+
+    async def attempt() -> None:
+        await live.put()
+        with Rollout(live.folder / "rollout", OTHER).lead("another") as lead:
+            lead.ask("load")
+            compacting = asyncio.create_task(live.compactor.compact())
+            await until(lambda: live.made)
+            await asyncio.sleep(0.1)
+            assert not compacting.done()
+        Rollout(live.folder / "rollout", OTHER).close()
+        assert live.made is not None
+        assert (await compacting).artifact == live.made.tag
+
+    asyncio.run(attempt())
+
+
+def test_a_compaction_without_new_changes_drops_what_an_earlier_one_left(live: Live) -> None:
+    async def killed() -> None:
+        """The swap of a compaction; what dropped the changes after it was killed."""
+        await live.put()
+        assert live.host.state.served is not None
+        made = await live.make(str(live.host.state.served.folder), live.folder)
+        assert made is not None
+        await live.host.swapper.swap(made.tag)
+        assert live.base() is None
+        await live.compactor.compact()
+        assert live.base() == (made.version, 1)
+        assert (await live.compactor.compact()).state == "serving"
+
+    asyncio.run(killed())
+
+
+def test_one_compaction_at_a_time(live: Live) -> None:
+    async def two() -> list[Any]:
+        await live.put()
+        return await asyncio.gather(*(live.compactor.compact() for _ in range(2)), return_exceptions=True)
+
+    first, second = asyncio.run(two())
+    assert first.state == "serving"
+    assert isinstance(second, SwapInProgress)
+
+
+def test_after_a_failure_the_service_waits_before_it_compacts_again(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compactor, "LOOK_S", 0.01)
+    attempts = 0
+
+    async def fail(_: str, __: Path) -> CompactedLog | None:
+        nonlocal attempts
+        attempts += 1
+        raise RuntimeError("an error that nobody foresaw")
+
+    async def scenario() -> None:
+        live.host.state.settings = live.host.state.settings.model_copy(update={"compact_at": 1})
+        looking = Compactor(live.host.state, make=fail)
+        looking.start()
+        await live.put()
+        await until(lambda: attempts)
+        await live.put("newer")
+        await asyncio.sleep(0.2)
+        assert attempts == 1
+        looking.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_process_whose_changes_another_one_dropped_says_so(
+    live: Live, fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    behind = Host(fake_artifact, tmp_path / "behind", changes=tmp_path / "changes")
+    reasons: list[str] = []
+
+    async def scenario() -> None:
+        await live.put()
+        await live.compactor.compact()
+        changes = behind.state.require_changes()
+        changes.on_behind = reasons.append
+        changes.start()
+        await until(lambda: reasons)
+        await changes.stop()
+
+    asyncio.run(scenario())
+    assert live.made is not None
+    assert f"are in the artifact {live.made.version}" in reasons[0]
+    behind.close()
