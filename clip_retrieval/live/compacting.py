@@ -53,3 +53,14 @@ def compact_log(
         data = made.manifest.data
         sequence = state.sequence
         return CompactedLog(save(made), made.manifest.version, sequence, data.images, data.captions)
+
+
+def made_since(log: ChangeLog, sequence: int) -> str | None:
+    """The tag of the artifact that the last compaction made, if one that holds changes up to ``sequence`` lacks some.
+
+    None also where the model store does not have it: a worker refuses an artifact that lacks changes.
+    """
+    base = log.base()
+    if base is None or sequence >= base[1] or modelstore.find(base[0]) is None:
+        return None
+    return modelstore.tag_of(base[0])

@@ -27,6 +27,7 @@ from clip_retrieval.errors import (
 )
 from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.committer import Committer
+from clip_retrieval.live.compacting import made_since
 from clip_retrieval.live.edit import Edit, edited
 from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
@@ -222,6 +223,10 @@ class Changes:
             self._sequences = {i: number for i, number in self._sequences.items() if number > self._base_sequence}
             self._present = None
             self._exchange(state)
+
+    def newer_artifact(self) -> str | None:
+        """The tag of the artifact that another service has made of these changes since, if the model store has it."""
+        return made_since(self._log, self._base_sequence)
 
     def compacted(self, sequence: int, version: str) -> None:
         """Drop the changes up to this one, which the artifact ``version`` holds and every worker of the host serves.

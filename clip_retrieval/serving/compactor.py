@@ -61,19 +61,23 @@ class Compactor:
     async def compact(self) -> ArtifactStatus:
         """Make an artifact of what is served and its changes, serve it, and drop the changes that it holds.
 
-        Where it does not take over, it is deleted: the next start would serve it, since it is the latest. Raises
-        CollectionFrozen, SwapInProgress while another worker does so, SwapRefused and StorageFailed.
+        If another service that shares the changes has done so, its artifact is served. An artifact that does not take
+        over is deleted: the next start would serve it, since it is the latest. Raises CollectionFrozen,
+        SwapInProgress while another worker does so, SwapRefused and StorageFailed.
         """
         state = self._state
         changes, served, swapper, folder = state.require_changes(), state.served, state.swapper, state.settings.changes
         if served is None or swapper is None or folder is None:
             raise Busy("the service is starting; try again in a moment")
         with _alone(folder):
+            if (newer := await asyncio.to_thread(changes.newer_artifact)) is not None:
+                return await _serve(swapper, newer, served)
+            before = swapper.status
             made = await self._made(swapper, served, folder)
             if made is None:
                 # Perhaps a compaction ended between its swap and this.
                 await asyncio.to_thread(changes.compacted, served.sequence, served.version)
-                return swapper.note("serving", wanted=served.artifact)
+                return swapper.note(**before.model_dump(exclude={"artifact", "version"}))
             try:
                 status = await _serve(swapper, made.tag, served)
             except BaseException:

@@ -25,6 +25,7 @@ from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import StorageReadOnly
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
+from clip_retrieval.live.compacting import made_since
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
 from clip_retrieval.serving import lifeline
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
@@ -105,17 +106,6 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     Artifact.open(modelstore.resolve(made)[1])
     log.info("%s has the changes that %s lacks; it is served in its place", made, tag)
     return made
-
-
-def made_since(changes: ChangeLog, sequence: int) -> str | None:
-    """The tag of the artifact that the last compaction made, if one that holds changes up to ``sequence`` lacks some.
-
-    None also where the model store does not have it: a worker refuses an artifact that lacks changes.
-    """
-    base = changes.base()
-    if base is None or sequence >= base[1] or modelstore.find(base[0]) is None:
-        return None
-    return modelstore.tag_of(base[0])
 
 
 def rollout_folder() -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
+from clip_retrieval.live.compacting import made_since
 from clip_retrieval.serving import process
 from clip_retrieval.serving.bento_dispatch import BentoDispatch
 from clip_retrieval.serving.compactor import Compactor
@@ -40,7 +41,7 @@ class Worker:
         rollout = Rollout(process.rollout_folder())
         served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
         opened = process.open_changes(state.settings, served.engine.encoder.info)
-        if not isinstance(opened, str) and (made := process.made_since(opened, served.sequence)) is not None:
+        if not isinstance(opened, str) and (made := made_since(opened, served.sequence)) is not None:
             served = self._loader(made, served)
         service = self._service_of(served)
         state.on_exchange = self._on_exchange

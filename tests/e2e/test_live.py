@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from clip_retrieval.client import Client, delete, image_id, put, text
@@ -171,3 +172,29 @@ def test_a_damaged_log_is_said_in_one_sentence(live: Server, client: Client, sta
     with pytest.raises(AssertionError, match=r"bento-clip: .*changes") as ended:
         start()
     assert "Traceback" not in str(ended.value)
+
+
+def test_every_worker_serves_what_was_compacted_also_one_that_starts_later(client: Client, live: Server) -> None:
+    client.put_image("new", RED, captions=["a ruby"])
+    status = client.compact()
+    assert (status.state, status.workers) == ("serving", 2)
+    assert versions(live) == {status.version}
+    assert {httpx.get(f"{live.url}/artifact").json()["previous"] for _ in range(CONNECTIONS)} == {status.previous}
+    assert captions(client, "ruby")[0] == "a ruby"
+    worker = psutil.Process(live.process.pid).children()[0]
+    worker.kill()
+    worker.wait(10)
+    later = client.put_image("newer", BLUE, captions=["a sapphire"])
+    deadline = time.monotonic() + 60
+    while len(psutil.Process(live.process.pid).children()) < 2 or sequences(live) != {later.sequence}:
+        assert time.monotonic() < deadline, live.text()
+        time.sleep(0.2)
+    assert versions(live) == {f"{status.version}+{later.sequence}"}
+
+
+def versions(server: Server) -> set[str]:
+    """The state that each of many new connections is answered from."""
+    ask = {"text": "red", "k": 1}
+    return {
+        httpx.post(f"{server.url}/search/images", json=ask).headers["Collection-Version"] for _ in range(CONNECTIONS)
+    }

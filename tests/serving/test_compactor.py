@@ -210,9 +210,9 @@ def test_a_compaction_without_new_changes_drops_what_an_earlier_one_left(live: L
         assert made is not None
         await live.host.swapper.swap(made.tag)
         assert live.base() is None
-        await live.compactor.compact()
+        status = live.host.swapper.status
+        assert await live.compactor.compact() == status == live.host.swapper.status, "it tells of the latest swap"
         assert live.base() == (made.version, 1)
-        assert (await live.compactor.compact()).state == "serving"
 
     asyncio.run(killed())
 
@@ -271,3 +271,18 @@ def test_a_process_whose_changes_another_one_dropped_says_so(
     assert live.made is not None
     assert f"are in the artifact {live.made.version}" in reasons[0]
     behind.close()
+
+
+def test_what_another_service_made_of_the_same_changes_is_served(
+    live: Live, fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        await live.put()
+        beside = Host(fake_artifact, tmp_path / "beside", changes=tmp_path / "changes")
+        await live.compactor.compact()
+        assert live.made is not None
+        status = await Compactor(beside.state, make=live.make).compact()
+        assert (status.artifact, beside.state.require_changes().state.sequence) == (live.made.tag, 1)
+        beside.close()
+
+    asyncio.run(scenario())
