@@ -33,7 +33,7 @@ from clip_retrieval.indexes.faiss_index import FaissIndex, search_on_one_thread
 from clip_retrieval.indexes.measure import recall_at_k
 from clip_retrieval.records import Scalar, Split
 from clip_retrieval.search.filters import RowFilter
-from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, FRONT_ROWS, RankedPage, Ranking, cut_page
+from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, RankedPage, Ranking, cut_page
 from scripts.bench.collection import clip_like, sample_captions
 from scripts.common import machine
 from scripts.common.paths import SAMPLE
@@ -89,7 +89,7 @@ def measure(
     def search(query: Vectors, k: int = K, offset: int = 0, *, dedupe: bool = False) -> tuple[RankedPage, float, float]:
         start, cpu = time.perf_counter(), time.thread_time()
         allowed = None if where is None else filters.mask(where, "images")
-        ranking = Ranking(index, query, front=FOLD_BLOCK_ROWS if dedupe else FRONT_ROWS, allowed=allowed)
+        ranking = Ranking(index, query, front=FOLD_BLOCK_ROWS if dedupe else None, allowed=allowed)
         page = cut_page(ranking, k, offset, dedupe=dedupe)
         return page, (time.perf_counter() - start) * 1e3, (time.thread_time() - cpu) * 1e3
 

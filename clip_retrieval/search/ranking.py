@@ -37,6 +37,11 @@ Rows: TypeAlias = NDArray[np.int64]
 Scores: TypeAlias = NDArray[np.float32]
 
 
+def front_rows(index: VectorIndex) -> int:
+    """How many rows the front has: not more than an approximate index finds for every shorter list as well."""
+    return FRONT_ROWS if index.spec.exact else min(FRONT_ROWS, index.spec.depth)
+
+
 class BeyondFront(Exception):
     """More rows are asked for than the front has, and only the front is to be searched."""
 
@@ -49,15 +54,17 @@ class Ranking:
         index: VectorIndex,
         vector: Vectors,
         *,
-        front: int = FRONT_ROWS,
+        front: int | None = None,
         allowed: NDArray[np.bool_] | None = None,
         without: Sequence[int] = (),
         front_only: bool = False,
     ) -> None:
         """``allowed``, of shape (rows,), is true for rows that may be found; ``without`` are rows to leave out.
 
+        ``front`` is the number of rows of the front, by default that of ``front_rows``.
         ``front_only`` means that no row is searched for behind the front, which takes an exact search.
         """
+        front = front_rows(index) if front is None else front
         self.index = index
         self._front_only = front_only
         self._vector = vector

@@ -28,7 +28,7 @@ from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.compose import compose
 from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, ResultPage, SearchOutcome
 from clip_retrieval.search.query import FileImage, Query, QueryImage, QueryPart, StoredImage
-from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, FRONT_ROWS, Ranking, cut_page
+from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, Ranking, cut_page
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.stages import Stage
 
@@ -152,7 +152,7 @@ class Retriever:
         ranking = Ranking(
             collection.index(target),
             vector,
-            front=FOLD_BLOCK_ROWS if query.dedupe else FRONT_ROWS,
+            front=FOLD_BLOCK_ROWS if query.dedupe else None,
             allowed=collection.allowed(target, query.where),
             without=without,
             front_only=front_only,
