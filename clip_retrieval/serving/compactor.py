@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,11 @@ from clip_retrieval.serving.state import ServerState
 LOOK_S = 5.0
 """How often a worker looks whether there are enough changes."""
 LOCK = "compacting"
+WANTED = "a compaction of the changes"
+"""What the status of a swap says while its artifact is made."""
+
+Make = Callable[[str, Path], Awaitable[CompactedLog | None]]
+"""Makes the artifact of an artifact and the changes in a folder; None if there are no changes. Raises SwapRefused."""
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +36,9 @@ log = logging.getLogger(__name__)
 class Compactor:
     """The compactions that one worker process leads. Used from the event loop."""
 
-    def __init__(self, state: ServerState) -> None:
+    def __init__(self, state: ServerState, make: Make | None = None) -> None:
         self._state = state
+        self._make = make or compact_in_a_process
         self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -53,14 +59,13 @@ class Compactor:
         changes, served, swapper, folder = state.require_changes(), state.served, state.swapper, state.settings.changes
         if served is None or swapper is None or folder is None:
             raise Busy("the service is starting; try again in a moment")
-        with _alone(folder):
-            made = await _compact(str(served.folder), folder)
-            if made is None:
-                return swapper.status
-            status = await swapper.swap(made.tag)
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, changes.compacted, made.sequence, made.version)
-            return status
+        with _alone(folder), swapper.held(WANTED):
+            made = await self._make(str(served.folder), folder)
+            if made is not None:
+                await swapper.swap(made.tag)
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(None, changes.compacted, made.sequence, made.version)
+        return swapper.status
 
     async def _look(self) -> None:
         tried = 0
@@ -92,7 +97,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-async def _compact(artifact: str, folder: Path) -> CompactedLog | None:
+async def compact_in_a_process(artifact: str, folder: Path) -> CompactedLog | None:
     """What ``bento-clip compact`` has made, in a process of its own. Raises SwapRefused with its sentence."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "clip_retrieval", "compact", artifact),

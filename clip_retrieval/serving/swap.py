@@ -13,9 +13,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -77,6 +77,33 @@ class Swapper:
         self._thread = ThreadPoolExecutor(1, "swap", initializer=_in_the_background)
         self._tasks: list[asyncio.Task[None]] = []
         self.status = ArtifactStatus(artifact=served.artifact, version=served.version, state="serving")
+        self._held: str | None = None
+
+    @property
+    def status(self) -> ArtifactStatus:
+        """What is served, and how the latest swap stands."""
+        return self._status if self._held is None else self._now("swapping", wanted=self._held)
+
+    @status.setter
+    def status(self, status: ArtifactStatus) -> None:
+        self._status = status
+
+    @contextmanager
+    def held(self, wanted: str) -> Iterator[None]:
+        """The status says that a swap is going on for the whole block, which makes the artifact and swaps to it.
+
+        An error that ends the block is the ``reason`` of a refusal. ``wanted`` names what is made.
+        """
+        before = self._status
+        self._held = wanted
+        try:
+            yield
+        except BaseException as error:
+            if self._status is before:
+                self.status = self._now("refused", wanted=wanted, reason=str(error) or "the request was cancelled")
+            raise
+        finally:
+            self._held = None
 
     def start(self, follow: str | None = None) -> None:
         """Do from now on what other workers want; with ``follow``, serve what that tag of the model store names."""
