@@ -150,7 +150,7 @@ class Swapper:
                 await _until_others(lead, "serving", SERVE_S)
             workers = 1 + len(lead.others())
         memory["after"] = _memory_mb()
-        self.status = self._now(
+        done = self._now(
             "serving",
             wanted=source,
             previous=before.artifact,
@@ -161,7 +161,8 @@ class Swapper:
             measured=measured,
             mirrored=mirrored,
         )
-        return self.status
+        self.status = done
+        return done
 
     async def _resolved(self, source: str) -> tuple[str, Path]:
         try:

@@ -85,6 +85,19 @@ def test_without_changes_nothing_is_different_afterwards(host: Host) -> None:
     assert not dropped.calls
 
 
+def test_a_swap_that_is_asked_for_meanwhile_has_its_own_answer(host: Host, fake_artifact: Artifact) -> None:
+    host.state.changes = cast("Changes", Dropped(host))
+    answers: list[ArtifactStatus] = []
+
+    async def make(artifact: str, folder: Path) -> CompactedLog | None:
+        answers.append(await host.swapper.swap(str(fake_artifact.path)))
+        assert host.swapper.status.state == "swapping"
+        return None
+
+    host.run(Compactor(host.state, make).compact())
+    assert [(answer.state, answer.wanted) for answer in answers] == [("serving", str(fake_artifact.path))]
+
+
 @pytest.mark.parametrize(
     ("made", "dropping", "error"),
     [(SwapRefused("the store is full"), None, SwapRefused), (None, StorageFull("the disk is full"), StorageFull)],
