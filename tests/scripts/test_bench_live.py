@@ -8,9 +8,9 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
 from scripts.bench.live_images import NewImages, hash_of
+from scripts.bench.live_place import folder_mb, percentile
 from scripts.bench.live_prefill import fill_log, nearest, recall_at_10, share_found
 from scripts.bench.live_verdicts import SCORE_TOLERANCE, Content, History, base_version, is_whole, results_of
-from scripts.bench_live import folder_mb, percentile
 
 FIRST, SECOND, THIRD = (Content((f"caption {n}",), n, f"{n:064x}") for n in range(3))
 AT_REST = [("a", 0.9), ("b", 0.8), ("c", 0.79999), ("d", 0.5)]
