@@ -7,6 +7,7 @@ PORT ?= 3000
 HOST ?=
 BENCH ?=
 SCALE ?=
+LIVE ?=
 LOAD ?=
 ARTIFACT ?=
 BACKEND ?=
@@ -19,8 +20,8 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e browser bench bench-embedding bench-threads bench-scale fidelity load bento image \
-  image-test some-artifact lint format constraints clean
+.PHONY: help env demo test test-all test-slow test-e2e browser bench bench-embedding bench-threads bench-scale bench-live fidelity load \
+  bento image image-test some-artifact lint format constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -73,6 +74,9 @@ bench-threads: $(DEV)  ## Compare numbers of workers and of encoder threads (BEN
 
 bench-scale: $(DEV)  ## Measure every index family up to a million images (SCALE= for options)
 	$(BIN)/python -m scripts.bench_scale $(SCALE)
+
+bench-live: $(DEV)  ## Measure a collection that changes while it is served (LIVE= for options)
+	$(BIN)/python -m scripts.bench_live $(LIVE)
 
 fidelity: $(DEV)  ## Measure how much recall each numeric precision costs
 	$(BIN)/python -m scripts.fidelity

@@ -29,7 +29,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 from rich.table import Table
 
 from clip_retrieval.artifacts.artifact import Artifact
@@ -42,7 +41,7 @@ from clip_retrieval.models.prepare import prepare_encoder
 from scripts.bench import collection
 from scripts.bench.artifact import MODEL, make_artifact, random_weights
 from scripts.common.console import err
-from scripts.common.machine import anonymous_mb, commit, cpu
+from scripts.common.machine import commit, cpu, memory
 from scripts.common.paths import ROOT, SAMPLE
 from scripts.common.server import NotReady, Served, serving
 
@@ -253,19 +252,6 @@ def text_batches(url: str) -> tuple[float, float]:
 def mean_batch(before: tuple[float, float], after: tuple[float, float]) -> float:
     """Texts a batch between two answers of ``text_batches``."""
     return (after[0] - before[0]) / max(1.0, after[1] - before[1])
-
-
-def memory(pid: int) -> dict[str, float]:
-    """Memory in MB (10⁶ bytes) of the process and all its descendants.
-
-    ``rss_mb`` is resident memory, with shared pages counted once; ``anonymous_mb`` is the part that no file backs,
-    which the kernel cannot drop.
-    """
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return {
-        "rss_mb": sum(process.memory_full_info().pss for process in processes) / 1e6,
-        "anonymous_mb": sum(anonymous_mb(process.pid) for process in processes),
-    }
 
 
 def index_mb(artifact: Artifact) -> float:

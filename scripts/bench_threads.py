@@ -18,9 +18,9 @@ from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.models.prepare import prepare_encoder
 from scripts.bench.artifact import MODEL, make_artifact, random_weights
-from scripts.bench_serving import LOADS, OFFSET, memory, queries_file, run_clients, served
+from scripts.bench_serving import LOADS, OFFSET, queries_file, run_clients, served
 from scripts.common.console import err
-from scripts.common.machine import commit, cpu
+from scripts.common.machine import commit, cpu, memory
 
 
 def main() -> None:

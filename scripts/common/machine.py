@@ -5,6 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from scripts.common.paths import ROOT
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -35,6 +37,19 @@ def anonymous_mb(pid: int | str = "self") -> float:
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     found = re.search(r"RssAnon:\s*(\d+) kB", status)
     return int(found[1]) * 1024 / 1e6 if found else float("nan")
+
+
+def memory(pid: int) -> dict[str, float]:
+    """Memory in MB (10⁶ bytes) of the process and all its descendants.
+
+    ``rss_mb`` is resident memory, with shared pages counted once; ``anonymous_mb`` is the part that no file backs,
+    which the kernel cannot drop.
+    """
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return {
+        "rss_mb": sum(process.memory_full_info().pss for process in processes) / 1e6,
+        "anonymous_mb": sum(anonymous_mb(process.pid) for process in processes),
+    }
 
 
 def _git(*arguments: str) -> str:
