@@ -50,7 +50,7 @@ class Compactor:
         self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Compact from now on whenever there are ``compact_at`` changes."""
+        """Compact from now on whenever there are ``compact_at`` changes, or as many as may be added."""
         if self._state.changes is not None and self._state.settings.compact_at:
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
@@ -96,10 +96,12 @@ class Compactor:
             raise
 
     async def _look(self) -> None:
+        settings = self._state.settings
+        most = min(settings.compact_at, settings.max_added)  # beyond the bound no change comes that could start it
         while True:
             await asyncio.sleep(LOOK_S)
             changes = self._state.changes
-            if changes is None or changes.state.added + changes.state.removed < self._state.settings.compact_at:
+            if changes is None or changes.state.added + changes.state.removed < most:
                 continue
             try:
                 status = await self.compact()

@@ -63,10 +63,10 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", mode="before")
+    @field_validator("changes", "follow", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
-        """As compose files and charts set what is not set; the working folder is not meant."""
+        """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
         return given or None
 
     max_added: int = Field(

@@ -1,6 +1,7 @@
 """Changes become an artifact that takes over; what does not take over leaves nothing behind."""
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from clip_retrieval.contract.changes import Changed
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ClipRetrievalError, StorageFull, SwapInProgress, SwapRefused
 from clip_retrieval.live.compacting import CompactedLog, compact_log
+from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.query import FileImage
@@ -252,6 +254,20 @@ def test_after_a_failure_the_service_waits_before_it_compacts_again(
     asyncio.run(scenario())
 
 
+def test_a_collection_that_is_full_is_compacted_by_itself(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compactor, "LOOK_S", 0.01)
+    live.host.state.settings = live.host.state.settings.model_copy(update={"max_added": 1})
+
+    async def scenario() -> None:
+        live.compactor.start()
+        await live.put()
+        await until(lambda: live.made and live.host.swapper.status.artifact == live.made.tag)
+        await until(live.base)
+        live.compactor.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_process_whose_changes_another_one_dropped_says_so(
     live: Live, fake_artifact: Artifact, tmp_path: Path
 ) -> None:
@@ -284,5 +300,21 @@ def test_what_another_service_made_of_the_same_changes_is_served(
         status = await Compactor(beside.state, make=live.make).compact()
         assert (status.artifact, beside.state.require_changes().state.sequence) == (live.made.tag, 1)
         beside.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_artifact_before_a_compaction_is_closed(live: Live) -> None:
+    async def scenario() -> None:
+        await live.put()
+        state = live.host.state.require_service().retriever.collection
+        assert isinstance(state, LiveCollection)
+        live.host.state.keep_state(state)
+        live.host.state.live_collection()
+        before = weakref.ref(state.base)
+        del state
+        await live.compactor.compact()
+        await live.put("newer")
+        await until(lambda: before() is None)
 
     asyncio.run(scenario())

@@ -42,6 +42,7 @@ def test_what_kubernetes_sets_for_a_service_of_this_name_is_passed_over() -> Non
     assert len(unknown_settings({"BENTO_CLIP_PORT": "3000"})) == 1, "a person may mean --port"
 
 
-def test_an_empty_folder_for_changes_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_folder_for_changes_and_an_empty_tag_to_follow_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENTO_CLIP_CHANGES", "")
-    assert Settings().changes is None
+    monkeypatch.setenv("BENTO_CLIP_FOLLOW", "")
+    assert (Settings().changes, Settings().follow) == (None, None)
