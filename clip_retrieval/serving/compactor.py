@@ -36,7 +36,8 @@ WAIT_S, POLL_S = 600, 0.5
 LOCK = "compacting"
 WANTED = "the collection with its changes"
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("bentoml.compaction")
+"""BentoML shows what its own loggers, and those below them, say of normal work."""
 
 Make = Callable[[str, Path], Awaitable[CompactedLog | None]]
 """Makes an artifact of the one in a folder and the changes in another; None if there are none."""

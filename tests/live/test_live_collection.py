@@ -20,9 +20,12 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import InvalidChange, InvalidQuery
 from clip_retrieval.live.change import LiveImage, LogEntry
+from clip_retrieval.live.compacting import compact_log
 from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
+from clip_retrieval.live.log import LOG_FILE, ChangeLog
+from clip_retrieval.progress import Silent
 from clip_retrieval.records import MODALITIES, Modality
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.filters import RowFilter
@@ -32,6 +35,8 @@ from clip_retrieval.search.retriever import Retriever
 from tests.live.bases import DIM, live_image, units, write_base
 
 BASE_IMAGES = 30
+COMPACTIONS = 2
+"""Most compactions of one example: each takes as long as many other steps."""
 IDS = [f"base-{number}" for number in range(0, BASE_IMAGES, 4)] + ["new-1", "new-2", "Ä-new", "zzz"]
 WORDS = ("dog", "Dog house", "cat", "10")
 WHERES: tuple[Mapping[str, Any], ...] = (
@@ -148,18 +153,26 @@ class LiveMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="bento-clip-live-")
+        self.log = self.open_log()
         self.collection = Collection(base(self.factory))
+        self.opened = [self.collection]
         self.retriever = Retriever(base(self.factory), FakeEncoder())
-        self.sequence = 0
         self.checked: LiveCollection | None = None
-        self.latest: dict[str, LogEntry] = {}
         first = LiveCollection.of(self.collection)
         images = {f"base-{number}": first.get(f"base-{number}") for number in range(BASE_IMAGES)}
         self.states = [(first, Model({name: image for name, image in images.items() if image is not None}))]
+        self.in_base = dict(self.model.images)
 
     def teardown(self) -> None:
-        self.collection.close()
+        for collection in self.opened:
+            collection.close()
         self.retriever.close()
+        self.log.close()
+        self.folder.cleanup()
+
+    def open_log(self) -> ChangeLog:
+        return ChangeLog.open(Path(self.folder.name) / LOG_FILE, fingerprint=FakeEncoder().info.fingerprint, dim=DIM)
 
     @property
     def state(self) -> LiveCollection:
@@ -171,13 +184,14 @@ class LiveMachine(RuleBasedStateMachine):
 
     def change(self, changes: Sequence[tuple[str, LiveImage | None]]) -> None:
         entries = []
-        for image_id, image in changes:
-            self.sequence += 1
-            entries.append(LogEntry(self.sequence, image_id, image))
+        with self.log.transaction() as transaction:
+            for image_id, image in changes:
+                sequence = transaction.remove(image_id) if image is None else transaction.put(image)
+                entries.append(LogEntry(sequence, image_id, image))
         # The log gives the latest entry of each image alone.
         entries = sorted({entry.image_id: entry for entry in entries}.values(), key=lambda entry: entry.sequence)
-        self.latest |= {entry.image_id: entry for entry in entries}
-        self.states.append((self.state.with_changes(entries), self.model.changed(entries)))
+        state = self.state.with_changes(self.log.after(self.state.sequence))
+        self.states.append((state, self.model.changed(entries)))
 
     @rule(image=puts)
     def put(self, image: LiveImage) -> None:
@@ -208,11 +222,40 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule(seed=st.integers(0, 1000))
     def open_again_from_the_log(self, seed: int) -> None:
-        entries = sorted(self.latest.values(), key=lambda entry: entry.sequence)
-        again = LiveCollection.of(self.collection).with_changes(entries)
+        self.log.close()
+        self.log = self.open_log()
+        again = LiveCollection.of(self.collection).with_changes(self.log.after(self.collection.sequence))
         assert again.version == self.state.version
         assert again.field_types == self.state.field_types
         self.check(again, self.model, units(1, seed)[0])
+
+    @precondition(lambda self: self.state.sequence > self.collection.sequence and len(self.opened) <= COMPACTIONS)
+    @rule(seed=st.integers(0, 1000))
+    def compact(self, seed: int) -> None:
+        """The artifact with the changes takes over; the log drops them."""
+        before = self.state
+        made = compact_log(
+            self.collection.artifact,
+            self.log,
+            Path(self.folder.name) / "builds",
+            Silent(),
+            save=lambda artifact: str(artifact.path),
+        )
+        assert made is not None
+        assert (made.images, made.sequence) == (len(self.model.images), before.sequence)
+        artifact = Artifact.open(Path(made.tag))
+        assert (artifact.manifest.parent, artifact.manifest.sequence) == (
+            self.collection.artifact.manifest.version,
+            before.sequence,
+        )
+        with self.log.transaction() as transaction:
+            transaction.compacted(made.sequence, made.version)
+        assert self.log.after(0) == []
+        self.collection = Collection(artifact)
+        self.opened.append(self.collection)
+        self.check(before, self.model, units(1, seed)[0])  # who still has the state before is not disturbed
+        self.in_base = dict(self.model.images)
+        self.states = [(LiveCollection.of(self.collection), self.model)]
 
     @rule(image=puts)
     def extend_an_older_state(self, image: LiveImage) -> None:
@@ -264,7 +307,7 @@ class LiveMachine(RuleBasedStateMachine):
     @invariant()
     def the_newest_state_is_right(self) -> None:
         if hasattr(self, "states") and self.checked is not self.state:
-            self.check(self.state, self.model, units(1, self.sequence)[0])
+            self.check(self.state, self.model, units(1, self.state.sequence)[0])
             self.check_conditions(self.state, self.model)
             self.checked = self.state
 
@@ -295,9 +338,8 @@ class LiveMachine(RuleBasedStateMachine):
         """All that a state says of its images."""
         assert state.count("images") == len(model.images)
         assert state.count("captions") == len(model.rows("captions"))
-        base_ids = {f"base-{number}" for number in range(BASE_IMAGES)}
-        kept = sum(image_id in base_ids and image.width < 100 for image_id, image in model.images.items())
-        assert (state.added, state.removed) == (len(model.images) - kept, BASE_IMAGES - kept)
+        kept = sum(model.images.get(image_id) is image for image_id, image in self.in_base.items())
+        assert (state.added, state.removed) == (len(model.images) - kept, len(self.in_base) - kept)
         ids: list[str] = []
         while page := state.page_of_ids(ids[-1] if ids else None, 7):
             ids += page
