@@ -1,7 +1,7 @@
 """A collection that changes while it is served: how fast, how soon visible, what it costs searches, what is lost.
 
-    python -m scripts.bench_live --short                  # does it work? (not: how fast); about 2 minutes
-    python -m scripts.bench_live                          # the bundled photographs and 10,000 changed images; 5 minutes
+    python -m scripts.bench_live --short                  # does it work? (not: how fast); 6 minutes on two busy cores
+    python -m scripts.bench_live                          # the bundled photographs and 10,000 more in the log
     python -m scripts.bench_live --images 100000          # the synthetic collection of the other benchmarks instead
     python -m scripts.bench_live --swaps 100 --kills 20   # more of what must never happen
 
