@@ -18,7 +18,7 @@ from typing import Self
 
 from clip_retrieval.errors import Busy, ClipRetrievalError
 from clip_retrieval.live.change import LogEntry
-from clip_retrieval.live.log_file import Acknowledged, connect, damaged, log_errors
+from clip_retrieval.live.log_file import Acknowledged, HeaderCheck, connect, damaged, log_errors
 from clip_retrieval.live.log_rows import ALL, State, check, check_encoder, entries_after, make_tables
 from clip_retrieval.live.transaction import Clock, Transaction
 
@@ -39,9 +39,16 @@ class ChangeLog:
     """
 
     def __init__(
-        self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection, note: Acknowledged, clock: Clock
+        self,
+        path: Path,
+        header: HeaderCheck,
+        writer: sqlite3.Connection,
+        reader: sqlite3.Connection,
+        note: Acknowledged,
+        clock: Clock,
     ) -> None:
-        self._path, self._writer, self._reader, self._note, self._clock = path, writer, reader, note, clock
+        self._path, self._header, self._writer, self._reader = path, header, writer, reader
+        self._note, self._clock = note, clock
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._dim = State.read(reader, path).dim
         self._seen = self._data_version()
@@ -60,6 +67,7 @@ class ChangeLog:
                 note = opened.enter_context(closing(Acknowledged(path)))
             with log_errors(path), note.locked():
                 acknowledged = note.read()
+                header = opened.enter_context(closing(HeaderCheck(path)))
                 writer, reader = (opened.enter_context(closing(connect(path, wait_s))) for _ in range(2))
                 make_tables(writer, path, new)
                 check(writer, path)
@@ -69,7 +77,7 @@ class ChangeLog:
                         path, f"changes up to {acknowledged} were made, those after {found.sequence} are missing"
                     )
                 check_encoder(path, found, new)
-                log = cls(path, writer, reader, note, clock)
+                log = cls(path, header, writer, reader, note, clock)
             opened.pop_all()
         if found.wipe:
             log.wipe()
@@ -156,6 +164,7 @@ class ChangeLog:
         with self._writing, self._reading, log_errors(self._path):
             self._reader.close()
             self._writer.close()
+            self._header.close()
             self._note.close()
 
     @contextmanager

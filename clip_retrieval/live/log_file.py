@@ -13,16 +13,21 @@ import errno
 import fcntl
 import os
 import sqlite3
+import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from clip_retrieval.errors import Busy, ChangesDamaged, StorageFailed
 from clip_retrieval.storage import storage
 
+_SQLITE = b"SQLite format 3\0"
+_MODES = (b"\1\1", b"\2\2", b"")
+"""Bytes 18 and 19 of a file, the second in WAL mode (https://www.sqlite.org/fileformat2.html)."""
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 
@@ -67,6 +72,34 @@ def connect(path: Path, wait_s: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+class HeaderCheck:
+    """The header of a database, looked at while this process has no connection to it.
+
+    A process that closes a file loses its locks on it, also those of SQLite, which cannot know
+    (https://www.sqlite.org/howtocorrupt.html, section 2.2). The next process that closes its connections would take
+    itself for the last one and remove the WAL, with whatever this process writes there from then on.
+    """
+
+    _connected: ClassVar[Counter[Path]] = Counter()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        """Raises ChangesDamaged if SQLite would take the file for one that it may only read."""
+        self._path = path.resolve()
+        with self._lock:
+            if not self._connected[self._path] and path.exists():
+                with path.open("rb") as file:
+                    header = file.read(20)
+                if header.startswith(_SQLITE) and header[18:] not in _MODES:
+                    raise damaged(path, "its header is wrong")
+            self._connected[self._path] += 1
+
+    def close(self) -> None:
+        """This process has one connection less."""
+        with self._lock:
+            self._connected[self._path] -= 1
 
 
 class Acknowledged:

@@ -52,9 +52,6 @@ _TABLES = f"""
     PRAGMA user_version = {SCHEMA};
 """
 
-_WAL_MODE = b"\2\2"
-"""Bytes 18 and 19 of the file (https://www.sqlite.org/fileformat2.html). SQLite only reads a file with larger ones."""
-
 Value = str | int | bytes | None
 
 
@@ -114,9 +111,6 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises StorageReadOnly, by ``log_errors``, if the file can only be read.
     """
-    with path.open("rb") as file:
-        if file.read(20)[18:] != _WAL_MODE:
-            raise damaged(path, "its header is wrong")
     for (words,) in connection.execute("PRAGMA integrity_check(1)"):
         if words != "ok":
             raise damaged(path, words)

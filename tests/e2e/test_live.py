@@ -1,7 +1,5 @@
 """A service that takes changes, as real processes: two workers, kill -9, a restart, and clients in between."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ from clip_retrieval.errors import RequestRejected
 from scripts.common.paths import ROOT
 from scripts.common.server import reserve_port
 from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from tests.e2e.test_workers import kill_9
 from tests.samples import NAMES, png, square
 
 pytestmark = pytest.mark.e2e
@@ -90,8 +89,7 @@ def test_a_change_is_visible_in_every_worker_within_100_ms(live: Server, client:
 def test_what_was_answered_survives_kill_9_of_every_process(live: Server, client: Client, start: Start) -> None:
     client.change([put("new", RED, captions=["a ruby"]), put("other", BLUE), delete("red-soft.png")])
     client.patch_image("red-dull.png", captions=["a garnet"])
-    os.killpg(live.process.pid, signal.SIGKILL)
-    live.process.wait()
+    kill_9(live)
     with Client(start().url) as again:
         assert again.health().sequence == 4
         assert captions(again, "ruby")[0] == "a ruby"

@@ -48,3 +48,25 @@ def test_a_process_that_dies_inside_a_transaction_releases_the_log(log: ChangeLo
     process.join()
     assert put(log, live_image("next")) == 1
     assert [entry.image_id for entry in log.after(0)] == ["next"]
+
+
+def put_in_a_process(path: Path, name: str) -> None:
+    """Another process opens the log, puts an image and closes the log."""
+    process = spawn.Process(target=put_some, args=(path, name, 1))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def test_a_process_that_leaves_takes_nothing_with_it_that_others_write(log: ChangeLog, log_path: Path) -> None:
+    """It is not the last one, so the WAL stays: whoever comes later reads what was written there."""
+    put(log, live_image("before"))
+    with closing(open_log(log_path)):
+        pass
+    for number in range(3):
+        put_in_a_process(log_path, f"other{number}")
+        put(log, live_image(f"own{number}"))
+    with closing(open_log(log_path)) as later:
+        assert later.sequence() == log.sequence() == 7
+    put_in_a_process(log_path, "last")
+    assert [entry.image_id for entry in log.after(6)] == ["own2", "last0"]
