@@ -20,7 +20,7 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e browser bench bench-embedding bench-threads bench-scale bench-live fidelity load \
+.PHONY: help env demo test test-all test-slow test-e2e test-long browser bench bench-embedding bench-threads bench-scale bench-live fidelity load \
   bento image image-test some-artifact lint format constraints clean
 
 help:  ## Show this list
@@ -52,10 +52,13 @@ test-all: $(DEV) browser  ## Run every test, also the slow and the end-to-end te
 	$(BIN)/python -m pytest -m ''
 
 test-slow: $(DEV)  ## Run the tests that need torch or time
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not e2e'
 
 test-e2e: $(DEV) browser  ## Run the tests that start real servers and a browser
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m 'e2e and not slow'
+
+test-long: $(DEV)  ## Run the long forms of the tests that start real servers: hundreds of swaps and kills
+	$(BIN)/python -m pytest -m 'e2e and slow'
 
 browser:  ## Install Debian's Chromium for the tests of the search page, if it is missing
 	@if test -x /usr/bin/chromium; then :; \
