@@ -22,10 +22,11 @@ Process = subprocess.Popen[str]
 Start = Callable[..., Process]
 
 LIMITED = """
-import json, resource, sys
+import json, resource, signal, sys
 from clip_retrieval.cli.app import main
 for limit, value in json.loads(sys.argv.pop(1)):
     resource.setrlimit(limit, (value, value))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 main()
 """
 

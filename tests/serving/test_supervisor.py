@@ -105,6 +105,7 @@ def test_it_listens_on_nothing_outside_its_process_and_replaces_workers(shared: 
 def test_a_terminal_that_closes_ends_it_but_not_with_nohup(shared: SharedState) -> None:
     ended: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    on_hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
         made(shared)
         signal.raise_signal(signal.SIGHUP)
@@ -115,6 +116,7 @@ def test_a_terminal_that_closes_ends_it_but_not_with_nohup(shared: SharedState) 
         assert ended == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, on_hangup)
 
 
 def test_it_ends_with_status_1_only_if_the_service_has_failed(shared: SharedState) -> None:
