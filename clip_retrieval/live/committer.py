@@ -84,7 +84,7 @@ class Committer:
         try:
             with self._log.transaction() as transaction:
                 outcomes = [_outcome(work, transaction) for work, _ in running]
-        except Exception as error:  # noqa: BLE001 - whoever waits hears of it
+        except Exception as error:  # noqa: BLE001 - the caller gets it
             for _, future in running:
                 future.set_exception(error)
             return

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.columns import SPLIT, FieldType, StoredCodes, StoredColumn, StoredNumbers
@@ -21,7 +20,7 @@ from clip_retrieval.live.added_fields import AddedFields, fits
 from clip_retrieval.live.live_fields import live_info
 from clip_retrieval.records import Modality, Scalar
 from clip_retrieval.search.columns import Column, Mask, column_of
-from clip_retrieval.search.filters import MASKS_KEPT, RowFilter, Wanted, canonical, check_fields, fulfilling
+from clip_retrieval.search.filters import MaskCache, RowFilter, Wanted, check_fields, fulfilling
 
 _SHOWN = 40
 _WORDS: Mapping[FieldType, str] = {"boolean": "true or false", "number": "a number"}
@@ -45,7 +44,7 @@ class LiveFilter:
         self._base, self._added, self._live, self._caption_images = base, added, live, caption_images
         self._stored = {column.info.name: column for column in columns}
         self._base_rows = columns[0].rows if columns else 0
-        self._masks: LRUCache[tuple[Modality, str], Mask] = LRUCache(MASKS_KEPT)
+        self._masks = MaskCache()
         self._columns: dict[str, Column] = {}
         self._lock = threading.Lock()
 
@@ -78,31 +77,22 @@ class LiveFilter:
         A caption fulfils what its image fulfils. Raises InvalidQuery for an unknown field, and for a value that a field
         cannot be compared with.
         """
-        key = (target, canonical(where))
-        with self._lock:
-            kept = self._masks.get(key)
-        if kept is not None:
-            return kept
+        return self._masks.get(where, target, lambda: self._mask(where, target))
+
+    def _mask(self, where: Wanted, target: Modality) -> Mask:
         self.check(where)
         added = fulfilling({name: self._column(name) for name in where}, len(self._live_added), where)
         if target == "captions":
             added = added[self._caption_images]
-        mask = np.concatenate([self._of_base(where, target), added]) & self._live[target]
-        mask.flags.writeable = False
-        with self._lock:
-            self._masks[key] = mask
-        return mask
+        return np.concatenate([self._of_base(where, target), added]) & self._live[target]
 
     def keeps(self, where: Wanted, target: Modality) -> bool:
         """Whether the mask of these conditions is kept, so that ``mask`` takes no time."""
-        key = (target, canonical(where))
-        with self._lock:
-            return key in self._masks
+        return self._masks.keeps(where, target)
 
     def forget(self) -> None:
         """Drop the masks that are kept."""
-        with self._lock:
-            self._masks.clear()
+        self._masks.forget()
 
     @property
     def _live_added(self) -> Mask:
@@ -126,7 +116,8 @@ class LiveFilter:
             mask = self._base.mask(known, target)
         new = {name: wanted for name, wanted in where.items() if name not in self._stored}
         # No row of the base has a value there, so one row stands for all.
-        return mask if fulfilling({name: _empty(name, self.types[name]) for name in new}, 1, new)[0] else mask & False
+        passes = fulfilling({name: _empty(name, self.types[name]) for name in new}, 1, new)[0]
+        return mask if passes else np.zeros(rows, dtype=np.bool_)
 
 
 def check_metadata(types: Mapping[str, FieldType], metadata: Mapping[str, Scalar]) -> None:

@@ -6,7 +6,7 @@ conditions are kept, because the pages of one search ask with the same condition
 
 import json
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -26,6 +26,38 @@ Wanted: TypeAlias = Mapping[str, Scalar | Condition]
 """Conditions that were validated, by the name of the field."""
 
 
+class MaskCache:
+    """The masks of the latest conditions. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._masks: LRUCache[tuple[Modality, str], Mask] = LRUCache(MASKS_KEPT)
+        self._lock = threading.Lock()
+
+    def get(self, where: Wanted, target: Modality, make: Callable[[], Mask]) -> Mask:
+        """The mask of these conditions, read-only: the one that is kept, or what ``make`` makes."""
+        key = (target, canonical(where))
+        with self._lock:
+            kept = self._masks.get(key)
+        if kept is not None:
+            return kept
+        mask = make()
+        mask.flags.writeable = False
+        with self._lock:
+            self._masks[key] = mask
+        return mask
+
+    def keeps(self, where: Wanted, target: Modality) -> bool:
+        """Whether the mask of these conditions is kept, so that ``get`` takes no time."""
+        key = (target, canonical(where))
+        with self._lock:
+            return key in self._masks
+
+    def forget(self) -> None:
+        """Drop the masks that are kept."""
+        with self._lock:
+            self._masks.clear()
+
+
 class RowFilter:
     """The fields of a collection and the rows that conditions on them let through. Any thread may use it."""
 
@@ -36,8 +68,7 @@ class RowFilter:
         """What a ``where`` can name: the metadata columns by name, then ``split``."""
         self._rows = columns[0].rows if columns else 0
         self._caption_image_rows = caption_image_rows
-        self._masks: LRUCache[tuple[Modality, str], Mask] = LRUCache(MASKS_KEPT)
-        self._lock = threading.Lock()
+        self._masks = MaskCache()
 
     def mask(self, where: Wanted, target: Modality) -> Mask:
         """The rows of ``target`` that fulfil every condition of ``where``; read-only.
@@ -45,29 +76,20 @@ class RowFilter:
         A caption fulfils what its image fulfils. Raises InvalidQuery for an unknown field, and for a value that a field
         cannot be compared with.
         """
-        key = (target, canonical(where))
-        with self._lock:
-            kept = self._masks.get(key)
-        if kept is not None:
-            return kept
+        return self._masks.get(where, target, lambda: self._mask(where, target))
+
+    def _mask(self, where: Wanted, target: Modality) -> Mask:
         self.check(where)
         mask = fulfilling(self._columns, self._rows, where)
-        mask = mask if target == "images" else mask[self._caption_image_rows]
-        mask.flags.writeable = False
-        with self._lock:
-            self._masks[key] = mask
-        return mask
+        return mask if target == "images" else mask[self._caption_image_rows]
 
     def keeps(self, where: Wanted, target: Modality) -> bool:
         """Whether the mask of these conditions is kept, so that ``mask`` takes no time."""
-        key = (target, canonical(where))
-        with self._lock:
-            return key in self._masks
+        return self._masks.keeps(where, target)
 
     def forget(self) -> None:
         """Drop the masks that are kept."""
-        with self._lock:
-            self._masks.clear()
+        self._masks.forget()
 
     def check(self, where: Wanted) -> None:
         """Raise InvalidQuery for a field that the collection does not have."""

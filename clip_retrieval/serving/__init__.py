@@ -12,6 +12,7 @@ tracing.py         stages of a request as spans
 prometheus.py      metrics for ``/metrics``
 batch_watch.py     whether batches end, and how
 engine.py          texts and images encoded a batch at a time
+child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder
 bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render

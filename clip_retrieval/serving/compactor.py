@@ -7,10 +7,7 @@ costs nothing: the log still has the changes, and the artifact has each of them 
 
 import asyncio
 import fcntl
-import json
 import logging
-import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +18,7 @@ from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.contract.status import ArtifactStatus
 from clip_retrieval.errors import Busy, ClipRetrievalError, SwapInProgress, SwapRefused
 from clip_retrieval.live.compacting import CompactedLog
-from clip_retrieval.serving.engine import ENCODER_NICENESS
+from clip_retrieval.serving.child import ChildFailed, run_module
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.swap import Swapper
@@ -84,7 +81,11 @@ class Compactor:
             except BaseException:
                 await asyncio.to_thread(_delete_unused, made)
                 raise
-            await asyncio.to_thread(changes.compacted, made.sequence, made.version)
+            swapper.note("swapping", wanted=WANTED)  # who waits for its end wants the changes dropped too
+            try:
+                await asyncio.to_thread(changes.compacted, made.sequence, made.version)
+            finally:
+                status = swapper.note(**status.model_dump(exclude={"artifact", "version"}))
             return status
 
     async def _made(self, swapper: Swapper, served: Served, folder: Path) -> CompactedLog | None:
@@ -150,21 +151,10 @@ def _alone(folder: Path) -> Iterator[None]:
 
 async def compact_in_a_process(artifact: str, folder: Path) -> CompactedLog | None:
     """What ``bento-clip compact`` has made, in a process of its own. Raises SwapRefused with its sentence."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "clip_retrieval", "compact", artifact),
-        *("--changes", str(folder), "--keep-changes", "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    with suppress(ProcessLookupError):  # it has ended already
-        os.setpriority(os.PRIO_PROCESS, child.pid, ENCODER_NICENESS)
     try:
-        out, err = await child.communicate()
-    except asyncio.CancelledError:
-        child.kill()
-        raise
-    if child.returncode:
-        last = err.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
-        raise SwapRefused(last[0].removeprefix("error: "))
-    made = json.loads(out.splitlines()[-1])
+        made = await run_module(
+            "clip_retrieval", "compact", artifact, "--changes", str(folder), "--keep-changes", "--json"
+        )
+    except ChildFailed as error:
+        raise SwapRefused(str(error)) from None
     return None if made is None else CompactedLog(**made)

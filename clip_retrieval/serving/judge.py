@@ -1,18 +1,13 @@
 """Whether an artifact may take over: it is verified, and measured beside the one that is served."""
 
-import asyncio
-import json
-import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from clip_retrieval.artifacts import promises
 from clip_retrieval.artifacts.promises import Kept
 from clip_retrieval.contract.status import MeasuredIndex
 from clip_retrieval.errors import SwapRefused
-from clip_retrieval.serving.engine import ENCODER_NICENESS
+from clip_retrieval.serving.child import ChildFailed, run_module
 
 JUDGE_S = 1800
 """How long an artifact may take to be verified and measured: minutes for one of 100 GB on a slow disk."""
@@ -28,28 +23,12 @@ async def judge_in_a_process(
 
     Raises SwapRefused with the reason if a file of it is damaged, or if it takes longer than ``limit_s``.
     """
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, str(folder), str(served)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    with suppress(ProcessLookupError):  # it has ended already
-        os.setpriority(os.PRIO_PROCESS, child.pid, ENCODER_NICENESS)
     try:
-        out, err = await asyncio.wait_for(child.communicate(), limit_s)
+        verdict = await run_module(module, str(folder), str(served), limit_s=limit_s)
     except TimeoutError:
         raise SwapRefused(f"{folder} was not measured within {limit_s:g} s") from None
-    finally:
-        with suppress(ProcessLookupError):
-            if child.returncode is None:
-                child.kill()
-    try:
-        verdict = json.loads(out.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = err.decode(errors="replace").strip().splitlines()[-1:]
-        raise SwapRefused(
-            f"{folder} could not be measured ({' '.join(last) or f'exit status {child.returncode}'})"
-        ) from None
+    except ChildFailed as error:
+        raise SwapRefused(f"{folder} could not be measured ({error})") from None
     if verdict["error"] is not None:
         raise SwapRefused(verdict["error"])
     return [MeasuredIndex.model_validate(one) for one in verdict["kept"]]

@@ -1,6 +1,6 @@
 """The process that starts the workers and replaces them: BentoML's supervisor, which is circus, with other manners.
 
-- It listens to nobody. Circus opens two ports on 127.0.0.1, and whoever can connect to the first may run commands as
+- It opens no port. Circus opens two ports on 127.0.0.1, and any user who can connect to the first may run commands as
   the user of the service. Here its sockets are of the kind that exists inside the process only.
 - It replaces a worker within a second or two, in a container too. BentoML looks every ten seconds, and in a container
   lets a service of two workers go on with one.

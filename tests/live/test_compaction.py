@@ -124,6 +124,23 @@ def test_later_changes_come_on_top(state: LiveCollection, tmp_path: Path) -> Non
         assert answers(after) == answers(expected)
 
 
+def test_a_field_of_the_artifact_stays_until_the_next_compaction_also_without_values(
+    state: LiveCollection, tmp_path: Path
+) -> None:
+    where = search_request([part("x")], where={"new": True}).where
+    assert where is not None
+    with closing(Collection(compact(state, tmp_path / "once", Silent()))) as base:
+        left = LiveCollection.of(base).with_changes([LogEntry(state.sequence + 1, "new-1", None)])
+        (field,) = [field for field in left.fields if field.name == "new"]
+        assert (field.type, field.count) == ("boolean", 0)
+        assert left.field_types["new"] == "boolean"
+        found = left.allowed("images", where)
+        assert found is not None
+        assert not found.any()
+        with closing(Collection(compact(left, tmp_path / "twice", Silent()))) as again:
+            assert "new" not in [field.name for field in again.fields]
+
+
 def test_the_same_state_gives_the_same_artifact(state: LiveCollection, base: Artifact, tmp_path: Path) -> None:
     first = compact(state, tmp_path / "one", Silent())
     with closing(LiveCollection.of(Collection(base))) as opened:

@@ -229,6 +229,9 @@ class LiveMachine(RuleBasedStateMachine):
         assert again.field_types == self.state.field_types
         self.check(again, self.model, units(1, seed)[0])
 
+    # A field that a compaction made one of the base stays one, with its type, also where no image is left that has it;
+    # test_compaction.py has that. The model is a fresh build, which does not know it.
+    @precondition(lambda self: not any("extra" in image.metadata for image in self.model.images.values()))
     @precondition(lambda self: self.state.sequence > self.collection.sequence and len(self.opened) <= COMPACTIONS)
     @rule(seed=st.integers(0, 1000))
     def compact(self, seed: int) -> None:

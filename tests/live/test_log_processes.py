@@ -59,7 +59,7 @@ def put_in_a_process(path: Path, name: str) -> None:
 
 
 def test_a_process_that_leaves_takes_nothing_with_it_that_others_write(log: ChangeLog, log_path: Path) -> None:
-    """It is not the last one, so the WAL stays: whoever comes later reads what was written there."""
+    """It is not the last one, so the WAL stays: a later process reads what was written there."""
     put(log, live_image("before"))
     with closing(open_log(log_path)):
         pass

@@ -318,3 +318,43 @@ def test_the_artifact_before_a_compaction_is_closed(live: Live) -> None:
         await until(lambda: before() is None)
 
     asyncio.run(scenario())
+
+
+def test_the_status_says_that_it_goes_on_until_the_changes_are_dropped(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    drop = live.changes.compacted
+
+    def dropping(sequence: int, version: str) -> None:
+        seen.append(live.host.swapper.status.state)
+        drop(sequence, version)
+
+    monkeypatch.setattr(live.changes, "compacted", dropping)
+
+    async def scenario() -> None:
+        await live.put()
+        status = await live.compactor.compact()
+        assert status == live.host.swapper.status
+        assert (status.state, status.wanted) == ("serving", live.made and live.made.tag)
+
+    asyncio.run(scenario())
+    assert seen == ["swapping"]
+
+
+def test_the_new_artifact_is_served_also_where_the_changes_cannot_be_dropped(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(sequence: int, version: str) -> None:
+        raise StorageFull(f"the disk is full; {version} has the changes up to {sequence}")
+
+    monkeypatch.setattr(live.changes, "compacted", full)
+
+    async def scenario() -> None:
+        await live.put()
+        with pytest.raises(StorageFull):
+            await live.compactor.compact()
+        status = live.host.swapper.status
+        assert (status.state, status.artifact) == ("serving", live.made and live.made.tag)
+
+    asyncio.run(scenario())
