@@ -50,11 +50,12 @@ def column_type(values: Iterable[Scalar]) -> tuple[str, Convert]:
 
 
 def type_columns(rows: Sequence[dict[str, Scalar]]) -> dict[str, str]:
-    """Give every column of ``rows`` its type, in place; returns the type of each."""
+    """Give every column of ``rows`` its type, in place; returns the type of each that has a value."""
     columns: dict[str, list[Scalar]] = {}
     for row in rows:
         for name, value in row.items():
-            columns.setdefault(name, []).append(value)
+            if value is not None:
+                columns.setdefault(name, []).append(value)
     kinds = {}
     for name, values in columns.items():
         kinds[name], convert = column_type(values)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clip_retrieval.datasets.typed import column_type
+from clip_retrieval.datasets.typed import column_type, type_columns
 from clip_retrieval.records import Scalar
 
 
@@ -41,3 +41,8 @@ def test_text_is_typed_as_a_whole_column(values: list[Scalar], kind: str, typed:
 )
 def test_values_of_json_have_their_type(values: list[Scalar], kind: str) -> None:
     assert column_type(values)[0] == kind
+
+
+def test_a_column_without_a_value_is_no_field() -> None:
+    rows: list[dict[str, Scalar]] = [{"year": "1999", "note": None}, {"year": "2001", "note": None}]
+    assert type_columns(rows) == {"year": "number"}
