@@ -25,7 +25,7 @@ class RoutePolicy:
     max_body: int | None = SMALL
     """Most bytes of the body; None is the server's limit for uploads."""
     needs: Literal["nothing", "write", "admin"] = "nothing"
-    """What the caller must be allowed to do: to read, to change the collection, or to exchange it."""
+    """What the caller must be allowed to do: to read, to change the collection, or to change how it is served."""
     always_answers: bool = False
     """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
 
@@ -62,7 +62,7 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # operation
     "/health": {"GET": ALWAYS},
     "/stats": {"GET": ALWAYS},
-    "/cache/clear": {"POST": READ},
+    "/cache/clear": {"POST": RoutePolicy(needs="admin")},
     "/artifact": {"GET": ALWAYS, "POST": RoutePolicy(media_type=JSON, needs="admin", always_answers=True)},
     "/compact": {"POST": RoutePolicy(needs="admin", always_answers=True)},
     "/metrics": {"GET": ALWAYS, "HEAD": ALWAYS},

@@ -9,14 +9,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clip_retrieval.errors import Busy
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.body_limit import BodyTooLarge, LimitedBody
-from clip_retrieval.http.policy import FORM, RoutePolicy, methods_of
+from clip_retrieval.http.policy import JSON, RoutePolicy, methods_of
 from clip_retrieval.serving.traffic import Traffic
 
 PREFLIGHT = RoutePolicy(always_answers=True)
 """A browser asks whether another origin may send a request. BentoML's CORS option answers; without it that is 405."""
 
 FOREIGN = (
-    "a page of another origin may not change this collection; behind a proxy, have it pass on the Host header "
+    "a page of another origin may not change anything here; behind a proxy, have it pass on the Host header "
     "that the browser sent"
 )
 
@@ -99,7 +99,7 @@ def _policy(scope: Scope) -> RoutePolicy | JSONResponse:
         if given.partition(";")[0].strip().lower() != policy.media_type:
             detail = f"this path reads {policy.media_type}; the Content-Type is {given or 'missing'}"
             return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
-    if policy.needs == "write" and scope["method"] == "POST" and policy.media_type == FORM and _is_foreign(scope):
+    if policy.needs != "nothing" and scope["method"] == "POST" and policy.media_type != JSON and _is_foreign(scope):
         return error_response(HTTPStatus.FORBIDDEN, FOREIGN)
     return policy
 

@@ -278,6 +278,19 @@ def test_the_own_page_and_programs_may_post_that_form(headers: dict[str, str]) -
     assert asyncio.run(ask(admit(), "/images", headers=headers)).status == 200
 
 
+@pytest.mark.parametrize("path", ["/cache/clear", "/compact"])
+def test_the_page_of_another_origin_may_not_post_an_empty_form_that_changes_how_it_is_served(path: str) -> None:
+    headers = {"host": "service", "origin": "http://other.example"}
+    assert asyncio.run(ask(admit(), path, headers=headers)).status == 403
+    assert asyncio.run(ask(admit(), path, headers={"host": "service"})).status == 200
+
+
+def test_a_form_is_no_order_to_serve_another_artifact() -> None:
+    for media_type in ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"):
+        headers = {"host": "service", "origin": "http://other.example", "content-type": media_type}
+        assert asyncio.run(ask(admit(), "/artifact", headers=headers)).status == 415
+
+
 def test_the_page_of_another_origin_may_search_with_an_image() -> None:
     headers = {"host": "service", "content-type": "multipart/form-data; boundary=x", "origin": "http://other.example"}
     assert asyncio.run(ask(admit(), "/search/similar", headers=headers)).status == 200
