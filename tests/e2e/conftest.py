@@ -110,8 +110,8 @@ def start(command: list[str], port: int, log: Path, environment: Mapping[str, st
 
 
 @pytest.fixture(scope="session")
-def store(fake_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The artifact in a model store that no other test empties."""
+def store(fake_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The artifact in a model store that no test changes: a test that writes takes a copy, as ``launch`` does."""
     folder = tmp_path_factory.mktemp("store")
     copy = shutil.copytree(fake_artifact.path, folder / "artifact")
     environment = {"BENTOML_HOME": str(folder / "bentoml")}
@@ -119,7 +119,10 @@ def store(fake_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> 
     saved = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, check=True, capture_output=True, text=True
     )
-    return Store(saved.stdout.split()[-1], environment)
+    store = Store(saved.stdout.split()[-1], environment)
+    yield store
+    versions = Path(environment["BENTOML_HOME"], "models", "clip-retrieval")
+    assert {path.name for path in versions.iterdir()} == {"latest", store.tag.partition(":")[2]}
 
 
 @pytest.fixture(scope="session")
@@ -179,12 +182,16 @@ Launch = Callable[..., Server]
 
 @pytest.fixture
 def launch(store: Store, tmp_path: Path) -> Iterator[Launch]:
-    """``launch(command, port, **environment)`` starts a process over the session's model store."""
+    """``launch(command, port, **environment)`` starts a process over a copy of the session's model store.
+
+    A service that compacts saves a version, and one that starts empties the folder of metrics in there.
+    """
+    home = shutil.copytree(store.environment["BENTOML_HOME"], tmp_path / "launched")
     servers: list[Server] = []
 
     def launch(command: list[str], port: int, **environment: str) -> Server:
         log = tmp_path / f"log-{len(servers)}"
-        servers.append(start(command, port, log, {**store.environment, **environment}))
+        servers.append(start(command, port, log, {"BENTOML_HOME": str(home), **environment}))
         return servers[-1]
 
     yield launch
