@@ -1,6 +1,7 @@
 """The HTTP surface: routes, the page, middleware, the wire protocol.
 
 policy.py             the table of routes: media type, bytes, cost, and what answers under overload
+request_context.py    what the middleware knows of a request
 error_response.py     the one body of every error
 statuses.py           the status of each error
 any_text.py           a parameter of a path that may have any characters

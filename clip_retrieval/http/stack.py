@@ -11,9 +11,11 @@ from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.middleware.beforehand import Beforehand
+from clip_retrieval.http.middleware.body_limit import BodyLimit
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
+from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.serving.state import ServerState
 
 MULTIPART_FRAME_BYTES = 64 * 1024
@@ -34,14 +36,12 @@ def middleware(
         *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
         (ErrorEnvelope, {}),
+        (RouteCheck, {}),
         (
-            Admission,
-            {
-                "traffic": state.traffic,
-                "max_body_bytes": settings.max_upload_bytes + MULTIPART_FRAME_BYTES,
-                "timeout_s": settings.request_timeout_s,
-            },
+            BodyLimit,
+            {"traffic": state.traffic, "max_body_bytes": settings.max_upload_bytes + MULTIPART_FRAME_BYTES},
         ),
+        (Admission, {"traffic": state.traffic, "timeout_s": settings.request_timeout_s}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (UntilDone, {"hook": on_request}),
     ]

@@ -1,6 +1,12 @@
 """A request body that is counted while it is read, and refused once it is too large."""
 
-from starlette.types import Message, Receive, Send
+from http import HTTPStatus
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clip_retrieval.http.error_response import error_response
+from clip_retrieval.http.request_context import RequestContext, header
+from clip_retrieval.serving.traffic import Traffic
 
 DRAIN_BYTES = 64 * 2**20
 """How much of a body that is too large is read and dropped, so that the client gets to see the answer."""
@@ -51,3 +57,35 @@ class LimitedBody:
                 return
             left -= len(message.get("body", b""))
             self._is_complete = not message.get("more_body", False)
+
+
+class BodyLimit:
+    """Answers 413 for a body over ``max_body_bytes``, or over what the row of its route allows, if that is less."""
+
+    def __init__(self, app: ASGIApp, *, traffic: Traffic, max_body_bytes: int) -> None:
+        self._app = app
+        self._traffic = traffic
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = RequestContext.of(scope)
+        if context is None or context.policy.always_answers:
+            await self._app(scope, receive, send)
+            return
+        own = context.policy.max_body
+        limit = self._max_body_bytes if own is None else min(own, self._max_body_bytes)
+        body = LimitedBody(receive, send, limit)
+        declared = header(scope, b"content-length")
+        body.is_too_large = declared.isdigit() and int(declared) > limit
+        try:
+            if not body.is_too_large:
+                await self._app(scope, body.receive, body.send)
+        except BodyTooLarge:
+            pass
+        if body.is_too_large:
+            self._traffic.reject("too_large")
+            if not body.is_answered:
+                await body.drain()
+                detail = f"the body is over the limit of {limit} bytes"
+                response = error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, {"Connection": "close"})
+                await response(scope, receive, send)

@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_retrieval.errors import Busy
 from clip_retrieval.http.middleware.admission import Admission
+from clip_retrieval.http.middleware.body_limit import BodyLimit
+from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.policy import ROUTES, SMALL, methods_of
 from clip_retrieval.serving.shared_state import REJECTIONS
 from clip_retrieval.serving.traffic import Traffic
@@ -24,9 +26,10 @@ def admit(
     max_pending: int = 2,
     max_body_bytes: int = LIMIT,
     timeout_s: float = 5,
-) -> Admission:
+) -> ASGIApp:
     traffic = traffic or Traffic(max_pending, max_pending_images=1)
-    return Admission(app, traffic=traffic, max_body_bytes=max_body_bytes, timeout_s=timeout_s)
+    places = Admission(app, traffic=traffic, timeout_s=timeout_s)
+    return RouteCheck(BodyLimit(places, traffic=traffic, max_body_bytes=max_body_bytes))
 
 
 # Bytes

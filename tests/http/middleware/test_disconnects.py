@@ -16,14 +16,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
+from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.serving.traffic import Traffic
 from tests.http.middleware.asgi import Gate, ask, echo_size
 
 ROOT = Path(__file__).parents[3]
 
 
-def admit(app: ASGIApp) -> Admission:
-    return Admission(app, traffic=Traffic(1, 1), max_body_bytes=100, timeout_s=5)
+def admit(app: ASGIApp) -> ASGIApp:
+    return RouteCheck(Admission(app, traffic=Traffic(1, 1), timeout_s=5))
 
 
 def test_the_work_for_a_client_that_went_away_is_cancelled() -> None:

@@ -1,0 +1,30 @@
+"""What the middleware knows of a request and passes on to what is inside of it."""
+
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+from clip_retrieval.http.policy import RoutePolicy
+
+_KEY = "bento_clip"
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """One request: the row of its route."""
+
+    policy: RoutePolicy
+
+    @staticmethod
+    def of(scope: Scope) -> "RequestContext | None":
+        """The context of a request that ``RouteCheck`` has let in; None for any other connection."""
+        context: RequestContext | None = scope.get(_KEY)
+        return context
+
+    def put(self, scope: Scope) -> None:
+        scope[_KEY] = self
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The last header of this name, which is in lower case; empty if there is none."""
+    return next((value for key, value in reversed(scope["headers"]) if key == name), b"")
