@@ -27,6 +27,7 @@ LEAVES = ("errors", "records", "cores", "progress", "parallel", "stages", "atomi
 WINGS = (
     "contract",
     "client",
+    "access",
     "images",
     "datasets",
     "encoders",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
+from clip_retrieval.access.caller import NOBODY, Caller
 from clip_retrieval.http.policy import RoutePolicy
 
 _KEY = "bento_clip"
@@ -11,9 +12,10 @@ _KEY = "bento_clip"
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request: the row of its route."""
+    """One request: the row of its route, and who sent it."""
 
     policy: RoutePolicy
+    caller: Caller = NOBODY
 
     @staticmethod
     def of(scope: Scope) -> "RequestContext | None":

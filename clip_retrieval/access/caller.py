@@ -1,0 +1,26 @@
+"""The one who sent a request."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["search", "write", "admin"]
+"""What a key allows: to read and search, to change the collection, to change how it is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, as far as it can be known."""
+
+    address: str
+    """The address of the client; behind a trusted proxy the one that the proxy names."""
+    key: str | None = None
+    """The name of the API key that came with the request; None where no key came or none is needed."""
+
+    @property
+    def name(self) -> str:
+        """Whom a limit counts for and a log line names: the key, or else the address."""
+        return self.address if self.key is None else f"key:{self.key}"
+
+
+NOBODY = Caller("")
+"""The caller of a request whose sender is not known yet."""
