@@ -22,6 +22,7 @@ from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.progress import Silent
 from scripts.common.server import reserve_port
 from tests.e2e.conftest import Launch, Server, Store, bentoml_serve, start
+from tests.e2e.test_load import last_line, load_test
 from tests.e2e.test_workers import wait_for, wait_until_all_are_ready, workers_of
 from tests.e2e.versions import WITHOUT_RED, Results, healths, load, results, run, save, served
 from tests.samples import write_collection
@@ -207,6 +208,16 @@ def test_no_request_fails_and_no_answer_is_wrong_while_versions_are_swapped(
     assert seen.wrong == []
     assert seen.seen == {0, 1}
     assert seen.answers > 10 * swaps
+
+
+def test_a_load_test_swaps_while_it_loads(pair: Server, versions: Versions, tmp_path: Path) -> None:
+    options = ("--host", pair.url, "--steps", "4", "--step-seconds", "8", "--no-thresholds", "--out", str(tmp_path))
+    done = load_test(*options, "--swap-to", versions.second, "--swaps", "2")
+    assert done.returncode == 0, done.stderr
+    said = last_line(done)
+    assert (said["swaps"]["made"], said["failed"]) == (2, 0)
+    with Client(pair.url) as client:
+        assert (client.artifact().previous, client.info().artifact) == (versions.second, versions.first)
 
 
 def test_a_service_that_follows_a_tag_serves_what_it_names(
