@@ -18,6 +18,7 @@ from pathlib import Path
 from clip_retrieval.build.splits import Ratios
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.errors import (
+    Busy,
     ChangeRejected,
     ChangesError,
     ClipRetrievalError,
@@ -33,8 +34,10 @@ from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.log import ChangeLog, Transaction
+from clip_retrieval.live.log_rows import Encoder
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.change_inputs import ChangeEncoder, Wanted
 from clip_retrieval.serving.change_work import Outcome, Present, Reply, RequestKey, Respond, changed_image, kept_reply
 from clip_retrieval.serving.engine import lower_priority
@@ -227,7 +230,7 @@ class Changes:
         """
         collection, served = retriever.collection, self._retriever.collection
         assert isinstance(collection, Collection), "it was just opened"
-        if collection.manifest.encoder.fingerprint != served.manifest.encoder.fingerprint:
+        if _encoder_of(collection) != _encoder_of(served) and self._log.sequence():
             raise SwapRefused(
                 f"it has another encoder than the changes in {self.place}: serve it without them, or with another "
                 "folder for changes (BENTO_CLIP_CHANGES)"
@@ -247,6 +250,7 @@ class Changes:
         """
         carried = retriever.collection
         assert isinstance(carried, LiveCollection), "``carry`` made it"
+        self._log.claim(_encoder_of(carried))
         with self._extending:
             state = self._extended(carried)  # before anything is exchanged: it may fail
             self._retriever, self._encoder = retriever, encoder
@@ -340,6 +344,8 @@ class Changes:
         return self._present
 
     def _outcome(self, transaction: Transaction, present: "Present", edit: Edit) -> Outcome:
+        if edit.encoder not in {None, transaction.encoder.fingerprint}:
+            raise Busy("a version with another encoder has just taken over; send the change again")
         try:
             before = present.image(edit.image_id)
             after = edited(before, edit, self._ratios, self._seed)
@@ -363,6 +369,11 @@ class Changes:
             return changed_image(after.image_id, sequence, created=before is None, changed=True, etag=etag)
         except ChangeRejected as error:
             return error
+
+
+def _encoder_of(collection: SearchableCollection) -> Encoder:
+    info = collection.manifest.encoder
+    return Encoder(info.fingerprint, info.dim)
 
 
 def check_base(base: tuple[str, int] | None, sequence: int, place: str) -> None:

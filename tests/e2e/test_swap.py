@@ -25,7 +25,7 @@ from tests.e2e.conftest import Launch, Server, Store, bentoml_serve, start
 from tests.e2e.test_load import last_line, load_test
 from tests.e2e.test_workers import wait_for, wait_until_all_are_ready, workers_of
 from tests.e2e.versions import WITHOUT_RED, Results, healths, load, results, run, save, served
-from tests.samples import write_collection
+from tests.samples import png, square, write_collection
 
 pytestmark = pytest.mark.e2e
 
@@ -118,6 +118,28 @@ def test_another_encoder_and_another_dimension_take_over(pair: Server, versions:
             assert any("red_panda" in result["image_path"] for result in found)
         client.swap(versions.first)
     assert answers(pair) == before
+
+
+def test_another_encoder_takes_over_while_there_are_no_changes_and_is_refused_once_there_are(
+    launch: Launch, versions: Versions, demo: Store, tmp_path: Path
+) -> None:
+    port = reserve_port()
+    changes = {"BENTO_CLIP_CHANGES": str(tmp_path / "changes"), "BENTO_CLIP_WORKERS": "2"}
+    environment = {**versions.environment, "BENTO_CLIP_ARTIFACT": versions.first, **changes}
+    server = launch(bentoml_serve(port), port, **environment)
+    wait_until_all_are_ready(server, 2)
+    folder = Path(demo.environment["BENTOML_HOME"], "models", *demo.tag.split(":"))
+    with Client(server.url) as client:
+        assert client.swap(str(folder)).workers == 2
+        red = png(square("red", size=30))
+        added = client.put_image("new", red, captions=["a ruby square"])
+        for _ in range(10):
+            with Client(server.url) as another:
+                found = another.search_similar(red, k=1, min_sequence=added.sequence).results
+            assert [result.image_id for result in found] == ["new"]
+        with pytest.raises(RequestRejected, match="another encoder than the changes"):
+            client.swap(versions.first)
+        assert client.info().artifact == str(folder)
 
 
 def damaged(folder: Path) -> str:
