@@ -9,7 +9,17 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from clip_retrieval.contract.base import DEFAULT_K, K, Language, Strict, Text, describe
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
@@ -61,8 +71,11 @@ class Part(Strict):
         return self
 
 
-Bound = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=MAX_NAME)]
-Value = Annotated[str, Field(max_length=MAX_NAME)] | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None
+# Strict: a text that is too long for one would be taken for the number that its digits make.
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Bound = Number | Name
+Value = Name | StrictBool | StrictInt | Number | None
 OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains")
 
 
@@ -225,7 +238,7 @@ class EncodeTextRequest(Strict):
 def _or_a_string(schema: dict[str, Any]) -> None:
     form = dict(schema)
     schema.clear()
-    schema["anyOf"] = [{"type": "string"}, form]
+    schema["anyOf"] = [form["properties"]["text"], form]
 
 
 class TextToEncode(EncodeTextRequest):
