@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from clip_retrieval.contract.base import DEFAULT_K, K, Language, Strict, Text, describe
+from clip_retrieval.contract.base import DEFAULT_K, Bool, Float, Int, K, Language, Strict, Text, describe
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality
@@ -48,7 +48,7 @@ class Part(Strict):
     image_id: str | None = Field(
         None, min_length=1, max_length=MAX_NAME, description="The id of an image of the collection."
     )
-    weight: float = Field(
+    weight: Float = Field(
         1.0,
         ge=-MAX_WEIGHT,
         le=MAX_WEIGHT,
@@ -140,11 +140,11 @@ class SearchRequest(Strict):
     queries: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
     target: Modality = "images"
     k: K = DEFAULT_K
-    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to skip; see `next_offset`.")
-    min_score: float | None = Field(
+    offset: Int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to skip; see `next_offset`.")
+    min_score: Float | None = Field(
         None, ge=-1, le=1, allow_inf_nan=False, description="The lowest score that a result may have."
     )
-    dedupe: bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
+    dedupe: Bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
     where: Conditions | None = None
     state: str | None = Field(
         None,

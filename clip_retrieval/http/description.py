@@ -50,7 +50,9 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
             _add_statuses(operation["responses"], path, method.upper())
     for model in ("HTTPValidationError", "ValidationError"):  # no answer has this form
         schema["components"]["schemas"].pop(model, None)
-    _mark_binary(schema["components"]["schemas"])
+    for name, form in schema["components"]["schemas"].items():
+        if name.startswith("Body_"):
+            _mend_form(form)
     return schema
 
 
@@ -91,21 +93,20 @@ def _error(text: str) -> dict[str, Any]:
     return {"description": text, "content": {JSON: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}}
 
 
-def _mark_binary(node: Any) -> None:
-    if isinstance(node, dict):
-        if node.get("contentMediaType") == _BINARY:
-            node["format"] = "binary"
-        for inner in node.values():
-            _mark_binary(inner)
-    elif isinstance(node, list):
-        for inner in node:
-            _mark_binary(inner)
+def _mend_form(form: dict[str, Any]) -> None:
+    """A form has files, and no null: a field is left out."""
+    for field in form["properties"].values():
+        if field.get("contentMediaType") == _BINARY:
+            field["format"] = "binary"
+        if {"type": "null"} in field.get("anyOf", ()):
+            [value] = [one for one in field.pop("anyOf") if one != {"type": "null"}]
+            field.update({**value, **field})
 
 
 def _routes_of_bentoml() -> dict[str, Any]:
     vectors = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
     texts = TextToEncode.model_json_schema()
-    image = {"type": "string", "description": "The bytes of an image file in base64."}
+    image = {"type": "string", "minLength": 1, "description": "The bytes of an image file in base64."}
     return {
         "/encode_texts": {"post": _native("Texts to their vectors, in BentoML's form", "texts", texts, vectors)},
         "/encode_images": {"post": _native("Images to their vectors, in BentoML's form", "images", image, vectors)},
