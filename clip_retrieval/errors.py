@@ -10,6 +10,7 @@
     │   └── PartRejected       a part of a query is not acceptable; the message says which and why
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
+    ├── EncoderFailed          an encoder gave what is no vector
     ├── BuildRunning           another process works on the same data and model
     ├── StorageFailed          writing or reading fails, too many files are open
     │   ├── StorageFull        a disk is full, or a file would be larger than is allowed
@@ -87,6 +88,10 @@ class Busy(ClipRetrievalError):
 
 class ModelUnavailable(ClipRetrievalError):
     """An encoder cannot be obtained or loaded."""
+
+
+class EncoderFailed(ClipRetrievalError):
+    """An encoder gave a vector that has no direction in which anything could be near."""
 
 
 class BuildRunning(ClipRetrievalError):

@@ -11,6 +11,7 @@ from clip_retrieval.errors import (
     ClipRetrievalError,
     CollectionFrozen,
     CollectionFull,
+    EncoderFailed,
     ImageChanged,
     ImageMissing,
     ImageRejected,
@@ -35,6 +36,7 @@ STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
     (ImageRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidQuery, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
+    (EncoderFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     # another artifact
     (ArtifactNotFound, HTTPStatus.NOT_FOUND),
     (ArtifactError, HTTPStatus.CONFLICT),
