@@ -43,8 +43,9 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
     @app.head("/", include_in_schema=False)
     @app.get("/", response_model=ServiceInfo, summary="What is served here; to a browser, the search page")
     async def info(request: Request, response: Response) -> Any:
+        root = request.scope.get("root_path", "")
         if prefers_page(request.headers.get("accept", "")):
-            return page.response(request.headers.get("if-none-match", ""))
+            return page.below(root).response(request.headers.get("if-none-match", ""))
         response.headers["Vary"] = "Accept"
         service = state.require_service()
         collection = service.retriever.collection
@@ -59,8 +60,16 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             images=collection.count("images"),
             captions=captions,
             artifact=service.artifact,
-            links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"}
-            | thumbnail_template(collection, changes=state.changes is not None),
+            links={
+                name: f"{root}{path}"
+                for name, path in {
+                    "docs": "/docs",
+                    "redoc": "/redoc",
+                    "openapi": "/docs.json",
+                    "metrics": "/metrics",
+                    **thumbnail_template(collection, changes=state.changes is not None),
+                }.items()
+            },
             notes=notes,
         )
 
