@@ -18,6 +18,7 @@ from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
 from clip_retrieval.http.middleware.host_check import HostCheck
+from clip_retrieval.http.middleware.limits import Limits
 from clip_retrieval.http.middleware.proxies import Proxies, RootPath
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.origins import Origins
@@ -46,6 +47,7 @@ def middleware(
         (ErrorEnvelope, {}),
         (HostCheck, {"hosts": settings.hosts}),
         (RouteCheck, {"origins": origins}),
+        *([] if state.limiter is None else [(Limits, {"limiter": state.limiter})]),
         (
             BodyLimit,
             {"traffic": state.traffic, "max_body_bytes": settings.max_upload_bytes + MULTIPART_FRAME_BYTES},

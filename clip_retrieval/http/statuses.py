@@ -19,6 +19,7 @@ from clip_retrieval.errors import (
     InvalidChange,
     InvalidQuery,
     KeyReused,
+    LimitReached,
     MissingExtra,
     ModelUnavailable,
     NotAnImage,
@@ -35,6 +36,7 @@ STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
     (ImageRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidQuery, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
+    (LimitReached, HTTPStatus.TOO_MANY_REQUESTS),
     # another artifact
     (ArtifactNotFound, HTTPStatus.NOT_FOUND),
     (ArtifactError, HTTPStatus.CONFLICT),

@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clip_retrieval.access.addresses import networks
+from clip_retrieval.access.limits import Quota, Store
 
 PREFIX = "BENTO_CLIP_"
 
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", mode="before")
+    @field_validator("changes", "follow", "limit", "limits_url", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
@@ -91,6 +92,21 @@ class Settings(BaseSettings):
         ge=0,
         description="changed and removed images after which a new artifact is made of the collection and its changes; "
         "0 never does",
+    )
+    limit: str | None = Field(
+        default=None,
+        description="what each caller may ask for, such as 600/minute, in units of a search with one text; more get "
+        "429",
+    )
+    limits_url: str | None = Field(
+        default=None, description="a Redis or Valkey server in which several services count together what callers ask"
+    )
+    pending_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of the requests in progress above which a caller leaves the last places to others; 1 turns "
+        "it off",
     )
     trusted_proxies: Names = Field(
         default=(),
@@ -107,6 +123,26 @@ class Settings(BaseSettings):
         default=(),
         description="origins whose pages may use the API in a browser, such as https://example.org, or * for all",
     )
+
+    @field_validator("limit")
+    @classmethod
+    def _limit(cls, given: str | None) -> str | None:
+        if given is not None:
+            Quota.of(given)
+        return given
+
+    @field_validator("limits_url")
+    @classmethod
+    def _store(cls, given: str | None) -> str | None:
+        if given is not None:
+            Store(given)
+        return given
+
+    @model_validator(mode="after")
+    def _something_to_count(self) -> Self:
+        if self.limits_url is not None and self.limit is None:
+            raise ValueError(f"{PREFIX}LIMITS_URL has no effect without {PREFIX}LIMIT, such as 600/minute")
+        return self
 
     @field_validator("trusted_proxies")
     @classmethod
