@@ -9,6 +9,7 @@
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
     │   └── PartRejected       a part of a query is not acceptable; the message says which and why
     ├── Busy                   the server cannot accept a request now; the client can retry
+    ├── LimitReached           a caller has asked for as much as one caller may for now
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── EncoderFailed          an encoder gave what is no vector
     ├── BuildRunning           another process works on the same data and model
@@ -84,6 +85,10 @@ class PartRejected(InvalidQuery):
 
 class Busy(ClipRetrievalError):
     """The server cannot accept a request now: it is starting, or too many are in progress. The client can retry."""
+
+
+class LimitReached(ClipRetrievalError):
+    """A caller has asked for as much as one caller may for now; the client can try again later."""
 
 
 class ModelUnavailable(ClipRetrievalError):

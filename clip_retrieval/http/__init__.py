@@ -2,6 +2,8 @@
 
 policy.py             the table of routes: media type, bytes, cost, and what answers under overload
 request_context.py    what the middleware knows of a request
+origins.py            which pages of other origins may use the API
+forwarded.py          what proxies say of a request
 error_response.py     the one body of every error
 statuses.py           the status of each error
 any_text.py           a parameter of a path that may have any characters

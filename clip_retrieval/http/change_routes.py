@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, File, Form, Header, Path, Request, UploadF
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from clip_retrieval.access import cost
 from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.contract.changes import (
     MAX_CAPTIONS_TOGETHER,
@@ -33,6 +34,7 @@ from clip_retrieval.http.change_headers import entity_tags, idempotency_key, onl
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
 from clip_retrieval.http.image_form import read_form
 from clip_retrieval.http.query_routes import IMAGE
+from clip_retrieval.http.request_context import caller_name, charge
 from clip_retrieval.http.statuses import status_of
 from clip_retrieval.live.edit import Edit
 from clip_retrieval.search.query import Base64Image, FileImage
@@ -157,7 +159,9 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         responses={**CHANGE_ERRORS},
         summary="Up to 64 changes in one transaction",
     )
-    async def several(taken: Annotated[Changes, Depends(changes)], body: ChangesRequest, key: Key = "") -> Response:
+    async def several(
+        taken: Annotated[Changes, Depends(changes)], request: Request, body: ChangesRequest, key: Key = ""
+    ) -> Response:
         exchange = Exchange(state, "changes")
         named = idempotency_key(key)
         request_key = RequestKey(f"changes {named}", _digest(body.model_dump())) if named else None
@@ -170,7 +174,9 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
                 f"changes: they have {captions} captions together, and one request may have {MAX_CAPTIONS_TOGETHER}; "
                 "send them in several"
             )
-        with state.traffic.image_place() if any(change.image for change in wanted) else nullcontext():
+        images = sum(change.image is not None for change in wanted)
+        await charge(request.scope, cost.of_changes(images=images, others=len(body.changes) - images))
+        with state.traffic.image_place(caller_name(request.scope)) if images else nullcontext():
             prepared = iter(await taken.prepare(wanted))
         each = [next(prepared) if isinstance(change, Wanted) else change for change in checked]
         edits = [one[0] for one in each if isinstance(one, tuple)]

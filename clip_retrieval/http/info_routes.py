@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Path, Request
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi import Query as QueryParameter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from clip_retrieval import __version__
+from clip_retrieval.access import cost
 from clip_retrieval.contract.base import DEFAULT_LISTED, MAX_LISTED, ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
 from clip_retrieval.contract.queries import MAX_NAME
@@ -20,6 +21,7 @@ from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.exchange import ERRORS
 from clip_retrieval.http.page import Page
 from clip_retrieval.http.page_routes import thumbnail_template
+from clip_retrieval.http.request_context import charge
 from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.search.results import image_info
@@ -37,14 +39,19 @@ After = Annotated[
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LISTED, description="Images of one page.")]
 
 
+async def _pay_for_listing(request: Request, limit: Limit = DEFAULT_LISTED) -> None:
+    await charge(request.scope, cost.of_listing(limit))
+
+
 def add_info_routes(app: FastAPI, state: ServerState) -> None:
     page = Page.search_page()
 
     @app.head("/", include_in_schema=False)
     @app.get("/", response_model=ServiceInfo, summary="What is served here; to a browser, the search page")
     async def info(request: Request, response: Response) -> Any:
+        root = request.scope.get("root_path", "")
         if prefers_page(request.headers.get("accept", "")):
-            return page.response(request.headers.get("if-none-match", ""))
+            return page.below(root).response(request.headers.get("if-none-match", ""))
         response.headers["Vary"] = "Accept"
         service = state.require_service()
         collection = service.retriever.collection
@@ -59,8 +66,16 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             images=collection.count("images"),
             captions=captions,
             artifact=service.artifact,
-            links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"}
-            | thumbnail_template(collection, changes=state.changes is not None),
+            links={
+                name: f"{root}{path}"
+                for name, path in {
+                    "docs": "/docs",
+                    "redoc": "/redoc",
+                    "openapi": "/docs.json",
+                    "metrics": "/metrics",
+                    **thumbnail_template(collection, changes=state.changes is not None),
+                }.items()
+            },
             notes=notes,
         )
 
@@ -100,7 +115,13 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
         return FieldsAnswer(fields=state.require_service().retriever.collection.fields)
 
     # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk.
-    @app.get("/images", response_model=ImagesPage, responses={422: ERRORS[422]}, summary="All images, page by page")
+    @app.get(
+        "/images",
+        response_model=ImagesPage,
+        responses={422: ERRORS[422]},
+        summary="All images, page by page",
+        dependencies=[Depends(_pay_for_listing)],
+    )
     def images(after: After = "", limit: Limit = DEFAULT_LISTED) -> ImagesPage:
         collection = state.live_collection()
         ids = collection.page_of_ids(after or None, limit + 1)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from clip_retrieval.access import cost
+
 Cost = Literal["none", "text", "image", "mixed"]
 """What of the encoder a request takes. ``mixed`` is known when the body has been read."""
 
@@ -88,6 +90,19 @@ def route_of(path: str) -> str | None:
     if path in ROUTES:
         return path
     return next((route for prefix, route in _PREFIXES if path.startswith(prefix)), None)
+
+
+FREE = frozenset({"/livez", "/readyz", "/healthz", "/health", "/metrics"})
+"""What operators and their machines ask every few seconds: no limit counts it."""
+
+
+def base_cost(path: str, policy: RoutePolicy) -> int:
+    """What a request to a path costs at least, known from its row alone, in the units of ``access/cost.py``."""
+    if path in FREE:
+        return cost.FREE
+    encoded = {"none": 0, "text": cost.TEXT, "image": cost.IMAGE, "mixed": cost.TEXT}[policy.cost]
+    changed = cost.CHANGE if policy.needs in {"write", "admin"} else 0
+    return max(encoded + changed, cost.READ)
 
 
 def methods_of(path: str) -> Mapping[str, RoutePolicy] | None:

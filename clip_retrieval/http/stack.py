@@ -7,15 +7,21 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Scope
 
+from clip_retrieval.access.addresses import networks
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.http.middleware.body_limit import BodyLimit
+from clip_retrieval.http.middleware.cors import Cors
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
+from clip_retrieval.http.middleware.host_check import HostCheck
+from clip_retrieval.http.middleware.limits import Limits
+from clip_retrieval.http.middleware.proxies import Proxies, RootPath
 from clip_retrieval.http.middleware.route_check import RouteCheck
+from clip_retrieval.http.origins import Origins
 from clip_retrieval.serving.state import ServerState
 
 MULTIPART_FRAME_BYTES = 64 * 1024
@@ -27,6 +33,7 @@ def middleware(
 ) -> list[tuple[type[Any], dict[str, Any]]]:
     """Each class with its options. ``on_request`` gets each request until it returns True."""
     settings = state.settings
+    origins = Origins(settings.cors_origins)
 
     def refuse() -> Response | None:
         trouble = state.trouble()
@@ -35,8 +42,12 @@ def middleware(
     return [
         *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
+        (Proxies, {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}),
+        (Cors, {"origins": origins}),
         (ErrorEnvelope, {}),
-        (RouteCheck, {}),
+        (HostCheck, {"hosts": settings.hosts}),
+        (RouteCheck, {"origins": origins}),
+        *([] if state.limiter is None else [(Limits, {"limiter": state.limiter})]),
         (
             BodyLimit,
             {"traffic": state.traffic, "max_body_bytes": settings.max_upload_bytes + MULTIPART_FRAME_BYTES},
@@ -44,4 +55,5 @@ def middleware(
         (Admission, {"traffic": state.traffic, "timeout_s": settings.request_timeout_s}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (UntilDone, {"hook": on_request}),
+        (RootPath, {}),
     ]

@@ -5,6 +5,8 @@ They are made while a request is validated, before it can join a batch: a batch 
 
 from collections.abc import Sequence
 
+from clip_retrieval.access import cost
+from clip_retrieval.access.limits import pay_now
 from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.errors import ImageRejected, InvalidQuery
 from clip_retrieval.search.query import Base64Image, decode_together
@@ -16,7 +18,11 @@ MAX_NATIVE_BATCH = 64
 
 
 def text_jobs(texts: Sequence[TextToEncode], state: ServerState) -> list[EncodeJob]:
-    """The texts as jobs. Raises ValueError for a language that the model does not know."""
+    """The texts as jobs.
+
+    Raises ValueError for a language that the model does not know, and for what is over the caller's limit.
+    """
+    pay_now(cost.TEXT * len(texts))
     engine = state.served.engine if state.served else None
     jobs = []
     for number, given in enumerate(texts):
@@ -30,7 +36,11 @@ def text_jobs(texts: Sequence[TextToEncode], state: ServerState) -> list[EncodeJ
 
 
 def image_jobs(images: Sequence[str], state: ServerState) -> list[EncodeJob]:
-    """The images in base64, decoded. Raises ValueError for one that is not acceptable."""
+    """The images in base64, decoded.
+
+    Raises ValueError for one that is not acceptable, and for what is over the caller's limit.
+    """
+    pay_now(cost.IMAGE * len(images))
     preprocess = state.require_service().retriever.encoder.preprocess
     engine = state.served.engine if state.served else None
     jobs = []

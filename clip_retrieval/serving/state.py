@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
+from clip_retrieval.access.limits import Limiter, Quota
 from clip_retrieval.contract.status import ArtifactStatus
 from clip_retrieval.errors import Busy, CollectionFrozen, StateGone
 from clip_retrieval.images.decode import Limits
@@ -49,6 +50,8 @@ class ServerState:
     """What the workers of this service share."""
     slot: Slot
     """This worker's own numbers there."""
+    limiter: Limiter | None = None
+    """Counts what callers ask for; None where there is no limit."""
     service: QueryService | None = None
     served: Served | None = None
     """What ``service`` answers with, where another artifact can take over."""
@@ -82,11 +85,14 @@ class ServerState:
         return cls(
             settings=settings,
             recorder=Recorder(shared, slot),
-            traffic=Traffic(settings.max_pending, settings.max_pending_images, slot),
+            traffic=Traffic(settings.max_pending, settings.max_pending_images, slot, share=settings.pending_share),
             decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
             answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
             shared=shared,
             slot=slot,
+            limiter=None
+            if settings.limit is None
+            else Limiter(Quota.of(settings.limit), shared.spent, settings.limits_url),
         )
 
     def publish(self) -> None:

@@ -4,28 +4,64 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clip_retrieval.errors import Busy
+from clip_retrieval.errors import Busy, LimitReached
 from clip_retrieval.serving.shared_state import PLACE, REJECTIONS, Rejection, SharedState, Slot
 
 RETRY = "retry after 1 s"
+SHARED_OUT = f"and the last places are for other callers; {RETRY}"
+KEPT_FREE = 8
+"""The last of so many places is for callers who have few."""
 
 _PENDING = PLACE["pending"]
+
+
+class Shares:
+    """Who has the places: a caller with more than ``share`` of them leaves the last eighth to others.
+
+    A caller who is alone can use seven eighths, and one who comes then still finds a place.
+    """
+
+    def __init__(self, places: int, share: float) -> None:
+        """With ``share`` 1 one caller may have every place."""
+        self._most = int(places * share)
+        self._open = places if share == 1 else places - places // KEPT_FREE
+        self._held: Counter[str] = Counter()
+
+    def of(self, caller: str) -> int:
+        """How many places a caller has."""
+        return self._held[caller]
+
+    def may_take(self, caller: str, taken: int) -> bool:
+        """Whether a caller may have one more where so many are taken by all callers together."""
+        return taken < self._open or self._held[caller] < self._most
+
+    def take(self, caller: str) -> None:
+        self._held[caller] += 1
+
+    def give_back(self, caller: str) -> None:
+        self._held[caller] -= 1
+        if not self._held[caller]:
+            del self._held[caller]
 
 
 class Traffic:
     """Places for requests, of which only some are for requests that bring images.
 
     Image requests are the slower kind. Without a limit of their own they would take every place, and text requests
-    would wait behind them.
+    would wait behind them. Nor can one caller take every place: see ``Shares``.
     """
 
-    def __init__(self, max_pending: int, max_pending_images: int, slot: Slot | None = None) -> None:
-        """``slot`` is where the other workers see the numbers."""
+    def __init__(
+        self, max_pending: int, max_pending_images: int, slot: Slot | None = None, *, share: float = 1
+    ) -> None:
+        """``slot`` is where the other workers see the numbers; ``share`` is that of ``Shares``."""
         self._max_pending = max_pending
         self._max_pending_images = max_pending_images
         self._slot = slot or SharedState.alone().slots[0]
         self._cells = self._slot.cells
         self.pending_images = 0
+        self._shares = Shares(max_pending, share)
+        self._image_shares = Shares(max_pending_images, share)
 
     @property
     def pending(self) -> int:
@@ -39,30 +75,47 @@ class Traffic:
     def reject(self, reason: Rejection) -> None:
         self._slot[f"rejected_{reason}"] += 1
 
-    def enter(self, *, brings_image: bool) -> None:
-        """Take a place, to be given back by ``leave``. Raises Busy if there is none."""
+    def enter(self, *, brings_image: bool, caller: str = "") -> None:
+        """Take a place, to be given back by ``leave``.
+
+        Raises Busy if there is none, and LimitReached if what is left is for other callers.
+        """
         if self._cells[_PENDING] >= self._max_pending:
             self.reject("too_many")
             raise Busy(f"too many requests in progress (limit {self._max_pending}); {RETRY}")
+        if not self._shares.may_take(caller, self._cells[_PENDING]):
+            self.reject("too_many")
+            raise LimitReached(f"you have {self._shares.of(caller)} requests in progress, {SHARED_OUT}")
         if brings_image:
-            self._enter_image()
+            self._enter_image(caller)
         self._cells[_PENDING] += 1
+        self._shares.take(caller)
 
-    def leave(self, *, brings_image: bool) -> None:
+    def leave(self, *, brings_image: bool, caller: str = "") -> None:
         self._cells[_PENDING] -= 1
-        self.pending_images -= brings_image
+        self._shares.give_back(caller)
+        if brings_image:
+            self._leave_image(caller)
 
     @contextmanager
-    def image_place(self) -> Iterator[None]:
-        """A place for the images of a request that has its own place already. Raises Busy if there is none."""
-        self._enter_image()
+    def image_place(self, caller: str = "") -> Iterator[None]:
+        """A place for the images of a request that has its own place already. Raises what ``enter`` raises."""
+        self._enter_image(caller)
         try:
             yield
         finally:
-            self.pending_images -= 1
+            self._leave_image(caller)
 
-    def _enter_image(self) -> None:
+    def _leave_image(self, caller: str) -> None:
+        self.pending_images -= 1
+        self._image_shares.give_back(caller)
+
+    def _enter_image(self, caller: str) -> None:
         if self.pending_images >= self._max_pending_images:
             self.reject("too_many")
             raise Busy(f"too many image requests in progress (limit {self._max_pending_images}); {RETRY}")
+        if not self._image_shares.may_take(caller, self.pending_images):
+            self.reject("too_many")
+            raise LimitReached(f"you have {self._image_shares.of(caller)} image requests in progress, {SHARED_OUT}")
         self.pending_images += 1
+        self._image_shares.take(caller)

@@ -93,6 +93,8 @@ class Worker:
         self._swapper.close()
         if self._state.changes is not None:
             await self._state.changes.stop()
+        if self._state.limiter is not None:
+            await self._state.limiter.close()
 
     def _load(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         served = self._loader(source, beside, verify=verify)
