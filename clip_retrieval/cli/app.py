@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clip_retrieval import __version__
-from clip_retrieval.cli import artifacts, console
+from clip_retrieval.cli import artifacts, console, keys
 from clip_retrieval.cli.add import add
 from clip_retrieval.cli.build import build_command
 from clip_retrieval.cli.check import check_command
@@ -81,3 +81,4 @@ app.command("evaluate")(evaluate_command)
 app.command("tune")(tune_command)
 app.command("finetune")(finetune_command)
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(keys.app, name="keys")
