@@ -10,11 +10,13 @@ from starlette.types import Scope
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
+from clip_retrieval.http.middleware.authentication import Authentication
 from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.http.middleware.body_limit import BodyLimit
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
+from clip_retrieval.http.middleware.request_ids import RequestIds
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.serving.state import ServerState
 
@@ -33,10 +35,12 @@ def middleware(
         return None if trouble is None else error_response(HTTPStatus.SERVICE_UNAVAILABLE, trouble)
 
     return [
+        (RequestIds, {}),
         *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
         (ErrorEnvelope, {}),
         (RouteCheck, {}),
+        (Authentication, {"gate": state.gate, "closed": settings.closed}),
         (
             BodyLimit,
             {"traffic": state.traffic, "max_body_bytes": settings.max_upload_bytes + MULTIPART_FRAME_BYTES},

@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
+from clip_retrieval.access.gate import Gate
 from clip_retrieval.contract.status import ArtifactStatus
 from clip_retrieval.errors import Busy, CollectionFrozen
 from clip_retrieval.images.decode import Limits
@@ -49,6 +50,8 @@ class ServerState:
     """What the workers of this service share."""
     slot: Slot
     """This worker's own numbers there."""
+    gate: Gate = field(default_factory=Gate)
+    """Who may do what; without another one nothing is open."""
     service: QueryService | None = None
     served: Served | None = None
     """What ``service`` answers with, where another artifact can take over."""

@@ -1,9 +1,11 @@
 """ASGI middleware around every route of the service, those of BentoML included; the outermost first.
 
+request_ids.py    an id for each request
 access_log.py     a line in the log for each request
 disconnects.py    ends the work for a client that went away
 error_bodies.py   gives every answer of 400 and above the API's one body
 route_check.py    lets in what the table of routes allows
+authentication.py lets in who may do what the row needs
 body_limit.py     bounds a body while it is read
 admission.py      lets in as many at once as there are places, and bounds their time
 beforehand.py     what happens before BentoML's own routes answer: fresh metrics, honest readiness

@@ -9,7 +9,7 @@ from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.policy import JSON, RoutePolicy, methods_of
 from clip_retrieval.http.request_context import RequestContext, header
 
-PREFLIGHT = RoutePolicy(always_answers=True)
+PREFLIGHT = RoutePolicy(needs="nothing", always_answers=True)
 """A browser asks whether another origin may send a request. BentoML's CORS option answers; without it that is 405."""
 
 FOREIGN = (
@@ -51,7 +51,8 @@ def _policy(scope: Scope) -> RoutePolicy | JSONResponse:
         if given.partition(";")[0].strip().lower() != policy.media_type:
             detail = f"this path reads {policy.media_type}; the Content-Type is {given or 'missing'}"
             return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
-    if policy.needs != "nothing" and scope["method"] == "POST" and policy.media_type != JSON and _is_foreign(scope):
+    changes = policy.needs in {"write", "admin"}
+    if changes and scope["method"] == "POST" and policy.media_type != JSON and _is_foreign(scope):
         return error_response(HTTPStatus.FORBIDDEN, FOREIGN)
     return policy
 
