@@ -24,7 +24,7 @@ from clip_retrieval.cli.serve import serve
 from clip_retrieval.cli.swap import swap
 from clip_retrieval.cli.sync import sync
 from clip_retrieval.cli.tune import tune_command
-from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.errors import ClipRetrievalError, Unauthorized
 from clip_retrieval.storage import sentence
 
 app = typer.Typer(
@@ -52,6 +52,8 @@ def main() -> None:
         if message is None and not isinstance(error, ClipRetrievalError | OSError):
             raise
         console.err.print("error:", style="red", end=" ")
+        if isinstance(error, Unauthorized):
+            message = f"{error}; commands take the key from BENTO_CLIP_KEY or --key"
         console.err.print(message or str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 

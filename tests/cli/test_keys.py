@@ -108,3 +108,26 @@ def test_no_file_named_is_an_error_that_names_the_option(cli: Cli, monkeypatch: 
     done = cli("keys", "list")
     assert done.status == 2
     assert "--keys" in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["search", "red"], ["compact", "--changes", "x"], ["sync", ".", "--to", "clip-retrieval:x"]]
+)
+def test_a_key_is_for_a_service_alone(cli: Cli, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    done = cli(*arguments, "--key", "bc_secret")
+    assert done.status == 2
+    assert "a key is for a service" in done.err
+    assert "bc_secret" not in done.err
+    monkeypatch.setenv("BENTO_CLIP_KEY", "bc_secret")
+    assert "a key is for a service" not in cli(*arguments).err, "a variable may be set for other commands"
+
+
+@pytest.mark.parametrize("command", ["add", "edit", "remove", "swap", "compact", "search", "sync"])
+def test_every_command_that_asks_a_service_takes_a_key_and_its_help_shows_none(
+    cli: Cli, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTO_CLIP_KEY", "bc_secret")
+    shown = cli(command, "--help").out
+    assert "--key" in shown
+    assert "BENTO_CLIP_KEY" in shown
+    assert "bc_secret" not in shown
