@@ -29,6 +29,7 @@
     │   └── CollectionFull     as many images were added as may be before they are compacted
     ├── StateGone              the state of the collection that a page is to come from is kept no more
     ├── NotYetVisible          a change is not visible here in time
+    ├── KeysError              the API keys of a service cannot be used, or one cannot be made
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   no artifact has that tag or path
@@ -39,6 +40,8 @@
     │       └── SwapInProgress another one is about to
     └── ServiceError           the client got no usable answer; see ``client/clients.py``
         ├── RequestRejected    the service rejected the request (4xx)
+        │   ├── Unauthorized   it needs an API key, or does not accept the one that came (401)
+        │   └── Forbidden      the API key allows less than this, or nobody may do it there (403)
         ├── Overloaded         the service rejected the request (429 or 503), every retry included
         ├── ServerFailure      the service failed (other 5xx), or another server answered
         └── Unreachable        no connection, or no answer in time
@@ -167,6 +170,10 @@ class NotYetVisible(ClipRetrievalError):
     """A change is not visible here in time."""
 
 
+class KeysError(ClipRetrievalError):
+    """The API keys of a service cannot be used, or one cannot be made."""
+
+
 class MissingExtra(ClipRetrievalError):
     """A feature needs an optional dependency that is not installed."""
 
@@ -212,6 +219,14 @@ class ServiceError(ClipRetrievalError):
 
 class RequestRejected(ServiceError):
     """The service rejected the request (4xx); ``status`` is the status code."""
+
+
+class Unauthorized(RequestRejected):
+    """The service needs an API key, or does not accept the one that came."""
+
+
+class Forbidden(RequestRejected):
+    """The API key allows less than what was asked for, or nobody may do it there."""
 
 
 class Overloaded(ServiceError):

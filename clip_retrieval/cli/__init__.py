@@ -26,5 +26,6 @@ evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``
 artifacts.py      ``bento-clip artifacts``
+keys.py           ``bento-clip keys``
 app.py            the application, which holds all commands
 """

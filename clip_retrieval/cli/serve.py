@@ -12,6 +12,8 @@ from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.options import Tag
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
+KEYS_SETTING = "BENTO_CLIP_KEYS"
+INSECURE_SETTING = "BENTO_CLIP_INSECURE"
 
 
 def serve(
@@ -27,6 +29,18 @@ def serve(
             envvar=CHANGES_SETTING,
         ),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The file of API keys that bento-clip keys makes; who may do what.",
+            envvar=KEYS_SETTING,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Let everyone who reaches the port do everything, changing too, without keys."),
+    ] = False,
 ) -> NoReturn:
     """Serve an artifact with BentoML. When the service is ready, the command prints a request to try.
 
@@ -35,16 +49,21 @@ def serve(
     ```
     bento-clip serve
     bento-clip serve clip-retrieval:latest --port 8080
-    bento-clip serve --changes ~/photos-changes
+    bento-clip serve --changes ~/photos-changes --insecure
+    bento-clip serve --changes ~/photos-changes --keys keys.jsonl --host 0.0.0.0
     ```
+
+    Without keys, searching is open on this machine and changing is not.
     """
     tag, folder = modelstore.resolve(source)
     Artifact.open(folder, verify=False)
     if tag == source and Path(source).is_dir():
         tag = str(folder.resolve())  # the service has another working folder
-    raise typer.Exit(serve_artifact(tag, host, port, _environment(changes)))
+    raise typer.Exit(serve_artifact(tag, host, port, _environment(changes, keys, insecure=insecure)))
 
 
-def _environment(changes: Path | None) -> dict[str, str]:
+def _environment(changes: Path | None, keys: Path | None, *, insecure: bool) -> dict[str, str]:
     """That of the service, which has another working folder."""
-    return {**os.environ, **({} if changes is None else {CHANGES_SETTING: str(changes.expanduser().absolute())})}
+    paths = {CHANGES_SETTING: changes, KEYS_SETTING: keys}
+    said = {name: str(path.expanduser().absolute()) for name, path in paths.items() if path is not None}
+    return {**os.environ, **said, **({INSECURE_SETTING: "true"} if insecure else {})}

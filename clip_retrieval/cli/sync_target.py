@@ -111,9 +111,9 @@ class ArtifactTarget:
 class ServiceTarget:
     """The collection of a running service."""
 
-    def __init__(self, url: str, limits: Limits, bars: console.Bars) -> None:
+    def __init__(self, url: str, limits: Limits, bars: console.Bars, key: str | None = None) -> None:
         self._url, self._limits, self._bars = url, limits, bars
-        self._client = Client(url)
+        self._client = Client(url, key=key)
         self._held = Served({}, {})
 
     def plan(self, look: Look) -> Plan:

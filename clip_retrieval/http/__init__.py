@@ -4,14 +4,16 @@ policy.py             the table of routes: media type, bytes, cost, and what ans
 request_context.py    what the middleware knows of a request
 origins.py            which pages of other origins may use the API
 forwarded.py          what proxies say of a request
+credentials.py        the key that a request brings
 error_response.py     the one body of every error
 statuses.py           the status of each error
 any_text.py           a parameter of a path that may have any characters
+accept.py             which media type a client prefers
+audit.py              the record of changes: who changed what
 uvicorn_protocol.py   how the server reads HTTP
 middleware/           what surrounds every route
 change_headers.py     the headers that change requests bring
 exchange.py           one request: its clock and its answer
-accept.py             which media type a client prefers
 page.py               the search page, ``web/index.html``, as a response
 page_routes.py        the page's thumbnails and examples
 info_routes.py        what is served, health, counts, the collection's fields and records

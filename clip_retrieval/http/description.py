@@ -20,10 +20,12 @@ _BINARY = "application/octet-stream"
 
 STATUSES: Mapping[int, str] = {
     400: "The request is malformed.",
-    403: "The page of another site asks for a change.",
+    401: "No API key came where one is needed, or one that is not accepted.",
+    403: "The API key allows too little, the service is read-only, or the page of another site asks for a change.",
     413: "The body is over the limit of bytes.",
     415: "The body is not of the kind that is read here, or the upload is not an image.",
     422: "A value is out of range.",
+    429: "The caller's limit is reached; Retry-After says when the same request would be taken.",
     500: "The service failed; its log says why.",
     503: "The service starts, or has more requests than it can serve; Retry-After says when to come back.",
     504: "There was no answer in time.",
@@ -33,8 +35,14 @@ STATUSES: Mapping[int, str] = {
 ABOUT = (
     "Every answer of 400 and above is JSON with `error` and `detail`. Beside the answers of each operation, any "
     "request may get 400 for a malformed head, 404 for a path that is not served, 405 with `Allow` for another method, "
-    "and 431 for a head that is too long."
+    "421 for the name of another host, and 431 for a head that is too long."
 )
+
+SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, as `bento-clip keys new` makes it."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in another header."},
+}
+"""How a request brings its key, in the words of OpenAPI 3.1, section 4.8.27."""
 
 _PROBES = {"/livez": "Whether the process lives", "/readyz": "Whether queries are answered", "/healthz": "As /livez"}
 _ANSWER_WHILE_STARTING = {"/health", "/stats", "/metrics", "/livez", "/healthz"}
@@ -45,9 +53,12 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
     schema["info"]["description"] = ABOUT
     schema["paths"].update(_routes_of_bentoml())
     schema["components"]["schemas"]["ErrorBody"] = ErrorBody.model_json_schema()
+    schema["components"]["securitySchemes"] = SCHEMES
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             _add_statuses(operation["responses"], path, method.upper())
+            if ROUTES[path][method.upper()].needs != "nothing":
+                operation["security"] = [{}, *({name: []} for name in SCHEMES)]  # {}: where no keys are set
     for model in ("HTTPValidationError", "ValidationError"):  # no answer has this form
         schema["components"]["schemas"].pop(model, None)
     for name, form in schema["components"]["schemas"].items():
@@ -78,7 +89,9 @@ def statuses_of(path: str, method: str, policy: RoutePolicy) -> set[int]:
     if policy.media_type is not None:
         statuses |= {400, 413, 415, 422}
     if policy.needs != "nothing":
-        statuses.add(403)
+        statuses |= {401, 403}
+    if not policy.always_answers:
+        statuses.add(429)
     return statuses
 
 

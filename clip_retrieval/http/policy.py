@@ -5,13 +5,20 @@ without one is 405, whatever the application would answer; a test walks the rout
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from clip_retrieval.access import cost
 
 Cost = Literal["none", "text", "image", "mixed"]
 """What of the encoder a request takes. ``mixed`` is known when the body has been read."""
+
+Needs = Literal["nothing", "page", "metrics", "docs", "search", "write", "admin"]
+"""What the caller must be allowed to do: to read and search, to change the collection, or to change how it is served.
+
+``metrics`` and ``docs`` need nothing, or to search where ``BENTO_CLIP_CLOSED`` names them. ``page`` is the empty search
+page, which needs nothing, and for a program what is served, which needs to search.
+"""
 
 JSON, FORM = "application/json", "multipart/form-data"
 SMALL, MEDIUM = 2**16, 2**20
@@ -26,20 +33,24 @@ class RoutePolicy:
     """The only Content-Type of its body; None for a route that reads no body."""
     max_body: int | None = SMALL
     """Most bytes of the body; None is the server's limit for uploads."""
-    needs: Literal["nothing", "write", "admin"] = "nothing"
-    """What the caller must be allowed to do: to read, to change the collection, or to change how it is served."""
+    needs: Needs = field(kw_only=True)
+    """Has no default: a row that does not say what it needs is an error, and not an open door."""
     always_answers: bool = False
     """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
 
 
-READ = RoutePolicy()
-ALWAYS = RoutePolicy(always_answers=True)
+READ = RoutePolicy(needs="search")
+ALWAYS = RoutePolicy(needs="search", always_answers=True)
+PAGE = RoutePolicy(needs="page", always_answers=True)
+PROBE = RoutePolicy(needs="nothing", always_answers=True)
+METRICS = RoutePolicy(needs="metrics", always_answers=True)
+DOCS = RoutePolicy(needs="docs")
 WRITE = RoutePolicy(needs="write")
-PUT_IMAGE = RoutePolicy("image", FORM, None, "write")
+PUT_IMAGE = RoutePolicy("image", FORM, None, needs="write")
 
 ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served
-    "/": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/": {"GET": PAGE, "HEAD": PAGE},
     "/examples": {"GET": ALWAYS},
     "/thumbnails/{size}/{image_id}": {"GET": ALWAYS, "HEAD": ALWAYS},  # a page asks for dozens at once
     "/fields": {"GET": READ},
@@ -47,38 +58,38 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/images/{image_id}": {
         "GET": READ,
         "PUT": PUT_IMAGE,
-        "PATCH": RoutePolicy("text", JSON, MEDIUM, "write"),
+        "PATCH": RoutePolicy("text", JSON, MEDIUM, needs="write"),
         "DELETE": WRITE,
     },
-    "/changes": {"POST": RoutePolicy("mixed", JSON, None, "write")},
+    "/changes": {"POST": RoutePolicy("mixed", JSON, None, needs="write")},
     # searches and vectors
-    "/search": {"POST": RoutePolicy("mixed", JSON, None)},
-    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None)},
-    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL)},
-    "/search/text": {"POST": RoutePolicy("image", FORM, None)},
-    "/search/similar": {"POST": RoutePolicy("image", FORM, None)},
-    "/encode/text": {"POST": RoutePolicy("text", JSON, SMALL)},
-    "/encode/image": {"POST": RoutePolicy("image", FORM, None)},
-    "/encode_texts": {"POST": RoutePolicy("text", JSON, MEDIUM)},
-    "/encode_images": {"POST": RoutePolicy("image", JSON, None)},
+    "/search": {"POST": RoutePolicy("mixed", JSON, None, needs="search")},
+    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None, needs="search")},
+    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL, needs="search")},
+    "/search/text": {"POST": RoutePolicy("image", FORM, None, needs="search")},
+    "/search/similar": {"POST": RoutePolicy("image", FORM, None, needs="search")},
+    "/encode/text": {"POST": RoutePolicy("text", JSON, SMALL, needs="search")},
+    "/encode/image": {"POST": RoutePolicy("image", FORM, None, needs="search")},
+    "/encode_texts": {"POST": RoutePolicy("text", JSON, MEDIUM, needs="search")},
+    "/encode_images": {"POST": RoutePolicy("image", JSON, None, needs="search")},
     # operation
-    "/health": {"GET": ALWAYS},
-    "/stats": {"GET": ALWAYS},
+    "/health": {"GET": PROBE},
+    "/stats": {"GET": METRICS},
     "/cache/clear": {"POST": RoutePolicy(needs="admin")},
     "/artifact": {"GET": ALWAYS, "POST": RoutePolicy(media_type=JSON, needs="admin", always_answers=True)},
     "/compact": {"POST": RoutePolicy(needs="admin", always_answers=True)},
-    "/metrics": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/livez": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/readyz": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/healthz": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/metrics": {"GET": METRICS, "HEAD": METRICS},
+    "/livez": {"GET": PROBE, "HEAD": PROBE},
+    "/readyz": {"GET": PROBE, "HEAD": PROBE},
+    "/healthz": {"GET": PROBE, "HEAD": PROBE},
     # descriptions of the API
-    "/docs": {"GET": READ},
-    "/docs/oauth2-redirect": {"GET": READ},
-    "/redoc": {"GET": READ},
-    "/docs.json": {"GET": READ, "HEAD": READ},
-    "/schema.json": {"GET": READ, "HEAD": READ},
-    "/static-offline-docs/{file}": {"GET": READ, "HEAD": READ},
-    "/static_content/{file}": {"GET": READ, "HEAD": READ},
+    "/docs": {"GET": DOCS},
+    "/docs/oauth2-redirect": {"GET": DOCS},
+    "/redoc": {"GET": DOCS},
+    "/docs.json": {"GET": DOCS, "HEAD": DOCS},
+    "/schema.json": {"GET": DOCS, "HEAD": DOCS},
+    "/static-offline-docs/{file}": {"GET": DOCS, "HEAD": DOCS},
+    "/static_content/{file}": {"GET": DOCS, "HEAD": DOCS},
 }
 """By path, then by method. A parameter at the end of a path takes the rest of it, slashes too."""
 

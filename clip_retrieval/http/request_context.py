@@ -46,6 +46,15 @@ def caller_name(scope: Scope) -> str:
     return "" if context is None else context.caller.name
 
 
+REQUEST_ID = "bento_clip_request_id"
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of a request; empty where ``RequestIds`` has not seen it."""
+    given: str = scope.get(REQUEST_ID, "")
+    return given
+
+
 def header(scope: Scope, name: bytes) -> bytes:
     """The last header of this name, which is in lower case; empty if there is none."""
     return next((value for key, value in reversed(scope["headers"]) if key == name), b"")

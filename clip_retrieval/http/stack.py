@@ -11,6 +11,7 @@ from clip_retrieval.access.addresses import networks
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
+from clip_retrieval.http.middleware.authentication import Authentication
 from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.http.middleware.body_limit import BodyLimit
 from clip_retrieval.http.middleware.cors import Cors
@@ -20,6 +21,7 @@ from clip_retrieval.http.middleware.first_request import UntilDone
 from clip_retrieval.http.middleware.host_check import HostCheck
 from clip_retrieval.http.middleware.limits import Limits
 from clip_retrieval.http.middleware.proxies import Proxies, RootPath
+from clip_retrieval.http.middleware.request_ids import RequestIds
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.origins import Origins
 from clip_retrieval.serving.state import ServerState
@@ -40,6 +42,7 @@ def middleware(
         return None if trouble is None else error_response(HTTPStatus.SERVICE_UNAVAILABLE, trouble)
 
     return [
+        (RequestIds, {}),
         *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
         (Proxies, {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}),
@@ -47,6 +50,7 @@ def middleware(
         (ErrorEnvelope, {}),
         (HostCheck, {"hosts": settings.hosts}),
         (RouteCheck, {"origins": origins}),
+        (Authentication, {"gate": state.gate, "closed": settings.closed}),
         *([] if state.limiter is None else [(Limits, {"limiter": state.limiter})]),
         (
             BodyLimit,

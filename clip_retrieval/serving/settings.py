@@ -25,6 +25,9 @@ def _split(given: object) -> object:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """Several texts in one variable, with commas or spaces between."""
 
+OF_CLIENTS = frozenset({"KEY"})
+"""Variables with our prefix that the commands read which talk to a service."""
+
 
 class Settings(BaseSettings):
     """One attribute for each setting: ``BENTO_CLIP_MAX_UPLOAD_BYTES=1000000`` sets ``max_upload_bytes``."""
@@ -175,6 +178,31 @@ class Settings(BaseSettings):
         return given
 
     log_format: Literal["plain", "json"] = Field(default="plain", description="the format of log lines")
+    keys: Path | None = Field(default=None, description="the file of API keys that bento-clip keys makes")
+    api_keys: str | None = Field(
+        default=None, repr=False, description="the lines of such a file themselves, in place of a file"
+    )
+    insecure: bool = Field(default=False, description="whether everything is open without a key, changing too")
+    readonly: bool = Field(default=False, description="whether nothing can be changed over HTTP, whatever the key")
+    closed: Annotated[frozenset[Literal["metrics", "docs"]], NoDecode, BeforeValidator(_split)] = Field(
+        default=frozenset(),
+        description="what needs a key that is open by default: metrics (with /stats), docs, or both with a comma",
+    )
+
+    @field_validator("keys", "api_keys", mode="before")
+    @classmethod
+    def _blank_is_none(cls, given: object) -> object:
+        """No nameless file is meant; a text without a line has no key, and a service without keys is not open."""
+        return None if isinstance(given, str) and not given.strip() else given
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        """What contradicts itself is refused, for the setting that opens less may be the one that was meant."""
+        if self.keys is not None and self.api_keys is not None:
+            raise ValueError(f"give {PREFIX}KEYS or {PREFIX}API_KEYS, not both")
+        if self.insecure and (self.keys is not None or self.api_keys is not None):
+            raise ValueError(f"{PREFIX}INSECURE opens what the API keys are to protect; leave one of them out")
+        return self
 
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:
@@ -190,7 +218,7 @@ def unknown_settings(environment: Mapping[str, str]) -> list[str]:
         sentences.append(f"{UVICORNS} has no effect; {PREFIX}TRUSTED_PROXIES names the proxies that are believed")
     for name in sorted(environment):
         short = name.upper().removeprefix(PREFIX)
-        if short == name.upper() or short in {*known, "MAX_PENDING_PICTURES"} or name.startswith(linked):
+        if short == name.upper() or short in {*known, *OF_CLIENTS, "MAX_PENDING_PICTURES"} or name.startswith(linked):
             continue
         near = get_close_matches(short, known, n=1)
         meant = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
+from clip_retrieval.access.gate import Gate
 from clip_retrieval.access.limits import Limiter, Quota
 from clip_retrieval.contract.status import ArtifactStatus
 from clip_retrieval.errors import Busy, CollectionFrozen, StateGone
@@ -52,6 +53,8 @@ class ServerState:
     """This worker's own numbers there."""
     limiter: Limiter | None = None
     """Counts what callers ask for; None where there is no limit."""
+    gate: Gate = field(default_factory=Gate)
+    """Who may do what; without another one nothing is open."""
     service: QueryService | None = None
     served: Served | None = None
     """What ``service`` answers with, where another artifact can take over."""

@@ -38,7 +38,17 @@ from clip_retrieval.contract.changes import Changed, ChangesAnswer, delete
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
-from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
+from clip_retrieval.errors import (
+    Forbidden,
+    InvalidQuery,
+    KeysError,
+    Overloaded,
+    RequestRejected,
+    ServerFailure,
+    ServiceError,
+    Unauthorized,
+    Unreachable,
+)
 from tests.samples import png, square
 
 RED = png(square("red"))
@@ -195,6 +205,44 @@ def uploaded(request: httpx.Request) -> Message:
     assert len(parts) == 1
     assert isinstance(parts[0], Message)
     return parts[0]
+
+
+# Keys and headers
+
+
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+@pytest.mark.parametrize("url", ["http://service", "http://user:password@service"])
+def test_a_key_and_headers_go_with_every_request(make: type[Client] | type[AsyncClient], url: str) -> None:
+    """A password in the URL is for a proxy in front, and takes the place of no key."""
+    network = Network(ok(HEALTH))
+    options: dict[str, Any] = {
+        "key": " bc_key\n",
+        "headers": {"X-Team": "a"},
+        "transport": httpx.MockTransport(network),
+    }
+    asked = make(url, **options)
+    answer = asked.health()
+    if inspect.isawaitable(answer):
+        asyncio.run(answer)
+    headers = network.request.headers
+    assert (headers["X-API-Key"], headers["X-Team"], headers["Accept"]) == ("bc_key", "a", "application/json")
+    assert headers.get("Authorization", "").startswith("Basic ") == ("@" in url)
+
+
+@pytest.mark.parametrize("key", [None, "", " "])
+def test_without_a_key_none_is_sent(key: str | None) -> None:
+    network = Network(ok(HEALTH))
+    with Client("http://service", key=key, transport=httpx.MockTransport(network)) as asked:
+        asked.health()
+    assert not {"x-api-key", "authorization"} & network.request.headers.keys()
+
+
+@pytest.mark.parametrize("key", ["bc_a b", "bc_ä", "bc_a\nX-Evil: 1", "bc_\x00"])
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+def test_a_key_that_cannot_be_one_is_said_and_not_shown(make: type[Client] | type[AsyncClient], key: str) -> None:
+    with pytest.raises(KeysError, match="look for a space, a quote or a line break") as raised:
+        make("http://service", key=key)
+    assert key not in str(raised.value)
 
 
 # Every endpoint
@@ -593,6 +641,8 @@ def test_a_client_without_a_transport_uses_the_proxy_of_the_environment(
     ("status", "kind"),
     [
         (400, RequestRejected),
+        (401, Unauthorized),
+        (403, Forbidden),
         (404, RequestRejected),
         (413, RequestRejected),
         (415, RequestRejected),
@@ -673,7 +723,7 @@ def test_the_clients_have_the_same_methods_with_the_same_signatures_and_docstrin
 
 def test_the_clients_are_made_with_the_same_arguments() -> None:
     sync, asynchronous = (inspect.signature(kind).parameters for kind in (Client, AsyncClient))
-    assert list(sync) == list(asynchronous) == ["url", "timeout", "retries", "transport"]
+    assert list(sync) == list(asynchronous) == ["url", "key", "headers", "timeout", "retries", "transport"]
     assert {n: p.default for n, p in sync.items()} == {n: p.default for n, p in asynchronous.items()}
 
 

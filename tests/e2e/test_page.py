@@ -289,7 +289,7 @@ def test_an_image_opens_large_with_its_captions_and_credits(visit: Visit) -> Non
     visit.page.keyboard.press("ArrowLeft")
     expect(visit.page.get_by_role("dialog", name=first)).to_be_visible()
     visit.page.keyboard.press("Escape")
-    expect(visit.page.locator("dialog")).to_be_hidden()
+    expect(visit.page.locator("#dialog")).to_be_hidden()
     expect(visit.page.locator("#grid button").first).to_be_focused()
     expect(visit.page).not_to_have_url(re.compile("show="))
 
@@ -334,10 +334,10 @@ def test_the_page_stays_busy_while_a_newer_search_is_about_to_be_sent(visit: Vis
 def test_back_closes_the_large_view_and_a_link_opens_it(visit: Visit, meet: Meet) -> None:
     visit.search("a small owl")
     visit.page.locator("#grid button").first.click()
-    expect(visit.page.locator("dialog")).to_be_visible()
+    expect(visit.page.locator("#dialog")).to_be_visible()
     link = urlsplit(visit.page.url)
     visit.page.go_back()
-    expect(visit.page.locator("dialog")).to_be_hidden()
+    expect(visit.page.locator("#dialog")).to_be_hidden()
     assert visit.images()
     other = meet().open(f"/?{link.query}")
     expect(other.page.get_by_role("dialog")).to_contain_text("Lepale")
@@ -563,7 +563,7 @@ def test_axe_finds_nothing_to_complain_about(meet: Meet, look: str) -> None:
     check("the first view")
     visit.search("an owl")
     visit.page.locator("#grid button").first.click()
-    expect(visit.page.locator("dialog")).to_be_visible()
+    expect(visit.page.locator("#dialog")).to_be_visible()
     check("the large view")
     visit.page.get_by_role("button", name="Less like this").click()
     visit.settled()
@@ -594,7 +594,7 @@ def test_the_page_works_from_the_keyboard_alone(meet: Meet) -> None:
     keys.press("ArrowRight")
     expect(visit.page.locator("#grid button").nth(1)).to_be_focused()
     keys.press("Enter")
-    expect(visit.page.locator("dialog")).to_be_visible()
+    expect(visit.page.locator("#dialog")).to_be_visible()
     for _ in range(12):
         keys.press("Tab")
         assert visit.page.evaluate(
@@ -626,7 +626,7 @@ def test_nothing_is_wider_than_the_screen(meet: Meet, width: int) -> None:
     visit.settled()
     assert visit.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     visit.page.locator("#grid button").first.click()
-    assert visit.page.locator("dialog").evaluate("node => node.scrollWidth <= innerWidth")
+    assert visit.page.locator("#dialog").evaluate("node => node.scrollWidth <= innerWidth")
 
 
 def test_nothing_moves_for_who_wants_no_motion(meet: Meet) -> None:

@@ -412,18 +412,20 @@ def test_stats_count_queries_by_kind_and_give_percentiles(api: Api) -> None:
 
 # OpenAPI and the pages
 
-READY = {"500", "503"}
-BOUNDED = READY | {"504"}
+PROBE = {"500"}
+COUNTS = PROBE | {"401", "403"}
+READY = COUNTS | {"503"}
+BOUNDED = READY | {"429", "504"}
 BODY = BOUNDED | {"400", "413", "415", "422"}
 SEARCH = BODY | {"409"}
-CHANGE = BODY | {"403", "404", "409", "412", "429", "507"}
-SWAP = READY | {"400", "403", "404", "409", "413", "415", "422"}
+CHANGE = BODY | {"404", "409", "412", "507"}
+SWAP = READY | {"400", "404", "409", "413", "415", "422"}
 ENDPOINTS = {
     ("get", "/"): ("ServiceInfo", READY),
     ("get", "/examples"): ("Examples", READY),
-    ("get", "/health"): ("Health", {"500"}),
-    ("get", "/stats"): ("Stats", {"500"}),
-    ("post", "/cache/clear"): ("CacheCleared", BOUNDED | {"403", "413"}),
+    ("get", "/health"): ("Health", PROBE),
+    ("get", "/stats"): ("Stats", COUNTS),
+    ("post", "/cache/clear"): ("CacheCleared", BOUNDED | {"413"}),
     ("get", "/artifact"): ("ArtifactStatus", READY),
     ("post", "/compact"): ("ArtifactStatus", SWAP),
     ("post", "/artifact"): ("ArtifactStatus", SWAP),
@@ -446,10 +448,10 @@ ENDPOINTS = {
 OF_BENTOML = {
     ("post", "/encode_texts"): BODY,
     ("post", "/encode_images"): BODY,
-    ("get", "/metrics"): {"500"},
-    ("get", "/livez"): {"500"},
-    ("get", "/healthz"): {"500"},
-    ("get", "/readyz"): READY,
+    ("get", "/metrics"): COUNTS,
+    ("get", "/livez"): PROBE,
+    ("get", "/healthz"): PROBE,
+    ("get", "/readyz"): PROBE | {"503"},
 }
 
 
@@ -478,6 +480,15 @@ def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) ->
         assert operations[place]["summary"]
     assert schema["components"]["schemas"]["ImageResult"]["properties"].keys() == IMAGE_FIELDS
     assert schema["components"]["schemas"]["CaptionResult"]["properties"].keys() == CAPTION_FIELDS
+
+
+def test_openapi_says_how_a_key_is_brought_and_where(api: Api) -> None:
+    schema = api.get("/docs.json")
+    assert schema["components"]["securitySchemes"].keys() == {"bearer", "header"}
+    probes = {"/health", "/livez", "/readyz", "/healthz"}
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            assert operation.get("security") == (None if path in probes else [{}, {"bearer": []}, {"header": []}]), path
 
 
 def test_openapi_describes_every_route_of_the_table(api: Api) -> None:

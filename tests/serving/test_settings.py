@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from clip_retrieval.serving.settings import Settings, unknown_settings
+from clip_retrieval.serving.settings import OF_CLIENTS, Settings, unknown_settings
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,36 @@ def test_the_list_of_proxies_that_uvicorn_has_is_said_to_have_no_effect() -> Non
     (line,) = unknown_settings({"FORWARDED_ALLOW_IPS": "*"})
     assert line == "FORWARDED_ALLOW_IPS has no effect; BENTO_CLIP_TRUSTED_PROXIES names the proxies that are believed"
     assert unknown_settings({"FORWARDED_ALLOW_IPS": ""}) == []
+
+
+def test_what_the_commands_read_is_no_misspelt_setting_of_the_server() -> None:
+    assert unknown_settings({f"BENTO_CLIP_{name}": "x" for name in OF_CLIENTS}) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"KEYS": "a", "API_KEYS": "{}"}, "give BENTO_CLIP_KEYS or BENTO_CLIP_API_KEYS, not both"),
+        ({"KEYS": "a", "INSECURE": "true"}, "BENTO_CLIP_INSECURE opens what the API keys are to protect"),
+        ({"API_KEYS": "{}", "INSECURE": "true"}, "BENTO_CLIP_INSECURE opens what the API keys are to protect"),
+        ({"CLOSED": "metrics,page"}, "metrics' or 'docs'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    given: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"BENTO_CLIP_{name}", value)
+    with pytest.raises(ValueError, match=words):
+        Settings()
+
+
+def test_what_is_closed_is_a_list_and_blank_keys_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTO_CLIP_CLOSED", " metrics, docs")
+    monkeypatch.setenv("BENTO_CLIP_KEYS", "")
+    monkeypatch.setenv("BENTO_CLIP_API_KEYS", " \n")
+    settings = Settings()
+    assert settings.closed == {"metrics", "docs"}
+    assert (settings.keys, settings.api_keys) == (None, None)
+    monkeypatch.setenv("BENTO_CLIP_CLOSED", "")
+    assert Settings().closed == frozenset()

@@ -51,8 +51,9 @@ def _policy(scope: Scope, origins: Origins) -> RoutePolicy | JSONResponse:
         if given.partition(";")[0].strip().lower() != policy.media_type:
             detail = f"this path reads {policy.media_type}; the Content-Type is {given or 'missing'}"
             return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+    changes = policy.needs in {"write", "admin"}
     is_form = scope["method"] == "POST" and policy.media_type != JSON
-    if policy.needs != "nothing" and is_form and _is_foreign(scope) and not origins.may_change(scope):
+    if changes and is_form and _is_foreign(scope) and not origins.may_change(scope):
         return error_response(HTTPStatus.FORBIDDEN, FOREIGN)
     return policy
 
