@@ -4,6 +4,7 @@ Knows nothing of BentoML; ``service.py`` mounts it, and gives its state somethin
 """
 
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,7 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.artifact_routes import add_artifact_routes
 from clip_retrieval.http.change_routes import add_change_routes
 from clip_retrieval.http.composed_routes import add_composed_routes
+from clip_retrieval.http.described_keys import describe_keys
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.info_routes import add_info_routes
 from clip_retrieval.http.page_routes import add_page_routes
@@ -43,6 +45,14 @@ def create_app(state: ServerState) -> FastAPI:
     add_query_routes(app, state)
     add_composed_routes(app, state)
     add_change_routes(app, state)
+    described = app.openapi
+
+    def with_keys() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = describe_keys(described(), asks_for_keys=state.gate.asks_for_keys)
+        return app.openapi_schema
+
+    app.openapi = with_keys  # type: ignore[method-assign]  # as FastAPI's page "Extending OpenAPI" does
     return app
 
 
