@@ -33,7 +33,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The file of API keys that bento-clip keys makes; who may do what.",
+            help="The file of API keys, which say who may do what.",
             envvar=KEYS_SETTING,
         ),
     ] = None,

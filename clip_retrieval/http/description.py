@@ -5,13 +5,14 @@ FastAPI's. An upload has ``format: binary``, which generators of clients take fo
 ``contentMediaType`` of JSON Schema.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.queries import TextToEncode
+from clip_retrieval.http.described_keys import describe_keys
 from clip_retrieval.http.policy import JSON, ROUTES, RoutePolicy
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH
 
@@ -19,7 +20,7 @@ TEXT = "text/plain"
 _BINARY = "application/octet-stream"
 
 STATUSES: Mapping[int, str] = {
-    400: "The request is malformed.",
+    400: "The request is malformed, or brings two different API keys.",
     401: "No API key came where one is needed, or one that is not accepted.",
     403: "The API key allows too little, the service is read-only, or the page of another site asks for a change.",
     413: "The body is over the limit of bytes.",
@@ -38,12 +39,6 @@ ABOUT = (
     "421 for the name of another host, and 431 for a head that is too long."
 )
 
-SCHEMES: Mapping[str, Mapping[str, str]] = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, as `bento-clip keys new` makes it."},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in another header."},
-}
-"""How a request brings its key, in the words of OpenAPI 3.1, section 4.8.27."""
-
 _PROBES = {"/livez": "Whether the process lives", "/readyz": "Whether queries are answered", "/healthz": "As /livez"}
 _ANSWER_WHILE_STARTING = {"/health", "/stats", "/metrics", "/livez", "/healthz"}
 
@@ -53,12 +48,9 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
     schema["info"]["description"] = ABOUT
     schema["paths"].update(_routes_of_bentoml())
     schema["components"]["schemas"]["ErrorBody"] = ErrorBody.model_json_schema()
-    schema["components"]["securitySchemes"] = SCHEMES
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             _add_statuses(operation["responses"], path, method.upper())
-            if ROUTES[path][method.upper()].needs != "nothing":
-                operation["security"] = [{}, *({name: []} for name in SCHEMES)]  # {}: where no keys are set
     for model in ("HTTPValidationError", "ValidationError"):  # no answer has this form
         schema["components"]["schemas"].pop(model, None)
     for name, form in schema["components"]["schemas"].items():
@@ -67,13 +59,13 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def describe_api(app: FastAPI) -> None:
-    """Have ``app`` serve the whole description."""
+def describe_api(app: FastAPI, *, asks_for_keys: Callable[[], bool]) -> None:
+    """Have ``app`` serve the whole description; ``asks_for_keys`` is asked when a client first wants it."""
     fastapi_s_own = app.openapi
 
     def whole() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = complete(fastapi_s_own())
+            app.openapi_schema = describe_keys(complete(fastapi_s_own()), asks_for_keys=asks_for_keys())
         return app.openapi_schema
 
     app.openapi = whole  # type: ignore[method-assign] # https://fastapi.tiangolo.com/how-to/extending-openapi/
@@ -89,7 +81,7 @@ def statuses_of(path: str, method: str, policy: RoutePolicy) -> set[int]:
     if policy.media_type is not None:
         statuses |= {400, 413, 415, 422}
     if policy.needs != "nothing":
-        statuses |= {401, 403}
+        statuses |= {400, 401, 403}
     if not policy.always_answers:
         statuses.add(429)
     return statuses
