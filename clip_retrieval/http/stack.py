@@ -34,6 +34,7 @@ def middleware(
     """Each class with its options. ``on_request`` gets each request until it returns True."""
     settings = state.settings
     origins = Origins(settings.cors_origins)
+    proxies = {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}
 
     def refuse() -> Response | None:
         trouble = state.trouble()
@@ -42,10 +43,10 @@ def middleware(
     return [
         *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
-        (Proxies, {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}),
-        (Cors, {"origins": origins}),
+        *([(Proxies, proxies)] if settings.trusted_proxies or settings.root_path else []),
+        *([] if origins.none else [(Cors, {"origins": origins})]),
         (ErrorEnvelope, {}),
-        (HostCheck, {"hosts": settings.hosts}),
+        *([(HostCheck, {"hosts": settings.hosts})] if settings.hosts else []),
         (RouteCheck, {"origins": origins}),
         *([] if state.limiter is None else [(Limits, {"limiter": state.limiter})]),
         (
@@ -55,5 +56,5 @@ def middleware(
         (Admission, {"traffic": state.traffic, "timeout_s": settings.request_timeout_s}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (UntilDone, {"hook": on_request}),
-        (RootPath, {}),
+        *([(RootPath, dict[str, Any]())] if settings.trusted_proxies or settings.root_path else []),
     ]
