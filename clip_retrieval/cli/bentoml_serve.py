@@ -56,7 +56,8 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
     started = time.monotonic()
     try:
         with console.Bars().stage("starting the service", None):
-            _wait_until_ready(child, url_of(address, port, shown=False, tls=tls))
+            asks_clients = tls is not None and tls.client_authority is not None
+            _wait_until_ready(child, url_of(address, port, shown=False, tls=tls), asks_clients=asks_clients)
     except _Ended:
         return _status(child.returncode) if stopped else _status(child.returncode) or 1
     took = time.monotonic() - started
@@ -83,23 +84,26 @@ class _Ended(Exception):
     """The child ended before it was ready. It has printed the reason."""
 
 
-def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str) -> None:
-    while not _is_ready(url):
+def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, *, asks_clients: bool) -> None:
+    while not _is_ready(url, asks_clients=asks_clients):
         if child.poll() is not None:
             raise _Ended
         time.sleep(0.1)
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(url: str, *, asks_clients: bool) -> bool:
     """Whether the service answers there that it is ready.
 
-    Over TLS that is all that is asked: the certificate is for the names by which others reach it. A service that lets
-    in only clients with a certificate tells us that we have none, and its workers do not listen before they are ready.
+    Over TLS that is all that is asked: the certificate is for the names by which others reach it. A service that
+    ``asks_clients`` for a certificate ends the connection, since we have none; before its workers are ready nobody
+    does.
     """
     try:
         return httpx.get(f"{url}/readyz", timeout=2, trust_env=False, verify=False).is_success
-    except httpx.HTTPError as error:
-        return "CERTIFICATE_REQUIRED" in str(error)
+    except (httpx.ReadError, httpx.RemoteProtocolError):
+        return asks_clients
+    except httpx.HTTPError:
+        return False
 
 
 def address_of(host: str, port: int) -> Address:

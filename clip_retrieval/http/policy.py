@@ -103,3 +103,8 @@ def methods_of(path: str) -> Mapping[str, RoutePolicy] | None:
     if (row := ROUTES.get(path)) is not None:
         return row
     return next((row for prefix, row in _PREFIXES if path.startswith(prefix)), None)
+
+
+def is_taken(prefix: str) -> bool:
+    """Whether some path of the service begins with a prefix such as ``/search``, so that it cannot be told apart."""
+    return any(f"{path}/".startswith(f"{prefix}/") for path in ROUTES)

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from clip_retrieval.access.addresses import networks
+from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
@@ -22,6 +23,7 @@ from clip_retrieval.http.middleware.limits import Limits
 from clip_retrieval.http.middleware.proxies import Proxies, RootPath
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.origins import Origins
+from clip_retrieval.http.policy import is_taken
 from clip_retrieval.serving.state import ServerState
 
 MULTIPART_FRAME_BYTES = 64 * 1024
@@ -31,8 +33,15 @@ MULTIPART_FRAME_BYTES = 64 * 1024
 def middleware(
     state: ServerState, *, before_scrape: Callable[[], None], on_request: Callable[[Scope], bool]
 ) -> list[tuple[type[Any], dict[str, Any]]]:
-    """Each class with its options. ``on_request`` gets each request until it returns True."""
+    """Each class with its options. ``on_request`` gets each request until it returns True.
+
+    Raises ClipRetrievalError for a prefix of the path that is one of the service's own paths.
+    """
     settings = state.settings
+    if settings.root_path and is_taken(settings.root_path):
+        raise ClipRetrievalError(
+            f"BENTO_CLIP_ROOT_PATH is {settings.root_path}, with which a path of this service begins; choose another"
+        )
     origins = Origins(settings.cors_origins)
     proxies = {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}
 

@@ -274,7 +274,7 @@ def test_https_with_a_certificate(launch: Launch, store: Store, tmp_path: Path, 
         assert time.monotonic() < deadline, server.text()
         time.sleep(0.1)
     if asks_clients:
-        with pytest.raises(httpx.HTTPError, match=r"(?i)certificate.required"):
+        with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
             httpx.get(f"{url}/health", verify=trusted, trust_env=False)
         trusted.load_cert_chain(files["client"])
     answer = httpx.post(f"{url}/search/images", json={"text": "red"}, verify=trusted, trust_env=False)
