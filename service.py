@@ -153,5 +153,9 @@ def _attach_dispatch(scope: Scope) -> bool:
 
 
 _service = cast("bentoml.Service[ClipRetrieval]", ClipRetrieval)
-for _middleware, _options in middleware(state, before_scrape=_refresh_metrics, on_request=_attach_dispatch):
+try:
+    _stack = middleware(state, before_scrape=_refresh_metrics, on_request=_attach_dispatch)
+except ClipRetrievalError as error:
+    process.end_service(place.shared, error)
+for _middleware, _options in _stack:
     _service.add_asgi_middleware(_middleware, **_options)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -47,6 +48,7 @@ def without_port(node: str) -> str:
     return node.partition(":")[0] if node.count(":") == 1 else node
 
 
+@lru_cache(maxsize=4096)
 def counted_as(host: str) -> str:
     """Whom a limit counts a client's address for: itself, or its network of 64 bits if it is of IPv6.
 

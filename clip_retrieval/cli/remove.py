@@ -8,6 +8,7 @@ from clip_retrieval.cli import console
 from clip_retrieval.cli.change_options import LOCAL, At
 from clip_retrieval.cli.options import Key
 from clip_retrieval.client import Client, delete
+from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.contract.changes import MAX_CHANGES
 
 
@@ -27,7 +28,10 @@ def remove(
     """
     distinct = list(dict.fromkeys(image_ids))
     failed = 0
-    with Client(at, key=key) as client, console.Bars().stage("removing images", len(distinct)) as advance:
+    with (
+        Client(at, key=key, retries=PATIENT) as client,
+        console.Bars().stage("removing images", len(distinct)) as advance,
+    ):
         for start in range(0, len(distinct), MAX_CHANGES):
             part = distinct[start : start + MAX_CHANGES]
             for image_id, item in zip(part, client.change([delete(one) for one in part]).results, strict=True):

@@ -120,3 +120,8 @@ def methods_of(path: str) -> Mapping[str, RoutePolicy] | None:
     """The rows of a request's path, by method; None for a path that is not served."""
     route = route_of(path)
     return None if route is None else ROUTES[route]
+
+
+def is_taken(prefix: str) -> bool:
+    """Whether some path of the service begins with a prefix such as ``/search``, so that it cannot be told apart."""
+    return any(f"{path}/".startswith(f"{prefix}/") for path in ROUTES)

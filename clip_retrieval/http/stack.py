@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from clip_retrieval.access.addresses import networks
+from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
@@ -24,6 +25,7 @@ from clip_retrieval.http.middleware.proxies import Proxies, RootPath
 from clip_retrieval.http.middleware.request_ids import RequestIds
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.origins import Origins
+from clip_retrieval.http.policy import is_taken
 from clip_retrieval.serving.state import ServerState
 
 MULTIPART_FRAME_BYTES = 64 * 1024
@@ -33,9 +35,17 @@ MULTIPART_FRAME_BYTES = 64 * 1024
 def middleware(
     state: ServerState, *, before_scrape: Callable[[], None], on_request: Callable[[Scope], bool]
 ) -> list[tuple[type[Any], dict[str, Any]]]:
-    """Each class with its options. ``on_request`` gets each request until it returns True."""
+    """Each class with its options. ``on_request`` gets each request until it returns True.
+
+    Raises ClipRetrievalError for a prefix of the path that is one of the service's own paths.
+    """
     settings = state.settings
+    if settings.root_path and is_taken(settings.root_path):
+        raise ClipRetrievalError(
+            f"BENTO_CLIP_ROOT_PATH is {settings.root_path}, with which a path of this service begins; choose another"
+        )
     origins = Origins(settings.cors_origins)
+    proxies = {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}
 
     def refuse() -> Response | None:
         trouble = state.trouble()
@@ -45,10 +55,10 @@ def middleware(
         (RequestIds, {}),
         *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
-        (Proxies, {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}),
-        (Cors, {"origins": origins}),
+        *([(Proxies, proxies)] if settings.trusted_proxies or settings.root_path else []),
+        *([] if origins.none else [(Cors, {"origins": origins})]),
         (ErrorEnvelope, {}),
-        (HostCheck, {"hosts": settings.hosts}),
+        *([(HostCheck, {"hosts": settings.hosts})] if settings.hosts else []),
         (RouteCheck, {"origins": origins}),
         (Authentication, {"gate": state.gate, "closed": settings.closed}),
         *([] if state.limiter is None else [(Limits, {"limiter": state.limiter})]),
@@ -59,5 +69,5 @@ def middleware(
         (Admission, {"traffic": state.traffic, "timeout_s": settings.request_timeout_s}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (UntilDone, {"hook": on_request}),
-        (RootPath, {}),
+        *([(RootPath, dict[str, Any]())] if settings.trusted_proxies or settings.root_path else []),
     ]

@@ -22,8 +22,8 @@ from PIL import Image
 
 from clip_retrieval.client import AsyncClient, Client, image, image_id, picture, text
 from clip_retrieval.client import clients as client
-from clip_retrieval.client.clients import DEFAULT_RETRIES
-from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
+from clip_retrieval.client.clients import DEFAULT_RETRIES, DEFAULT_TIMEOUT
+from clip_retrieval.client.retries import PATIENT, AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
     CaptionResult,
     CaptionsAnswer,
@@ -172,7 +172,8 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
     def ask_sync(network: Network, method: str, *args: Any, retries: Retries = DEFAULT_RETRIES, **options: Any) -> Any:
         transport = RetryTransport(retries, httpx.MockTransport(network), sleep=network.slept.append)
-        with Client("http://service", retries=ONCE, transport=transport) as asked:
+        timeout = options.pop("timeout", DEFAULT_TIMEOUT)
+        with Client("http://service", retries=ONCE, transport=transport, timeout=timeout) as asked:
             return getattr(asked, method)(*args, **options)
 
     def ask_async(network: Network, method: str, *args: Any, retries: Retries = DEFAULT_RETRIES, **options: Any) -> Any:
@@ -181,7 +182,8 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
         async def run() -> Any:
             transport = AsyncRetryTransport(retries, httpx.MockTransport(network), sleep=sleep)
-            async with AsyncClient("http://service", retries=ONCE, transport=transport) as asked:
+            timeout = options.pop("timeout", DEFAULT_TIMEOUT)
+            async with AsyncClient("http://service", retries=ONCE, transport=transport, timeout=timeout) as asked:
                 return await getattr(asked, method)(*args, **options)
 
         return asyncio.run(run())
@@ -534,10 +536,45 @@ def test_waits_double_up_to_a_limit_with_jitter_of_at_most_half(ask: Ask) -> Non
         assert most / 2 <= waited <= most
 
 
-def test_retry_after_is_honoured_and_capped(ask: Ask) -> None:
-    network = Network(error(503, **{"Retry-After": "2"}), error(429, **{"Retry-After": "3600"}), ok(IMAGES))
+def test_the_client_waits_as_long_as_the_service_says(ask: Ask) -> None:
+    network = Network(error(503, **{"Retry-After": "2"}), error(429, **{"Retry-After": "17"}), ok(IMAGES))
     ask(network, "search_images", "red", retries=Retries(max_s=5))
-    assert network.slept == [2, 5]
+    assert network.slept == [2, 17]
+
+
+def test_waits_together_stay_within_the_time_limit_for_an_answer(ask: Ask) -> None:
+    """To come earlier than the service says would be in vain, so there is no shorter wait either."""
+    network = Network(*[error(429, **{"Retry-After": "20"})] * 3)
+    with pytest.raises(Overloaded):
+        ask(network, "search_images", "red", timeout=30)
+    assert network.slept == [20]
+    network = Network(error(429, **{"Retry-After": "31"}))
+    with pytest.raises(Overloaded):
+        ask(network, "search_images", "red", timeout=httpx.Timeout(5, read=30))
+    assert network.slept == []
+
+
+def test_patience_takes_the_place_of_the_time_limit(ask: Ask) -> None:
+    network = Network(error(429, **{"Retry-After": "300"}), error(429, **{"Retry-After": "300"}), ok(IMAGES))
+    ask(network, "search_images", "red", retries=PATIENT, timeout=5)
+    assert network.slept == [300, 300]
+    network = Network(error(429, **{"Retry-After": "300"}), error(429, **{"Retry-After": "301"}))
+    with pytest.raises(Overloaded):
+        ask(network, "search_images", "red", retries=PATIENT, timeout=5)
+    assert network.slept == [300]
+
+
+def test_a_patient_command_does_not_wait_long_for_a_service_that_is_not_there(ask: Ask) -> None:
+    network = Network(httpx.ConnectError("refused"))
+    with pytest.raises(Unreachable):
+        ask(network, "search_images", "red", retries=PATIENT)
+    assert len(network.requests) == 4
+
+
+def test_without_a_time_limit_every_wait_is_waited(ask: Ask) -> None:
+    network = Network(error(429, **{"Retry-After": "86400"}), ok(IMAGES))
+    ask(network, "search_images", "red", timeout=None)
+    assert network.slept == [86400]
 
 
 @pytest.mark.parametrize("header", ["soon", "-1", "Fri, 31 Dec 1999 23:59:59 GMT", "", "\u00b2"])

@@ -91,6 +91,11 @@ class TestKubernetes:
         target = find("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
         assert (target["kind"], target["name"]) == ("Deployment", find("Deployment")["metadata"]["name"])
 
+    def test_compose_opens_no_port_to_other_machines(self) -> None:
+        ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+        assert len(ports) == 3
+        assert all(port.startswith("127.0.0.1:") for port in ports)
+
     def test_ports_are_named_alike(self) -> None:
         [port] = CONTAINER["ports"]
         assert port == {"name": "http", "containerPort": 3000}
@@ -241,9 +246,14 @@ class TestDocs:
         assert rows.keys() == {f"BENTO_CLIP_{name.upper()}" for name in fields}
         for name, field in fields.items():
             shown = rows[f"BENTO_CLIP_{name.upper()}"].partition(";")[0].strip().strip("`")
-            named = {"precision": "as built", "workers": "by cores", "encoder_threads": "by cores"}
-            is_empty = field.default is None or field.default == frozenset()
-            assert shown == (named.get(name, "none") if is_empty else str(field.default)), name
+            follows = {
+                "precision": "as built",
+                "workers": "by cores",
+                "encoder_threads": "by cores",
+                "hosts": "every name",
+            }
+            is_empty = field.default in {None, "", (), frozenset()}
+            assert shown == (follows.get(name, "none") if is_empty else str(field.default)), name
 
     def test_every_metric_is_in_the_table(self) -> None:
         page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")

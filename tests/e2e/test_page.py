@@ -501,6 +501,22 @@ def test_a_busy_service_is_asked_again_by_itself(meet: Meet) -> None:
     visit.failures_are_expected()
 
 
+def test_over_the_limit_the_search_is_kept_and_tried_again_when_the_service_says(meet: Meet) -> None:
+    visit = meet()
+    visit.page.clock.install()
+    visit.open()
+    visit.page.route("**/search", refuse(429, "the limit of 60/minute is reached", {"Retry-After": "47"}))
+    visit.page.get_by_label("Describe an image").fill("an owl")
+    expect(visit.page.get_by_role("heading", name="You have reached the limit")).to_be_visible()
+    expect(visit.page.locator("#state")).to_contain_text(re.compile("in 4[67] seconds"))
+    visit.page.clock.run_for(40_000)
+    assert len(visit.asked()) == 1, "not before the time that the service gave"
+    visit.page.clock.run_for(8_000)
+    visit.settled()
+    assert "owl" in visit.images()[0]
+    visit.failures_are_expected()
+
+
 @pytest.mark.parametrize(
     ("status", "title"), [(500, "The service failed"), (504, "That took too long"), (422, "This search does not work")]
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.http.policy import FORM, JSON, ROUTES, Needs, RoutePolicy, methods_of, route_of
+from clip_retrieval.http.policy import FORM, JSON, ROUTES, Needs, RoutePolicy, is_taken, methods_of, route_of
 
 ROUTES_OF_THE_SERVICE = """
 import json
@@ -112,3 +112,8 @@ def test_what_changes_the_collection_needs_to_be_allowed_to() -> None:
         ("/images/{image_id}", "DELETE"),
         ("/changes", "POST"),
     }
+
+
+def test_a_prefix_of_a_proxy_is_told_apart_from_the_paths_of_the_service() -> None:
+    assert all(is_taken(prefix) for prefix in ("/search", "/images", "/search/images", "/thumbnails", "/docs"))
+    assert not any(is_taken(prefix) for prefix in ("/clip", "/searching", "/clip/search", "/s"))
