@@ -20,9 +20,17 @@ from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
-from clip_retrieval.http.stack import middleware
+from clip_retrieval.http.stack import middleware, wire
 from clip_retrieval.serving import json_logs, process
-from clip_retrieval.serving.bento_dispatch import IMAGES, IS_SUPERVISED, TEXTS, BentoDispatch, results_of, tracer
+from clip_retrieval.serving.bento_dispatch import (
+    IMAGES,
+    IS_SUPERVISED,
+    TEXTS,
+    BentoDispatch,
+    no_time_limit_of_bentoml,
+    results_of,
+    tracer,
+)
 from clip_retrieval.serving.engine import EncodeJob, Engine, encode_by_engine
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
@@ -42,10 +50,10 @@ workers, encoder_threads = process.share_cores(settings)
 if settings.log_format == "json":
     json_logs.use_json()
 json_logs.skip_unused_fields()
-uvicorn_protocol.use_in_this_process()
-
 state = ServerState.of(settings, place.shared, place.number)
 app = create_app(state)
+uvicorn_protocol.use_in_this_process(wire(state))
+no_time_limit_of_bentoml()
 dispatch = BentoDispatch()
 metrics = PrometheusMetrics(exported=place.shared.exported)
 
@@ -65,9 +73,9 @@ Images = Annotated[
     name="clip-retrieval",
     workers=workers,
     logging={"access": {"enabled": False}},  # ``AccessLog`` has the line
+    # ``traffic.timeout`` has no effect: ``Intake`` and ``Admission`` bound the time of a request.
     # BentoML makes spans even if nothing collects them: a quarter of the interpreter's time for a request.
     **({} if settings.traces else {"tracing": {"excluded_urls": ".*"}}),
-    traffic={"timeout": settings.request_timeout_s + 5},  # ``Admission`` answers before this cuts
 )
 @bentoml.asgi_app(app, path="/")
 class ClipRetrieval:

@@ -40,7 +40,6 @@ Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LISTED, description="Images o
 def add_info_routes(app: FastAPI, state: ServerState) -> None:
     page = Page.search_page()
 
-    @app.head("/", include_in_schema=False)
     @app.get("/", response_model=ServiceInfo, summary="What is served here; to a browser, the search page")
     async def info(request: Request, response: Response) -> Any:
         if prefers_page(request.headers.get("accept", "")):

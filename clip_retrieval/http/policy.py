@@ -26,22 +26,29 @@ class RoutePolicy:
     """Most bytes of the body; None is the server's limit for uploads."""
     needs: Literal["nothing", "write", "admin"] = "nothing"
     """What the caller must be allowed to do: to read, to change the collection, or to change how it is served."""
+    query: frozenset[str] | None = frozenset()
+    """The query parameters that it reads. Others are refused; None passes over all, for what machines and links add."""
     always_answers: bool = False
     """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
 
 
 READ = RoutePolicy()
 ALWAYS = RoutePolicy(always_answers=True)
+PROBE = RoutePolicy(query=None, always_answers=True)
+PAGES = RoutePolicy(query=None)
 WRITE = RoutePolicy(needs="write")
 PUT_IMAGE = RoutePolicy("image", FORM, None, "write")
+THUMBNAIL = RoutePolicy(query=frozenset({"v"}), always_answers=True)  # a page asks for dozens at once
+SEQUENCE = frozenset({"min_sequence"})
+UPLOAD_SEARCH = RoutePolicy("image", FORM, None, query=SEQUENCE | {"k"})
 
-ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
+_ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served
-    "/": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/": {"GET": PROBE},
     "/examples": {"GET": ALWAYS},
-    "/thumbnails/{size}/{image_id}": {"GET": ALWAYS, "HEAD": ALWAYS},  # a page asks for dozens at once
+    "/thumbnails/{size}/{image_id}": {"GET": THUMBNAIL},
     "/fields": {"GET": READ},
-    "/images": {"GET": READ, "POST": PUT_IMAGE},
+    "/images": {"GET": RoutePolicy(query=frozenset({"after", "limit"})), "POST": PUT_IMAGE},
     "/images/{image_id}": {
         "GET": READ,
         "PUT": PUT_IMAGE,
@@ -50,35 +57,39 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     },
     "/changes": {"POST": RoutePolicy("mixed", JSON, None, "write")},
     # searches and vectors
-    "/search": {"POST": RoutePolicy("mixed", JSON, None)},
-    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None)},
-    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL)},
-    "/search/text": {"POST": RoutePolicy("image", FORM, None)},
-    "/search/similar": {"POST": RoutePolicy("image", FORM, None)},
+    "/search": {"POST": RoutePolicy("mixed", JSON, None, query=SEQUENCE)},
+    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None, query=SEQUENCE)},
+    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL, query=SEQUENCE)},
+    "/search/text": {"POST": UPLOAD_SEARCH},
+    "/search/similar": {"POST": UPLOAD_SEARCH},
     "/encode/text": {"POST": RoutePolicy("text", JSON, SMALL)},
     "/encode/image": {"POST": RoutePolicy("image", FORM, None)},
     "/encode_texts": {"POST": RoutePolicy("text", JSON, MEDIUM)},
     "/encode_images": {"POST": RoutePolicy("image", JSON, None)},
     # operation
-    "/health": {"GET": ALWAYS},
+    "/health": {"GET": PROBE},
     "/stats": {"GET": ALWAYS},
     "/cache/clear": {"POST": RoutePolicy(needs="admin")},
     "/artifact": {"GET": ALWAYS, "POST": RoutePolicy(media_type=JSON, needs="admin", always_answers=True)},
     "/compact": {"POST": RoutePolicy(needs="admin", always_answers=True)},
-    "/metrics": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/livez": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/readyz": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/healthz": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/metrics": {"GET": PROBE},
+    "/livez": {"GET": PROBE},
+    "/readyz": {"GET": PROBE},
+    "/healthz": {"GET": PROBE},
     # descriptions of the API
-    "/docs": {"GET": READ},
-    "/docs/oauth2-redirect": {"GET": READ},
-    "/redoc": {"GET": READ},
-    "/docs.json": {"GET": READ, "HEAD": READ},
-    "/schema.json": {"GET": READ, "HEAD": READ},
-    "/static-offline-docs/{file}": {"GET": READ, "HEAD": READ},
-    "/static_content/{file}": {"GET": READ, "HEAD": READ},
+    "/docs": {"GET": PAGES},
+    "/docs/oauth2-redirect": {"GET": PAGES},
+    "/redoc": {"GET": PAGES},
+    "/docs.json": {"GET": PAGES},
+    "/schema.json": {"GET": PAGES},
+    "/static-offline-docs/{file}": {"GET": PAGES},
+    "/static_content/{file}": {"GET": PAGES},
 }
-"""By path, then by method. A parameter at the end of a path takes the rest of it, slashes too."""
+
+ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
+    path: {"GET": row["GET"], "HEAD": row["GET"], **row} if "GET" in row else row for path, row in _ROUTES.items()
+}
+"""By path, then by method; HEAD is wherever GET is. A parameter at the end of a path takes the rest of it."""
 
 _PREFIXES = tuple((path.partition("{")[0], row) for path, row in ROUTES.items() if "{" in path)
 

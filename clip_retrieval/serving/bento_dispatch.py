@@ -13,6 +13,7 @@ bentoml is pinned, and tests/serving/test_bento_dispatch.py holds each name and 
     BentoMLContainer.tracer_provider                      spans of stages join BentoML's request span
     BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``
     bentoml._internal.utils.circus.Arbiter                the class of the supervisor
+    bentoml._internal.server.http.traffic.TimeoutMiddleware   a limit of time that counts the upload
 """
 
 import asyncio
@@ -129,6 +130,21 @@ def supervise_by(derived: Callable[[Any], Any]) -> None:
     from bentoml._internal.utils import circus
 
     circus.Arbiter = derived(circus.Arbiter)  # type: ignore[misc]
+
+
+def no_time_limit_of_bentoml() -> None:
+    """Leave out BentoML's limit of a request's time, in an application that is yet to be made.
+
+    It would count the time in which a body comes, and it makes a task and a timer for each request, of which the timer
+    lives on for as long as the limit.
+    """
+    from bentoml._internal.server.http import traffic
+
+    traffic.TimeoutMiddleware = _passed_on  # type: ignore[assignment, misc]
+
+
+def _passed_on(app: Any, timeout: float) -> Any:  # noqa: ARG001 - BentoML gives it by its name
+    return app
 
 
 def results_of(jobs: Sequence[EncodeJob], encoded: Sequence[Encoded | None]) -> Any:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
+from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
 from clip_retrieval.serving.process import open_changes
@@ -68,7 +69,7 @@ class Api:
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def run() -> httpx.Response:
-            transport = httpx.ASGITransport(ErrorEnvelope(self.app))
+            transport = httpx.ASGITransport(ErrorEnvelope(RouteCheck(self.app)))
             async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
                 return await http.request(method, path, **options)
 

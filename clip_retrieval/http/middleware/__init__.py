@@ -4,7 +4,8 @@ access_log.py     a line in the log for each request
 disconnects.py    ends the work for a client that went away
 error_bodies.py   gives every answer of 400 and above the API's one body
 route_check.py    lets in what the table of routes allows
-body_limit.py     bounds a body while it is read
+intake.py         takes in bodies, at a rate and within a bound of memory
+body_limit.py     hands a complete body on
 admission.py      lets in as many at once as there are places, and bounds their time
 beforehand.py     what happens before BentoML's own routes answer: fresh metrics, honest readiness
 first_request.py  hands over what only a request carries

@@ -35,7 +35,7 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
             else:
-                response_bytes += len(message.get("body", b""))
+                response_bytes += 0 if scope["method"] == "HEAD" else len(message.get("body", b""))
             await send(message)
 
         try:
