@@ -21,7 +21,7 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.stack import middleware, wire
-from clip_retrieval.serving import json_logs, process
+from clip_retrieval.serving import json_logs, log_lines, process
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
     IS_SUPERVISED,
@@ -50,6 +50,7 @@ workers, encoder_threads = process.share_cores(settings)
 if settings.log_format == "json":
     json_logs.use_json()
 json_logs.skip_unused_fields()
+log_lines.use_lines()
 state = ServerState.of(settings, place.shared, place.number)
 app = create_app(state)
 uvicorn_protocol.use_in_this_process(wire(state))

@@ -2,6 +2,7 @@
 Knows no route.
 
 settings.py        settings from the environment
+log_lines.py       what a log record becomes before it is written
 json_logs.py       log lines as JSON
 shared_state.py    what the workers of one service share
 lifeline.py        processes that live and die together

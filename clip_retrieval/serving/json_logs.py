@@ -16,8 +16,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-LOGGERS = ("", "bentoml", "uvicorn.error", "circus")
-"""The loggers to which BentoML gives handlers; the first is the root."""
+from clip_retrieval.serving.log_lines import LOGGERS
 
 _TRACE = re.compile(r"trace=(?P<trace>\w+),span=(?P<span>\w+)")
 
@@ -53,6 +52,8 @@ class JsonFormatter(logging.Formatter):
             line |= {"message": f"{access['method']} {access['path']} {access['status']}", **access}
         if trace := _TRACE.search(getattr(record, "trace_msg", "")):
             line |= trace.groupdict()
+        if places := getattr(record, "exception", None):
+            line["exception"] = places
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

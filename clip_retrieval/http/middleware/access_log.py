@@ -1,10 +1,11 @@
 """A line in the log for each request: what was asked, how it ended and how long that took."""
 
 import logging
-import re
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clip_retrieval.serving.log_lines import escaped
 
 LOGGER = "bentoml.access"
 """A child of the logger that BentoML gives a handler; BentoML's own access log is off."""
@@ -13,8 +14,6 @@ QUIET_PATHS = frozenset({"/metrics", "/livez", "/readyz", "/healthz"})
 """What machines ask every few seconds."""
 
 log = logging.getLogger(LOGGER)
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class AccessLog:
@@ -58,6 +57,5 @@ def _log(scope: Scope, status: int, response_bytes: int, duration_ms: float) -> 
         "response_bytes": response_bytes,
         "client": f"{client[0]}:{client[1]}",
     }
-    # A client chooses the path: a line break in it must not look like another line of the log.
-    path = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", scope["path"])
+    path = escaped(scope["path"])  # a client chooses it: a line break must not look like another line of the log
     log.info("%s %s %d %.1f ms", scope["method"], path, status, duration_ms, extra={"access": fields})
