@@ -115,7 +115,7 @@ def test_many_problems_are_cut_short() -> None:
     problems = [{"loc": ("body", f"field{n}"), "msg": "Extra"} for n in range(100)]
     assert describe(problems).startswith("field0: Extra; field1: Extra; ")
     assert describe(problems).endswith("; and 92 more")
-    assert describe([{"loc": ("body",), "msg": "Field required"}]) == "body: Field required"
+    assert describe([{"loc": ("body",), "msg": "Field required"}]) == "body: is missing"
 
 
 def test_an_exception_after_a_whole_answer_is_logged_once_and_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
