@@ -21,14 +21,15 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.policy import route_of
-from clip_retrieval.http.stack import middleware
-from clip_retrieval.serving import json_logs, process
+from clip_retrieval.http.stack import middleware, wire
+from clip_retrieval.serving import json_logs, log_lines, process
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
     IS_SUPERVISED,
     TEXTS,
     BentoDispatch,
     count_by_route,
+    no_time_limit_of_bentoml,
     results_of,
     tracer,
 )
@@ -54,8 +55,8 @@ if settings.log_format == "json":
 else:
     json_logs.name_requests()
 json_logs.skip_unused_fields()
-uvicorn_protocol.use_in_this_process()
 count_by_route(route_of)
+log_lines.use_lines()
 
 state = ServerState.of(settings, place.shared, place.number)
 try:
@@ -63,6 +64,8 @@ try:
 except ClipRetrievalError as error:
     process.end_service(place.shared, error)
 app = create_app(state)
+uvicorn_protocol.use_in_this_process(wire(state))
+no_time_limit_of_bentoml()
 dispatch = BentoDispatch()
 metrics = PrometheusMetrics(exported=place.shared.exported)
 
@@ -82,9 +85,9 @@ Images = Annotated[
     name="clip-retrieval",
     workers=workers,
     logging={"access": {"enabled": False}},  # ``AccessLog`` has the line
+    # ``traffic.timeout`` has no effect: ``Intake`` and ``Admission`` bound the time of a request.
     # BentoML makes spans even if nothing collects them: a quarter of the interpreter's time for a request.
     **({} if settings.traces else {"tracing": {"excluded_urls": ".*"}}),
-    traffic={"timeout": settings.request_timeout_s + 5},  # ``Admission`` answers before this cuts
 )
 @bentoml.asgi_app(app, path="/")
 class ClipRetrieval:

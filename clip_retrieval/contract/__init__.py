@@ -1,5 +1,6 @@
 """The wire format of the HTTP API: requests, answers and errors. Needs pydantic only.
 
+plain_words.py    what is wrong with a value, in plain words
 base.py           base models, bounds, scores and the error body
 image_input.py    the images that a user may pass, as bytes with a name
 queries.py        the requests of the routes that search and encode

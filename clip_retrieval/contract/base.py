@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from clip_retrieval.contract.plain_words import in_plain_words
+
 MAX_K = 50
 DEFAULT_K = 5
 MAX_TEXT = 1000
@@ -109,7 +111,7 @@ def describe(problems: Iterable[Any]) -> str:
         where = [str(part) for part in problem.get("loc", ())]
         if len(where) > 1 and where[0] in {"body", "query"}:
             where = where[1:]
-        what = str(problem.get("msg", "")).removeprefix("Value error, ")
+        what = in_plain_words(str(problem.get("msg", "")))
         sentences.append(f"{'.'.join(where)}: {what}".lstrip(": "))
     if len(sentences) > MAX_PROBLEMS:
         sentences[MAX_PROBLEMS:] = [f"and {len(sentences) - MAX_PROBLEMS} more"]

@@ -1,11 +1,13 @@
 """The HTTP surface: routes, the page, middleware, the wire protocol.
 
+content_encoding.py   bodies that are packed
 policy.py             the table of routes: media type, bytes, cost, and what answers under overload
 request_context.py    what the middleware knows of a request
 origins.py            which pages of other origins may use the API
 forwarded.py          what proxies say of a request
 credentials.py        the key that a request brings
 error_response.py     the one body of every error
+known_names.py         query parameters and form fields that there are
 statuses.py           the status of each error
 any_text.py           a parameter of a path that may have any characters
 accept.py             which media type a client prefers
@@ -18,12 +20,13 @@ page.py               the search page, ``web/index.html``, as a response
 page_routes.py        the page's thumbnails and examples
 info_routes.py        what is served, health, counts, the collection's fields and records
 artifact_routes.py    which artifact is served, and another one in its place
+image_form.py         the form that an image is uploaded with
 query_routes.py       the short routes: queries of one part
 composed_routes.py    queries of several parts, and several queries at once
-image_form.py         the form that an image is uploaded with
 change_routes.py      images are added, changed and removed
 described_keys.py     what the description of the API says of keys
 description.py        what OpenAPI says of all routes
 app.py                the application: all routes and the answers to what is wrong
+overload.py           what is refused before everything else
 stack.py              the middleware in its order
 """

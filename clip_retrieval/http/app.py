@@ -8,10 +8,12 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
+from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from clip_retrieval import __version__
 from clip_retrieval.contract.base import describe
+from clip_retrieval.contract.plain_words import NO_FILE_NAME
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.artifact_routes import add_artifact_routes
 from clip_retrieval.http.change_routes import add_change_routes
@@ -23,6 +25,9 @@ from clip_retrieval.http.page_routes import add_page_routes
 from clip_retrieval.http.query_routes import add_query_routes
 from clip_retrieval.http.statuses import STATUS, status_of
 from clip_retrieval.serving.state import ServerState
+
+MAX_SHOWN = 200
+"""Characters of the names of a form's fields that an error shows."""
 
 
 def create_app(state: ServerState) -> FastAPI:
@@ -50,6 +55,12 @@ def create_app(state: ServerState) -> FastAPI:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if isinstance(error.body, FormData) and isinstance(error.body.get("file"), str):
+        return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, f"file: {NO_FILE_NAME}")
+    if isinstance(error.body, FormData) and "file" not in error.body:
+        fields = f"; it has {', '.join(sorted(error.body.keys()))[:MAX_SHOWN]}" if error.body else ""
+        detail = f"file: the form has no such field{fields}; send the image in it, as curl -F file=@image.jpg does"
+        return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
     problems = error.errors()
     for problem in problems:
         if problem["type"] == "json_invalid":

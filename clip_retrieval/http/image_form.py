@@ -1,7 +1,7 @@
 """The fields of the form that an image is uploaded with."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from clip_retrieval.contract.base import describe
 from clip_retrieval.contract.changes import Captions, Metadata
 from clip_retrieval.errors import InvalidChange
+from clip_retrieval.http.known_names import unknown
 from clip_retrieval.records import Scalar
 
 M = TypeVar("M")
@@ -38,17 +39,20 @@ async def read_form(
 
     Raises InvalidChange for a value that is not right, and 422 for a field that there is not.
     """
-    form = await request.form()
-    known = FIELDS | fields
-    for name in form:
-        if name not in known:
-            detail = f"there is no form field {name}; the fields are {', '.join(sorted(known))}"
-            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
-    for name in sorted(known - {"captions"}):
-        if (count := len(form.getlist(name))) > 1:
-            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: one is enough, not {count}")
+    await check_fields(request, FIELDS | fields, repeated={"captions"})
     texts: list[str] = _checked(_CAPTIONS, _caption_list(captions), "captions")
     return FormFields(texts, _metadata(metadata))
+
+
+async def check_fields(request: Request, known: Collection[str], *, repeated: Collection[str] = ()) -> None:
+    """Answer 422 for a form field that is not among ``known``, and for one that is given twice without being in
+    ``repeated``."""
+    form = await request.form()
+    for name in form:
+        if name not in known:
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, unknown("form field", name, known))
+        if name not in repeated and (count := len(form.getlist(name))) > 1:
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: one is enough, not {count}")
 
 
 def _caption_list(given: Sequence[str]) -> list[str]:

@@ -49,7 +49,6 @@ async def _pay_for_listing(request: Request, limit: Limit = DEFAULT_LISTED) -> N
 def add_info_routes(app: FastAPI, state: ServerState) -> None:
     page = Page.search_page()
 
-    @app.head("/", include_in_schema=False)
     @app.get("/", response_model=ServiceInfo, summary="What is served here; to a browser, the search page")
     async def info(request: Request, response: Response) -> Any:
         root = request.scope.get("root_path", "")

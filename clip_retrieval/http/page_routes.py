@@ -55,7 +55,6 @@ def _no_image(image_id: str) -> HTTPException:
 
 def add_page_routes(app: FastAPI, state: ServerState) -> None:
     # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk.
-    @app.head(f"/thumbnails/{{size}}/{IMAGE_ID}", include_in_schema=False)
     @app.get(
         f"/thumbnails/{{size}}/{IMAGE_ID}",
         response_class=Response,

@@ -35,26 +35,32 @@ class RoutePolicy:
     """Most bytes of the body; None is the server's limit for uploads."""
     needs: Needs = field(kw_only=True)
     """Has no default: a row that does not say what it needs is an error, and not an open door."""
+    query: frozenset[str] | None = frozenset()
+    """The query parameters that it reads. Others are refused; None passes over all, for what machines and links add."""
     always_answers: bool = False
     """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
 
 
 READ = RoutePolicy(needs="search")
 ALWAYS = RoutePolicy(needs="search", always_answers=True)
-PAGE = RoutePolicy(needs="page", always_answers=True)
-PROBE = RoutePolicy(needs="nothing", always_answers=True)
-METRICS = RoutePolicy(needs="metrics", always_answers=True)
-DOCS = RoutePolicy(needs="docs")
+PAGE = RoutePolicy(needs="page", query=None, always_answers=True)
+PROBE = RoutePolicy(needs="nothing", query=None, always_answers=True)
+METRICS = RoutePolicy(needs="metrics", query=None, always_answers=True)
+STATS = RoutePolicy(needs="metrics", always_answers=True)
+DOCS = RoutePolicy(needs="docs", query=None)
 WRITE = RoutePolicy(needs="write")
 PUT_IMAGE = RoutePolicy("image", FORM, None, needs="write")
+THUMBNAIL = RoutePolicy(needs="search", query=frozenset({"v"}), always_answers=True)  # a page asks for dozens at once
+SEQUENCE = frozenset({"min_sequence"})
+UPLOAD_SEARCH = RoutePolicy("image", FORM, None, needs="search", query=SEQUENCE | {"k"})
 
-ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
+_ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served
-    "/": {"GET": PAGE, "HEAD": PAGE},
+    "/": {"GET": PAGE},
     "/examples": {"GET": ALWAYS},
-    "/thumbnails/{size}/{image_id}": {"GET": ALWAYS, "HEAD": ALWAYS},  # a page asks for dozens at once
+    "/thumbnails/{size}/{image_id}": {"GET": THUMBNAIL},
     "/fields": {"GET": READ},
-    "/images": {"GET": READ, "POST": PUT_IMAGE},
+    "/images": {"GET": RoutePolicy(needs="search", query=frozenset({"after", "limit"})), "POST": PUT_IMAGE},
     "/images/{image_id}": {
         "GET": READ,
         "PUT": PUT_IMAGE,
@@ -63,35 +69,39 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     },
     "/changes": {"POST": RoutePolicy("mixed", JSON, None, needs="write")},
     # searches and vectors
-    "/search": {"POST": RoutePolicy("mixed", JSON, None, needs="search")},
-    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None, needs="search")},
-    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL, needs="search")},
-    "/search/text": {"POST": RoutePolicy("image", FORM, None, needs="search")},
-    "/search/similar": {"POST": RoutePolicy("image", FORM, None, needs="search")},
+    "/search": {"POST": RoutePolicy("mixed", JSON, None, needs="search", query=SEQUENCE)},
+    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None, needs="search", query=SEQUENCE)},
+    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL, needs="search", query=SEQUENCE)},
+    "/search/text": {"POST": UPLOAD_SEARCH},
+    "/search/similar": {"POST": UPLOAD_SEARCH},
     "/encode/text": {"POST": RoutePolicy("text", JSON, SMALL, needs="search")},
     "/encode/image": {"POST": RoutePolicy("image", FORM, None, needs="search")},
     "/encode_texts": {"POST": RoutePolicy("text", JSON, MEDIUM, needs="search")},
     "/encode_images": {"POST": RoutePolicy("image", JSON, None, needs="search")},
     # operation
     "/health": {"GET": PROBE},
-    "/stats": {"GET": METRICS},
+    "/stats": {"GET": STATS},
     "/cache/clear": {"POST": RoutePolicy(needs="admin")},
     "/artifact": {"GET": ALWAYS, "POST": RoutePolicy(media_type=JSON, needs="admin", always_answers=True)},
     "/compact": {"POST": RoutePolicy(needs="admin", always_answers=True)},
-    "/metrics": {"GET": METRICS, "HEAD": METRICS},
-    "/livez": {"GET": PROBE, "HEAD": PROBE},
-    "/readyz": {"GET": PROBE, "HEAD": PROBE},
-    "/healthz": {"GET": PROBE, "HEAD": PROBE},
+    "/metrics": {"GET": METRICS},
+    "/livez": {"GET": PROBE},
+    "/readyz": {"GET": PROBE},
+    "/healthz": {"GET": PROBE},
     # descriptions of the API
     "/docs": {"GET": DOCS},
     "/docs/oauth2-redirect": {"GET": DOCS},
     "/redoc": {"GET": DOCS},
-    "/docs.json": {"GET": DOCS, "HEAD": DOCS},
-    "/schema.json": {"GET": DOCS, "HEAD": DOCS},
-    "/static-offline-docs/{file}": {"GET": DOCS, "HEAD": DOCS},
-    "/static_content/{file}": {"GET": DOCS, "HEAD": DOCS},
+    "/docs.json": {"GET": DOCS},
+    "/schema.json": {"GET": DOCS},
+    "/static-offline-docs/{file}": {"GET": DOCS},
+    "/static_content/{file}": {"GET": DOCS},
 }
-"""By path, then by method. A parameter at the end of a path takes the rest of it, slashes too."""
+
+ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
+    path: {"GET": row["GET"], "HEAD": row["GET"], **row} if "GET" in row else row for path, row in _ROUTES.items()
+}
+"""By path, then by method; HEAD is wherever GET is. A parameter at the end of a path takes the rest of it."""
 
 _PREFIXES = tuple((path.partition("{")[0], path) for path in ROUTES if "{" in path)
 

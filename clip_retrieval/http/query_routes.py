@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI, File, Request, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi import Query as QueryParameter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from clip_retrieval.contract.queries import EncodeTextRequest, SearchImagesReque
 from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
 from clip_retrieval.http.exchange import ERRORS, SEARCH_ERRORS, Exchange, with_results
+from clip_retrieval.http.image_form import check_fields
 from clip_retrieval.search.query import FileImage, Query, QueryPart
 from clip_retrieval.serving.state import ServerState
 
@@ -32,8 +33,33 @@ async def _one_file(request: Request, file: Annotated[UploadFile, File(descripti
     return file
 
 
-Upload = Annotated[UploadFile, Depends(_one_file)]
-KParameter = Annotated[int, QueryParameter(alias="k", ge=1, le=MAX_K, description="How many results.")]
+async def _file_alone(request: Request, file: Annotated[UploadFile, Depends(_one_file)]) -> UploadFile:
+    await check_fields(request, {"file"})
+    return file
+
+
+async def _file_beside_k(request: Request, file: Annotated[UploadFile, Depends(_one_file)]) -> UploadFile:
+    await check_fields(request, {"file", "k"})
+    return file
+
+
+async def _k(
+    request: Request,
+    k: Annotated[int, QueryParameter(ge=1, le=MAX_K, description="How many results.")] = DEFAULT_K,
+    form_k: Annotated[
+        int | None, Form(alias="k", ge=1, le=MAX_K, description="How many results, if the URL does not say it.")
+    ] = None,
+) -> int:
+    if form_k is None:
+        return k
+    if "k" in request.query_params:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "k: give it in the URL or in the form, not in both")
+    return form_k
+
+
+UploadAlone = Annotated[UploadFile, Depends(_file_alone)]
+Upload = Annotated[UploadFile, Depends(_file_beside_k)]
+KParameter = Annotated[int, Depends(_k)]
 
 
 def add_query_routes(app: FastAPI, state: ServerState) -> None:
@@ -57,7 +83,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Image to captions",
     )
-    async def search_text(file: Upload, request: Request, k: KParameter = DEFAULT_K) -> Response:
+    async def search_text(file: Upload, request: Request, k: KParameter) -> Response:
         exchange = Exchange(state, "search_text")
         await exchange.reach(request.scope)
         query = Query((QueryPart(FileImage(await file.read())),), "captions", k)
@@ -70,7 +96,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Image to images",
     )
-    async def search_similar(file: Upload, request: Request, k: KParameter = DEFAULT_K) -> Response:
+    async def search_similar(file: Upload, request: Request, k: KParameter) -> Response:
         exchange = Exchange(state, "search_similar")
         await exchange.reach(request.scope)
         query = Query((QueryPart(FileImage(await file.read())),), "images", k)
@@ -85,7 +111,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
         return exchange.respond(answer.model_dump_json().encode(), {"encode": encoded.encode}, encoded.batch_size)
 
     @app.post("/encode/image", response_model=ImageEmbedding, responses={**ERRORS}, summary="Image to its vector")
-    async def encode_image(file: Upload) -> Response:
+    async def encode_image(file: UploadAlone) -> Response:
         exchange = Exchange(state, "encode_image")
         encoded, decode = await exchange.service.encode_image(FileImage(await file.read()))
         vector = encoded.vector.tolist()

@@ -1,11 +1,12 @@
 """The middleware around every route, those of BentoML included, from the outermost to the innermost."""
 
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from clip_retrieval.access.addresses import networks
 from clip_retrieval.errors import ClipRetrievalError
@@ -20,16 +21,31 @@ from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
 from clip_retrieval.http.middleware.host_check import HostCheck
+from clip_retrieval.http.middleware.intake import Intake
 from clip_retrieval.http.middleware.limits import Limits
 from clip_retrieval.http.middleware.proxies import Proxies, RootPath
 from clip_retrieval.http.middleware.request_ids import RequestIds
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.origins import Origins
+from clip_retrieval.http.overload import Overload, Refusals
 from clip_retrieval.http.policy import is_taken
+from clip_retrieval.http.uvicorn_protocol import Wire
 from clip_retrieval.serving.state import ServerState
 
-MULTIPART_FRAME_BYTES = 64 * 1024
-"""What a form may add to the bytes of the image in it."""
+
+def wire(state: ServerState) -> Wire:
+    """How connections are treated. What is around the application comes before BentoML's own middleware."""
+    settings = state.settings
+    origins = Origins(settings.cors_origins)
+
+    def named(app: ASGIApp) -> ASGIApp:
+        return RequestIds(app if origins.none else Cors(app, origins=origins))
+
+    return Wire(
+        keep_alive_s=settings.keep_alive_s,
+        patience_s=settings.receive_timeout_s,
+        around=partial(Overload, refusals=Refusals(state.traffic, around=named)),
+    )
 
 
 def middleware(
@@ -46,6 +62,9 @@ def middleware(
         )
     origins = Origins(settings.cors_origins)
     proxies = {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}
+    intake = Intake(
+        max_bytes=settings.body_memory, patience_s=settings.receive_timeout_s, min_rate=settings.min_body_rate
+    )
 
     def refuse() -> Response | None:
         trouble = state.trouble()
@@ -64,7 +83,7 @@ def middleware(
         *([] if state.limiter is None else [(Limits, {"limiter": state.limiter})]),
         (
             BodyLimit,
-            {"traffic": state.traffic, "max_body_bytes": settings.max_upload_bytes + MULTIPART_FRAME_BYTES},
+            {"traffic": state.traffic, "intake": intake, "max_body_bytes": settings.max_body_bytes},
         ),
         (Admission, {"traffic": state.traffic, "timeout_s": settings.request_timeout_s}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),

@@ -1,5 +1,6 @@
 """From the bytes of an image to upright RGB pixels, or the reason why the image is rejected.
 
+base64_text.py     an image file as text, in base64
 tiff_directory.py  the first directory of a TIFF: its tags, and whether it is a camera's raw file
 kinds.py           what a file is, by its first bytes
 jpeg.py            before Pillow reads a JPEG: bounded work, no metadata, missing pixels

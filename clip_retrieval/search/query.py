@@ -4,7 +4,6 @@ A query has one or more parts, each a text, an image or an image of the collecti
 the API are queries of one part.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from PIL import Image
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.queries import Conditions, SearchRequest
 from clip_retrieval.errors import ImageRejected
+from clip_retrieval.images.base64_text import bytes_of_base64
 from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.records import Modality
 from clip_retrieval.search.filters import canonical
@@ -54,20 +54,20 @@ class Base64Image:
     encoded: str
 
     @cached_property
-    def data(self) -> bytes | None:
-        """The bytes of the file; None if the text is not base64."""
+    def data(self) -> bytes | str:
+        """The bytes of the file; or, as a text, why there are none."""
         try:
-            return base64.b64decode(self.encoded, validate=True)
-        except ValueError:  # binascii.Error, and text that is not ASCII
-            return None
+            return bytes_of_base64(self.encoded)
+        except ValueError as error:
+            return str(error)
 
     @cached_property
     def key(self) -> str:
-        return "not base64" if self.data is None else FileImage(self.data).key
+        return FileImage(self.data).key if isinstance(self.data, bytes) else "not base64"
 
     def decode(self, limits: Limits) -> Image.Image:
-        if self.data is None:
-            raise ImageRejected("the image is not base64")
+        if isinstance(self.data, str):
+            raise ImageRejected(self.data)
         return decode_image(self.data, limits)
 
 

@@ -4,6 +4,7 @@ Knows no route.
 settings.py        settings from the environment
 entry.py           who may do what, from the settings
 request_id.py      the id of the request that is being answered
+log_lines.py       what a log record becomes before it is written
 json_logs.py       log lines as JSON
 shared_state.py    what the workers of one service share
 lifeline.py        processes that live and die together

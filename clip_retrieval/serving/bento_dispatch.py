@@ -14,6 +14,7 @@ bentoml is pinned, and tests/serving/test_bento_dispatch.py holds each name and 
     BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``
     bentoml._internal.utils.circus.Arbiter                the class of the supervisor
     bentoml._internal.server.http.instruments.RunnerTrafficMetricsMiddleware   what counts requests, by their path
+    bentoml._internal.server.http.traffic.TimeoutMiddleware   a limit of time that counts the upload
 """
 
 import asyncio
@@ -157,6 +158,21 @@ def count_by_route(route_of: Callable[[str], str | None]) -> None:
             await super().__call__(scope, receive, send)
 
     instruments.RunnerTrafficMetricsMiddleware = CountedByRoute  # type: ignore[misc, assignment]
+
+
+def no_time_limit_of_bentoml() -> None:
+    """Leave out BentoML's limit of a request's time, in an application that is yet to be made.
+
+    It would count the time in which a body comes, and it makes a task and a timer for each request, of which the timer
+    lives on for as long as the limit.
+    """
+    from bentoml._internal.server.http import traffic
+
+    traffic.TimeoutMiddleware = _passed_on  # type: ignore[assignment, misc]
+
+
+def _passed_on(app: Any, timeout: float) -> Any:  # noqa: ARG001 - BentoML gives it by its name
+    return app
 
 
 def results_of(jobs: Sequence[EncodeJob], encoded: Sequence[Encoded | None]) -> Any:

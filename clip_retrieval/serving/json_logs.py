@@ -17,10 +17,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from clip_retrieval.serving.log_lines import LOGGERS
 from clip_retrieval.serving.request_id import CURRENT, NameRequest
-
-LOGGERS = ("", "bentoml", "uvicorn.error", "circus")
-"""The loggers to which BentoML gives handlers; the first is the root."""
 
 _TRACE = re.compile(r"trace=(?P<trace>\w+),span=(?P<span>\w+)")
 
@@ -67,6 +65,8 @@ class JsonFormatter(logging.Formatter):
             line |= {"message": audit["what"], **audit}
         if trace := _TRACE.search(getattr(record, "trace_msg", "")):
             line |= trace.groupdict()
+        if places := getattr(record, "exception", None):
+            line["exception"] = places
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -28,6 +28,11 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 OF_CLIENTS = frozenset({"KEY"})
 """Variables with our prefix that the commands read which talk to a service."""
 
+MULTIPART_FRAME_BYTES = 64 * 1024
+"""What a form may add to the bytes of the image in it."""
+
+MIN_BODY_MEMORY = 128 * 2**20
+
 
 class Settings(BaseSettings):
     """One attribute for each setting: ``BENTO_CLIP_MAX_UPLOAD_BYTES=1000000`` sets ``max_upload_bytes``."""
@@ -49,6 +54,25 @@ class Settings(BaseSettings):
     request_timeout_s: int = Field(default=30, ge=1, description="a request that takes longer gets 504")
     max_upload_bytes: int = Field(
         default=10 * 2**20, ge=1024, description="largest request body in bytes; a larger one gets 413"
+    )
+    max_body_memory: int | None = Field(
+        default=None,
+        ge=1024,
+        description="bytes of all request bodies together that a worker holds; beyond them the body that has been "
+        "on its way for longest is dropped; default: 128 MiB, or room for four of the largest",
+    )
+    receive_timeout_s: float = Field(
+        default=10,
+        gt=0,
+        description="seconds in which the head of a request must come, and for which its body may pause; then 408",
+    )
+    min_body_rate: int = Field(
+        default=4096,
+        ge=1,
+        description="bytes a second with which a body must come after its first receive_timeout_s; otherwise 408",
+    )
+    keep_alive_s: int = Field(
+        default=75, ge=1, description="seconds for which an idle connection is kept; longer than its clients keep it"
     )
     max_pixels: int = Field(default=50_000_000, ge=1, description="most pixels of an image; a larger image gets 422")
     decode_threads: int = Field(default=2, ge=1, description="images decoded at the same time")
@@ -203,6 +227,25 @@ class Settings(BaseSettings):
         if self.insecure and (self.keys is not None or self.api_keys is not None):
             raise ValueError(f"{PREFIX}INSECURE opens what the API keys are to protect; leave one of them out")
         return self
+
+    @model_validator(mode="after")
+    def _has_room_for_a_body(self) -> Self:
+        if self.max_body_memory is not None and self.max_body_memory < self.max_body_bytes:
+            raise ValueError(
+                f"{PREFIX}MAX_BODY_MEMORY is {self.max_body_memory}, and one upload may have {self.max_body_bytes} "
+                f"bytes with its form; raise it, or lower {PREFIX}MAX_UPLOAD_BYTES"
+            )
+        return self
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Most bytes of a body: those of an upload, and what its form adds to them."""
+        return self.max_upload_bytes + MULTIPART_FRAME_BYTES
+
+    @property
+    def body_memory(self) -> int:
+        """Bytes of all bodies together that a worker holds."""
+        return self.max_body_memory or max(MIN_BODY_MEMORY, 4 * self.max_body_bytes)
 
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:

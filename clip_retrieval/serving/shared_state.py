@@ -43,10 +43,10 @@ Kind = Literal[
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Rejection = Literal["too_many", "too_large", "too_slow"]
+Rejection = Literal["too_many", "too_large", "too_slow", "slow_body"]
 
 REJECTIONS: tuple[Rejection, ...] = get_args(Rejection)
-"""Why a request is rejected: 503, 413 and 504."""
+"""Why a request is rejected: 503, 413, 504 and 408."""
 
 QUEUES = ("encode_texts", "encode_images")
 """The batchable APIs, each with a queue of jobs."""

@@ -72,6 +72,16 @@ class Traffic:
         """How many requests were rejected in this worker's place since the start of the service, by reason."""
         return +Counter({reason: self._slot[f"rejected_{reason}"] for reason in REJECTIONS})
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a request of some kind would be rejected."""
+        return self._cells[_PENDING] >= self._max_pending or self.pending_images >= self._max_pending_images
+
+    def has_no_place(self, *, brings_image: bool) -> bool:
+        """Whether a request of this kind would be rejected."""
+        is_full = self._cells[_PENDING] >= self._max_pending
+        return is_full or (brings_image and self.pending_images >= self._max_pending_images)
+
     def reject(self, reason: Rejection) -> None:
         self._slot[f"rejected_{reason}"] += 1
 

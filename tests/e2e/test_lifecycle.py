@@ -210,4 +210,4 @@ def test_what_only_the_worker_can_find_ends_the_server_and_not_just_the_worker(
 def test_a_setting_that_is_no_good_is_refused(launch: Launch, fake_artifact: Artifact) -> None:
     port = reserve_port()
     server = launch(bento_clip_serve(port, str(fake_artifact.path)), port, BENTO_CLIP_MAX_BATCH_SIZE="many")
-    refused(server, r"a BENTO_CLIP_ setting is not valid: max_batch_size: Input should be a valid integer")
+    refused(server, r"a BENTO_CLIP_ setting is not valid: max_batch_size: must be a whole number")

@@ -117,7 +117,7 @@ def test_the_cache_and_the_counts_are_seen_from_outside(client: Client) -> None:
 
 
 def test_an_error_of_the_service_reaches_the_caller_as_a_sentence(client: Client) -> None:
-    with pytest.raises(RequestRejected, match="k: Input should be less than or equal to 50") as caught:
+    with pytest.raises(RequestRejected, match="k: must be at most 50") as caught:
         client.search_images("red", k=51)
     assert caught.value.status == 422
 

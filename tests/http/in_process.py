@@ -6,8 +6,11 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from clip_retrieval.access.gate import Gate
 from clip_retrieval.http.app import create_app
+from clip_retrieval.http.middleware.authentication import Authentication
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
+from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
 from clip_retrieval.serving.process import open_changes
@@ -68,7 +71,9 @@ class Api:
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def run() -> httpx.Response:
-            transport = httpx.ASGITransport(ErrorEnvelope(self.app))
+            transport = httpx.ASGITransport(
+                ErrorEnvelope(RouteCheck(Authentication(self.app, gate=Gate(open_to_all="admin"))))
+            )
             async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
                 return await http.request(method, path, **options)
 

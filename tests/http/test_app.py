@@ -549,11 +549,47 @@ def test_what_is_not_json_is_400_with_the_place(api: Api) -> None:
 
 def test_fields_that_are_not_known_or_missing_are_named(api: Api) -> None:
     detail = api.refused("POST", TEXT, 422, json={"txt": "red"})
-    assert detail == "text: Field required; txt: Extra inputs are not permitted"
+    assert detail == "text: is missing; txt: there is no such field"
 
 
 def test_a_missing_upload_is_named(api: Api) -> None:
-    assert api.refused("POST", IMAGE, 422, files={"image": RED}) == "file: Field required"
+    assert api.refused("POST", IMAGE, 422, files={"image": RED}) == (
+        "file: the form has no such field; it has image; send the image in it, as curl -F file=@image.jpg does"
+    )
+
+
+@pytest.mark.parametrize("path", [IMAGE, "/search/similar", "/encode/image"])
+@pytest.mark.parametrize("value", ["abc", "", "http://127.0.0.1/red.png"])
+def test_a_part_without_a_file_name_is_told_in_words(api: Api, path: str, value: str) -> None:
+    detail = api.refused("POST", path, 422, files={"file": (None, value)})
+    assert detail == ("file: this part is a text and not a file; give it a file name, as curl -F file=@image.jpg does")
+
+
+@pytest.mark.parametrize("path", [IMAGE, "/search/similar"])
+def test_k_can_be_a_field_of_the_form_beside_the_image(api: Api, path: str) -> None:
+    assert api.post(path, files={"file": RED}, data={"k": "2"})["total_results"] == 2
+    assert api.post(path, files={"file": RED}, params={"k": "3"})["total_results"] == 3
+    assert api.post(path, files={"file": RED})["total_results"] == 5
+    detail = api.refused("POST", path, 422, files={"file": RED}, data={"k": "2"}, params={"k": "2"})
+    assert detail == "k: give it in the URL or in the form, not in both"
+    assert api.refused("POST", path, 422, files={"file": RED}, data={"k": "51"}) == "k: must be at most 50"
+    assert api.refused("POST", path, 422, files={"file": RED}, data={"k": "many"}) == "k: must be a whole number"
+    assert api.refused("POST", path, 422, files={"file": RED}, data={"k": ["2", "3"]}) == "k: one is enough, not 2"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "detail"),
+    [
+        (IMAGE, "top_k", "there is no form field top_k; did you mean k? this path reads file, k"),
+        (IMAGE, "image", "there is no form field image; this path reads file, k"),
+        ("/search/similar", "colour", "there is no form field colour; this path reads file, k"),
+        ("/encode/image", "k", "there is no form field k; this path reads file"),
+    ],
+)
+def test_a_form_field_that_there_is_not_is_refused_with_those_that_there_are(
+    api: Api, path: str, name: str, detail: str
+) -> None:
+    assert api.refused("POST", path, 422, files={"file": RED}, data={name: "2"}) == detail
 
 
 def test_one_image_at_a_time(api: Api) -> None:

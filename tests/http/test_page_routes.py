@@ -17,6 +17,7 @@ from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
+from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.page import PAGE, content_security_policy
 from clip_retrieval.http.page_routes import EXAMPLES
 from clip_retrieval.progress import Silent
@@ -41,7 +42,7 @@ class Site:
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
         async def run() -> httpx.Response:
-            transport = httpx.ASGITransport(ErrorEnvelope(self.app))
+            transport = httpx.ASGITransport(ErrorEnvelope(RouteCheck(self.app)))
             async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
                 named = {name.replace("_", "-"): value for name, value in headers.items()}
                 return await http.request(method, path, headers=named)

@@ -19,7 +19,7 @@ def test_uvicorn_takes_the_protocol_by_its_name() -> None:
     assert "auto" in HTTP_PROTOCOLS, "uvicorn reads HTTP with its own protocol, whose errors are plain text"
     before = HTTP_PROTOCOLS["auto"]
     try:
-        uvicorn_protocol.use_in_this_process()
+        uvicorn_protocol.use_in_this_process(uvicorn_protocol.Wire())
         assert HTTP_PROTOCOLS["auto"].endswith(":JsonErrorsProtocol")
     finally:
         HTTP_PROTOCOLS["auto"] = before
@@ -36,6 +36,11 @@ def test_uvicorn_takes_the_protocol_by_its_name() -> None:
         ("on_header", "trailers become headers"),
         ("on_headers_complete", "the head of a request is not bounded"),
         ("data_received", "the head of a request is not bounded"),
+        ("connection_made", "a connection that sends nothing is not closed"),
+        ("connection_lost", "time limits outlive their connection"),
+        ("on_message_complete", "the rest of a body is not bounded after the answer"),
+        ("on_response_complete", "the rest of a body is not bounded after the answer"),
+        ("shutdown", "a stop waits for bodies that do not come"),
     ],
 )
 def test_a_method_that_is_overridden_exists(name: str, consequence: str) -> None:
@@ -43,7 +48,11 @@ def test_a_method_that_is_overridden_exists(name: str, consequence: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["cycle", "connections", "server_state", "app_state", "config", "transport", "ws_protocol_class"]
+    "name",
+    [
+        *("cycle", "connections", "server_state", "app_state", "config", "transport", "ws_protocol_class"),
+        *("app", "loop", "timeout_keep_alive", "expect_100_continue"),
+    ],
 )
 def test_an_attribute_that_is_read_exists(name: str) -> None:
     assert f"self.{name}" in inspect.getsource(HttpToolsProtocol.__init__), "a connection is not handed over to h11"

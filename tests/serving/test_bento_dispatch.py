@@ -120,6 +120,22 @@ def test_the_application_counts_with_the_class_that_is_replaced() -> None:
     assert taken in source, "every path that a stranger makes up is a series for ever"
 
 
+def test_bentoml_has_no_time_limit_of_its_own() -> None:
+    code = """
+from clip_retrieval.serving.bento_dispatch import no_time_limit_of_bentoml
+from bentoml._internal.server.base_app import BaseAppFactory
+no_time_limit_of_bentoml()
+class Application(BaseAppFactory):
+    name = "test"
+    async def index_page(self, _): ...
+    mark_as_ready = None
+[limit] = Application(timeout=9).middlewares
+assert limit.cls("the application", *limit.args, **limit.kwargs) == "the application"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"a slow upload ends with 504: {done.stderr}"
+
+
 def test_a_process_that_is_no_worker_has_the_first_place() -> None:
     assert worker_number() == 0
 

@@ -10,7 +10,8 @@ host_check.py     refuses what is sent to another name
 route_check.py    lets in what the table of routes allows
 authentication.py lets in who may do what the row needs
 limits.py         refuses what is over a caller's limit
-body_limit.py     bounds a body while it is read
+intake.py         takes in bodies, at a rate and within a bound of memory
+body_limit.py     hands a complete body on
 admission.py      lets in as many at once as there are places, and bounds their time
 beforehand.py     what happens before BentoML's own routes answer: fresh metrics, honest readiness
 first_request.py  hands over what only a request carries

@@ -1,12 +1,12 @@
 """A line in the log for each request: what was asked, how it ended and how long that took."""
 
 import logging
-import re
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_retrieval.http.request_context import RequestContext, request_id_of
+from clip_retrieval.serving.log_lines import escaped
 
 LOGGER = "bentoml.access"
 """A child of the logger that BentoML gives a handler; BentoML's own access log is off."""
@@ -15,8 +15,6 @@ QUIET_PATHS = frozenset({"/metrics", "/livez", "/readyz", "/healthz"})
 """What machines ask every few seconds."""
 
 log = logging.getLogger(LOGGER)
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class AccessLog:
@@ -37,7 +35,7 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
             else:
-                response_bytes += len(message.get("body", b""))
+                response_bytes += 0 if scope["method"] == "HEAD" else len(message.get("body", b""))
             await send(message)
 
         try:
@@ -63,8 +61,7 @@ def _log(scope: Scope, status: int, response_bytes: int, duration_ms: float) -> 
     context = RequestContext.of(scope)
     if context is not None and context.caller.key is not None:
         fields["key"] = context.caller.key
-    # A client chooses the path: a line break in it must not look like another line of the log.
-    path = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", scope["path"])
+    path = escaped(scope["path"])  # a client chooses it: a line break must not look like another line of the log
     line = (scope["method"], path, status, duration_ms, fields["request_id"])
     log.info("%s %s %d %.1f ms %s", *line, extra={"access": fields})
 

@@ -25,12 +25,15 @@ class CancelOnDisconnect:
         task = asyncio.current_task()
         assert task is not None
         watcher: asyncio.Task[None] | None = None
-        gone = started = False
+        gone = started = is_answered = False
 
         def leave() -> None:
+            """After a whole answer the server says that the client has left, which ends nothing: work after it, such as
+            closing the file of an upload, must be done."""
             nonlocal gone
-            gone = True
-            task.cancel()
+            if not is_answered:
+                gone = True
+                task.cancel()
 
         async def watch() -> None:
             # A finished task keeps its exception, whose traceback keeps every frame's locals alive; so none leaves.
@@ -50,8 +53,9 @@ class CancelOnDisconnect:
             return message
 
         async def noted(message: Message) -> None:
-            nonlocal started
+            nonlocal started, is_answered
             started = True
+            is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         try:

@@ -26,18 +26,20 @@ class ErrorEnvelope:
             return
         start: Message | None = None
         body = b""
-        started = False
+        started = ended = False
 
         async def rewritten(message: Message) -> None:
-            nonlocal start, body, started
+            nonlocal start, body, started, ended
             if message["type"] == "http.response.start":
                 started = True
                 if message["status"] >= HTTPStatus.BAD_REQUEST:
                     start = message
                     return
-            elif start is not None:
+            else:
+                ended = not message.get("more_body", False)
+            if message["type"] == "http.response.body" and start is not None:
                 body += message.get("body", b"")
-                if not message.get("more_body", False):
+                if ended:
                     await _as_error_body(start, body)(scope, receive, send)
                 return
             await send(message)
@@ -46,6 +48,8 @@ class ErrorEnvelope:
             await self._app(scope, receive, rewritten)
         except Exception:
             log.exception("unhandled error in %s %r", scope["method"], scope["path"])
+            if ended:  # Starlette answers 500 and raises what it has answered
+                return
             if started:
                 raise
             response = error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")

@@ -1,5 +1,6 @@
 """Lets in what has a row in the table of routes and brings the kind of body that the row reads."""
 
+import re
 from http import HTTPStatus
 
 from starlette.responses import JSONResponse
@@ -8,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clip_retrieval.access.addresses import counted_as
 from clip_retrieval.access.caller import Caller
 from clip_retrieval.http.error_response import error_response
+from clip_retrieval.http.known_names import check_parameters
 from clip_retrieval.http.origins import NO_ORIGINS, Origins
 from clip_retrieval.http.policy import JSON, RoutePolicy, methods_of
 from clip_retrieval.http.request_context import RequestContext, header
@@ -18,9 +20,15 @@ FOREIGN = (
 )
 
 
+NOT_ASCII = "the Content-Type has a character that is not of ASCII; in a form the boundary may have one"
+
+_NOT_TEXT = re.compile(rb"[^\t\x20-\x7e]")
+
+
 class RouteCheck:
-    """Answers 404 and 405 for what has no row in the table, 415 for another kind of body than the route reads, and 403
-    for a change that the page of another site asks for. What it lets in has a ``RequestContext``.
+    """Answers 404 and 405 for what has no row in the table, 415 for another kind of body than the route reads, 422 for
+    a query parameter that it does not read, and 403 for a change that the page of another site asks for. What it lets
+    in has a ``RequestContext``, and HEAD has become GET.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Origins = NO_ORIGINS) -> None:
@@ -35,6 +43,8 @@ class RouteCheck:
                 return
             host = (scope.get("client") or ("", 0))[0]
             RequestContext(policy, Caller(counted_as(host))).put(scope)
+            if scope["method"] == "HEAD":  # the server sends the answer to GET without its body
+                scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 
@@ -46,16 +56,30 @@ def _policy(scope: Scope, origins: Origins) -> RoutePolicy | JSONResponse:
     policy = methods.get(scope["method"])
     if policy is None:
         return error_response(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(methods)})
+    return _refusal(scope, policy, origins) or policy
+
+
+def _refusal(scope: Scope, policy: RoutePolicy, origins: Origins) -> JSONResponse | None:
+    """The answer to a request that its route does not take as it is; None if it does."""
+    types = [value for name, value in scope["headers"] if name == b"content-type"]
+    if len(types) > 1 or any(_NOT_TEXT.search(value) for value in types):
+        detail = "there are several Content-Type headers; send one"
+        return error_response(HTTPStatus.BAD_REQUEST, detail if len(types) > 1 else NOT_ASCII)
     if policy.media_type is not None:
-        given = header(scope, b"content-type").decode("latin-1")
+        given = types[0].decode("latin-1") if types else ""
         if given.partition(";")[0].strip().lower() != policy.media_type:
             detail = f"this path reads {policy.media_type}; the Content-Type is {given or 'missing'}"
             return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+    if scope["query_string"] and policy.query is not None:
+        try:
+            check_parameters(scope["query_string"], policy.query)
+        except ValueError as error:
+            return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
     changes = policy.needs in {"write", "admin"}
     is_form = scope["method"] == "POST" and policy.media_type != JSON
     if changes and is_form and _is_foreign(scope) and not origins.may_change(scope):
         return error_response(HTTPStatus.FORBIDDEN, FOREIGN)
-    return policy
+    return None
 
 
 def _is_foreign(scope: Scope) -> bool:

@@ -43,27 +43,35 @@ async def ask(
     chunks: Iterable[bytes] = (b"",),
     impatient: bool = False,
     client: tuple[str, int] | None = None,
+    pause_s: float = 0,
+    query: str = "",
 ) -> Answer:
-    """``impatient``: the client goes away once its request is sent. The default Content-Type is what the path reads."""
+    """``impatient``: the client goes away once its request is sent. ``pause_s`` is between two chunks.
+
+    The default Content-Type is what the path reads.
+    """
     answer = Answer(left=list(chunks))
     policy = (methods_of(path) or {}).get(method)
     media_type = {"Content-Type": policy.media_type} if policy is not None and policy.media_type else {}
+    given = {**media_type, **(headers or {})}
+    if any(name == "content-type" for name in given):
+        given.pop("Content-Type", None)
     scope = {
         "type": "http",
         "method": method,
         "path": path,
         "scheme": "http",
         "client": client,
-        "query_string": b"",
-        "headers": [
-            (name.lower().encode(), value.encode()) for name, value in ({**media_type, **(headers or {})}).items()
-        ],
+        "query_string": query.encode(),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
     }
 
     async def receive() -> Message:
         if not answer.left:
             await asyncio.sleep(0 if impatient else 60)
             return {"type": "http.disconnect"}
+        if pause_s:
+            await asyncio.sleep(pause_s)
         body = answer.left.pop(0)
         return {"type": "http.request", "body": body, "more_body": bool(answer.left)}
 

@@ -4,19 +4,18 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_retrieval.errors import Busy
 from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.middleware.body_limit import BodyLimit
+from clip_retrieval.http.middleware.intake import Intake
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.origins import Origins
-from clip_retrieval.http.policy import ROUTES, SMALL, methods_of
+from clip_retrieval.http.policy import ROUTES, methods_of
 from clip_retrieval.serving.shared_state import REJECTIONS
 from clip_retrieval.serving.traffic import Traffic
-from tests.http.middleware.asgi import Answer, Gate, ask, echo_size
+from tests.http.middleware.asgi import Gate, ask, echo_size
 
 LIMIT = 100
 
@@ -28,69 +27,14 @@ def admit(
     max_pending: int = 2,
     max_body_bytes: int = LIMIT,
     timeout_s: float = 5,
+    patience_s: float = 5,
     origins: Sequence[str] = (),
 ) -> ASGIApp:
     traffic = traffic or Traffic(max_pending, max_pending_images=1)
     places = Admission(app, traffic=traffic, timeout_s=timeout_s)
-    inner = BodyLimit(places, traffic=traffic, max_body_bytes=max_body_bytes)
+    intake = Intake(max_bytes=2**20, patience_s=patience_s, min_rate=1)
+    inner = BodyLimit(places, traffic=traffic, intake=intake, max_body_bytes=max_body_bytes)
     return RouteCheck(inner, origins=Origins(origins))
-
-
-# Bytes
-
-
-def test_a_body_at_the_limit_passes() -> None:
-    answer = asyncio.run(ask(admit(), headers={"Content-Length": "100"}, chunks=[b"x" * 60, b"x" * 40]))
-    assert (answer.status, answer.body) == (200, b"100")
-
-
-def test_a_body_declared_over_the_limit_is_refused_before_the_application_runs_and_is_drained() -> None:
-    async def unreached(scope: Scope, receive: Receive, send: Send) -> None:
-        raise AssertionError("the application was called")
-
-    chunks = [b"x" * 60, b"x" * 41]
-    answer = asyncio.run(ask(admit(unreached), headers={"Content-Length": "101"}, chunks=chunks))
-    assert answer.status == 413
-    assert answer.error["detail"] == "the body is over the limit of 100 bytes"
-    assert answer.headers["connection"] == "close"
-    assert answer.left == []
-
-
-def test_a_body_of_unknown_length_is_refused_while_it_is_read_and_is_drained() -> None:
-    answer = asyncio.run(ask(admit(), chunks=[b"x" * 30] * 9))
-    assert answer.status == 413
-    assert answer.error["error"] == "Request Entity Too Large"
-    assert answer.left == []
-
-
-def test_a_length_that_is_declared_too_small_does_not_help() -> None:
-    answer = asyncio.run(ask(admit(), headers={"Content-Length": "1"}, chunks=[b"x" * 30] * 9))
-    assert answer.status == 413
-
-
-def test_an_application_that_answers_for_the_error_itself_is_not_heard() -> None:
-    """Frameworks turn any exception while a body is read into an answer of their own."""
-
-    async def careless(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await Request(scope, receive).body()
-        except Exception:  # noqa: BLE001
-            await PlainTextResponse("There was an error parsing the body", 400)(scope, receive, send)
-
-    assert asyncio.run(ask(admit(careless), chunks=[b"x" * 30] * 9)).status == 413
-
-
-def test_draining_ends_when_the_client_goes_away() -> None:
-    async def gone(path: str) -> Answer:
-        return await ask(admit(), path, headers={"Content-Length": "1000"}, chunks=[], impatient=True)
-
-    assert asyncio.run(gone("/search/images")).status == 413
-
-
-def test_a_path_may_have_a_smaller_limit() -> None:
-    admission, body = admit(max_body_bytes=2**20), [b"x" * (SMALL + 1)]
-    assert asyncio.run(ask(admission, chunks=body)).error["detail"] == f"the body is over the limit of {SMALL} bytes"
-    assert asyncio.run(ask(admission, "/search/text", chunks=body)).status == 200
 
 
 # Requests at once
@@ -161,7 +105,8 @@ def test_requests_in_progress_and_rejections_are_counted() -> None:
         await ask(admit(traffic=traffic), chunks=[b"x" * 101])
         await ask(admit(traffic=traffic), headers={"Content-Length": "101"}, chunks=[b"x" * 101])
         await ask(admit(Gate(), timeout_s=0.01, traffic=traffic))
-        assert traffic.rejected == {"too_many": 1, "too_large": 2, "too_slow": 1}
+        await ask(admit(traffic=traffic, patience_s=0.01), chunks=[b"x", b"x"], pause_s=5)
+        assert traffic.rejected == {"too_many": 1, "too_large": 2, "too_slow": 1, "slow_body": 1}
         assert set(traffic.rejected) == set(REJECTIONS)
 
     asyncio.run(scenario())
@@ -179,11 +124,15 @@ def test_an_answer_that_takes_too_long_becomes_504() -> None:
     asyncio.run(scenario())
 
 
-def test_a_body_that_comes_too_slowly_becomes_504() -> None:
-    async def slow_reader(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(60)
+def test_the_clock_and_the_place_begin_when_the_body_is_in() -> None:
+    async def scenario() -> None:
+        admission = admit(max_pending=1, timeout_s=0.2)
+        slow = asyncio.create_task(ask(admission, chunks=[b"a", b"b", b"c"], pause_s=0.15))
+        await asyncio.sleep(0.1)
+        assert (await ask(admission)).status == 200, "the only place is free"
+        assert (await slow).status == 200, "its body took longer than a request may"
 
-    assert asyncio.run(ask(admit(slow_reader, timeout_s=0.01))).status == 504
+    asyncio.run(scenario())
 
 
 # What the table allows

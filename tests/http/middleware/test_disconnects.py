@@ -129,3 +129,22 @@ def test_a_cancellation_that_is_not_for_a_client_passes() -> None:
             await waiting
 
     asyncio.run(scenario())
+
+
+def test_work_after_a_whole_answer_is_done_though_the_client_leaves() -> None:
+    """Such as closing the file of an upload; the server says that the client has left after every answer."""
+
+    async def scenario() -> None:
+        closed = []
+
+        async def cleans_up(scope: Scope, receive: Receive, send: Send) -> None:
+            await Request(scope, receive).body()
+            await JSONResponse("done")(scope, receive, send)
+            await asyncio.sleep(0.05)
+            closed.append(scope["path"])
+
+        answer = await ask(CancelOnDisconnect(cleans_up), impatient=True)
+        assert (answer.status, answer.body) == (200, b'"done"')
+        assert closed == ["/search/images"]
+
+    asyncio.run(scenario())

@@ -94,7 +94,8 @@ def test_an_exception_becomes_a_500_that_shows_nothing_of_it(caplog: pytest.LogC
 
 def test_an_exception_after_the_answer_began_is_passed_on() -> None:
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
-        await PlainTextResponse("half")(scope, receive, send)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise RuntimeError("too late")
 
     with pytest.raises(RuntimeError, match="too late"):
@@ -114,4 +115,16 @@ def test_many_problems_are_cut_short() -> None:
     problems = [{"loc": ("body", f"field{n}"), "msg": "Extra"} for n in range(100)]
     assert describe(problems).startswith("field0: Extra; field1: Extra; ")
     assert describe(problems).endswith("; and 92 more")
-    assert describe([{"loc": ("body",), "msg": "Field required"}]) == "body: Field required"
+    assert describe([{"loc": ("body",), "msg": "Field required"}]) == "body: is missing"
+
+
+def test_an_exception_after_a_whole_answer_is_logged_once_and_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    """Starlette answers 500 and raises what it has answered; the server would log it again."""
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("Internal Server Error", 500)(scope, receive, send)
+        raise RuntimeError("answered")
+
+    answer = asyncio.run(ask(ErrorEnvelope(failing)))
+    assert (answer.status, answer.error["error"]) == (500, "Internal Server Error")
+    assert len(caplog.records) == 1

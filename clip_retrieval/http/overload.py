@@ -1,0 +1,88 @@
+"""What comes before everything else: requests that cannot be let in are refused for next to nothing.
+
+A refusal by the whole stack (metrics, log, error body, table) costs as much as a good part of an answer, so that a
+crowd that does not wait would get nothing but refusals. Here a refusal is two messages that were made beforehand, and
+one line in the log for all those of a second. Beyond a number a second it is given only after a pause, which holds up
+a client that does not wait as it was told to.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from clip_retrieval.http.error_response import error_response
+from clip_retrieval.http.middleware.access_log import LOGGER
+from clip_retrieval.http.policy import methods_of
+from clip_retrieval.serving.traffic import RETRY, Traffic
+
+PROMPT = 100
+"""So many refusals a second are given at once."""
+
+PAUSE_S = 1.0
+"""How long the others wait: as long as Retry-After says."""
+
+MOST_PAUSED = 8192
+"""So many wait at the same time; more are refused at once."""
+
+log = logging.getLogger(LOGGER)
+
+
+class Overload:
+    """Answers 503 while there is no place for a request; everything else passes."""
+
+    def __init__(self, app: ASGIApp, *, refusals: "Refusals") -> None:
+        self._app = app
+        self._refusals = refusals
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._refusals.concern(scope):
+            await self._refusals.answer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+class Refusals:
+    """Those of one process, whatever connection they are for."""
+
+    def __init__(
+        self, traffic: Traffic, *, around: Callable[[ASGIApp], ASGIApp] = lambda app: app, pause_s: float = PAUSE_S
+    ) -> None:
+        """``around`` puts what a refusal needs beside its body around it, such as the headers of CORS."""
+        self._traffic = traffic
+        self._pause_s = pause_s
+        self._since = 0.0
+        self._given = 0
+        self._paused = 0
+        detail = f"too many requests in progress; {RETRY}"
+        self._response = around(error_response(HTTPStatus.SERVICE_UNAVAILABLE, detail))
+
+    def concern(self, scope: Scope) -> bool:
+        """Whether this request needs a place and there is none."""
+        if not self._traffic.is_full or scope["type"] != "http":
+            return False
+        policy = (methods_of(scope["path"]) or {}).get(scope["method"])
+        if policy is None or policy.always_answers:
+            return False
+        return self._traffic.has_no_place(brings_image=policy.cost == "image")
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._traffic.reject("too_many")
+        now = time.monotonic()
+        if now - self._since > 1:
+            self._since, self._given = now, 0
+            asyncio.get_running_loop().call_later(1, self._tell)
+        self._given += 1
+        if self._given > PROMPT and self._paused < MOST_PAUSED:
+            self._paused += 1
+            try:
+                await asyncio.sleep(self._pause_s)
+            finally:
+                self._paused -= 1
+        await self._response(scope, receive, send)
+
+    def _tell(self) -> None:
+        log.warning("%d requests in a second were refused with 503: too many in progress", self._given)
