@@ -90,6 +90,8 @@ class ClipRetrieval:
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
         os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
+        if settings.keys is not None:
+            os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
         process.lead(workers, settings, keys)
 
     def __init__(self) -> None:

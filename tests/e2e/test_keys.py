@@ -196,6 +196,17 @@ def test_keys_that_cannot_be_used_refuse_the_start_in_one_sentence(
     assert [words in line for line in lines] == [True], server.text()
 
 
+def test_the_workers_find_the_file_that_the_supervisor_was_told_of_by_a_relative_name(
+    launch: Launch, store: Store, file: Path
+) -> None:
+    secret = add(file, "anna", "search")
+    port = reserve_port()
+    command = ["env", "-C", str(file.parent), *bentoml_serve(port), "--working-dir", str(ROOT)]
+    settings = {**CLOSED, "BENTO_CLIP_ARTIFACT": store.tag, "BENTO_CLIP_KEYS": file.name}
+    server = launch(command, port, **settings).wait_until_ready()
+    assert statuses(server, secret) == {200}
+
+
 def test_keys_come_from_the_environment_too(launch: Launch, store: Store) -> None:
     secret, key = new_key("anna", "search")
     port = reserve_port()
