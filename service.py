@@ -98,12 +98,14 @@ class ClipRetrieval:
     def check() -> None:
         """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
         try:
-            check_keys(settings)
+            keys = check_keys(settings)
             first = process.check_artifact(settings, tag, folder)
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
         os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
-        process.lead(workers, settings)
+        if settings.keys is not None:
+            os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
+        process.lead(workers, settings, keys)
 
     def __init__(self) -> None:
         process.prefer_searches()

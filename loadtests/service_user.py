@@ -5,6 +5,7 @@ An answer is checked against the service's schema. A rejected request (429, 503)
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from pydantic import BaseModel, ValidationError
 
+from clip_retrieval.client.endpoints import key_header
 from loadtests import queries
 from loadtests.bad_input import JSON
 from loadtests.queries import MULTIPART, ImageFile, Mix
@@ -54,6 +56,7 @@ class ServiceUser(FastHttpUser):
 
     abstract = True
     wait_time = constant(0)
+    default_headers = key_header(os.environ.get("BENTO_CLIP_KEY"))
     network_timeout = 40.0  # longer than the service's own limit, after which it answers 504
     recorder: ClassVar[Recorder]
     _made: ClassVar[int] = 0

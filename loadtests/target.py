@@ -1,5 +1,6 @@
 """The service to test: one that runs already, or this project's own, started for the run; and what it serves."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def synthetic_artifact(images: int) -> str:
 def service_info(url: str) -> dict[str, Any]:
     """What is served at ``url``. Raises CannotRun if this project's service does not answer there."""
     try:
-        with Client(url) as client:
+        with Client(url, key=os.environ.get("BENTO_CLIP_KEY")) as client:
             info = client.info()
     except ServiceError as error:
         raise CannotRun(f"{url} cannot be tested: {error}") from error

@@ -3,10 +3,10 @@
     python -m scripts.image_test                           # the newest artifact, the engine that works here
 
 Checks: it answers as the in-process retriever does; a Locust load passes without failures; the user, the read-only
-root, the health check, the JSON log, what must not be inside, size, time to ready; a mounted artifact is served; and
-it stops under load without losing a request (``oci/stopping.py`` defines a lost request). The image and its Bento are
-removed. The last line on standard output is the result as JSON; the exit status is 1 if a check failed, 2 if the test
-could not be made.
+root, the health check, the JSON log, what must not be inside, size, time to ready; a mounted artifact is served; with
+keys, who brings none gets nothing; and it stops under load without losing a request (``oci/stopping.py`` defines a lost
+request). The image and its Bento are removed. The last line on standard output is the result as JSON; the exit status
+is 1 if a check failed, 2 if the test could not be made.
 """
 
 import argparse
@@ -24,10 +24,11 @@ from typing import Any
 
 import bentoml
 
+from clip_retrieval.access.keys import lines_of, new_key
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.client import Client
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.errors import ClipRetrievalError, Forbidden, Unauthorized
 from clip_retrieval.search.retriever import Retriever
 from scripts import bento, image
 from scripts.common import machine
@@ -112,6 +113,7 @@ def check(checks: Checks, engine: Engine, name: str, artifact: str) -> None:
         check_stop(checks, container)
         check_log(checks, container)
     check_mounted(checks, engine, name, folder)
+    check_keys(checks, engine, name)
 
 
 def check_size(checks: Checks, engine: Engine, name: str) -> None:
@@ -233,6 +235,26 @@ def check_mounted(checks: Checks, engine: Engine, name: str, folder: Path) -> No
         ):
             checks.expect(client.info().artifact == MOUNTED, "a mounted artifact is not what is served")
             checks.expect(bool(client.search_images("a red panda").results), "a mounted artifact finds nothing")
+
+
+def check_keys(checks: Checks, engine: Engine, name: str) -> None:
+    """With keys, who brings one may do what it allows, and nobody else anything."""
+    say("asking with a key and without")
+    secret, key = new_key("image-test", "search")
+    settings = {"BENTO_CLIP_INSECURE": "false", "BENTO_CLIP_API_KEYS": lines_of((key,))}
+    with running(engine, name, settings=settings) as container:
+        for given, error, wrong in (
+            (None, Unauthorized, "the image answers who brings no key"),
+            (secret, Forbidden, "the image lets a key for searching clear the cache"),
+        ):
+            with Client(container.url, key=given) as client:
+                try:
+                    client.clear_cache() if given else client.fields()
+                except error:
+                    continue
+                checks.expect(False, wrong)
+        with Client(container.url, key=secret) as client:
+            checks.expect(bool(client.search_images("a red panda").results), "the image finds nothing with a key")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a request may do: by the key that it brings, or by what is open without one."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
 
@@ -44,12 +44,15 @@ class Gate:
     def is_read_only(self) -> bool:
         return self._is_read_only
 
-    def know(self, caller: Caller, secret: str | None) -> Caller:
-        """The caller with the name and the scope of their key; a secret that opens nothing is as none."""
+    def know(self, address: str, secret: str | None) -> Caller:
+        """The caller at an address, with the name and the scope of their key; a secret that opens nothing is as none.
+
+        A service without keys looks at none.
+        """
         if self._ring is None:
-            return replace(caller, scope=self._open_to_all)
+            return Caller(address, None, self._open_to_all)
         key = None if secret is None else self._ring.find(secret)
-        return caller if key is None else replace(caller, key=key.name, scope=key.scope)
+        return Caller(address) if key is None else Caller(address, key.name, key.scope)
 
     def refusal(self, caller: Caller, needed: Scope, *, brings_key: bool) -> Refused | None:
         """Why a caller, whom ``know`` has looked at, may not do ``needed``; None if they may.

@@ -64,12 +64,18 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
     console.err.print(f"ready in {took:.1f} s: [bold]{url}[/] (API pages at {url}/docs)", soft_wrap=True)
     console.err.print("try:", style="bold")
     console.err.print(
-        f"curl -s {url}/search/images -H 'Content-Type: application/json' "
+        f"curl -s {url}/search/images {key_header(environment)}-H 'Content-Type: application/json' "
         """-d '{"text": "a red panda", "k": 3}'""",
         highlight=False,
         soft_wrap=True,
     )
     return _status(child.wait())
+
+
+def key_header(environment: Mapping[str, str]) -> str:
+    """What curl needs beside the URL where the service asks for a key."""
+    has_keys = any(environment.get(name, "").strip() for name in ("BENTO_CLIP_KEYS", "BENTO_CLIP_API_KEYS"))
+    return '-H "X-API-Key: $BENTO_CLIP_KEY" ' if has_keys else ""
 
 
 def _status(returncode: int) -> int:

@@ -4,6 +4,7 @@ from starlette.types import Scope
 
 from clip_retrieval.access.gate import Refused
 
+_HEADERS = frozenset({b"x-api-key", b"authorization"})
 REALM = 'Bearer realm="bento-clip"'
 
 
@@ -16,18 +17,21 @@ def key_of(scope: Scope) -> str | None:
 
     Other schemes of Authorization are not ours: a proxy in front may ask for a password.
     """
-    found: set[bytes] = set()
-    for name, value in scope["headers"]:
-        if name == b"x-api-key":
-            found.add(value.strip())
-        elif name == b"authorization":
-            scheme, _, rest = value.strip().partition(b" ")
-            if scheme.lower() == b"bearer":
-                found.add(rest.strip())
-    found.discard(b"")
+    given = [one for one in scope["headers"] if one[0] in _HEADERS]
+    if not given:
+        return None
+    found = {_key_in(name, value) for name, value in given} - {b""}
     if len(found) > 1:
         raise TwoKeys
     return found.pop().decode("latin-1") if found else None
+
+
+def _key_in(name: bytes, value: bytes) -> bytes:
+    """The key in a header; empty if there is none."""
+    if name == b"x-api-key":
+        return value.strip()
+    scheme, _, rest = value.strip().partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else b""
 
 
 def challenge(refused: Refused) -> str:

@@ -40,10 +40,10 @@ def gate_of(settings: Settings, host: str | None) -> Gate:
     return Gate(open_to_all="search" if is_loopback(host) else None, is_read_only=settings.readonly)
 
 
-def opening(settings: Settings, host: str | None) -> str:
-    """The line that says at the start what is open. Raises KeysError as ``check_keys`` does."""
+def opening(settings: Settings, host: str | None, keys: int | None) -> str:
+    """The line that says at the start what is open; ``keys`` is what ``check_keys`` has counted."""
     return what_is_open(
-        check_keys(settings),
+        keys,
         host,
         is_insecure=settings.insecure,
         is_read_only=settings.readonly,

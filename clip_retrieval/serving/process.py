@@ -162,16 +162,18 @@ def bound_host() -> str | None:
     return os.environ.get(BOUND) or None
 
 
-def lead(workers: int, settings: Settings) -> None:
+def lead(workers: int, settings: Settings, keys: int | None) -> None:
     """Make this process, which has yet to start workers, the supervisor of a service of so many.
 
-    It says in the log what the service lets everybody do.
+    It says in the log what the service lets everybody do; ``keys`` is the number of API keys, None if none are set.
     """
     shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
     os.environ[SHARED] = str(shared.descriptor)
     os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
     lifeline.hold(os.environ)
-    supervise_by(partial(supervisor, shared=shared, on_bound=lambda host: log.info("%s", opening(settings, host))))
+    supervise_by(
+        partial(supervisor, shared=shared, on_bound=lambda host: log.info("%s", opening(settings, host, keys)))
+    )
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,18 @@ import re
 
 import pytest
 
-from clip_retrieval.access.caller import SCOPES, Caller, Scope, includes
+from clip_retrieval.access.caller import SCOPES, Scope, includes
 from clip_retrieval.access.gate import Gate, Refused, is_loopback, what_is_open
 from clip_retrieval.access.key_ring import KeyRing
 from clip_retrieval.access.keys import new_key
 
-STRANGER = Caller("10.0.0.7")
+ADDRESS = "10.0.0.7"
 MADE = {scope: new_key(scope, scope) for scope in SCOPES}
 RING = KeyRing([key for _, key in MADE.values()])
 
 
 def ask(gate: Gate, secret: str | None, needed: Scope) -> Refused | None:
-    return gate.refusal(gate.know(STRANGER, secret), needed, brings_key=secret is not None)
+    return gate.refusal(gate.know(ADDRESS, secret), needed, brings_key=secret is not None)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -31,7 +31,7 @@ def test_admin_includes_write_and_write_includes_search(scope: Scope, needed: Sc
 
 
 def test_a_key_names_its_caller() -> None:
-    caller = Gate(RING).know(STRANGER, MADE["write"][0])
+    caller = Gate(RING).know(ADDRESS, MADE["write"][0])
     assert (caller.name, caller.address, caller.scope) == ("key:write", "10.0.0.7", "write")
 
 

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from clip_retrieval.cli.bentoml_serve import address_of, url_of
+from clip_retrieval.cli.bentoml_serve import address_of, key_header, url_of
 from clip_retrieval.errors import ClipRetrievalError
 
 
@@ -35,3 +35,20 @@ def test_an_unknown_host_is_one_sentence(host: str) -> None:
 def test_the_service_is_asked_at_the_address_that_it_serves(address: str, shown: str, asked: str) -> None:
     assert url_of(ip_address(address), 3000) == shown
     assert url_of(ip_address(address), 3000, shown=False) == asked
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [
+        ({}, False),
+        ({"BENTO_CLIP_KEYS": ""}, False),
+        ({"BENTO_CLIP_KEYS": "keys.jsonl"}, True),
+        ({"BENTO_CLIP_API_KEYS": "{}"}, True),
+    ],
+)
+def test_the_request_to_try_brings_a_key_where_one_is_needed_and_names_its_variable_alone(
+    environment: dict[str, str], shown: bool
+) -> None:
+    assert key_header({**environment, "BENTO_CLIP_KEY": "bc_secret"}) == (
+        '-H "X-API-Key: $BENTO_CLIP_KEY" ' if shown else ""
+    )

@@ -1,6 +1,8 @@
 """Keys with real servers: a key made while the service runs works, one that is revoked stops, and nothing opens up."""
 
+import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import pytest
 from clip_retrieval.access.caller import Scope
 from clip_retrieval.access.key_file import change_keys
 from clip_retrieval.access.keys import lines_of, new_key
+from scripts.common.paths import ROOT
 from scripts.common.server import reserve_port
 from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
 from tests.samples import png, square
@@ -193,6 +196,17 @@ def test_keys_that_cannot_be_used_refuse_the_start_in_one_sentence(
     assert [words in line for line in lines] == [True], server.text()
 
 
+def test_the_workers_find_the_file_that_the_supervisor_was_told_of_by_a_relative_name(
+    launch: Launch, store: Store, file: Path
+) -> None:
+    secret = add(file, "anna", "search")
+    port = reserve_port()
+    command = ["env", "-C", str(file.parent), *bentoml_serve(port), "--working-dir", str(ROOT)]
+    settings = {**CLOSED, "BENTO_CLIP_ARTIFACT": store.tag, "BENTO_CLIP_KEYS": file.name}
+    server = launch(command, port, **settings).wait_until_ready()
+    assert statuses(server, secret) == {200}
+
+
 def test_keys_come_from_the_environment_too(launch: Launch, store: Store) -> None:
     secret, key = new_key("anna", "search")
     port = reserve_port()
@@ -200,3 +214,50 @@ def test_keys_come_from_the_environment_too(launch: Launch, store: Store) -> Non
     server = launch(bentoml_serve(port), port, **settings).wait_until_ready()
     assert statuses(server, secret) == {200}
     assert statuses(server, None) == {401}
+
+
+def test_commands_bring_the_key_of_the_environment_and_say_what_is_missing(
+    launch: Launch, store: Store, tmp_path: Path, file: Path
+) -> None:
+    reader, writer = add(file, "reader", "search"), add(file, "writer", "write")
+    port = reserve_port()
+    command = [*BENTO_CLIP, "serve", store.tag, "--port", str(port), "--keys", str(file)]
+    server = launch(command, port, **CLOSED, BENTO_CLIP_CHANGES=str(tmp_path / "changes")).wait_until_ready()
+    (tmp_path / "ruby.png").write_bytes(RED)
+
+    def run(*arguments: str, key: str = "") -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            [*BENTO_CLIP, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "BENTO_CLIP_KEY": key},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not (key and key in done.stdout + done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    adding = ("add", str(tmp_path / "ruby.png"), "--at", server.url)
+    without = run(*adding)
+    assert without.returncode == 1
+    assert "this needs an API key with the scope write" in without.stderr
+    assert "commands take the key from BENTO_CLIP_KEY or --key" in without.stderr
+    too_little = run(*adding, key=reader)
+    assert too_little.returncode == 1
+    assert "the API key allows search, and this needs a key with the scope write" in too_little.stderr
+    assert run(*adding, key=writer).stdout == "ruby.png\n"
+    found = run("search", "red", "--in", server.url, "--json", key=reader)
+    assert "ruby.png" in found.stdout
+    assert run("remove", "ruby.png", "--at", server.url, key=writer).returncode == 0
+    assert run("search", "red", "--in", server.url).returncode == 1
+
+
+def test_what_is_no_request_at_all_has_an_id_too(launch: Launch, store: Store) -> None:
+    port = reserve_port()
+    server = launch(bentoml_serve(port), port, BENTO_CLIP_ARTIFACT=store.tag).wait_until_ready()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        answer = connection.recv(10_000).decode()
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert re.search(r"(?i)^x-request-id: [0-9a-f]{32}\r$", answer, re.MULTILINE)

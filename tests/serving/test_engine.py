@@ -14,6 +14,7 @@ from clip_retrieval.encoders.base import Encoder, Pixels, Tokens, Vectors
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine, encode_by_engine
+from clip_retrieval.serving.request_id import CURRENT
 from tests.encoders.marking import MarkingEncoder
 from tests.samples import square
 
@@ -204,3 +205,21 @@ def test_a_batch_for_one_encoder_is_one_batch(make_engine: Callable[..., Engine]
     jobs = [EncodeJob("red", engine=engine), EncodeJob("blue")]
     sure(asyncio.run(encode_by_engine(jobs, engine, Engine.encode_texts)))
     assert sizes == [2]
+
+
+def test_a_batch_names_no_request_in_what_it_logs() -> None:
+    """BentoML runs it in the context of one of its requests, or of an earlier one."""
+    seen: list[str] = []
+
+    async def run() -> None:
+        CURRENT.set("of one request")
+        engine = Engine(lambda: WatchedEncoder(lambda _: None))
+
+        async def encode(_: Engine, jobs: Sequence[EncodeJob]) -> list[Encoded | None]:
+            seen.append(CURRENT.get())
+            return [None] * len(jobs)
+
+        await encode_by_engine([EncodeJob("red")], engine, encode)
+
+    asyncio.run(run())
+    assert seen == [""]

@@ -1,6 +1,5 @@
 """Lets in who may do what the row of the route needs."""
 
-from dataclasses import replace
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,9 +36,8 @@ class Authentication:
             headers = {"WWW-Authenticate": f'{REALM}, error="invalid_request"'}
             await error_response(HTTPStatus.BAD_REQUEST, TWO_KEYS, headers)(scope, receive, send)
             return
-        if not context.caller.address:
-            context.caller = replace(context.caller, address=(scope.get("client") or ("",))[0])
-        context.caller = self._gate.know(context.caller, secret)
+        address = context.caller.address or (scope.get("client") or ("",))[0]
+        context.caller = self._gate.know(address, secret)
         needed = self._needed(context, scope)
         if needed is None:
             await self._app(scope, receive, send)

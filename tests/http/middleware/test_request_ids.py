@@ -51,11 +51,6 @@ def test_refusals_and_failures_have_it_too(path: str) -> None:
     assert answer.headers["x-request-id"] == "abc"
 
 
-def test_an_answer_has_one_id_whatever_the_application_says() -> None:
-    app = PlainTextResponse("", headers={"X-Request-Id": "other"})
-    assert asyncio.run(ask(RequestIds(app), headers={"X-Request-Id": "abc"})).headers["x-request-id"] == "abc"
-
-
 def test_an_error_that_is_logged_names_the_request(caplog: pytest.LogCaptureFixture) -> None:
     caplog.handler.addFilter(NameRequest())
     asyncio.run(ask(RequestIds(ErrorEnvelope(failing)), headers={"X-Request-Id": "abc"}))
