@@ -27,6 +27,7 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
         413: "The body is over the limit of bytes.",
         415: "The upload is not an image.",
         422: "A value is out of range, or the image does not decode or is too large to decode.",
+        429: "The caller's limit is reached, or the caller has too many requests in progress; see Retry-After.",
         503: "More requests than can be served; Retry-After says when to come back.",
     }.items()
 }
@@ -46,7 +47,7 @@ CHANGE_ERRORS: Mapping[int | str, dict[str, Any]] = {
             404: "There is no image of that id.",
             409: "The service takes no changes, or another image has that id.",
             412: "The image is no longer as If-Match says, or is there although If-None-Match says that it is not.",
-            429: "As many images were added as may be before they are compacted.",
+            429: "The caller's limit is reached, or as many images were added as may be before they are compacted.",
             507: "The disk is full; nothing was changed.",
         }.items()
     },

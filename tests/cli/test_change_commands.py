@@ -1,6 +1,8 @@
 """What the commands that change a running service make of their options; ``tests/e2e/test_live.py`` runs them."""
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 import pytest
@@ -8,6 +10,8 @@ import typer
 
 from clip_retrieval.cli.change_options import metadata_of
 from clip_retrieval.client import Client
+from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.changes import Changed
 from clip_retrieval.contract.collection import FieldInfo, FieldsAnswer
 from tests.cli.test_app import Cli, cli
 
@@ -77,3 +81,47 @@ def test_a_service_that_is_not_there_is_said_once(cli: Cli, tmp_path: Path) -> N
     done = cli("add", tmp_path / "a.jpg", tmp_path / "a.jpg", "--at", "http://127.0.0.1:9")
     assert done.status == 1
     assert done.err.count("no answer") == 1
+
+
+class AtTheLimit(BaseHTTPRequestHandler):
+    """A service that refuses six requests at a limit, and takes the others."""
+
+    left = 6
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        refused = AtTheLimit.left > 0
+        AtTheLimit.left -= 1
+        answer = ErrorBody(error="Too Many Requests", detail="the limit is reached") if refused else CHANGED
+        body = answer.model_dump_json().encode()
+        self.send_response(429 if refused else 201)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the library's own
+        pass
+
+
+CHANGED = Changed(image_id="a.jpg", sequence=1, created=True, changed=True, etag="x")
+
+
+@pytest.mark.parametrize("command", ["add", "remove"])
+def test_a_command_of_many_requests_waits_out_a_limit(cli: Cli, tmp_path: Path, command: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    AtTheLimit.left = 6
+    server = HTTPServer(("127.0.0.1", 0), AtTheLimit)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        done = cli(command, tmp_path / "a.jpg", "--at", f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert "the limit is reached" not in done.err
+    assert AtTheLimit.left < 0
+    if command == "add":
+        assert (done.status, done.out) == (0, "a.jpg\n")

@@ -1,0 +1,51 @@
+"""The order of the middleware: what each refuses is seen by what is outside of it, and costs nothing inside."""
+
+import pytest
+
+from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.http.stack import middleware
+from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.state import ServerState
+
+GUARDED = {
+    "trusted_proxies": ("10.0.0.0/8",),
+    "hosts": ("a.example",),
+    "cors_origins": ("https://app.example",),
+    "limit": "60/minute",
+}
+
+
+def stack(**settings: object) -> list[str]:
+    state = ServerState.of(Settings.model_validate(settings))
+    try:
+        built = middleware(state, before_scrape=state.publish, on_request=lambda _: True)
+        return [kind.__name__ for kind, _ in built]
+    finally:
+        state.decoders.shutdown()
+
+
+def test_with_every_setting_the_order_is_this() -> None:
+    assert stack(**GUARDED) == [
+        "AccessLog",
+        "CancelOnDisconnect",
+        "Proxies",  # the log, which is outside, shows the client, since it writes its line last
+        "Cors",  # outside of all that refuses, so that a page can read every refusal
+        "ErrorEnvelope",
+        "HostCheck",
+        "RouteCheck",
+        "Limits",  # outside of what reads the body: a refusal costs no more than its head
+        "BodyLimit",
+        "Admission",
+        "Beforehand",
+        "UntilDone",
+        "RootPath",  # innermost: everything else compares paths with the table
+    ]
+
+
+def test_what_no_setting_asks_for_is_not_there() -> None:
+    assert not {"Proxies", "Cors", "HostCheck", "Limits", "RootPath"} & set(stack())
+
+
+def test_a_prefix_that_is_a_path_of_the_service_is_refused() -> None:
+    with pytest.raises(ClipRetrievalError, match="with which a path of this service begins; choose another"):
+        stack(root_path="/search")
