@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartParser
 from starlette.responses import Response
 
 from clip_retrieval import __version__
@@ -32,6 +33,8 @@ MAX_SHOWN = 200
 
 def create_app(state: ServerState) -> FastAPI:
     """The application. Until ``state`` has something to serve, it answers queries with 503."""
+    # The body is in memory already, within its limit: no upload needs a file. Starlette has no other way to say so.
+    MultiPartParser.spool_max_size = state.settings.max_body_bytes
     app: FastAPI = FastAPIOffline(
         title="bento-clip",
         version=__version__,

@@ -8,7 +8,6 @@ a client that does not wait as it was told to.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -54,7 +53,7 @@ class Refusals:
         """``around`` puts what a refusal needs beside its body around it, such as the headers of CORS."""
         self._traffic = traffic
         self._pause_s = pause_s
-        self._since = 0.0
+        self._is_counting = False
         self._given = 0
         self._paused = 0
         detail = f"too many requests in progress; {RETRY}"
@@ -71,9 +70,8 @@ class Refusals:
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._traffic.reject("too_many")
-        now = time.monotonic()
-        if now - self._since > 1:
-            self._since, self._given = now, 0
+        if not self._is_counting:
+            self._is_counting, self._given = True, 0
             asyncio.get_running_loop().call_later(1, self._tell)
         self._given += 1
         if self._given > PROMPT and self._paused < MOST_PAUSED:
@@ -85,4 +83,5 @@ class Refusals:
         await self._response(scope, receive, send)
 
     def _tell(self) -> None:
+        self._is_counting = False
         log.warning("%d requests in a second were refused with 503: too many in progress", self._given)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -625,3 +626,46 @@ def test_what_was_answered_is_there_after_a_restart(make_api: MakeApi) -> None:
     assert again.get("/images?limit=1000") == records
     assert found(again, "garnet")[0] == "a garnet"
     assert again.get("/health")["sequence"] == 4
+
+
+ODD_IDS = [
+    "a\nb",
+    "\n",
+    "..",
+    "../../etc/passwd",
+    "a/../b",
+    "./a",
+    "a%2Fb",
+    "100%",
+    "a?b=c",
+    "a#b",
+    "🦊 fox.jpg",
+    "tab\there",
+    "bell\x07",
+    "nul\x00",
+    "\x1b[2J",
+    "a\\b",
+    'say "a"',
+    "a/b/c.jpg",
+    "/a",
+    "a/",
+    "  ",
+    "é",
+    "\u2028",
+]
+
+
+@pytest.mark.parametrize("image_id", ODD_IDS, ids=ascii)
+def test_an_id_of_any_characters_is_put_found_patched_and_deleted(api: Api, image_id: str) -> None:
+    path = quote(image_id, safe="").replace(".", "%2E")
+    made = put(api, path)
+    assert made["image_id"] == image_id
+    assert image(api, path)["image_id"] == image_id
+    patched = api.request("PATCH", f"/images/{path}", json={"captions": ["a garnet"]}).json()
+    assert (patched["image_id"], patched["created"]) == (image_id, False)
+    assert image(api, path)["captions"] == ["a garnet"]
+    assert api.request("GET", f"/thumbnails/small/{path}").status_code in {200, 404}
+    assert api.request("HEAD", f"/images/{path}").status_code == 200
+    assert image_id in [one["image_id"] for one in api.get("/images?limit=1000")["images"]]
+    assert api.request("DELETE", f"/images/{path}").status_code == 200
+    assert api.request("GET", f"/images/{path}").status_code == 404
