@@ -9,6 +9,7 @@ BENCH ?=
 SCALE ?=
 LIVE ?=
 LOAD ?=
+CHAOS ?=
 ARTIFACT ?=
 BACKEND ?=
 ROWS ?=
@@ -20,7 +21,7 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-threads bench-scale bench-live bench-overload fidelity load \
+.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-threads bench-scale bench-live bench-overload fidelity load chaos \
   bento image image-test some-artifact lint format constraints clean
 
 help:  ## Show this list
@@ -95,6 +96,9 @@ fidelity: $(DEV)  ## Measure how much recall each numeric precision costs
 
 load: $(DEV)  ## Load the newest artifact, ROWS= synthetic images or HOST= to saturation and back (LOAD= for options)
 	$(BIN)/python -m loadtests.run $(if $(HOST),--host $(HOST)) $(if $(ROWS),--rows $(ROWS)) $(LOAD)
+
+chaos: $(DEV)  ## Kill builds and servers, fill a disk, send too many and too slow clients, watch memory (CHAOS=--short)
+	$(BIN)/python -m scripts.chaos $(CHAOS)
 
 some-artifact: $(ENV)
 	@$(if $(ARTIFACT),true,$(BIN)/bento-clip info >/dev/null 2>&1 \

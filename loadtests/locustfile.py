@@ -1,7 +1,11 @@
 """The users that a deployment meets. Runs against any host, headless, with Locust's page, or in many processes:
 
-    locust -f loadtests/locustfile.py --host http://localhost:3000
-    locust -f loadtests/locustfile.py --host http://localhost:3000 --headless -u 16 -t 1m --processes 2 TextSearch
+    locust -f loadtests/locustfile.py --host http://localhost:3000 --web-host 127.0.0.1
+    locust -f loadtests/locustfile.py --host http://localhost:3000 --headless -u 16 -t 1m TextSearch
+    locust -f loadtests/locustfile.py --host http://localhost:3000 --headless -u 16 -t 1m --processes 2 \
+      --master-bind-host 127.0.0.1 TextSearch
+
+Without these addresses its page and its master listen to everybody.
 
 ``Visitor`` does what all of them do, request by request in a fixed proportion, so that the mix is the same at one user
 and at a hundred. Choose by class, or by tag with ``--tags`` and ``--exclude-tags``: text, composed, image, similar,

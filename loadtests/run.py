@@ -149,7 +149,8 @@ def _locust(
     command += ["-f", "loadtests/locustfile.py,loadtests/shapes.py", "--host", url, "--plan", plan.to_json(planned)]
     command += ["--record", str(out), "--repeats", str(repeats), "--seed", seed]
     command += ["--csv", str(out / "locust"), "--csv-full-history", "--html", str(out / "locust.html")]
-    command += ["--processes", str(processes)] if processes else []
+    if processes:  # its master listens at every address otherwise, to whoever calls itself a worker
+        command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1", "--master-host", "127.0.0.1"]
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (out / "locust.log").open("wb") as log:
         child = subprocess.Popen([*command, *users], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -99,13 +99,19 @@ def _error(text: str) -> dict[str, Any]:
 
 
 def _mend_form(form: dict[str, Any]) -> None:
-    """A form has files, and no null: a field is left out."""
-    for field in form["properties"].values():
+    """A form has files, and no null: a field that is empty counts as left out, as browsers send it."""
+    for name, field in form["properties"].items():
         if field.get("contentMediaType") == _BINARY:
             field["format"] = "binary"
         if {"type": "null"} in field.get("anyOf", ()):
             [value] = [one for one in field.pop("anyOf") if one != {"type": "null"}]
             field.update({**value, **field})
+        if field.get("type") == "array":  # a form cannot tell a list of one from the one
+            field["anyOf"] = [{"type": field.pop("type"), "items": field.pop("items")}, {"type": "string"}]
+        if name not in form.get("required", ()):
+            field.pop("minLength", None)
+            if "enum" in field:
+                field["enum"] = [*field["enum"], ""]
 
 
 def _routes_of_bentoml() -> dict[str, Any]:

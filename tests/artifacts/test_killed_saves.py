@@ -44,14 +44,17 @@ def killed_at(moment: int, work: Callable[[], object]) -> bool:
     return status != 0
 
 
-def each_kill(work: Callable[[], object], prepare: Callable[[], object]) -> Iterator[int]:
-    """Kill ``work`` at every moment, from the same start each time; yields the moment after each kill."""
+def each_kill(work: Callable[[], object], prepare: Callable[[], object], *, least: int = 30) -> Iterator[int]:
+    """Kill ``work`` at every moment, from the same start each time; yields the moment after each kill.
+
+    There must be more than ``least`` moments: fewer would mean that they are not seen any more.
+    """
     for moment in range(1, 10_000):
         prepare()
         if not killed_at(moment, work):
             break
         yield moment
-    assert moment > 30, "there were hardly any moments"
+    assert moment > least, "there were hardly any moments"
 
 
 def whole_in_store() -> list[str]:
