@@ -251,6 +251,7 @@ class TestDocs:
                 "workers": "by cores",
                 "encoder_threads": "by cores",
                 "hosts": "every name",
+                "max_body_memory": "134217728, or room for four of the largest",
             }
             is_empty = field.default in {None, "", (), frozenset()}
             assert shown == (follows.get(name, "none") if is_empty else str(field.default)), name

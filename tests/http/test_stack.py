@@ -26,6 +26,7 @@ def stack(**settings: object) -> list[str]:
 
 def test_with_every_setting_the_order_is_this() -> None:
     assert stack(**GUARDED) == [
+        "RequestIds",
         "AccessLog",
         "CancelOnDisconnect",
         "Proxies",  # the log, which is outside, shows the client, since it writes its line last
@@ -33,6 +34,7 @@ def test_with_every_setting_the_order_is_this() -> None:
         "ErrorEnvelope",
         "HostCheck",
         "RouteCheck",
+        "Authentication",
         "Limits",  # outside of what reads the body: a refusal costs no more than its head
         "BodyLimit",
         "Admission",
