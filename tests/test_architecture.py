@@ -67,6 +67,7 @@ LIBRARIES = {
     "starlette": {"http", "service"},
     "uvicorn": {"http"},
     "httptools": {"http"},
+    "h11": {"http"},
     "rich": {"cli"},
     "typer": {"cli"},
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},

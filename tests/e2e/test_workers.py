@@ -134,19 +134,27 @@ def test_stats_and_metrics_are_of_both_workers_whichever_is_asked(pair: Server) 
         assert sample["bento_clip_memory_bytes", "worker"] == pytest.approx(resident, rel=0.05)
 
 
-def test_requests_in_progress_are_those_of_both_workers(pair: Server) -> None:
-    """Each of these sockets sends the head of a request and no body, so that it stays in progress."""
-    head = b"POST /search/images HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
-    held = [socket.create_connection(("127.0.0.1", pair.port)) for _ in range(12)]
+def test_requests_in_progress_are_those_of_both_workers(launch: Launch, store: Store, tmp_path: Path) -> None:
+    """Half of these sockets wait for a change that does not come; the others have not sent their body yet."""
+    port = reserve_port()
+    settings = {
+        "BENTO_CLIP_ARTIFACT": store.tag,
+        "BENTO_CLIP_WORKERS": "2",
+        "BENTO_CLIP_CHANGES": str(tmp_path / "own"),
+    }
+    server = launch(bentoml_serve(port), port, **settings)
+    wait_until_all_are_ready(server, 2)
+    head = b"POST /search/images?min_sequence=9 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(24)]
     try:
-        for connection in held:
-            connection.sendall(head)
-        wait_for(lambda: metrics(pair)["bento_clip_requests_pending",] == 12, 5, pair)
-        assert [metrics(pair)["bento_clip_requests_pending",] for _ in range(8)] == [12] * 8
+        for number, connection in enumerate(held):
+            connection.sendall(head + b"Content-Length: 15\r\n\r\n" + (b'{"text": "red"}' if number < 12 else b"{"))
+        wait_for(lambda: metrics(server)["bento_clip_requests_pending",] == 12, 5, server)
+        assert [metrics(server)["bento_clip_requests_pending",] for _ in range(8)] == [12] * 8
     finally:
         for connection in held:
             connection.close()
-    wait_for(lambda: metrics(pair)["bento_clip_requests_pending",] == 0, 5, pair)
+    wait_for(lambda: metrics(server)["bento_clip_requests_pending",] == 0, 5, server)
 
 
 def test_nothing_listens_but_the_service(pair: Server) -> None:
@@ -360,6 +368,27 @@ def test_an_encoder_that_is_sick_makes_the_service_unready_until_it_is_well(
     wait_for(lambda: is_ready(server), 5, server)
     assert search(server, "green").is_success
     assert httpx.get(f"{server.url}/health", timeout=5).json()["status"] == "healthy"
+
+
+def test_an_encoder_that_fails_is_few_lines_of_the_log_without_a_text(
+    sick: tuple[Server, Path],
+) -> None:
+    server, switch = sick
+    switch.write_text("raises")
+    before = len(server.text())
+    asked = [("/search/images", {"text": "a secret wish"}), ("/encode_texts", {"texts": ["a secret wish"]})] * 2
+    for path, body in asked:
+        assert httpx.post(f"{server.url}{path}", json=body, timeout=10).status_code == 500
+    time.sleep(0.5)
+    switch.unlink()
+    log = server.text()[before:]
+    assert "Traceback" not in log
+    assert "secret" not in log
+    lines = log.splitlines()
+    assert sum(" 500 " in line and "POST /" in line for line in lines) == len(asked)
+    assert sum("RuntimeError at e2e/sick_service.py" in line for line in lines) >= 1
+    assert len(lines) <= 4 * len(asked), log
+    assert len(log) < 2000 * len(asked), log
 
 
 def test_a_worker_whose_encoder_stays_sick_is_replaced(sick: tuple[Server, Path]) -> None:
