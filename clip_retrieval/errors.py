@@ -9,6 +9,7 @@
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
     │   └── PartRejected       a part of a query is not acceptable; the message says which and why
     ├── Busy                   the server cannot accept a request now; the client can retry
+    ├── TooCostly              a request takes more than the server has; the message has the numbers
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── BuildRunning           another process works on the same data and model
     ├── StorageFailed          writing or reading fails, too many files are open
@@ -83,6 +84,10 @@ class PartRejected(InvalidQuery):
 
 class Busy(ClipRetrievalError):
     """The server cannot accept a request now: it is starting, or too many are in progress. The client can retry."""
+
+
+class TooCostly(ClipRetrievalError):
+    """A request takes more memory than the server can ever give to it."""
 
 
 class ModelUnavailable(ClipRetrievalError):

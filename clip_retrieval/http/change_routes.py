@@ -6,7 +6,6 @@ Every route waits until the change is on disk and visible in this process, and a
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -32,6 +31,8 @@ from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.change_headers import entity_tags, idempotency_key, only_new
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
 from clip_retrieval.http.image_form import read_form
+from clip_retrieval.http.json_bounds import values_in
+from clip_retrieval.http.policy import VALUES_OF_CHANGE
 from clip_retrieval.http.query_routes import IMAGE
 from clip_retrieval.http.statuses import status_of
 from clip_retrieval.live.edit import Edit
@@ -170,7 +171,8 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
                 f"changes: they have {captions} captions together, and one request may have {MAX_CAPTIONS_TOGETHER}; "
                 "send them in several"
             )
-        with state.traffic.image_place() if any(change.image for change in wanted) else nullcontext():
+        images = sum(change.image is not None for change in wanted)
+        with state.traffic.places(texts=captions, images=images):
             prepared = iter(await taken.prepare(wanted))
         each = [next(prepared) if isinstance(change, Wanted) else change for change in checked]
         edits = [one[0] for one in each if isinstance(one, tuple)]
@@ -208,6 +210,8 @@ def _reply(edit: Edit, outcome: Outcome) -> Reply:
 
 
 def _checked(given: object) -> Wanted | ClipRetrievalError:
+    if values_in(given, VALUES_OF_CHANGE) > VALUES_OF_CHANGE:
+        return InvalidChange(f"the change has more than {VALUES_OF_CHANGE:,} values, which is the limit")
     try:
         change = Change.model_validate(given)
     except ValidationError as error:

@@ -8,11 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from clip_retrieval.contract.changes import MAX_CHANGES
+from clip_retrieval.contract.queries import MAX_SEARCHES
+
 Cost = Literal["none", "text", "image", "mixed"]
 """What of the encoder a request takes. ``mixed`` is known when the body has been read."""
 
 JSON, FORM = "application/json", "multipart/form-data"
 SMALL, MEDIUM = 2**16, 2**20
+VALUES_OF_SEARCH = 4096
+"""Most values of one search; one with every part, condition and choice that there may be has 1,800."""
+VALUES_OF_CHANGE = 512
+"""Most values of one change; one with every caption and field that there may be has 210."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,8 @@ class RoutePolicy:
     """The only Content-Type of its body; None for a route that reads no body."""
     max_body: int | None = SMALL
     """Most bytes of the body; None is the server's limit for uploads."""
+    max_values: int = 1024
+    """Most members and elements of a JSON body, at any depth."""
     needs: Literal["nothing", "write", "admin"] = "nothing"
     """What the caller must be allowed to do: to read, to change the collection, or to change how it is served."""
     always_answers: bool = False
@@ -33,7 +42,7 @@ class RoutePolicy:
 READ = RoutePolicy()
 ALWAYS = RoutePolicy(always_answers=True)
 WRITE = RoutePolicy(needs="write")
-PUT_IMAGE = RoutePolicy("image", FORM, None, "write")
+PUT_IMAGE = RoutePolicy("image", FORM, None, needs="write")
 
 ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served
@@ -45,13 +54,13 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/images/{image_id}": {
         "GET": READ,
         "PUT": PUT_IMAGE,
-        "PATCH": RoutePolicy("text", JSON, MEDIUM, "write"),
+        "PATCH": RoutePolicy("text", JSON, MEDIUM, needs="write"),
         "DELETE": WRITE,
     },
-    "/changes": {"POST": RoutePolicy("mixed", JSON, None, "write")},
+    "/changes": {"POST": RoutePolicy("mixed", JSON, None, MAX_CHANGES * VALUES_OF_CHANGE, "write")},
     # searches and vectors
-    "/search": {"POST": RoutePolicy("mixed", JSON, None)},
-    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None)},
+    "/search": {"POST": RoutePolicy("mixed", JSON, None, VALUES_OF_SEARCH)},
+    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None, MAX_SEARCHES * VALUES_OF_SEARCH)},
     "/search/images": {"POST": RoutePolicy("text", JSON, SMALL)},
     "/search/text": {"POST": RoutePolicy("image", FORM, None)},
     "/search/similar": {"POST": RoutePolicy("image", FORM, None)},

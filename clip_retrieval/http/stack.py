@@ -12,9 +12,12 @@ from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.http.middleware.body_limit import BodyLimit
+from clip_retrieval.http.middleware.body_memory import BodyMemory
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
+from clip_retrieval.http.middleware.json_check import JsonCheck
+from clip_retrieval.http.middleware.native_images import NativeImages
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.serving.state import ServerState
 
@@ -37,11 +40,14 @@ def middleware(
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
         (ErrorEnvelope, {}),
         (RouteCheck, {}),
+        (BodyMemory, {"memory": state.budget.bodies, "traffic": state.traffic}),
         (
             BodyLimit,
             {"traffic": state.traffic, "max_body_bytes": settings.max_upload_bytes + MULTIPART_FRAME_BYTES},
         ),
         (Admission, {"traffic": state.traffic, "timeout_s": settings.request_timeout_s}),
+        (JsonCheck, {}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
+        (NativeImages, {"state": state}),
         (UntilDone, {"hook": on_request}),
     ]

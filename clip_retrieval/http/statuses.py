@@ -27,6 +27,7 @@ from clip_retrieval.errors import (
     StorageFailed,
     StorageFull,
     StorageReadOnly,
+    TooCostly,
 )
 
 STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
@@ -34,6 +35,7 @@ STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
     (ImageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (ImageRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidQuery, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (TooCostly, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
     # another artifact
     (ArtifactNotFound, HTTPStatus.NOT_FOUND),

@@ -7,8 +7,7 @@ the API are queries of one part.
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -21,6 +20,8 @@ from clip_retrieval.images.decode import Limits, decode_image
 from clip_retrieval.records import Modality
 from clip_retrieval.search.filters import canonical
 
+NOT_BASE64 = "the image is not base64"
+
 
 class QueryImage(Protocol):
     """An image that is not decoded yet."""
@@ -28,6 +29,14 @@ class QueryImage(Protocol):
     @property
     def key(self) -> str:
         """Equal for equal images; a cache finds their vectors and answers by it."""
+
+    @property
+    def size(self) -> int:
+        """The bytes that it came in; 0 if it is no file."""
+
+    @property
+    def data(self) -> bytes | None:
+        """The bytes of the file; None if there are none."""
 
     def decode(self, limits: Limits) -> Image.Image:
         """The upright RGB image. Raises ImageRejected."""
@@ -38,6 +47,10 @@ class FileImage:
     """An image as the bytes of its file."""
 
     data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
 
     @cached_property
     def key(self) -> str:
@@ -53,6 +66,10 @@ class Base64Image:
 
     encoded: str
 
+    @property
+    def size(self) -> int:
+        return len(self.encoded)
+
     @cached_property
     def data(self) -> bytes | None:
         """The bytes of the file; None if the text is not base64."""
@@ -67,7 +84,7 @@ class Base64Image:
 
     def decode(self, limits: Limits) -> Image.Image:
         if self.data is None:
-            raise ImageRejected("the image is not base64")
+            raise ImageRejected(NOT_BASE64)
         return decode_image(self.data, limits)
 
 
@@ -159,16 +176,3 @@ def content_key(part: QueryPart) -> tuple[str, str] | tuple[str, str, str]:
     if isinstance(content, StoredImage):
         return "image_id", content.image_id
     return "image", content.key
-
-
-def decode_together(images: Iterable[QueryImage], limits: Limits) -> Iterator[Image.Image | ImageRejected]:
-    """Each image decoded, or why not, in order. ``limits.max_pixels`` bounds all images of a request together."""
-    pixels_left = limits.max_pixels
-    for image in images:
-        try:
-            decoded = image.decode(replace(limits, max_pixels=pixels_left))
-        except ImageRejected as error:
-            yield error
-        else:
-            pixels_left -= decoded.width * decoded.height
-            yield decoded

@@ -218,6 +218,8 @@ class _Decoded:
     """An image that a Python program has already."""
 
     image: Image.Image
+    size = 0
+    data = None
 
     @property
     def key(self) -> str:

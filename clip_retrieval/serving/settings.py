@@ -33,7 +33,17 @@ class Settings(BaseSettings):
         default=10 * 2**20, ge=1024, description="largest request body in bytes; a larger one gets 413"
     )
     max_pixels: int = Field(default=50_000_000, ge=1, description="most pixels of an image; a larger image gets 422")
-    decode_threads: int = Field(default=2, ge=1, description="images decoded at the same time")
+    decode_threads: int = Field(
+        default=2, ge=1, description="images decoded at the same time, each in a process of its own"
+    )
+    decode_timeout_s: int = Field(
+        default=10, ge=1, description="seconds of processor time that decoding an image may take; more gets 422"
+    )
+    memory_limit_bytes: int | None = Field(
+        default=None,
+        ge=2**27,
+        description="memory that the service may take; default: what its control group, or the machine, allows",
+    )
     cache_size: int = Field(default=4096, ge=0, description="results kept, and query vectors; 0 turns both caches off")
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds for which a result is kept")
     workers: int | None = Field(

@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from clip_retrieval.errors import Busy
 from clip_retrieval.serving.shared_state import PLACE, REJECTIONS, Rejection, SharedState, Slot
 
+TEXTS_A_PLACE, IMAGES_A_PLACE = 16, 4
+"""How many texts or images of one request count as one request: as many as wait for the encoder at once. Sixteen texts
+are half a batch; four images have two megabytes of pixels or more."""
+
 RETRY = "retry after 1 s"
 
 _PENDING = PLACE["pending"]
@@ -45,7 +49,7 @@ class Traffic:
             self.reject("too_many")
             raise Busy(f"too many requests in progress (limit {self._max_pending}); {RETRY}")
         if brings_image:
-            self._enter_image()
+            self._enter_images(1)
         self._cells[_PENDING] += 1
 
     def leave(self, *, brings_image: bool) -> None:
@@ -53,16 +57,28 @@ class Traffic:
         self.pending_images -= brings_image
 
     @contextmanager
-    def image_place(self) -> Iterator[None]:
-        """A place for the images of a request that has its own place already. Raises Busy if there is none."""
-        self._enter_image()
+    def places(self, *, texts: int = 0, images: int = 0) -> Iterator[None]:
+        """The places that a request of so many texts and images takes beyond its own. Raises Busy if they are not free.
+
+        There is a place for every ``TEXTS_A_PLACE`` texts and one of images for every ``IMAGES_A_PLACE``. A request may
+        have more of them than half of all places are for: it takes half.
+        """
+        more = min(-(-texts // TEXTS_A_PLACE), max(1, self._max_pending // 2)) - 1 if texts else 0
+        of_images = min(-(-images // IMAGES_A_PLACE), max(1, self._max_pending_images // 2))
+        if self._cells[_PENDING] + more > self._max_pending:
+            self.reject("too_many")
+            raise Busy(f"{texts} texts take {more + 1} of {self._max_pending} places, and fewer are free; {RETRY}")
+        if of_images:
+            self._enter_images(of_images)
+        self._cells[_PENDING] += more
         try:
             yield
         finally:
-            self.pending_images -= 1
+            self._cells[_PENDING] -= more
+            self.pending_images -= of_images
 
-    def _enter_image(self) -> None:
-        if self.pending_images >= self._max_pending_images:
+    def _enter_images(self, count: int) -> None:
+        if self.pending_images + count > self._max_pending_images:
             self.reject("too_many")
             raise Busy(f"too many image requests in progress (limit {self._max_pending_images}); {RETRY}")
-        self.pending_images += 1
+        self.pending_images += count

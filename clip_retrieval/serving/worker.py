@@ -1,12 +1,17 @@
 """One worker process: what it serves first, the changes that it takes, its swaps and its health."""
 
 import asyncio
+import os
 from collections.abc import Mapping
+from math import prod
 
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.serving import process
-from clip_retrieval.serving.bento_dispatch import BentoDispatch
+from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
+from clip_retrieval.serving.budget import held_memory, left_for_requests, memory_limit
 from clip_retrieval.serving.compactor import Compactor
+from clip_retrieval.serving.decoder import STANDING
+from clip_retrieval.serving.decoders import PROCESS_BYTES
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.health import IDLE_S, Health, Tried, patience
 from clip_retrieval.serving.process import Place
@@ -16,6 +21,7 @@ from clip_retrieval.serving.rollout import Rollout
 from clip_retrieval.serving.served import Loader, Served
 from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.swap import Swapper
+from clip_retrieval.serving.traffic import IMAGES_A_PLACE
 
 START_LIMIT_S = 300
 """An encoder that needs longer for its first image and its first text never ends."""
@@ -38,6 +44,7 @@ class Worker:
         self._loader = Loader(state.settings, encoder_threads)
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._decoders = state.decode_in_processes()
         rollout = Rollout(process.rollout_folder())
         served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
         opened = process.open_changes(state.settings, served.engine.encoder.info)
@@ -75,12 +82,14 @@ class Worker:
         served = self._state.served
         assert served is not None, "something is served from the start"
         try:
-            alone_s = await asyncio.wait_for(served.warm_up(), START_LIMIT_S)
+            alone_s, _ = await asyncio.wait_for(asyncio.gather(served.warm_up(), self._decoders.start()), START_LIMIT_S)
         except TimeoutError:
             process.end_service(self._place.shared, f"the encoder did not answer within {START_LIMIT_S} s of its start")
         if self._state.changes is not None:
             self._state.changes.start()
         process.freeze_heap()
+        self._measure_memory()
+        self._state.measure_memory = self._measure_memory
         self._state.trouble = lambda: self._health.trouble if self._health is not None else None
         self._look_after(served, alone_s)
         self._swapper.start(self._state.settings.follow)
@@ -93,6 +102,18 @@ class Worker:
         self._swapper.close()
         if self._state.changes is not None:
             await self._state.changes.stop()
+        self._decoders.shutdown()
+
+    def _measure_memory(self) -> None:
+        """Give requests what the service's memory leaves this worker beside what it holds now."""
+        state = self._state
+        workers, _ = process.share_cores(state.settings)
+        limit = state.settings.memory_limit_bytes or memory_limit()
+        pixels = 4 * 3 * prod(self.engine.encoder.info.image_size)
+        held = held_memory() + self._decoders.count * (PROCESS_BYTES + STANDING)
+        held += state.settings.max_pending_images * IMAGES_A_PLACE * pixels
+        beside = held_memory(os.getppid()) if IS_SUPERVISED else 0
+        state.budget.divide(left_for_requests(limit, workers, held, beside))
 
     def _load(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         served = self._loader(source, beside, verify=verify)

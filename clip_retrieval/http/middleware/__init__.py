@@ -4,8 +4,11 @@ access_log.py     a line in the log for each request
 disconnects.py    ends the work for a client that went away
 error_bodies.py   gives every answer of 400 and above the API's one body
 route_check.py    lets in what the table of routes allows
+body_memory.py    takes the memory that a body needs while it is read
 body_limit.py     bounds a body while it is read
 admission.py      lets in as many at once as there are places, and bounds their time
+json_check.py     refuses JSON with more in it than its route can use
 beforehand.py     what happens before BentoML's own routes answer: fresh metrics, honest readiness
+native_images.py  decodes the images of BentoML's own API
 first_request.py  hands over what only a request carries
 """

@@ -234,10 +234,10 @@ def test_image_requests_cannot_take_every_place() -> None:
 
 def test_a_request_that_finds_its_images_later_takes_one_of_their_places() -> None:
     traffic = Traffic(10, max_pending_images=1)
-    with traffic.image_place():
+    with traffic.places(images=1):
         with pytest.raises(Busy, match="too many image requests"):
             traffic.enter(brings_image=True)
-        with pytest.raises(Busy, match="too many image requests"), traffic.image_place():
+        with pytest.raises(Busy, match="too many image requests"), traffic.places(images=4):
             pytest.fail("there was a second place")
         traffic.enter(brings_image=False)
     assert (traffic.pending, traffic.pending_images, traffic.rejected) == (1, 0, {"too_many": 2})

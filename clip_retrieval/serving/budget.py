@@ -1,0 +1,160 @@
+"""The memory that a worker may give to requests: known from its limit, and taken before anything is allocated.
+
+A worker has what its control group, or its machine, leaves it beside what it holds in any case. A quarter is for the
+bodies of requests, the rest for images that are being decoded. They are two shares, because a body waits for its image:
+if bodies could take everything, images would wait for bodies that wait for them.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from clip_retrieval.cores import CGROUP_ROOT
+from clip_retrieval.errors import Busy, TooCostly
+
+MIB = 2**20
+BODIES = 0.25
+"""The part of a worker's budget that is for bodies."""
+RESERVE = 128 * MIB
+"""What a worker may still grow by: caches that fill up, larger batches of the encoder."""
+
+
+def memory_limit(cgroup: Path = CGROUP_ROOT, own: Path = Path("/proc/self/cgroup")) -> int:
+    """The bytes that this process and its like may have together: the least limit of its control group and of those
+    around it (version 1 and version 2), and at most the memory of the machine.
+    """
+    limits = [psutil.virtual_memory().total]
+    for folder, file in _groups(cgroup, own):
+        with suppress(OSError, ValueError):  # "max" is not a number
+            limits.append(int((folder / file).read_text()))
+    return min(limits)
+
+
+def _groups(cgroup: Path, own: Path) -> Iterator[tuple[Path, str]]:
+    """Each folder of a control group of this process, and the file with its limit.
+
+    In a container the root is the container's own group. Elsewhere ``own`` has the path below it.
+    """
+    lines = []
+    with suppress(OSError):
+        lines = own.read_text().splitlines()
+    yield cgroup, "memory.max"
+    yield cgroup / "memory", "memory.limit_in_bytes"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root, file = (cgroup / "memory", "memory.limit_in_bytes") if controllers else (cgroup, "memory.max")
+        place = Path(path.lstrip("/"))
+        for part in (place, *place.parents):
+            yield root / part, file
+
+
+def held_memory(pid: int | None = None) -> int:
+    """The bytes that a process holds and the kernel cannot take back: not the pages of files that it has mapped.
+
+    Of a collection of a million images most is mapped. Returns 0 for a process that has ended.
+    """
+    with suppress(psutil.Error):
+        memory = psutil.Process(pid or os.getpid()).memory_info()
+        return int(memory.rss) - int(getattr(memory, "shared", 0))
+    return 0
+
+
+class Share:
+    """A number of bytes, of which requests take some and give them back. Used from the event loop."""
+
+    def __init__(self, name: str) -> None:
+        """``name`` says in messages what the memory is for. Until ``total`` is set there is no limit."""
+        self.name = name
+        self.total: int | None = None
+        self.taken = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def fits_ever(self, size: int) -> bool:
+        return self.total is None or size <= self.total
+
+    def _fits(self, size: int) -> bool:
+        return self.total is None or self.taken + size <= self.total
+
+    def take_now(self, size: int) -> None:
+        """Take ``size`` bytes, to be given back by ``give``.
+
+        Raises TooCostly if there will never be as many, Busy if there are not as many now.
+        """
+        if not self.fits_ever(size):
+            raise TooCostly(
+                f"this takes {size / MIB:,.0f} MiB of memory for {self.name}, and the server has "
+                f"{(self.total or 0) / MIB:,.0f} MiB; send less at once"
+            )
+        if not self._fits(size):
+            raise Busy(f"there is no memory left for {self.name} at the moment; retry after 1 s")
+        self.taken += size
+
+    async def take(self, size: int) -> None:
+        """The same, but wait in line until there are so many bytes. Raises TooCostly."""
+        if self._waiting or not self._fits(size):
+            if not self.fits_ever(size):
+                self.take_now(size)
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append((size, turn))
+            try:
+                await turn  # whoever sets it has taken the bytes
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.give(size)
+                raise
+        else:
+            self.taken += size
+
+    def give(self, size: int) -> None:
+        self.taken -= size
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
+            size, turn = self._waiting.popleft()
+            if not turn.done():
+                self.taken += size
+                turn.set_result(None)
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """``size`` bytes for as long as the context lasts. Raises as ``take_now``."""
+        self.take_now(size)
+        try:
+            yield
+        finally:
+            self.give(size)
+
+
+class Budget:
+    """What one worker may give to requests: ``bodies`` for what they bring, ``images`` for pixels."""
+
+    def __init__(self) -> None:
+        self.bodies = Share("the bodies of requests")
+        self.images = Share("images")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is taken, so that what the process holds is what it holds in any case."""
+        return not self.bodies.taken and not self.images.taken
+
+    def divide(self, total: int) -> None:
+        """Give out ``total`` bytes from now on. What is taken already stays taken."""
+        total = max(total, 0)
+        self.bodies.total = int(total * BODIES)
+        self.images.total = total - self.bodies.total
+
+
+def left_for_requests(limit: int, workers: int, held: int, beside: int) -> int:
+    """The bytes of one worker's budget: its part of ``limit``, without what it holds itself and what is in reserve.
+
+    ``beside`` is what is held outside of the workers, by their supervisor.
+    """
+    return (limit - beside) // workers - held - RESERVE
