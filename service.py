@@ -20,9 +20,18 @@ from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
+from clip_retrieval.http.policy import route_of
 from clip_retrieval.http.stack import middleware
 from clip_retrieval.serving import json_logs, process
-from clip_retrieval.serving.bento_dispatch import IMAGES, IS_SUPERVISED, TEXTS, BentoDispatch, results_of, tracer
+from clip_retrieval.serving.bento_dispatch import (
+    IMAGES,
+    IS_SUPERVISED,
+    TEXTS,
+    BentoDispatch,
+    count_by_route,
+    results_of,
+    tracer,
+)
 from clip_retrieval.serving.engine import EncodeJob, Engine, encode_by_engine
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
@@ -43,6 +52,7 @@ if settings.log_format == "json":
     json_logs.use_json()
 json_logs.skip_unused_fields()
 uvicorn_protocol.use_in_this_process()
+count_by_route(route_of)
 
 state = ServerState.of(settings, place.shared, place.number)
 app = create_app(state)

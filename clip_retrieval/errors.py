@@ -11,6 +11,7 @@
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── TooCostly              a request takes more than the server has; the message has the numbers
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
+    ├── EncoderFailed          an encoder gave what is no vector
     ├── BuildRunning           another process works on the same data and model
     ├── StorageFailed          writing or reading fails, too many files are open
     │   ├── StorageFull        a disk is full, or a file would be larger than is allowed
@@ -92,6 +93,10 @@ class TooCostly(ClipRetrievalError):
 
 class ModelUnavailable(ClipRetrievalError):
     """An encoder cannot be obtained or loaded."""
+
+
+class EncoderFailed(ClipRetrievalError):
+    """An encoder gave a vector that has no direction in which anything could be near."""
 
 
 class BuildRunning(ClipRetrievalError):

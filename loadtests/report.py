@@ -77,6 +77,7 @@ def line(result: Result) -> str:
         "service": result.service,
         "options": result.options,
         "generator_cores": result.generator_cores,
+        "swaps": None if result.swaps is None else result.swaps.model_dump(),
         "saturation_users": best.users if best else None,
         "throughput_rps": best.throughput_rps if best else None,
         **{

@@ -23,6 +23,7 @@ from loadtests import plan, report, thresholds
 from loadtests.plan import Step
 from loadtests.samples import SAMPLES_FILE, Outcome
 from loadtests.summary import Machine, Result, kinds_of, read_samples, summarise
+from loadtests.swapping import swapping
 from loadtests.target import CannotRun, served, service_info, synthetic_artifact
 from loadtests.thresholds import Thresholds
 from scripts.common import machine
@@ -54,6 +55,10 @@ def main(
     recovery: Annotated[int | None, typer.Option(help="Users after the overload; one of the steps.")] = None,
     soak: Annotated[float | None, typer.Option(min=1, help="Minutes at --soak-users instead of steps.")] = None,
     soak_users: Annotated[int, typer.Option(min=1, help="Users of a soak.")] = 16,
+    swap_to: Annotated[
+        str, typer.Option(help="Artifact that the service swaps to, and back, while the load runs.")
+    ] = "",
+    swaps: Annotated[int, typer.Option(min=1, help="Swaps to make with --swap-to.")] = 100,
     users: Annotated[str, typer.Option(help="User classes of locustfile.py, separated by commas.")] = "Visitor",
     repeats: Annotated[float, typer.Option(min=0, max=1, help="Share of queries that repeat earlier ones.")] = 0.3,
     seed: Annotated[str, typer.Option(help="Seed of the queries; by default the time, so that they are new.")] = "",
@@ -81,6 +86,8 @@ def main(
         python -m loadtests.run --rows 8091 --users ComposedSearch
 
         python -m loadtests.run --soak 30 --soak-users 16
+
+        python -m loadtests.run --soak 10 --soak-users 64 --swap-to clip-retrieval:b3b95fa0 --swaps 100
     """
     try:
         if rows is not None and (host or artifact):
@@ -92,11 +99,13 @@ def main(
             return
         seed = seed or str(time.time_ns())
         options = {"users": users, "rows": rows, "repeats": repeats, "seed": seed, "processes": processes}
+        options |= {"swap_to": swap_to} if swap_to else {}
         out.mkdir(parents=True, exist_ok=True)
         what = synthetic_artifact(rows) if rows is not None else artifact or None
         with ExitStack() as stack:
             url = host.rstrip("/") or stack.enter_context(served(what, out / "service.log"))
             info = service_info(url)
+            swapped = stack.enter_context(swapping(url, swap_to, swaps)) if swap_to else None
             cores = _locust(url, planned, out.resolve(), users.split(","), repeats, seed, processes)
         samples = read_samples(out)
         result = Result(
@@ -108,6 +117,7 @@ def main(
             planned=[(step.phase, step.users) for step in planned],
             asked=kinds_of(samples),
             steps=summarise(planned, plan.read_windows(out), samples),
+            swaps=swapped,
             violations=[],
         )
     except (CannotRun, OSError, ValueError) as error:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loadtests.plan import Phase, Step, Window
 from loadtests.samples import PACKED, SAMPLES_FILE, STAGES, Kind, Outcome
+from loadtests.swapping import Swaps
 
 Measure = Literal["response", "decode", "encode", "search", "composed_search", "total"]
 """``response`` is how long the client waited; the others are the service's own stages. ``search`` is the search stage
@@ -85,6 +86,7 @@ class Result(_Model):
     planned: list[tuple[Phase, int]]
     asked: list[str]
     steps: list[StepResult]
+    swaps: Swaps | None = None
     violations: list[str]
 
     @property

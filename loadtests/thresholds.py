@@ -76,6 +76,7 @@ def evaluate(result: Result, thresholds: Thresholds) -> list[str]:
     return [
         *_missing(result),
         *_failures(result, thresholds.max_failures),
+        *_swaps(result),
         *(line for limit in thresholds.limits for line in _limit(result, limit)),
         *_factor(result, "recovery", thresholds.recovery_factor),
         *_factor(result, "soak", thresholds.soak_factor),
@@ -100,6 +101,14 @@ def _failures(result: Result, limit: int) -> Iterator[str]:
     for step in result.steps:
         if step.failed > limit:
             yield f"failures at {step.label} users: {step.failed}, limit {limit} (locust_failures.csv says which)"
+
+
+def _swaps(result: Result) -> Iterator[str]:
+    swaps = result.swaps
+    if swaps is not None and swaps.error is not None:
+        yield f"swaps: number {swaps.made + 1} failed: {swaps.error}"
+    elif swaps is not None and swaps.made < swaps.wanted:
+        yield f"swaps: {swaps.made} of {swaps.wanted} were made before the load ended; make it longer (--soak)"
 
 
 def _limit(result: Result, limit: Limit) -> Iterator[str]:

@@ -16,6 +16,8 @@ and it refuses an encoder with another fingerprint than that of the encoder that
 with the collection is parsed, or held as Python objects, when it opens: arrays are memory-mapped.
 """
 
+import math
+import sqlite3
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -26,21 +28,34 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import StoredColumn, open_columns
+from clip_retrieval.artifacts.columns import DESCRIPTION, StoredColumn, open_columns
 from clip_retrieval.artifacts.manifest import Manifest, file_sha256, read_manifest
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, CONTENT_NUMBERS, open_array
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Thumbnails
-from clip_retrieval.encoders import load_encoder
+from clip_retrieval.encoders import INFO_FILE, load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ArtifactDamaged, EncoderMismatch
 from clip_retrieval.images.shrink import Plan
+from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.indexes.faiss_index import FaissIndex
-from clip_retrieval.records import Modality
+from clip_retrieval.records import MODALITIES, Modality
 
 ENCODER = "encoder"
 RECORDS = "records.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
+NEEDED = (
+    "images.npy",
+    "captions.npy",
+    RECORDS,
+    CAPTION_IMAGE_ROWS,
+    CONTENT_NUMBERS,
+    f"{COLUMNS}/{DESCRIPTION}",
+    f"{ENCODER}/{INFO_FILE}",
+)
+"""The files that every artifact has."""
+BLOCK_ROWS = 65_536
+"""Rows of vectors that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,13 @@ class Artifact:
             artifact.check_files(manifest.files)
         return artifact
 
+    @classmethod
+    def open_checked(cls, path: Path) -> Self:
+        """``open`` and ``check_contents``: a hash says that a file is the one that was written, not that it is good."""
+        artifact = cls.open(path)
+        artifact.check_contents()
+        return artifact
+
     def check_files(self, names: Collection[str]) -> None:
         """Check those of these files that the manifest names against their hashes. Raises ArtifactDamaged."""
         expected = [(name, digest) for name, digest in self.manifest.files.items() if name in names]
@@ -69,19 +91,61 @@ class Artifact:
             for _ in pool.map(lambda item: _check_file(self.path, *item), expected):
                 pass
 
+    def check_contents(self) -> None:
+        """Raise ArtifactDamaged unless the files that answers need are there and fit each other and the manifest.
+
+        The encoder is not loaded. Every vector is read once.
+        """
+        if missing := [name for name in NEEDED if name not in self.manifest.files]:
+            raise ArtifactDamaged(f"{self.path} lacks {missing[0]}: its manifest does not name it; build it again")
+        with closing(self.store()) as store:
+            store.check()
+        for modality in MODALITIES:
+            self.index(modality)
+            if not are_finite(self.vectors(modality)):
+                raise ArtifactDamaged(
+                    f"{self.path / modality}.npy holds vectors that are not finite, which no search finds; "
+                    "build the artifact again"
+                )
+        rows = self.caption_image_rows()
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self.manifest.images.rows):
+            raise ArtifactDamaged(f"{self.path / CAPTION_IMAGE_ROWS} names images that are not there; build it again")
+        self.content_numbers()
+        self.columns()
+        if (thumbnails := self.thumbnails()) is not None:
+            thumbnails.close()
+
     def vectors(self, modality: Modality) -> Vectors:
-        """The vectors, memory-mapped for reading: float32 (rows, dim)."""
-        vectors: Vectors = np.load(self.path / f"{modality}.npy", mmap_mode="r")
+        """The vectors, memory-mapped for reading: float32 (rows, dim). Raises ArtifactDamaged for any other array."""
+        path = self.path / f"{modality}.npy"
+        try:
+            vectors: Vectors = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise ArtifactDamaged(f"{path} cannot be read ({error}); restore or build the artifact again") from error
+        spec = self._built(modality).spec
+        if vectors.dtype != np.float32 or vectors.shape != (spec.rows, spec.dim) or not vectors.flags.c_contiguous:
+            raise ArtifactDamaged(
+                f"{path} has {vectors.dtype} {vectors.shape} instead of float32 ({spec.rows}, {spec.dim}) row by row; "
+                "restore or build the artifact again"
+            )
         return vectors
 
     def index(self, modality: Modality) -> FaissIndex:
-        built = self.manifest.images if modality == "images" else self.manifest.captions
-        return FaissIndex.load(built.spec, self.path / f"{modality}.faiss", self.vectors(modality))
+        """The index over the vectors. Raises ArtifactDamaged."""
+        return FaissIndex.load(self._built(modality).spec, self.path / f"{modality}.faiss", self.vectors(modality))
+
+    def _built(self, modality: Modality) -> BuiltIndex:
+        return self.manifest.images if modality == "images" else self.manifest.captions
 
     def store(self) -> RecordStore:
         """The records, open for reading. Raises ArtifactDamaged when vectors and records differ in number."""
         store = RecordStore.open(self.path / RECORDS)
-        if store.row_ends() != (self.manifest.images.rows, self.manifest.captions.rows):
+        try:
+            ends = store.row_ends()
+        except sqlite3.Error as error:
+            store.close()
+            raise ArtifactDamaged(f"{self.path / RECORDS} holds no records ({error}); build it again") from error
+        if ends != (self.manifest.images.rows, self.manifest.captions.rows):
             store.close()
             raise ArtifactDamaged(f"{self.path} has other numbers of records and vectors; build it again")
         return store
@@ -140,6 +204,13 @@ class Artifact:
                 f"({self.manifest.encoder.fingerprint[:12]}), not by {encoder.info.name} "
                 f"({encoder.info.fingerprint[:12]}); use the artifact's own encoder or build again"
             )
+
+
+def are_finite(vectors: Vectors) -> bool:
+    """Whether no value is infinite or NaN: either shows in a sum, and a sum reads each value once."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        starts = range(0, len(vectors), BLOCK_ROWS)
+        return all(math.isfinite(vectors[start : start + BLOCK_ROWS].sum()) for start in starts)
 
 
 def _check_file(folder: Path, name: str, expected: str) -> None:

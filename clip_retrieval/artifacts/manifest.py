@@ -102,19 +102,20 @@ def read_manifest(folder: Path) -> Manifest:
         outer = json.loads((folder / MANIFEST).read_bytes())
         inner = outer["manifest"]
         version = inner["schema_version"]
+        digest = json_sha256(inner)
     except FileNotFoundError as error:
         raise ArtifactNotFound(f"{folder} is not an artifact (it has no {MANIFEST}); build one first") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactDamaged(f"{folder / MANIFEST} cannot be read; restore or build the artifact again") from error
     if version != SCHEMA_VERSION:
         raise ArtifactSchema(
-            f"{folder} has schema version {version}, this release reads {SCHEMA_VERSION}; build it again"
+            f"{folder} has schema version {version!r:.40}, this release reads {SCHEMA_VERSION}; build it again"
         )
     try:
         manifest = Manifest.model_validate(inner)
     except ValidationError as error:
         raise ArtifactDamaged(f"{folder / MANIFEST} is damaged; restore or build the artifact again") from error
-    if outer.get("sha256") != json_sha256(inner):
+    if outer.get("sha256") != digest:
         raise ArtifactDamaged(f"{folder / MANIFEST} differs from its own hash; restore or build the artifact again")
     return manifest
 

@@ -152,7 +152,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     search_on_one_thread()
     try:
-        artifact = Artifact.open(Path(arguments[0]))
+        artifact = Artifact.open_checked(Path(arguments[0]))
         served = _open_if_there(Path(arguments[1])) if len(arguments) > 1 else None
         kept, error = check_promises(artifact, served), None
     except ClipRetrievalError as refused:

@@ -17,8 +17,8 @@ from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.images.shrink import Plan, Thumbnail
 
 Size = Literal["small", "large"]
-FORMAT = 1
-"""Raise it when the same image gives other bytes. It is part of an artifact's version."""
+FORMAT = 2
+"""Raise it when the same image gives other bytes. It is part of an artifact's version, and each file names its own."""
 
 _PAGE_BYTES = 4096
 _ROWS_PER_TRANSACTION = 64
@@ -29,10 +29,12 @@ _SCHEMA = """
 """
 
 
-def write_thumbnails(thumbnails: Iterable[Thumbnail | None], plan: Plan, out: Path, budget: int) -> bool:
+def write_thumbnails(
+    thumbnails: Iterable[Thumbnail | None], plan: Plan, out: Path, budget: int, *, made_as: int = FORMAT
+) -> bool:
     """Write the thumbnails, in the order of the rows, to the new file ``out`` of at most ``budget`` bytes.
 
-    None is an image without a thumbnail.
+    None is an image without a thumbnail. ``made_as`` is the lowest ``FORMAT`` that any of them was made as.
 
     The same thumbnails give the same file. Returns False, and leaves no file, if they do not fit. A file that an
     earlier run left unfinished is replaced.
@@ -43,6 +45,7 @@ def write_thumbnails(thumbnails: Iterable[Thumbnail | None], plan: Plan, out: Pa
         # A file that is not complete is of no use, so it needs no journal and no wait for the disk.
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
         connection.executescript(_SCHEMA)
+        connection.executescript(f"PRAGMA user_version = {made_as}")
         connection.execute("INSERT INTO plan VALUES (?, ?, ?)", (plan.small, plan.large, plan.quality))
         connection.commit()
         fits = _insert(connection, thumbnails, budget)
@@ -67,10 +70,12 @@ def _insert(connection: sqlite3.Connection, thumbnails: Iterable[Thumbnail | Non
 class Thumbnails:
     """A finished file of thumbnails. Reading is safe in any thread."""
 
-    def __init__(self, connection: sqlite3.Connection, plan: Plan) -> None:
+    def __init__(self, connection: sqlite3.Connection, plan: Plan, made_as: int) -> None:
         self._connection = connection
         self._lock = threading.Lock()
         self.plan = plan
+        self.made_as = made_as
+        """The lowest ``FORMAT`` of a thumbnail in the file; files that name none are from before 2."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -80,11 +85,12 @@ class Thumbnails:
                 f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
             )
             plan = Plan(*connection.execute("SELECT small, large, quality FROM plan").fetchone())
+            ((made_as,),) = connection.execute("PRAGMA user_version")
         except (sqlite3.Error, TypeError) as error:
             raise ArtifactDamaged(
                 f"{path.name} is not a readable file of thumbnails ({error}); build it again"
             ) from error
-        return cls(connection, plan)
+        return cls(connection, plan, made_as)
 
     def get(self, row: int, size: Size) -> bytes | None:
         """A WebP of the image in this row, the small one if the image has no large one; None for an unknown row."""

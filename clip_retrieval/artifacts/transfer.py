@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from clip_retrieval.artifacts.model_yaml import MODEL_YAML
 from clip_retrieval.atomic import new_file, new_folder
-from clip_retrieval.errors import ArtifactDamaged
+from clip_retrieval.errors import ArtifactDamaged, ArtifactError
 from clip_retrieval.progress import Advance
 from clip_retrieval.storage import storage
 
@@ -54,6 +55,7 @@ def import_artifact(file: Path, folder: Path, advance: Advance) -> Artifact:
     try:
         with storage(folder), new_folder(folder) as partial, tarfile.open(file, "r:") as archive:
             manifest = _read(archive, file, partial, advance)
+            _check_contents(Artifact(partial, manifest), file)
     except (tarfile.TarError, EOFError) as error:
         raise ArtifactDamaged(
             f"{file} is damaged or not an exported artifact ({error}); export the artifact again"
@@ -91,6 +93,15 @@ def _read(archive: tarfile.TarFile, file: Path, folder: Path, advance: Advance) 
     return manifest
 
 
+def _check_contents(artifact: Artifact, file: Path) -> None:
+    """Raise ArtifactDamaged if the files, which are as the manifest says, cannot answer queries."""
+    try:
+        artifact.check_contents()
+    except ArtifactError as error:
+        reason = str(error).replace(f"{artifact.path}/", "").replace(str(artifact.path), "it")
+        raise ArtifactDamaged(f"{file} holds no whole artifact: {reason}") from error
+
+
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, advance: Advance) -> str:
     """Write one member to ``target``; returns the hex SHA-256 of its bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +125,8 @@ def _require_inside(name: str, file: Path) -> None:
     """Raise ArtifactDamaged unless a name is a plain relative path on every system and not the manifest's own."""
     parts = PurePosixPath(name).parts
     plain = parts and "/".join(parts) == name and not name.startswith("/") and ".." not in parts
+    if name == MODEL_YAML:
+        raise ArtifactDamaged(f"{file} names {name!r}, which is BentoML's own file; export the artifact again")
     if not plain or name == MANIFEST or any(character in name for character in "\\:\0"):
         raise ArtifactDamaged(f"{file} names a file outside an artifact ({name!r}); do not use it")
 

@@ -9,7 +9,7 @@ import numpy as np
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import RECORDS, THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import read_manifest
-from clip_retrieval.artifacts.thumbnails import Thumbnails
+from clip_retrieval.artifacts.thumbnails import FORMAT, Thumbnails
 from clip_retrieval.build.vector_cache import caption_key, image_key
 from clip_retrieval.encoders.base import EncoderInfo, Vectors
 from clip_retrieval.errors import ArtifactError
@@ -85,6 +85,9 @@ class KnownArtifacts:
         self._artifacts.append(artifact)
         same_pillow = artifact.manifest.libraries.get("pillow") == metadata.version("pillow")
         thumbnails = artifact.thumbnails() if same_pillow else None
+        if thumbnails is not None and thumbnails.made_as != FORMAT:
+            thumbnails.close()
+            thumbnails = None
         small: dict[bytes, Place] = {}
         if thumbnails is not None:
             self._thumbnails[number] = thumbnails

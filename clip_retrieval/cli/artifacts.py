@@ -210,9 +210,9 @@ def _confirm(question: str, otherwise: str) -> None:
 
 
 def _open(source: str) -> tuple[str, Artifact]:
-    """The name and the artifact. Its files are checked against their hashes."""
+    """The name and the artifact. Its files are checked against their hashes and each other."""
     tag, folder = modelstore.resolve(source)
-    return tag, Artifact.open(folder)
+    return tag, Artifact.open_checked(folder)
 
 
 def _tag_if_undamaged(version: str) -> str | None:

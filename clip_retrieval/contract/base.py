@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_K = 50
 DEFAULT_K = 5
@@ -17,8 +17,27 @@ DEFAULT_LISTED = 100
 MAX_PROBLEMS = 8
 """The number of problems of a request that an error names one by one."""
 
+
+def _a_number(given: Any) -> Any:
+    """As the description of the API says; pydantic alone would take "5" and true for numbers."""
+    if isinstance(given, str | bool):
+        raise ValueError(f"give a number, not {'true or false' if isinstance(given, bool) else 'a text'}")
+    return given
+
+
+def _true_or_false(given: Any) -> Any:
+    if isinstance(given, str | int | float) and not isinstance(given, bool):
+        raise ValueError("give true or false")
+    return given
+
+
+Int = Annotated[int, BeforeValidator(_a_number)]
+Float = Annotated[float, BeforeValidator(_a_number)]
+Bool = Annotated[bool, BeforeValidator(_true_or_false)]
+"""Values of requests: what JSON calls so, and numpy's."""
+
 K = Annotated[
-    int,
+    Int,
     Field(
         ge=1,
         le=MAX_K,

@@ -4,7 +4,16 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from clip_retrieval.contract.base import ErrorBody, Frozen, Strict, describe
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
@@ -43,8 +52,13 @@ def _no_split(name: str) -> str:
 
 
 FieldName = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_no_split)]
+# Strict: a text that is too long for one would be taken for the number that its digits make.
 FieldValue = (
-    Annotated[str, Field(max_length=MAX_CAPTION)] | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None
+    Annotated[str, Field(max_length=MAX_CAPTION)]
+    | StrictBool
+    | StrictInt
+    | Annotated[float, Field(allow_inf_nan=False, strict=True)]
+    | None
 )
 Metadata = Annotated[
     dict[FieldName, FieldValue],
@@ -55,8 +69,19 @@ EntityTag = Annotated[
 ]
 
 
+def _without_null(schema: dict[str, Any]) -> None:
+    """Left out is not null: the description says what the model's own check asks."""
+    for value in schema["properties"].values():
+        if {"type": "null"} in value.get("anyOf", ()):
+            [form] = [one for one in value.pop("anyOf") if one != {"type": "null"}]
+            value.pop("default", None)
+            value.update({**form, **value})
+
+
 class ChangedFields(Strict):
     """What a change says of an image beside its pixels; what is not given stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra=_without_null)
 
     captions: Captions | None = None
     metadata: Metadata | None = Field(

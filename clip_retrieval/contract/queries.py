@@ -9,9 +9,19 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
-from clip_retrieval.contract.base import DEFAULT_K, K, Language, Strict, Text, describe
+from clip_retrieval.contract.base import DEFAULT_K, Bool, Float, Int, K, Language, Strict, Text, describe
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality
@@ -38,7 +48,7 @@ class Part(Strict):
     image_id: str | None = Field(
         None, min_length=1, max_length=MAX_NAME, description="The id of an image of the collection."
     )
-    weight: float = Field(
+    weight: Float = Field(
         1.0,
         ge=-MAX_WEIGHT,
         le=MAX_WEIGHT,
@@ -61,8 +71,11 @@ class Part(Strict):
         return self
 
 
-Bound = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=MAX_NAME)]
-Value = Annotated[str, Field(max_length=MAX_NAME)] | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None
+# Strict: a text that is too long for one would be taken for the number that its digits make.
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Bound = Number | Name
+Value = Name | StrictBool | StrictInt | Number | None
 OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains")
 
 
@@ -127,11 +140,11 @@ class SearchRequest(Strict):
     queries: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
     target: Modality = "images"
     k: K = DEFAULT_K
-    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to skip; see `next_offset`.")
-    min_score: float | None = Field(
+    offset: Int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to skip; see `next_offset`.")
+    min_score: Float | None = Field(
         None, ge=-1, le=1, allow_inf_nan=False, description="The lowest score that a result may have."
     )
-    dedupe: bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
+    dedupe: Bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
     where: Conditions | None = None
     state: str | None = Field(
         None,
@@ -225,7 +238,7 @@ class EncodeTextRequest(Strict):
 def _or_a_string(schema: dict[str, Any]) -> None:
     form = dict(schema)
     schema.clear()
-    schema["anyOf"] = [{"type": "string"}, form]
+    schema["anyOf"] = [form["properties"]["text"], form]
 
 
 class TextToEncode(EncodeTextRequest):

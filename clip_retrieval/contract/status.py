@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from clip_retrieval.contract.base import Frozen, Strict
+from clip_retrieval.contract.base import Bool, Frozen, Strict
 
 
 class ServiceInfo(Frozen):
@@ -73,7 +73,7 @@ class SwapRequest(Strict):
     """Serve another artifact from now on."""
 
     artifact: str = Field(min_length=1, max_length=1000, description="A model store tag, or the path of a folder.")
-    force: bool = Field(default=False, description="Take it also if it falls short of what its manifest promises.")
+    force: Bool = Field(default=False, description="Take it also if it falls short of what its manifest promises.")
 
 
 class MeasuredIndex(Frozen):

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from clip_retrieval.encoders.languages import Languages, near_languages
-from clip_retrieval.errors import InvalidQuery
+from clip_retrieval.errors import EncoderFailed, InvalidQuery
 
 Vectors: TypeAlias = NDArray[np.float32]
 """Shape (n, dim), float32, each row of unit length."""
@@ -135,7 +135,16 @@ class Encoder(ABC):
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:
-    """Each row scaled to length 1: float32, C-contiguous, the same shape. A row of zeros stays zeros."""
+    """Each row scaled to length 1: float32, C-contiguous, the same shape. A row of zeros stays zeros.
+
+    Raises EncoderFailed for a row that is not finite: it would be near nothing, and searches would find nothing.
+    """
     values = np.asarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(values, axis=-1, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(values, axis=-1, keepdims=True)
+    if not np.isfinite(norms).all():
+        raise EncoderFailed(
+            "the encoder gave a vector that is not finite; its weights are damaged, or the precision in which it "
+            "computes does not suffice: try --precision f32"
+        )
     return np.ascontiguousarray(values / np.where(norms == 0, 1, norms), dtype=np.float32)

@@ -20,6 +20,7 @@ query_routes.py       the short routes: queries of one part
 composed_routes.py    queries of several parts, and several queries at once
 image_form.py         the form that an image is uploaded with
 change_routes.py      images are added, changed and removed
+description.py        what OpenAPI says of all routes
 app.py                the application: all routes and the answers to what is wrong
 stack.py              the middleware in its order
 """

@@ -16,6 +16,7 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.artifact_routes import add_artifact_routes
 from clip_retrieval.http.change_routes import add_change_routes
 from clip_retrieval.http.composed_routes import add_composed_routes
+from clip_retrieval.http.description import describe_api
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.info_routes import add_info_routes
 from clip_retrieval.http.json_bounds import JsonRoute
@@ -45,6 +46,7 @@ def create_app(state: ServerState) -> FastAPI:
     add_query_routes(app, state)
     add_composed_routes(app, state)
     add_change_routes(app, state)
+    describe_api(app)
     return app
 
 

@@ -21,7 +21,7 @@ SEQUENCE_PARAMETERS: Mapping[str, Any] = {
             "name": MIN_SEQUENCE,
             "in": "query",
             "required": False,
-            "schema": {"type": "integer", "minimum": 0},
+            "schema": {"type": "integer", "minimum": 0, "maximum": 10**_DIGITS - 1},
             "description": "Wait until the change of this number is visible. The header `Min-Sequence` says the same.",
         }
     ]

@@ -1,5 +1,6 @@
 """Composed queries: several texts and images with weights, filters and pages; and several such queries at once."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ def add_composed_routes(app: FastAPI, state: ServerState) -> None:
     async def search(body: SearchRequest, request: Request) -> Response:
         exchange = Exchange(state, "search")
         await exchange.reach(request.scope)
-        asked = _asked(body, state, exchange.collection)
+        asked = await _asked(body, state, exchange.collection)
         exchange.collection = asked.collection
         [answer] = await _answers(exchange, state, [asked])
         if isinstance(answer, InvalidQuery):
@@ -55,7 +56,7 @@ def add_composed_routes(app: FastAPI, state: ServerState) -> None:
     async def search_batch(body: SearchBatchRequest, request: Request) -> Response:
         exchange = Exchange(state, "search_batch")
         await exchange.reach(request.scope)
-        each = [_checked(search, state, exchange.collection) for search in body.searches]
+        each = await asyncio.gather(*(_checked(search, state, exchange.collection) for search in body.searches))
         answers = iter(await _answers(exchange, state, [one for one in each if isinstance(one, _Asked)]))
         items: list[bytes] = []
         stages = []
@@ -111,17 +112,17 @@ def _body(exchange: Exchange, asked: _Asked, answer: QueryAnswer) -> bytes:
     return with_results(head, answer.page.results)
 
 
-def _asked(request: SearchRequest, state: ServerState, present: SearchableCollection) -> _Asked:
+async def _asked(request: SearchRequest, state: ServerState, present: SearchableCollection) -> _Asked:
     """Raises StateGone."""
     named = request.state
-    return _Asked(Query.of(request), present if named is None else state.kept_states.find(named, present))
+    return _Asked(Query.of(request), present if named is None else await state.state_named(named, present))
 
 
-def _checked(given: object, state: ServerState, present: SearchableCollection) -> _Asked | ClipRetrievalError:
+async def _checked(given: object, state: ServerState, present: SearchableCollection) -> _Asked | ClipRetrievalError:
     if values_in(given, VALUES_OF_SEARCH) > VALUES_OF_SEARCH:
         return InvalidQuery(f"the search has more than {VALUES_OF_SEARCH:,} values, which is the limit")
     try:
-        return _asked(SearchRequest.model_validate(given), state, present)
+        return await _asked(SearchRequest.model_validate(given), state, present)
     except ValidationError as error:
         return InvalidQuery(describe(error.errors()))
     except StateGone as error:

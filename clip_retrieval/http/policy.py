@@ -89,11 +89,17 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
 }
 """By path, then by method. A parameter at the end of a path takes the rest of it, slashes too."""
 
-_PREFIXES = tuple((path.partition("{")[0], row) for path, row in ROUTES.items() if "{" in path)
+_PREFIXES = tuple((path.partition("{")[0], path) for path in ROUTES if "{" in path)
+
+
+def route_of(path: str) -> str | None:
+    """The path in the table of routes that a request's path is one of; None for a path that is not served."""
+    if path in ROUTES:
+        return path
+    return next((route for prefix, route in _PREFIXES if path.startswith(prefix)), None)
 
 
 def methods_of(path: str) -> Mapping[str, RoutePolicy] | None:
     """The rows of a request's path, by method; None for a path that is not served."""
-    if (row := ROUTES.get(path)) is not None:
-        return row
-    return next((row for prefix, row in _PREFIXES if path.startswith(prefix)), None)
+    route = route_of(path)
+    return None if route is None else ROUTES[route]

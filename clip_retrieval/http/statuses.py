@@ -11,6 +11,7 @@ from clip_retrieval.errors import (
     ClipRetrievalError,
     CollectionFrozen,
     CollectionFull,
+    EncoderFailed,
     ImageChanged,
     ImageMissing,
     ImageRejected,
@@ -37,6 +38,7 @@ STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
     (InvalidQuery, HTTPStatus.UNPROCESSABLE_ENTITY),
     (TooCostly, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
+    (EncoderFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     # another artifact
     (ArtifactNotFound, HTTPStatus.NOT_FOUND),
     (ArtifactError, HTTPStatus.CONFLICT),

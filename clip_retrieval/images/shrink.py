@@ -69,6 +69,7 @@ def within(image: Image.Image, longest: int) -> Image.Image:
 
 
 def _webp(image: Image.Image, quality: int) -> bytes:
+    """Method 2 takes half the time of WebP's default, 4, for 2 % more bytes and 0.4 dB (docs/performance-log.md)."""
     file = BytesIO()
-    image.save(file, "WEBP", quality=quality, method=4)
+    image.save(file, "WEBP", quality=quality, method=2)
     return file.getvalue()

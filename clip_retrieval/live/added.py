@@ -3,7 +3,7 @@
 A changed image is an added row as well. Its old row is not touched, so a state that still has it stays right.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -94,6 +94,12 @@ class AddedRows:
         self.sequences.append(sequence)
         self.rows_of.setdefault(image.image_id, []).append((sequence, row))
         return row
+
+    def count_at(self, sequence: int) -> dict[Modality, int]:
+        """How many rows of each kind had been added after the change of this number."""
+        images = bisect_right(self.sequences, sequence)
+        captions = np.searchsorted(self.caption_images.first(len(self.captions)), images)
+        return {"images": images, "captions": int(captions)}
 
     def remove(self, sequence: int, image_id: str) -> None:
         """Note that an image has no row from this change on."""

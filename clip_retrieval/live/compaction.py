@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.artifact import RECORDS, THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import DataInfo, compacted_version
 from clip_retrieval.artifacts.record_store import RecordStore
-from clip_retrieval.artifacts.thumbnails import write_thumbnails
+from clip_retrieval.artifacts.thumbnails import FORMAT, write_thumbnails
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.build.vector_cache import GATHER_ROWS, write_vectors
 from clip_retrieval.build.write import choose_indexes
@@ -72,8 +72,10 @@ def compact(
             with RecordStore.create(folder / RECORDS) as store:
                 store.add(source.images(), source.captions())
             if state.base.thumbnails is not None:
-                plan = state.base.thumbnails.plan
-                write_thumbnails(source.thumbnails(), plan, folder / THUMBNAILS, sys.maxsize)
+                of_base = state.base.thumbnails
+                made_as = min(of_base.made_as, FORMAT)
+                out = folder / THUMBNAILS
+                write_thumbnails(source.thumbnails(), of_base.plan, out, sys.maxsize, made_as=made_as)
 
         with progress.stage("writing the artifact", None):
             return write_artifact(

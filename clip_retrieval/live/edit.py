@@ -56,6 +56,8 @@ class Edit:
     """ETags of which the image must have one."""
     must_be_new: Literal["always", "unless equal"] | None = None
     """Whether there must be no image of this id before; an equal one may be let pass."""
+    encoder: str | None = None
+    """The fingerprint of the encoder that made the vectors; None where there are none."""
 
 
 def edited(current: LiveImage | None, edit: Edit, ratios: Ratios, seed: int) -> LiveImage | None:

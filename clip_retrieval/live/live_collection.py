@@ -74,6 +74,20 @@ class LiveCollection(SearchableCollection):
         frozen = self._frozen if rows.added is self._rows.added else Frozen.none(rows.added)
         return LiveCollection(rows, frozen, self._stored_columns)
 
+    def as_of(self, sequence: int) -> "LiveCollection":
+        """The state after the change of this number, whose rows this state still has.
+
+        That holds if each change after it has set an image, none has removed one, and this state was made from it
+        change by change: ``shares_rows_with`` its successor. Takes as long as the changes since are many.
+        """
+        rows = self._rows.as_of(sequence)
+        earlier = LiveCollection(rows, Frozen.none(rows.added), self._stored_columns)
+        return earlier.with_frozen(self._frozen)
+
+    def shares_rows_with(self, other: "LiveCollection") -> bool:
+        """Whether both are states of the same added rows: a state of others has no way back to an earlier one."""
+        return self._rows.added is other._rows.added
+
     @property
     def needs_freeze(self) -> bool:
         """Whether so many rows were added without an index that ``freeze`` is worth its time."""

@@ -22,6 +22,8 @@ from clip_retrieval.search.columns import Mask
 
 RENEWED_ROWS = 1024
 """Masked added images are dropped from memory when there are more of them than this, and than of the others."""
+EARLIER = -1
+"""The generation of rows that no extension has made: they are never the newest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +53,7 @@ class LiveRows:
     def find(self, image_id: str) -> int | None:
         """The row of the image with this id; None if there is none."""
         for spelling in dict.fromkeys((image_id, unicodedata.normalize("NFC", image_id))):
-            made = [row for sequence, row in self.added.rows_of.get(spelling, ()) if sequence <= self.sequence]
+            made = self._made(spelling, self.sequence)
             if made and made[-1] is not None:
                 return made[-1]
         row = self.base.find_row(image_id)
@@ -99,6 +101,25 @@ class LiveRows:
         waste = masked > max(RENEWED_ROWS, self.count_added("images") - masked)
         return (self if is_newest and not waste else self._renewed())._with(entries)
 
+    def as_of(self, sequence: int) -> "LiveRows":
+        """The rows after the change of this number, if each later one set an image and is in these rows."""
+        counts = self.added.count_at(sequence)
+        images = self.count_added("images")
+        live = {
+            target: self.live[target][: self.added.starts[target] + count].copy() for target, count in counts.items()
+        }
+        for image, _ in self.added.images[counts["images"] : images]:
+            row = self._row_at(image.image_id, sequence)
+            if row is not None and not live["images"][row]:
+                _, captions = self.images([row])[0]
+                live["images"][row] = True
+                live["captions"][[caption.row for caption in captions]] = True
+        masked = {}
+        for target, mask in live.items():
+            mask.flags.writeable = False
+            masked[target] = int(np.count_nonzero(~mask))
+        return LiveRows(self.base, self.added, sequence, live, masked, EARLIER)
+
     def live_image(self, row: int) -> LiveImage:
         """The whole state of the image in this added row."""
         number = row - self.added.starts["images"]
@@ -111,6 +132,15 @@ class LiveRows:
             self.added.vectors_of("captions", first, first + len(captions)),
             self.added.thumbnails.get(row),
         )
+
+    def _made(self, image_id: str, sequence: int) -> list[int | None]:
+        """The rows that the image was given by the changes up to this number."""
+        return [row for number, row in self.added.rows_of.get(image_id, ()) if number <= sequence]
+
+    def _row_at(self, image_id: str, sequence: int) -> int | None:
+        """The row that the image had after the change of this number."""
+        made = self._made(image_id, sequence)
+        return made[-1] if made else self.base.find_row(image_id)
 
     def _with(self, entries: Sequence[LogEntry]) -> "LiveRows":
         masked: dict[Modality, list[int]] = {target: [] for target in MODALITIES}

@@ -19,7 +19,7 @@ from typing import Self
 from clip_retrieval.errors import Busy, ClipRetrievalError
 from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.log_file import Acknowledged, HeaderCheck, connect, damaged, log_errors
-from clip_retrieval.live.log_rows import ALL, State, check, check_encoder, entries_after, make_tables
+from clip_retrieval.live.log_rows import ALL, Encoder, State, check, check_encoder, entries_after, make_tables
 from clip_retrieval.live.transaction import Clock, Transaction
 
 __all__ = ["LOG_FILE", "ChangeLog", "Transaction"]
@@ -45,23 +45,25 @@ class ChangeLog:
         writer: sqlite3.Connection,
         reader: sqlite3.Connection,
         note: Acknowledged,
+        encoder: Encoder,
         clock: Clock,
     ) -> None:
         self._path, self._header, self._writer, self._reader = path, header, writer, reader
-        self._note, self._clock = note, clock
+        self._note, self._encoder, self._clock = note, encoder, clock
         self._writing, self._reading = threading.Lock(), threading.Lock()
-        self._dim = State.read(reader, path).dim
         self._seen = self._data_version()
 
     @classmethod
     def open(cls, path: Path, *, fingerprint: str, dim: int, wait_s: float = WAIT_S, clock: Clock = time.time) -> Self:
         """Open the log of an encoder and check all of it; file and folder are made if they are missing.
 
+        A log that has had no change is any encoder's.
+
         Raises StorageFull, StorageReadOnly or StorageFailed if that cannot be done, ChangesDamaged if a byte differs
         from what was written or acknowledged changes are missing, ChangesSchema for the log of a newer release,
         EncoderMismatch for that of another encoder, Busy if another process holds the log for ``wait_s`` seconds.
         """
-        new = State(fingerprint, dim)
+        encoder = Encoder(fingerprint, dim)
         with ExitStack() as opened:
             with log_errors(path):
                 note = opened.enter_context(closing(Acknowledged(path)))
@@ -69,15 +71,15 @@ class ChangeLog:
                 acknowledged = note.read()
                 header = opened.enter_context(closing(HeaderCheck(path)))
                 writer, reader = (opened.enter_context(closing(connect(path, wait_s))) for _ in range(2))
-                make_tables(writer, path, new)
+                make_tables(writer, path, encoder)
                 check(writer, path)
                 found = State.read(writer, path)
                 if found.sequence < acknowledged:
                     raise damaged(
                         path, f"changes up to {acknowledged} were made, those after {found.sequence} are missing"
                     )
-                check_encoder(path, found, new)
-                log = cls(path, header, writer, reader, note, clock)
+                log = cls(path, header, writer, reader, note, encoder, clock)
+            log.claim(encoder)
             opened.pop_all()
         if found.wipe:
             log.wipe()
@@ -103,7 +105,7 @@ class ChangeLog:
         Entries up to that of ``base()`` are in its artifact alone: whose ``sequence`` is smaller needs that first.
         """
         with self._reading, log_errors(self._path):
-            return entries_after(self._reader, self._path, sequence, self._dim, most)
+            return self._entries(State.read(self._reader, self._path), sequence, most)
 
     def following(self, sequence: int, most: int = ALL) -> tuple[tuple[str, int] | None, list[LogEntry]]:
         """``base()`` and ``after(sequence, most)`` of one moment: a compaction in between would drop entries unseen."""
@@ -111,9 +113,19 @@ class ChangeLog:
             self._reader.execute("BEGIN")
             try:
                 state = State.read(self._reader, self._path)
-                return _base_of(state), entries_after(self._reader, self._path, sequence, self._dim, most)
+                return _base_of(state), self._entries(state, sequence, most)
             finally:
                 self._reader.execute("COMMIT")
+
+    def claim(self, encoder: Encoder) -> None:
+        """Take changes of this encoder from now on, in every process: those of another one are refused.
+
+        Raises EncoderMismatch if the log has had changes of another one, and what ``transaction`` raises.
+        """
+        if self._state().encoder != encoder:
+            with self.transaction() as transaction:
+                transaction.claim(encoder)
+        self._encoder = encoder
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -126,7 +138,7 @@ class ChangeLog:
             with self._rolled_back():
                 with log_errors(self._path):
                     self._writer.execute("BEGIN IMMEDIATE")
-                transaction = Transaction(self._path, self._writer, self._clock)
+                transaction = Transaction(self._path, self._writer, self._encoder, self._clock)
                 try:
                     yield transaction
                     state = transaction.commit()
@@ -175,6 +187,11 @@ class ChangeLog:
         finally:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+
+    def _entries(self, state: State, sequence: int, most: int) -> list[LogEntry]:
+        if state.sequence:
+            check_encoder(self._path, state, self._encoder)
+        return entries_after(self._reader, self._path, sequence, state.dim, most)
 
     def _state(self) -> State:
         with self._reading, log_errors(self._path):

@@ -9,7 +9,7 @@ import hashlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from clip_retrieval.atomic import sync
 from clip_retrieval.errors import ChangesSchema, EncoderMismatch
@@ -55,6 +55,13 @@ _TABLES = f"""
 Value = str | int | bytes | None
 
 
+class Encoder(NamedTuple):
+    """What tells the vectors of one encoder from those of another."""
+
+    fingerprint: str
+    dim: int
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """The one row of ``state``."""
@@ -66,6 +73,10 @@ class State:
     base_sequence: int | None = None
     wipe: int = 0
     """1 if bytes of dropped entries may still be in a file."""
+
+    @property
+    def encoder(self) -> Encoder:
+        return Encoder(self.fingerprint, self.dim)
 
     @classmethod
     def read(cls, connection: sqlite3.Connection, path: Path) -> Self:
@@ -83,8 +94,8 @@ class State:
         connection.execute("REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?)", (*values, hash_of(*values)))
 
 
-def make_tables(connection: sqlite3.Connection, path: Path, new: State) -> None:
-    """Make the tables of a new file, with the state ``new``.
+def make_tables(connection: sqlite3.Connection, path: Path, encoder: Encoder) -> None:
+    """Make the tables of a new file, which is this encoder's.
 
     Raises ChangesSchema if another release made the tables, and ChangesDamaged if the file is no log of changes.
     """
@@ -100,7 +111,7 @@ def make_tables(connection: sqlite3.Connection, path: Path, new: State) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() != (0,):
         raise damaged(path, "it is not a log of changes")
     connection.executescript(_TABLES)
-    new.write(connection)
+    State(*encoder).write(connection)
     connection.execute("COMMIT")
     for folder in (path.parent, path.parent.parent):
         sync(folder)
@@ -123,9 +134,9 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("ROLLBACK")
 
 
-def check_encoder(path: Path, found: State, wanted: State) -> None:
-    """Raise EncoderMismatch if another encoder made the vectors of the log."""
-    if (found.fingerprint, found.dim) != (wanted.fingerprint, wanted.dim):
+def check_encoder(path: Path, found: State, wanted: Encoder) -> None:
+    """Raise EncoderMismatch if the log is another encoder's."""
+    if found.encoder != wanted:
         raise EncoderMismatch(
             f"the changes in {path} were made with another encoder ({found.dim} dimensions, fingerprint "
             f"{found.fingerprint}) than {wanted.dim} dimensions, {wanted.fingerprint}; serve a version with the first "

@@ -11,7 +11,7 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.image_bytes import image_to_bytes
 from clip_retrieval.live.log_file import log_errors
-from clip_retrieval.live.log_rows import State, Value, check_row, entries_after, hash_of
+from clip_retrieval.live.log_rows import Encoder, State, Value, check_encoder, check_row, entries_after, hash_of
 
 ANSWERS_KEPT_S = 24 * 60 * 60
 """How long the answer to an idempotency key is kept, in seconds."""
@@ -27,7 +27,9 @@ class Transaction:
     compacts = False
     """Whether entries were dropped."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, encoder: Encoder, clock: Clock) -> None:
+        """``encoder`` is the one that made the vectors of what is put."""
+        self.encoder = encoder
         self._path, self._connection, self._clock = path, connection, clock
         self._ended: Exception | None = None
         with log_errors(path):
@@ -41,9 +43,17 @@ class Transaction:
     def put(self, image: LiveImage) -> int:
         """Log the state of a new or changed image; returns the number of the change.
 
-        Raises ValueError if a vector is not float32 of the log's dimension.
+        Raises ValueError if a vector is not float32 of the log's dimension, EncoderMismatch if another encoder has
+        claimed the log.
         """
+        check_encoder(self._path, self._state, self.encoder)
         return self._change(image.image_id, image_to_bytes(image, self._state.dim))
+
+    def claim(self, encoder: Encoder) -> None:
+        """Have the log be one of this encoder's. Raises EncoderMismatch if it has had changes of another one."""
+        if self._state.sequence == 0:
+            self._state = replace(self._state, fingerprint=encoder.fingerprint, dim=encoder.dim)
+        check_encoder(self._path, self._state, encoder)
 
     def remove(self, image_id: str) -> int:
         """Log that the image is removed, which also drops its earlier state; returns the number of the change."""

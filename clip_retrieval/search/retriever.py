@@ -59,7 +59,7 @@ class Retriever:
         """
         from clip_retrieval.artifacts import modelstore
 
-        artifact = Artifact.open(modelstore.resolve(str(source))[1])
+        artifact = Artifact.open_checked(modelstore.resolve(str(source))[1])
         return cls(artifact, artifact.encoder(precision=precision, threads=threads))
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ bentoml is pinned, and tests/serving/test_bento_dispatch.py holds each name and 
     BentoMLContainer.tracer_provider                      spans of stages join BentoML's request span
     BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``
     bentoml._internal.utils.circus.Arbiter                the class of the supervisor
+    bentoml._internal.server.http.instruments.RunnerTrafficMetricsMiddleware   what counts requests, by their path
 """
 
 import asyncio
@@ -32,6 +33,10 @@ from clip_retrieval.serving.shared_state import QUEUES
 
 TEXTS, IMAGES = QUEUES
 """The batchable APIs."""
+
+NO_ROUTE = "other"
+"""The label of requests for what is not served."""
+_AS_IT_CAME = "bento_clip.scope_as_it_came"
 
 IS_SUPERVISED = "BENTOML_RUNNER_MAP" in os.environ
 """Whether this process is a worker of ``bentoml serve``, and not the supervisor itself."""
@@ -129,6 +134,29 @@ def supervise_by(derived: Callable[[Any], Any]) -> None:
     from bentoml._internal.utils import circus
 
     circus.Arbiter = derived(circus.Arbiter)  # type: ignore[misc]
+
+
+def count_by_route(route_of: Callable[[str], str | None]) -> None:
+    """Have this process, which has yet to make BentoML's application, count requests by route and not by path.
+
+    Each path would be a series of its own in every worker, for ever: a stranger makes up paths, and ids are many.
+    ``route_of`` gives the route of a path; paths that are not served are counted together.
+    """
+    from bentoml._internal.server.http import instruments
+
+    class CountedByRoute(instruments.RunnerTrafficMetricsMiddleware):
+        def __init__(self, app: Any, **options: Any) -> None:
+            async def as_it_came(scope: Any, receive: Any, send: Any) -> None:
+                await app(scope.get(_AS_IT_CAME, scope), receive, send)
+
+            super().__init__(as_it_came, **options)
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if "path" in scope:
+                scope = {**scope, "path": route_of(scope["path"]) or NO_ROUTE, _AS_IT_CAME: scope}
+            await super().__call__(scope, receive, send)
+
+    instruments.RunnerTrafficMetricsMiddleware = CountedByRoute  # type: ignore[misc, assignment]
 
 
 def results_of(jobs: Sequence[EncodeJob], encoded: Sequence[Encoded | None]) -> Any:

@@ -109,6 +109,7 @@ class ChangeEncoder:
             split=wanted.split,
             if_match=wanted.if_match,
             must_be_new=wanted.must_be_new,
+            encoder=self._encoder.info.fingerprint,
         )
         return edit, stages
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from clip_retrieval.build.splits import Ratios
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.errors import (
+    Busy,
     ChangeRejected,
     ChangesError,
     ClipRetrievalError,
@@ -33,8 +34,10 @@ from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.log import ChangeLog, Transaction
+from clip_retrieval.live.log_rows import Encoder
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.change_inputs import ChangeEncoder, Wanted
 from clip_retrieval.serving.change_work import Outcome, Present, Reply, RequestKey, Respond, changed_image, kept_reply
 from clip_retrieval.serving.engine import lower_priority
@@ -48,6 +51,10 @@ BLOCK = 256
 """Entries that are read from the log at once."""
 WAIT_STEP_S = 0.002
 """How often a search that waits for a change looks whether it is visible."""
+STATE_PATIENCE_S = 1.0
+"""How long a next page waits for the state that it names: every process of the host has it within 100 ms."""
+MAX_DIGITS = 18
+"""A longer number is no change's."""
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +91,7 @@ class Changes:
         self.on_behind: Callable[[str], None] = lambda _: None
         """Told why this process cannot follow the log any more: another one has dropped changes that it lacks."""
         self._removed = False
-        self._base_sequence = base.sequence
+        self._base_sequence = self._whole_since = base.sequence
         self._sequences: dict[str, int] = {}
         """The number of the latest change of each image that was changed and not removed."""
         self._extending = threading.Lock()
@@ -137,6 +144,27 @@ class Changes:
                 )
             await asyncio.sleep(WAIT_STEP_S)
 
+    async def state_at(self, version: str) -> LiveCollection | None:
+        """The state of this version, as any process of the host may have named it; None if there is no way back to it.
+
+        There is none behind a removal: a state that still shows what was removed is kept nowhere. Waits for a
+        change that another process has just made.
+        """
+        state = self._state
+        base, _, number = version.partition("+")
+        sequence = int(number) if number.isdecimal() and len(number) <= MAX_DIGITS else state.base.sequence
+        if base != state.base.version or version not in {base, f"{base}+{sequence}"}:
+            return None
+        with suppress(NotYetVisible):
+            await self.wait_for(sequence, STATE_PATIENCE_S)
+        state = self._state  # before the number: what is not whole any more is seen then
+        if base != state.base.version or not self._whole_since <= sequence <= state.sequence:
+            return None
+        if sequence == state.sequence:
+            return state
+        earlier = await asyncio.get_running_loop().run_in_executor(self._reader, state.as_of, sequence)
+        return earlier if self._whole_since <= sequence else None
+
     def start(self) -> None:
         """Follow the changes of other processes, as a task of the running event loop."""
         self._polling = asyncio.get_running_loop().create_task(self._poll())
@@ -172,14 +200,20 @@ class Changes:
 
     def _extended(self, state: LiveCollection) -> LiveCollection:
         """The state with all that the log has beyond it, which is noted."""
+        before, is_whole = state, True
         while entries := self._following(state):
+            # The log drops the entry of an image that was changed again.
+            is_whole &= [entry.sequence for entry in entries] == [*range(state.sequence + 1, entries[-1].sequence + 1)]
             for entry in entries:
                 if entry.image is None:
                     self._sequences.pop(entry.image_id, None)
                     self._removed = True
+                    is_whole = False
                 else:
                     self._sequences[entry.image_id] = entry.sequence
             state = state.with_changes(entries)
+        if not (is_whole and state.shares_rows_with(before)):
+            self._whole_since = state.sequence
         return state
 
     def _following(self, state: LiveCollection) -> list[LogEntry]:
@@ -196,7 +230,7 @@ class Changes:
         """
         collection, served = retriever.collection, self._retriever.collection
         assert isinstance(collection, Collection), "it was just opened"
-        if collection.manifest.encoder.fingerprint != served.manifest.encoder.fingerprint:
+        if _encoder_of(collection) != _encoder_of(served) and self._log.sequence():
             raise SwapRefused(
                 f"it has another encoder than the changes in {self.place}: serve it without them, or with another "
                 "folder for changes (BENTO_CLIP_CHANGES)"
@@ -216,10 +250,12 @@ class Changes:
         """
         carried = retriever.collection
         assert isinstance(carried, LiveCollection), "``carry`` made it"
+        self._log.claim(_encoder_of(carried))
         with self._extending:
             state = self._extended(carried)  # before anything is exchanged: it may fail
             self._retriever, self._encoder = retriever, encoder
             self._base_sequence = carried.base.sequence
+            self._whole_since = state.sequence
             self._sequences = {i: number for i, number in self._sequences.items() if number > self._base_sequence}
             self._present = None
             self._exchange(state)
@@ -308,6 +344,8 @@ class Changes:
         return self._present
 
     def _outcome(self, transaction: Transaction, present: "Present", edit: Edit) -> Outcome:
+        if edit.encoder not in {None, transaction.encoder.fingerprint}:
+            raise Busy("a version with another encoder has just taken over; send the change again")
         try:
             before = present.image(edit.image_id)
             after = edited(before, edit, self._ratios, self._seed)
@@ -331,6 +369,11 @@ class Changes:
             return changed_image(after.image_id, sequence, created=before is None, changed=True, etag=etag)
         except ChangeRejected as error:
             return error
+
+
+def _encoder_of(collection: SearchableCollection) -> Encoder:
+    info = collection.manifest.encoder
+    return Encoder(info.fingerprint, info.dim)
 
 
 def check_base(base: tuple[str, int] | None, sequence: int, place: str) -> None:

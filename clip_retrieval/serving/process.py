@@ -92,7 +92,7 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     That is the one in ``folder``, called ``tag``, or the one that a compaction has made of it since. Raises
     ArtifactError, ChangesError, EncoderMismatch and StorageFailed of the kind that applies.
     """
-    artifact = Artifact.open(folder)
+    artifact = Artifact.open_checked(folder)
     name = str(folder.resolve()) if Path(tag).is_dir() else tag  # workers have another working folder
     opened = open_changes(settings, artifact.manifest.encoder)
     if isinstance(opened, str):
@@ -103,7 +103,7 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     log.info("changes of the collection are taken and kept in %s", settings.changes)
     if made is None:
         return name
-    Artifact.open(modelstore.resolve(made)[1])
+    Artifact.open_checked(modelstore.resolve(made)[1])
     log.info("%s has the changes that %s lacks; it is served in its place", made, tag)
     return made
 

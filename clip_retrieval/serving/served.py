@@ -58,7 +58,7 @@ class Loader:
         ModelUnavailable or MissingExtra.
         """
         tag, folder = modelstore.resolve(source)
-        artifact = Artifact.open(folder, verify=verify)
+        artifact = Artifact.open_checked(folder) if verify else Artifact.open(folder, verify=False)
         if beside is not None and artifact.manifest.encoder == beside.engine.encoder.info:
             engine = beside.engine
         else:

@@ -7,7 +7,7 @@ from typing import Any
 from opentelemetry.trace import NoOpTracer, Tracer
 
 from clip_retrieval.contract.status import ArtifactStatus
-from clip_retrieval.errors import Busy, CollectionFrozen
+from clip_retrieval.errors import Busy, CollectionFrozen, StateGone
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.log import ChangeLog
@@ -186,6 +186,17 @@ class ServerState:
         """Keep a state for the next page of a search. A collection that takes no changes has one state."""
         if self.changes is not None:
             self.kept_states.keep(collection)
+
+    async def state_named(self, version: str, present: SearchableCollection) -> SearchableCollection:
+        """The state that a page names: one that is kept, or one that this process can go back to. Raises StateGone."""
+        try:
+            return self.kept_states.find(version, present)
+        except StateGone:
+            state = None if self.changes is None else await self.changes.state_at(version)
+            if state is None:
+                raise
+            self.kept_states.keep(state)
+            return state
 
     def live_collection(self) -> LiveCollection:
         """The present state as a collection that knows the ETags of its images, also where no changes are taken.

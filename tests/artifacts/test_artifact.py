@@ -2,14 +2,19 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.artifact import RECORDS, THUMBNAILS, Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST, SCHEMA_VERSION
+from clip_retrieval.artifacts.artifact import BLOCK_ROWS, NEEDED, RECORDS, THUMBNAILS, Artifact, are_finite
+from clip_retrieval.artifacts.manifest import MANIFEST, SCHEMA_VERSION, file_sha256, write_manifest
+from clip_retrieval.artifacts.record_store import MIGRATIONS
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import (
     ArtifactDamaged,
@@ -111,10 +116,19 @@ class TestOpening:
             Artifact.open(artifact_copy.path)
         sentence(error)
 
-    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b'{"manifest": 1}'])
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b'{"manifest": 1}',
+            b"[" * 200_000,
+            b'{"manifest": ' + b'{"a": ' * 100_000,
+            b'{"manifest": {"schema_version": 3, "deep": ' + b"[" * 900 + b"]" * 900 + b"}}",
+            b'{"manifest": {"schema_version": 3, "deep": ' + b"[" * 900 + b"]" * 900 + b'}, "sha256": "0"}',
+        ],
+    )  # fmt: skip
     def test_a_manifest_that_is_none_is_refused(self, artifact_copy: Artifact, content: bytes) -> None:
         (artifact_copy.path / MANIFEST).write_bytes(content)
-        with pytest.raises(ArtifactDamaged, match="cannot be read") as error:
+        with pytest.raises(ArtifactDamaged, match=r"cannot be read|is damaged") as error:
             Artifact.open(artifact_copy.path)
         sentence(error)
 
@@ -143,6 +157,84 @@ class TestEncoder:
         artifact = Artifact(fake_artifact.path, fake_artifact.manifest.model_copy(update={"encoder": foreign}))
         with pytest.raises(EncoderMismatch):
             artifact.encoder()
+
+
+def rewritten(artifact: Artifact, file: str, write: Callable[[Path], object]) -> Artifact:
+    """The artifact with another file, whose hash the manifest knows: as a faulty or hostile program would write it."""
+    (artifact.path / file).unlink(missing_ok=True)
+    write(artifact.path / file)
+    files = {name: file_sha256(artifact.path / name) for name in artifact.manifest.files}
+    write_manifest(artifact.path, artifact.manifest.model_copy(update={"files": files}))
+    return artifact
+
+
+def saves(array: NDArray[Any]) -> Callable[[Path], object]:
+    return lambda path: np.save(path, array, allow_pickle=True)
+
+
+DIM = ENCODER.dim
+NAN = np.full((24, DIM), 0.25, np.float32)
+NAN[7, 3] = np.nan
+INFINITE = np.full((24, DIM), 0.25, np.float32)
+INFINITE[0, 0], INFINITE[0, 1] = np.inf, -np.inf
+
+
+class TestContents:
+    """Files as the manifest says can still be such as no search can use."""
+
+    @pytest.mark.parametrize(
+        ("file", "array", "said"),
+        [
+            ("images.npy", np.empty((24, DIM), object), "cannot be read"),
+            ("images.npy", np.zeros((24, DIM), np.float64), "float64"),
+            ("images.npy", np.zeros((23, DIM), np.float32), "instead of float32"),
+            ("images.npy", np.zeros((24, DIM + 1), np.float32), "instead of float32"),
+            ("images.npy", np.zeros(24 * DIM, np.float32), "instead of float32"),
+            ("images.npy", np.asfortranarray(np.zeros((24, DIM), np.float32)), "row by row"),
+            ("images.npy", NAN, "not finite"),
+            ("images.npy", INFINITE, "not finite"),
+            ("captions.npy", np.zeros((24, DIM), np.float32), "instead of float32"),
+            ("caption_image_rows.npy", np.full(48, 24, np.int32), "names images that are not there"),
+            ("caption_image_rows.npy", np.full(48, -1, np.int32), "names images that are not there"),
+            ("caption_image_rows.npy", np.zeros(47, np.int32), "instead of int32"),
+            ("content_numbers.npy", np.empty(24, object), "cannot be read"),
+            ("columns/1.codes.npy", np.zeros(23, np.int32), "has 23 rows"),
+        ],
+    )
+    def test_arrays_that_no_search_can_use_are_refused(
+        self, artifact_copy: Artifact, file: str, array: NDArray[Any], said: str
+    ) -> None:
+        rewritten(artifact_copy, file, saves(array))
+        with pytest.raises(ArtifactDamaged, match=said) as error:
+            Artifact.open_checked(artifact_copy.path)
+        sentence(error)
+
+    def test_records_without_tables_are_refused(self, artifact_copy: Artifact) -> None:
+        def write(path: Path) -> None:
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+        rewritten(artifact_copy, RECORDS, write)
+        with pytest.raises(ArtifactDamaged, match="no such table") as error:
+            Artifact.open_checked(artifact_copy.path)
+        sentence(error)
+
+    @pytest.mark.parametrize("left_out", [NEEDED, *((name,) for name in NEEDED)])
+    def test_a_manifest_that_does_not_name_what_is_needed_is_refused(
+        self, artifact_copy: Artifact, left_out: tuple[str, ...]
+    ) -> None:
+        files = {name: digest for name, digest in artifact_copy.manifest.files.items() if name not in left_out}
+        write_manifest(artifact_copy.path, artifact_copy.manifest.model_copy(update={"files": files}))
+        with pytest.raises(ArtifactDamaged, match=f"lacks {left_out[0]}") as error:
+            Artifact.open_checked(artifact_copy.path)
+        sentence(error)
+
+    def test_vectors_are_looked_at_block_by_block(self, artifact_copy: Artifact, tmp_path: Path) -> None:
+        vectors = np.zeros((2 * BLOCK_ROWS + 1, 1), np.float32)
+        assert are_finite(vectors)
+        vectors[-1] = np.nan
+        assert not are_finite(vectors)
+        assert are_finite(np.empty((0, DIM), np.float32))
 
 
 def test_the_manifest_says_what_the_artifact_was_made_of(fake_artifact: Artifact) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.artifacts.thumbnails import Thumbnails, write_thumbnails
+from clip_retrieval.artifacts.thumbnails import FORMAT, Thumbnails, write_thumbnails
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.images.shrink import Plan, Thumbnail
 
@@ -46,6 +46,13 @@ def test_the_same_thumbnails_give_the_same_file(tmp_path: Path, plan: Plan) -> N
     assert files[0].read_bytes() == files[1].read_bytes()
     with closing(Thumbnails.open(files[0])) as thumbnails:
         assert thumbnails.plan == plan
+
+
+def test_a_file_says_how_its_thumbnails_were_made(out: Path) -> None:
+    for given, said in (({}, FORMAT), ({"made_as": 1}, 1)):
+        write_thumbnails(MADE, PLAN, out, AMPLE, **given)
+        with closing(Thumbnails.open(out)) as thumbnails:
+            assert thumbnails.made_as == said
 
 
 def test_a_file_is_at_most_as_large_as_the_budget_or_does_not_exist(out: Path) -> None:

@@ -1,14 +1,18 @@
 """An artifact as one file: what comes back is what went in, and nothing else is ever believed or written."""
 
+import hashlib
 import io
 import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST, json_sha256
@@ -162,6 +166,52 @@ def test_a_manifest_that_names_a_place_outside_is_refused(exported: Path, tmp_pa
 def test_a_version_that_no_build_gives_is_refused(exported: Path, tmp_path: Path, version: str) -> None:
     file = with_manifest(tmp_path / "evil.tar", exported, lambda manifest: manifest.update(version=version))
     assert "version" in refused(file, tmp_path)
+
+
+def test_a_file_that_names_no_files_is_refused(exported: Path, tmp_path: Path) -> None:
+    (first, text), *_ = members(with_manifest(tmp_path / "a.tar", exported, lambda manifest: manifest.update(files={})))
+    assert "holds no whole artifact: it lacks images.npy" in refused(
+        write(tmp_path / "empty.tar", [(first, text)]), tmp_path
+    )
+
+
+def test_the_file_that_only_bentoml_writes_is_refused(exported: Path, tmp_path: Path) -> None:
+    yaml = b"name: clip-retrieval"
+
+    def change(manifest: dict[str, object]) -> None:
+        files = manifest["files"]
+        assert isinstance(files, dict)
+        files["model.yaml"] = hashlib.sha256(yaml).hexdigest()
+
+    changed = members(with_manifest(tmp_path / "a.tar", exported, change))
+    file = write(tmp_path / "yaml.tar", [*changed, (tarfile.TarInfo("model.yaml"), yaml)])
+    assert "model.yaml" in refused(file, tmp_path)
+
+
+@pytest.mark.parametrize("rows", [23, 25, 0, -1, 2**40])
+def test_wrong_numbers_of_rows_are_refused(exported: Path, tmp_path: Path, rows: int) -> None:
+    def change(manifest: dict[str, object]) -> None:
+        images = manifest["images"]
+        assert isinstance(images, dict)
+        images["spec"]["rows"] = rows
+
+    assert "holds no whole artifact" in refused(with_manifest(tmp_path / "rows.tar", exported, change), tmp_path)
+
+
+@pytest.mark.parametrize("array", [np.empty((24, 16), object), np.full((24, 16), np.nan, np.float32)])
+def test_vectors_that_no_search_can_use_are_refused(exported: Path, tmp_path: Path, array: NDArray[Any]) -> None:
+    """By someone who knows how the hashes are made."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+
+    def change(manifest: dict[str, object]) -> None:
+        files = manifest["files"]
+        assert isinstance(files, dict)
+        files["images.npy"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+
+    changed = members(with_manifest(tmp_path / "a.tar", exported, change))
+    contents = [(m, buffer.getvalue() if m.name == "images.npy" else data) for m, data in changed]
+    assert "holds no whole artifact: images.npy" in refused(write(tmp_path / "bad.tar", contents), tmp_path)
 
 
 def test_another_schema_version_is_named(exported: Path, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """What earlier artifacts know: vectors by the same encoder, thumbnails by the same release and plan."""
 
+import sqlite3
 from contextlib import closing
 
 import numpy as np
 import pytest
 
-from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
+from clip_retrieval.artifacts.manifest import file_sha256
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.vector_cache import caption_key, image_key
 from clip_retrieval.encoders.fake import FakeEncoder
@@ -61,4 +63,14 @@ def test_another_release_is_unknown_and_of_another_pillow_the_thumbnails(
     monkeypatch.setattr(Artifact, "open", lambda path: changed)
     with closing(KnownArtifacts([changed], INFO)) as known:
         assert known.has("images", KEYS[3]) is vectors_are_known
+        assert known.thumbnail(KEYS[3], PLANS[0]) is None
+
+
+def test_thumbnails_that_were_made_in_another_way_are_unknown(artifact_copy: Artifact) -> None:
+    with closing(sqlite3.connect(artifact_copy.path / THUMBNAILS)) as connection:
+        connection.executescript("PRAGMA user_version = 1")
+    files = {**artifact_copy.manifest.files, THUMBNAILS: file_sha256(artifact_copy.path / THUMBNAILS)}
+    changed = Artifact(artifact_copy.path, artifact_copy.manifest.model_copy(update={"files": files}))
+    with closing(KnownArtifacts([changed], INFO)) as known:
+        assert known.has("images", KEYS[3])
         assert known.thumbnail(KEYS[3], PLANS[0]) is None

@@ -22,9 +22,10 @@ from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.progress import Silent
 from scripts.common.server import reserve_port
 from tests.e2e.conftest import Launch, Server, Store, bentoml_serve, start
+from tests.e2e.test_load import last_line, load_test
 from tests.e2e.test_workers import wait_for, wait_until_all_are_ready, workers_of
 from tests.e2e.versions import WITHOUT_RED, Results, healths, load, results, run, save, served
-from tests.samples import write_collection
+from tests.samples import png, square, write_collection
 
 pytestmark = pytest.mark.e2e
 
@@ -119,6 +120,28 @@ def test_another_encoder_and_another_dimension_take_over(pair: Server, versions:
     assert answers(pair) == before
 
 
+def test_another_encoder_takes_over_while_there_are_no_changes_and_is_refused_once_there_are(
+    launch: Launch, versions: Versions, demo: Store, tmp_path: Path
+) -> None:
+    port = reserve_port()
+    changes = {"BENTO_CLIP_CHANGES": str(tmp_path / "changes"), "BENTO_CLIP_WORKERS": "2"}
+    environment = {**versions.environment, "BENTO_CLIP_ARTIFACT": versions.first, **changes}
+    server = launch(bentoml_serve(port), port, **environment)
+    wait_until_all_are_ready(server, 2)
+    folder = Path(demo.environment["BENTOML_HOME"], "models", *demo.tag.split(":"))
+    with Client(server.url) as client:
+        assert client.swap(str(folder)).workers == 2
+        red = png(square("red", size=30))
+        added = client.put_image("new", red, captions=["a ruby square"])
+        for _ in range(10):
+            with Client(server.url) as another:
+                found = another.search_similar(red, k=1, min_sequence=added.sequence).results
+            assert [result.image_id for result in found] == ["new"]
+        with pytest.raises(RequestRejected, match="another encoder than the changes"):
+            client.swap(versions.first)
+        assert client.info().artifact == str(folder)
+
+
 def damaged(folder: Path) -> str:
     """Flip a byte of the vectors."""
     vectors = folder / "images.npy"
@@ -207,6 +230,16 @@ def test_no_request_fails_and_no_answer_is_wrong_while_versions_are_swapped(
     assert seen.wrong == []
     assert seen.seen == {0, 1}
     assert seen.answers > 10 * swaps
+
+
+def test_a_load_test_swaps_while_it_loads(pair: Server, versions: Versions, tmp_path: Path) -> None:
+    options = ("--host", pair.url, "--steps", "4", "--step-seconds", "8", "--no-thresholds", "--out", str(tmp_path))
+    done = load_test(*options, "--swap-to", versions.second, "--swaps", "2")
+    assert done.returncode == 0, done.stderr
+    said = last_line(done)
+    assert (said["swaps"]["made"], said["failed"]) == (2, 0)
+    with Client(pair.url) as client:
+        assert (client.artifact().previous, client.info().artifact) == (versions.second, versions.first)
 
 
 def test_a_service_that_follows_a_tag_serves_what_it_names(

@@ -21,6 +21,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
 from clip_retrieval.http.middleware.beforehand import Beforehand
+from clip_retrieval.http.policy import ROUTES
 from clip_retrieval.http.stack import middleware
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
@@ -411,33 +412,44 @@ def test_stats_count_queries_by_kind_and_give_percentiles(api: Api) -> None:
 
 # OpenAPI and the pages
 
-UPLOAD = {"400", "413", "415", "422", "503"}
-SEARCH = UPLOAD | {"409", "504"}
-CHANGE = UPLOAD | {"404", "409", "412", "429", "507"}
+READY = {"500", "503"}
+BOUNDED = READY | {"504"}
+BODY = BOUNDED | {"400", "413", "415", "422"}
+SEARCH = BODY | {"409"}
+CHANGE = BODY | {"403", "404", "409", "412", "429", "507"}
+SWAP = READY | {"400", "403", "404", "409", "413", "415", "422"}
 ENDPOINTS = {
-    ("get", "/"): ("ServiceInfo", set()),
-    ("get", "/examples"): ("Examples", set()),
-    ("get", "/health"): ("Health", set()),
-    ("get", "/stats"): ("Stats", set()),
-    ("post", "/cache/clear"): ("CacheCleared", set()),
-    ("get", "/artifact"): ("ArtifactStatus", set()),
-    ("post", "/compact"): ("ArtifactStatus", {"400", "404", "409", "413", "415", "422", "503"}),
-    ("post", "/artifact"): ("ArtifactStatus", {"400", "404", "409", "413", "415", "422", "503"}),
+    ("get", "/"): ("ServiceInfo", READY),
+    ("get", "/examples"): ("Examples", READY),
+    ("get", "/health"): ("Health", {"500"}),
+    ("get", "/stats"): ("Stats", {"500"}),
+    ("post", "/cache/clear"): ("CacheCleared", BOUNDED | {"403", "413"}),
+    ("get", "/artifact"): ("ArtifactStatus", READY),
+    ("post", "/compact"): ("ArtifactStatus", SWAP),
+    ("post", "/artifact"): ("ArtifactStatus", SWAP),
     ("post", "/search/images"): ("ImagesAnswer", SEARCH),
     ("post", "/search/text"): ("CaptionsAnswer", SEARCH),
     ("post", "/search/similar"): ("ImagesAnswer", SEARCH),
     ("post", "/search"): ("SearchAnswer", SEARCH | {"410"}),
     ("post", "/search/batch"): ("SearchBatchAnswer", SEARCH),
-    ("get", "/fields"): ("FieldsAnswer", set()),
-    ("get", "/images/{image_id}"): ("ImageInfo", {"404", "422"}),
-    ("post", "/encode/text"): ("TextEmbedding", UPLOAD),
-    ("post", "/encode/image"): ("ImageEmbedding", UPLOAD),
-    ("get", "/images"): ("ImagesPage", {"422"}),
+    ("get", "/fields"): ("FieldsAnswer", BOUNDED),
+    ("get", "/images/{image_id}"): ("ImageInfo", BOUNDED | {"404", "422"}),
+    ("post", "/encode/text"): ("TextEmbedding", BODY),
+    ("post", "/encode/image"): ("ImageEmbedding", BODY),
+    ("get", "/images"): ("ImagesPage", BOUNDED | {"422"}),
     ("post", "/images"): ("Changed", CHANGE | {"201"}),
     ("put", "/images/{image_id}"): ("Changed", CHANGE | {"201"}),
     ("patch", "/images/{image_id}"): ("Changed", CHANGE),
     ("delete", "/images/{image_id}"): ("Changed", CHANGE),
     ("post", "/changes"): ("ChangesAnswer", CHANGE),
+}
+OF_BENTOML = {
+    ("post", "/encode_texts"): BODY,
+    ("post", "/encode_images"): BODY,
+    ("get", "/metrics"): {"500"},
+    ("get", "/livez"): {"500"},
+    ("get", "/healthz"): {"500"},
+    ("get", "/readyz"): READY,
 }
 
 
@@ -451,6 +463,9 @@ def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) ->
     operations = {(method, path): op for path, ops in schema["paths"].items() for method, op in ops.items()}
     thumbnail = operations.pop(("get", "/thumbnails/{size}/{image_id}"))
     assert thumbnail["responses"]["200"]["content"].keys() == {"image/webp"}
+    assert thumbnail["responses"].keys() == {"200", "304", "404", "422", *READY}
+    for place, errors in OF_BENTOML.items():
+        assert operations.pop(place)["responses"].keys() == {"200", *errors}, place
     assert operations.keys() == ENDPOINTS.keys()
     for place, (model, errors) in ENDPOINTS.items():
         answers = operations[place]["responses"]
@@ -463,6 +478,27 @@ def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) ->
         assert operations[place]["summary"]
     assert schema["components"]["schemas"]["ImageResult"]["properties"].keys() == IMAGE_FIELDS
     assert schema["components"]["schemas"]["CaptionResult"]["properties"].keys() == CAPTION_FIELDS
+
+
+def test_openapi_describes_every_route_of_the_table(api: Api) -> None:
+    described = {(path, method.upper()) for path, row in api.get("/docs.json")["paths"].items() for method in row}
+    routes = {(path, method) for path, row in ROUTES.items() for method in row if method != "HEAD"}
+    pages = {path for path, _ in routes if path.startswith(("/docs", "/redoc", "/static", "/schema.json"))}
+    assert described == {(path, method) for path, method in routes if path not in pages}
+
+
+def test_openapi_calls_an_upload_a_binary_file(api: Api) -> None:
+    """Generators of clients look for ``format: binary``; without it they send a text."""
+    schemas = api.get("/docs.json")["components"]["schemas"]
+    uploads = [form["properties"]["file"] for form in schemas.values() if "file" in form.get("properties", {})]
+    assert len(uploads) == 5
+    assert {(upload["type"], upload["format"]) for upload in uploads} == {("string", "binary")}
+
+
+def test_openapi_has_one_form_for_all_errors(api: Api) -> None:
+    schema = api.get("/docs.json")
+    assert not schema["components"]["schemas"].keys() & {"HTTPValidationError", "ValidationError"}
+    assert schema["components"]["schemas"]["ErrorBody"]["properties"].keys() == {"error", "detail"}
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])

@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -466,6 +467,44 @@ def test_pages_of_one_search_come_from_one_state(api: Api) -> None:
     assert len(set(seen)) == 20
     assert "new" not in seen
     assert api.post("/search", json=query)["state"] != first["state"]
+
+
+def test_a_next_page_comes_from_the_same_state_in_another_process(make_api: MakeApi) -> None:
+    one, other = make_api(), make_api()
+    query = {"queries": [{"text": "red"}], "k": 10}
+    put(one, captions=["red"])
+    first = one.post("/search", json=query)
+    expected = one.post("/search", json={**query, "offset": 10, "state": first["state"]})
+    put(one, "newer", captions=["red"])
+    other.state.require_changes().catch_up()
+    put(one, "new", captions=["a red square"], status=200)
+    other.state.require_changes().catch_up()
+    second = other.post("/search", json={**query, "offset": 10, "state": first["state"]})
+    assert (second["state"], second["results"]) == (first["state"], expected["results"])
+    old = first["state"].partition("+")[0]
+    assert "new" not in str(other.post("/search", json={**query, "k": 40, "state": old})["results"])
+
+
+def test_a_page_waits_for_a_state_that_another_process_has_just_made(make_api: MakeApi) -> None:
+    one, other = make_api(), make_api()
+    query = {"queries": [{"text": "red"}], "k": 10}
+    put(one)
+    state = one.post("/search", json=query)["state"]
+    look = threading.Timer(0.1, other.state.require_changes().catch_up)
+    look.start()
+    assert other.post("/search", json={**query, "state": state})["state"] == state
+    look.join()
+
+
+def test_a_process_that_missed_a_change_says_that_the_state_is_gone(make_api: MakeApi) -> None:
+    one, other = make_api(), make_api()
+    query = {"queries": [{"text": "red"}], "k": 10}
+    put(one, captions=["first"])
+    state = one.post("/search", json=query)["state"]
+    put(one, captions=["second"], status=200)
+    other.state.require_changes().catch_up()  # the log has the latest state of an image alone
+    other.refused("POST", "/search", 410, json={**query, "state": state})
+    assert other.post("/search", json=query)["state"] == f"{state.partition('+')[0]}+2"
 
 
 def test_a_state_that_is_gone_is_said(api: Api) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.http.policy import FORM, JSON, ROUTES, methods_of
+from clip_retrieval.http.policy import FORM, JSON, ROUTES, methods_of, route_of
 
 ROUTES_OF_THE_SERVICE = """
 import json
@@ -59,6 +59,12 @@ def test_a_parameter_takes_the_rest_of_a_path() -> None:
     assert methods_of("/images") is ROUTES["/images"]
     assert methods_of("/thumbnails") is None
     assert methods_of("/searching") is None
+
+
+def test_a_path_is_one_of_a_route() -> None:
+    assert route_of("/images/a/b.jpg") == "/images/{image_id}"
+    assert route_of("/search") == "/search"
+    assert route_of("/search/other") is None
 
 
 def test_what_changes_the_collection_needs_to_be_allowed_to() -> None:

@@ -1,6 +1,7 @@
 """A compacted artifact gives the answers of the state that it was made of, and has nothing of what was removed."""
 
 import resource
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import file_sha256
 from clip_retrieval.artifacts.reindex import tune
+from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.queries import text as part
 from clip_retrieval.encoders.fake import FakeEncoder
@@ -188,6 +190,16 @@ def test_an_image_without_a_thumbnail_has_none_afterwards(base: Artifact, tmp_pa
         assert again.image("bare") is not None
         assert again.thumbnail("bare", "small") is None
         assert again.thumbnail("base-1", "small") == b"small base-1 1"
+
+
+def test_a_file_with_thumbnails_that_were_made_in_an_earlier_way_says_so(base: Artifact, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(base.path / THUMBNAILS)) as connection:
+        connection.executescript("PRAGMA user_version = 1")
+    with closing(LiveCollection.of(Collection(base))) as first:
+        state = first.with_changes([LogEntry(1, "new", live_image("new", 200))])
+        artifact = compact(state, tmp_path / "out", Silent())
+    with closing(Thumbnails.open(artifact.path / THUMBNAILS)) as thumbnails:
+        assert thumbnails.made_as == 1
 
 
 def test_a_collection_of_which_all_was_removed_is_an_artifact_too(base: Artifact, tmp_path: Path) -> None:

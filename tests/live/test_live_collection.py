@@ -162,6 +162,8 @@ class LiveMachine(RuleBasedStateMachine):
         first = LiveCollection.of(self.collection)
         images = {f"base-{number}": first.get(f"base-{number}") for number in range(BASE_IMAGES)}
         self.states = [(first, Model({name: image for name, image in images.items() if image is not None}))]
+        self.whole_from = 0
+        """The first state from which every later one has each change, and no removal."""
         self.in_base = dict(self.model.images)
 
     def teardown(self) -> None:
@@ -191,6 +193,9 @@ class LiveMachine(RuleBasedStateMachine):
         # The log gives the latest entry of each image alone.
         entries = sorted({entry.image_id: entry for entry in entries}.values(), key=lambda entry: entry.sequence)
         state = self.state.with_changes(self.log.after(self.state.sequence))
+        is_whole = len(entries) == len(changes) and all(image is not None for _, image in changes)
+        if not (is_whole and state.shares_rows_with(self.state)):
+            self.whole_from = len(self.states)
         self.states.append((state, self.model.changed(entries)))
 
     @rule(image=puts)
@@ -219,6 +224,14 @@ class LiveMachine(RuleBasedStateMachine):
     def look_at_an_older_state(self, number: int) -> None:
         state, model = self.states[number % len(self.states)]
         self.check(state, model, units(1, number)[0])
+
+    @rule(number=st.integers(0, 50))
+    def go_back_to_an_older_state(self, number: int) -> None:
+        state, model = self.states[self.whole_from + number % (len(self.states) - self.whole_from)]
+        again = self.state.as_of(state.sequence)
+        assert again.version == state.version
+        self.check(again, model, units(1, number)[0])
+        self.check_conditions(again, model)
 
     @rule(seed=st.integers(0, 1000))
     def open_again_from_the_log(self, seed: int) -> None:
@@ -259,6 +272,7 @@ class LiveMachine(RuleBasedStateMachine):
         self.check(before, self.model, units(1, seed)[0])  # who still has the state before is not disturbed
         self.in_base = dict(self.model.images)
         self.states = [(LiveCollection.of(self.collection), self.model)]
+        self.whole_from = 0
 
     @rule(image=puts)
     def extend_an_older_state(self, image: LiveImage) -> None:

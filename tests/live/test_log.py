@@ -8,6 +8,7 @@ import pytest
 
 from clip_retrieval.errors import EncoderMismatch
 from clip_retrieval.live.log import ChangeLog, Transaction
+from clip_retrieval.live.log_rows import Encoder
 from clip_retrieval.live.transaction import ANSWERS_KEPT, ANSWERS_KEPT_S
 from tests.live.samples import DIM, FINGERPRINT, as_bytes, content, files_of, live_image, open_log, put
 
@@ -255,3 +256,26 @@ def test_another_encoder_is_refused(log: ChangeLog, log_path: Path) -> None:
         with pytest.raises(EncoderMismatch, match=r"made with another encoder .* choose another folder"):
             ChangeLog.open(log_path, fingerprint=fingerprint, dim=dim)
     assert log.sequence() == 1
+
+
+def test_a_log_without_a_change_is_any_encoder_s(log: ChangeLog, log_path: Path) -> None:
+    with closing(ChangeLog.open(log_path, fingerprint="0" * 64, dim=DIM + 1)) as other:
+        assert (log.sequence(), log.after(0), log.following(0)) == (0, [], (None, []))
+        with pytest.raises(EncoderMismatch), log.transaction() as transaction:
+            transaction.put(live_image("a"))
+        assert other.sequence() == 0
+        log.claim(Encoder(FINGERPRINT, DIM))
+        put(log, live_image("a"))
+        with pytest.raises(EncoderMismatch, match="made with another encoder"):
+            other.after(0)
+        with pytest.raises(EncoderMismatch):
+            other.claim(Encoder("0" * 64, DIM + 1))
+    log.claim(Encoder(FINGERPRINT, DIM))
+
+
+def test_a_log_from_which_all_changes_were_compacted_stays_its_encoder_s(log: ChangeLog) -> None:
+    put(log, live_image("a"))
+    with log.transaction() as transaction:
+        transaction.compacted(1, "v1")
+    with pytest.raises(EncoderMismatch):
+        log.claim(Encoder("0" * 64, DIM))

@@ -32,6 +32,7 @@ from loadtests.summary import (
     read_samples,
     summarise,
 )
+from loadtests.swapping import Swaps
 from loadtests.thresholds import Limit, Thresholds, evaluate
 
 TOKENS = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=12)
@@ -466,6 +467,18 @@ def test_a_misspelt_threshold_is_refused(tmp_path: Path) -> None:
 
 
 # Report
+
+
+@pytest.mark.parametrize(
+    ("swaps", "said"),
+    [
+        (Swaps(wanted=3, made=3), []),
+        (Swaps(wanted=3, made=2), ["swaps: 2 of 3 were made before the load ended; make it longer (--soak)"]),
+        (Swaps(wanted=3, made=1, error="Conflict: too slow"), ["swaps: number 2 failed: Conflict: too slow"]),
+    ],
+)
+def test_swaps_that_were_not_made_are_a_violation(swaps: Swaps, said: list[str]) -> None:
+    assert evaluate(result(GOOD).model_copy(update={"swaps": swaps}), Thresholds()) == said
 
 
 def test_the_line_has_the_machine_the_commit_saturation_and_every_step() -> None:

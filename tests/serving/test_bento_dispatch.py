@@ -80,6 +80,46 @@ assert made == [[]]
     assert done.returncode == 0, f"the ports of circus are open, and failures end with status 0: {done.stderr}"
 
 
+def test_requests_are_counted_by_route_and_reach_the_application_as_they_came() -> None:
+    code = """
+import asyncio, sys, types
+from unittest.mock import MagicMock
+from _bentoml_impl.server.app import ServiceAppFactory  # imports the class when it makes the application
+from bentoml._internal.server.http import instruments
+from clip_retrieval.serving.bento_dispatch import count_by_route
+count_by_route({"/known/a": "/known/{id}"}.get)
+counted, reached = [], []
+class Metric:
+    def __getattr__(self, name):
+        return MagicMock()
+    def labels(self, **labels):
+        counted.append(labels.get("endpoint"))
+        return MagicMock()
+async def app(scope, receive, send):
+    reached.append(scope["path"])
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+async def send(message): ...
+made = instruments.RunnerTrafficMetricsMiddleware(app, namespace="x")
+made._is_setup = True
+for name in ("request_duration", "request_total", "request_in_progress", "last_request_timestamp"):
+    setattr(made, f"metrics_{name}", Metric())
+for path in ("/known/a", "/made/up"):
+    asyncio.run(made({"type": "http", "path": path}, None, send))
+assert reached == ["/known/a", "/made/up"], reached
+assert set(counted) - {None} == {"/known/{id}", "other"}, counted
+assert counted.count("other") == 3, counted
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"every path that a stranger makes up is a series for ever: {done.stderr}"
+
+
+def test_the_application_counts_with_the_class_that_is_replaced() -> None:
+    source = " ".join(inspect.getsource(ServiceAppFactory).split())
+    taken = "from bentoml._internal.server.http.instruments import ( RunnerTrafficMetricsMiddleware, )"
+    assert taken in source, "every path that a stranger makes up is a series for ever"
+
+
 def test_a_process_that_is_no_worker_has_the_first_place() -> None:
     assert worker_number() == 0
 

@@ -13,7 +13,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import ChangesError, CollectionFrozen, ImageRejected, StorageFull
+from clip_retrieval.errors import Busy, ChangesError, CollectionFrozen, ImageRejected, StorageFull
 from clip_retrieval.live.edit import Edit
 from clip_retrieval.live.log import ChangeLog, Transaction
 from clip_retrieval.search.query import FileImage
@@ -186,6 +186,14 @@ def test_a_commit_that_fails_changes_nothing_and_the_next_one_works(process: Pro
     assert process.retriever.collection.find_row("new") is None
     assert asyncio.run(make(process, put())).created is True
     assert start().changes.state.sequence == 1
+
+
+def test_a_change_that_another_encoder_encoded_is_to_be_sent_again(process: Process) -> None:
+    """As one that was encoded just before a version with another encoder took over."""
+    edit = dataclasses.replace(edit_of(process, put()), encoder="0" * 64)
+    with pytest.raises(Busy, match="send the change again"):
+        asyncio.run(process.changes.make([edit], respond))
+    assert process.log.sequence() == 0
 
 
 def test_what_was_added_gets_an_index_while_searches_go_on(process: Process) -> None:

@@ -1,0 +1,131 @@
+"""The description of the API in OpenAPI 3.1: FastAPI's, with what it cannot know.
+
+Middleware answers too, before any handler: the table of routes says with which status. BentoML's own routes are not
+FastAPI's. An upload has ``format: binary``, which generators of clients take for a file; FastAPI writes only the
+``contentMediaType`` of JSON Schema.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.queries import TextToEncode
+from clip_retrieval.http.policy import JSON, ROUTES, RoutePolicy
+from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH
+
+TEXT = "text/plain"
+_BINARY = "application/octet-stream"
+
+STATUSES: Mapping[int, str] = {
+    400: "The request is malformed.",
+    403: "The page of another site asks for a change.",
+    413: "The body is over the limit of bytes.",
+    415: "The body is not of the kind that is read here, or the upload is not an image.",
+    422: "A value is out of range.",
+    500: "The service failed; its log says why.",
+    503: "The service starts, or has more requests than it can serve; Retry-After says when to come back.",
+    504: "There was no answer in time.",
+}
+"""What middleware answers. A route that has its own words for a status keeps them."""
+
+ABOUT = (
+    "Every answer of 400 and above is JSON with `error` and `detail`. Beside the answers of each operation, any "
+    "request may get 400 for a malformed head, 404 for a path that is not served, 405 with `Allow` for another method, "
+    "and 431 for a head that is too long."
+)
+
+_PROBES = {"/livez": "Whether the process lives", "/readyz": "Whether queries are answered", "/healthz": "As /livez"}
+_ANSWER_WHILE_STARTING = {"/health", "/stats", "/metrics", "/livez", "/healthz"}
+
+
+def complete(schema: dict[str, Any]) -> dict[str, Any]:
+    """Add to FastAPI's description what middleware answers, BentoML's routes and the format of uploads; returns it."""
+    schema["info"]["description"] = ABOUT
+    schema["paths"].update(_routes_of_bentoml())
+    schema["components"]["schemas"]["ErrorBody"] = ErrorBody.model_json_schema()
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            _add_statuses(operation["responses"], path, method.upper())
+    for model in ("HTTPValidationError", "ValidationError"):  # no answer has this form
+        schema["components"]["schemas"].pop(model, None)
+    for name, form in schema["components"]["schemas"].items():
+        if name.startswith("Body_"):
+            _mend_form(form)
+    return schema
+
+
+def describe_api(app: FastAPI) -> None:
+    """Have ``app`` serve the whole description."""
+    fastapi_s_own = app.openapi
+
+    def whole() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = complete(fastapi_s_own())
+        return app.openapi_schema
+
+    app.openapi = whole  # type: ignore[method-assign] # https://fastapi.tiangolo.com/how-to/extending-openapi/
+
+
+def statuses_of(path: str, method: str, policy: RoutePolicy) -> set[int]:
+    """The statuses of 400 and above that the middleware may give to a request for a route."""
+    statuses = {500}
+    if path not in _ANSWER_WHILE_STARTING:
+        statuses.add(503)
+    if not policy.always_answers:
+        statuses |= {504} if method == "GET" else {413, 504}
+    if policy.media_type is not None:
+        statuses |= {400, 413, 415, 422}
+    if policy.needs != "nothing":
+        statuses.add(403)
+    return statuses
+
+
+def _add_statuses(responses: dict[str, Any], path: str, method: str) -> None:
+    if "HTTPValidationError" in str(responses.get("422")):
+        responses["422"] = _error(STATUSES[422])
+    for status in sorted(statuses_of(path, method, ROUTES[path][method])):
+        responses.setdefault(str(status), _error(STATUSES[status]))
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {JSON: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}}
+
+
+def _mend_form(form: dict[str, Any]) -> None:
+    """A form has files, and no null: a field is left out."""
+    for field in form["properties"].values():
+        if field.get("contentMediaType") == _BINARY:
+            field["format"] = "binary"
+        if {"type": "null"} in field.get("anyOf", ()):
+            [value] = [one for one in field.pop("anyOf") if one != {"type": "null"}]
+            field.update({**value, **field})
+
+
+def _routes_of_bentoml() -> dict[str, Any]:
+    vectors = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+    texts = TextToEncode.model_json_schema()
+    image = {"type": "string", "minLength": 1, "description": "The bytes of an image file in base64."}
+    return {
+        "/encode_texts": {"post": _native("Texts to their vectors, in BentoML's form", "texts", texts, vectors)},
+        "/encode_images": {"post": _native("Images to their vectors, in BentoML's form", "images", image, vectors)},
+        "/metrics": {"get": _get("The metrics, for Prometheus")},
+        **{path: {"get": _get(summary)} for path, summary in _PROBES.items()},
+    }
+
+
+def _native(summary: str, name: str, item: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    items = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_NATIVE_BATCH}
+    body = {"type": "object", "properties": {name: items}, "required": [name], "title": f"Encode{name.title()}"}
+    return {
+        "summary": summary,
+        "operationId": f"encode_{name}",
+        "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
+        "responses": {"200": {"description": "A row each, in order.", "content": {JSON: {"schema": answer}}}},
+    }
+
+
+def _get(summary: str) -> dict[str, Any]:
+    answer = {"description": "Successful Response", "content": {TEXT: {"schema": {"type": "string"}}}}
+    return {"summary": summary, "responses": {"200": answer}}
