@@ -20,8 +20,9 @@ from clip_retrieval.errors import Busy, TooCostly
 MIB = 2**20
 BODIES = 0.25
 """The part of a worker's budget that is for bodies."""
-RESERVE = 128 * MIB
-"""What a worker may still grow by: caches that fill up, larger batches of the encoder."""
+RESERVE = 192 * MIB
+"""What a worker may still grow by, caches that fill up and larger batches of the encoder, and its part of the command
+that started the service."""
 
 
 def memory_limit(cgroup: Path = CGROUP_ROOT, own: Path = Path("/proc/self/cgroup")) -> int:

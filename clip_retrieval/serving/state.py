@@ -104,8 +104,7 @@ class ServerState:
 
     def publish(self) -> None:
         """Let the other workers see what changes without a request of its own."""
-        if self.budget.is_idle:
-            self.measure_memory()
+        self.measure_memory()
         self.slot["cache_size"] = len(self.answers)
         for queue, length in self.queue_lengths().items():
             self.slot[f"queued_{queue}"] = length

@@ -44,6 +44,7 @@ class Worker:
         self._loader = Loader(state.settings, encoder_threads)
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._held = 0
         self._decoders = state.decode_in_processes()
         rollout = Rollout(process.rollout_folder())
         served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
@@ -110,10 +111,14 @@ class Worker:
         workers, _ = process.share_cores(state.settings)
         limit = state.settings.memory_limit_bytes or memory_limit()
         pixels = 4 * 3 * prod(self.engine.encoder.info.image_size)
-        held = held_memory() + self._decoders.count * (PROCESS_BYTES + STANDING)
+        budget = state.budget
+        mine = held_memory()
+        # While requests hold memory, what is beyond theirs is the process's own, and may have grown.
+        self._held = mine if budget.is_idle else max(self._held, mine - budget.bodies.taken)
+        held = self._held + self._decoders.count * (PROCESS_BYTES + STANDING)
         held += state.settings.max_pending_images * IMAGES_A_PLACE * pixels
         beside = held_memory(os.getppid()) if IS_SUPERVISED else 0
-        state.budget.divide(left_for_requests(limit, workers, held, beside))
+        budget.divide(left_for_requests(limit, workers, held, beside))
 
     def _load(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         served = self._loader(source, beside, verify=verify)
