@@ -10,6 +10,7 @@
     │   └── PartRejected       a part of a query is not acceptable; the message says which and why
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── TooCostly              a request takes more than the server has; the message has the numbers
+    ├── ShortOfMemory          there is less memory than a server needs
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── EncoderFailed          an encoder gave what is no vector
     ├── BuildRunning           another process works on the same data and model
@@ -89,6 +90,10 @@ class Busy(ClipRetrievalError):
 
 class TooCostly(ClipRetrievalError):
     """A request takes more memory than the server can ever give to it."""
+
+
+class ShortOfMemory(ClipRetrievalError):
+    """There is less memory than a server needs to start."""
 
 
 class ModelUnavailable(ClipRetrievalError):

@@ -1,6 +1,6 @@
 """The memory that a worker may give to requests: known from its limit, and taken before anything is allocated.
 
-A worker has what its control group, or its machine, leaves it beside what it holds in any case. A quarter is for the
+A worker has what its control group, or its machine, leaves it beside what it holds in any case. A third is for the
 bodies of requests, the rest for images that are being decoded. They are two shares, because a body waits for its image:
 if bodies could take everything, images would wait for bodies that wait for them.
 """
@@ -10,16 +10,22 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from clip_retrieval.cores import CGROUP_ROOT
-from clip_retrieval.errors import Busy, TooCostly
+from clip_retrieval.errors import Busy, ShortOfMemory, TooCostly
 
 MIB = 2**20
-BODIES = 0.25
+BODIES = 1 / 3
 """The part of a worker's budget that is for bodies."""
+JSON_COPIES, FORM_COPIES = 5, 3
+"""How often a body is in memory at most. JSON: as it came, as text, the values, an image of it as bytes, and these on
+their way to a decoder. A form: as it came, as a file (which is memory where /tmp is), and on its way to a decoder."""
+SUPERVISOR, WORKER = 90 * MIB, 130 * MIB
+"""What the supervisor holds, and a worker without its model: measured, 91 and 142 MB."""
 RESERVE = 192 * MIB
 """What a worker may still grow by, caches that fill up and larger batches of the encoder, and its part of the command
 that started the service."""
@@ -153,9 +159,41 @@ class Budget:
         self.images.total = total - self.bodies.total
 
 
-def left_for_requests(limit: int, workers: int, held: int, beside: int) -> int:
-    """The bytes of one worker's budget: its part of ``limit``, without what it holds itself and what is in reserve.
+@dataclass(frozen=True)
+class Needs:
+    """What a worker must have beside what its process holds, by its settings."""
 
-    ``beside`` is what is held outside of the workers, by their supervisor.
-    """
-    return (limit - beside) // workers - held - RESERVE
+    workers: int
+    decoding: int
+    """Bytes of its decoders, and of pixels that wait for the encoder."""
+    max_body: int
+    """Bytes of the largest body."""
+
+    @property
+    def _each(self) -> int:
+        return self.decoding + RESERVE
+
+    @property
+    def least_for_requests(self) -> int:
+        """The budget in which the largest body fits."""
+        return int(JSON_COPIES * self.max_body / BODIES) + 1
+
+    def left(self, limit: int, held: int, beside: int) -> int:
+        """The bytes of a worker's budget: its part of ``limit``, without what it holds and what is in reserve.
+
+        ``beside`` is what is held outside of the workers, by their supervisor.
+        """
+        return (limit - beside) // self.workers - held - self._each
+
+    def least(self, held: int = WORKER, beside: int = SUPERVISOR) -> int:
+        """The least limit with which a service starts whose workers hold ``held`` bytes each."""
+        return beside + self.workers * (held + self._each + self.least_for_requests)
+
+    def check(self, limit: int, held: int = WORKER, beside: int = SUPERVISOR) -> None:
+        """Raises ShortOfMemory."""
+        if limit < (least := self.least(held, beside)):
+            raise ShortOfMemory(
+                f"the service may take {limit / MIB:,.0f} MiB of memory and needs {least / MIB:,.0f} MiB: raise the "
+                "limit of its container or BENTO_CLIP_MEMORY_LIMIT_BYTES, or lower BENTO_CLIP_WORKERS, "
+                "BENTO_CLIP_DECODE_THREADS, BENTO_CLIP_MAX_PENDING_IMAGES or BENTO_CLIP_MAX_UPLOAD_BYTES"
+            )

@@ -3,15 +3,13 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from math import prod
 
+from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.serving import process
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
-from clip_retrieval.serving.budget import held_memory, left_for_requests, memory_limit
+from clip_retrieval.serving.budget import Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
-from clip_retrieval.serving.decoder import STANDING
-from clip_retrieval.serving.decoders import PROCESS_BYTES
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.health import IDLE_S, Health, Tried, patience
 from clip_retrieval.serving.process import Place
@@ -21,7 +19,6 @@ from clip_retrieval.serving.rollout import Rollout
 from clip_retrieval.serving.served import Loader, Served
 from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.swap import Swapper
-from clip_retrieval.serving.traffic import IMAGES_A_PLACE
 
 START_LIMIT_S = 300
 """An encoder that needs longer for its first image and its first text never ends."""
@@ -89,6 +86,7 @@ class Worker:
         if self._state.changes is not None:
             self._state.changes.start()
         process.freeze_heap()
+        self._check_memory()
         self._measure_memory()
         self._state.measure_memory = self._measure_memory
         self._state.trouble = lambda: self._health.trouble if self._health is not None else None
@@ -107,18 +105,22 @@ class Worker:
 
     def _measure_memory(self) -> None:
         """Give requests what the service's memory leaves this worker beside what it holds now."""
-        state = self._state
-        workers, _ = process.share_cores(state.settings)
-        limit = state.settings.memory_limit_bytes or memory_limit()
-        pixels = 4 * 3 * prod(self.engine.encoder.info.image_size)
-        budget = state.budget
+        budget = self._state.budget
         mine = held_memory()
         # While requests hold memory, what is beyond theirs is the process's own, and may have grown.
         self._held = mine if budget.is_idle else max(self._held, mine - budget.bodies.taken)
-        held = self._held + self._decoders.count * (PROCESS_BYTES + STANDING)
-        held += state.settings.max_pending_images * IMAGES_A_PLACE * pixels
-        beside = held_memory(os.getppid()) if IS_SUPERVISED else 0
-        budget.divide(left_for_requests(limit, workers, held, beside))
+        budget.divide(self._needs.left(process.limit_of(self._state.settings), self._held, _beside()))
+
+    @property
+    def _needs(self) -> Needs:
+        return process.needs_of(self._state.settings, self.engine.encoder.info)
+
+    def _check_memory(self) -> None:
+        """End the service if its memory does not do for what is loaded now."""
+        try:
+            self._needs.check(process.limit_of(self._state.settings), held_memory(), _beside())
+        except ShortOfMemory as error:
+            process.end_service(self._place.shared, error)
 
     def _load(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         served = self._loader(source, beside, verify=verify)
@@ -158,3 +160,8 @@ class Worker:
         if self._looking is not None:
             self._looking.cancel()
         self._looking = asyncio.get_running_loop().create_task(self._health.keep_looking(self._state.publish))
+
+
+def _beside() -> int:
+    """What is held outside of the workers, by their supervisor."""
+    return held_memory(os.getppid()) if IS_SUPERVISED else 0

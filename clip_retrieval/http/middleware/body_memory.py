@@ -10,14 +10,9 @@ from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.policy import JSON
 from clip_retrieval.http.request_context import RequestContext
 from clip_retrieval.http.statuses import status_of
-from clip_retrieval.serving.budget import Share
+from clip_retrieval.serving.budget import FORM_COPIES, JSON_COPIES, Share
 from clip_retrieval.serving.traffic import Traffic
 
-COPIES = {JSON: 5}
-"""How often a body is in memory at most. JSON: as it came, as text, the values, an image of it as bytes, and these on
-their way to a decoder."""
-FORM_COPIES = 3
-"""The parts of a form: as they came, as a file (which is memory where /tmp is), and on their way to a decoder."""
 DRAIN_BYTES, DRAIN_S = 64 * 2**20, 2.0
 """How much of a refused body is read and dropped, and how long, so that the client gets to see the answer."""
 
@@ -40,7 +35,7 @@ class BodyMemory:
         if context is None or context.policy.media_type is None:
             await self._app(scope, receive, send)
             return
-        copies = COPIES.get(context.policy.media_type, FORM_COPIES)
+        copies = JSON_COPIES if context.policy.media_type == JSON else FORM_COPIES
         held = 0
         refused: Busy | TooCostly | None = None
         is_answered = False
