@@ -297,3 +297,23 @@ def test_a_form_is_no_order_to_serve_another_artifact() -> None:
 def test_the_page_of_another_origin_may_search_with_an_image() -> None:
     headers = {"host": "service", "content-type": "multipart/form-data; boundary=x", "origin": "http://other.example"}
     assert asyncio.run(ask(admit(), "/search/similar", headers=headers)).status == 200
+
+
+def test_a_request_takes_places_by_its_texts_and_images_and_never_more_than_half() -> None:
+    traffic = Traffic(max_pending=20, max_pending_images=8)
+    traffic.enter(brings_image=False)
+    with traffic.places(texts=16, images=4):
+        assert (traffic.pending, traffic.pending_images) == (1, 1)
+    with traffic.places(texts=17, images=5):
+        assert (traffic.pending, traffic.pending_images) == (2, 2)
+    with traffic.places(texts=1024, images=1024):
+        assert (traffic.pending, traffic.pending_images) == (10, 4)
+        with (
+            traffic.places(texts=1024),
+            pytest.raises(Busy, match="50 texts take 4 of 20 places"),
+            traffic.places(texts=50),
+        ):
+            pytest.fail("there were no places left")
+    assert (traffic.pending, traffic.pending_images) == (1, 0)
+    with Traffic(1, 1).places(texts=1024, images=64):
+        pass
