@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -25,7 +24,8 @@ from tests.e2e.conftest import Server, Store, bento_clip_serve, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-LIMIT = 1536 * 2**20
+DEPLOYED, LEAST = 1536 * 2**20, 1024 * 2**20
+"""What deploy/ gives the service, and little more than the least with which it starts (docs/deploy.md)."""
 JSON = {"Content-Type": "application/json"}
 
 
@@ -85,14 +85,26 @@ def worker(server: Server) -> int:
     return pid
 
 
-@pytest.fixture(scope="module")
-def limited(demo: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@dataclass(frozen=True)
+class Limited:
+    """A service that may take ``limit`` bytes of memory."""
+
+    server: Server
+    limit: int
+
+
+@pytest.fixture(scope="module", params=[DEPLOYED, LEAST], ids=["deployed", "least"])
+def limited(request: pytest.FixtureRequest, demo: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limited]:
     port = reserve_port()
     folder = tmp_path_factory.mktemp("limited")
-    environment = {**demo.environment, "BENTO_CLIP_MEMORY_LIMIT_BYTES": str(LIMIT), "BENTO_CLIP_ACCESS_LOG": "false"}
+    environment = {
+        **demo.environment,
+        "BENTO_CLIP_MEMORY_LIMIT_BYTES": str(request.param),
+        "BENTO_CLIP_ACCESS_LOG": "false",
+    }
     server = start(bento_clip_serve(port, demo.tag), port, folder / "log", environment)
     try:
-        yield server.wait_until_ready()
+        yield Limited(server.wait_until_ready(), request.param)
     finally:
         server.kill()
 
@@ -195,9 +207,9 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_worker_lives_and_answers_within_its_memory(limited: Server, name: str) -> None:
-    attack = ATTACKS[name]
-    body, pid = attack.body(), worker(limited)
+def test_a_worker_lives_and_answers_within_its_memory(limited: Limited, name: str) -> None:
+    attack, server = ATTACKS[name], limited.server
+    body, pid = attack.body(), worker(server)
     limits = httpx.Limits(max_connections=attack.times)
 
     def send(http: httpx.Client) -> int:
@@ -209,14 +221,16 @@ def test_a_worker_lives_and_answers_within_its_memory(limited: Server, name: str
             return 503 if isinstance(error, httpx.WriteError | httpx.ReadError | httpx.RemoteProtocolError) else 0
 
     with (
-        Watch(limited) as watch,
-        httpx.Client(base_url=limited.url, timeout=90, limits=limits) as http,
+        Watch(server) as watch,
+        httpx.Client(base_url=server.url, timeout=90, limits=limits) as http,
         concurrent.futures.ThreadPoolExecutor(attack.times) as pool,
     ):
         statuses = list(pool.map(lambda _: send(http), range(attack.times)))
-    assert set(statuses) <= attack.statuses
-    assert worker(limited) == pid, Path(limited.log).read_text()
-    assert watch.peak < LIMIT, f"{watch.peak / 2**20:.0f} MiB"
+    # With less memory, what fits otherwise may be refused.
+    allowed = attack.statuses if limited.limit == DEPLOYED else attack.statuses | {413, 422, 503}
+    assert set(statuses) <= allowed
+    assert worker(server) == pid, server.text()
+    assert watch.peak < limited.limit, f"{watch.peak / 2**20:.0f} MiB"
     assert np.quantile(watch.lives, 0.99) < 2, "/livez is answered"
-    with httpx.Client(base_url=limited.url, timeout=30) as http:
+    with httpx.Client(base_url=server.url, timeout=30) as http:
         assert http.post("/search/images", json={"text": "a dog"}).status_code == 200
