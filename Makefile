@@ -20,7 +20,7 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e test-long browser bench bench-embedding bench-threads bench-scale bench-live fidelity load \
+.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-threads bench-scale bench-live fidelity load \
   bento image image-test some-artifact lint format constraints clean
 
 help:  ## Show this list
@@ -48,13 +48,13 @@ demo: $(ENV)  ## Build and serve the bundled photographs, or IMAGES=, with MODEL
 test: $(DEV)  ## Run the default tests
 	$(BIN)/python -m pytest
 
-test-all: $(DEV) browser  ## Run every test, also the slow and the end-to-end tests
+test-all: $(DEV) browser store  ## Run every test, also the slow and the end-to-end tests
 	$(BIN)/python -m pytest -m ''
 
 test-slow: $(DEV)  ## Run the tests that need torch or time
 	$(BIN)/python -m pytest -m 'slow and not e2e'
 
-test-e2e: $(DEV) browser  ## Run the tests that start real servers and a browser
+test-e2e: $(DEV) browser store  ## Run the tests that start real servers and a browser
 	$(BIN)/python -m pytest -m 'e2e and not slow'
 
 test-long: $(DEV)  ## Run the long forms of the tests that start real servers: hundreds of swaps and kills
@@ -65,6 +65,12 @@ browser:  ## Install Debian's Chromium for the tests of the search page, if it i
 	elif test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else echo "no /usr/bin/chromium: the tests of the search page are skipped; install it with: sudo apt-get install chromium"; fi
+
+store:  ## Install Debian's Redis for the tests of limits that several services share, if it is missing
+	@if test -x /usr/bin/redis-server; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server; \
+	else echo "no /usr/bin/redis-server: the tests that need it are skipped; install it with: sudo apt-get install redis-server"; fi
 
 bench: $(DEV)  ## Measure the service beside a baseline (BENCH= for options)
 	$(BIN)/python -m scripts.bench_serving $(BENCH)

@@ -33,6 +33,7 @@ from clip_retrieval.serving.bento_dispatch import (
     tracer,
 )
 from clip_retrieval.serving.engine import EncodeJob, Engine, encode_by_engine
+from clip_retrieval.serving.entry import check_keys, gate_of
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
 from clip_retrieval.serving.state import ServerState
@@ -50,11 +51,17 @@ except ClipRetrievalError as error:
 workers, encoder_threads = process.share_cores(settings)
 if settings.log_format == "json":
     json_logs.use_json()
+else:
+    json_logs.name_requests()
 json_logs.skip_unused_fields()
 uvicorn_protocol.use_in_this_process()
 count_by_route(route_of)
 
 state = ServerState.of(settings, place.shared, place.number)
+try:
+    state.gate = gate_of(settings, process.bound_host())
+except ClipRetrievalError as error:
+    process.end_service(place.shared, error)
 app = create_app(state)
 dispatch = BentoDispatch()
 metrics = PrometheusMetrics(exported=place.shared.exported)
@@ -88,11 +95,12 @@ class ClipRetrieval:
     def check() -> None:
         """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
         try:
+            check_keys(settings)
             first = process.check_artifact(settings, tag, folder)
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
         os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
-        process.lead(workers)
+        process.lead(workers, settings)
 
     def __init__(self) -> None:
         process.prefer_searches()
@@ -145,5 +153,9 @@ def _attach_dispatch(scope: Scope) -> bool:
 
 
 _service = cast("bentoml.Service[ClipRetrieval]", ClipRetrieval)
-for _middleware, _options in middleware(state, before_scrape=_refresh_metrics, on_request=_attach_dispatch):
+try:
+    _stack = middleware(state, before_scrape=_refresh_metrics, on_request=_attach_dispatch)
+except ClipRetrievalError as error:
+    process.end_service(place.shared, error)
+for _middleware, _options in _stack:
     _service.add_asgi_middleware(_middleware, **_options)

@@ -11,6 +11,7 @@
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── TooCostly              a request takes more than the server has; the message has the numbers
     ├── ShortOfMemory          there is less memory than a server needs
+    ├── LimitReached           a caller has asked for as much as one caller may for now
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── EncoderFailed          an encoder gave what is no vector
     ├── BuildRunning           another process works on the same data and model
@@ -30,6 +31,7 @@
     │   └── CollectionFull     as many images were added as may be before they are compacted
     ├── StateGone              the state of the collection that a page is to come from is kept no more
     ├── NotYetVisible          a change is not visible here in time
+    ├── KeysError              the API keys of a service cannot be used, or one cannot be made
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   no artifact has that tag or path
@@ -40,6 +42,8 @@
     │       └── SwapInProgress another one is about to
     └── ServiceError           the client got no usable answer; see ``client/clients.py``
         ├── RequestRejected    the service rejected the request (4xx)
+        │   ├── Unauthorized   it needs an API key, or does not accept the one that came (401)
+        │   └── Forbidden      the API key allows less than this, or nobody may do it there (403)
         ├── Overloaded         the service rejected the request (429 or 503), every retry included
         ├── ServerFailure      the service failed (other 5xx), or another server answered
         └── Unreachable        no connection, or no answer in time
@@ -94,6 +98,10 @@ class TooCostly(ClipRetrievalError):
 
 class ShortOfMemory(ClipRetrievalError):
     """There is less memory than a server needs to start."""
+
+
+class LimitReached(ClipRetrievalError):
+    """A caller has asked for as much as one caller may for now; the client can try again later."""
 
 
 class ModelUnavailable(ClipRetrievalError):
@@ -172,6 +180,10 @@ class NotYetVisible(ClipRetrievalError):
     """A change is not visible here in time."""
 
 
+class KeysError(ClipRetrievalError):
+    """The API keys of a service cannot be used, or one cannot be made."""
+
+
 class MissingExtra(ClipRetrievalError):
     """A feature needs an optional dependency that is not installed."""
 
@@ -217,6 +229,14 @@ class ServiceError(ClipRetrievalError):
 
 class RequestRejected(ServiceError):
     """The service rejected the request (4xx); ``status`` is the status code."""
+
+
+class Unauthorized(RequestRejected):
+    """The service needs an API key, or does not accept the one that came."""
+
+
+class Forbidden(RequestRejected):
+    """The API key allows less than what was asked for, or nobody may do it there."""
 
 
 class Overloaded(ServiceError):

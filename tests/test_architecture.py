@@ -76,6 +76,8 @@ LIBRARIES = {
     "pillow_jxl": {"images/jxl"},
     "httpx2": {"datasets/fsspec_store"},
     "pyarrow": {"datasets/parquet_file", "datasets/parquet_images", "datasets/arrow_store"},
+    "limits": {"access/limits", "access/shared_counts"},
+    "redis": {"access/limits"},
     "fsspec": {"datasets/fsspec_store"},
     "aiohttp": {"datasets/fsspec_store"},
 }

@@ -4,6 +4,7 @@ console.py        progress bars and tables
 options.py        options that several commands share
 pruned.py         what a clean-up of the model store did
 publish.py        a build into the model store or a folder
+tls.py            the files that HTTPS is served with
 bentoml_serve.py  ``bentoml serve`` as a child process
 check.py          ``bento-clip check``
 models.py         ``bento-clip models``
@@ -26,5 +27,6 @@ evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``
 artifacts.py      ``bento-clip artifacts``
+keys.py           ``bento-clip keys``
 app.py            the application, which holds all commands
 """

@@ -9,10 +9,11 @@ import typer
 
 from clip_retrieval.cli import console
 from clip_retrieval.cli.change_options import LOCAL, At, CaptionTexts, Metadata, SplitOption, metadata_of
-from clip_retrieval.cli.options import AsJson
+from clip_retrieval.cli.options import AsJson, Key
 from clip_retrieval.client import Client
+from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.contract.changes import Changed
-from clip_retrieval.errors import ServiceError, Unreachable
+from clip_retrieval.errors import Forbidden, ServiceError, Unauthorized, Unreachable
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.records import Scalar, Split
 
@@ -30,6 +31,7 @@ def add(
         str | None, typer.Option("--id", help="The id of the image, for one file; by default the name of the file.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace images that have these ids already.")] = False,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Add images to a running service; they can be found as soon as the command ends.
@@ -51,7 +53,7 @@ def add(
     for file in files:
         if file.is_dir():
             raise typer.BadParameter(f"{file} is a folder; name the files in it: {file}/*.jpg", param_hint="FILE")
-    with Client(at) as client:
+    with Client(at, key=key, retries=PATIENT) as client:
         fields = metadata_of(metadata or [], client)
         outcomes = _add_all(client, files, image_id, captions or [], fields, split, replace=replace)
     _report(files, outcomes, as_json=as_json)
@@ -67,7 +69,7 @@ def _add_all(
     *,
     replace: bool,
 ) -> list[Changed | ServiceError | OSError]:
-    """What became of each file. Raises Unreachable if there is no service."""
+    """What became of each file. Raises Unreachable, Unauthorized or Forbidden where the service takes none."""
 
     def one(file: Path) -> Changed | ServiceError | OSError:
         identity = image_id or file.name
@@ -77,7 +79,7 @@ def _add_all(
                     identity, file, captions=captions, metadata=fields, split=split, image_path=file.name
                 )
             return client.add_image(file, image_id=identity, captions=captions, metadata=fields, split=split)
-        except Unreachable:
+        except (Unreachable, Unauthorized, Forbidden):  # no other file would fare better
             raise
         except (ServiceError, OSError) as error:
             return error

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clip_retrieval import __version__
-from clip_retrieval.cli import artifacts, console
+from clip_retrieval.cli import artifacts, console, keys
 from clip_retrieval.cli.add import add
 from clip_retrieval.cli.build import build_command
 from clip_retrieval.cli.check import check_command
@@ -24,7 +24,7 @@ from clip_retrieval.cli.serve import serve
 from clip_retrieval.cli.swap import swap
 from clip_retrieval.cli.sync import sync
 from clip_retrieval.cli.tune import tune_command
-from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.errors import ClipRetrievalError, Unauthorized
 from clip_retrieval.storage import sentence
 
 app = typer.Typer(
@@ -52,6 +52,8 @@ def main() -> None:
         if message is None and not isinstance(error, ClipRetrievalError | OSError):
             raise
         console.err.print("error:", style="red", end=" ")
+        if isinstance(error, Unauthorized):
+            message = f"{error}; commands take the key from BENTO_CLIP_KEY or --key"
         console.err.print(message or str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
@@ -81,3 +83,4 @@ app.command("evaluate")(evaluate_command)
 app.command("tune")(tune_command)
 app.command("finetune")(finetune_command)
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(keys.app, name="keys")

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from clip_retrieval.cli import console
+from clip_retrieval.cli.tls import Tls
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import lifeline
 
@@ -23,15 +24,16 @@ SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """The folder of ``service.py``: the parent of the package, both in a checkout and in an installation."""
 
 
-def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str]) -> int:
+def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str], tls: Tls | None = None) -> int:
     """Serve until the child process ends, and return its exit status.
 
-    ``host`` is an address or a name. The status is not 0 if the child ended by itself before it was ready. Raises
-    ClipRetrievalError if the host is unknown or the port is in use.
+    ``host`` is an address or a name; with ``tls`` it is HTTPS. The status is not 0 if the child ended by itself before
+    it was ready. Raises ClipRetrievalError if the host is unknown or the port is in use.
     """
     address = address_of(host, port)
     _require_free(address, port)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", str(address), "--port", str(port)]
+    command += [] if tls is None else tls.options()
     variables = {"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag}
     stopped = False
 
@@ -50,11 +52,12 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
         signal.signal(number, stop)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # with nohup the service outlives its terminal
         signal.signal(signal.SIGHUP, stop)
-    url = url_of(address, port)
+    url = url_of(address, port, tls=tls)
     started = time.monotonic()
     try:
         with console.Bars().stage("starting the service", None):
-            _wait_until_ready(child, url_of(address, port, shown=False))
+            asks_clients = tls is not None and tls.client_authority is not None
+            _wait_until_ready(child, url_of(address, port, shown=False, tls=tls), asks_clients=asks_clients)
     except _Ended:
         return _status(child.returncode) if stopped else _status(child.returncode) or 1
     took = time.monotonic() - started
@@ -81,16 +84,24 @@ class _Ended(Exception):
     """The child ended before it was ready. It has printed the reason."""
 
 
-def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str) -> None:
-    while not _is_ready(url):
+def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, *, asks_clients: bool) -> None:
+    while not _is_ready(url, asks_clients=asks_clients):
         if child.poll() is not None:
             raise _Ended
         time.sleep(0.1)
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(url: str, *, asks_clients: bool) -> bool:
+    """Whether the service answers there that it is ready.
+
+    Over TLS that is all that is asked: the certificate is for the names by which others reach it. A service that
+    ``asks_clients`` for a certificate ends the connection, since we have none; before its workers are ready nobody
+    does.
+    """
     try:
-        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False, verify=False).is_success
+    except (httpx.ReadError, httpx.RemoteProtocolError):
+        return asks_clients
     except httpx.HTTPError:
         return False
 
@@ -107,16 +118,17 @@ def address_of(host: str, port: int) -> Address:
         ) from error
 
 
-def url_of(address: Address, port: int, *, shown: bool = True) -> str:
+def url_of(address: Address, port: int, *, shown: bool = True, tls: Tls | None = None) -> str:
     """Where a client on this machine reaches the service.
 
     A person is shown ``localhost``, which can also be an address of IPv6 where another server listens; so the URL that
     is not shown has the address that is served.
     """
+    scheme = "http" if tls is None else "https"
     if address.version == 6:
-        return f"http://[{'::1' if address.is_unspecified else address}]:{port}"
+        return f"{scheme}://[{'::1' if address.is_unspecified else address}]:{port}"
     local = "127.0.0.1" if address.is_unspecified else str(address)
-    return f"http://{'localhost' if shown and local == '127.0.0.1' else local}:{port}"
+    return f"{scheme}://{'localhost' if shown and local == '127.0.0.1' else local}:{port}"
 
 
 def _require_free(address: Address, port: int) -> None:

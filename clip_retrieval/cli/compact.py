@@ -13,7 +13,7 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, Tag
+from clip_retrieval.cli.options import AsJson, Key, Tag, require_no_key
 from clip_retrieval.client import Client
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.live.compacting import compact_log
@@ -25,6 +25,7 @@ TIMEOUT_S = 120
 
 
 def compact_command(
+    context: typer.Context,
     source: Tag = modelstore.LATEST,
     changes: Annotated[
         Path | None, typer.Option("--changes", metavar="FOLDER", help="The folder of the changes (BENTO_CLIP_CHANGES).")
@@ -35,6 +36,7 @@ def compact_command(
     keep_changes: Annotated[
         bool, typer.Option("--keep-changes", help="Leave the changes in the folder: another command drops them.")
     ] = False,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Make one artifact of an artifact and its changes, without encoding anything.
@@ -53,10 +55,11 @@ def compact_command(
         if changes is not None:
             raise ClipRetrievalError("give --at for a running service, or --changes without one, not both")
         timeout = httpx.Timeout(TIMEOUT_S, connect=5)
-        with Client(url, timeout=timeout) as client, console.Bars().stage("compacting", None):
+        with Client(url, key=key, timeout=timeout) as client, console.Bars().stage("compacting", None):
             status = client.compact()
         typer.echo(status.model_dump_json(indent=2) if as_json else status.artifact)
         return
+    require_no_key(context)
     if changes is None:
         raise ClipRetrievalError("give the folder of the changes (--changes FOLDER), or the service (--at URL)")
     if not (changes / LOG_FILE).exists():

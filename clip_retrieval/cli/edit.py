@@ -6,6 +6,7 @@ import typer
 
 from clip_retrieval.cli import console
 from clip_retrieval.cli.change_options import LOCAL, At, CaptionTexts, Metadata, SplitOption, metadata_of
+from clip_retrieval.cli.options import Key
 from clip_retrieval.client import Client
 
 
@@ -16,6 +17,7 @@ def edit(
     no_captions: Annotated[bool, typer.Option("--no-captions", help="Remove all captions of the image.")] = False,
     metadata: Metadata = None,
     split: SplitOption = None,
+    key: Key = None,
 ) -> None:
     """Change an image of a running service. The captions that are given replace all that it had.
 
@@ -31,7 +33,7 @@ def edit(
     """
     if no_captions and captions:
         raise typer.BadParameter("give --caption or --no-captions, not both", param_hint="--no-captions")
-    with Client(at) as client:
+    with Client(at, key=key) as client:
         changed = client.patch_image(
             image_id,
             captions=[] if no_captions else captions or None,

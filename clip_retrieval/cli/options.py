@@ -71,6 +71,15 @@ Keep = Annotated[
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Wait for another build of the same data and model, or fail.")
 ]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        metavar="KEY",
+        envvar="BENTO_CLIP_KEY",
+        help="The API key of the service. Others of this machine see a command line, so that the variable is better.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 SourceOrTag = Annotated[
@@ -90,6 +99,13 @@ AllowTruncated = Annotated[
         help="Keep a JPEG or a PNG that is cut off: its missing pixels become grey.",
     ),
 ]
+
+
+def require_no_key(context: typer.Context) -> None:
+    """Raise BadParameter if a person gave a key on the command line where no service is asked."""
+    source = context.get_parameter_source("key")
+    if source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("a key is for a service; name its URL, or leave the key out", param_hint="--key")
 
 
 def source_options(

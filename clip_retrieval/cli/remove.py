@@ -6,13 +6,16 @@ import typer
 
 from clip_retrieval.cli import console
 from clip_retrieval.cli.change_options import LOCAL, At
+from clip_retrieval.cli.options import Key
 from clip_retrieval.client import Client, delete
+from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.contract.changes import MAX_CHANGES
 
 
 def remove(
     image_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of images, as results show them.")],
     at: At = LOCAL,
+    key: Key = None,
 ) -> None:
     """Remove images from a running service: from its results, its records and its thumbnails.
 
@@ -25,7 +28,10 @@ def remove(
     """
     distinct = list(dict.fromkeys(image_ids))
     failed = 0
-    with Client(at) as client, console.Bars().stage("removing images", len(distinct)) as advance:
+    with (
+        Client(at, key=key, retries=PATIENT) as client,
+        console.Bars().stage("removing images", len(distinct)) as advance,
+    ):
         for start in range(0, len(distinct), MAX_CHANGES):
             part = distinct[start : start + MAX_CHANGES]
             for image_id, item in zip(part, client.change([delete(one) for one in part]).results, strict=True):

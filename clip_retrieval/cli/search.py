@@ -11,7 +11,7 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson
+from clip_retrieval.cli.options import AsJson, Key, require_no_key
 from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.base import DEFAULT_K, MAX_K
@@ -34,6 +34,7 @@ _OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "contains"}
 
 
 def search(
+    context: typer.Context,
     queries: Annotated[
         list[str] | None,
         typer.Argument(metavar="QUERY...", help="Texts and paths of images, added to one query."),
@@ -69,6 +70,7 @@ def search(
         typer.Option(metavar="CODE", help="The language of the texts, for models that mark it (NLLB's): deu_Latn."),
     ] = None,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Show only the best of near-duplicates.")] = False,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Search an artifact or a running service with texts, images, or any mix of them.
@@ -99,12 +101,13 @@ def search(
     target: Modality = "captions" if captions else "images"
     results: list[ImageResult] | list[CaptionResult]
     if source.startswith(("http://", "https://")):
-        with Client(source) as client:
+        with Client(source, key=key) as client:
             answer = client.search(
                 parts, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=conditions
             )
         results, next_offset = answer.results, answer.next_offset
     else:
+        require_no_key(context)
         with console.Bars().stage("loading the artifact", None):
             retriever = Retriever.load(source)
         found = retriever.search(

@@ -10,8 +10,11 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.options import Tag
+from clip_retrieval.cli.tls import Tls
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
+KEYS_SETTING = "BENTO_CLIP_KEYS"
+INSECURE_SETTING = "BENTO_CLIP_INSECURE"
 
 
 def serve(
@@ -27,6 +30,30 @@ def serve(
             envvar=CHANGES_SETTING,
         ),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The file of API keys, which say who may do what.",
+            envvar=KEYS_SETTING,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Let everyone who reaches the port do everything, changing too, without keys."),
+    ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option("--ssl-certfile", help="A certificate in PEM, with those that signed it: serve HTTPS."),
+    ] = None,
+    private_key: Annotated[
+        Path | None,
+        typer.Option("--ssl-keyfile", help="Its private key; by default it is in the file of the certificate."),
+    ] = None,
+    client_authority: Annotated[
+        Path | None,
+        typer.Option("--ssl-ca-certs", help="Certificates of those that sign clients: one without is refused."),
+    ] = None,
 ) -> NoReturn:
     """Serve an artifact with BentoML. When the service is ready, the command prints a request to try.
 
@@ -35,16 +62,35 @@ def serve(
     ```
     bento-clip serve
     bento-clip serve clip-retrieval:latest --port 8080
-    bento-clip serve --changes ~/photos-changes
+    bento-clip serve --changes ~/photos-changes --insecure
+    bento-clip serve --changes ~/photos-changes --keys keys.jsonl --host 0.0.0.0
+    bento-clip serve --host 0.0.0.0 --ssl-certfile fullchain.pem --ssl-keyfile privkey.pem
     ```
+
+    Without keys, searching is open on this machine and changing is not.
     """
     tag, folder = modelstore.resolve(source)
     Artifact.open(folder, verify=False)
     if tag == source and Path(source).is_dir():
         tag = str(folder.resolve())  # the service has another working folder
-    raise typer.Exit(serve_artifact(tag, host, port, _environment(changes)))
+    tls = _tls(certificate, private_key, client_authority)
+    raise typer.Exit(serve_artifact(tag, host, port, _environment(changes, keys, insecure=insecure), tls))
 
 
-def _environment(changes: Path | None) -> dict[str, str]:
+def _tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:
+    """What HTTPS is served with; None for HTTP. Raises BadParameter and ClipRetrievalError for what cannot be used."""
+    if certificate is None:
+        for given, option in ((key, "--ssl-keyfile"), (client_authority, "--ssl-ca-certs")):
+            if given is not None:
+                raise typer.BadParameter("it needs a certificate: --ssl-certfile", param_hint=option)
+        return None
+    tls = Tls(certificate, key, client_authority)
+    tls.check()
+    return tls
+
+
+def _environment(changes: Path | None, keys: Path | None, *, insecure: bool) -> dict[str, str]:
     """That of the service, which has another working folder."""
-    return {**os.environ, **({} if changes is None else {CHANGES_SETTING: str(changes.expanduser().absolute())})}
+    paths = {CHANGES_SETTING: changes, KEYS_SETTING: keys}
+    said = {name: str(path.expanduser().absolute()) for name, path in paths.items() if path is not None}
+    return {**os.environ, **said, **({INSECURE_SETTING: "true"} if insecure else {})}

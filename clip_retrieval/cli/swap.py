@@ -7,7 +7,7 @@ import httpx
 import typer
 
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson
+from clip_retrieval.cli.options import AsJson, Key
 from clip_retrieval.client import Client
 from clip_retrieval.contract.status import ArtifactStatus
 
@@ -21,6 +21,7 @@ def swap(
     force: Annotated[
         bool, typer.Option("--force", help="Take it although it falls short of what its manifest promises.")
     ] = False,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Have a running service serve another artifact. Roll back with the same command.
@@ -39,7 +40,7 @@ def swap(
     if Path(source).is_dir():
         source = str(Path(source).resolve())  # the service has another working folder
     timeout = httpx.Timeout(TIMEOUT_S, connect=5)
-    with Client(url, timeout=timeout) as client, console.Bars().stage(f"swapping to {source}", None):
+    with Client(url, key=key, timeout=timeout) as client, console.Bars().stage(f"swapping to {source}", None):
         status = client.swap(source, force=force)
     if as_json:
         typer.echo(status.model_dump_json(indent=2))

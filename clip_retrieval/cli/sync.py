@@ -24,11 +24,13 @@ from clip_retrieval.cli.options import (
     Encoding,
     ImageColumn,
     Keep,
+    Key,
     MaxBytes,
     MaxPixels,
     NoCaptions,
     SourcePath,
     Wait,
+    require_no_key,
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
@@ -47,6 +49,7 @@ SHOWN = 20
 
 
 def sync(
+    context: typer.Context,
     source: SourcePath,
     to: Annotated[
         str, typer.Option(metavar="TAG|URL", help="A tag of the model store, or the URL of a running service.")
@@ -67,6 +70,7 @@ def sync(
     encoding: Encoding = None,
     no_captions: NoCaptions = False,
     wait: Wait = True,
+    key: Key = None,
     as_json: AsJson = False,
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
@@ -100,8 +104,9 @@ def sync(
         seen = stack.enter_context(seen_files(stay_open=watch))
         target: Target
         if to_service:
-            target = ServiceTarget(to, limits, bars)
+            target = ServiceTarget(to, limits, bars, key)
         else:
+            require_no_key(context)
             target = ArtifactTarget(to, Options(recall=recall, limits=limits), keep, seen, bars, wait=wait)
         stack.callback(target.close)
         rounds = _Rounds(source, options, limits, target, seen, bars, force=force, dry_run=dry_run, as_json=as_json)

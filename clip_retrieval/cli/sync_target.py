@@ -18,6 +18,7 @@ from clip_retrieval.cli import console
 from clip_retrieval.cli.publish import build_and_publish, states_of_artifact
 from clip_retrieval.cli.sync_service import Served, apply, served
 from clip_retrieval.client import Client
+from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.errors import ArtifactNotFound, SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.records import CaptionedImage, Reject
@@ -111,9 +112,9 @@ class ArtifactTarget:
 class ServiceTarget:
     """The collection of a running service."""
 
-    def __init__(self, url: str, limits: Limits, bars: console.Bars) -> None:
+    def __init__(self, url: str, limits: Limits, bars: console.Bars, key: str | None = None) -> None:
         self._url, self._limits, self._bars = url, limits, bars
-        self._client = Client(url)
+        self._client = Client(url, key=key, retries=PATIENT)
         self._held = Served({}, {})
 
     def plan(self, look: Look) -> Plan:

@@ -7,20 +7,21 @@
 
 Both have one method per endpoint and answer with the service's own models; ``change_methods.py`` has those that change
 the collection. With ``min_sequence`` a search waits until the change of that number is visible. ``retries.py`` says
-which requests are sent again and when. Errors: ``RequestRejected``, ``Overloaded``, ``ServerFailure``,
-``Unreachable``; all are ``ServiceError``. Methods that take an image raise OSError where its file cannot be read.
+which requests are sent again and when. Errors: ``RequestRejected`` with ``Unauthorized`` and ``Forbidden``,
+``Overloaded``, ``ServerFailure``, ``Unreachable``; all are ``ServiceError``. Methods that take an image raise OSError
+where its file cannot be read.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
 from clip_retrieval.client.change_methods import AsyncChangeMethods, ChangeMethods
-from clip_retrieval.client.endpoints import Call, Calls, require_swapped
+from clip_retrieval.client.endpoints import Call, Calls, key_header, require_swapped
 from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
     CaptionsAnswer,
@@ -55,13 +56,20 @@ class Client(ChangeMethods):
         self,
         url: str,
         *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout: httpx.Timeout | float = DEFAULT_TIMEOUT,
         retries: Retries = DEFAULT_RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """``url`` is the service's; requests go through ``transport``, by default httpx's own, with ``retries``."""
+        """``url`` is the service's; requests go through ``transport``, by default httpx's own, with ``retries``.
+
+        ``key`` is an API key of the service, ``headers`` go with every request. Raises KeysError for a key that has
+        characters which no key has.
+        """
         resending = RetryTransport(retries, transport)
-        self._http = httpx.Client(base_url=url, timeout=timeout, transport=resending, headers=_HEADERS)
+        given = {**_HEADERS, **(headers or {}), **key_header(key)}
+        self._http = httpx.Client(base_url=url, timeout=timeout, transport=resending, headers=given)
 
     def __enter__(self) -> Self:
         return self
@@ -186,13 +194,20 @@ class AsyncClient(AsyncChangeMethods):
         self,
         url: str,
         *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout: httpx.Timeout | float = DEFAULT_TIMEOUT,
         retries: Retries = DEFAULT_RETRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """``url`` is the service's; requests go through ``transport``, by default httpx's own, with ``retries``."""
+        """``url`` is the service's; requests go through ``transport``, by default httpx's own, with ``retries``.
+
+        ``key`` is an API key of the service, ``headers`` go with every request. Raises KeysError for a key that has
+        characters which no key has.
+        """
         resending = AsyncRetryTransport(retries, transport)
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=resending, headers=_HEADERS)
+        given = {**_HEADERS, **(headers or {}), **key_header(key)}
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=resending, headers=given)
 
     async def __aenter__(self) -> Self:
         return self

@@ -26,7 +26,16 @@ from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
-from clip_retrieval.errors import Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
+from clip_retrieval.errors import (
+    Forbidden,
+    KeysError,
+    Overloaded,
+    RequestRejected,
+    ServerFailure,
+    ServiceError,
+    Unauthorized,
+    Unreachable,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -133,6 +142,17 @@ def image_url(image_id: str) -> str:
     return f"/images/{quote(image_id, safe='').replace('.', '%2E')}"
 
 
+def key_header(key: str | None) -> dict[str, str]:
+    """The header that brings an API key; none without one. Raises KeysError for what cannot stand in a header.
+
+    It is not Authorization: httpx puts the name and password of a URL or of ~/.netrc there, for a proxy in front.
+    """
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise KeysError("the API key has a character that no key has; look for a space, a quote or a line break in it")
+    return {"X-API-Key": key} if key else {}
+
+
 _NOT_OURS = "the answer does not come from this service; check the URL"
 
 
@@ -154,6 +174,10 @@ def _service_error(response: httpx.Response) -> ServiceError:
         message = f"{status} {response.reason_phrase}"
     if status in OVERLOAD_STATUSES:
         return Overloaded(message, status=status)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return Unauthorized(message, status=status)
+    if status == HTTPStatus.FORBIDDEN:
+        return Forbidden(message, status=status)
     if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return RequestRejected(message, status=status)
     return ServerFailure(message, status=status)

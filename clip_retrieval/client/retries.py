@@ -6,6 +6,7 @@ still at work. Any httpx transport can be wrapped.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -22,20 +23,28 @@ RETRIED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTi
 class Retries:
     """How often a request is sent and how long the client waits in between.
 
-    ``Retry-After`` in seconds sets the wait, up to ``max_s``. Without it the wait after attempt n (from 0) is drawn
-    between half and all of ``min(base_s * 2**n, max_s)`` seconds. Raises ValueError for fewer than one attempt.
+    ``Retry-After`` in seconds is the wait, if all waits of a request together stay within ``patience_s``; otherwise the
+    answer is final at once, since to come earlier would be in vain. Without ``patience_s`` they stay within the time
+    limit for reading an answer. Without ``Retry-After`` the wait after attempt n (from 0) is drawn between half and all
+    of ``min(base_s * 2**n, max_s)`` seconds. Raises ValueError for fewer than one attempt.
     """
 
     attempts: int = 4
     base_s: float = 0.2
     max_s: float = 5.0
+    patience_s: float | None = None
+    lost: int | None = None
+    """After so many attempts a connection that fails is final; by default after ``attempts``."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts must be at least 1, not {self.attempts}")
 
-    def wait_s(self, attempt: int, outcome: httpx.Response | Exception) -> float | None:
-        """Seconds to wait after attempt number ``attempt`` (from 0); None if its outcome is final."""
+    def wait_s(self, attempt: int, outcome: httpx.Response | Exception, patience_s: float = math.inf) -> float | None:
+        """Seconds to wait after attempt number ``attempt`` (from 0); None if its outcome is final.
+
+        ``patience_s`` is what is left of the seconds that may be waited as the service says.
+        """
         if attempt + 1 >= self.attempts:
             return None
         if isinstance(outcome, httpx.Response):
@@ -43,10 +52,21 @@ class Retries:
                 return None
             retry_after = outcome.headers.get("Retry-After", "")
             if retry_after.isdecimal():
-                return min(float(retry_after), self.max_s)
-        elif not isinstance(outcome, RETRIED_ERRORS):
+                return float(retry_after) if float(retry_after) <= patience_s else None
+        elif not isinstance(outcome, RETRIED_ERRORS) or (self.lost is not None and attempt + 1 >= self.lost):
             return None
         return min(self.base_s * float(2**attempt), self.max_s) * random.uniform(0.5, 1)
+
+    def patience_of(self, request: httpx.Request) -> float:
+        """The seconds that the waits of a request may have together."""
+        if self.patience_s is not None:
+            return self.patience_s
+        read_s = request.extensions.get("timeout", {}).get("read")
+        return math.inf if read_s is None else float(read_s)
+
+
+PATIENT = Retries(attempts=60, patience_s=600, lost=4)
+"""For a command that sends many requests: a limit, or changes that are being compacted, end it only after minutes."""
 
 
 class RetryTransport(httpx.BaseTransport):
@@ -68,19 +88,19 @@ class RetryTransport(httpx.BaseTransport):
         self._sleep = sleep
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        attempt = 0
+        attempt, patience_s = 0, self._retries.patience_of(request)
         while True:
             try:
                 response = self._transport.handle_request(request)
                 response.read()
             except httpx.RequestError as error:
-                if (wait_s := self._retries.wait_s(attempt, error)) is None:
+                if (wait_s := self._retries.wait_s(attempt, error, patience_s)) is None:
                     raise
             else:
-                if (wait_s := self._retries.wait_s(attempt, response)) is None:
+                if (wait_s := self._retries.wait_s(attempt, response, patience_s)) is None:
                     return response
             self._sleep(wait_s)
-            attempt += 1
+            attempt, patience_s = attempt + 1, patience_s - wait_s
 
     def close(self) -> None:
         self._transport.close()
@@ -101,19 +121,19 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
         self._sleep = sleep
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        attempt = 0
+        attempt, patience_s = 0, self._retries.patience_of(request)
         while True:
             try:
                 response = await self._transport.handle_async_request(request)
                 await response.aread()
             except httpx.RequestError as error:
-                if (wait_s := self._retries.wait_s(attempt, error)) is None:
+                if (wait_s := self._retries.wait_s(attempt, error, patience_s)) is None:
                     raise
             else:
-                if (wait_s := self._retries.wait_s(attempt, response)) is None:
+                if (wait_s := self._retries.wait_s(attempt, response, patience_s)) is None:
                     return response
             await self._sleep(wait_s)
-            attempt += 1
+            attempt, patience_s = attempt + 1, patience_s - wait_s
 
     async def aclose(self) -> None:
         await self._transport.aclose()

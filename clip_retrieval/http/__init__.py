@@ -2,16 +2,20 @@
 
 policy.py             the table of routes: media type, bytes, cost, and what answers under overload
 request_context.py    what the middleware knows of a request
+origins.py            which pages of other origins may use the API
+forwarded.py          what proxies say of a request
+credentials.py        the key that a request brings
 error_response.py     the one body of every error
 statuses.py           the status of each error
 any_text.py           a parameter of a path that may have any characters
+accept.py             which media type a client prefers
+audit.py              the record of changes: who changed what
 uvicorn_protocol.py   how the server reads HTTP
 whole_body.py         a body that is read whole
 json_bounds.py        how much is in a JSON body; large ones are parsed in a thread
 middleware/           what surrounds every route
 change_headers.py     the headers that change requests bring
 exchange.py           one request: its clock and its answer
-accept.py             which media type a client prefers
 page.py               the search page, ``web/index.html``, as a response
 page_routes.py        the page's thumbnails and examples
 info_routes.py        what is served, health, counts, the collection's fields and records
@@ -20,6 +24,7 @@ query_routes.py       the short routes: queries of one part
 composed_routes.py    queries of several parts, and several queries at once
 image_form.py         the form that an image is uploaded with
 change_routes.py      images are added, changed and removed
+described_keys.py     what the description of the API says of keys
 description.py        what OpenAPI says of all routes
 app.py                the application: all routes and the answers to what is wrong
 stack.py              the middleware in its order

@@ -46,7 +46,7 @@ def create_app(state: ServerState) -> FastAPI:
     add_query_routes(app, state)
     add_composed_routes(app, state)
     add_change_routes(app, state)
-    describe_api(app)
+    describe_api(app, asks_for_keys=lambda: state.gate.asks_for_keys)
     return app
 
 

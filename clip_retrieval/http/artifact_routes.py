@@ -5,11 +5,12 @@ from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.status import ArtifactStatus, SwapRequest
-from clip_retrieval.errors import Busy
+from clip_retrieval.errors import Busy, ClipRetrievalError
+from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.exchange import ERRORS
 from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.swap import Swapper
@@ -38,16 +39,17 @@ def add_artifact_routes(app: FastAPI, state: ServerState) -> None:
         return swapper().status
 
     @app.post("/artifact", response_model=ArtifactStatus, responses=REFUSALS, summary="Serve another artifact")
-    async def swap(body: SwapRequest, response: Response) -> ArtifactStatus:
-        return await answered(swapper().swap(body.artifact, force=body.force), response)
+    async def swap(body: SwapRequest, request: Request, response: Response) -> ArtifactStatus:
+        swapping = swapper().swap(body.artifact, force=body.force)
+        return await answered(_audited(swapping, Auditor.of(request.scope), "swap", body.artifact), response)
 
     @app.post(
         "/compact", response_model=ArtifactStatus, responses=REFUSALS, summary="Make an artifact with the changes"
     )
-    async def compact(response: Response) -> ArtifactStatus:
+    async def compact(request: Request, response: Response) -> ArtifactStatus:
         swapper()
         state.require_changes()
-        return await answered(state.compact(), response)
+        return await answered(_audited(state.compact(), Auditor.of(request.scope), "compact"), response)
 
     async def answered(swapping: Coroutine[Any, Any, ArtifactStatus], response: Response) -> ArtifactStatus:
         task = asyncio.create_task(swapping)
@@ -59,6 +61,20 @@ def add_artifact_routes(app: FastAPI, state: ServerState) -> None:
         task.add_done_callback(_ended)
         response.status_code = HTTPStatus.ACCEPTED
         return swapper().status
+
+
+async def _audited(
+    swapping: Coroutine[Any, Any, ArtifactStatus], auditor: Auditor, what: str, wanted: str | None = None
+) -> ArtifactStatus:
+    """``swapping``, with a line in the record of changes that says how it ended."""
+    named = {} if wanted is None else {"wanted": wanted}
+    try:
+        status = await swapping
+    except ClipRetrievalError as error:
+        auditor.note(what, **named, refused=str(error))
+        raise
+    auditor.note(what, **named, artifact=status.artifact)
+    return status
 
 
 def _ended(task: asyncio.Task[ArtifactStatus]) -> None:

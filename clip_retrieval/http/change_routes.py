@@ -6,6 +6,7 @@ Every route waits until the change is on disk and visible in this process, and a
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from fastapi import Depends, FastAPI, File, Form, Header, Path, Request, UploadF
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from clip_retrieval.access import cost
 from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.contract.changes import (
     MAX_CAPTIONS_TOGETHER,
@@ -28,12 +30,14 @@ from clip_retrieval.contract.changes import (
 )
 from clip_retrieval.errors import ClipRetrievalError, InvalidChange
 from clip_retrieval.http.any_text import IMAGE_ID
+from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.change_headers import entity_tags, idempotency_key, only_new
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
 from clip_retrieval.http.image_form import read_form
 from clip_retrieval.http.json_bounds import values_in
 from clip_retrieval.http.policy import VALUES_OF_CHANGE
 from clip_retrieval.http.query_routes import IMAGE
+from clip_retrieval.http.request_context import caller_name, charge
 from clip_retrieval.http.statuses import status_of
 from clip_retrieval.live.edit import Edit
 from clip_retrieval.search.query import Base64Image, FileImage
@@ -99,7 +103,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
             entity_tags(if_match),
             "always" if only_new(if_none_match) else None,
         )
-        return await _one(state, taken, wanted, _request_key(key, "put", wanted))
+        return await _one(state, taken, wanted, _request_key(key, "put", wanted), request)
 
     @app.post(
         "/images",
@@ -126,7 +130,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         path = image_path or name
         image = FileImage(await file.read())
         wanted = Wanted("put", identity, image, path, form.captions, form.metadata, split, must_be_new="unless equal")
-        return await _one(state, taken, wanted, _request_key(key, "post", wanted))
+        return await _one(state, taken, wanted, _request_key(key, "post", wanted), request)
 
     @app.patch(
         f"/images/{IMAGE_ID}",
@@ -136,6 +140,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
     )
     async def patch(
         taken: Annotated[Changes, Depends(changes)],
+        request: Request,
         image_id: IdOfPath,
         body: PatchRequest,
         if_match: IfMatch = "",
@@ -143,14 +148,18 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
     ) -> Response:
         tags = entity_tags(if_match)
         wanted = Wanted("patch", image_id, None, None, body.captions, body.metadata, body.split, tags)
-        return await _one(state, taken, wanted, _request_key(key, "patch", wanted))
+        return await _one(state, taken, wanted, _request_key(key, "patch", wanted), request)
 
     @app.delete(f"/images/{IMAGE_ID}", response_model=Changed, responses={**CHANGE_ERRORS}, summary="Remove an image")
     async def delete(
-        taken: Annotated[Changes, Depends(changes)], image_id: IdOfPath, if_match: IfMatch = "", key: Key = ""
+        taken: Annotated[Changes, Depends(changes)],
+        request: Request,
+        image_id: IdOfPath,
+        if_match: IfMatch = "",
+        key: Key = "",
     ) -> Response:
         wanted = Wanted("delete", image_id, if_match=entity_tags(if_match))
-        return await _one(state, taken, wanted, _request_key(key, "delete", wanted))
+        return await _one(state, taken, wanted, _request_key(key, "delete", wanted), request)
 
     @app.post(
         "/changes",
@@ -158,7 +167,9 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         responses={**CHANGE_ERRORS},
         summary="Up to 64 changes in one transaction",
     )
-    async def several(taken: Annotated[Changes, Depends(changes)], body: ChangesRequest, key: Key = "") -> Response:
+    async def several(
+        taken: Annotated[Changes, Depends(changes)], request: Request, body: ChangesRequest, key: Key = ""
+    ) -> Response:
         exchange = Exchange(state, "changes")
         named = idempotency_key(key)
         request_key = RequestKey(f"changes {named}", _digest(body.model_dump())) if named else None
@@ -172,21 +183,42 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
                 "send them in several"
             )
         images = sum(change.image is not None for change in wanted)
-        with state.traffic.places(texts=captions, images=images):
+        await charge(request.scope, cost.of_changes(images=images, others=len(body.changes) - images))
+        with state.traffic.places(texts=captions, images=images, caller=caller_name(request.scope)):
             prepared = iter(await taken.prepare(wanted))
         each = [next(prepared) if isinstance(change, Wanted) else change for change in checked]
         edits = [one[0] for one in each if isinstance(one, tuple)]
+        audited = _Audited(Auditor.of(request.scope), edits)
 
         def respond(outcomes: Sequence[Outcome], sequence: int) -> Reply:
+            audited.outcomes = outcomes
             made = iter(outcomes)
             results = [_item(next(made) if isinstance(one, tuple) else one) for one in each]
             return Reply(HTTPStatus.OK, ChangesAnswer(sequence=sequence, results=results).model_dump_json())
 
-        reply = await taken.make(edits, respond, request_key)
+        reply = await taken.make(edits, respond, request_key, on_made=audited.note)
         return exchange.respond_change(reply, stages_together(one[1] for one in each if isinstance(one, tuple)))
 
 
-async def _one(state: ServerState, taken: Changes, wanted: Wanted, key: RequestKey | None) -> Response:
+@dataclass
+class _Audited:
+    """What one request changes, for the record of changes; nothing if its reply was that of an earlier request."""
+
+    auditor: Auditor
+    edits: Sequence[Edit]
+    outcomes: Sequence[Outcome] = ()
+
+    def note(self) -> None:
+        for edit, outcome in zip(self.edits, self.outcomes, strict=False):
+            if isinstance(outcome, Changed) and outcome.changed:
+                self.auditor.note(
+                    edit.op, image_id=outcome.image_id, sequence=outcome.sequence, created=outcome.created
+                )
+
+
+async def _one(
+    state: ServerState, taken: Changes, wanted: Wanted, key: RequestKey | None, request: Request
+) -> Response:
     """Make one change; what is wrong with it is the answer."""
     exchange = Exchange(state, "changes")
     if key is not None and (kept := await taken.answered(key)) is not None:
@@ -195,7 +227,13 @@ async def _one(state: ServerState, taken: Changes, wanted: Wanted, key: RequestK
     if isinstance(prepared, ClipRetrievalError):
         raise prepared
     edit, stages = prepared
-    reply = await taken.make([edit], lambda outcomes, _: _reply(edit, outcomes[0]), key)
+    audited = _Audited(Auditor.of(request.scope), [edit])
+
+    def respond(outcomes: Sequence[Outcome], _: int) -> Reply:
+        audited.outcomes = outcomes
+        return _reply(edit, outcomes[0])
+
+    reply = await taken.make([edit], respond, key, on_made=audited.note)
     return exchange.respond_change(reply, stages)
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from clip_retrieval.access import cost
 from clip_retrieval.contract.answers import SearchAnswer, SearchAnswerHead, SearchBatchAnswer
 from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.contract.queries import SearchBatchRequest, SearchRequest
@@ -17,8 +18,10 @@ from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
 from clip_retrieval.http.exchange import SEARCH_ERRORS, Exchange, stages_together, with_results
 from clip_retrieval.http.json_bounds import values_in
 from clip_retrieval.http.policy import VALUES_OF_SEARCH
+from clip_retrieval.http.request_context import caller_name, charge
 from clip_retrieval.http.statuses import status_of
 from clip_retrieval.search.query import Query
+from clip_retrieval.search.ranking import FRONT_ROWS
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.query_service import QueryAnswer
 from clip_retrieval.serving.state import ServerState
@@ -41,7 +44,8 @@ def add_composed_routes(app: FastAPI, state: ServerState) -> None:
         await exchange.reach(request.scope)
         asked = await _asked(body, state, exchange.collection)
         exchange.collection = asked.collection
-        [answer] = await _answers(exchange, state, [asked])
+        await charge(request.scope, _cost(asked))
+        [answer] = await _answers(exchange, state, [asked], caller_name(request.scope))
         if isinstance(answer, InvalidQuery):
             raise answer
         return exchange.respond_answer(_body(exchange, asked, answer), answer)
@@ -57,7 +61,9 @@ def add_composed_routes(app: FastAPI, state: ServerState) -> None:
         exchange = Exchange(state, "search_batch")
         await exchange.reach(request.scope)
         each = await asyncio.gather(*(_checked(search, state, exchange.collection) for search in body.searches))
-        answers = iter(await _answers(exchange, state, [one for one in each if isinstance(one, _Asked)]))
+        right = [one for one in each if isinstance(one, _Asked)]
+        await charge(request.scope, cost.READ * len(each) + sum(map(_cost, right)))
+        answers = iter(await _answers(exchange, state, right, caller_name(request.scope)))
         items: list[bytes] = []
         stages = []
         for one in each:
@@ -81,7 +87,22 @@ class _Asked:
     collection: SearchableCollection
 
 
-async def _answers(exchange: Exchange, state: ServerState, asked: Sequence[_Asked]) -> list[QueryAnswer | InvalidQuery]:
+def _cost(asked: _Asked) -> int:
+    """What a search costs, in the units of ``access/cost.py``."""
+    query = asked.query
+    is_deep = query.offset + query.k > FRONT_ROWS
+    return cost.of_search(
+        texts=len(query.texts),
+        images=len(query.images),
+        deep_rows=asked.collection.count(query.target) if is_deep else 0,
+        is_filtered=bool(query.where),
+        is_folded=query.dedupe,
+    )
+
+
+async def _answers(
+    exchange: Exchange, state: ServerState, asked: Sequence[_Asked], caller: str
+) -> list[QueryAnswer | InvalidQuery]:
     """The answer to each query. Only the body says what a request brings, so it takes the places for that here."""
     together: dict[SearchableCollection, list[int]] = {}
     for place, one in enumerate(asked):
@@ -89,7 +110,7 @@ async def _answers(exchange: Exchange, state: ServerState, asked: Sequence[_Aske
     answers: dict[int, QueryAnswer | InvalidQuery] = {}
     texts = {text for one in asked for text in one.query.texts}
     images = sum(len(one.query.images) for one in asked)
-    with state.traffic.places(texts=len(texts), images=images):
+    with state.traffic.places(texts=len(texts), images=images, caller=caller):
         for collection, places in together.items():
             found = await exchange.service.answer([asked[place].query for place in places], collection=collection)
             answers.update(zip(places, found, strict=True))

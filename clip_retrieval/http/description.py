@@ -5,13 +5,14 @@ FastAPI's. An upload has ``format: binary``, which generators of clients take fo
 ``contentMediaType`` of JSON Schema.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.queries import TextToEncode
+from clip_retrieval.http.described_keys import describe_keys
 from clip_retrieval.http.policy import JSON, ROUTES, RoutePolicy
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH
 
@@ -19,11 +20,13 @@ TEXT = "text/plain"
 _BINARY = "application/octet-stream"
 
 STATUSES: Mapping[int, str] = {
-    400: "The request is malformed.",
-    403: "The page of another site asks for a change.",
+    400: "The request is malformed, or brings two different API keys.",
+    401: "No API key came where one is needed, or one that is not accepted.",
+    403: "The API key allows too little, the service is read-only, or the page of another site asks for a change.",
     413: "The body is over the limit of bytes.",
     415: "The body is not of the kind that is read here, or the upload is not an image.",
     422: "A value is out of range.",
+    429: "The caller's limit is reached; Retry-After says when the same request would be taken.",
     500: "The service failed; its log says why.",
     503: "The service starts, or has more requests than it can serve; Retry-After says when to come back.",
     504: "There was no answer in time.",
@@ -33,7 +36,7 @@ STATUSES: Mapping[int, str] = {
 ABOUT = (
     "Every answer of 400 and above is JSON with `error` and `detail`. Beside the answers of each operation, any "
     "request may get 400 for a malformed head, 404 for a path that is not served, 405 with `Allow` for another method, "
-    "and 431 for a head that is too long."
+    "421 for the name of another host, and 431 for a head that is too long."
 )
 
 _PROBES = {"/livez": "Whether the process lives", "/readyz": "Whether queries are answered", "/healthz": "As /livez"}
@@ -56,13 +59,13 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def describe_api(app: FastAPI) -> None:
-    """Have ``app`` serve the whole description."""
+def describe_api(app: FastAPI, *, asks_for_keys: Callable[[], bool]) -> None:
+    """Have ``app`` serve the whole description; ``asks_for_keys`` is asked when a client first wants it."""
     fastapi_s_own = app.openapi
 
     def whole() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = complete(fastapi_s_own())
+            app.openapi_schema = describe_keys(complete(fastapi_s_own()), asks_for_keys=asks_for_keys())
         return app.openapi_schema
 
     app.openapi = whole  # type: ignore[method-assign] # https://fastapi.tiangolo.com/how-to/extending-openapi/
@@ -78,7 +81,9 @@ def statuses_of(path: str, method: str, policy: RoutePolicy) -> set[int]:
     if policy.media_type is not None:
         statuses |= {400, 413, 415, 422}
     if policy.needs != "nothing":
-        statuses.add(403)
+        statuses |= {400, 401, 403}
+    if not policy.always_answers:
+        statuses.add(429)
     return statuses
 
 

@@ -5,21 +5,26 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Path, Request
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi import Query as QueryParameter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from clip_retrieval import __version__
+from clip_retrieval.access import cost
+from clip_retrieval.access.caller import includes
+from clip_retrieval.access.gate import READ_ONLY
 from clip_retrieval.contract.base import DEFAULT_LISTED, MAX_LISTED, ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
 from clip_retrieval.contract.queries import MAX_NAME
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.any_text import IMAGE_ID
+from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.exchange import ERRORS
 from clip_retrieval.http.page import Page
 from clip_retrieval.http.page_routes import thumbnail_template
+from clip_retrieval.http.request_context import RequestContext, charge
 from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.search.results import image_info
@@ -37,14 +42,19 @@ After = Annotated[
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LISTED, description="Images of one page.")]
 
 
+async def _pay_for_listing(request: Request, limit: Limit = DEFAULT_LISTED) -> None:
+    await charge(request.scope, cost.of_listing(limit))
+
+
 def add_info_routes(app: FastAPI, state: ServerState) -> None:
     page = Page.search_page()
 
     @app.head("/", include_in_schema=False)
     @app.get("/", response_model=ServiceInfo, summary="What is served here; to a browser, the search page")
     async def info(request: Request, response: Response) -> Any:
+        root = request.scope.get("root_path", "")
         if prefers_page(request.headers.get("accept", "")):
-            return page.response(request.headers.get("if-none-match", ""))
+            return page.below(root).response(request.headers.get("if-none-match", ""))
         response.headers["Vary"] = "Accept"
         service = state.require_service()
         collection = service.retriever.collection
@@ -59,18 +69,31 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             images=collection.count("images"),
             captions=captions,
             artifact=service.artifact,
-            links={"docs": "/docs", "redoc": "/redoc", "openapi": "/docs.json", "metrics": "/metrics"}
-            | thumbnail_template(collection, changes=state.changes is not None),
+            links={
+                name: f"{root}{path}"
+                for name, path in {
+                    "docs": "/docs",
+                    "redoc": "/redoc",
+                    "openapi": "/docs.json",
+                    "metrics": "/metrics",
+                    **thumbnail_template(collection, changes=state.changes is not None),
+                }.items()
+            },
             notes=notes,
         )
 
     @app.get("/health", response_model=Health, summary="Whether queries can be answered")
-    async def health() -> Health:
+    async def health(request: Request) -> Health:
         is_ready = state.service is not None
         status: Literal["healthy", "failing", "starting"] = "healthy" if is_ready else "starting"
         if is_ready and state.trouble() is not None:
             status = "failing"
-        return Health(
+        takes_changes = state.changes is not None and not state.gate.is_read_only
+        if takes_changes and state.changes is not None:
+            place = state.changes.place
+        else:
+            place = READ_ONLY if state.gate.is_read_only else state.frozen_because
+        health = Health(
             status=status,
             timestamp=datetime.now(UTC),
             model_loaded=is_ready,
@@ -79,9 +102,13 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             artifact=state.service.artifact if state.service else None,
             version=state.service.retriever.collection.version if state.service else None,
             sequence=state.service.retriever.collection.sequence if state.service else 0,
-            takes_changes=state.changes is not None,
-            changes=state.frozen_because if state.changes is None else state.changes.place,
+            takes_changes=takes_changes,
+            changes=place,
         )
+        context = RequestContext.of(request.scope)
+        if context is None or includes(context.caller.scope, "search"):
+            return health
+        return health.model_copy(update={"artifact": None, "version": None, "changes": None})
 
     @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of all workers")
     async def stats() -> Stats:
@@ -89,8 +116,9 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
         return state.recorder.snapshot()
 
     @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result caches of all workers")
-    async def clear() -> CacheCleared:
+    async def clear(request: Request) -> CacheCleared:
         previous = state.service.clear() if state.service else 0
+        Auditor.of(request.scope).note("clear cache", dropped=previous)
         return CacheCleared(
             message=f"{previous} cached results dropped", previous_cache_size=previous, current_cache_size=0
         )
@@ -100,7 +128,13 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
         return FieldsAnswer(fields=state.require_service().retriever.collection.fields)
 
     # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk.
-    @app.get("/images", response_model=ImagesPage, responses={422: ERRORS[422]}, summary="All images, page by page")
+    @app.get(
+        "/images",
+        response_model=ImagesPage,
+        responses={422: ERRORS[422]},
+        summary="All images, page by page",
+        dependencies=[Depends(_pay_for_listing)],
+    )
     def images(after: After = "", limit: Limit = DEFAULT_LISTED) -> ImagesPage:
         collection = state.live_collection()
         ids = collection.page_of_ids(after or None, limit + 1)

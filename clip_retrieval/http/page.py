@@ -7,6 +7,8 @@ and no other origin; Trusted Types are required and none is allowed, so no scrip
 import base64
 import hashlib
 import re
+from functools import lru_cache
+from html import escape
 from http import HTTPStatus
 from pathlib import Path
 
@@ -14,10 +16,16 @@ from starlette.responses import Response
 
 PAGE = Path(__file__).parent / "web" / "index.html"
 REVALIDATE = "no-cache"
+ROOT = '<meta name="root" content=".">'
+"""Where in the page its script finds the address of the service."""
 
 
 class Page:
-    """An HTML page. It is read and hashed once."""
+    """An HTML page. It is read and hashed once.
+
+    Its links are relative to the folder of its address. Below a prefix of the path the address may lack the last slash,
+    which a proxy may hide from us: so ``below`` writes the prefix into the links.
+    """
 
     def __init__(self, html: bytes) -> None:
         self._html = html
@@ -34,6 +42,16 @@ class Page:
     @classmethod
     def search_page(cls) -> "Page":
         return cls(PAGE.read_bytes())
+
+    @lru_cache(maxsize=16)  # noqa: B019 - there is one page
+    def below(self, prefix: str) -> "Page":
+        """The same page for a service whose path begins with ``prefix``, such as ``/clip``."""
+        if not prefix:
+            return self
+        root = escape(f"{prefix}/")
+        html = re.sub(r'href="(docs|health|stats)"', rf'href="{root}\1"', self._html.decode())
+        html = html.replace('href="."', f'href="{root}"').replace(ROOT, ROOT.replace('"."', f'"{root}"'))
+        return Page(html.encode())
 
     def response(self, if_none_match: str = "") -> Response:
         if is_current(if_none_match, self._tag) or if_none_match.strip() == "*":

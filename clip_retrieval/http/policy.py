@@ -5,14 +5,22 @@ without one is 405, whatever the application would answer; a test walks the rout
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from clip_retrieval.access import cost
 from clip_retrieval.contract.changes import MAX_CHANGES
 from clip_retrieval.contract.queries import MAX_SEARCHES
 
 Cost = Literal["none", "text", "image", "mixed"]
 """What of the encoder a request takes. ``mixed`` is known when the body has been read."""
+
+Needs = Literal["nothing", "page", "metrics", "docs", "search", "write", "admin"]
+"""What the caller must be allowed to do: to read and search, to change the collection, or to change how it is served.
+
+``metrics`` and ``docs`` need nothing, or to search where ``BENTO_CLIP_CLOSED`` names them. ``page`` is the empty search
+page, which needs nothing, and for a program what is served, which needs to search.
+"""
 
 JSON, FORM = "application/json", "multipart/form-data"
 SMALL, MEDIUM = 2**16, 2**20
@@ -33,20 +41,24 @@ class RoutePolicy:
     """Most bytes of the body; None is the server's limit for uploads."""
     max_values: int = 1024
     """Most members and elements of a JSON body, at any depth."""
-    needs: Literal["nothing", "write", "admin"] = "nothing"
-    """What the caller must be allowed to do: to read, to change the collection, or to change how it is served."""
+    needs: Needs = field(kw_only=True)
+    """Has no default: a row that does not say what it needs is an error, and not an open door."""
     always_answers: bool = False
     """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
 
 
-READ = RoutePolicy()
-ALWAYS = RoutePolicy(always_answers=True)
+READ = RoutePolicy(needs="search")
+ALWAYS = RoutePolicy(needs="search", always_answers=True)
+PAGE = RoutePolicy(needs="page", always_answers=True)
+PROBE = RoutePolicy(needs="nothing", always_answers=True)
+METRICS = RoutePolicy(needs="metrics", always_answers=True)
+DOCS = RoutePolicy(needs="docs")
 WRITE = RoutePolicy(needs="write")
 PUT_IMAGE = RoutePolicy("image", FORM, None, needs="write")
 
 ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served
-    "/": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/": {"GET": PAGE, "HEAD": PAGE},
     "/examples": {"GET": ALWAYS},
     "/thumbnails/{size}/{image_id}": {"GET": ALWAYS, "HEAD": ALWAYS},  # a page asks for dozens at once
     "/fields": {"GET": READ},
@@ -57,35 +69,35 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
         "PATCH": RoutePolicy("text", JSON, MEDIUM, needs="write"),
         "DELETE": WRITE,
     },
-    "/changes": {"POST": RoutePolicy("mixed", JSON, None, MAX_CHANGES * VALUES_OF_CHANGE, "write")},
+    "/changes": {"POST": RoutePolicy("mixed", JSON, None, MAX_CHANGES * VALUES_OF_CHANGE, needs="write")},
     # searches and vectors
-    "/search": {"POST": RoutePolicy("mixed", JSON, None, VALUES_OF_SEARCH)},
-    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None, MAX_SEARCHES * VALUES_OF_SEARCH)},
-    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL)},
-    "/search/text": {"POST": RoutePolicy("image", FORM, None)},
-    "/search/similar": {"POST": RoutePolicy("image", FORM, None)},
-    "/encode/text": {"POST": RoutePolicy("text", JSON, SMALL)},
-    "/encode/image": {"POST": RoutePolicy("image", FORM, None)},
-    "/encode_texts": {"POST": RoutePolicy("text", JSON, MEDIUM)},
-    "/encode_images": {"POST": RoutePolicy("image", JSON, None)},
+    "/search": {"POST": RoutePolicy("mixed", JSON, None, VALUES_OF_SEARCH, needs="search")},
+    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None, MAX_SEARCHES * VALUES_OF_SEARCH, needs="search")},
+    "/search/images": {"POST": RoutePolicy("text", JSON, SMALL, needs="search")},
+    "/search/text": {"POST": RoutePolicy("image", FORM, None, needs="search")},
+    "/search/similar": {"POST": RoutePolicy("image", FORM, None, needs="search")},
+    "/encode/text": {"POST": RoutePolicy("text", JSON, SMALL, needs="search")},
+    "/encode/image": {"POST": RoutePolicy("image", FORM, None, needs="search")},
+    "/encode_texts": {"POST": RoutePolicy("text", JSON, MEDIUM, needs="search")},
+    "/encode_images": {"POST": RoutePolicy("image", JSON, None, needs="search")},
     # operation
-    "/health": {"GET": ALWAYS},
-    "/stats": {"GET": ALWAYS},
+    "/health": {"GET": PROBE},
+    "/stats": {"GET": METRICS},
     "/cache/clear": {"POST": RoutePolicy(needs="admin")},
     "/artifact": {"GET": ALWAYS, "POST": RoutePolicy(media_type=JSON, needs="admin", always_answers=True)},
     "/compact": {"POST": RoutePolicy(needs="admin", always_answers=True)},
-    "/metrics": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/livez": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/readyz": {"GET": ALWAYS, "HEAD": ALWAYS},
-    "/healthz": {"GET": ALWAYS, "HEAD": ALWAYS},
+    "/metrics": {"GET": METRICS, "HEAD": METRICS},
+    "/livez": {"GET": PROBE, "HEAD": PROBE},
+    "/readyz": {"GET": PROBE, "HEAD": PROBE},
+    "/healthz": {"GET": PROBE, "HEAD": PROBE},
     # descriptions of the API
-    "/docs": {"GET": READ},
-    "/docs/oauth2-redirect": {"GET": READ},
-    "/redoc": {"GET": READ},
-    "/docs.json": {"GET": READ, "HEAD": READ},
-    "/schema.json": {"GET": READ, "HEAD": READ},
-    "/static-offline-docs/{file}": {"GET": READ, "HEAD": READ},
-    "/static_content/{file}": {"GET": READ, "HEAD": READ},
+    "/docs": {"GET": DOCS},
+    "/docs/oauth2-redirect": {"GET": DOCS},
+    "/redoc": {"GET": DOCS},
+    "/docs.json": {"GET": DOCS, "HEAD": DOCS},
+    "/schema.json": {"GET": DOCS, "HEAD": DOCS},
+    "/static-offline-docs/{file}": {"GET": DOCS, "HEAD": DOCS},
+    "/static_content/{file}": {"GET": DOCS, "HEAD": DOCS},
 }
 """By path, then by method. A parameter at the end of a path takes the rest of it, slashes too."""
 
@@ -99,7 +111,25 @@ def route_of(path: str) -> str | None:
     return next((route for prefix, route in _PREFIXES if path.startswith(prefix)), None)
 
 
+FREE = frozenset({"/livez", "/readyz", "/healthz", "/health", "/metrics"})
+"""What operators and their machines ask every few seconds: no limit counts it."""
+
+
+def base_cost(path: str, policy: RoutePolicy) -> int:
+    """What a request to a path costs at least, known from its row alone, in the units of ``access/cost.py``."""
+    if path in FREE:
+        return cost.FREE
+    encoded = {"none": 0, "text": cost.TEXT, "image": cost.IMAGE, "mixed": cost.TEXT}[policy.cost]
+    changed = cost.CHANGE if policy.needs in {"write", "admin"} else 0
+    return max(encoded + changed, cost.READ)
+
+
 def methods_of(path: str) -> Mapping[str, RoutePolicy] | None:
     """The rows of a request's path, by method; None for a path that is not served."""
     route = route_of(path)
     return None if route is None else ROUTES[route]
+
+
+def is_taken(prefix: str) -> bool:
+    """Whether some path of the service begins with a prefix such as ``/search``, so that it cannot be told apart."""
+    return any(f"{path}/".startswith(f"{prefix}/") for path in ROUTES)

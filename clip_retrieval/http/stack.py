@@ -7,18 +7,28 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Scope
 
+from clip_retrieval.access.addresses import networks
+from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import AccessLog
 from clip_retrieval.http.middleware.admission import Admission
+from clip_retrieval.http.middleware.authentication import Authentication
 from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.http.middleware.body_limit import BodyLimit
 from clip_retrieval.http.middleware.body_memory import BodyMemory
+from clip_retrieval.http.middleware.cors import Cors
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
+from clip_retrieval.http.middleware.host_check import HostCheck
 from clip_retrieval.http.middleware.json_check import JsonCheck
+from clip_retrieval.http.middleware.limits import Limits
 from clip_retrieval.http.middleware.native_images import NativeImages
+from clip_retrieval.http.middleware.proxies import Proxies, RootPath
+from clip_retrieval.http.middleware.request_ids import RequestIds
 from clip_retrieval.http.middleware.route_check import RouteCheck
+from clip_retrieval.http.origins import Origins
+from clip_retrieval.http.policy import is_taken
 from clip_retrieval.serving.state import ServerState
 
 MULTIPART_FRAME_BYTES = 64 * 1024
@@ -28,18 +38,33 @@ MULTIPART_FRAME_BYTES = 64 * 1024
 def middleware(
     state: ServerState, *, before_scrape: Callable[[], None], on_request: Callable[[Scope], bool]
 ) -> list[tuple[type[Any], dict[str, Any]]]:
-    """Each class with its options. ``on_request`` gets each request until it returns True."""
+    """Each class with its options. ``on_request`` gets each request until it returns True.
+
+    Raises ClipRetrievalError for a prefix of the path that is one of the service's own paths.
+    """
     settings = state.settings
+    if settings.root_path and is_taken(settings.root_path):
+        raise ClipRetrievalError(
+            f"BENTO_CLIP_ROOT_PATH is {settings.root_path}, with which a path of this service begins; choose another"
+        )
+    origins = Origins(settings.cors_origins)
+    proxies = {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}
 
     def refuse() -> Response | None:
         trouble = state.trouble()
         return None if trouble is None else error_response(HTTPStatus.SERVICE_UNAVAILABLE, trouble)
 
     return [
+        (RequestIds, {}),
         *([(AccessLog, dict[str, Any]())] if settings.access_log else []),
         (CancelOnDisconnect, {}),  # outside of ErrorEnvelope, which must not see its cancellation
+        *([(Proxies, proxies)] if settings.trusted_proxies or settings.root_path else []),
+        *([] if origins.none else [(Cors, {"origins": origins})]),
         (ErrorEnvelope, {}),
-        (RouteCheck, {}),
+        *([(HostCheck, {"hosts": settings.hosts})] if settings.hosts else []),
+        (RouteCheck, {"origins": origins}),
+        (Authentication, {"gate": state.gate, "closed": settings.closed}),
+        *([] if state.limiter is None else [(Limits, {"limiter": state.limiter})]),
         (BodyMemory, {"memory": state.budget.bodies, "traffic": state.traffic}),
         (
             BodyLimit,
@@ -50,4 +75,5 @@ def middleware(
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (NativeImages, {"state": state}),
         (UntilDone, {"hook": on_request}),
+        *([(RootPath, dict[str, Any]())] if settings.trusted_proxies or settings.root_path else []),
     ]

@@ -20,6 +20,7 @@ from clip_retrieval.errors import (
     InvalidChange,
     InvalidQuery,
     KeyReused,
+    LimitReached,
     MissingExtra,
     ModelUnavailable,
     NotAnImage,
@@ -39,6 +40,7 @@ STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
     (TooCostly, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
     (EncoderFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (LimitReached, HTTPStatus.TOO_MANY_REQUESTS),
     # another artifact
     (ArtifactNotFound, HTTPStatus.NOT_FOUND),
     (ArtifactError, HTTPStatus.CONFLICT),

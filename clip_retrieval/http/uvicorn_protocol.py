@@ -20,6 +20,7 @@ bound in pyproject.toml; tests/http/test_uvicorn_protocol.py holds each name and
 """
 
 import asyncio
+import os
 import sys
 from http import HTTPStatus
 from typing import Any
@@ -30,6 +31,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from clip_retrieval.http.error_response import error_response
+from clip_retrieval.http.middleware.request_ids import new_id
+from clip_retrieval.serving.settings import UVICORNS
 
 HINT = "There is a mistake in its first line, in a header or in how its body is sent."
 
@@ -110,12 +113,18 @@ class JsonErrorsProtocol(HttpToolsProtocol):
 
 
 def use_in_this_process() -> None:
-    """Make this uvicorn's default HTTP protocol; BentoML sets none."""
+    """Make this uvicorn's default HTTP protocol; BentoML sets none.
+
+    uvicorn believes every program of this machine, unless told otherwise, that it is a proxy: X-Forwarded-For would
+    decide whom a limit counts. ``middleware/proxies.py`` decides instead.
+    """
+    os.environ[UVICORNS] = ""
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{JsonErrorsProtocol.__name__}"
 
 
 def _refuse(transport: asyncio.Transport, message: str) -> None:
-    response = error_response(HTTPStatus.BAD_REQUEST, f"{message} {HINT}", {"Connection": "close"})
+    headers = {"Connection": "close", "X-Request-Id": new_id()}
+    response = error_response(HTTPStatus.BAD_REQUEST, f"{message} {HINT}", headers)
     head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
     transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(response.body)))
     transport.close()

@@ -3,6 +3,8 @@ Knows no route.
 
 settings.py        settings from the environment
 budget.py          the memory that requests may take
+entry.py           who may do what, from the settings
+request_id.py      the id of the request that is being answered
 json_logs.py       log lines as JSON
 shared_state.py    what the workers of one service share
 lifeline.py        processes that live and die together

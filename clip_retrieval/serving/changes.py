@@ -121,15 +121,23 @@ class Changes:
         """The reply that this request got before, if it did. Raises KeyReused."""
         return await asyncio.wrap_future(self._committer.submit(lambda transaction: kept_reply(transaction, key)))
 
-    async def make(self, edits: Sequence[Edit], respond: Respond, key: RequestKey | None = None) -> Reply:
+    async def make(
+        self,
+        edits: Sequence[Edit],
+        respond: Respond,
+        key: RequestKey | None = None,
+        *,
+        on_made: Callable[[], None] = lambda: None,
+    ) -> Reply:
         """Make the changes that may be made, in one transaction; the reply comes when they are on disk and visible.
 
-        With a ``key`` that came before with the same request, nothing is changed and the reply is that of then. Raises
+        With a ``key`` that came before with the same request, nothing is changed and the reply is that of then.
+        ``on_made`` is called, in the thread that writes, when they are on disk, also if nobody waits any more. Raises
         what ``respond`` raises, KeyReused, StorageFailed of the kind that applies.
         """
-        reply = await asyncio.wrap_future(
-            self._committer.submit(lambda transaction: self._make(transaction, edits, respond, key))
-        )
+        work = self._committer.submit(lambda transaction: self._make(transaction, edits, respond, key))
+        work.add_done_callback(lambda done: None if done.cancelled() or done.exception() else on_made())
+        reply = await asyncio.wrap_future(work)
         self._settle()
         return reply
 

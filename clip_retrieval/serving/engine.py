@@ -21,6 +21,7 @@ from clip_retrieval.records import MODALITIES
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.batch_watch import BatchWatch
+from clip_retrieval.serving.request_id import CURRENT
 from clip_retrieval.stages import Stage
 
 ENCODER_NICENESS = 10
@@ -160,8 +161,10 @@ async def encode_by_engine(
 ) -> list[Encoded | None]:
     """The result of each job of one batch, in order, by the engine that the job names, else by ``served``.
 
-    While one artifact takes over from another with another encoder, a batch may hold jobs for both.
+    While one artifact takes over from another with another encoder, a batch may hold jobs for both. BentoML runs every
+    batch in the context of some request: what is logged in a batch names none.
     """
+    CURRENT.set("")
     engines = [job.engine or served for job in jobs]
     distinct = list(dict.fromkeys(engines))
     if len(distinct) == 1:

@@ -5,9 +5,10 @@
      "duration_ms": 19.3, "request_bytes": 28, "response_bytes": 339, "client": "10.0.0.7:48912",
      "trace": "2ff68e6001bb2ada4b7f43e4b600f315", "span": "4cfb9c79d52eb1e2"}
 
-An access line has these fields. Every other line has those to ``message``, within a request also ``trace`` and
-``span``, and ``exception`` with the stack where there was one. A record's ``access`` attribute, a mapping, holds the
-fields of an access line; ``http/middleware/access_log.py`` sets it.
+An access line has these fields, and ``request_id`` and the name of the ``key``. Every other line has those to
+``message``, within a request also ``request_id``, ``trace`` and ``span``, and ``exception`` with the stack where there
+was one. A record's ``access`` attribute, a mapping, holds the fields of an access line, its ``audit`` attribute those
+of a change; ``http/middleware/access_log.py`` and ``http/audit.py`` set them.
 """
 
 import json
@@ -15,6 +16,8 @@ import logging
 import re
 from datetime import UTC, datetime
 from typing import Any
+
+from clip_retrieval.serving.request_id import CURRENT, NameRequest
 
 LOGGERS = ("", "bentoml", "uvicorn.error", "circus")
 """The loggers to which BentoML gives handlers; the first is the root."""
@@ -28,6 +31,13 @@ def use_json() -> None:
         for handler in logging.getLogger(name).handlers:
             handler.setFormatter(JsonFormatter())
     logging.captureWarnings(True)
+
+
+def name_requests() -> None:
+    """Have every warning and error of a plain log end with the id of the request that it is about."""
+    for name in LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(NameRequest())
 
 
 def skip_unused_fields() -> None:
@@ -51,6 +61,10 @@ class JsonFormatter(logging.Formatter):
         }
         if access := getattr(record, "access", None):
             line |= {"message": f"{access['method']} {access['path']} {access['status']}", **access}
+        elif request_id := CURRENT.get():
+            line["request_id"] = request_id
+        if audit := getattr(record, "audit", None):
+            line |= {"message": audit["what"], **audit}
         if trace := _TRACE.search(getattr(record, "trace_msg", "")):
             line |= trace.groupdict()
         if record.exc_info:

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from math import prod
 
+from clip_retrieval.access import cost
+from clip_retrieval.access.limits import pay_now
 from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.errors import ImageRejected, InvalidQuery
@@ -27,7 +29,11 @@ _decoded: ContextVar[Sequence[Pixels | ImageRejected]] = ContextVar("decoded")
 
 
 def text_jobs(texts: Sequence[TextToEncode], state: ServerState) -> list[EncodeJob]:
-    """The texts as jobs. Raises ValueError for a language that the model does not know."""
+    """The texts as jobs.
+
+    Raises ValueError for a language that the model does not know, and for what is over the caller's limit.
+    """
+    pay_now(cost.TEXT * len(texts))
     engine = state.served.engine if state.served else None
     jobs = []
     for number, given in enumerate(texts):

@@ -33,11 +33,12 @@ from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, w
 from clip_retrieval.serving.budget import Needs, memory_limit
 from clip_retrieval.serving.decoder import STANDING
 from clip_retrieval.serving.decoders import PROCESS_BYTES
+from clip_retrieval.serving.entry import opening
 from clip_retrieval.serving.prometheus import forget_process
 from clip_retrieval.serving.settings import Settings, unknown_settings
 from clip_retrieval.serving.shared_state import GAUGES, SharedState, Slot
 from clip_retrieval.serving.state import FROZEN
-from clip_retrieval.serving.supervisor import supervisor
+from clip_retrieval.serving.supervisor import BOUND, supervisor
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE
 
 log = logging.getLogger("bentoml.changes")
@@ -179,13 +180,21 @@ def freeze_heap() -> None:
     gc.set_threshold(GC_THRESHOLD)
 
 
-def lead(workers: int) -> None:
-    """Make this process, which has yet to start workers, the supervisor of a service of so many."""
+def bound_host() -> str | None:
+    """The address that the service of this worker listens on; None where nobody has said."""
+    return os.environ.get(BOUND) or None
+
+
+def lead(workers: int, settings: Settings) -> None:
+    """Make this process, which has yet to start workers, the supervisor of a service of so many.
+
+    It says in the log what the service lets everybody do.
+    """
     shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
     os.environ[SHARED] = str(shared.descriptor)
     os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
     lifeline.hold(os.environ)
-    supervise_by(partial(supervisor, shared=shared))
+    supervise_by(partial(supervisor, shared=shared, on_bound=lambda host: log.info("%s", opening(settings, host))))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,32 @@
 """Settings of the server, from environment variables with the prefix ``BENTO_CLIP_``. Importing this reads none."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from clip_retrieval.access.addresses import networks
+from clip_retrieval.access.limits import Quota, Store
 
 PREFIX = "BENTO_CLIP_"
+
+UVICORNS = "FORWARDED_ALLOW_IPS"
+"""From this variable uvicorn takes the proxies that it believes; ``http/uvicorn_protocol.py`` has it believe none."""
+
+
+def _split(given: object) -> object:
+    return tuple(re.findall(r"[^\s,]+", given)) if isinstance(given, str) else given
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Several texts in one variable, with commas or spaces between."""
+
+OF_CLIENTS = frozenset({"KEY"})
+"""Variables with our prefix that the commands read which talk to a service."""
 
 
 class Settings(BaseSettings):
@@ -73,7 +91,7 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", mode="before")
+    @field_validator("changes", "follow", "limit", "limits_url", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
@@ -88,20 +106,129 @@ class Settings(BaseSettings):
         description="changed and removed images after which a new artifact is made of the collection and its changes; "
         "0 never does",
     )
+    limit: str | None = Field(
+        default=None,
+        description="what each caller may ask for, such as 600/minute, in units of a search with one text; more get "
+        "429",
+    )
+    limits_url: str | None = Field(
+        default=None, description="a Redis or Valkey server in which several services count together what callers ask"
+    )
+    pending_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of the requests in progress above which a caller leaves the last places to others; 1 turns "
+        "it off",
+    )
+    trusted_proxies: Names = Field(
+        default=(),
+        description="addresses and networks of proxies whose Forwarded and X-Forwarded-… headers are believed",
+    )
+    root_path: str = Field(
+        default="",
+        description="prefix of the path below which a proxy serves this: /clip; X-Forwarded-Prefix overrides",
+    )
+    hosts: Names = Field(
+        default=(), description="names in the Host header that are answered, others get 421; default: every name"
+    )
+    cors_origins: Names = Field(
+        default=(),
+        description="origins whose pages may use the API in a browser, such as https://example.org, or * for all",
+    )
+
+    @field_validator("limit")
+    @classmethod
+    def _limit(cls, given: str | None) -> str | None:
+        if given is not None:
+            Quota.of(given)
+        return given
+
+    @field_validator("limits_url")
+    @classmethod
+    def _store(cls, given: str | None) -> str | None:
+        if given is not None:
+            Store(given)
+        return given
+
+    @model_validator(mode="after")
+    def _something_to_count(self) -> Self:
+        if self.limits_url is not None and self.limit is None:
+            raise ValueError(f"{PREFIX}LIMITS_URL has no effect without {PREFIX}LIMIT, such as 600/minute")
+        return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        networks(given)
+        return given
+
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, given: str) -> str:
+        prefix = given.rstrip("/")
+        if prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix):
+            raise ValueError(f"{given} is no prefix of a path; write /clip, of letters, digits and -._~")
+        return prefix
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in given:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@*]+", origin, re.IGNORECASE):
+                raise ValueError(f"{origin} is no origin; write https://example.org, with the port if it is not 443")
+        return given
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for host in given:
+            if not re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+(:\d+)?|\[?[0-9A-Fa-f:.]+\]?(:\d+)?", host):
+                raise ValueError(f"{host} is no name of a host; write example.org, example.org:8080 or *.example.org")
+        return given
+
     log_format: Literal["plain", "json"] = Field(default="plain", description="the format of log lines")
+    keys: Path | None = Field(default=None, description="the file of API keys that bento-clip keys makes")
+    api_keys: str | None = Field(
+        default=None, repr=False, description="the lines of such a file themselves, in place of a file"
+    )
+    insecure: bool = Field(default=False, description="whether everything is open without a key, changing too")
+    readonly: bool = Field(default=False, description="whether nothing can be changed over HTTP, whatever the key")
+    closed: Annotated[frozenset[Literal["metrics", "docs"]], NoDecode, BeforeValidator(_split)] = Field(
+        default=frozenset(),
+        description="what needs a key that is open by default: metrics (with /stats), docs, or both with a comma",
+    )
+
+    @field_validator("keys", "api_keys", mode="before")
+    @classmethod
+    def _blank_is_none(cls, given: object) -> object:
+        """No nameless file is meant; a text without a line has no key, and a service without keys is not open."""
+        return None if isinstance(given, str) and not given.strip() else given
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        """What contradicts itself is refused, for the setting that opens less may be the one that was meant."""
+        if self.keys is not None and self.api_keys is not None:
+            raise ValueError(f"give {PREFIX}KEYS or {PREFIX}API_KEYS, not both")
+        if self.insecure and (self.keys is not None or self.api_keys is not None):
+            raise ValueError(f"{PREFIX}INSECURE opens what the API keys are to protect; leave one of them out")
+        return self
 
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable with our prefix that is no setting, in order of name.
+    """A sentence for each variable with our prefix that is no setting, in order of name, and for uvicorn's own list of
+    proxies.
 
     Kubernetes sets such variables itself for a Service that is named ``bento-clip``; these are passed over.
     """
     known = {name.upper() for name in Settings.model_fields}
     linked = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT") if f"{PREFIX}SERVICE_HOST" in environment else ()
     sentences = []
+    if environment.get(UVICORNS):
+        sentences.append(f"{UVICORNS} has no effect; {PREFIX}TRUSTED_PROXIES names the proxies that are believed")
     for name in sorted(environment):
         short = name.upper().removeprefix(PREFIX)
-        if short == name.upper() or short in {*known, "MAX_PENDING_PICTURES"} or name.startswith(linked):
+        if short == name.upper() or short in {*known, *OF_CLIENTS, "MAX_PENDING_PICTURES"} or name.startswith(linked):
             continue
         near = get_close_matches(short, known, n=1)
         meant = (

@@ -5,6 +5,7 @@ nothing is left behind however the service ends, and no other user can reach it.
 
     generations   numbers that only grow: a worker that sees another number than before does what that number stands for
     slots         one a worker: numbers, and the latencies of the newest requests; its worker alone writes them
+    spent         what each caller has spent of its limit; each worker writes it, with ``lock``
 
 A read is a look at memory, about 50 ns. A worker that takes another one's place goes on with its slot, so counts are
 since the start of the service. Only ``advance`` and ``lock`` make a system call.
@@ -25,6 +26,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from clip_retrieval.access.shared_counts import TABLE_BYTES, SharedCounts
 from clip_retrieval.stages import STAGES
 
 Kind = Literal[
@@ -112,16 +114,18 @@ class SharedState:
         self._header = memory[:_HEADER_BYTES].cast("q")
         count, window = self._header[_SLOTS], self._header[_WINDOW]
         size = _slot_bytes(window)
-        if len(memory) != _HEADER_BYTES + (count + 1) * size:
+        slots_end = _HEADER_BYTES + (count + 1) * size
+        if len(memory) != slots_end + TABLE_BYTES:
             raise ValueError(f"descriptor {descriptor} is not that of a service's shared state")
         *self.slots, self.exported = (Slot(memory[_HEADER_BYTES + n * size :][:size], window) for n in range(count + 1))
         """``exported`` holds the counts that the metrics of all workers together have; ``lock`` protects it."""
+        self.spent = SharedCounts(memory[slots_end:], self.lock)
 
     @classmethod
     def create(cls, slots: int = 1, *, window: int = WINDOW_REQUESTS) -> "SharedState":
         """New memory, all numbers 0, whose descriptor child processes can inherit."""
         descriptor = _anonymous()
-        os.ftruncate(descriptor, _HEADER_BYTES + (slots + 1) * _slot_bytes(window))
+        os.ftruncate(descriptor, _HEADER_BYTES + (slots + 1) * _slot_bytes(window) + TABLE_BYTES)
         os.pwrite(descriptor, struct.pack("=4q", slots, window, time.monotonic_ns(), os.getpid()), 0)
         os.set_inheritable(descriptor, True)
         made = cls(descriptor)

@@ -6,6 +6,8 @@ from typing import Any
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
+from clip_retrieval.access.gate import Gate
+from clip_retrieval.access.limits import Limiter, Quota
 from clip_retrieval.contract.status import ArtifactStatus
 from clip_retrieval.errors import Busy, CollectionFrozen, StateGone
 from clip_retrieval.images.decode import Limits
@@ -52,6 +54,10 @@ class ServerState:
     """This worker's own numbers there."""
     budget: Budget = field(default_factory=Budget)
     """The memory that requests may take."""
+    limiter: Limiter | None = None
+    """Counts what callers ask for; None where there is no limit."""
+    gate: Gate = field(default_factory=Gate)
+    """Who may do what; without another one nothing is open."""
     service: QueryService | None = None
     served: Served | None = None
     """What ``service`` answers with, where another artifact can take over."""
@@ -87,11 +93,14 @@ class ServerState:
         return cls(
             settings=settings,
             recorder=Recorder(shared, slot),
-            traffic=Traffic(settings.max_pending, settings.max_pending_images, slot),
+            traffic=Traffic(settings.max_pending, settings.max_pending_images, slot, share=settings.pending_share),
             decoders=DecoderThreads(settings.decode_threads),
             answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
             shared=shared,
             slot=slot,
+            limiter=None
+            if settings.limit is None
+            else Limiter(Quota.of(settings.limit), shared.spent, settings.limits_url),
         )
 
     def decode_in_processes(self) -> DecoderProcesses:

@@ -41,14 +41,27 @@ TRIES = 3
 NO_WORKER = "bento-clip: no worker could be started; the reason is in the lines above\n"
 
 
-def supervisor(bento_arbiter: Any, shared: SharedState) -> Any:
-    """The class of the supervisor, derived from BentoML's class of circus's ``Arbiter``."""
+BOUND = "BENTOCLIP_BOUND"
+"""The environment variable of workers with the address that the service listens on. It is no setting."""
+
+
+def supervisor(
+    bento_arbiter: Any, shared: SharedState, *, on_bound: Callable[[str | None], None] = lambda _: None
+) -> Any:
+    """The class of the supervisor, derived from BentoML's class of circus's ``Arbiter``.
+
+    ``on_bound`` is told the address that the service is about to listen on; None if it is not known.
+    """
     from circus.exc import ConflictError
 
     class Supervisor(bento_arbiter):  # type: ignore[misc]
         def __init__(self, watchers: Sequence[Any], *, plugins: Sequence[Any] | None = None, **options: Any) -> None:
             starts = Starts(shared)
+            sockets = options.get("sockets") or []
+            host = getattr(sockets[-1], "host", None) if sockets else None  # the last is the service's own
+            on_bound(host)
             for watcher in watchers:
+                watcher.env[BOUND] = host or ""
                 watcher.respawn = True
                 watcher.hooks["before_spawn"] = lambda watcher, **_: starts.may_start(watcher.numprocesses)
             on_hangup = signal.getsignal(signal.SIGHUP)

@@ -101,6 +101,8 @@ class Worker:
         self._swapper.close()
         if self._state.changes is not None:
             await self._state.changes.stop()
+        if self._state.limiter is not None:
+            await self._state.limiter.close()
         self._decoders.shutdown()
 
     def _measure_memory(self) -> None:

@@ -88,6 +88,7 @@ class TestHelp:
             "tune",
             "finetune",
             "artifacts",
+            "keys",
         )
 
     def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:

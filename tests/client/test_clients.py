@@ -22,8 +22,8 @@ from PIL import Image
 
 from clip_retrieval.client import AsyncClient, Client, image, image_id, picture, text
 from clip_retrieval.client import clients as client
-from clip_retrieval.client.clients import DEFAULT_RETRIES
-from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
+from clip_retrieval.client.clients import DEFAULT_RETRIES, DEFAULT_TIMEOUT
+from clip_retrieval.client.retries import PATIENT, AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
     CaptionResult,
     CaptionsAnswer,
@@ -38,7 +38,17 @@ from clip_retrieval.contract.changes import Changed, ChangesAnswer, delete
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
-from clip_retrieval.errors import InvalidQuery, Overloaded, RequestRejected, ServerFailure, ServiceError, Unreachable
+from clip_retrieval.errors import (
+    Forbidden,
+    InvalidQuery,
+    KeysError,
+    Overloaded,
+    RequestRejected,
+    ServerFailure,
+    ServiceError,
+    Unauthorized,
+    Unreachable,
+)
 from tests.samples import png, square
 
 RED = png(square("red"))
@@ -162,7 +172,8 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
     def ask_sync(network: Network, method: str, *args: Any, retries: Retries = DEFAULT_RETRIES, **options: Any) -> Any:
         transport = RetryTransport(retries, httpx.MockTransport(network), sleep=network.slept.append)
-        with Client("http://service", retries=ONCE, transport=transport) as asked:
+        timeout = options.pop("timeout", DEFAULT_TIMEOUT)
+        with Client("http://service", retries=ONCE, transport=transport, timeout=timeout) as asked:
             return getattr(asked, method)(*args, **options)
 
     def ask_async(network: Network, method: str, *args: Any, retries: Retries = DEFAULT_RETRIES, **options: Any) -> Any:
@@ -171,7 +182,8 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 
         async def run() -> Any:
             transport = AsyncRetryTransport(retries, httpx.MockTransport(network), sleep=sleep)
-            async with AsyncClient("http://service", retries=ONCE, transport=transport) as asked:
+            timeout = options.pop("timeout", DEFAULT_TIMEOUT)
+            async with AsyncClient("http://service", retries=ONCE, transport=transport, timeout=timeout) as asked:
                 return await getattr(asked, method)(*args, **options)
 
         return asyncio.run(run())
@@ -195,6 +207,44 @@ def uploaded(request: httpx.Request) -> Message:
     assert len(parts) == 1
     assert isinstance(parts[0], Message)
     return parts[0]
+
+
+# Keys and headers
+
+
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+@pytest.mark.parametrize("url", ["http://service", "http://user:password@service"])
+def test_a_key_and_headers_go_with_every_request(make: type[Client] | type[AsyncClient], url: str) -> None:
+    """A password in the URL is for a proxy in front, and takes the place of no key."""
+    network = Network(ok(HEALTH))
+    options: dict[str, Any] = {
+        "key": " bc_key\n",
+        "headers": {"X-Team": "a"},
+        "transport": httpx.MockTransport(network),
+    }
+    asked = make(url, **options)
+    answer = asked.health()
+    if inspect.isawaitable(answer):
+        asyncio.run(answer)
+    headers = network.request.headers
+    assert (headers["X-API-Key"], headers["X-Team"], headers["Accept"]) == ("bc_key", "a", "application/json")
+    assert headers.get("Authorization", "").startswith("Basic ") == ("@" in url)
+
+
+@pytest.mark.parametrize("key", [None, "", " "])
+def test_without_a_key_none_is_sent(key: str | None) -> None:
+    network = Network(ok(HEALTH))
+    with Client("http://service", key=key, transport=httpx.MockTransport(network)) as asked:
+        asked.health()
+    assert not {"x-api-key", "authorization"} & network.request.headers.keys()
+
+
+@pytest.mark.parametrize("key", ["bc_a b", "bc_ä", "bc_a\nX-Evil: 1", "bc_\x00"])
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+def test_a_key_that_cannot_be_one_is_said_and_not_shown(make: type[Client] | type[AsyncClient], key: str) -> None:
+    with pytest.raises(KeysError, match="look for a space, a quote or a line break") as raised:
+        make("http://service", key=key)
+    assert key not in str(raised.value)
 
 
 # Every endpoint
@@ -486,10 +536,45 @@ def test_waits_double_up_to_a_limit_with_jitter_of_at_most_half(ask: Ask) -> Non
         assert most / 2 <= waited <= most
 
 
-def test_retry_after_is_honoured_and_capped(ask: Ask) -> None:
-    network = Network(error(503, **{"Retry-After": "2"}), error(429, **{"Retry-After": "3600"}), ok(IMAGES))
+def test_the_client_waits_as_long_as_the_service_says(ask: Ask) -> None:
+    network = Network(error(503, **{"Retry-After": "2"}), error(429, **{"Retry-After": "17"}), ok(IMAGES))
     ask(network, "search_images", "red", retries=Retries(max_s=5))
-    assert network.slept == [2, 5]
+    assert network.slept == [2, 17]
+
+
+def test_waits_together_stay_within_the_time_limit_for_an_answer(ask: Ask) -> None:
+    """To come earlier than the service says would be in vain, so there is no shorter wait either."""
+    network = Network(*[error(429, **{"Retry-After": "20"})] * 3)
+    with pytest.raises(Overloaded):
+        ask(network, "search_images", "red", timeout=30)
+    assert network.slept == [20]
+    network = Network(error(429, **{"Retry-After": "31"}))
+    with pytest.raises(Overloaded):
+        ask(network, "search_images", "red", timeout=httpx.Timeout(5, read=30))
+    assert network.slept == []
+
+
+def test_patience_takes_the_place_of_the_time_limit(ask: Ask) -> None:
+    network = Network(error(429, **{"Retry-After": "300"}), error(429, **{"Retry-After": "300"}), ok(IMAGES))
+    ask(network, "search_images", "red", retries=PATIENT, timeout=5)
+    assert network.slept == [300, 300]
+    network = Network(error(429, **{"Retry-After": "300"}), error(429, **{"Retry-After": "301"}))
+    with pytest.raises(Overloaded):
+        ask(network, "search_images", "red", retries=PATIENT, timeout=5)
+    assert network.slept == [300]
+
+
+def test_a_patient_command_does_not_wait_long_for_a_service_that_is_not_there(ask: Ask) -> None:
+    network = Network(httpx.ConnectError("refused"))
+    with pytest.raises(Unreachable):
+        ask(network, "search_images", "red", retries=PATIENT)
+    assert len(network.requests) == 4
+
+
+def test_without_a_time_limit_every_wait_is_waited(ask: Ask) -> None:
+    network = Network(error(429, **{"Retry-After": "86400"}), ok(IMAGES))
+    ask(network, "search_images", "red", timeout=None)
+    assert network.slept == [86400]
 
 
 @pytest.mark.parametrize("header", ["soon", "-1", "Fri, 31 Dec 1999 23:59:59 GMT", "", "\u00b2"])
@@ -593,6 +678,8 @@ def test_a_client_without_a_transport_uses_the_proxy_of_the_environment(
     ("status", "kind"),
     [
         (400, RequestRejected),
+        (401, Unauthorized),
+        (403, Forbidden),
         (404, RequestRejected),
         (413, RequestRejected),
         (415, RequestRejected),
@@ -673,7 +760,7 @@ def test_the_clients_have_the_same_methods_with_the_same_signatures_and_docstrin
 
 def test_the_clients_are_made_with_the_same_arguments() -> None:
     sync, asynchronous = (inspect.signature(kind).parameters for kind in (Client, AsyncClient))
-    assert list(sync) == list(asynchronous) == ["url", "timeout", "retries", "transport"]
+    assert list(sync) == list(asynchronous) == ["url", "key", "headers", "timeout", "retries", "transport"]
     assert {n: p.default for n, p in sync.items()} == {n: p.default for n, p in asynchronous.items()}
 
 

@@ -91,6 +91,11 @@ class TestKubernetes:
         target = find("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
         assert (target["kind"], target["name"]) == ("Deployment", find("Deployment")["metadata"]["name"])
 
+    def test_compose_opens_no_port_to_other_machines(self) -> None:
+        ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+        assert len(ports) == 3
+        assert all(port.startswith("127.0.0.1:") for port in ports)
+
     def test_ports_are_named_alike(self) -> None:
         [port] = CONTAINER["ports"]
         assert port == {"name": "http", "containerPort": 3000}
@@ -115,7 +120,7 @@ class TestKubernetes:
             "capabilities": {"drop": ["ALL"]},
         }
         assert not POD.keys() & {"hostNetwork", "hostPID", "hostIPC"}
-        assert all(volume.keys() == {"name", "emptyDir"} for volume in POD["volumes"])
+        assert all(volume.keys() - {"name"} in ({"emptyDir"}, {"secret"}) for volume in POD["volumes"])
         assert POD["automountServiceAccountToken"] is False
 
     def test_resources_are_asked_for_and_bounded(self) -> None:
@@ -137,8 +142,21 @@ class TestKubernetes:
         kinds = {manifest["kind"] for manifest in yaml.safe_load_all(built.stdout)}
         assert kinds == {manifest["kind"] for manifest in MANIFESTS.values()} - {"Kustomization"}
 
+    def test_the_keys_are_a_secret_that_others_cannot_write(self) -> None:
+        [path] = [entry["value"] for entry in CONTAINER["env"] if entry["name"] == "BENTO_CLIP_KEYS"]
+        [mount] = [one for one in CONTAINER["volumeMounts"] if Path(path).parent == Path(one["mountPath"])]
+        [volume] = [one for one in POD["volumes"] if one["name"] == mount["name"]]
+        assert mount["readOnly"] is True
+        assert "optional" not in volume["secret"], "without keys the pod must not start"
+        assert volume["secret"]["defaultMode"] & 0o222 == 0
+
 
 class TestCompose:
+    def test_nothing_is_open_unless_that_is_said(self) -> None:
+        given = COMPOSE["services"]["bento-clip"]["environment"]
+        assert given["BENTO_CLIP_INSECURE"] == "${BENTO_CLIP_INSECURE:-false}"
+        assert given["BENTO_CLIP_API_KEYS"] == "${BENTO_CLIP_API_KEYS:-}"
+
     def test_the_service_is_bounded_and_hardened(self) -> None:
         service = COMPOSE["services"]["bento-clip"]
         assert service["read_only"] is True
@@ -228,8 +246,14 @@ class TestDocs:
         assert rows.keys() == {f"BENTO_CLIP_{name.upper()}" for name in fields}
         for name, field in fields.items():
             shown = rows[f"BENTO_CLIP_{name.upper()}"].partition(";")[0].strip().strip("`")
-            follows = {"precision": "as built", "changes": "none", "follow": "none"}.get(name, "by cores")
-            assert shown == (follows if field.default is None else str(field.default)), name
+            follows = {
+                "precision": "as built",
+                "workers": "by cores",
+                "encoder_threads": "by cores",
+                "hosts": "every name",
+            }
+            is_empty = field.default in {None, "", (), frozenset()}
+            assert shown == (follows.get(name, "none") if is_empty else str(field.default)), name
 
     def test_every_metric_is_in_the_table(self) -> None:
         page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")

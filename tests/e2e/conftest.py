@@ -6,6 +6,7 @@
     photographs ``bento-clip serve`` over that
     launch      starts another server, or a command that should fail; what still runs at the test's end is killed
 
+Everything is open in these servers (``BENTO_CLIP_INSECURE``) but for those whose test is about keys.
 A server writes its log to a file, and a server that does not get ready in time fails the test with that log.
 """
 
@@ -100,7 +101,7 @@ def start(command: list[str], port: int, log: Path, environment: Mapping[str, st
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**os.environ, "BENTO_CLIP_INSECURE": "true", **environment},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

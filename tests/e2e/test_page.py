@@ -289,7 +289,7 @@ def test_an_image_opens_large_with_its_captions_and_credits(visit: Visit) -> Non
     visit.page.keyboard.press("ArrowLeft")
     expect(visit.page.get_by_role("dialog", name=first)).to_be_visible()
     visit.page.keyboard.press("Escape")
-    expect(visit.page.locator("dialog")).to_be_hidden()
+    expect(visit.page.locator("#dialog")).to_be_hidden()
     expect(visit.page.locator("#grid button").first).to_be_focused()
     expect(visit.page).not_to_have_url(re.compile("show="))
 
@@ -334,10 +334,10 @@ def test_the_page_stays_busy_while_a_newer_search_is_about_to_be_sent(visit: Vis
 def test_back_closes_the_large_view_and_a_link_opens_it(visit: Visit, meet: Meet) -> None:
     visit.search("a small owl")
     visit.page.locator("#grid button").first.click()
-    expect(visit.page.locator("dialog")).to_be_visible()
+    expect(visit.page.locator("#dialog")).to_be_visible()
     link = urlsplit(visit.page.url)
     visit.page.go_back()
-    expect(visit.page.locator("dialog")).to_be_hidden()
+    expect(visit.page.locator("#dialog")).to_be_hidden()
     assert visit.images()
     other = meet().open(f"/?{link.query}")
     expect(other.page.get_by_role("dialog")).to_contain_text("Lepale")
@@ -501,6 +501,22 @@ def test_a_busy_service_is_asked_again_by_itself(meet: Meet) -> None:
     visit.failures_are_expected()
 
 
+def test_over_the_limit_the_search_is_kept_and_tried_again_when_the_service_says(meet: Meet) -> None:
+    visit = meet()
+    visit.page.clock.install()
+    visit.open()
+    visit.page.route("**/search", refuse(429, "the limit of 60/minute is reached", {"Retry-After": "47"}))
+    visit.page.get_by_label("Describe an image").fill("an owl")
+    expect(visit.page.get_by_role("heading", name="You have reached the limit")).to_be_visible()
+    expect(visit.page.locator("#state")).to_contain_text(re.compile("in 4[67] seconds"))
+    visit.page.clock.run_for(40_000)
+    assert len(visit.asked()) == 1, "not before the time that the service gave"
+    visit.page.clock.run_for(8_000)
+    visit.settled()
+    assert "owl" in visit.images()[0]
+    visit.failures_are_expected()
+
+
 @pytest.mark.parametrize(
     ("status", "title"), [(500, "The service failed"), (504, "That took too long"), (422, "This search does not work")]
 )
@@ -563,7 +579,7 @@ def test_axe_finds_nothing_to_complain_about(meet: Meet, look: str) -> None:
     check("the first view")
     visit.search("an owl")
     visit.page.locator("#grid button").first.click()
-    expect(visit.page.locator("dialog")).to_be_visible()
+    expect(visit.page.locator("#dialog")).to_be_visible()
     check("the large view")
     visit.page.get_by_role("button", name="Less like this").click()
     visit.settled()
@@ -594,7 +610,7 @@ def test_the_page_works_from_the_keyboard_alone(meet: Meet) -> None:
     keys.press("ArrowRight")
     expect(visit.page.locator("#grid button").nth(1)).to_be_focused()
     keys.press("Enter")
-    expect(visit.page.locator("dialog")).to_be_visible()
+    expect(visit.page.locator("#dialog")).to_be_visible()
     for _ in range(12):
         keys.press("Tab")
         assert visit.page.evaluate(
@@ -626,7 +642,7 @@ def test_nothing_is_wider_than_the_screen(meet: Meet, width: int) -> None:
     visit.settled()
     assert visit.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     visit.page.locator("#grid button").first.click()
-    assert visit.page.locator("dialog").evaluate("node => node.scrollWidth <= innerWidth")
+    assert visit.page.locator("#dialog").evaluate("node => node.scrollWidth <= innerWidth")
 
 
 def test_nothing_moves_for_who_wants_no_motion(meet: Meet) -> None:

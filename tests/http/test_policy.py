@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.http.policy import FORM, JSON, ROUTES, methods_of, route_of
+from clip_retrieval.http.policy import FORM, JSON, ROUTES, Needs, RoutePolicy, is_taken, methods_of, route_of
 
 ROUTES_OF_THE_SERVICE = """
 import json
@@ -67,6 +69,38 @@ def test_a_path_is_one_of_a_route() -> None:
     assert route_of("/search/other") is None
 
 
+def test_a_row_that_does_not_say_what_it_needs_is_an_error() -> None:
+    with pytest.raises(TypeError, match="needs"):
+        RoutePolicy()  # type: ignore[call-arg]
+
+
+def rows_that_need(needs: Needs) -> set[str]:
+    return {f"{method} {path}" for path, row in ROUTES.items() for method, one in row.items() if one.needs == needs}
+
+
+def test_only_the_probes_need_nothing() -> None:
+    probes = {f"{method} /{path}" for method in ("GET", "HEAD") for path in ("livez", "readyz", "healthz")}
+    assert rows_that_need("nothing") - {"HEAD /health"} == probes | {"GET /health"}
+
+
+def test_the_page_the_metrics_and_the_docs_are_told_apart() -> None:
+    assert {row.partition(" ")[2] for row in rows_that_need("page")} == {"/"}
+    assert {row.partition(" ")[2] for row in rows_that_need("metrics")} == {"/stats", "/metrics"}
+    assert {row.partition(" ")[2] for row in rows_that_need("docs")} == {
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/redoc",
+        "/docs.json",
+        "/schema.json",
+        "/static-offline-docs/{file}",
+        "/static_content/{file}",
+    }
+
+
+def test_how_it_is_served_is_changed_by_an_admin_alone() -> None:
+    assert rows_that_need("admin") == {"POST /cache/clear", "POST /artifact", "POST /compact"}
+
+
 def test_what_changes_the_collection_needs_to_be_allowed_to() -> None:
     changing = {
         (path, method) for path, row in ROUTES.items() for method, policy in row.items() if policy.needs == "write"
@@ -78,3 +112,8 @@ def test_what_changes_the_collection_needs_to_be_allowed_to() -> None:
         ("/images/{image_id}", "DELETE"),
         ("/changes", "POST"),
     }
+
+
+def test_a_prefix_of_a_proxy_is_told_apart_from_the_paths_of_the_service() -> None:
+    assert all(is_taken(prefix) for prefix in ("/search", "/images", "/search/images", "/thumbnails", "/docs"))
+    assert not any(is_taken(prefix) for prefix in ("/clip", "/searching", "/clip/search", "/s"))

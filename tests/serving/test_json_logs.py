@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from clip_retrieval.serving.json_logs import JsonFormatter, use_json
+from clip_retrieval.serving.request_id import CURRENT
 
 Failure = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -55,6 +56,22 @@ def test_an_access_line_has_its_numbers_as_numbers() -> None:
         "message": "POST /search/images 200",
         **ACCESS,
     }
+
+
+def test_a_line_of_the_record_of_changes_has_its_facts() -> None:
+    facts = {"what": "put", "image_id": "a\nb", "sequence": 3, "who": "key:anna"}
+    record = logging.makeLogRecord({"name": "bentoml.audit", "msg": "put …", "audit": facts})
+    fields = json.loads(JsonFormatter().format(record))
+    assert {**fields, **facts, "message": "put"} == fields
+
+
+def test_a_line_within_a_request_has_its_id() -> None:
+    before = CURRENT.set("abc")
+    try:
+        assert line("bentoml", "searching")["request_id"] == "abc"
+    finally:
+        CURRENT.reset(before)
+    assert "request_id" not in line("bentoml", "waiting")
 
 
 @pytest.mark.parametrize("path", ["/a,b=c", "/line\nbreak", '/"quoted"', "/ü"])

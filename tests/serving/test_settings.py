@@ -1,8 +1,10 @@
 """Settings from the environment: what is misspelt is named."""
 
+import re
+
 import pytest
 
-from clip_retrieval.serving.settings import Settings, unknown_settings
+from clip_retrieval.serving.settings import OF_CLIENTS, Settings, unknown_settings
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,88 @@ def test_an_empty_folder_for_changes_and_an_empty_tag_to_follow_are_none(monkeyp
     monkeypatch.setenv("BENTO_CLIP_CHANGES", "")
     monkeypatch.setenv("BENTO_CLIP_FOLLOW", "")
     assert (Settings().changes, Settings().follow) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("10.0.0.0/8", ("10.0.0.0/8",)),
+        ("10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
+        ("10.0.0.0/8 ::1\n", ("10.0.0.0/8", "::1")),
+        ("", ()),
+    ],
+)
+def test_several_values_stand_in_one_variable(
+    monkeypatch: pytest.MonkeyPatch, given: str, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("BENTO_CLIP_TRUSTED_PROXIES", given)
+    assert Settings().trusted_proxies == names
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TRUSTED_PROXIES", "10.0.0.0/8, nginx", "nginx is neither an address nor a network"),
+        ("ROOT_PATH", "clip", "clip is no prefix of a path; write /clip"),
+        ("ROOT_PATH", "//evil.example", "is no prefix of a path"),
+        ("CORS_ORIGINS", "example.org", "example.org is no origin; write https://example.org"),
+        ("CORS_ORIGINS", "https://example.org/", "https://example.org/ is no origin"),
+        ("CORS_ORIGINS", "https://*.example.org", "is no origin"),
+        ("HOSTS", "https://example.org", "is no name of a host; write example.org"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_with_what_would_be_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"BENTO_CLIP_{name}", value)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Settings()
+
+
+def test_values_that_are_right_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTO_CLIP_ROOT_PATH", "/clip/")
+    monkeypatch.setenv("BENTO_CLIP_CORS_ORIGINS", "https://a.example http://localhost:5173, chrome-extension://abc")
+    monkeypatch.setenv("BENTO_CLIP_HOSTS", "a.example, *.b.example, [::1], 127.0.0.1:3000, localhost")
+    settings = Settings()
+    assert settings.root_path == "/clip"
+    assert len(settings.cors_origins) == 3
+    assert len(settings.hosts) == 5
+
+
+def test_the_list_of_proxies_that_uvicorn_has_is_said_to_have_no_effect() -> None:
+    (line,) = unknown_settings({"FORWARDED_ALLOW_IPS": "*"})
+    assert line == "FORWARDED_ALLOW_IPS has no effect; BENTO_CLIP_TRUSTED_PROXIES names the proxies that are believed"
+    assert unknown_settings({"FORWARDED_ALLOW_IPS": ""}) == []
+
+
+def test_what_the_commands_read_is_no_misspelt_setting_of_the_server() -> None:
+    assert unknown_settings({f"BENTO_CLIP_{name}": "x" for name in OF_CLIENTS}) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"KEYS": "a", "API_KEYS": "{}"}, "give BENTO_CLIP_KEYS or BENTO_CLIP_API_KEYS, not both"),
+        ({"KEYS": "a", "INSECURE": "true"}, "BENTO_CLIP_INSECURE opens what the API keys are to protect"),
+        ({"API_KEYS": "{}", "INSECURE": "true"}, "BENTO_CLIP_INSECURE opens what the API keys are to protect"),
+        ({"CLOSED": "metrics,page"}, "metrics' or 'docs'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    given: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"BENTO_CLIP_{name}", value)
+    with pytest.raises(ValueError, match=words):
+        Settings()
+
+
+def test_what_is_closed_is_a_list_and_blank_keys_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTO_CLIP_CLOSED", " metrics, docs")
+    monkeypatch.setenv("BENTO_CLIP_KEYS", "")
+    monkeypatch.setenv("BENTO_CLIP_API_KEYS", " \n")
+    settings = Settings()
+    assert settings.closed == {"metrics", "docs"}
+    assert (settings.keys, settings.api_keys) == (None, None)
+    monkeypatch.setenv("BENTO_CLIP_CLOSED", "")
+    assert Settings().closed == frozenset()

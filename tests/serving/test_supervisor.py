@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from circus.exc import ConflictError
 
 from clip_retrieval.serving.shared_state import SharedState
-from clip_retrieval.serving.supervisor import TRIES, Starts, StillWorkers, supervisor
+from clip_retrieval.serving.supervisor import BOUND, TRIES, Starts, StillWorkers, supervisor
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +27,12 @@ class FakeWatcher:
     def __init__(self) -> None:
         self.respawn = False
         self.hooks: dict[str, Any] = {}
+        self.env: dict[str, str] = {}
+
+
+@dataclass
+class FakeSocket:
+    host: str
 
 
 class FakeArbiter:
@@ -75,6 +82,37 @@ def test_circus_takes_what_is_given_to_it() -> None:
     assert "self.call_hook('before_spawn')" in source, "workers that cannot start are started for ever"
     assert "if self.respawn:" in source, "a worker of a container is not replaced"
     assert 'RuntimeError("No active process found for watcher.")' in source, "a failure ends in a traceback"
+
+
+def test_circus_says_where_it_listens_and_a_watcher_has_the_environment_of_its_workers() -> None:
+    source = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import inspect, _bentoml_impl.server.serving as b, circus.sockets as s, circus.watcher as w;"
+            "print(inspect.getsource(b), inspect.getsource(s), inspect.getsource(w))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "name=API_SERVER_NAME,\n                host=host," in source, "the socket does not say its address"
+    assert '"sockets": sockets,' in source, "the supervisor is not told its sockets"
+    assert "self.host, self.port = addrinfo(host, port, family)" in source
+    assert "self.env = os.environ.copy()" in source, "an environment set later does not reach workers"
+
+
+@pytest.mark.parametrize(
+    ("sockets", "host"), [([FakeSocket("10.0.0.1"), FakeSocket("127.0.0.1")], "127.0.0.1"), ([], None), (None, None)]
+)
+def test_the_supervisor_tells_the_workers_where_the_service_listens(
+    shared: SharedState, sockets: list[Any] | None, host: str | None
+) -> None:
+    told: list[str | None] = []
+    watcher = FakeWatcher()
+    supervisor(FakeArbiter, shared, on_bound=told.append)([watcher], sockets=sockets)
+    assert told == [host]
+    assert watcher.env == {BOUND: host or ""}
 
 
 def test_workers_inherit_descriptors() -> None:

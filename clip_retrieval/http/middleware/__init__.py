@@ -1,9 +1,15 @@
 """ASGI middleware around every route of the service, those of BentoML included; the outermost first.
 
+request_ids.py    an id for each request
 access_log.py     a line in the log for each request
 disconnects.py    ends the work for a client that went away
+proxies.py        believes what trusted proxies say of a request; the prefix of the path
+cors.py           lets pages of allowed origins read the answers
 error_bodies.py   gives every answer of 400 and above the API's one body
+host_check.py     refuses what is sent to another name
 route_check.py    lets in what the table of routes allows
+authentication.py lets in who may do what the row needs
+limits.py         refuses what is over a caller's limit
 body_memory.py    takes the memory that a body needs while it is read
 body_limit.py     bounds a body while it is read
 admission.py      lets in as many at once as there are places, and bounds their time

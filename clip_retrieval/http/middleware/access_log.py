@@ -6,6 +6,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clip_retrieval.http.request_context import RequestContext, request_id_of
+
 LOGGER = "bentoml.access"
 """A child of the logger that BentoML gives a handler; BentoML's own access log is off."""
 
@@ -48,7 +50,6 @@ def _log(scope: Scope, status: int, response_bytes: int, duration_ms: float) -> 
     if not log.isEnabledFor(logging.INFO):
         return
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    client = scope.get("client") or ("", 0)
     fields = {
         "method": scope["method"],
         "path": scope["path"],
@@ -56,8 +57,20 @@ def _log(scope: Scope, status: int, response_bytes: int, duration_ms: float) -> 
         "duration_ms": round(duration_ms, 3),
         "request_bytes": int(declared) if declared.isdigit() else 0,
         "response_bytes": response_bytes,
-        "client": f"{client[0]}:{client[1]}",
+        "client": _client(scope),
+        "request_id": request_id_of(scope),
     }
+    context = RequestContext.of(scope)
+    if context is not None and context.caller.key is not None:
+        fields["key"] = context.caller.key
     # A client chooses the path: a line break in it must not look like another line of the log.
     path = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", scope["path"])
-    log.info("%s %s %d %.1f ms", scope["method"], path, status, duration_ms, extra={"access": fields})
+    line = (scope["method"], path, status, duration_ms, fields["request_id"])
+    log.info("%s %s %d %.1f ms %s", *line, extra={"access": fields})
+
+
+def _client(scope: Scope) -> str:
+    """Who sent the request, ``host:port``; behind a trusted proxy the host that the proxy names."""
+    host, port = scope.get("client") or ("", 0)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{port}" if port or not host else shown

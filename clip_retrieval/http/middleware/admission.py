@@ -5,14 +5,14 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_retrieval.errors import Busy
+from clip_retrieval.errors import Busy, LimitReached
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.request_context import RequestContext
 from clip_retrieval.serving.traffic import Traffic
 
 
 class Admission:
-    """Answers 503 for what is too much, and 504 for what takes too long."""
+    """Answers 503 for what is too much, 429 if it is one caller's, and 504 for what takes too long."""
 
     def __init__(self, app: ASGIApp, *, traffic: Traffic, timeout_s: float) -> None:
         self._app = app
@@ -24,16 +24,20 @@ class Admission:
         if context is None or context.policy.always_answers:
             await self._app(scope, receive, send)
             return
-        brings_image = context.policy.cost == "image"
+        brings_image, caller = context.policy.cost == "image", context.caller.name
         try:
-            self._traffic.enter(brings_image=brings_image)
+            self._traffic.enter(brings_image=brings_image, caller=caller)
         except Busy as error:
             await error_response(HTTPStatus.SERVICE_UNAVAILABLE, str(error))(scope, receive, send)
+            return
+        except LimitReached as error:
+            refusal = error_response(HTTPStatus.TOO_MANY_REQUESTS, str(error), {"retry-after": "1"})
+            await refusal(scope, receive, send)
             return
         try:
             await self._in_time(scope, receive, send)
         finally:
-            self._traffic.leave(brings_image=brings_image)
+            self._traffic.leave(brings_image=brings_image, caller=caller)
 
     async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_answered = False

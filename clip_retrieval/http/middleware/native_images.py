@@ -5,8 +5,10 @@ from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clip_retrieval.errors import Busy, TooCostly
+from clip_retrieval.access import cost
+from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.error_response import error_response
+from clip_retrieval.http.request_context import charge
 from clip_retrieval.http.statuses import status_of
 from clip_retrieval.http.whole_body import give_again, read_whole
 from clip_retrieval.serving.large_bodies import read_by_size
@@ -36,9 +38,10 @@ class NativeImages:
         request, images = found
         marked = json.dumps({**request, "images": ["decoded"] * len(images)}).encode()
         try:
+            await charge(scope, cost.IMAGE * len(images))
             async with decoded_beforehand(images, self._state):
                 await self._app(scope, give_again(marked, receive), send)
-        except (Busy, TooCostly) as error:
+        except ClipRetrievalError as error:
             await error_response(status_of(error), str(error))(scope, receive, send)
 
 

@@ -42,6 +42,7 @@ async def ask(
     headers: dict[str, str] | None = None,
     chunks: Iterable[bytes] = (b"",),
     impatient: bool = False,
+    client: tuple[str, int] | None = None,
 ) -> Answer:
     """``impatient``: the client goes away once its request is sent. The default Content-Type is what the path reads."""
     answer = Answer(left=list(chunks))
@@ -51,6 +52,8 @@ async def ask(
         "type": "http",
         "method": method,
         "path": path,
+        "scheme": "http",
+        "client": client,
         "query_string": b"",
         "headers": [
             (name.lower().encode(), value.encode()) for name, value in ({**media_type, **(headers or {})}).items()

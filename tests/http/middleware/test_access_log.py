@@ -2,12 +2,19 @@
 
 import asyncio
 import logging
+import re
 
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from clip_retrieval.access.gate import Gate
+from clip_retrieval.access.key_ring import KeyRing
+from clip_retrieval.access.keys import new_key
 from clip_retrieval.http.middleware.access_log import LOGGER, QUIET_PATHS, AccessLog
+from clip_retrieval.http.middleware.authentication import Authentication
+from clip_retrieval.http.middleware.request_ids import RequestIds
+from clip_retrieval.http.middleware.route_check import RouteCheck
 from tests.http.middleware.asgi import ask, echo_size
 
 
@@ -17,9 +24,10 @@ def _at_info(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_line_says_what_was_asked_how_it_ended_and_how_long_that_took(caplog: pytest.LogCaptureFixture) -> None:
-    asyncio.run(ask(AccessLog(echo_size), headers={"Content-Length": "3"}, chunks=[b"abc"]))
+    headers = {"Content-Length": "3", "X-Request-Id": "abc-1"}
+    asyncio.run(ask(RequestIds(AccessLog(echo_size)), headers=headers, chunks=[b"abc"]))
     (record,) = caplog.records
-    assert record.getMessage().startswith("POST /search/images 200 ")
+    assert re.fullmatch(r"POST /search/images 200 \d+\.\d ms abc-1", record.getMessage())
     fields = record.access  # type: ignore[attr-defined]
     assert 0 < fields.pop("duration_ms") < 5000
     assert fields == {
@@ -29,7 +37,18 @@ def test_a_line_says_what_was_asked_how_it_ended_and_how_long_that_took(caplog: 
         "request_bytes": 3,
         "response_bytes": 1,
         "client": ":0",
+        "request_id": "abc-1",
     }
+
+
+def test_a_line_names_the_key_and_never_shows_it(caplog: pytest.LogCaptureFixture) -> None:
+    secret, key = new_key("anna", "search")
+    guarded = RouteCheck(Authentication(echo_size, gate=Gate(KeyRing([key]))))
+    answer = asyncio.run(ask(AccessLog(guarded), headers={"X-API-Key": secret}))
+    assert answer.status == 200
+    (record,) = caplog.records
+    assert record.access["key"] == "anna"  # type: ignore[attr-defined]
+    assert secret not in repr(vars(record))
 
 
 def test_a_request_that_fails_has_its_line_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """What is let in: by the table of routes, by size, by the number of requests in progress and by time."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from clip_retrieval.errors import Busy
 from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.middleware.body_limit import BodyLimit
 from clip_retrieval.http.middleware.route_check import RouteCheck
+from clip_retrieval.http.origins import Origins
 from clip_retrieval.http.policy import ROUTES, SMALL, methods_of
 from clip_retrieval.serving.shared_state import REJECTIONS
 from clip_retrieval.serving.traffic import Traffic
@@ -26,10 +28,12 @@ def admit(
     max_pending: int = 2,
     max_body_bytes: int = LIMIT,
     timeout_s: float = 5,
+    origins: Sequence[str] = (),
 ) -> ASGIApp:
     traffic = traffic or Traffic(max_pending, max_pending_images=1)
     places = Admission(app, traffic=traffic, timeout_s=timeout_s)
-    return RouteCheck(BodyLimit(places, traffic=traffic, max_body_bytes=max_body_bytes))
+    inner = BodyLimit(places, traffic=traffic, max_body_bytes=max_body_bytes)
+    return RouteCheck(inner, origins=Origins(origins))
 
 
 # Bytes
@@ -243,9 +247,9 @@ def test_a_request_that_finds_its_images_later_takes_one_of_their_places() -> No
     assert (traffic.pending, traffic.pending_images, traffic.rejected) == (1, 0, {"too_many": 2})
 
 
-def test_a_preflight_of_another_origin_reaches_what_answers_it() -> None:
+def test_a_preflight_that_nobody_has_answered_is_a_method_without_a_row() -> None:
     headers = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
-    assert asyncio.run(ask(admit(), "/search", method="OPTIONS", headers=headers)).status == 200
+    assert asyncio.run(ask(admit(), "/search", method="OPTIONS", headers=headers)).status == 405
     assert asyncio.run(ask(admit(), "/search", method="OPTIONS")).status == 405
     assert asyncio.run(ask(admit(), "/nope", method="OPTIONS", headers=headers)).status == 404
 
@@ -317,3 +321,25 @@ def test_a_request_takes_places_by_its_texts_and_images_and_never_more_than_half
     assert (traffic.pending, traffic.pending_images) == (1, 0)
     with Traffic(1, 1).places(texts=1024, images=64):
         pass
+
+
+FORM = "multipart/form-data; boundary=x"
+PAGE = "https://app.example"
+
+
+@pytest.mark.parametrize(
+    ("origins", "headers", "status"),
+    [
+        ([PAGE], {}, 200),
+        (["https://other.example"], {}, 403),
+        (["https://other.example"], {"authorization": "Bearer bc_key"}, 403),
+        (["*"], {}, 403),
+        (["*"], {"authorization": "Bearer bc_key"}, 200),
+        (["*"], {"x-api-key": "bc_key"}, 200),
+    ],
+)
+def test_a_page_of_an_allowed_origin_may_ask_for_changes_and_where_all_are_allowed_with_a_key(
+    origins: list[str], headers: dict[str, str], status: int
+) -> None:
+    headers = {"host": "service", "content-type": FORM, "origin": PAGE, "sec-fetch-site": "cross-site", **headers}
+    assert asyncio.run(ask(admit(origins=origins), "/images", headers=headers)).status == status
