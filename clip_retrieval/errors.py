@@ -9,6 +9,8 @@
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
     │   └── PartRejected       a part of a query is not acceptable; the message says which and why
     ├── Busy                   the server cannot accept a request now; the client can retry
+    ├── TooCostly              a request takes more than the server has; the message has the numbers
+    ├── ShortOfMemory          there is less memory than a server needs
     ├── LimitReached           a caller has asked for as much as one caller may for now
     ├── ModelUnavailable       an encoder cannot be obtained or loaded
     ├── EncoderFailed          an encoder gave what is no vector
@@ -88,6 +90,14 @@ class PartRejected(InvalidQuery):
 
 class Busy(ClipRetrievalError):
     """The server cannot accept a request now: it is starting, or too many are in progress. The client can retry."""
+
+
+class TooCostly(ClipRetrievalError):
+    """A request takes more memory than the server can ever give to it."""
+
+
+class ShortOfMemory(ClipRetrievalError):
+    """There is less memory than a server needs to start."""
 
 
 class LimitReached(ClipRetrievalError):

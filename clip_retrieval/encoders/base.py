@@ -26,6 +26,9 @@ Vectors: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.float32]
 """Shape (n, 3, height, width), or (3, height, width) for one image; float32, normalised for the model."""
 
+Preprocessing: TypeAlias = Callable[[Image.Image], Pixels]
+"""From one RGB image to its pixels, float32, shape (3, height, width)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -108,6 +111,13 @@ class Encoder(ABC):
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Pixels:
         """Resize, crop and normalise one RGB image. Shape (3, height, width)."""
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """``preprocess`` as something that can be pickled and needs no model, for a process that decodes images; None
+        if there is no such thing.
+        """
+        return None
 
     @abstractmethod
     def encode_pixels(self, pixels: Pixels) -> Vectors:

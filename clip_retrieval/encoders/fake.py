@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Preprocessing, Tokens, Vectors, unit_rows
 
 COLOURS = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
 """Colour i is the corner of the cube whose (red, green, blue) are the bits of i."""
@@ -51,8 +51,11 @@ class FakeEncoder(Encoder):
         return unit_rows(vectors)
 
     def preprocess(self, image: Image.Image) -> Pixels:
-        small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX)
-        return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+        return mean_colours(image)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return mean_colours
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         red, green, blue = pixels.mean(axis=(2, 3)).T
@@ -64,6 +67,12 @@ class FakeEncoder(Encoder):
                 * np.where(corner & 1, blue, 1 - blue)
             )
         return unit_rows(vectors)
+
+
+def mean_colours(image: Image.Image) -> Pixels:
+    """The mean colours of a grid of the image, from 0 to 1: float32, shape (3, SIZE, SIZE)."""
+    small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX)
+    return np.ascontiguousarray(np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / np.float32(255))
 
 
 def _axis(word: str) -> int:

@@ -13,6 +13,8 @@ any_text.py           a parameter of a path that may have any characters
 accept.py             which media type a client prefers
 audit.py              the record of changes: who changed what
 uvicorn_protocol.py   how the server reads HTTP
+whole_body.py         a body that is read whole
+json_bounds.py        how much is in a JSON body; large ones are parsed in a thread
 middleware/           what surrounds every route
 change_headers.py     the headers that change requests bring
 exchange.py           one request: its clock and its answer

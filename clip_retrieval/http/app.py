@@ -22,6 +22,7 @@ from clip_retrieval.http.composed_routes import add_composed_routes
 from clip_retrieval.http.description import describe_api
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.info_routes import add_info_routes
+from clip_retrieval.http.json_bounds import JsonRoute
 from clip_retrieval.http.page_routes import add_page_routes
 from clip_retrieval.http.query_routes import add_query_routes
 from clip_retrieval.http.statuses import STATUS, status_of
@@ -43,6 +44,7 @@ def create_app(state: ServerState) -> FastAPI:
         docs_url="/docs",
         redoc_url="/redoc",
     )
+    app.router.route_class = JsonRoute
     app.add_exception_handler(RequestValidationError, _invalid)
     for error, _ in STATUS:
         app.add_exception_handler(error, _refused)

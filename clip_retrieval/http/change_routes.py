@@ -6,7 +6,6 @@ Every route waits until the change is on disk and visible in this process, and a
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -35,6 +34,8 @@ from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.change_headers import entity_tags, idempotency_key, only_new
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
 from clip_retrieval.http.image_form import read_form
+from clip_retrieval.http.json_bounds import values_in
+from clip_retrieval.http.policy import VALUES_OF_CHANGE
 from clip_retrieval.http.query_routes import IMAGE
 from clip_retrieval.http.request_context import caller_name, charge
 from clip_retrieval.http.statuses import status_of
@@ -183,7 +184,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
             )
         images = sum(change.image is not None for change in wanted)
         await charge(request.scope, cost.of_changes(images=images, others=len(body.changes) - images))
-        with state.traffic.image_place(caller_name(request.scope)) if images else nullcontext():
+        with state.traffic.places(texts=captions, images=images, caller=caller_name(request.scope)):
             prepared = iter(await taken.prepare(wanted))
         each = [next(prepared) if isinstance(change, Wanted) else change for change in checked]
         edits = [one[0] for one in each if isinstance(one, tuple)]
@@ -247,6 +248,8 @@ def _reply(edit: Edit, outcome: Outcome) -> Reply:
 
 
 def _checked(given: object) -> Wanted | ClipRetrievalError:
+    if values_in(given, VALUES_OF_CHANGE) > VALUES_OF_CHANGE:
+        return InvalidChange(f"the change has more than {VALUES_OF_CHANGE:,} values, which is the limit")
     try:
         change = Change.model_validate(given)
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,8 @@ from clip_retrieval.contract.queries import SearchBatchRequest, SearchRequest
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery, StateGone
 from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
 from clip_retrieval.http.exchange import SEARCH_ERRORS, Exchange, stages_together, with_results
+from clip_retrieval.http.json_bounds import values_in
+from clip_retrieval.http.policy import VALUES_OF_SEARCH
 from clip_retrieval.http.request_context import caller_name, charge
 from clip_retrieval.http.statuses import status_of
 from clip_retrieval.search.query import Query
@@ -102,12 +103,14 @@ def _cost(asked: _Asked) -> int:
 async def _answers(
     exchange: Exchange, state: ServerState, asked: Sequence[_Asked], caller: str
 ) -> list[QueryAnswer | InvalidQuery]:
-    """The answer to each query. Only the body says whether a request brings images, so it takes their place here."""
+    """The answer to each query. Only the body says what a request brings, so it takes the places for that here."""
     together: dict[SearchableCollection, list[int]] = {}
     for place, one in enumerate(asked):
         together.setdefault(one.collection, []).append(place)
     answers: dict[int, QueryAnswer | InvalidQuery] = {}
-    with state.traffic.image_place(caller) if any(one.query.images for one in asked) else nullcontext():
+    texts = {text for one in asked for text in one.query.texts}
+    images = sum(len(one.query.images) for one in asked)
+    with state.traffic.places(texts=len(texts), images=images, caller=caller):
         for collection, places in together.items():
             found = await exchange.service.answer([asked[place].query for place in places], collection=collection)
             answers.update(zip(places, found, strict=True))
@@ -137,6 +140,8 @@ async def _asked(request: SearchRequest, state: ServerState, present: Searchable
 
 
 async def _checked(given: object, state: ServerState, present: SearchableCollection) -> _Asked | ClipRetrievalError:
+    if values_in(given, VALUES_OF_SEARCH) > VALUES_OF_SEARCH:
+        return InvalidQuery(f"the search has more than {VALUES_OF_SEARCH:,} values, which is the limit")
     try:
         return await _asked(SearchRequest.model_validate(given), state, present)
     except ValidationError as error:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clip_retrieval.access import cost
+from clip_retrieval.contract.changes import MAX_CHANGES
+from clip_retrieval.contract.queries import MAX_SEARCHES
 
 Cost = Literal["none", "text", "image", "mixed"]
 """What of the encoder a request takes. ``mixed`` is known when the body has been read."""
@@ -22,6 +24,10 @@ page, which needs nothing, and for a program what is served, which needs to sear
 
 JSON, FORM = "application/json", "multipart/form-data"
 SMALL, MEDIUM = 2**16, 2**20
+VALUES_OF_SEARCH = 4096
+"""Most values of one search; one with every part, condition and choice that there may be has 1,800."""
+VALUES_OF_CHANGE = 512
+"""Most values of one change; one with every caption and field that there may be has 210."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class RoutePolicy:
     """The only Content-Type of its body; None for a route that reads no body."""
     max_body: int | None = SMALL
     """Most bytes of the body; None is the server's limit for uploads."""
+    max_values: int = 1024
+    """Most members and elements of a JSON body, at any depth."""
     needs: Needs = field(kw_only=True)
     """Has no default: a row that does not say what it needs is an error, and not an open door."""
     query: frozenset[str] | None = frozenset()
@@ -67,10 +75,12 @@ _ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
         "PATCH": RoutePolicy("text", JSON, MEDIUM, needs="write"),
         "DELETE": WRITE,
     },
-    "/changes": {"POST": RoutePolicy("mixed", JSON, None, needs="write")},
+    "/changes": {"POST": RoutePolicy("mixed", JSON, None, MAX_CHANGES * VALUES_OF_CHANGE, needs="write")},
     # searches and vectors
-    "/search": {"POST": RoutePolicy("mixed", JSON, None, needs="search", query=SEQUENCE)},
-    "/search/batch": {"POST": RoutePolicy("mixed", JSON, None, needs="search", query=SEQUENCE)},
+    "/search": {"POST": RoutePolicy("mixed", JSON, None, VALUES_OF_SEARCH, needs="search", query=SEQUENCE)},
+    "/search/batch": {
+        "POST": RoutePolicy("mixed", JSON, None, MAX_SEARCHES * VALUES_OF_SEARCH, needs="search", query=SEQUENCE)
+    },
     "/search/images": {"POST": RoutePolicy("text", JSON, SMALL, needs="search", query=SEQUENCE)},
     "/search/text": {"POST": UPLOAD_SEARCH},
     "/search/similar": {"POST": UPLOAD_SEARCH},

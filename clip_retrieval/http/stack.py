@@ -16,13 +16,16 @@ from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.middleware.authentication import Authentication
 from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.http.middleware.body_limit import BodyLimit
+from clip_retrieval.http.middleware.body_memory import BodyMemory
 from clip_retrieval.http.middleware.cors import Cors
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
 from clip_retrieval.http.middleware.host_check import HostCheck
 from clip_retrieval.http.middleware.intake import Intake
+from clip_retrieval.http.middleware.json_check import JsonCheck
 from clip_retrieval.http.middleware.limits import Limits
+from clip_retrieval.http.middleware.native_images import NativeImages
 from clip_retrieval.http.middleware.proxies import Proxies, RootPath
 from clip_retrieval.http.middleware.request_ids import RequestIds
 from clip_retrieval.http.middleware.route_check import RouteCheck
@@ -63,7 +66,9 @@ def middleware(
     origins = Origins(settings.cors_origins)
     proxies = {"trusted": networks(settings.trusted_proxies), "root_path": settings.root_path}
     intake = Intake(
-        max_bytes=settings.body_memory, patience_s=settings.receive_timeout_s, min_rate=settings.min_body_rate
+        max_bytes=lambda: settings.max_body_memory or state.budget.arriving,
+        patience_s=settings.receive_timeout_s,
+        min_rate=settings.min_body_rate,
     )
 
     def refuse() -> Response | None:
@@ -85,8 +90,11 @@ def middleware(
             BodyLimit,
             {"traffic": state.traffic, "intake": intake, "max_body_bytes": settings.max_body_bytes},
         ),
+        (BodyMemory, {"memory": state.budget.bodies, "traffic": state.traffic}),
         (Admission, {"traffic": state.traffic, "timeout_s": settings.request_timeout_s}),
+        (JsonCheck, {}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
+        (NativeImages, {"state": state}),
         (UntilDone, {"hook": on_request}),
         *([(RootPath, dict[str, Any]())] if settings.trusted_proxies or settings.root_path else []),
     ]

@@ -29,6 +29,7 @@ from clip_retrieval.errors import (
     StorageFailed,
     StorageFull,
     StorageReadOnly,
+    TooCostly,
 )
 
 STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
@@ -36,6 +37,7 @@ STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
     (ImageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (ImageRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidQuery, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (TooCostly, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
     (EncoderFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     (LimitReached, HTTPStatus.TOO_MANY_REQUESTS),

@@ -14,6 +14,7 @@ hevc.py            the sizes that frames of HEVC can have
 media_boxes.py     the sizes of all that a HEIC or an AVIF can decode to
 heif.py            HEIC by libheif
 jxl.py             JPEG XL by libjxl
+memory.py          how much memory decoding takes
 colours.py         the colours of a decoded image as RGB
 decode.py          every image enters here: the images of a collection and the uploads to the service
 verified.py        an image again, if it is still the image that was validated

@@ -11,7 +11,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ from clip_retrieval.images.gif import open_gif
 from clip_retrieval.images.jpeg import open_jpeg
 from clip_retrieval.images.kinds import HEAD_BYTES, Kind, Reading, kind_of, readable_formats
 from clip_retrieval.images.media_boxes import coded_sizes
+from clip_retrieval.images.memory import memory_to_decode
 from clip_retrieval.images.png import open_png, open_truncated_png
 from clip_retrieval.images.tiff import open_tiff
 from clip_retrieval.images.tiff_directory import camera_raw
@@ -60,6 +61,22 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+Afford: TypeAlias = Callable[[int], None]
+"""Called with the bytes that decoding will take at most, before they are allocated. Raises ImageRejected if they are
+too many; it may wait until they are there."""
+
+
+@dataclass(frozen=True)
+class _Affordable(Limits):
+    """Limits that also ask for the memory that a size takes."""
+
+    afford: Callable[[tuple[int, int]], None] = lambda _: None
+
+    def check(self, size: tuple[int, int]) -> None:
+        super().check(size)
+        self.afford(size)
+
 
 Opened: TypeAlias = tuple[Image.Image, Image.Image | None]
 """An image whose pixels ``load`` decodes, and a mask of its missing pixels."""
@@ -102,7 +119,7 @@ _READERS: dict[str, Callable[[bytes, Limits], Opened]] = {
     "BMP": lambda data, _: (BmpImageFile(BytesIO(data)), None),
     "DIB": lambda data, _: (DibImageFile(BytesIO(data)), None),
     "TIFF": lambda data, limits: (open_tiff(data, limits.check), None),
-    "WebP": lambda data, _: (open_webp(data), None),
+    "WebP": lambda data, limits: (open_webp(data, limits.check), None),
     "AVIF": _avif,
     "HEIC": _heif,
     "JPEG XL": _jxl,
@@ -129,11 +146,14 @@ _UPRIGHT = {
 }
 
 
-def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "") -> Image.Image:
+def decode_image(
+    data: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "", *, afford: Afford | None = None
+) -> Image.Image:
     """Decode an image to upright RGB of its full size. Of several frames only the first is read.
 
     ``colours.py`` says how colours become RGB. The orientation that the file gives is applied, and the result carries
-    no metadata of the file. ``name`` tells a camera's raw file from a TIFF where its bytes do not.
+    no metadata of the file. ``name`` tells a camera's raw file from a TIFF where its bytes do not. ``afford`` is asked
+    for memory for each size that the headers give.
 
     Raises ImageTooLarge over the limit for bytes; NotAnImage if the format is none of those that ``kinds.py`` lists or
     needs an extra; ImageRejected if the image has too many pixels (the header tells, before any pixel is decoded),
@@ -142,6 +162,9 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS, name: str = "") -
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"the file is over the limit of {limits.max_bytes:,} bytes")
     format_name = _format(data, name)
+    if afford is not None:
+        ask = afford
+        limits = _Affordable(**asdict(limits), afford=lambda size: ask(memory_to_decode(format_name, data, size)))
     _silence_pillow()
     try:
         opened, missing = _READERS[format_name](data, limits)

@@ -23,6 +23,7 @@ _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _WITHOUT_BODY = frozenset({0x01, 0xD8})
 _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _JFIF, _APP1, _ADOBE = 0xE0, 0xE1, 0xEE
 _METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
 _ORIENTED = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
@@ -46,6 +47,8 @@ class _Structure:
     ended: bool = False
     scans: int = 0
     progressive: bool = False
+    sequential: bool = False
+    """Whether a frame says that its coefficients come whole, block after block."""
     missing: set[tuple[int, int]] = field(default_factory=set)
     """Component and coefficient of what a progressive image has not transmitted to the last bit."""
 
@@ -76,6 +79,15 @@ def open_jpeg(data: bytes, check: Callable[[tuple[int, int]], None], *, allow_tr
     return opened
 
 
+def is_one_pass(data: bytes) -> bool:
+    """Whether a JPEG decodes block after block: libjpeg then keeps no coefficients, and no pixels are compared.
+
+    Raises ImageRejected as ``open_jpeg`` does.
+    """
+    found = _structure(data)
+    return found.ended and found.sequential and not found.progressive and found.scans == 1
+
+
 def _structure(data: bytes) -> _Structure:
     found = _Structure()
     kept_to = 0
@@ -93,6 +105,8 @@ def _structure(data: bytes) -> _Structure:
         elif marker in _PROGRESSIVE:
             found.progressive = True
             found.missing = {(component, place) for component in body[6::3] for place in range(64)}
+        elif marker in _SEQUENTIAL:
+            found.sequential = True
         elif marker == _START_OF_SCAN:
             _count_scan(found, body)
     found.kept.append(data[kept_to:])

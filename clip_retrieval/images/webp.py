@@ -3,7 +3,7 @@
 Source: the WebP container specification (RFC 9649, section 2).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 
 from PIL.WebPImagePlugin import WebPImageFile
@@ -15,8 +15,11 @@ _PROFILE = 0x20
 _EXTENDED_BYTES = 10
 
 
-def open_webp(data: bytes) -> WebPImageFile:
-    """Open the first frame of a WebP; ``load`` decodes its pixels, and raises OSError if some are missing."""
+def open_webp(data: bytes, check: Callable[[tuple[int, int]], None]) -> WebPImageFile:
+    """Open the first frame of a WebP; ``load`` decodes its pixels, and raises OSError if some are missing.
+
+    ``check`` is called with each size in its headers: libwebp allocates two of its canvases when it opens a file.
+    """
     kept: list[tuple[bytes, bytes]] = []
     header: bytes | None = None
     for kind, body, whole in _chunks(data):
@@ -30,9 +33,30 @@ def open_webp(data: bytes) -> WebPImageFile:
         flags = header[0] & ~(_PROFILE | sum(_METADATA.values()))
         flags |= sum(_METADATA[kind] for kind in {kind for kind, _ in kept} & _METADATA.keys())
         kept.insert(0, (b"VP8X", bytes([flags]) + header[1:]))
+    for kind, body in kept:
+        if (size := _size(kind, body)) is not None:
+            check(size)
     chunks = [kind + len(body).to_bytes(4, "little") + body + b"\0" * (len(body) % 2) for kind, body in kept]
     file = b"WEBP" + b"".join(chunks)
     return WebPImageFile(BytesIO(b"RIFF" + len(file).to_bytes(4, "little") + file))
+
+
+def _size(kind: bytes, body: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels, where a chunk has them (RFC 9649, sections 2.7 and 2.7.1.1, 3.4; RFC 6386, 9.1)."""
+
+    def at(start: int, count: int) -> int:
+        return int.from_bytes(body[start : start + count], "little")
+
+    match kind:
+        case b"VP8X":
+            return at(4, 3) + 1, at(7, 3) + 1
+        case b"ANMF":
+            return at(6, 3) + 1, at(9, 3) + 1
+        case b"VP8L":
+            return (at(1, 4) & 0x3FFF) + 1, (at(1, 4) >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            return at(6, 2) & 0x3FFF, at(8, 2) & 0x3FFF
+    return None
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:

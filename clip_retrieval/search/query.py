@@ -6,8 +6,7 @@ the API are queries of one part.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -29,6 +28,14 @@ class QueryImage(Protocol):
     def key(self) -> str:
         """Equal for equal images; a cache finds their vectors and answers by it."""
 
+    @property
+    def size(self) -> int:
+        """The bytes that it came in; 0 if it is no file."""
+
+    @property
+    def data(self) -> bytes | str:
+        """The bytes of the file; or, as a text, why there are none."""
+
     def decode(self, limits: Limits) -> Image.Image:
         """The upright RGB image. Raises ImageRejected."""
 
@@ -38,6 +45,10 @@ class FileImage:
     """An image as the bytes of its file."""
 
     data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
 
     @cached_property
     def key(self) -> str:
@@ -52,6 +63,10 @@ class Base64Image:
     """An image file in base64, as JSON carries it."""
 
     encoded: str
+
+    @property
+    def size(self) -> int:
+        return len(self.encoded)
 
     @cached_property
     def data(self) -> bytes | str:
@@ -159,16 +174,3 @@ def content_key(part: QueryPart) -> tuple[str, str] | tuple[str, str, str]:
     if isinstance(content, StoredImage):
         return "image_id", content.image_id
     return "image", content.key
-
-
-def decode_together(images: Iterable[QueryImage], limits: Limits) -> Iterator[Image.Image | ImageRejected]:
-    """Each image decoded, or why not, in order. ``limits.max_pixels`` bounds all images of a request together."""
-    pixels_left = limits.max_pixels
-    for image in images:
-        try:
-            decoded = image.decode(replace(limits, max_pixels=pixels_left))
-        except ImageRejected as error:
-            yield error
-        else:
-            pixels_left -= decoded.width * decoded.height
-            yield decoded

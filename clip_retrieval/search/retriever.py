@@ -218,6 +218,8 @@ class _Decoded:
     """An image that a Python program has already."""
 
     image: Image.Image
+    size = 0
+    data = "a Python program has decoded it already"
 
     @property
     def key(self) -> str:

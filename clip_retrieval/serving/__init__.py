@@ -2,18 +2,22 @@
 Knows no route.
 
 settings.py        settings from the environment
+budget.py          the memory that requests may take
 entry.py           who may do what, from the settings
 request_id.py      the id of the request that is being answered
 log_lines.py       what a log record becomes before it is written
 json_logs.py       log lines as JSON
 shared_state.py    what the workers of one service share
 lifeline.py        processes that live and die together
+large_bodies.py    what is large is read in a thread
 traffic.py         requests in progress, and how many were rejected
 cache.py           rendered answers and vectors that are kept
 latencies.py       counts and percentiles for ``/stats``
 tracing.py         stages of a request as spans
 prometheus.py      metrics for ``/metrics``
 batch_watch.py     whether batches end, and how
+decoder.py         a process that decodes images
+decoders.py        images decoded beside the event loop
 engine.py          texts and images encoded a batch at a time
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder

@@ -5,25 +5,25 @@ vector, and so does a caption of equal text.
 """
 
 import asyncio
-import time
 import unicodedata
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
+from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ClipRetrievalError, ImageRejected, InvalidChange
-from clip_retrieval.images.decode import Limits, content_hash
-from clip_retrieval.images.shrink import Plan, Thumbnail, shrink
+from clip_retrieval.images.decode import Limits
+from clip_retrieval.images.shrink import Plan
 from clip_retrieval.live.change import LiveImage
 from clip_retrieval.live.edit import Edit, EncodedImage, normalised
 from clip_retrieval.records import Scalar, Split
 from clip_retrieval.search.query import QueryImage
+from clip_retrieval.serving.decoders import Decoders, Kept
 from clip_retrieval.serving.engine import EncodeJob
 from clip_retrieval.serving.query_service import Dispatcher
+from clip_retrieval.serving.traffic import IMAGES_A_PLACE, TEXTS_A_PLACE
 from clip_retrieval.stages import Stage
 
 
@@ -50,15 +50,6 @@ class Wanted:
         return self.image is not None or bool(self.captions)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Decoded:
-    """What is kept of an image when its own pixels are dropped: for the encoder, and how it is told from others."""
-
-    size: tuple[int, int]
-    content_hash: str
-    pixels: Pixels
-
-
 class ChangeEncoder:
     """Makes an ``Edit`` of what is wanted. Used from the event loop."""
 
@@ -68,7 +59,7 @@ class ChangeEncoder:
         dispatcher: Dispatcher,
         *,
         limits: Limits,
-        decoders: ThreadPoolExecutor,
+        decoders: Decoders,
         plan: Plan | None,
     ) -> None:
         """``limits`` hold for each image. ``plan`` is that of the collection's thumbnails, None if it has none."""
@@ -83,9 +74,12 @@ class ChangeEncoder:
     ) -> list[tuple[Edit, dict[str, Stage]] | ClipRetrievalError]:
         """``edit`` for each, in order; what is wrong with one of them is its own outcome."""
 
+        turns = asyncio.Semaphore(IMAGES_A_PLACE)
+
         async def one(change: Wanted, image: LiveImage | None) -> tuple[Edit, dict[str, Stage]] | ClipRetrievalError:
             try:
-                return await self.edit(change, image)
+                async with turns:
+                    return await self.edit(change, image)
             except (ImageRejected, InvalidChange) as error:
                 return error
 
@@ -124,9 +118,9 @@ class ChangeEncoder:
     ) -> tuple[EncodedImage | None, dict[str, Stage]]:
         if image is None:
             return None, {}
-        start = time.perf_counter()
-        decoded, making = await self._decode(image, "" if present is None else present.content_hash)
-        stages = {"decode": Stage(start, time.perf_counter() - start)}
+        kept = Kept(self._plan, "" if present is None else present.content_hash)
+        decoded, making = await self._decoders.keep(image, self._limits, self._encoder, kept)
+        stages = {"decode": decoded.stage}
         if present is not None and present.content_hash == decoded.content_hash:
             vector, thumbnail = present.vector, present.thumbnail
         else:
@@ -134,34 +128,6 @@ class ChangeEncoder:
             vector = encoded.vector
             stages["encode"] = encoded.encode
         return EncodedImage(decoded.content_hash, *decoded.size, vector, thumbnail), stages
-
-    async def _decode(self, image: QueryImage, known: str) -> tuple[_Decoded, "asyncio.Future[Thumbnail | None]"]:
-        """The image for the encoder, and its thumbnail, which the same decoder thread makes while it is encoded.
-
-        The thread drops the image's own pixels, which may be 150 MB, before it takes the next one. An image whose
-        content hash is ``known`` gets no thumbnail.
-        """
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[_Decoded] = loop.create_future()
-
-        def work() -> Thumbnail | None:
-            upright = image.decode(self._limits)
-            digest = content_hash(upright)
-            decoded = _Decoded(upright.size, digest, self._encoder.preprocess(upright))
-            loop.call_soon_threadsafe(_resolve, ready, decoded)
-            return None if self._plan is None or digest == known else shrink(upright, self._plan)
-
-        def failed(done: "asyncio.Future[Thumbnail | None]") -> None:
-            if not ready.done() and not done.cancelled() and (error := done.exception()) is not None:
-                ready.set_exception(error)
-
-        making = asyncio.ensure_future(loop.run_in_executor(self._decoders, work))
-        making.add_done_callback(failed)
-        try:
-            return await ready, making
-        except asyncio.CancelledError:
-            making.cancel()
-            raise
 
     async def _vectors(self, captions: Sequence[str], present: LiveImage | None) -> Vectors:
         """The unit vectors of captions, shape (captions, dim); equal texts are encoded once."""
@@ -175,16 +141,17 @@ class ChangeEncoder:
             if jobs:
                 await asyncio.sleep(0)  # others get their turn between a hundred long captions
             jobs.append(EncodeJob(self._encoder.tokenize(text)))
-        encoded = await asyncio.gather(*map(self._dispatcher.submit_text, jobs))
-        known |= {text: made.vector for text, made in zip(new, encoded, strict=True)}
+        turns = asyncio.Semaphore(TEXTS_A_PLACE)
+
+        async def encode(job: EncodeJob) -> Vectors:
+            async with turns:
+                return (await self._dispatcher.submit_text(job)).vector
+
+        encoded = await asyncio.gather(*map(encode, jobs))
+        known |= dict(zip(new, encoded, strict=True))
         if not captions:
             return np.empty((0, self._encoder.info.dim), dtype=np.float32)
         return np.stack([known[text] for text in captions])
-
-
-def _resolve(future: "asyncio.Future[_Decoded]", decoded: _Decoded) -> None:
-    if not future.done():
-        future.set_result(decoded)
 
 
 def normal_text(text: str, where: str) -> str:

@@ -1,20 +1,31 @@
-"""Inputs of BentoML's own batchable APIs as jobs for the encoder.
+"""Inputs of BentoML's own APIs as jobs for the encoder.
 
-They are made while a request is validated, before it can join a batch: a batch fails whole.
+They are made while a request is validated, before it can join a batch: a batch fails whole. BentoML validates in the
+event loop, so images are decoded before, and the validation finds them.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from math import prod
 
 from clip_retrieval.access import cost
 from clip_retrieval.access.limits import pay_now
 from clip_retrieval.contract.queries import TextToEncode
+from clip_retrieval.encoders.base import Pixels
 from clip_retrieval.errors import ImageRejected, InvalidQuery
-from clip_retrieval.search.query import Base64Image, decode_together
+from clip_retrieval.search.query import Base64Image
+from clip_retrieval.serving.decoders import Decoded, decode_together
 from clip_retrieval.serving.engine import EncodeJob
 from clip_retrieval.serving.state import ServerState
 
 MAX_NATIVE_BATCH = 64
 """Most inputs of one request."""
+
+_BYTES_PER_VALUE = 4
+
+_decoded: ContextVar[Sequence[Pixels | ImageRejected]] = ContextVar("decoded")
+"""The images of the request that is handled, in order."""
 
 
 def text_jobs(texts: Sequence[TextToEncode], state: ServerState) -> list[EncodeJob]:
@@ -35,17 +46,34 @@ def text_jobs(texts: Sequence[TextToEncode], state: ServerState) -> list[EncodeJ
     return jobs
 
 
-def image_jobs(images: Sequence[str], state: ServerState) -> list[EncodeJob]:
-    """The images in base64, decoded.
+@asynccontextmanager
+async def decoded_beforehand(images: Sequence[str], state: ServerState) -> AsyncIterator[None]:
+    """Decode images in base64, for ``image_jobs`` inside of this context.
 
-    Raises ValueError for one that is not acceptable, and for what is over the caller's limit.
+    Their pixels are held until the context ends. Raises Busy and TooCostly if there is no memory for them.
     """
-    pay_now(cost.IMAGE * len(images))
-    preprocess = state.require_service().retriever.encoder.preprocess
+    encoder = state.require_service().retriever.encoder
+    size = len(images) * 3 * prod(encoder.info.image_size) * _BYTES_PER_VALUE
+    with state.budget.bodies.held(size):
+        found = [
+            one.pixels if isinstance(one, Decoded) else one
+            async for one in decode_together(state.decoders, map(Base64Image, images), state.limits, encoder)
+        ]
+        token = _decoded.set(found)
+        try:
+            yield
+        finally:
+            _decoded.reset(token)
+
+
+def image_jobs(images: Sequence[str], state: ServerState) -> list[EncodeJob]:
+    """The images of this request as jobs; their texts have been decoded. Raises ValueError for one that is not
+    acceptable.
+    """
     engine = state.served.engine if state.served else None
     jobs = []
-    for number, image in enumerate(decode_together(map(Base64Image, images), state.limits)):
-        if isinstance(image, ImageRejected):
-            raise ValueError(f"image {number}: {image}") from image
-        jobs.append(EncodeJob(preprocess(image), vector_only=True, engine=engine))
+    for number, pixels in zip(range(len(images)), _decoded.get(), strict=True):
+        if isinstance(pixels, ImageRejected):
+            raise ValueError(f"image {number}: {pixels}") from pixels
+        jobs.append(EncodeJob(pixels, vector_only=True, engine=engine))
     return jobs

@@ -11,6 +11,7 @@ import tempfile
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,12 +30,16 @@ from clip_retrieval.live.compacting import made_since
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
 from clip_retrieval.serving import lifeline
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
+from clip_retrieval.serving.budget import Needs, memory_limit
+from clip_retrieval.serving.decoder import STANDING
+from clip_retrieval.serving.decoders import PROCESS_BYTES
 from clip_retrieval.serving.entry import opening
 from clip_retrieval.serving.prometheus import forget_process
 from clip_retrieval.serving.settings import Settings, unknown_settings
 from clip_retrieval.serving.shared_state import GAUGES, SharedState, Slot
 from clip_retrieval.serving.state import FROZEN
 from clip_retrieval.serving.supervisor import BOUND, supervisor
+from clip_retrieval.serving.traffic import IMAGES_A_PLACE
 
 log = logging.getLogger("bentoml.changes")
 """A child of the logger that BentoML gives a handler."""
@@ -51,6 +56,9 @@ SHARED = "BENTOCLIP_SHARED"
 
 ROLLOUT = "BENTOCLIP_ROLLOUT"
 """The environment variable with the folder of the service's ``Rollout``."""
+
+_PIXEL_BYTES = 3 * 4
+"""Of a pixel as an encoder takes it: three channels in float32."""
 
 CORES_PER_WORKER = 8
 """One event loop keeps the encoder of about so many cores busy."""
@@ -91,9 +99,11 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     """Verify what is to be served, and say in the log whether changes are taken; returns the artifact to serve first.
 
     That is the one in ``folder``, called ``tag``, or the one that a compaction has made of it since. Raises
-    ArtifactError, ChangesError, EncoderMismatch and StorageFailed of the kind that applies.
+    ArtifactError, ChangesError, EncoderMismatch, ShortOfMemory and StorageFailed of the kind that applies.
     """
     artifact = Artifact.open_checked(folder)
+    # Without the model, which may take half as much as its files: each worker looks again when it has loaded it.
+    needs_of(settings, artifact.manifest.encoder).check(limit_of(settings))
     name = str(folder.resolve()) if Path(tag).is_dir() else tag  # workers have another working folder
     opened = open_changes(settings, artifact.manifest.encoder)
     if isinstance(opened, str):
@@ -107,6 +117,19 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     Artifact.open_checked(modelstore.resolve(made)[1])
     log.info("%s has the changes that %s lacks; it is served in its place", made, tag)
     return made
+
+
+def needs_of(settings: Settings, encoder: EncoderInfo) -> Needs:
+    """What each worker must have beside what its process holds."""
+    workers, _ = share_cores(settings)
+    decoders = settings.decode_threads * (PROCESS_BYTES + STANDING)
+    pixels = _PIXEL_BYTES * prod(encoder.image_size)
+    return Needs(workers, decoders + settings.max_pending_images * IMAGES_A_PLACE * pixels, settings.max_upload_bytes)
+
+
+def limit_of(settings: Settings) -> int:
+    """The bytes of memory that the service may take."""
+    return settings.memory_limit_bytes or memory_limit()
 
 
 def rollout_folder() -> Path:

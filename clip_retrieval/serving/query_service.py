@@ -21,14 +21,17 @@ from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.search.hits import SearchOutcome
-from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage, decode_together
+from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.results import render
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
+from clip_retrieval.serving.decoders import Decoders, decode_together
 from clip_retrieval.serving.engine import Encoded, EncodeJob
+from clip_retrieval.serving.large_bodies import read_by_size
 from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
+from clip_retrieval.serving.traffic import IMAGES_A_PLACE, TEXTS_A_PLACE
 from clip_retrieval.stages import Stage
 
 EXACT_VALUES_IN_LOOP = 2**23
@@ -69,7 +72,7 @@ class QueryService:
         *,
         artifact: str,
         limits: Limits,
-        decoders: ThreadPoolExecutor,
+        decoders: Decoders,
         answers: AnswerCache,
         shared: SharedState,
         slot: Slot,
@@ -104,29 +107,33 @@ class QueryService:
         generation = self.forget_what_was_cleared()
         state = collection or self.retriever.collection
         version = state.version
+        await read_by_size(*_sizes_and_keys(image for query in queries for image in query.images))
         keys = [query.key() for query in queries]
         pages = [self._answers.get(version, key) for key in keys]
-        new = [query for query, page in zip(queries, pages, strict=True) if page is None]
+        wrong = [None if page else _wrong_filter(query, state) for query, page in zip(queries, pages, strict=True)]
+        new = [query for query, page, error in zip(queries, pages, wrong, strict=True) if not page and not error]
         tokens = await self._tokenize(dict.fromkeys(text for query in new for text in query.texts))
-        images = {image.key: image for query in new for image in query.images}
-        known = {key: vector for key in images if (vector := self._vectors.get(key)) is not None}
-        pixels, decode = await self._decode({key: image for key, image in images.items() if key not in known})
-        prepared = _Prepared(tokens, known, pixels, decode)
+        images, decode = await self._encode_images({image.key: image for query in new for image in query.images})
+        prepared = _Prepared(tokens, images, decode, asyncio.Semaphore(TEXTS_A_PLACE))
 
-        async def one(query: Query, key: str, page: RenderedPage | None) -> QueryAnswer | InvalidQuery:
+        async def one(
+            query: Query, key: str, page: RenderedPage | None, error: InvalidQuery | None
+        ) -> QueryAnswer | InvalidQuery:
             if page is not None:
                 return QueryAnswer(page, {}, cached=True)
+            if error is not None:
+                return error
             try:
                 answer = await self._search(query, prepared, state)
-            except InvalidQuery as error:
-                return error
+            except InvalidQuery as wrong_part:
+                return wrong_part
             if self._shared.generation("cache") == generation:  # else it was computed before a clearing
                 self._answers.keep(version, key, answer.page)
             if self.on_answer is not None:
                 self.on_answer(query, answer.page)
             return answer
 
-        return await asyncio.gather(*map(one, queries, keys, pages))
+        return await asyncio.gather(*map(one, queries, keys, pages, wrong))
 
     async def encode_text(self, text: str, language: str | None = None) -> tuple[Encoded, bool]:
         """The vector of a text, and whether the model read only its beginning.
@@ -140,11 +147,9 @@ class QueryService:
     async def encode_image(self, image: QueryImage) -> tuple[Encoded, Stage]:
         """The vector of an image, and when it was decoded. Raises ImageRejected."""
         self.forget_what_was_cleared()
-        pixels, decode = await self._decode({image.key: image})
-        if isinstance(rejected := pixels[image.key], ImageRejected):
-            raise rejected
-        assert decode is not None, "an image was decoded"
-        return await self._encode_pixels(image.key, rejected), decode
+        await read_by_size(*_sizes_and_keys([image]))
+        decoded = await self._decoders.pixels(image, self._limits, self.retriever.encoder)
+        return await self._encode_pixels(image.key, decoded.pixels), decoded.stage
 
     def clear(self) -> int:
         """Have every worker drop what it keeps to answer faster; returns how many answers they kept together.
@@ -167,7 +172,6 @@ class QueryService:
         return generation
 
     async def _search(self, query: Query, prepared: "_Prepared", state: SearchableCollection) -> QueryAnswer:
-        state.check_where(query.where or {})
         encoded = await asyncio.gather(*(self._encode(n, part, prepared, state) for n, part in enumerate(query.parts)))
         outcome = await self._find(query, np.stack([part.vector for part in encoded]), state)
         fragments = state.fragments(query.target, [hit.row for hit in outcome.hits])
@@ -203,12 +207,11 @@ class QueryService:
             tokens = prepared.tokens[QueryText(content, part.language)]
             if isinstance(tokens, InvalidQuery):
                 raise PartRejected(number, tokens, "language")
-            return await self._encode_tokens(tokens)
-        if (known := prepared.vectors.get(content.key)) is not None:
-            return _kept(known)
-        if isinstance(pixels := prepared.pixels[content.key], ImageRejected):
-            raise PartRejected(number, pixels)
-        return await self._encode_pixels(content.key, pixels)
+            async with prepared.turns:
+                return await self._encode_tokens(tokens)
+        if isinstance(image := prepared.images[content.key], ImageRejected):
+            raise PartRejected(number, image)
+        return image
 
     async def _encode_tokens(self, tokens: Tokens) -> Encoded:
         return self._known(tokens) or self._keep(tokens, await self.dispatcher.submit_text(EncodeJob(tokens)))
@@ -238,24 +241,47 @@ class QueryService:
                 tokens[text] = error
         return tokens
 
-    async def _decode(
+    async def _encode_images(
         self, images: Mapping[str, QueryImage]
-    ) -> "tuple[dict[str, Pixels | ImageRejected], Stage | None]":
-        """Pixels of images by their keys, or why there are none, and when a decoder thread worked on them."""
-        if not images:
-            return {}, None
-        preprocess = self.retriever.encoder.preprocess
+    ) -> tuple[dict[str, Encoded | ImageRejected], Stage | None]:
+        """The vectors of images by their keys, or why there are none, and how long a decoder worked on them.
 
-        def work() -> tuple[dict[str, Pixels | ImageRejected], Stage]:
-            start = time.perf_counter()
-            decoded = decode_together(images.values(), self._limits)
-            pixels = {
-                key: image if isinstance(image, ImageRejected) else preprocess(image)
-                for key, image in zip(images, decoded, strict=True)
-            }
-            return pixels, Stage(start, time.perf_counter() - start)
+        ``max_pixels`` bounds all images of a request together. They are decoded one after the other, and the pixels of
+        a few wait for the encoder at once: those of a thousand small images would be 600 MB.
+        """
+        found: dict[str, Encoded | ImageRejected] = {}
+        encoding: list[asyncio.Task[None]] = []
+        decode: Stage | None = None
+        turns = asyncio.Semaphore(IMAGES_A_PLACE)
 
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        async def encode(key: str, pixels: Pixels) -> None:
+            try:
+                found[key] = await self._encode_pixels(key, pixels)
+            finally:
+                turns.release()
+
+        for key in images:
+            if (known := self._known(key)) is not None:
+                found[key] = known
+        new = {key: image for key, image in images.items() if key not in found}
+        all_decoded = decode_together(self._decoders, new.values(), self._limits, self.retriever.encoder)
+        keys = iter(new)
+        try:
+            async for decoded in all_decoded:
+                key = next(keys)
+                if isinstance(decoded, ImageRejected):
+                    found[key] = decoded
+                    continue
+                start, seconds = decode or Stage(decoded.stage.start, 0.0)
+                decode = Stage(start, seconds + decoded.stage.seconds)
+                await turns.acquire()
+                encoding.append(asyncio.create_task(encode(key, decoded.pixels)))
+            await asyncio.gather(*encoding)
+        except BaseException:
+            for task in encoding:
+                task.cancel()
+            raise
+        return found, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,15 +289,31 @@ class _Prepared:
     """What was done for the parts of all queries of a request before any of them was encoded."""
 
     tokens: Mapping[QueryText, Tokens | InvalidQuery]
-    vectors: Mapping[str, Vectors]
-    """The vectors of images that are kept, by key; these images are not decoded."""
-    pixels: Mapping[str, Pixels | ImageRejected]
+    images: Mapping[str, Encoded | ImageRejected]
+    """The vectors of images, by key, or why there are none."""
     decode: Stage | None
+    turns: asyncio.Semaphore
+    """Lets a few texts of the request wait for the encoder at once. A thousand take it 18 seconds; in between it takes
+    those of others."""
 
     def is_cut(self, text: QueryText) -> bool:
         """Whether the model reads only the beginning of ``text``."""
         tokens = self.tokens[text]
         return isinstance(tokens, Tokens) and tokens.is_cut
+
+
+def _sizes_and_keys(images: Iterable[QueryImage]) -> tuple[int, Callable[[], object]]:
+    """How many bytes there are to be read for the keys of images, and what reads them."""
+    each = list(images)
+    return sum(image.size for image in each), lambda: [image.key for image in each]
+
+
+def _wrong_filter(query: Query, state: SearchableCollection) -> InvalidQuery | None:
+    try:
+        state.check_where(query.where or {})
+    except InvalidQuery as error:
+        return error
+    return None
 
 
 def _is_short(query: Query, state: SearchableCollection) -> bool:

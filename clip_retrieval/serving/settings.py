@@ -31,8 +31,6 @@ OF_CLIENTS = frozenset({"KEY"})
 MULTIPART_FRAME_BYTES = 64 * 1024
 """What a form may add to the bytes of the image in it."""
 
-MIN_BODY_MEMORY = 128 * 2**20
-
 
 class Settings(BaseSettings):
     """One attribute for each setting: ``BENTO_CLIP_MAX_UPLOAD_BYTES=1000000`` sets ``max_upload_bytes``."""
@@ -58,8 +56,8 @@ class Settings(BaseSettings):
     max_body_memory: int | None = Field(
         default=None,
         ge=1024,
-        description="bytes of all request bodies together that a worker holds; beyond them the body that has been "
-        "on its way for longest is dropped; default: 128 MiB, or room for four of the largest",
+        description="bytes of all request bodies on their way together that a worker holds; beyond them the body that "
+        "has been on its way for longest is dropped; default: a twelfth of what its memory leaves for requests",
     )
     receive_timeout_s: float = Field(
         default=10,
@@ -75,7 +73,17 @@ class Settings(BaseSettings):
         default=75, ge=1, description="seconds for which an idle connection is kept; longer than its clients keep it"
     )
     max_pixels: int = Field(default=50_000_000, ge=1, description="most pixels of an image; a larger image gets 422")
-    decode_threads: int = Field(default=2, ge=1, description="images decoded at the same time")
+    decode_threads: int = Field(
+        default=2, ge=1, description="images decoded at the same time, each in a process of its own"
+    )
+    decode_timeout_s: int = Field(
+        default=10, ge=1, description="seconds of processor time that decoding an image may take; more gets 422"
+    )
+    memory_limit_bytes: int | None = Field(
+        default=None,
+        ge=2**27,
+        description="memory that the service may take; default: what its control group, or the machine, allows",
+    )
     cache_size: int = Field(default=4096, ge=0, description="results kept, and query vectors; 0 turns both caches off")
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds for which a result is kept")
     workers: int | None = Field(
@@ -241,11 +249,6 @@ class Settings(BaseSettings):
     def max_body_bytes(self) -> int:
         """Most bytes of a body: those of an upload, and what its form adds to them."""
         return self.max_upload_bytes + MULTIPART_FRAME_BYTES
-
-    @property
-    def body_memory(self) -> int:
-        """Bytes of all bodies together that a worker holds."""
-        return self.max_body_memory or max(MIN_BODY_MEMORY, 4 * self.max_body_bytes)
 
 
 def unknown_settings(environment: Mapping[str, str]) -> list[str]:

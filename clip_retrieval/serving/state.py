@@ -1,7 +1,6 @@
 """What a server process keeps between requests, whatever it serves at the moment."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +16,11 @@ from clip_retrieval.live.log import ChangeLog
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.search.searchable import SearchableCollection
+from clip_retrieval.serving.budget import Budget
 from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.serving.change_inputs import ChangeEncoder
 from clip_retrieval.serving.changes import Changes, check_base
+from clip_retrieval.serving.decoders import DecoderProcesses, Decoders, DecoderThreads
 from clip_retrieval.serving.kept_states import KeptStates
 from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
@@ -44,13 +45,15 @@ class ServerState:
     settings: Settings
     recorder: Recorder
     traffic: Traffic
-    decoders: ThreadPoolExecutor
+    decoders: Decoders
     answers: AnswerCache
     """The rendered answers that are kept, of whatever version, and how often they were asked for."""
     shared: SharedState
     """What the workers of this service share."""
     slot: Slot
     """This worker's own numbers there."""
+    budget: Budget = field(default_factory=Budget)
+    """The memory that requests may take."""
     limiter: Limiter | None = None
     """Counts what callers ask for; None where there is no limit."""
     gate: Gate = field(default_factory=Gate)
@@ -77,6 +80,8 @@ class ServerState:
     """How many jobs wait for the encoder, by the name of the batchable API."""
     trouble: Callable[[], str | None] = lambda: None
     """Why queries are not answered, as a sentence; None if they are."""
+    measure_memory: Callable[[], None] = lambda: None
+    """Divides what memory there is for requests, by what the process holds now."""
     observe: Callable[[str, float], None] = lambda _stage, _seconds: None
     """Takes the seconds of one stage of a request into the exported histograms."""
 
@@ -89,7 +94,7 @@ class ServerState:
             settings=settings,
             recorder=Recorder(shared, slot),
             traffic=Traffic(settings.max_pending, settings.max_pending_images, slot, share=settings.pending_share),
-            decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
+            decoders=DecoderThreads(settings.decode_threads),
             answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
             shared=shared,
             slot=slot,
@@ -98,8 +103,17 @@ class ServerState:
             else Limiter(Quota.of(settings.limit), shared.spent, settings.limits_url),
         )
 
+    def decode_in_processes(self) -> DecoderProcesses:
+        """Decode images in processes that can be ended, from the next service on."""
+        self.decoders.shutdown()
+        settings = self.settings
+        made = DecoderProcesses(settings.decode_threads, self.budget.images, cpu_s=settings.decode_timeout_s)
+        self.decoders = made
+        return made
+
     def publish(self) -> None:
         """Let the other workers see what changes without a request of its own."""
+        self.measure_memory()
         self.slot["cache_size"] = len(self.answers)
         for queue, length in self.queue_lengths().items():
             self.slot[f"queued_{queue}"] = length

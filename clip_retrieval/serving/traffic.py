@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from clip_retrieval.errors import Busy, LimitReached
 from clip_retrieval.serving.shared_state import PLACE, REJECTIONS, Rejection, SharedState, Slot
 
+TEXTS_A_PLACE, IMAGES_A_PLACE = 16, 4
+"""How many texts or images of one request count as one request: as many as wait for the encoder at once. Sixteen texts
+are half a batch; four images have two megabytes of pixels or more."""
+
 RETRY = "retry after 1 s"
 SHARED_OUT = f"and the last places are for other callers; {RETRY}"
 KEPT_FREE = 8
@@ -31,15 +35,15 @@ class Shares:
         """How many places a caller has."""
         return self._held[caller]
 
-    def may_take(self, caller: str, taken: int) -> bool:
-        """Whether a caller may have one more where so many are taken by all callers together."""
-        return taken < self._open or self._held[caller] < self._most
+    def may_take(self, caller: str, taken: int, count: int = 1) -> bool:
+        """Whether a caller may have ``count`` more where so many are taken by all callers together."""
+        return taken + count <= self._open or self._held[caller] + count <= self._most
 
-    def take(self, caller: str) -> None:
-        self._held[caller] += 1
+    def take(self, caller: str, count: int = 1) -> None:
+        self._held[caller] += count
 
-    def give_back(self, caller: str) -> None:
-        self._held[caller] -= 1
+    def give_back(self, caller: str, count: int = 1) -> None:
+        self._held[caller] -= count
         if not self._held[caller]:
             del self._held[caller]
 
@@ -97,7 +101,7 @@ class Traffic:
             self.reject("too_many")
             raise LimitReached(f"you have {self._shares.of(caller)} requests in progress, {SHARED_OUT}")
         if brings_image:
-            self._enter_image(caller)
+            self._enter_images(1, caller)
         self._cells[_PENDING] += 1
         self._shares.take(caller)
 
@@ -105,27 +109,44 @@ class Traffic:
         self._cells[_PENDING] -= 1
         self._shares.give_back(caller)
         if brings_image:
-            self._leave_image(caller)
+            self._leave_images(1, caller)
 
     @contextmanager
-    def image_place(self, caller: str = "") -> Iterator[None]:
-        """A place for the images of a request that has its own place already. Raises what ``enter`` raises."""
-        self._enter_image(caller)
+    def places(self, *, texts: int = 0, images: int = 0, caller: str = "") -> Iterator[None]:
+        """The places that a request of so many texts and images takes beyond its own. Raises what ``enter`` raises.
+
+        There is a place for every ``TEXTS_A_PLACE`` texts and one of images for every ``IMAGES_A_PLACE``. A request may
+        have more of them than half of all places are for: it takes half.
+        """
+        more = min(-(-texts // TEXTS_A_PLACE), max(1, self._max_pending // 2)) - 1 if texts else 0
+        of_images = min(-(-images // IMAGES_A_PLACE), max(1, self._max_pending_images // 2))
+        if self._cells[_PENDING] + more > self._max_pending:
+            self.reject("too_many")
+            raise Busy(f"{texts} texts take {more + 1} of {self._max_pending} places, and fewer are free; {RETRY}")
+        if more and not self._shares.may_take(caller, self._cells[_PENDING], more):
+            self.reject("too_many")
+            raise LimitReached(f"{texts} texts take {more + 1} of {self._max_pending} places, {SHARED_OUT}")
+        if of_images:
+            self._enter_images(of_images, caller)
+        self._cells[_PENDING] += more
+        self._shares.take(caller, more)
         try:
             yield
         finally:
-            self._leave_image(caller)
+            self._cells[_PENDING] -= more
+            self._shares.give_back(caller, more)
+            self._leave_images(of_images, caller)
 
-    def _leave_image(self, caller: str) -> None:
-        self.pending_images -= 1
-        self._image_shares.give_back(caller)
+    def _leave_images(self, count: int, caller: str) -> None:
+        self.pending_images -= count
+        self._image_shares.give_back(caller, count)
 
-    def _enter_image(self, caller: str) -> None:
-        if self.pending_images >= self._max_pending_images:
+    def _enter_images(self, count: int, caller: str) -> None:
+        if self.pending_images + count > self._max_pending_images:
             self.reject("too_many")
             raise Busy(f"too many image requests in progress (limit {self._max_pending_images}); {RETRY}")
-        if not self._image_shares.may_take(caller, self.pending_images):
+        if not self._image_shares.may_take(caller, self.pending_images, count):
             self.reject("too_many")
             raise LimitReached(f"you have {self._image_shares.of(caller)} image requests in progress, {SHARED_OUT}")
-        self.pending_images += 1
-        self._image_shares.take(caller)
+        self.pending_images += count
+        self._image_shares.take(caller, count)

@@ -1,11 +1,14 @@
 """One worker process: what it serves first, the changes that it takes, its swaps and its health."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 
+from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.serving import process
-from clip_retrieval.serving.bento_dispatch import BentoDispatch
+from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
+from clip_retrieval.serving.budget import Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.health import IDLE_S, Health, Tried, patience
@@ -38,6 +41,8 @@ class Worker:
         self._loader = Loader(state.settings, encoder_threads)
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._held = 0
+        self._decoders = state.decode_in_processes()
         rollout = Rollout(process.rollout_folder())
         served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
         opened = process.open_changes(state.settings, served.engine.encoder.info)
@@ -75,12 +80,15 @@ class Worker:
         served = self._state.served
         assert served is not None, "something is served from the start"
         try:
-            alone_s = await asyncio.wait_for(served.warm_up(), START_LIMIT_S)
+            alone_s, _ = await asyncio.wait_for(asyncio.gather(served.warm_up(), self._decoders.start()), START_LIMIT_S)
         except TimeoutError:
             process.end_service(self._place.shared, f"the encoder did not answer within {START_LIMIT_S} s of its start")
         if self._state.changes is not None:
             self._state.changes.start()
         process.freeze_heap()
+        self._check_memory()
+        self._measure_memory()
+        self._state.measure_memory = self._measure_memory
         self._state.trouble = lambda: self._health.trouble if self._health is not None else None
         self._look_after(served, alone_s)
         self._swapper.start(self._state.settings.follow)
@@ -95,6 +103,26 @@ class Worker:
             await self._state.changes.stop()
         if self._state.limiter is not None:
             await self._state.limiter.close()
+        self._decoders.shutdown()
+
+    def _measure_memory(self) -> None:
+        """Give requests what the service's memory leaves this worker beside what it holds now."""
+        budget = self._state.budget
+        mine = held_memory()
+        # While requests hold memory, what is beyond theirs is the process's own, and may have grown.
+        self._held = mine if budget.is_idle else max(self._held, mine - budget.bodies.taken)
+        budget.divide(self._needs.left(process.limit_of(self._state.settings), self._held, _beside()))
+
+    @property
+    def _needs(self) -> Needs:
+        return process.needs_of(self._state.settings, self.engine.encoder.info)
+
+    def _check_memory(self) -> None:
+        """End the service if its memory does not do for what is loaded now."""
+        try:
+            self._needs.check(process.limit_of(self._state.settings), held_memory(), _beside())
+        except ShortOfMemory as error:
+            process.end_service(self._place.shared, error)
 
     def _load(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         served = self._loader(source, beside, verify=verify)
@@ -134,3 +162,8 @@ class Worker:
         if self._looking is not None:
             self._looking.cancel()
         self._looking = asyncio.get_running_loop().create_task(self._health.keep_looking(self._state.publish))
+
+
+def _beside() -> int:
+    """What is held outside of the workers, by their supervisor."""
+    return held_memory(os.getppid()) if IS_SUPERVISED else 0

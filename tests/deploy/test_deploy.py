@@ -251,7 +251,8 @@ class TestDocs:
                 "workers": "by cores",
                 "encoder_threads": "by cores",
                 "hosts": "every name",
-                "max_body_memory": "134217728, or room for four of the largest",
+                "max_body_memory": "by the container",
+                "memory_limit_bytes": "by the container",
             }
             is_empty = field.default in {None, "", (), frozenset()}
             assert shown == (follows.get(name, "none") if is_empty else str(field.default)), name

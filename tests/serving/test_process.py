@@ -10,6 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.errors import ShortOfMemory
+from clip_retrieval.serving.budget import MIB
+from clip_retrieval.serving.process import check_artifact
+from clip_retrieval.serving.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 
 PARENT = """
@@ -87,3 +95,15 @@ def test_without_a_supervisor_nothing_but_a_sentence_ends_the_process() -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (1, "bento-clip: there is no artifact x\n")
+
+
+def test_a_service_is_refused_by_the_supervisor_where_its_memory_does_not_do(fake_artifact: Artifact) -> None:
+    def check(**options: Any) -> str:
+        return check_artifact(Settings(artifact=str(fake_artifact.path), **options), "tag", fake_artifact.path)
+
+    with pytest.raises(ShortOfMemory, match=r"may take 256 MiB of memory and needs \d{3} MiB: raise the limit"):
+        check(memory_limit_bytes=256 * MIB)
+    small = {"memory_limit_bytes": 640 * MIB, "max_upload_bytes": 2**20, "decode_threads": 1}
+    assert check(**small) == "tag"
+    with pytest.raises(ShortOfMemory, match="lower BENTO_CLIP_WORKERS"):
+        check(**small, workers=4)

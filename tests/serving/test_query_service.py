@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -36,6 +37,7 @@ from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.shared_state import SharedState
 from clip_retrieval.serving.state import ServerState
+from clip_retrieval.serving.traffic import IMAGES_A_PLACE, TEXTS_A_PLACE
 from tests.encoders.marking import MarkingEncoder
 from tests.http.in_process import DirectDispatcher
 from tests.samples import png, square, write_images
@@ -329,3 +331,64 @@ def test_clearing_forgets_answers_and_vectors(service: QueryService, dispatcher:
     assert isinstance(answer, QueryAnswer)
     assert not answer.cached
     assert dispatcher.batches == 2
+
+
+def test_a_request_of_many_texts_lets_others_in_between(retriever: Retriever) -> None:
+    waiting: list[int] = []
+
+    class Counting(DirectDispatcher):
+        """Notes how many jobs wait at once."""
+
+        now = 0
+
+        async def submit_text(self, job: EncodeJob) -> Encoded:
+            self.now += 1
+            waiting.append(self.now)
+            await asyncio.sleep(0)
+            try:
+                return await super().submit_text(job)
+            finally:
+                self.now -= 1
+
+    state = ServerState.of(Settings())
+    service = state.serve(retriever, Counting(retriever), "clip-retrieval:test")
+    # The fake encoder has 8 dimensions for other words, so colours in every order make many texts of their own.
+    texts = [" ".join(order) for order in itertools.permutations(("red", "green", "blue", "black", "white"))]
+    ask(service, *(text(words) for words in texts))
+    assert len(waiting) > 100
+    assert max(waiting) == TEXTS_A_PLACE
+    state.decoders.shutdown()
+
+
+def test_few_images_of_a_request_wait_for_the_encoder_with_their_pixels(retriever: Retriever) -> None:
+    waiting: list[int] = []
+
+    class Counting(DirectDispatcher):
+        now = 0
+
+        async def submit_image(self, job: EncodeJob) -> Encoded:
+            self.now += 1
+            waiting.append(self.now)
+            await asyncio.sleep(0.01)
+            self.now -= 1
+            return await super().submit_image(job)
+
+    state = ServerState.of(Settings())
+    service = state.serve(retriever, Counting(retriever), "clip-retrieval:test")
+    images = [FileImage(png(square("red", size=size))) for size in range(4, 24)]
+    answers = ask(service, *(Query((QueryPart(image),)) for image in images))
+    assert all(isinstance(answer, QueryAnswer) for answer in answers)
+    assert len(waiting) == len(images)
+    assert max(waiting) == IMAGES_A_PLACE
+    state.decoders.shutdown()
+
+
+def test_all_images_of_a_request_share_the_limit_of_pixels(retriever: Retriever) -> None:
+    state = ServerState.of(Settings(max_pixels=300))
+    service = state.serve(retriever, DirectDispatcher(retriever), "clip-retrieval:test")
+    red, blue, green = (FileImage(png(square(colour))) for colour in ("red", "blue", "green"))
+    first, second, third = ask(service, *(Query((QueryPart(image),)) for image in (red, blue, green)))
+    assert isinstance(first, QueryAnswer)
+    assert isinstance(second, QueryAnswer)
+    assert "over the limit of 12 pixels" in str(third)
+    state.decoders.shutdown()

@@ -135,13 +135,6 @@ def test_what_is_closed_is_a_list_and_blank_keys_are_none(monkeypatch: pytest.Mo
     assert Settings().closed == frozenset()
 
 
-def test_the_memory_for_bodies_has_room_for_four_of_the_largest_unless_it_is_set() -> None:
-    assert Settings().body_memory == 128 * 2**20
-    large = Settings(max_upload_bytes=2**26)
-    assert large.body_memory == 4 * large.max_body_bytes
-    assert Settings(max_body_memory=2**25).body_memory == 2**25
-
-
 def test_less_memory_for_bodies_than_one_upload_may_have_is_refused() -> None:
     with pytest.raises(ValueError, match="BENTO_CLIP_MAX_BODY_MEMORY is 1048576, and one upload may have 10551296"):
         Settings(max_body_memory=2**20)

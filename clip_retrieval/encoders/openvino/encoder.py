@@ -13,7 +13,7 @@ import openvino
 from PIL import Image
 
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Preprocessing, Tokens, Vectors, unit_rows
 from clip_retrieval.encoders.openvino.layouts import text_batch
 from clip_retrieval.encoders.openvino.memory import release_mapping, trim_heap
 from clip_retrieval.encoders.openvino.spec import TOWERS, RuntimeSpec, graph_file, read_spec
@@ -114,6 +114,10 @@ class OpenVinoEncoder(Encoder):
 
     def preprocess(self, image: Image.Image) -> Pixels:
         return self.spec.preprocess(image)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.spec.preprocess
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         vectors = np.empty((len(pixels), self.info.dim), dtype=np.float32)

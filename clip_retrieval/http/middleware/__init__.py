@@ -12,7 +12,10 @@ authentication.py lets in who may do what the row needs
 limits.py         refuses what is over a caller's limit
 intake.py         takes in bodies, at a rate and within a bound of memory
 body_limit.py     hands a complete body on
+body_memory.py    takes the memory that a complete body needs
 admission.py      lets in as many at once as there are places, and bounds their time
+json_check.py     refuses JSON with more in it than its route can use
 beforehand.py     what happens before BentoML's own routes answer: fresh metrics, honest readiness
+native_images.py  decodes the images of BentoML's own API
 first_request.py  hands over what only a request carries
 """

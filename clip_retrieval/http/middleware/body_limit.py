@@ -57,10 +57,7 @@ class BodyLimit:
         size = len(body)
         received = _Complete(body, receive)
         del body  # what has been parsed need not be held twice
-        try:
-            await self._app(_unpacked(scope, size) if unpacker else scope, received, send)
-        finally:
-            self._intake.release(size)
+        await self._app(_unpacked(scope, size) if unpacker else scope, received, send)
 
 
 class _Complete:

@@ -52,12 +52,19 @@ class _Arrival:
 
 
 class Intake:
-    """The bodies of one process that are on their way or in use. Used from the event loop."""
+    """The bodies of one process that are on their way. Used from the event loop."""
 
     def __init__(
-        self, *, max_bytes: int, patience_s: float, min_rate: int, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        max_bytes: Callable[[], int],
+        patience_s: float,
+        min_rate: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``max_bytes`` of all bodies together. A body may pause for ``patience_s`` seconds. When it has been on its
+        """``max_bytes`` says how many bytes all bodies on their way may hold together at the moment.
+
+        A body may pause for ``patience_s`` seconds. When it has been on its
         way for longer, it must have come with ``min_rate`` bytes a second since then.
         """
         self._max_bytes = max_bytes
@@ -70,11 +77,11 @@ class Intake:
 
     @property
     def held(self) -> int:
-        """Bytes of all bodies, with what unfinished ones hold besides."""
+        """Bytes of all bodies on their way, with what each holds besides."""
         return self._held
 
     async def take(self, receive: Receive, limit: int, unpacker: Unpacker | None = None) -> bytes:
-        """The whole body, to be given back by ``release``. ``limit`` holds before and after unpacking.
+        """The whole body. ``limit`` holds before and after unpacking.
 
         Raises BodyRefused and ClientLeft.
         """
@@ -84,7 +91,7 @@ class Intake:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
         try:
-            body = await self._read(arrival, receive, limit, unpacker)
+            return await self._read(arrival, receive, limit, unpacker)
         except asyncio.CancelledError:
             if arrival.refusal is None:
                 raise
@@ -93,12 +100,6 @@ class Intake:
         finally:
             del self._arriving[arrival]
             self._held -= arrival.held
-        self._held += len(body)
-        return body
-
-    def release(self, body_bytes: int) -> None:
-        """A body of so many bytes is no longer in use."""
-        self._held -= body_bytes
 
     async def _read(self, arrival: _Arrival, receive: Receive, limit: int, unpacker: Unpacker | None) -> bytes:
         pieces: list[bytes] = []
@@ -131,9 +132,9 @@ class Intake:
         """Note bytes of an unfinished body, and drop the oldest ones while there are too many. Raises BodyRefused."""
         arrival.held += size
         self._held += size
-        left = self._held
+        left, most = self._held, self._max_bytes()
         for oldest in self._arriving:
-            if left <= self._max_bytes:
+            if left <= most:
                 return
             left -= oldest.held
             if oldest.refusal is None:

@@ -32,7 +32,7 @@ def admit(
 ) -> ASGIApp:
     traffic = traffic or Traffic(max_pending, max_pending_images=1)
     places = Admission(app, traffic=traffic, timeout_s=timeout_s)
-    intake = Intake(max_bytes=2**20, patience_s=patience_s, min_rate=1)
+    intake = Intake(max_bytes=lambda: 2**20, patience_s=patience_s, min_rate=1)
     inner = BodyLimit(places, traffic=traffic, intake=intake, max_body_bytes=max_body_bytes)
     return RouteCheck(inner, origins=Origins(origins))
 
@@ -187,10 +187,10 @@ def test_image_requests_cannot_take_every_place() -> None:
 
 def test_a_request_that_finds_its_images_later_takes_one_of_their_places() -> None:
     traffic = Traffic(10, max_pending_images=1)
-    with traffic.image_place():
+    with traffic.places(images=1):
         with pytest.raises(Busy, match="too many image requests"):
             traffic.enter(brings_image=True)
-        with pytest.raises(Busy, match="too many image requests"), traffic.image_place():
+        with pytest.raises(Busy, match="too many image requests"), traffic.places(images=4):
             pytest.fail("there was a second place")
         traffic.enter(brings_image=False)
     assert (traffic.pending, traffic.pending_images, traffic.rejected) == (1, 0, {"too_many": 2})
@@ -250,6 +250,26 @@ def test_a_form_is_no_order_to_serve_another_artifact() -> None:
 def test_the_page_of_another_origin_may_search_with_an_image() -> None:
     headers = {"host": "service", "content-type": "multipart/form-data; boundary=x", "origin": "http://other.example"}
     assert asyncio.run(ask(admit(), "/search/similar", headers=headers)).status == 200
+
+
+def test_a_request_takes_places_by_its_texts_and_images_and_never_more_than_half() -> None:
+    traffic = Traffic(max_pending=20, max_pending_images=8)
+    traffic.enter(brings_image=False)
+    with traffic.places(texts=16, images=4):
+        assert (traffic.pending, traffic.pending_images) == (1, 1)
+    with traffic.places(texts=17, images=5):
+        assert (traffic.pending, traffic.pending_images) == (2, 2)
+    with traffic.places(texts=1024, images=1024):
+        assert (traffic.pending, traffic.pending_images) == (10, 4)
+        with (
+            traffic.places(texts=1024),
+            pytest.raises(Busy, match="50 texts take 4 of 20 places"),
+            traffic.places(texts=50),
+        ):
+            pytest.fail("there were no places left")
+    assert (traffic.pending, traffic.pending_images) == (1, 0)
+    with Traffic(1, 1).places(texts=1024, images=64):
+        pass
 
 
 FORM = "multipart/form-data; boundary=x"

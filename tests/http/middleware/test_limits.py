@@ -202,7 +202,7 @@ def test_the_places_of_images_are_shared_out_too_and_all_are_given_back() -> Non
     for caller in [*["a"] * 7, "b"]:
         traffic.leave(brings_image=True, caller=caller)
     assert (traffic.pending, traffic.pending_images) == (0, 0)
-    with traffic.image_place("a"):
+    with traffic.places(images=1, caller="a"):
         assert traffic.pending_images == 1
 
 
