@@ -23,6 +23,7 @@ STATUSES: Mapping[int, str] = {
     400: "The request is malformed, or brings two different API keys.",
     401: "No API key came where one is needed, or one that is not accepted.",
     403: "The API key allows too little, the service is read-only, or the page of another site asks for a change.",
+    408: "The body did not come in time.",
     413: "The body is over the limit of bytes.",
     415: "The body is not of the kind that is read here, or the upload is not an image.",
     422: "A value is out of range.",
@@ -77,13 +78,15 @@ def statuses_of(path: str, method: str, policy: RoutePolicy) -> set[int]:
     if path not in _ANSWER_WHILE_STARTING:
         statuses.add(503)
     if not policy.always_answers:
-        statuses |= {504} if method == "GET" else {413, 504}
+        statuses |= {429, 504}
+    if method != "GET":
+        statuses |= {408, 413, 415}  # 415: a Content-Encoding that is not read
     if policy.media_type is not None:
         statuses |= {400, 413, 415, 422}
+    if policy.query is not None:
+        statuses.add(422)
     if policy.needs != "nothing":
         statuses |= {400, 401, 403}
-    if not policy.always_answers:
-        statuses.add(429)
     return statuses
 
 

@@ -37,8 +37,11 @@ def test_with_every_setting_the_order_is_this() -> None:
         "Authentication",
         "Limits",  # outside of what reads the body: a refusal costs no more than its head
         "BodyLimit",
+        "BodyMemory",  # of complete bodies: what is on its way holds nobody's place and nobody's memory
         "Admission",
+        "JsonCheck",
         "Beforehand",
+        "NativeImages",
         "UntilDone",
         "RootPath",  # innermost: everything else compares paths with the table
     ]

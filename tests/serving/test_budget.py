@@ -126,15 +126,15 @@ def test_who_stops_waiting_takes_nothing() -> None:
     asyncio.run(scenario())
 
 
-def test_a_budget_has_a_share_for_bodies_and_one_for_images() -> None:
+def test_a_budget_has_shares_for_bodies_for_those_on_their_way_and_for_images() -> None:
     budget = Budget()
     assert budget.is_idle
-    budget.divide(90)
-    assert (budget.bodies.total, budget.images.total) == (30, 60)
+    budget.divide(120)
+    assert (budget.bodies.total, budget.arriving, budget.images.total) == (40, 10, 70)
     budget.bodies.take_now(10)
     assert not budget.is_idle
     budget.divide(-5)
-    assert (budget.bodies.total, budget.images.total) == (0, 0)
+    assert (budget.bodies.total, budget.arriving, budget.images.total) == (0, 0, 0)
 
 
 def test_a_service_with_less_memory_than_it_needs_is_told_both_numbers() -> None:
