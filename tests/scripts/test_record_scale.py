@@ -26,13 +26,18 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
 
 
 def peak_of_opening(artifact: Artifact) -> int:
-    """The most bytes that Python and numpy held at a time; mapped files are not counted."""
+    """The most bytes that Python and numpy held at a time; mapped files are not counted.
+
+    The least of three: what is left of other tests in this process, such as a thread that ends, only adds to it.
+    """
     Retriever(artifact, FakeEncoder()).close()  # the first time fills caches that stay
-    tracemalloc.start()
-    Retriever(artifact, FakeEncoder()).close()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
+    peaks = []
+    for _ in range(3):
+        tracemalloc.start()
+        Retriever(artifact, FakeEncoder()).close()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return min(peaks)
 
 
 def test_opening_a_retriever_takes_no_more_memory_for_more_records(artifacts: list[Artifact]) -> None:
