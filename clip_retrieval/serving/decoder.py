@@ -177,7 +177,8 @@ def serve(channel: _Channel) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the worker decides
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal and a supervisor send it to all; the worker decides
     with suppress(OSError):  # where memory is short after all, the kernel takes this process and not the worker
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are as many decoders as cores for them

@@ -173,7 +173,7 @@ def test_a_preflight_is_answered_without_a_place_or_a_key(guarded: Server) -> No
     asks = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "authorization"}
     answer = ask(guarded, "OPTIONS", "/images/a%0Ab", "192.0.2.31", headers={"Origin": PAGE, **asks})
     assert answer.status_code == 204
-    assert answer.headers["Access-Control-Allow-Methods"] == "GET, PUT, PATCH, DELETE"
+    assert answer.headers["Access-Control-Allow-Methods"] == "GET, HEAD, PUT, PATCH, DELETE"
     assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
 
 

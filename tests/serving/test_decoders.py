@@ -197,6 +197,24 @@ def test_a_decoder_that_is_killed_is_replaced_and_its_image_may_come_again() -> 
     run(scenario)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_stops_the_service_stops_no_image_on_its_way(number: signal.Signals) -> None:
+    """Terminals and supervisors send it to every process; the worker decides when it has answered."""
+
+    async def scenario() -> None:
+        async with processes() as (decoders, _):
+            await decoders.start()
+            (decoder,) = children()
+            limits = Limits(max_pixels=2 * 10**8)
+            job = asyncio.create_task(decoders.pixels(FileImage(slow_png(4_000)), limits, FakeEncoder()))
+            await asyncio.sleep(0.05)
+            os.kill(decoder, number)
+            assert (await job).size == (4_000, 4_000)
+            assert children() == {decoder}
+
+    run(scenario)
+
+
 def test_a_large_image_waits_until_there_is_memory_for_it_and_small_ones_do_not() -> None:
     large = FileImage(saved(Image.new("RGB", (4000, 3000)), "JPEG"))
     beyond = memory_to_decode("JPEG", large.data, (4000, 3000)) - STANDING
