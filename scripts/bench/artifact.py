@@ -8,6 +8,7 @@ Speed does not depend on the weights, so seeded random ones serve where no model
 import argparse
 import hashlib
 import inspect
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
     code = hashlib.sha256("".join(map(inspect.getsource, (collection, families, choose))).encode()).hexdigest()[:8]
     data = DataInfo(
         name="synthetic",
-        fingerprint=f"clip-like {images} {code}",
+        fingerprint=f"clip-like {images} {code} with its encoder",
         images=images,
         captions=captions,
         rejected=0,
@@ -60,8 +61,6 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
     version = artifact_version(info, data, LEAST_RECALL)
     target = cache_dir() / "bench" / version
     if target.exists():
-        (target / "encoder").unlink()
-        (target / "encoder").symlink_to(encoder)  # the one that it was made with may be gone from the cache
         return Artifact.open(target)
     with err.status(f"building indexes of {images} images and {captions} captions"):
         image_vectors, texts = collection.clip_like(images, collection.CAPTIONS_EACH, info.dim)
@@ -69,7 +68,7 @@ def make_artifact(encoder: Path, images: int = collection.IMAGES) -> Artifact:
         caption_index = choose_index(texts, image_vectors, query_kind="images")
 
     def fill(folder: Path) -> None:
-        (folder / "encoder").symlink_to(encoder)
+        shutil.copytree(encoder, folder / "encoder")
         for name, vectors, chosen in (("images", image_vectors, image_index), ("captions", texts, caption_index)):
             np.save(folder / f"{name}.npy", vectors)
             chosen.index.save(folder / f"{name}.faiss")
