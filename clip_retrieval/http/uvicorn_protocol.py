@@ -142,6 +142,8 @@ class JsonErrorsProtocol(_Connection, HttpToolsProtocol):
         self._received = b""
         self._in_head = False
         self._head_bytes = 0
+        self._begun = 0
+        """Requests that began in the bytes that were received last."""
         self._is_complete = True
         self._dropped_bytes = 0
         self._keeps_alive = False
@@ -156,8 +158,12 @@ class JsonErrorsProtocol(_Connection, HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received = data
+        self._begun = 0
+        goes_on = not (self._is_complete or self._in_head)
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        # Where a head begins behind the end of another request, nobody knows how many of these bytes are its own.
+        is_all_head = self._begun == 0 or (self._begun == 1 and not goes_on)
+        if self._in_head and is_all_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 detail = f"The request's head is over the limit of {MAX_HEAD_BYTES} bytes."
@@ -171,6 +177,7 @@ class JsonErrorsProtocol(_Connection, HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._begun += 1
         self._in_head = True
         self._head_bytes = 0
         self._is_complete = False

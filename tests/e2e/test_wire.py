@@ -162,6 +162,18 @@ def test_the_rest_of_a_body_is_dropped_after_the_answer_and_the_connection_goes_
         assert answer_of(connection).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+def test_a_head_that_begins_behind_a_large_body_is_not_taken_for_a_large_head(service: Server) -> None:
+    """Both may arrive in one piece of which the head has the last few bytes."""
+    with closing(connect(service)) as connection:
+        body = b"x" * 200_000
+        connection.sendall(post("/search/images", JSON, f"Content-Length: {len(body)}", body=body[:100_000]))
+        assert answer_of(connection).startswith(b"HTTP/1.1 413 ")
+        connection.sendall(body[100_000:] + b"GET /livez HTTP/1.1\r\nHo")
+        time.sleep(0.2)
+        connection.sendall(b"st: x\r\n\r\n")
+        assert answer_of(connection).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
