@@ -1,7 +1,7 @@
 """Images become pixels beside the event loop: in processes that can be ended, or in threads of this one.
 
-What a process brings is that its work can be ended, and its memory bounded, whatever the file; what it adds is its memory
-(docs/performance-log.md has both beside threads).
+What a process brings is that its work can be ended, and its memory bounded, whatever the file; what it adds is its
+memory (docs/performance-log.md has both beside threads).
 """
 
 import asyncio
