@@ -33,7 +33,7 @@ def new_folder(target: Path, *, replace: bool = False, staging: Path | None = No
     """
     with _beside(target, staging or target.parent, replace=replace) as partial:
         partial.mkdir()
-        with _locked(partial):
+        with locked(partial):
             yield partial
             _sync_tree(partial)
             _rename(partial, target, replace=replace)
@@ -93,7 +93,7 @@ def _rename(partial: Path, target: Path, *, replace: bool) -> None:
     if target.is_dir():
         # No rename puts a folder in the place of one with content, so the old one steps aside first.
         old = _free_name(partial.with_name(target.name), "replaced")
-        with _locked(target):  # the lock moves with the folder, so that no other writer brings the old one back
+        with locked(target):  # the lock moves with the folder, so that no other writer brings the old one back
             target.rename(old)
             try:
                 partial.rename(target)
@@ -117,7 +117,8 @@ def _clean_up(path: Path, kind: str, target: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """No other process that asks for it is in the block at the same time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

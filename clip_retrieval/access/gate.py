@@ -106,7 +106,7 @@ def what_is_open(
         sentence = f"API keys: {keys}; without a key only the probes, the empty page{also} answer"
     elif is_insecure:
         sentence = (
-            f"everything is open to whoever reaches {host or 'this service'}, without keys (BENTO_CLIP_INSECURE): "
+            f"everything is open to everyone who reaches {host or 'this service'}, without keys (BENTO_CLIP_INSECURE): "
             f"searching{'' if is_read_only else ' and changing'}"
         )
     elif is_loopback(host):

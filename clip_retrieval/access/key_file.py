@@ -1,14 +1,12 @@
 """The file of the API keys. It is written whole, under another name, and renamed: a reader never sees a part of it."""
 
-import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from clip_retrieval.access.keys import ApiKey, keys_of, lines_of
-from clip_retrieval.atomic import new_file
+from clip_retrieval.atomic import locked, new_file
 from clip_retrieval.errors import KeysError
 
 MODE = 0o600
@@ -45,19 +43,8 @@ def change_keys(path: Path, change: Callable[[tuple[ApiKey, ...]], tuple[ApiKey,
     """
     path = Path(os.path.realpath(path))  # a link to the file stays one
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(path.parent):
+    with locked(path.parent):
         keys = change(read_keys(path) if os.path.lexists(path) else ())
         with new_file(path, replace=True) as file:
             os.fchmod(file.fileno(), MODE)
             file.write(lines_of(keys).encode())
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """No other process that asks for it is in the block at the same time."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

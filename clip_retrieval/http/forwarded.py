@@ -78,7 +78,7 @@ def _client(elements: Sequence[dict[str, str]], trusted: Sequence[Network]) -> t
             continue
         if address(host) is not None or _HIDDEN.fullmatch(host):
             return place, host
-        return place, None  # "unknown", or nothing that can be told apart
+        return place, None  # "unknown", or no address
     return 0, None
 
 

@@ -143,5 +143,5 @@ def methods_of(path: str) -> Mapping[str, RoutePolicy] | None:
 
 
 def is_taken(prefix: str) -> bool:
-    """Whether some path of the service begins with a prefix such as ``/search``, so that it cannot be told apart."""
+    """Whether some path of the service begins with a prefix such as ``/search``: the two could not be distinguished."""
     return any(f"{path}/".startswith(f"{prefix}/") for path in ROUTES)

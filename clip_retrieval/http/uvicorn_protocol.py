@@ -28,6 +28,7 @@ bound in pyproject.toml; tests/http/test_uvicorn_protocol.py holds each name and
 import asyncio
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -69,7 +70,7 @@ class Wire:
     """What is put around the whole application."""
 
 
-class _Connection:
+class _Connection(ABC):
     """What both protocols have: the settings, and a limit of time for what does not come."""
 
     wire: ClassVar[Wire] = Wire()
@@ -98,8 +99,9 @@ class _Connection:
         else:
             self.transport.close()
 
+    @abstractmethod
     def _is_within_head(self) -> bool:
-        raise NotImplementedError
+        """Whether the head of a request has begun and not ended, and no other request is in progress."""
 
 
 class _H11(_Connection, H11Protocol):

@@ -115,7 +115,7 @@ class Share:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append((size, turn))
             try:
-                await turn  # whoever sets it has taken the bytes
+                await turn  # ``_next`` sets it and has taken the bytes
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self.give(size)

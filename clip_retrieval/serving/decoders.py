@@ -208,7 +208,7 @@ class DecoderProcesses:
         self._jobs.discard(job)
         self._free.release()
         if not job.cancelled():
-            job.exception()  # whoever waits for the thumbnail gets it; often nobody does
+            job.exception()  # often nobody waits for the thumbnail, and asyncio would complain
 
     async def _run(
         self,

@@ -109,7 +109,7 @@ def test_only_what_is_surely_loopback_is(host: str | None, is_one: bool) -> None
     ("keys", "host", "insecure", "read_only", "words"),
     [
         (2, "0.0.0.0", False, False, "API keys: 2; without a key only the probes, the empty page, docs, metrics"),
-        (None, "0.0.0.0", True, False, "everything is open to whoever reaches 0.0.0.0, .*searching and changing"),
+        (None, "0.0.0.0", True, False, "everything is open to everyone who reaches 0.0.0.0, .*searching and changing"),
         (None, "0.0.0.0", True, True, "everything is open .*: searching; nothing can be changed"),
         (None, "127.0.0.1", False, False, "searching is open on 127.0.0.1, .*changing needs an API key: .*keys new"),
         (None, "0.0.0.0", False, False, "no API keys are set, so on 0.0.0.0 only the probes, .*: .*keys new"),

@@ -145,7 +145,7 @@ def test_without_keys_on_loopback_searching_is_open_and_changing_is_not() -> Non
         assert "bento-clip keys new" in answer.error["detail"]
 
 
-def test_a_read_only_service_refuses_changes_whoever_asks_and_names_no_challenge() -> None:
+def test_a_read_only_service_refuses_every_caller_s_changes_and_names_no_challenge() -> None:
     gate = Gate(KeyRing([MADE["admin"][1]]), is_read_only=True)
     for headers in ({}, {"X-API-Key": SECRET["admin"]}):
         answer = request("/images/a", "DELETE", headers, gate=gate)
