@@ -1,9 +1,8 @@
 """What comes before everything else: requests that cannot be let in are refused for next to nothing.
 
-A refusal by the whole stack (metrics, log, error body, table) costs as much as a good part of an answer, so that a
-crowd that does not wait would get nothing but refusals. Here a refusal is two messages that were made beforehand, and
-one line in the log for all those of a second. Beyond a number a second it is given only after a pause, which holds up
-a client that does not wait as it was told to.
+A refusal by the whole stack (metrics, log, error body, table) costs as much as a good part of an answer. Here a refusal
+is two messages that were made beforehand, and one line in the log for all those of a second; see ``serving/pace.py``
+for when it is given.
 """
 
 import asyncio
@@ -17,15 +16,6 @@ from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.access_log import LOGGER
 from clip_retrieval.http.policy import methods_of
 from clip_retrieval.serving.traffic import RETRY, Traffic
-
-PROMPT = 100
-"""So many refusals a second are given at once."""
-
-PAUSE_S = 1.0
-"""How long the others wait: as long as Retry-After says."""
-
-MOST_PAUSED = 8192
-"""So many wait at the same time; more are refused at once."""
 
 log = logging.getLogger(LOGGER)
 
@@ -47,15 +37,11 @@ class Overload:
 class Refusals:
     """Those of one process, whatever connection they are for."""
 
-    def __init__(
-        self, traffic: Traffic, *, around: Callable[[ASGIApp], ASGIApp] = lambda app: app, pause_s: float = PAUSE_S
-    ) -> None:
+    def __init__(self, traffic: Traffic, *, around: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> None:
         """``around`` puts what a refusal needs beside its body around it, such as the headers of CORS."""
         self._traffic = traffic
-        self._pause_s = pause_s
         self._is_counting = False
         self._given = 0
-        self._paused = 0
         detail = f"too many requests in progress; {RETRY}"
         self._response = around(error_response(HTTPStatus.SERVICE_UNAVAILABLE, detail))
 
@@ -74,12 +60,7 @@ class Refusals:
             self._is_counting, self._given = True, 0
             asyncio.get_running_loop().call_later(1, self._tell)
         self._given += 1
-        if self._given > PROMPT and self._paused < MOST_PAUSED:
-            self._paused += 1
-            try:
-                await asyncio.sleep(self._pause_s)
-            finally:
-                self._paused -= 1
+        await self._traffic.pace.hold()
         await self._response(scope, receive, send)
 
     def _tell(self) -> None:

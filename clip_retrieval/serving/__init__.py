@@ -10,6 +10,7 @@ json_logs.py       log lines as JSON
 shared_state.py    what the workers of one service share
 lifeline.py        processes that live and die together
 large_bodies.py    what is large is read in a thread
+pace.py            when refusals are given
 traffic.py         requests in progress, and how many were rejected
 cache.py           rendered answers and vectors that are kept
 latencies.py       counts and percentiles for ``/stats``

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from clip_retrieval.errors import Busy, LimitReached
+from clip_retrieval.serving.pace import Pace
 from clip_retrieval.serving.shared_state import PLACE, REJECTIONS, Rejection, SharedState, Slot
 
 TEXTS_A_PLACE, IMAGES_A_PLACE = 16, 4
@@ -56,9 +57,16 @@ class Traffic:
     """
 
     def __init__(
-        self, max_pending: int, max_pending_images: int, slot: Slot | None = None, *, share: float = 1
+        self,
+        max_pending: int,
+        max_pending_images: int,
+        slot: Slot | None = None,
+        *,
+        share: float = 1,
+        pace: Pace | None = None,
     ) -> None:
         """``slot`` is where the other workers see the numbers; ``share`` is that of ``Shares``."""
+        self.pace = pace or Pace()
         self._max_pending = max_pending
         self._max_pending_images = max_pending_images
         self._slot = slot or SharedState.alone().slots[0]

@@ -37,7 +37,7 @@ def overload(place: Place, tag: str, amounts: Amounts) -> Outcome:
         "clients": [PLACES, PLACES * TIMES],
         "answers_per_s": [saturated.answers_per_s, crowded.answers_per_s],
         "share": share,
-        "refused": crowded.by["503"],
+        "refused": crowded.by["429"] + crowded.by["503"],
         "broken": crowded.by["broken"],
     }
     return Outcome("overload, ten times saturation", figures, faults, amounts.unjudged("the share"))
@@ -58,7 +58,7 @@ def slow_clients(place: Place, tag: str, amounts: Amounts) -> Outcome:
     if amounts.judges_speed and lost > MOST_LOST:
         faults.append(f"others lost {lost:.0%} of their answers; at most {MOST_LOST:.0%} may be")
     figures: dict[str, Any] = {"slow": SLOW, "answers_per_s": [alone.answers_per_s, beside.answers_per_s], "lost": lost}
-    figures["refused"] = beside.by["503"]
+    figures["refused"] = beside.by["429"] + beside.by["503"]
     return Outcome("slow clients", figures, faults, amounts.unjudged("the loss"))
 
 

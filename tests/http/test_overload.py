@@ -6,21 +6,22 @@ import time
 
 import pytest
 
-from clip_retrieval.http.overload import PROMPT, Overload, Refusals
+from clip_retrieval.http.overload import Overload, Refusals
 from clip_retrieval.http.policy import ROUTES
+from clip_retrieval.serving.pace import PROMPT, Pace
 from clip_retrieval.serving.traffic import Traffic
 from tests.http.middleware.asgi import ask, echo_size
 
 
-def full(*, images: bool = False) -> Traffic:
+def full(*, images: bool = False, pause_s: float = 0.05) -> Traffic:
     """No place is left, or none for images."""
-    traffic = Traffic(2 if images else 1, 1)
+    traffic = Traffic(2 if images else 1, 1, pace=Pace(pause_s))
     traffic.enter(brings_image=images)
     return traffic
 
 
-def overload(traffic: Traffic, pause_s: float = 0.05) -> Overload:
-    return Overload(echo_size, refusals=Refusals(traffic, pause_s=pause_s))
+def overload(traffic: Traffic) -> Overload:
+    return Overload(echo_size, refusals=Refusals(traffic))
 
 
 def test_a_refusal_has_the_body_of_errors_and_says_when_to_come_back() -> None:
@@ -53,7 +54,7 @@ def test_everything_passes_while_there_is_room_and_texts_while_there_is_none_for
 
 def test_a_crowd_waits_for_its_refusals_and_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> tuple[list[float], int]:
-        app = overload(full(), pause_s=0.3)
+        app = overload(full(pause_s=0.3))
 
         async def one() -> float:
             began = time.monotonic()

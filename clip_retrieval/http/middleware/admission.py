@@ -28,9 +28,11 @@ class Admission:
         try:
             self._traffic.enter(brings_image=brings_image, caller=caller)
         except Busy as error:
+            await self._traffic.pace.hold()
             await error_response(HTTPStatus.SERVICE_UNAVAILABLE, str(error))(scope, receive, send)
             return
         except LimitReached as error:
+            await self._traffic.pace.hold()
             refusal = error_response(HTTPStatus.TOO_MANY_REQUESTS, str(error), {"retry-after": "1"})
             await refusal(scope, receive, send)
             return

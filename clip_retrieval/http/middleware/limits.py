@@ -16,6 +16,7 @@ from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.policy import base_cost
 from clip_retrieval.http.request_context import RequestContext
 from clip_retrieval.http.statuses import status_of
+from clip_retrieval.serving.pace import Pace
 
 
 class Limits:
@@ -25,9 +26,10 @@ class Limits:
     it pay the rest (``request_context.charge``).
     """
 
-    def __init__(self, app: ASGIApp, *, limiter: Limiter) -> None:
+    def __init__(self, app: ASGIApp, *, limiter: Limiter, pace: Pace) -> None:
         self._app = app
         self._limiter = limiter
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -40,6 +42,7 @@ class Limits:
         try:
             await account.settle(cost)
         except ClipRetrievalError as error:
+            await self._pace.hold()
             await error_response(status_of(error), str(error))(scope, receive, limited.send)
             return
         present = CURRENT.set(account)

@@ -1,6 +1,7 @@
 """The limit of a caller over HTTP: what each row costs, the headers, and the refusal."""
 
 import asyncio
+import time
 
 import pytest
 from starlette.responses import JSONResponse
@@ -17,6 +18,7 @@ from clip_retrieval.http.middleware.limits import Limits
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.policy import ROUTES, base_cost
 from clip_retrieval.http.request_context import RequestContext, charge
+from clip_retrieval.serving.pace import PROMPT, Pace
 from clip_retrieval.serving.traffic import Traffic
 from tests.http.middleware.asgi import Answer, Gate, ask
 
@@ -59,9 +61,9 @@ def test_every_row_of_the_table_has_its_cost() -> None:
     assert found == costs | heads
 
 
-def limited(app: ASGIApp | None = None, limit: str = "10/minute", clock: float = 600.0) -> ASGIApp:
+def limited(app: ASGIApp | None = None, limit: str = "10/minute", clock: float = 600.0, pause_s: float = 0) -> ASGIApp:
     limiter = Limiter(Quota.of(limit), SharedCounts.alone(lambda: clock))
-    return RouteCheck(Limits(app or JSONResponse("done"), limiter=limiter))
+    return RouteCheck(Limits(app or JSONResponse("done"), limiter=limiter, pace=Pace(pause_s)))
 
 
 def sent(app: ASGIApp, path: str = "/search/images", method: str = "POST", address: str = "192.0.2.1") -> Answer:
@@ -111,7 +113,7 @@ def test_clients_of_one_site_of_ipv6_have_one_limit() -> None:
 
 def test_a_key_has_a_limit_of_its_own_wherever_it_is_used_from() -> None:
     limiter = Limiter(Quota.of("1/minute"), SharedCounts.alone(lambda: 600.0))
-    inner = Limits(JSONResponse("done"), limiter=limiter)
+    inner = Limits(JSONResponse("done"), limiter=limiter, pace=Pace(0))
 
     async def keyed(scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -190,6 +192,36 @@ def test_one_caller_leaves_places_to_others_once_they_have_more_than_their_share
         assert (await ask(app, client=("192.0.2.1", 1))).status == 200
 
     asyncio.run(scenario())
+
+
+def test_a_crowd_of_one_caller_waits_for_its_refusals() -> None:
+    """A refusal by the whole stack costs as much as a part of an answer: without a pause, others get fewer answers."""
+
+    async def took(app: ASGIApp) -> list[float]:
+        async def one() -> float:
+            began = time.monotonic()
+            assert (await ask(app)).status == 429
+            return time.monotonic() - began
+
+        return await asyncio.gather(*(one() for _ in range(PROMPT + 20)))
+
+    async def of_places() -> list[float]:
+        gate = Gate()
+        app = RouteCheck(Admission(gate, traffic=Traffic(16, 16, share=0.5, pace=Pace(0.3)), timeout_s=5))
+        accepted = [asyncio.create_task(ask(app)) for _ in range(14)]
+        await asyncio.sleep(0.01)
+        refused = await took(app)
+        gate.open.set()
+        await asyncio.gather(*accepted)
+        return refused
+
+    async def of_the_limit() -> list[float]:
+        app = limited(limit="1/hour", pause_s=0.3)
+        assert (await ask(app)).status == 200
+        return await took(app)
+
+    for refused in (of_places, of_the_limit):
+        assert sum(seconds >= 0.3 for seconds in asyncio.run(refused())) == 20, refused.__name__
 
 
 def test_the_places_of_images_are_shared_out_too_and_all_are_given_back() -> None:
