@@ -45,14 +45,18 @@ async def read_form(
 
 
 async def check_fields(request: Request, known: Collection[str], *, repeated: Collection[str] = ()) -> None:
-    """Answer 422 for a form field that is not among ``known``, and for one that is given twice without being in
-    ``repeated``."""
+    """Answer 422 for a form field that is not among ``known``, for one that is given twice without being in
+    ``repeated``, and for one without a value, which FastAPI would take for one that is left out."""
     form = await request.form()
     for name in form:
         if name not in known:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, unknown("form field", name, known))
         if name not in repeated and (count := len(form.getlist(name))) > 1:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: one is enough, not {count}")
+        if name != "file" and "" in form.getlist(name):
+            raise HTTPException(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: it is empty; give it a value or leave it out"
+            )
 
 
 def _caption_list(given: Sequence[str]) -> list[str]:

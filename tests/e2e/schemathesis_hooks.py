@@ -30,7 +30,7 @@ schemathesis.openapi.format("binary", st.sampled_from(IMAGES))
 def before_call(context: schemathesis.HookContext, case: "schemathesis.Case[Any]", kwargs: dict[str, Any]) -> None:
     """Have a search wait for no change that will not come."""
     given = case.query.get("min_sequence")
-    if isinstance(given, int | str) and str(given).isdigit() and int(given) < TOO_LONG:
+    if isinstance(given, int | str) and str(given).isdecimal() and int(given) < TOO_LONG:
         case.query["min_sequence"] = 0
 
 

@@ -577,6 +577,8 @@ def test_k_can_be_a_field_of_the_form_beside_the_image(api: Api, path: str) -> N
     assert api.refused("POST", path, 422, files={"file": RED}, data={"k": "51"}) == "k: must be at most 50"
     assert api.refused("POST", path, 422, files={"file": RED}, data={"k": "many"}) == "k: must be a whole number"
     assert api.refused("POST", path, 422, files={"file": RED}, data={"k": ["2", "3"]}) == "k: one is enough, not 2"
+    empty = api.refused("POST", path, 422, files={"file": RED}, data={"k": ""}, params={"k": "2"})
+    assert empty == "k: it is empty; give it a value or leave it out"
 
 
 @pytest.mark.parametrize(
