@@ -51,6 +51,8 @@
 A message is one sentence for a person: what is wrong, where, and what to do next if something can be done.
 """
 
+from typing import ClassVar
+
 
 class ClipRetrievalError(Exception):
     """Base of all deliberate errors. The message can be shown to a user unchanged."""
@@ -117,15 +119,25 @@ class BuildRunning(ClipRetrievalError):
 
 
 class StorageFailed(ClipRetrievalError):
-    """Writing or reading fails, or too many files are open."""
+    """Writing or reading fails, or too many files are open.
+
+    A command that ends for it has ``exit_status``, so that a program that runs the command knows the kind; the numbers
+    are those of ``sysexits.h``.
+    """
+
+    exit_status: ClassVar[int] = 74
 
 
 class StorageFull(StorageFailed):
     """A disk is full, or a file would be larger than is allowed."""
 
+    exit_status: ClassVar[int] = 73
+
 
 class StorageReadOnly(StorageFailed):
     """A folder or file may not be written or read."""
+
+    exit_status: ClassVar[int] = 77
 
 
 class ChangesError(ClipRetrievalError):
