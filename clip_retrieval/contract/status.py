@@ -59,6 +59,8 @@ class Stats(Frozen):
         description="By stage: `decode` of an uploaded image, `encode` of the batch that the request was in, `search`, "
         "and `total` of the request."
     )
+    images_added: int = Field(default=0, description="Images that the artifact does not have, or has in another state.")
+    images_removed: int = Field(default=0, description="Images of the artifact that were removed or changed since.")
 
 
 class CacheCleared(Frozen):

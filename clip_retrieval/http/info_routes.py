@@ -112,7 +112,11 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
     @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of all workers")
     async def stats() -> Stats:
         state.publish()
-        return state.recorder.snapshot()
+        collection = None if state.service is None else state.service.retriever.collection
+        if not isinstance(collection, LiveCollection):
+            return state.recorder.snapshot()
+        changed = {"images_added": collection.added, "images_removed": collection.removed}
+        return state.recorder.snapshot().model_copy(update=changed)
 
     @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result caches of all workers")
     async def clear(request: Request) -> CacheCleared:
