@@ -4,11 +4,12 @@ import asyncio
 import os
 from collections.abc import Mapping
 
+from clip_retrieval.encoders.openvino.memory import trim_heap
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.serving import process
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
-from clip_retrieval.serving.budget import Needs, held_memory
+from clip_retrieval.serving.budget import MIB, Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.health import IDLE_S, Health, Tried, patience
@@ -22,6 +23,9 @@ from clip_retrieval.serving.swap import Swapper
 
 START_LIMIT_S = 300
 """An encoder that needs longer for its first image and its first text never ends."""
+
+GROWTH = 32 * MIB
+"""A worker that holds so much more than before looks whether it is memory that nobody uses."""
 
 
 class Worker:
@@ -109,9 +113,15 @@ class Worker:
         """Give requests what the service's memory leaves this worker beside what it holds now."""
         budget = self._state.budget
         mine = held_memory()
+        if budget.is_idle and mine > self._held + GROWTH:
+            trim_heap()  # what requests gave back is glibc's until then, and would be taken for the process's own
+            mine = held_memory()
         # While requests hold memory, what is beyond theirs is the process's own, and may have grown.
         self._held = mine if budget.is_idle else max(self._held, mine - budget.bodies.taken)
-        budget.divide(self._needs.left(process.limit_of(self._state.settings), self._held, _beside()))
+        needs = self._needs
+        left = needs.left(process.limit_of(self._state.settings), self._held, _beside())
+        # Memory that the process keeps after its requests is used again for the next ones: no body is refused for it.
+        budget.divide(max(left, needs.least_for_requests), needs.max_body)
 
     @property
     def _needs(self) -> Needs:
