@@ -85,7 +85,7 @@ def middleware(
         *([(HostCheck, {"hosts": settings.hosts})] if settings.hosts else []),
         (RouteCheck, {"origins": origins}),
         (Authentication, {"gate": state.gate, "closed": settings.closed}),
-        *([] if state.limiter is None else [(Limits, {"limiter": state.limiter, "pace": state.traffic.pace})]),
+        *([] if state.limiter is None else [(Limits, {"limiter": state.limiter, "traffic": state.traffic})]),
         (
             BodyLimit,
             {"traffic": state.traffic, "intake": intake, "max_body_bytes": settings.max_body_bytes},
