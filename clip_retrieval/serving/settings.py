@@ -62,7 +62,14 @@ class Settings(BaseSettings):
     receive_timeout_s: float = Field(
         default=10,
         gt=0,
-        description="seconds in which the head of a request must come, and for which its body may pause; then 408",
+        description="seconds in which the head of a request must come, and for which its body may pause; then 408; and "
+        "for which a client may read nothing of its answer; then the connection ends",
+    )
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="connections of a worker at a time; another one gets 503; default: what the limit of open files "
+        "leaves beside 256, at most 8192",
     )
     min_body_rate: int = Field(
         default=4096,
