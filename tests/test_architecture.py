@@ -61,6 +61,8 @@ LIBRARIES = {
     "openvino": {"encoders/openvino", "models"},
     "nncf": {"models"},
     "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
+    "pymilvus": {"indexes/milvus_engine"},
+    "milvus_lite": set(),
     "circus": {"serving/supervisor"},
     "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "service"},
     "fastapi": {"http"},

@@ -1,0 +1,50 @@
+"""Milvus Lite for tests: a collection of vectors in a folder of the test."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.indexes.base import MIN_DEPTH, IndexSpec
+from clip_retrieval.indexes.milvus_engine import ROW, VECTOR, MilvusEngine
+from clip_retrieval.indexes.milvus_index import MilvusIndex
+
+GRAPH: tuple[str, Mapping[str, int]] = ("HNSW", {"M": 16, "efConstruction": 100})
+EXACT: tuple[str, Mapping[str, int]] = ("FLAT", {})
+
+
+def filled(
+    engine: MilvusEngine,
+    vectors: Vectors,
+    index: tuple[str, Mapping[str, int]],
+    *,
+    name: str = "vectors",
+    fields: Mapping[str, tuple[str, str]] | None = None,
+    values: Mapping[str, list[Any]] | None = None,
+) -> None:
+    """Write ``vectors`` with the values of ``fields``, row by row, under ``name``."""
+    rows = [
+        {ROW: row, VECTOR: vector, **{field: held[row] for field, held in (values or {}).items()}}
+        for row, vector in enumerate(vectors)
+    ]
+    batches = [rows[start : start + 500] for start in range(0, len(rows), 500)]
+    engine.fill(name, vectors.shape[1], fields or {}, batches, index)
+
+
+def milvus_index(
+    folder: Path,
+    vectors: Vectors,
+    index: tuple[str, Mapping[str, int]],
+    *,
+    depth: int = MIN_DEPTH,
+    exact_rows: int = 20,
+) -> MilvusIndex:
+    """``vectors`` behind a Milvus Lite in ``folder``; filters of more than ``exact_rows`` rows reach Milvus."""
+    engine = MilvusEngine(str(folder / "index.db"), search_s=20)
+    filled(engine, vectors, index)
+    rows, dim = vectors.shape
+    parameters = {"ef": 128} if index[0] == "HNSW" else {}
+    spec = IndexSpec(
+        engine="milvus", name="vectors", factory=index[0], search_parameters=parameters, depth=depth, rows=rows, dim=dim
+    )
+    return MilvusIndex(spec, engine, vectors, exact_rows=exact_rows)
