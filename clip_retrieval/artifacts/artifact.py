@@ -68,7 +68,7 @@ class Artifact:
 
     path: Path
     manifest: Manifest
-    index_uri: str | None = field(default_factory=lambda: os.environ.get(INDEX_URI) or None)
+    index_uri: str | None = field(default_factory=lambda: os.environ.get(INDEX_URI) or None, repr=False)
     """Where the Milvus of its indexes is; None means where the manifest says."""
 
     @classmethod

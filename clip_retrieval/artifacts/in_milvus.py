@@ -24,11 +24,12 @@ from clip_retrieval.indexes.base import MIN_DEPTH, BuiltIndex, IndexSpec, Measur
 from clip_retrieval.indexes.choose import ALWAYS_FLAT_ROWS, TuningQueries
 from clip_retrieval.indexes.measure import DEFAULT_METER, LEAST_RECALL, Meter
 from clip_retrieval.indexes.milvus_index import MilvusIndex, column_field
+from clip_retrieval.indexes.milvus_place import is_file, without_secrets
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import MODALITIES, Modality
 
 try:
-    from clip_retrieval.indexes.milvus_engine import ROW, VECTOR, MilvusEngine, field_text, without_secrets
+    from clip_retrieval.indexes.milvus_engine import ROW, VECTOR, MilvusEngine, field_text
 except ModuleNotFoundError as _missing:
     raise MissingExtra("an index in Milvus", "milvus") from _missing
 
@@ -39,6 +40,12 @@ GRAPH = ("HNSW", {"M": 16, "efConstruction": 200})
 """The kind of index and the parameters of its build; the graph is that of FAISS's families."""
 BREADTHS = (64, 96, 128, 192, 256, 384, 512, 1024)
 """Values of ``ef`` that are tried, from the quickest."""
+
+
+def check_engine(uri: str) -> None:
+    """Raise IndexAway unless the Milvus at ``uri`` answers: before hours of embedding, not after them."""
+    with closing(MilvusEngine(uri)) as engine:
+        engine.count("bento_clip")
 
 
 def index_in_milvus(
@@ -56,6 +63,8 @@ def index_in_milvus(
     It is in ``workspace``, in a folder named by its version, which follows from the version of ``artifact`` and from
     ``recall``. Raises IndexAway.
     """
+    if is_file(uri):
+        uri = str(Path(uri).resolve())  # whoever serves it has another working folder
     engine = MilvusEngine(uri)
     version = json_sha256([artifact.manifest.version, "milvus", recall])[:16]
     with closing(engine):

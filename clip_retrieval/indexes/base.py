@@ -58,6 +58,11 @@ class IndexSpec(BaseModel):
         """Whether every row is compared, in this process."""
         return self.engine == "faiss" and self.factory == FLAT
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a search waits for an engine outside of this process."""
+        return self.engine == "milvus"
+
     def label(self) -> str:
         """The factory with the parameters of a search, for people to read."""
         settings = [f"{name} {value}" for name, value in self.search_parameters.items()]

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from pymilvus.client.types import LoadState
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import IndexAway
+from clip_retrieval.indexes.milvus_place import is_file, without_secrets
 
 SEARCH_S = 2.0
 """Seconds that a search may take, its retries included."""
@@ -47,7 +47,9 @@ TYPES = {"text": DataType.VARCHAR, "number": DataType.DOUBLE, "boolean": DataTyp
 # pymilvus writes the stack of every error into the log; the error itself is raised, and told in words.
 for _name in ("pymilvus", "pymilvus.decorators", "pymilvus.client.connection_manager"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
-logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
+# Milvus Lite tells so of every call that it does not have, and pymilvus does without them.
+for _name in ("milvus_lite", "grpc._server"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _T = TypeVar("_T")
 _engines: dict[str, "MilvusEngine"] = {}
@@ -253,28 +255,6 @@ class MilvusEngine:
         if client.get_load_state(name, timeout=self._search_s)["state"] != LoadState.Loaded:
             client.load_collection(name, timeout=WRITE_S)
         self._loaded.add(name)
-
-
-def is_file(uri: str) -> bool:
-    """Whether ``uri`` is the path of a Milvus Lite, which one process can open at a time."""
-    return uri.endswith(".db") and "://" not in uri
-
-
-def check_uri(uri: str) -> str:
-    """``uri`` itself. Raises ValueError for what is no place of a Milvus."""
-    parts = urlsplit(uri)
-    if is_file(uri) or (parts.scheme in {"http", "https", "tcp"} and parts.hostname):
-        return uri
-    raise ValueError(
-        f"{without_secrets(uri)} is no place of a Milvus; write http://milvus:19530 for a cluster, or a path that "
-        "ends in .db for Milvus Lite"
-    )
-
-
-def without_secrets(uri: str) -> str:
-    """``uri`` without user and password."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
 def field_text(text: str) -> str:

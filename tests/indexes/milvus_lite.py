@@ -1,5 +1,9 @@
 """Milvus Lite for tests: a collection of vectors in a folder of the test."""
 
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,3 +52,35 @@ def milvus_index(
         engine="milvus", name="vectors", factory=index[0], search_parameters=parameters, depth=depth, rows=rows, dim=dim
     )
     return MilvusIndex(spec, engine, vectors, exact_rows=exact_rows)
+
+
+SERVER = """
+import sys, time
+from milvus_lite.adapter.grpc.server import start_server_in_thread
+held = start_server_in_thread(sys.argv[1], port=int(sys.argv[2]))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+class LiteServer:
+    """A Milvus Lite in a process of its own, at one port."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self._folder = folder
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", SERVER, str(self._folder), str(self._port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()

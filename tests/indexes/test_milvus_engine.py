@@ -1,7 +1,5 @@
 """Milvus behind its door: what is complete when, what is told when it is away, and that it comes back by itself."""
 
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,17 +12,10 @@ import pytest
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import ArtifactDamaged, IndexAway
 from clip_retrieval.indexes.base import IndexSpec
-from clip_retrieval.indexes.milvus_engine import MilvusEngine, check_uri, field_text, without_secrets
+from clip_retrieval.indexes.milvus_engine import MilvusEngine, field_text
 from clip_retrieval.indexes.milvus_index import MilvusIndex, open_milvus
-from tests.indexes.milvus_lite import EXACT, GRAPH, filled
-
-SERVER = """
-import sys, time
-from milvus_lite.adapter.grpc.server import start_server_in_thread
-held = start_server_in_thread(sys.argv[1], port=int(sys.argv[2]))
-print("ready", flush=True)
-time.sleep(600)
-"""
+from clip_retrieval.indexes.milvus_place import check_uri, without_secrets
+from tests.indexes.milvus_lite import EXACT, GRAPH, LiteServer, filled
 
 
 def vectors_of(rows: int, seed: int = 0) -> Vectors:
@@ -94,32 +85,9 @@ def test_a_folder_that_another_process_has_open_is_told_in_words(engine: MilvusE
     assert done.stderr == ""
 
 
-class Server:
-    """A Milvus Lite in a process of its own, at one port."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self._folder = folder
-        self.uri = f"http://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-c", SERVER, str(self._folder), str(self._port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
 @pytest.mark.slow
 def test_an_engine_that_was_away_answers_again_without_a_new_start(tmp_path: Path) -> None:
-    server = Server(tmp_path / "data.db")
+    server = LiteServer(tmp_path / "data.db")
     server.start()
     vectors = vectors_of(300)
     engine = MilvusEngine(server.uri, search_s=1, pause_s=0.2)
