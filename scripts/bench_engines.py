@@ -4,8 +4,9 @@
     python -m scripts.bench_engines --short
 
 The collection is synthetic and CLIP-like (see ``bench/collection.py``). Both engines build a graph of the same size
-(HNSW, 16 neighbours, ``efConstruction`` 200) over the image vectors, and are searched as broadly as a recall of 0.99 at
-1, 10 and 50 needs; the queries are caption vectors, half for that choice, half for the figures. Each engine runs in a
+(HNSW, 16 neighbours, ``efConstruction`` 200) over the image vectors. Each is searched as broadly as a recall of 0.995 at
+1, 10 and 50 needs, as a build does for a promise of 0.99; the queries are caption vectors, half for that choice, half
+for the figures. Each engine runs in a
 process of its own, one after the other, with one thread a search. ``p50_ms`` and ``p99_ms`` are those of the search
 stage, index and page. ``memory_mb`` is what the engine added to the process, without pages that a file backs: both
 read the vectors that order the candidates from the same file. ``filtered`` is a search among half of the rows.
@@ -45,6 +46,8 @@ BREADTHS = (64, 96, 128, 192, 256, 384, 512, 1024)
 ENGINES = ("faiss", "milvus")
 FIELD, GROUPS = "column_0", 10
 K = 10
+WARM_UP, TIMED, TOGETHER = 20, 200, 100
+"""Searches before those that count, searches that are timed, and queries of one call where nothing is timed."""
 
 
 def batches(vectors: Vectors) -> Iterator[list[dict[str, Any]]]:
@@ -73,17 +76,18 @@ def milvus_index(vectors: Vectors, folder: Path) -> MilvusIndex:
 
 
 def recalls(index: VectorIndex, queries: Vectors, truth: NDArray[np.int64]) -> dict[int, float]:
-    found = index.search(queries, TRUTH_DEPTH).rows
+    blocks = [queries[start : start + TOGETHER] for start in range(0, len(queries), TOGETHER)]
+    found = np.concatenate([index.search(block, TRUTH_DEPTH).rows for block in blocks])
     return {k: round(recall_at_k(found[:, :k], truth[:, :k]), 4) for k in RECALL_KS}
 
 
 def times(index: VectorIndex, queries: Vectors, allowed: NDArray[np.bool_] | None = None) -> dict[str, float]:
     ms = []
-    for query in [*queries[:20], *queries]:
+    for query in [*queries[:WARM_UP], *queries[:TIMED]]:
         start = time.perf_counter()
         cut_page(Ranking(index, query, allowed=allowed), K)
         ms.append((time.perf_counter() - start) * 1e3)
-    p50, p99 = np.percentile(ms[20:], (50, 99))
+    p50, p99 = np.percentile(ms[WARM_UP:], (50, 99))
     return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
 
 
@@ -100,7 +104,7 @@ def measure(engine: str, folder: Path) -> dict[str, Any]:
     with threadpool_limits(1):
         for breadth in BREADTHS:
             index = index.with_search({name: breadth}, MIN_DEPTH)
-            if min(recalls(index, queries[:half], truth[:half]).values()) >= LEAST_RECALL:
+            if min(recalls(index, queries[:half], truth[:half]).values()) >= (1 + LEAST_RECALL) / 2:
                 break
         allowed = np.arange(len(vectors)) % GROUPS < GROUPS // 2
         filtered = index.filtered_by(f"{FIELD} < {GROUPS // 2}") if isinstance(index, MilvusIndex) else index
@@ -129,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--queries", type=int, default=400)
+    parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--short", action="store_true", help="5,000 rows of 64 dimensions, for CI")
     parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

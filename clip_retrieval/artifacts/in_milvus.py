@@ -6,7 +6,7 @@ written after both. A second run for the same version keeps collections that hav
 that of FAISS is: exact for a small collection, else a graph searched as broadly as the promised recall needs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,14 @@ def check_engine(uri: str) -> None:
         engine.count("bento_clip")
 
 
+def drop_versions(uri: str, versions: Iterable[str]) -> None:
+    """Remove the collections of artifacts that were deleted from the Milvus at ``uri``. Raises IndexAway."""
+    with closing(MilvusEngine(uri)) as engine:
+        for version in versions:
+            for modality in MODALITIES:
+                engine.drop(_name(version, modality))
+
+
 def index_in_milvus(
     artifact: Artifact,
     uri: str,
@@ -72,7 +80,7 @@ def index_in_milvus(
         for modality in MODALITIES:
             rows = len(artifact.vectors(modality))
             index = FLAT if rows <= always_flat_rows else GRAPH
-            name = f"bento_clip_{version}_{modality}"
+            name = _name(version, modality)
             if engine.count(name) != rows:
                 with progress.stage(f"writing {modality} into Milvus", rows) as advance:
                     fields = _fields(artifact.columns(), modality)
@@ -95,6 +103,10 @@ def index_in_milvus(
             replaced=[f"{modality}.faiss" for modality in MODALITIES],
             compacted=Compacted(manifest.parent, manifest.sequence),
         )
+
+
+def _name(version: str, modality: Modality) -> str:
+    return f"bento_clip_{version}_{modality}"
 
 
 def _measured(

@@ -1,5 +1,6 @@
 """An artifact whose indexes are in Milvus: complete or not there, the same answers, found again by the next run."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.in_milvus import index_in_milvus
+from clip_retrieval.artifacts.in_milvus import drop_versions, index_in_milvus
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import Condition, text
 from clip_retrieval.encoders.base import Vectors
@@ -120,3 +121,13 @@ def test_a_collection_without_captions_has_an_empty_index(encoder_folder: Path, 
     assert made.index("captions").search(made.vectors("images")[:1], 3).rows.shape == (1, 0)
     assert made.index("images").search(made.vectors("images")[:1], 3).rows.shape == (1, 3)
     engine_at(lite).close()
+
+
+def test_what_milvus_has_of_deleted_versions_goes(fake_artifact: Artifact, lite: str, tmp_path: Path) -> None:
+    first = index_in_milvus(fake_artifact, lite, tmp_path, Silent(), meter=QUICK)
+    second = index_in_milvus(fake_artifact, lite, tmp_path, Silent(), meter=QUICK, recall=0.5)
+    drop_versions(lite, [first.manifest.version, "0000000000000000"])
+    with closing(MilvusEngine(lite)) as engine:
+        assert engine.count(first.manifest.images.spec.name or "") is None
+        assert engine.count(first.manifest.captions.spec.name or "") is None
+        assert engine.count(second.manifest.images.spec.name or "") == 24

@@ -21,7 +21,7 @@ from clip_retrieval.cli import console
 from clip_retrieval.cli.app import app, main
 from clip_retrieval.contract.queries import image, text
 from clip_retrieval.errors import ModelUnavailable
-from clip_retrieval.indexes.milvus_engine import engine_at
+from clip_retrieval.indexes.milvus_engine import MilvusEngine, engine_at
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_images
 
@@ -307,6 +307,18 @@ class TestBuild:
         found = cli("search", "a red square", "--in", tag, "--json", "-k", 3)
         assert [one["image_id"] for one in json.loads(found.out)] == ["red-bright.png", "red-soft.png", "red-dull.png"]
         engine_at(str(lite)).close()
+
+    def test_a_version_that_is_not_kept_goes_from_milvus_too(
+        self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        options = ["--model", "fake", "--index", "milvus", "--index-uri", tmp_path / "index.db"]
+        first = cli("build", collection, *options).out.strip().partition(":")[2]
+        last = cli("build", collection, *options, "--seed", 7, "--keep", 1).out.strip()
+        assert model_store() == [last]
+        engine = MilvusEngine(str(tmp_path / "index.db"))
+        assert engine.count(f"bento_clip_{first}_images") is None
+        assert engine.count(f"bento_clip_{last.partition(':')[2]}_images") == 24
+        engine.close()
 
     @pytest.mark.parametrize(
         ("options", "words"),
