@@ -4,12 +4,12 @@
     python -m scripts.bench_engines --short
 
 The collection is synthetic and CLIP-like (see ``bench/collection.py``). Both engines build a graph of the same size
-(HNSW, 16 neighbours, ``efConstruction`` 200) over the image vectors. Each is searched as broadly as a recall of 0.995 at
-1, 10 and 50 needs, as a build does for a promise of 0.99; the queries are caption vectors, half for that choice, half
-for the figures. Each engine runs in a
-process of its own, one after the other, with one thread a search. ``p50_ms`` and ``p99_ms`` are those of the search
-stage, index and page. ``memory_mb`` is what the engine added to the process, without pages that a file backs: both
-read the vectors that order the candidates from the same file. ``filtered`` is a search among half of the rows.
+(HNSW, 16 neighbours, ``efConstruction`` 200) over the image vectors. Each is searched as broadly as a recall of 0.995
+at 1, 10 and 50 needs, as a build does for a promise of 0.99; the queries are caption vectors, half for that choice,
+half for the figures. Each engine runs in a process of its own, one after the other, with one thread a search.
+``p50_ms`` and ``p99_ms`` are those of the search stage, index and page. ``memory_mb`` is what the engine added to the
+process, without pages that a file backs: both read the vectors that order the candidates from the same file.
+``filtered`` is a search among half of the rows.
 
 Milvus Lite is Python in the process and for trying; it says nothing of a Milvus cluster. A table goes to standard
 error, one JSON line comes last.

@@ -63,6 +63,7 @@ LIBRARIES = {
     "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
     "pymilvus": {"indexes/milvus_engine"},
     "milvus_lite": set(),
+    "grpc": {"indexes/milvus_engine"},
     "circus": {"serving/supervisor"},
     "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "service"},
     "fastapi": {"http"},

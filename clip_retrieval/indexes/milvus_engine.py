@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from grpc import Call, RpcError
 from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.client.types import LoadState
@@ -50,6 +51,9 @@ for _name in ("pymilvus", "pymilvus.decorators", "pymilvus.client.connection_man
 # Milvus Lite tells so of every call that it does not have, and pymilvus does without them.
 for _name in ("milvus_lite", "grpc._server"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+# gRPC's own error is a call that took too long; ValueError, one whose connection another thread has given up.
+_FAILURES = (MilvusException, RpcError, OSError, ValueError)
 
 _T = TypeVar("_T")
 _engines: dict[str, "MilvusEngine"] = {}
@@ -93,8 +97,6 @@ class MilvusEngine:
 
         Raises IndexAway.
         """
-        if (waited := self._clock() - self._failed_at) < self._pause_s and self._trouble is not None:
-            raise IndexAway(f"{self._trouble} (asked {waited:.1f} s ago)")
 
         def ask(client: MilvusClient) -> Any:
             return client.search(
@@ -110,7 +112,7 @@ class MilvusEngine:
             )
 
         rows = np.full((len(queries), limit), -1, dtype=np.int64)
-        for line, found in zip(rows, self._asked(ask, name), strict=True):
+        for line, found in zip(rows, self._asked(ask, name, is_patient=False), strict=True):
             line[: len(found)] = found.ids
         return rows
 
@@ -221,33 +223,50 @@ class MilvusEngine:
         client.create_index(name, described, timeout=LOAD_S)
         client.load_collection(name, timeout=LOAD_S)
 
-    def _asked(self, ask: Callable[[MilvusClient], _T], name: str | None = None) -> _T:
-        """What ``ask`` answers; with ``name``, the collection of that name is loaded first."""
+    def _asked(self, ask: Callable[[MilvusClient], _T], name: str | None = None, *, is_patient: bool = True) -> _T:
+        """What ``ask`` answers; with ``name``, the collection of that name is loaded first.
+
+        A call that is not ``is_patient`` fails at once where another one has just failed.
+        """
+        client: MilvusClient | None = None
         try:
-            client = self._connected()
+            client = self._connected(is_patient=is_patient)
             if name is not None and name not in self._loaded:
                 self._load(client, name)
             answer = ask(client)
-        except (MilvusException, OSError, ValueError) as error:
-            self._trouble = f"Milvus at {without_secrets(self._uri)} does not answer: {_reason(error)}"
-            self._failed_at = self._clock()
+        except _FAILURES as error:
+            failure = self._noted(error)
             # A restarted engine has loaded nothing, and a cluster may be behind another address now.
-            self.close()
-            raise IndexAway(self._trouble) from error
+            if client is not None and client is self._client:
+                self.close()
+            raise failure from error
         self._trouble = None
         return answer
 
-    def _connected(self) -> MilvusClient:
+    def _connected(self, *, is_patient: bool) -> MilvusClient:
+        if not is_patient:
+            self._check_pause()
         with self._lock:
             if self._client is None:
+                if not is_patient:  # the thread that had the lock may have tried in vain
+                    self._check_pause()
                 uri = str(Path(self._uri).resolve()) if is_file(self._uri) else self._uri
                 try:
                     self._client = MilvusClient(uri, timeout=self._search_s, dedicated=not is_file(uri))
-                except MilvusException as error:
-                    if is_file(uri) and Path(uri).is_dir():
-                        raise ValueError("another process has it open, and only one at a time can") from error
-                    raise
+                except _FAILURES as error:
+                    held = is_file(uri) and Path(uri).is_dir()
+                    said = "another process has it open, and only one at a time can, or it is no Milvus Lite"
+                    raise self._noted(ValueError(said) if held else error) from error
             return self._client
+
+    def _check_pause(self) -> None:
+        if self._trouble is not None and (waited := self._clock() - self._failed_at) < self._pause_s:
+            raise IndexAway(f"{self._trouble} (asked {waited:.1f} s ago)")
+
+    def _noted(self, error: Exception) -> IndexAway:
+        self._trouble = f"Milvus at {without_secrets(self._uri)} does not answer: {_reason(error)}"
+        self._failed_at = self._clock()
+        return IndexAway(self._trouble)
 
     def _load(self, client: MilvusClient, name: str) -> None:
         if not client.has_collection(name, timeout=self._search_s):
@@ -274,5 +293,6 @@ def _aliased(client: MilvusClient, alias: str) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    message = str(getattr(error, "message", "") or error)
+    details = error.details() if isinstance(error, Call) else ""
+    message = str(details or getattr(error, "message", "") or error)
     return message.splitlines()[0][:300] if message else type(error).__name__

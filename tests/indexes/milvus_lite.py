@@ -79,6 +79,10 @@ class LiteServer:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 
+    def hang(self) -> None:
+        """Stand still with every connection open, until ``stop``."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def stop(self) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,35 @@ def test_an_engine_that_was_away_answers_again_without_a_new_start(tmp_path: Pat
     finally:
         engine.close()
         server.stop()
+
+
+@pytest.mark.slow
+def test_an_engine_that_stands_still_costs_no_more_than_the_deadline(tmp_path: Path) -> None:
+    server = LiteServer(tmp_path / "data.db")
+    server.start()
+    vectors = vectors_of(30)
+    engine = MilvusEngine(server.uri, search_s=1)
+    try:
+        filled(engine, vectors, EXACT)
+        engine.search("vectors", vectors[:1], 5, {})
+        server.hang()
+        start = time.monotonic()
+        with pytest.raises(IndexAway, match=r"does not answer: Deadline Exceeded"):
+            engine.search("vectors", vectors[:1], 5, {})
+        assert time.monotonic() - start < 2.5
+        time.sleep(1.1)  # the engine is asked again
+
+        def fails(_: int) -> float:
+            start = time.monotonic()
+            with pytest.raises(IndexAway, match="does not answer"):
+                engine.search("vectors", vectors[:1], 5, {})
+            return time.monotonic() - start
+
+        with ThreadPoolExecutor(12) as threads:
+            assert max(threads.map(fails, range(12))) < 3, "they do not try one after the other"
+    finally:
+        server.stop()
+        engine.close()
 
 
 @pytest.mark.parametrize("uri", ["http://milvus:19530", "https://me:secret@host", "tcp://host:1", "my/index.db"])
