@@ -34,8 +34,9 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import MIN_DEPTH, IndexSpec, VectorIndex
 from clip_retrieval.indexes.faiss_index import FaissIndex, exact_search, search_on_one_thread
 from clip_retrieval.indexes.measure import LEAST_RECALL, RECALL_KS, TRUTH_DEPTH, recall_at_k
-from clip_retrieval.indexes.milvus_engine import ROW, VECTOR, MilvusEngine
+from clip_retrieval.indexes.milvus_engine import ROW, VECTOR
 from clip_retrieval.indexes.milvus_index import MilvusIndex
+from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from clip_retrieval.search.ranking import Ranking, cut_page
 from scripts.bench.collection import clip_like
 from scripts.common import machine
@@ -66,7 +67,7 @@ def faiss_index(vectors: Vectors) -> FaissIndex:
 
 def milvus_index(vectors: Vectors, folder: Path) -> MilvusIndex:
     rows, dim = vectors.shape
-    engine = MilvusEngine(str(folder / "index.db"), search_s=60)
+    engine = MilvusWriter(str(folder / "index.db"), search_s=60)
     build = {"M": NEIGHBOURS, "efConstruction": EF_CONSTRUCTION}
     engine.fill("bench", dim, {FIELD: ("number", "group")}, batches(vectors), ("HNSW", build))
     spec = IndexSpec(engine="milvus", name="bench", factory="HNSW", search_parameters={"ef": 64}, rows=rows, dim=dim)

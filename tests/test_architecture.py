@@ -61,7 +61,7 @@ LIBRARIES = {
     "openvino": {"encoders/openvino", "models"},
     "nncf": {"models"},
     "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
-    "pymilvus": {"indexes/milvus_engine"},
+    "pymilvus": {"indexes/milvus_engine", "indexes/milvus_writer"},
     "milvus_lite": set(),
     "grpc": {"indexes/milvus_engine"},
     "circus": {"serving/supervisor"},

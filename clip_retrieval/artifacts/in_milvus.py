@@ -29,7 +29,8 @@ from clip_retrieval.progress import Progress
 from clip_retrieval.records import MODALITIES, Modality
 
 try:
-    from clip_retrieval.indexes.milvus_engine import ROW, VECTOR, MilvusEngine, field_text
+    from clip_retrieval.indexes.milvus_engine import ROW, VECTOR
+    from clip_retrieval.indexes.milvus_writer import MilvusWriter, field_text
 except ModuleNotFoundError as _missing:
     raise MissingExtra("an index in Milvus", "milvus") from _missing
 
@@ -44,13 +45,13 @@ BREADTHS = (64, 96, 128, 192, 256, 384, 512, 1024)
 
 def check_engine(uri: str) -> None:
     """Raise IndexAway unless the Milvus at ``uri`` answers: before hours of embedding, not after them."""
-    with closing(MilvusEngine(uri)) as engine:
+    with closing(MilvusWriter(uri)) as engine:
         engine.count("bento_clip")
 
 
 def drop_versions(uri: str, versions: Iterable[str]) -> None:
     """Remove the collections of artifacts that were deleted from the Milvus at ``uri``. Raises IndexAway."""
-    with closing(MilvusEngine(uri)) as engine:
+    with closing(MilvusWriter(uri)) as engine:
         for version in versions:
             for modality in MODALITIES:
                 engine.drop(_name(version, modality))
@@ -73,7 +74,7 @@ def index_in_milvus(
     """
     if is_file(uri):
         uri = str(Path(uri).resolve())  # whoever serves it has another working folder
-    engine = MilvusEngine(uri)
+    engine = MilvusWriter(uri)
     version = json_sha256([artifact.manifest.version, "milvus", recall])[:16]
     with closing(engine):
         built: dict[Modality, BuiltIndex] = {}
@@ -112,7 +113,7 @@ def _name(version: str, modality: Modality) -> str:
 def _measured(
     artifact: Artifact,
     modality: Modality,
-    engine: MilvusEngine,
+    engine: MilvusWriter,
     uri: str,
     name: str,
     index: tuple[str, Mapping[str, int]],

@@ -4,7 +4,8 @@ base.py              the seam: what an index is asked, how it is described, what
 faiss_parameters.py  how broadly FAISS searches, given with each search
 faiss_index.py       an index over unit vectors, built by FAISS
 milvus_place.py      where a Milvus is
-milvus_engine.py     Milvus: connections, deadlines, and collections that appear complete
+milvus_engine.py     Milvus: connections, deadlines and searches
+milvus_writer.py     collections of Milvus that appear complete
 milvus_index.py      an index over unit vectors that Milvus searches
 families.py          the kinds of FAISS index that a sweep tries
 measure.py           recall against exact search, and the times of single searches

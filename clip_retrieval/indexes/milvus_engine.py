@@ -1,25 +1,22 @@
-"""Milvus (https://milvus.io): connections, deadlines, and collections that appear complete.
+"""Milvus (https://milvus.io): connections, deadlines and searches.
 
 A URI is that of a cluster, ``http://user:password@host:19530``, or a path that ends in ``.db``: then Milvus Lite runs
 inside this process, and the folder belongs to this process alone. Nothing is asked before the first search, so a
 service starts while its engine is away. Every call has a deadline; until it, pymilvus tries again by itself. After a
 call that failed, others fail at once for ``PAUSE_S``, so that a dead engine does not hold the threads of a server.
-
-A collection is filled under a name of its own. It gets the alias under which it is searched when it is complete, so
-half a collection is never searched.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from grpc import Call, RpcError
 from numpy.typing import NDArray
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import MilvusClient, MilvusException
 from pymilvus.client.types import LoadState
 
 from clip_retrieval.encoders.base import Vectors
@@ -30,20 +27,14 @@ SEARCH_S = 2.0
 """Seconds that a search may take, its retries included."""
 WRITE_S = 60.0
 """Seconds that one batch of rows, or one step of a build, may take."""
-LOAD_S = 600.0
-"""Seconds that Milvus may take to build the index of a whole collection and to load it."""
 PAUSE_S = 1.0
 """For so many seconds after a call that failed, the engine is not asked again."""
 MAX_FOUND = 16_384
 """Most rows that Milvus gives for one query (its ``limit``)."""
-MAX_TEXT_BYTES = 65_535
-"""Longest text of a Milvus field. A longer one is cut there; the artifact has the whole text."""
 
 METRIC = "IP"
 """The inner product: of unit vectors, their cosine."""
 ROW, VECTOR = "row", "vector"
-
-TYPES = {"text": DataType.VARCHAR, "number": DataType.DOUBLE, "boolean": DataType.BOOL}
 
 # pymilvus writes the stack of every error into the log; the error itself is raised, and told in words.
 for _name in ("pymilvus", "pymilvus.decorators", "pymilvus.client.connection_manager"):
@@ -80,7 +71,8 @@ class MilvusEngine:
         self._uri = uri
         self._search_s, self._pause_s, self._clock = search_s, pause_s, clock
         self._client: MilvusClient | None = None
-        self._loaded: set[str] = set()
+        self.loaded: set[str] = set()
+        """The names of collections that are loaded."""
         self._lock = threading.Lock()
         self._failed_at = -float("inf")
         self._trouble: str | None = None
@@ -112,126 +104,31 @@ class MilvusEngine:
             )
 
         rows = np.full((len(queries), limit), -1, dtype=np.int64)
-        for line, found in zip(rows, self._asked(ask, name, is_patient=False), strict=True):
+        for line, found in zip(rows, self.asked(ask, name, is_patient=False), strict=True):
             line[: len(found)] = found.ids
         return rows
 
     def probe(self, name: str) -> None:
         """Ask for nothing but whether the collection is there. Raises IndexAway."""
-        self._asked(lambda client: client.describe_collection(name, timeout=self._search_s), name)
-
-    def count(self, name: str) -> int | None:
-        """How many rows the collection has, None without one of that name. Raises IndexAway."""
-
-        def ask(client: MilvusClient) -> int | None:
-            if not client.has_collection(name, timeout=WRITE_S):
-                return None
-            client.load_collection(name, timeout=LOAD_S)
-            found = client.query(
-                name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=WRITE_S
-            )
-            return int(found[0]["count(*)"])
-
-        return self._asked(ask)
-
-    def fill(
-        self,
-        alias: str,
-        dim: int,
-        fields: Mapping[str, tuple[str, str]],
-        batches: Iterable[Sequence[Mapping[str, Any]]],
-        index: tuple[str, Mapping[str, int]],
-        advance: Callable[[int], None] = lambda _: None,
-    ) -> None:
-        """Write rows into a new collection, which gets the name ``alias`` when all of them are there.
-
-        ``fields`` maps the name of each field, beside row and vector, to its type (a key of ``TYPES``) and to words for
-        people. ``index`` is its kind and the parameters of its build. What had the alias is dropped afterwards, and so
-        is what a build that was killed has left. ``advance`` gets the number of rows just written. Raises IndexAway.
-        """
-        self._asked(lambda client: self._fill(client, alias, dim, fields, batches, index, advance))
-
-    def _fill(
-        self,
-        client: MilvusClient,
-        alias: str,
-        dim: int,
-        fields: Mapping[str, tuple[str, str]],
-        batches: Iterable[Sequence[Mapping[str, Any]]],
-        index: tuple[str, Mapping[str, int]],
-        advance: Callable[[int], None],
-    ) -> None:
-        before = _aliased(client, alias)
-        name = f"{alias}_b" if before == f"{alias}_a" else f"{alias}_a"
-        if client.has_collection(name, timeout=WRITE_S):  # a build that was killed has left it
-            client.drop_collection(name, timeout=WRITE_S)
-        schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field(ROW, DataType.INT64, is_primary=True)
-        schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim)
-        for field, (kind, words) in fields.items():
-            length = {"max_length": MAX_TEXT_BYTES} if kind == "text" else {}
-            schema.add_field(field, TYPES[kind], nullable=True, description=words[:200], **length)
-        client.create_collection(name, schema=schema, consistency_level="Bounded", timeout=WRITE_S)
-        for batch in batches:
-            if batch:
-                client.insert(name, [dict(row) for row in batch], timeout=WRITE_S)
-            advance(len(batch))
-        client.flush(name, timeout=LOAD_S)
-        self._index(client, name, index)
-        if before is None:
-            client.create_alias(name, alias, timeout=WRITE_S)
-        else:
-            client.alter_alias(name, alias, timeout=WRITE_S)
-            client.drop_collection(before, timeout=WRITE_S)
-        self._loaded.discard(alias)
-
-    def index_again(self, alias: str, index: tuple[str, Mapping[str, int]]) -> None:
-        """Give the collection another kind of index. Raises IndexAway."""
-
-        def ask(client: MilvusClient) -> None:
-            name = _aliased(client, alias) or alias
-            client.release_collection(name, timeout=WRITE_S)
-            client.drop_index(name, VECTOR, timeout=WRITE_S)
-            self._index(client, name, index)
-
-        self._asked(ask)
-
-    def drop(self, alias: str) -> None:
-        """Remove the collection that has this alias, and the alias. Raises IndexAway."""
-
-        def ask(client: MilvusClient) -> None:
-            if (name := _aliased(client, alias)) is not None:
-                client.drop_alias(alias, timeout=WRITE_S)
-                client.drop_collection(name, timeout=WRITE_S)
-            self._loaded.discard(alias)
-
-        self._asked(ask)
+        self.asked(lambda client: client.describe_collection(name, timeout=self._search_s), name)
 
     def close(self) -> None:
         """Close the connection; the next call opens another one."""
         with self._lock:
             client, self._client = self._client, None
-            self._loaded.clear()
+            self.loaded.clear()
         if client is not None:
             client.close()
 
-    @staticmethod
-    def _index(client: MilvusClient, name: str, index: tuple[str, Mapping[str, int]]) -> None:
-        kind, parameters = index
-        described = client.prepare_index_params()
-        described.add_index(VECTOR, index_type=kind, metric_type=METRIC, params=dict(parameters))
-        client.create_index(name, described, timeout=LOAD_S)
-        client.load_collection(name, timeout=LOAD_S)
-
-    def _asked(self, ask: Callable[[MilvusClient], _T], name: str | None = None, *, is_patient: bool = True) -> _T:
+    def asked(self, ask: Callable[[MilvusClient], _T], name: str | None = None, *, is_patient: bool = True) -> _T:
         """What ``ask`` answers; with ``name``, the collection of that name is loaded first.
 
-        A call that is not ``is_patient`` fails at once where another one has just failed.
+        A call that is not ``is_patient`` fails at once where another one has just failed. Raises IndexAway.
         """
         client: MilvusClient | None = None
         try:
             client = self._connected(is_patient=is_patient)
-            if name is not None and name not in self._loaded:
+            if name is not None and name not in self.loaded:
                 self._load(client, name)
             answer = ask(client)
         except _FAILURES as error:
@@ -273,23 +170,7 @@ class MilvusEngine:
             raise ValueError(f"it has no collection {name}; build the artifact again with --index milvus")
         if client.get_load_state(name, timeout=self._search_s)["state"] != LoadState.Loaded:
             client.load_collection(name, timeout=WRITE_S)
-        self._loaded.add(name)
-
-
-def field_text(text: str) -> str:
-    """``text`` as a Milvus field takes it: not longer than ``MAX_TEXT_BYTES``."""
-    encoded = text.encode("utf-8", "replace")
-    return text if len(encoded) <= MAX_TEXT_BYTES else encoded[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
-
-
-def _aliased(client: MilvusClient, alias: str) -> str | None:
-    """The name of the collection that has this alias."""
-    try:
-        return str(client.describe_alias(alias, timeout=WRITE_S)["collection_name"])
-    except MilvusException:
-        if client.has_collection(alias, timeout=WRITE_S):
-            raise
-        return None
+        self.loaded.add(name)
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,8 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import IndexAway
 from clip_retrieval.indexes.measure import Meter
-from clip_retrieval.indexes.milvus_engine import MilvusEngine, engine_at
+from clip_retrieval.indexes.milvus_engine import engine_at
+from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import write_collection
@@ -68,7 +69,7 @@ def test_a_second_run_keeps_what_is_complete_and_writes_what_is_not(
     fake_artifact: Artifact, lite: str, tmp_path: Path
 ) -> None:
     first = index_in_milvus(fake_artifact, lite, tmp_path / "a", Silent(), meter=QUICK)
-    engine = MilvusEngine(lite)
+    engine = MilvusWriter(lite)
     engine.drop(first.manifest.captions.spec.name or "")
     engine.close()
     stages: list[str] = []
@@ -127,7 +128,7 @@ def test_what_milvus_has_of_deleted_versions_goes(fake_artifact: Artifact, lite:
     first = index_in_milvus(fake_artifact, lite, tmp_path, Silent(), meter=QUICK)
     second = index_in_milvus(fake_artifact, lite, tmp_path, Silent(), meter=QUICK, recall=0.5)
     drop_versions(lite, [first.manifest.version, "0000000000000000"])
-    with closing(MilvusEngine(lite)) as engine:
+    with closing(MilvusWriter(lite)) as engine:
         assert engine.count(first.manifest.images.spec.name or "") is None
         assert engine.count(first.manifest.captions.spec.name or "") is None
         assert engine.count(second.manifest.images.spec.name or "") == 24

@@ -21,7 +21,8 @@ from clip_retrieval.cli import console
 from clip_retrieval.cli.app import app, main
 from clip_retrieval.contract.queries import image, text
 from clip_retrieval.errors import ModelUnavailable
-from clip_retrieval.indexes.milvus_engine import MilvusEngine, engine_at
+from clip_retrieval.indexes.milvus_engine import engine_at
+from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_images
 
@@ -315,7 +316,7 @@ class TestBuild:
         first = cli("build", collection, *options).out.strip().partition(":")[2]
         last = cli("build", collection, *options, "--seed", 7, "--keep", 1).out.strip()
         assert model_store() == [last]
-        engine = MilvusEngine(str(tmp_path / "index.db"))
+        engine = MilvusWriter(str(tmp_path / "index.db"))
         assert engine.count(f"bento_clip_{first}_images") is None
         assert engine.count(f"bento_clip_{last.partition(':')[2]}_images") == 24
         engine.close()

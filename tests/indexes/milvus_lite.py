@@ -10,15 +10,16 @@ from typing import Any
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import MIN_DEPTH, IndexSpec
-from clip_retrieval.indexes.milvus_engine import ROW, VECTOR, MilvusEngine
+from clip_retrieval.indexes.milvus_engine import ROW, VECTOR
 from clip_retrieval.indexes.milvus_index import MilvusIndex
+from clip_retrieval.indexes.milvus_writer import MilvusWriter
 
 GRAPH: tuple[str, Mapping[str, int]] = ("HNSW", {"M": 16, "efConstruction": 100})
 EXACT: tuple[str, Mapping[str, int]] = ("FLAT", {})
 
 
 def filled(
-    engine: MilvusEngine,
+    engine: MilvusWriter,
     vectors: Vectors,
     index: tuple[str, Mapping[str, int]],
     *,
@@ -44,7 +45,7 @@ def milvus_index(
     exact_rows: int = 20,
 ) -> MilvusIndex:
     """``vectors`` behind a Milvus Lite in ``folder``; filters of more than ``exact_rows`` rows reach Milvus."""
-    engine = MilvusEngine(str(folder / "index.db"), search_s=20)
+    engine = MilvusWriter(str(folder / "index.db"), search_s=20)
     filled(engine, vectors, index)
     rows, dim = vectors.shape
     parameters = {"ef": 128} if index[0] == "HNSW" else {}

@@ -13,9 +13,9 @@ import pytest
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import ArtifactDamaged, IndexAway
 from clip_retrieval.indexes.base import IndexSpec
-from clip_retrieval.indexes.milvus_engine import MilvusEngine, field_text
 from clip_retrieval.indexes.milvus_index import MilvusIndex, open_milvus
 from clip_retrieval.indexes.milvus_place import check_uri, without_secrets
+from clip_retrieval.indexes.milvus_writer import MilvusWriter, field_text
 from tests.indexes.milvus_lite import EXACT, GRAPH, LiteServer, filled
 
 
@@ -24,13 +24,13 @@ def vectors_of(rows: int, seed: int = 0) -> Vectors:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[MilvusEngine]:
-    made = MilvusEngine(str(tmp_path / "index.db"), search_s=20)
+def engine(tmp_path: Path) -> Iterator[MilvusWriter]:
+    made = MilvusWriter(str(tmp_path / "index.db"), search_s=20)
     yield made
     made.close()
 
 
-def test_a_collection_has_its_name_only_when_it_is_complete(engine: MilvusEngine) -> None:
+def test_a_collection_has_its_name_only_when_it_is_complete(engine: MilvusWriter) -> None:
     def batches() -> Iterator[list[dict[str, object]]]:
         yield [{"row": 0, "vector": vectors_of(1)[0]}]
         raise KeyboardInterrupt
@@ -42,7 +42,7 @@ def test_a_collection_has_its_name_only_when_it_is_complete(engine: MilvusEngine
     assert engine.count("c") == 30
 
 
-def test_a_collection_that_is_written_again_takes_the_place_of_the_one_before(engine: MilvusEngine) -> None:
+def test_a_collection_that_is_written_again_takes_the_place_of_the_one_before(engine: MilvusWriter) -> None:
     filled(engine, vectors_of(30), EXACT, name="c")
     assert engine.search("c", vectors_of(30)[4:5], 1, {}).tolist() == [[4]]
     other = vectors_of(40, seed=1)
@@ -53,7 +53,7 @@ def test_a_collection_that_is_written_again_takes_the_place_of_the_one_before(en
     assert engine.count("c") is None
 
 
-def test_a_collection_gets_another_kind_of_index(engine: MilvusEngine) -> None:
+def test_a_collection_gets_another_kind_of_index(engine: MilvusWriter) -> None:
     vectors = vectors_of(300)
     filled(engine, vectors, GRAPH, name="c")
     engine.index_again("c", EXACT)
@@ -61,22 +61,22 @@ def test_a_collection_gets_another_kind_of_index(engine: MilvusEngine) -> None:
     np.testing.assert_array_equal(found, np.argsort(-(vectors[:5] @ vectors.T), axis=1)[:, :3])
 
 
-def test_fewer_rows_than_were_asked_for_end_with_minus_one(engine: MilvusEngine) -> None:
+def test_fewer_rows_than_were_asked_for_end_with_minus_one(engine: MilvusWriter) -> None:
     filled(engine, vectors_of(3), EXACT, name="c")
     assert engine.search("c", vectors_of(1), 5, {})[0, 3:].tolist() == [-1, -1]
 
 
-def test_a_missing_collection_is_told_with_what_to_do(engine: MilvusEngine) -> None:
+def test_a_missing_collection_is_told_with_what_to_do(engine: MilvusWriter) -> None:
     with pytest.raises(IndexAway, match=r"it has no collection other; build the artifact again with --index milvus"):
         engine.search("other", vectors_of(1), 5, {})
 
 
-def test_a_folder_that_another_process_has_open_is_told_in_words(engine: MilvusEngine, tmp_path: Path) -> None:
+def test_a_folder_that_another_process_has_open_is_told_in_words(engine: MilvusWriter, tmp_path: Path) -> None:
     filled(engine, vectors_of(3), EXACT, name="c")
     code = (
-        "import sys; from clip_retrieval.indexes.milvus_engine import MilvusEngine\n"
+        "import sys; from clip_retrieval.indexes.milvus_writer import MilvusWriter\n"
         "from clip_retrieval.errors import IndexAway\n"
-        "try: MilvusEngine(sys.argv[1]).count('c')\n"
+        "try: MilvusWriter(sys.argv[1]).count('c')\n"
         "except IndexAway as error: print(error)"
     )
     done = subprocess.run(
@@ -91,7 +91,7 @@ def test_an_engine_that_was_away_answers_again_without_a_new_start(tmp_path: Pat
     server = LiteServer(tmp_path / "data.db")
     server.start()
     vectors = vectors_of(300)
-    engine = MilvusEngine(server.uri, search_s=1, pause_s=0.2)
+    engine = MilvusWriter(server.uri, search_s=1, pause_s=0.2)
     try:
         filled(engine, vectors, EXACT)
         spec = IndexSpec(engine="milvus", name="vectors", factory="FLAT", rows=300, dim=8)
@@ -129,7 +129,7 @@ def test_an_engine_that_stands_still_costs_no_more_than_the_deadline(tmp_path: P
     server = LiteServer(tmp_path / "data.db")
     server.start()
     vectors = vectors_of(30)
-    engine = MilvusEngine(server.uri, search_s=1)
+    engine = MilvusWriter(server.uri, search_s=1)
     try:
         filled(engine, vectors, EXACT)
         engine.search("vectors", vectors[:1], 5, {})

@@ -10,8 +10,8 @@ import pytest
 from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers, open_columns, write_columns
 from clip_retrieval.contract.queries import Condition
 from clip_retrieval.encoders.base import unit_rows
-from clip_retrieval.indexes.milvus_engine import MilvusEngine
 from clip_retrieval.indexes.milvus_index import column_field
+from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from clip_retrieval.records import Scalar
 from clip_retrieval.search.expressions import MAX_LISTED, MAX_LITERAL_BYTES, expression_of
 from clip_retrieval.search.filters import RowFilter, Wanted
@@ -48,8 +48,8 @@ def value(column: StoredColumn, row: int) -> str | float | bool | None:
 
 
 @pytest.fixture(scope="module")
-def engine(columns: list[StoredColumn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusEngine]:
-    made = MilvusEngine(str(tmp_path_factory.mktemp("index") / "index.db"), search_s=20)
+def engine(columns: list[StoredColumn], tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusWriter]:
+    made = MilvusWriter(str(tmp_path_factory.mktemp("index") / "index.db"), search_s=20)
     fields = {column_field(place): (column.info.type, column.info.name) for place, column in enumerate(columns)}
     values: dict[str, list[Any]] = {
         column_field(place): [value(column, row) for row in range(ROWS)] for place, column in enumerate(columns)
@@ -60,7 +60,7 @@ def engine(columns: list[StoredColumn], tmp_path_factory: pytest.TempPathFactory
     made.close()
 
 
-def found(engine: MilvusEngine, expression: str) -> set[int]:
+def found(engine: MilvusWriter, expression: str) -> set[int]:
     query = unit_rows(np.ones((1, 4)))
     return {int(row) for row in engine.search("vectors", query, ROWS, {}, expression)[0] if row >= 0}
 
@@ -88,13 +88,13 @@ SAID: list[Wanted] = [
 
 @pytest.mark.parametrize("where", SAID, ids=str)
 def test_an_expression_finds_the_rows_of_the_mask(
-    where: Wanted, columns: list[StoredColumn], engine: MilvusEngine
+    where: Wanted, columns: list[StoredColumn], engine: MilvusWriter
 ) -> None:
     mask = RowFilter(columns, np.empty(0, np.int32)).mask(where, "images")
     assert found(engine, expression_of(columns, where)) == set(np.flatnonzero(mask).tolist())
 
 
-def test_random_conditions_find_the_rows_of_the_mask(columns: list[StoredColumn], engine: MilvusEngine) -> None:
+def test_random_conditions_find_the_rows_of_the_mask(columns: list[StoredColumn], engine: MilvusWriter) -> None:
     rng = np.random.default_rng(5)
     filters = RowFilter(columns, np.empty(0, np.int32))
     for _ in range(60):
