@@ -32,6 +32,9 @@ PAUSE_S = 1.0
 MAX_FOUND = 16_384
 """Most rows that Milvus gives for one query (its ``limit``)."""
 
+QUIET = {"grpc.keepalive_time_ms": 600_000}
+"""Milvus Lite hangs up on a client that asks every ten seconds whether it is there, as pymilvus does."""
+
 METRIC = "IP"
 """The inner product: of unit vectors, their cosine."""
 ROW, VECTOR = "row", "vector"
@@ -149,7 +152,9 @@ class MilvusEngine:
                     self._check_pause()
                 uri = str(Path(self._uri).resolve()) if is_file(self._uri) else self._uri
                 try:
-                    self._client = MilvusClient(uri, timeout=self._search_s, dedicated=not is_file(uri))
+                    self._client = MilvusClient(
+                        uri, timeout=self._search_s, dedicated=True, grpc_options=QUIET if is_file(uri) else {}
+                    )
                 except _FAILURES as error:
                     held = is_file(uri) and Path(uri).is_dir()
                     said = "another process has it open, and only one at a time can, or it is no Milvus Lite"

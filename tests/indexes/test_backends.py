@@ -44,7 +44,7 @@ def vectors() -> Vectors:
 
 @pytest.fixture(scope="module")
 def queries() -> Vectors:
-    return unit_rows(np.random.default_rng(4).standard_normal((25, DIM)))
+    return unit_rows(np.random.default_rng(4).standard_normal((10, DIM)))
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
