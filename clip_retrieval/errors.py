@@ -8,6 +8,7 @@
     │   └── ImageTooLarge      the file is over the limit for bytes
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
     │   └── PartRejected       a part of a query is not acceptable; the message says which and why
+    ├── IndexAway              the engine that searches does not answer; the client can retry
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── TooCostly              a request takes more than the server has; the message has the numbers
     ├── ShortOfMemory          there is less memory than a server needs
@@ -92,6 +93,10 @@ class PartRejected(InvalidQuery):
 
 class Busy(ClipRetrievalError):
     """The server cannot accept a request now: it is starting, or too many are in progress. The client can retry."""
+
+
+class IndexAway(ClipRetrievalError):
+    """The engine that searches the index does not answer, or lacks the collection. The client can retry."""
 
 
 class TooCostly(ClipRetrievalError):

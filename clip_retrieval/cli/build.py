@@ -1,6 +1,7 @@
 """``bento-clip build``: build an artifact from captioned images."""
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clip_retrieval.artifacts import retention
+from clip_retrieval.artifacts.artifact import INDEX_URI
 from clip_retrieval.build.check import calibration, check_source, read_source, require_no_reject
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
@@ -32,15 +34,21 @@ from clip_retrieval.cli.options import (
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
-from clip_retrieval.cli.publish import build_and_publish, seen_files
+from clip_retrieval.cli.publish import build_and_publish, check_milvus, drop_from_milvus, seen_files
 from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.indexes.milvus_place import check_uri
 from clip_retrieval.models.prepare import prepare_encoder
 
 
 class RuntimeOption(StrEnum):
     OPENVINO = "openvino"
     TORCH = "torch"
+
+
+class IndexOption(StrEnum):
+    FAISS = "faiss"
+    MILVUS = "milvus"
 
 
 class PrecisionOption(StrEnum):
@@ -64,6 +72,16 @@ def build_command(
         float,
         typer.Option(min=0, max=1, help="The least recall of an index, at k = 1, 10 and 50."),
     ] = Options.recall,
+    index: Annotated[
+        IndexOption, typer.Option(help="What searches: FAISS in the service, or Milvus beside it.")
+    ] = IndexOption.FAISS,
+    index_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help=f"The Milvus: http://host:19530, or a path that ends in .db for Milvus Lite; default: {INDEX_URI}.",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if anything is rejected.")] = False,
     thumbnails_mb: Annotated[
         int, typer.Option(min=0, help="The most megabytes of thumbnails for the search page; 0 makes none.")
@@ -98,6 +116,7 @@ def build_command(
     bento-clip build flickr8k --model ViT-B-32 --pretrained laion2b_s34b_b79k
     bento-clip build photos.jsonl --model local-dir:my-model --output my-artifact
     bento-clip build my-photos --keep 5
+    bento-clip build my-photos --index milvus --index-uri http://milvus:19530
     bento-clip build embeddings --take-vectors --model ViT-B-32 --pretrained laion2b_s34b_b79k
     ```
     """
@@ -107,6 +126,7 @@ def build_command(
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
     if keep is not None and output is not None:
         raise typer.BadParameter("it is for artifacts in the model store; leave --output out", param_hint="--keep")
+    milvus = _milvus(index, index_uri)
     bars = console.Bars()
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
@@ -143,8 +163,11 @@ def build_command(
             seen=seen,
             fresh=fresh,
             wait=wait,
+            milvus=milvus,
         )
     pruned = [] if keep is None else retention.prune(keep, group=built.group, say=console.note)
+    if milvus is not None:
+        drop_from_milvus(milvus, pruned)
     if as_json:
         typer.echo(json.dumps(built.to_json() | {"pruned": pruned_json(pruned)}, ensure_ascii=False))
         return
@@ -153,3 +176,19 @@ def build_command(
         console.note(note)
     show_pruned(pruned)
     typer.echo(built.tag)
+
+
+def _milvus(index: IndexOption, given: str | None) -> str | None:
+    """Where the Milvus is that searches, and that answers now; None where FAISS searches."""
+    if index is IndexOption.FAISS:
+        if given is not None:
+            raise typer.BadParameter("it is for --index milvus", param_hint="--index-uri")
+        return None
+    uri = given or os.environ.get(INDEX_URI)
+    if not uri:
+        raise typer.BadParameter(f"say where the Milvus is, or set {INDEX_URI}", param_hint="--index-uri")
+    try:
+        check_milvus(check_uri(uri))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--index-uri") from error
+    return uri

@@ -25,7 +25,8 @@ class Health(Frozen):
     """Whether the service can answer queries."""
 
     status: Literal["healthy", "failing", "starting"] = Field(
-        description="`failing`: the encoder of a worker fails or does not end; `/readyz` is 503 then."
+        description="`failing`: the encoder of a worker fails or does not end, or the engine of the index does not "
+        "answer; `/readyz` is 503 then."
     )
     timestamp: datetime
     model_loaded: bool
@@ -34,6 +35,10 @@ class Health(Frozen):
     artifact: str | None
     version: str | None = Field(None, description="The state of the collection that answers.")
     sequence: int = Field(0, description="The number of the last change that is visible.")
+    index: str | None = Field(
+        None,
+        description="What is wrong with the engine of the index, where that is not in the service; null if nothing.",
+    )
     takes_changes: bool = Field(False, description="Whether images can be added, changed and removed.")
     changes: str | None = Field(None, description="Where changes are kept, or why none are taken.")
 

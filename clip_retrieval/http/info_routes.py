@@ -101,13 +101,14 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             artifact=state.service.artifact if state.service else None,
             version=state.service.retriever.collection.version if state.service else None,
             sequence=state.service.retriever.collection.sequence if state.service else 0,
+            index=state.index_trouble(),
             takes_changes=takes_changes,
             changes=place,
         )
         context = RequestContext.of(request.scope)
         if context is None or includes(context.caller.scope, "search"):
             return health
-        return health.model_copy(update={"artifact": None, "version": None, "changes": None})
+        return health.model_copy(update={"artifact": None, "version": None, "index": None, "changes": None})
 
     @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of all workers")
     async def stats() -> Stats:

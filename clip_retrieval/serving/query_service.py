@@ -37,6 +37,9 @@ from clip_retrieval.stages import Stage
 EXACT_VALUES_IN_LOOP = 2**23
 """An exact search of more values than these (rows × dimensions: 16,384 rows of 512) takes over half a millisecond."""
 
+ENGINE_THREADS = 16
+"""Searches that wait for an engine outside of this process at the same time. Its own deadline bounds each."""
+
 _CACHE_GENERATION = PLACE["cache_generation"]
 
 
@@ -92,10 +95,12 @@ class QueryService:
         self._limits = limits
         self._decoders = decoders
         self._searches = ThreadPoolExecutor(1, "search", initializer=search_on_one_thread)
+        self._asks = ThreadPoolExecutor(ENGINE_THREADS, "ask", initializer=search_on_one_thread)
         self.on_answer: Callable[[Query, RenderedPage], None] | None = None
         """Told of each answer that did not come from the cache."""
         # The last request that began with this service may end long after another service has taken over.
         weakref.finalize(self, self._searches.shutdown, wait=False)
+        weakref.finalize(self, self._asks.shutdown, wait=False)
 
     async def answer(
         self, queries: Sequence[Query], *, collection: SearchableCollection | None = None
@@ -189,13 +194,15 @@ class QueryService:
     async def _find(self, query: Query, vectors: Vectors, state: SearchableCollection) -> SearchOutcome:
         """Search in the event loop, or in the search thread what may take longer than others should wait.
 
-        A short search takes less time than its thread would wait for the GIL.
+        A short search takes less time than its thread would wait for the GIL. What waits for another engine has
+        threads of its own, since most of the time it holds neither a core nor the GIL. Raises IndexAway.
         """
         if _is_short(query, state):
             with contextlib.suppress(BeyondFront):
                 return self.retriever.answer(query, vectors, collection=state, front_only=True)
         search = partial(self.retriever.answer, query, vectors, collection=state)
-        return await asyncio.get_running_loop().run_in_executor(self._searches, search)
+        threads = self._asks if state.index(query.target).spec.is_elsewhere else self._searches
+        return await asyncio.get_running_loop().run_in_executor(threads, search)
 
     async def _encode(
         self, number: int, part: QueryPart, prepared: "_Prepared", state: SearchableCollection
@@ -319,7 +326,7 @@ def _wrong_filter(query: Query, state: SearchableCollection) -> InvalidQuery | N
 def _is_short(query: Query, state: SearchableCollection) -> bool:
     """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
     index = state.index(query.target)
-    if index.compared_values > EXACT_VALUES_IN_LOOP:
+    if index.spec.is_elsewhere or index.compared_values > EXACT_VALUES_IN_LOOP:
         return False
     if query.where is None:
         return True

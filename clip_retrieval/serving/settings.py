@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clip_retrieval.access.addresses import networks
 from clip_retrieval.access.limits import Quota, Store
+from clip_retrieval.indexes.milvus_place import check_uri
 
 PREFIX = "BENTO_CLIP_"
 
@@ -120,11 +121,23 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", "limit", "limits_url", mode="before")
+    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
         return given or None
+
+    index_uri: str | None = Field(
+        default=None,
+        repr=False,
+        description="where the Milvus of the artifact's indexes is, with user and password if it has them; default: "
+        "where the artifact says",
+    )
+
+    @field_validator("index_uri")
+    @classmethod
+    def _milvus(cls, given: str | None) -> str | None:
+        return None if given is None else check_uri(given)
 
     max_added: int = Field(
         default=20_000, ge=1, description="most images that are added or changed before a compaction; more get 429"

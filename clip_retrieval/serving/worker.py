@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from clip_retrieval.encoders.openvino.memory import trim_heap
 from clip_retrieval.errors import ShortOfMemory
+from clip_retrieval.indexes.base import VectorIndex
+from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.serving import process
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
 from clip_retrieval.serving.budget import MIB, Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
 from clip_retrieval.serving.engine import Engine
-from clip_retrieval.serving.health import IDLE_S, Health, Tried, patience
+from clip_retrieval.serving.health import IDLE_S, Health, IndexWatch, Tried, patience
 from clip_retrieval.serving.process import Place
 from clip_retrieval.serving.prometheus import PrometheusMetrics
 from clip_retrieval.serving.query_service import QueryService
@@ -42,7 +44,7 @@ class Worker:
     ) -> None:
         """Load what is to be served. Raises ClipRetrievalError of the kind that applies."""
         self._state, self._place, self._dispatch, self._metrics = state, place, dispatch, metrics
-        self._loader = Loader(state.settings, encoder_threads)
+        self._loader = Loader(state.settings, encoder_threads, process.share_cores(state.settings)[0])
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
         self._held = 0
@@ -94,6 +96,7 @@ class Worker:
         self._measure_memory()
         self._state.measure_memory = self._measure_memory
         self._state.trouble = lambda: self._health.trouble if self._health is not None else None
+        self._state.index_trouble = lambda: self._health.index_trouble if self._health is not None else None
         self._look_after(served, alone_s)
         self._swapper.start(self._state.settings.follow)
         self._compactor.start()
@@ -168,7 +171,13 @@ class Worker:
             Tried("texts", engine.text_batches, try_text, patience_s=patience_s("texts"), idle_s=IDLE_S),
             Tried("images", engine.image_batches, try_image, patience_s=patience_s("images")),
         )
-        self._health = Health(tried, self._place.shared, self._place.slot, give_up=process.end_worker)
+        self._health = Health(
+            tried,
+            self._place.shared,
+            self._place.slot,
+            give_up=process.end_worker,
+            index=_index_watch(served.retriever.collection.index("images")),
+        )
         if self._looking is not None:
             self._looking.cancel()
         self._looking = asyncio.get_running_loop().create_task(self._health.keep_looking(self._state.publish))
@@ -177,3 +186,14 @@ class Worker:
 def _beside() -> int:
     """What is held outside of the workers, by their supervisor."""
     return held_memory(os.getppid()) if IS_SUPERVISED else 0
+
+
+def _index_watch(index: VectorIndex) -> IndexWatch | None:
+    """What watches the engine of ``index``, where that is outside of this process."""
+    if not isinstance(index, MilvusIndex):
+        return None
+
+    async def probe() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, index.probe)
+
+    return IndexWatch(lambda: index.trouble, probe)
