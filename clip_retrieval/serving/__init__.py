@@ -12,6 +12,7 @@ lifeline.py        processes that live and die together
 large_bodies.py    what is large is read in a thread
 traffic.py         requests in progress, and how many were rejected
 cache.py           rendered answers and vectors that are kept
+shared_answers.py  rendered answers that several services share
 latencies.py       counts and percentiles for ``/stats``
 tracing.py         stages of a request as spans
 prometheus.py      metrics for ``/metrics``
