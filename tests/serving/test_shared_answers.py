@@ -28,7 +28,7 @@ from clip_retrieval.serving.shared_answers import (
 )
 from clip_retrieval.serving.shared_state import SharedState, Slot
 from clip_retrieval.serving.state import ServerState
-from tests.http.in_process import DirectDispatcher
+from tests.http.in_process import Api, DirectDispatcher
 
 PAGE = RenderedPage(b'[{"id": "a"}]', total=1, next_offset=None, truncated=False)
 NAME = name_of("version", "red")
@@ -199,6 +199,17 @@ def test_a_generation_that_the_server_lost_is_made_anew_and_brings_nothing_back(
         assert GENERATION in server.kept
 
     run(scenario)
+
+
+def test_the_route_that_clears_the_caches_clears_the_shared_results_too(retriever: Retriever) -> None:
+    server, api = FakeServer(), Api(retriever)
+    server.kept[GENERATION] = b"before"
+    api.state.shared_answers = answers(server)
+    assert api.request("POST", "/cache/clear").status_code == 200
+    assert server.kept[GENERATION] != b"before"
+    server.is_away = True
+    assert api.request("POST", "/cache/clear").status_code == 200, "a server that is away is no error"
+    api.close()
 
 
 def test_a_name_tells_nothing_of_the_request() -> None:
