@@ -13,6 +13,7 @@ from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.retention import Group, group_of
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder
+from clip_retrieval.build.on_a_gpu import Maker
 from clip_retrieval.build.pipeline import BuildOutcome, Options, building
 from clip_retrieval.build.plan import ImageState, Plan, plan, states_of_records, states_of_source
 from clip_retrieval.build.seen_files import SeenFiles
@@ -62,13 +63,15 @@ def build_and_publish(
     *,
     place: str,
     output: Path | None = None,
+    maker: Maker | None = None,
     seen: SeenFiles,
     fresh: bool = False,
     wait: bool = True,
 ) -> Built:
     """Build ``source`` with the encoder in the folder ``encoder``, into the model store or the new folder ``output``.
 
-    ``place`` identifies the source; ``name`` is what the manifest calls it. Raises what ``building`` raises.
+    ``place`` identifies the source; ``name`` is what the manifest calls it; ``maker`` is
+    that of ``building``. Raises what ``building`` raises.
     """
     workspace = cache_dir() / "builds"
     mark = modelstore.source_mark(place)
@@ -82,6 +85,7 @@ def build_and_publish(
             bars,
             place=place,
             reuse=_known_artifacts(output),
+            maker=maker,
             seen=seen,
             fresh=fresh,
             say=console.note if wait else None,

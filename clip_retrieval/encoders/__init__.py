@@ -75,7 +75,7 @@ def load_on_gpu(folder: Path) -> Encoder:
     """
     info = read_info(folder)
     if info.runtime != "torch":
-        raise ModelUnavailable(f"the model {info.name} does not run on a GPU: use --device cpu")
+        raise ModelUnavailable(f"the model {info.name} does not run on a GPU: leave --device cuda out")
     try:
         from clip_retrieval.encoders.torch import TorchEncoder
     except ModuleNotFoundError as error:

@@ -95,8 +95,8 @@ class TorchEncoder(Encoder):
         gpu = find_gpu()
         if gpu is None:
             raise ModelUnavailable(
-                f"torch {torch.__version__} sees no GPU: install torch with CUDA and the driver of the GPU, or use "
-                "--device cpu"
+                f"torch {torch.__version__} sees no GPU: install torch with CUDA and the driver of the GPU, or leave "
+                "--device cuda out"
             )
         encoder = cls.load(folder, info, device="cuda", precision=gpu.precision, part=PROBE)
         encoder._size_parts()
@@ -140,7 +140,7 @@ class TorchEncoder(Encoder):
                 if self.part == 1:
                     raise EncoderFailed(
                         f"the memory of the GPU does not suffice for one input of {self.info.name}: end what else uses "
-                        "it, or use --device cpu"
+                        "it, or use the CPU"
                     ) from None
             # Another process may have taken the memory since it was measured. Outside of the handler, whose
             # exception holds the tensors of what failed.

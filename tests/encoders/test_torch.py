@@ -94,7 +94,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_smaller_parts_from_then_on() -
 
 
 def test_memory_for_not_even_one_input_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(EncoderFailed, match=r"does not suffice for one input of projections.*--device cpu"):
+    with pytest.raises(EncoderFailed, match=r"does not suffice for one input of projections: .* or use the CPU"):
         encoder(Projections(room=0)).encode_pixels(PIXELS)
 
 
@@ -106,11 +106,11 @@ def test_an_empty_batch_of_tokens_has_no_vectors() -> None:
 def test_without_a_gpu_the_error_says_what_to_do(tmp_path: Path) -> None:
     assert find_gpu() is None
     (tmp_path / INFO_FILE).write_text(INFO.model_dump_json(), encoding="utf-8")
-    with pytest.raises(ModelUnavailable, match=r"torch .* sees no GPU: install torch with CUDA.*--device cpu"):
+    with pytest.raises(ModelUnavailable, match=r"sees no GPU: install torch with CUDA.*leave --device cuda out"):
         load_on_gpu(tmp_path)
 
 
 def test_an_encoder_of_another_runtime_does_not_run_on_a_gpu(tmp_path: Path) -> None:
     (tmp_path / INFO_FILE).write_text(FakeEncoder().info.model_dump_json(), encoding="utf-8")
-    with pytest.raises(ModelUnavailable, match="does not run on a GPU: use --device cpu"):
+    with pytest.raises(ModelUnavailable, match="does not run on a GPU: leave --device cuda out"):
         load_on_gpu(tmp_path)
