@@ -13,6 +13,7 @@ from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.retention import Group, Version, group_of
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder
+from clip_retrieval.build.on_a_gpu import Maker
 from clip_retrieval.build.pipeline import BuildOutcome, Options, building
 from clip_retrieval.build.plan import ImageState, Plan, plan, states_of_records, states_of_source
 from clip_retrieval.build.seen_files import SeenFiles
@@ -63,6 +64,7 @@ def build_and_publish(
     *,
     place: str,
     output: Path | None = None,
+    maker: Maker | None = None,
     seen: SeenFiles,
     fresh: bool = False,
     wait: bool = True,
@@ -70,8 +72,9 @@ def build_and_publish(
 ) -> Built:
     """Build ``source`` with the encoder in the folder ``encoder``, into the model store or the new folder ``output``.
 
-    ``place`` identifies the source; ``name`` is what the manifest calls it. ``milvus`` is the URI of the Milvus that is
-    to search, None where FAISS searches. Raises what ``building`` raises, and IndexAway.
+    ``place`` identifies the source; ``name`` is what the manifest calls it; ``maker`` is that of ``building``.
+    ``milvus`` is the URI of the Milvus that is to search, None where FAISS searches. Raises what ``building`` raises,
+    and IndexAway.
     """
     workspace = cache_dir() / "builds"
     mark = modelstore.source_mark(place)
@@ -86,6 +89,7 @@ def build_and_publish(
             bars,
             place=place,
             reuse=_known_artifacts(output),
+            maker=maker,
             seen=seen,
             fresh=fresh,
             say=say,
