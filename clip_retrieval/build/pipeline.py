@@ -20,7 +20,8 @@ from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import DataInfo, artifact_version
 from clip_retrieval.build.check import count_images, records_of, require_images, require_no_reject
-from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts, embed_images
+from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts
+from clip_retrieval.build.engine import EmbeddingEngine, ImageTask, LocalEngine
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
@@ -111,6 +112,7 @@ def building(
     seen: SeenFiles | None = None,
     fresh: bool = False,
     say: Say | None = None,
+    engine: EmbeddingEngine | None = None,
 ) -> Iterator[BuildOutcome]:
     """Build the artifact of ``source``, which the manifest calls ``name``, with the encoder in ``encoder_folder``.
 
@@ -121,6 +123,8 @@ def building(
     of them has the version of this build and passes its own checks, it is the outcome, where it lies. A file that was
     ``seen`` is decoded only for what no artifact has. The result is the same without both. A ``fresh`` build uses
     nothing that was made before, not even by a build that was stopped.
+
+    ``engine`` embeds, by default in this process; with every engine the result is the same.
 
     If another process builds the same, ``say`` gets a line that names it, and this build waits for it. Raises
     SourceError, ModelUnavailable, MissingExtra, StorageFailed, or, without ``say``, BuildRunning instead of waiting.
@@ -145,7 +149,10 @@ def building(
                 thumbnails.open(first_plan) as cache,
                 progress.stage("checking and embedding images", count_images(items)) as advance,
             ):
-                report = embed_images(items, embedder, options.limits, cache, advance, seen=None if fresh else seen)
+                task = ImageTask(
+                    items, encoder_folder, info, work, options.limits, embedder, cache, advance, seen, fresh
+                )
+                report = (engine or LocalEngine()).embed(task)
         require_images(report, place)
         if options.strict:
             require_no_reject(report)

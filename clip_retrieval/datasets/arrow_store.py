@@ -41,6 +41,7 @@ class ArrowStore:
 
         ``system`` is the file system of pyarrow that is asked, by default the one that the URL says.
         """
+        self._url, self._given = url, system
         self.scheme, self.bucket = url.scheme, url.netloc
         self.path = f"{url.netloc}/{url.path.strip('/')}".rstrip("/")
         options = dict(parse_qsl(url.query))
@@ -51,6 +52,10 @@ class ArrowStore:
         except OSError as error:
             raise self._explained(error) from error
         self._open = lru_cache(_OPEN_FILES)(self._system.open_input_file)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process connects by itself, with the credentials that it finds."""
+        return ArrowStore, (self._url, self._given)
 
     def listing(self) -> Listing:
         """What lies there. Raises FileNotFoundError, PermissionError or ConnectionError with the reason."""
