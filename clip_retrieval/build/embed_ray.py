@@ -34,6 +34,7 @@ STORE_BYTES = 256 * 2**20
 _WAVE_BYTES = 32 * 2**20
 """Blocks that are handed over at once: their items wait in the object store."""
 _MOST_CPUS = 4
+_CONNECT_S = 5
 _KEPT = "the shards that were made are kept, and the same command goes on from there"
 
 
@@ -167,6 +168,7 @@ def _connected(address: str | None) -> Iterator[Any]:
                     **quiet,
                 )
             else:
+                _require_answer(address)
                 ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = "a local Ray cluster cannot start" if address is None else f"no Ray cluster answers at {address}"
@@ -177,6 +179,13 @@ def _connected(address: str | None) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError or ValueError if nothing answers at HOST:PORT: Ray itself would try for minutes."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
 
 
 def _set_environment(*, alone: bool) -> None:

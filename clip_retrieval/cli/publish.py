@@ -13,6 +13,7 @@ from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.retention import Group, group_of
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder
+from clip_retrieval.build.engine import EmbeddingEngine
 from clip_retrieval.build.pipeline import BuildOutcome, Options, building
 from clip_retrieval.build.plan import ImageState, Plan, plan, states_of_records, states_of_source
 from clip_retrieval.build.seen_files import SeenFiles
@@ -65,6 +66,7 @@ def build_and_publish(
     seen: SeenFiles,
     fresh: bool = False,
     wait: bool = True,
+    engine: EmbeddingEngine | None = None,
 ) -> Built:
     """Build ``source`` with the encoder in the folder ``encoder``, into the model store or the new folder ``output``.
 
@@ -85,6 +87,7 @@ def build_and_publish(
             seen=seen,
             fresh=fresh,
             say=console.note if wait else None,
+            engine=engine,
         ) as outcome,
     ):
         before = _newest_of((name, mark))

@@ -56,16 +56,16 @@ def run(encoder_folder: Path, tmp_path: Path) -> Outcome:
 
     def run(source: Path | Source, engine: BlockEngine | None, name: str = "builds", **given: Any) -> BuildOutcome:
         data = open_source(source) if isinstance(source, Path) else source
-        fresh, reuse = given.pop("fresh", False), given.pop("reuse", ())
+        fresh, reuse, place = given.pop("fresh", False), given.pop("reuse", ()), given.pop("place", "a place")
         options, workspace = Options(**given), tmp_path / name
         with building(
             data,
-            "squares",
+            "a name",
             encoder_folder,
             workspace,
             options,
             Silent(),
-            place="a place",
+            place=place,
             engine=engine,
             fresh=fresh,
             reuse=reuse,
