@@ -60,7 +60,7 @@ class RayWorkers:
                 for wave in _waves(blocks):
                     yield from _run(job, wave, cpus=cpus, gpus=self.gpus, workers=workers)
             except ray.exceptions.RayError as error:
-                raise ClusterFailed(f"the Ray cluster failed ({_last_line(error)}); {_KEPT}") from error
+                raise ClusterFailed(f"the Ray cluster failed ({_reason(error)}); {_KEPT}") from error
 
     def _pool(self, ray: Any) -> tuple[int, int]:
         """Cores of each actor, and the most actors. Raises ClusterFailed if no machine has room for one."""
@@ -156,24 +156,19 @@ def _connected(address: str | None) -> Iterator[Any]:
     _set_environment(alone=address is None)
     import ray
 
-    quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False, "logging_level": logging.ERROR}
     with scratch_folder(Path(tempfile.gettempdir()), f"bcr{os.getuid()}") as folder:
+        if address is None:
+            options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES, "_temp_dir": str(folder)}
         try:
-            if address is None:
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    object_store_memory=STORE_BYTES,
-                    _temp_dir=str(folder),
-                    **quiet,
-                )
-            else:
+            if address is not None:
                 _require_answer(address)
-                ray.init(address=address, **quiet)
+            with _no_word_of_the_core():
+                ray.init(address=address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = "a local Ray cluster cannot start" if address is None else f"no Ray cluster answers at {address}"
             ray.shutdown()
-            raise ClusterFailed(f"{where} ({_last_line(error)})") from error
+            raise ClusterFailed(f"{where} ({_reason(error)})") from error
         try:
             _be_quiet()
             yield ray
@@ -195,10 +190,24 @@ def _set_environment(*, alone: bool) -> None:
     Ray has for Windows and macOS, and a token that no file keeps.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if alone and "ray" not in sys.modules:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@contextmanager
+def _no_word_of_the_core() -> Iterator[None]:
+    """Ray's core says on the terminal that it was told to say little; what fails there it raises."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _be_quiet() -> None:
@@ -215,6 +224,8 @@ def _be_quiet() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    """One line of an error: of what a worker raised, without the places in the code, which Ray puts around it."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__

@@ -1,6 +1,5 @@
 """Images that take their time and write down that they were read, for tests that stop a build in the middle."""
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,3 @@ def main(log: str, encoder: str, workspace: str, images: str, seconds: str) -> N
         engine=BlockEngine(RayWorkers(cpus=1), size=PER_BLOCK),
     ):
         pass
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
