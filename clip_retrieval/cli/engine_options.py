@@ -9,6 +9,8 @@ import typer
 from clip_retrieval.build.embed_blocks import BLOCK_ITEMS, BlockEngine
 from clip_retrieval.build.embed_ray import RayWorkers, require_ray
 from clip_retrieval.build.engine import EmbeddingEngine
+from clip_retrieval.build.shard_place import shard_place
+from clip_retrieval.datasets.remote import is_url
 
 
 class EngineOption(StrEnum):
@@ -42,9 +44,9 @@ RayGpus = Annotated[float | None, typer.Option(min=0, help="GPUs of each worker.
 Shards = Annotated[
     str | None,
     typer.Option(
-        metavar="FOLDER",
-        help="Keep what the workers make in this folder, for later builds too; a cluster needs one that all machines"
-        " share.",
+        metavar="PLACE",
+        help="Keep what the workers make in this folder, or below s3:// or gs://, for later builds too; all machines of"
+        " a cluster must have it.",
         show_default="the folder of the build, which is removed at its end",
     ),
 ]
@@ -84,8 +86,12 @@ def engine_of(
             param_hint="--ray-address",
         )
     if address is not None and shards is None:
-        raise typer.BadParameter("name a folder that all machines of the cluster share", param_hint="--shards")
-    if shards is not None and "://" in shards:
-        raise typer.BadParameter("it is no folder", param_hint="--shards")
+        raise typer.BadParameter(
+            "name a folder or a store that all machines of the cluster have", param_hint="--shards"
+        )
+    if shards is not None:
+        shard_place(shards)  # a wrong place should not cost the reading of the source
     run = RayWorkers(address=address, workers=workers, cpus=cpus, gpus=gpus or 0)
-    return BlockEngine(run, shards if shards is None else str(Path(shards).resolve()), shard_images or BLOCK_ITEMS)
+    return BlockEngine(
+        run, shards if shards is None or is_url(shards) else str(Path(shards).resolve()), shard_images or BLOCK_ITEMS
+    )

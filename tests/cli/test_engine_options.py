@@ -33,7 +33,7 @@ def test_an_option_of_the_cluster_without_the_engine_is_refused(
 def test_a_cluster_needs_a_shared_folder_for_its_shards(cli: Cli, collection: Path) -> None:
     done = cli("build", collection, "--model", "fake", "--engine", "ray", "--ray-address", "auto")
     assert done.status == 2
-    assert "Invalid value for --shards: name a folder that all machines of the cluster share" in done.err
+    assert "Invalid value for --shards: name a folder or a store that all machines of the cluster have" in done.err
 
 
 def test_the_address_of_a_ray_client_is_refused_with_what_to_do(cli: Cli, collection: Path, tmp_path: Path) -> None:
@@ -57,3 +57,10 @@ def test_without_ray_the_option_says_what_to_install(
     done = cli("build", collection, "--model", "fake", "--engine", "ray")
     assert_one_sentence(done)
     assert "embedding on Ray needs more packages: pip install 'bento-clip[ray]'" in done.err
+
+
+def test_shards_below_an_unknown_scheme_are_refused(cli: Cli, collection: Path) -> None:
+    done = cli("build", collection, "--model", "fake", "--engine", "ray", "--shards", "https://host/place?token=secret")
+    assert_one_sentence(done)
+    assert "shards cannot lie in https://host/place: give a folder, s3://BUCKET/PATH or gs://BUCKET/PATH" in done.err
+    assert "secret" not in done.err
