@@ -7,6 +7,7 @@ PORT ?= 3000
 HOST ?=
 BENCH ?=
 SCALE ?=
+EMBED ?=
 LIVE ?=
 LOAD ?=
 CHAOS ?=
@@ -21,7 +22,7 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-threads bench-scale bench-live bench-engines bench-overload fidelity load chaos \
+.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-embed-scale bench-threads bench-scale bench-live bench-engines bench-overload fidelity load chaos \
   bento image image-test some-artifact lint format constraints clean
 
 help:  ## Show this list
@@ -78,6 +79,9 @@ bench: $(DEV)  ## Measure the service beside a baseline (BENCH= for options)
 
 bench-embedding: $(DEV)  ## Measure bulk embedding beside the bare encoder (BENCH= for options)
 	$(BIN)/python -m scripts.bench_embedding $(BENCH)
+
+bench-embed-scale: $(DEV)  ## Measure embedding with workers on Ray, and compute it for large collections (EMBED=--short)
+	$(BIN)/python -m scripts.bench_embed_scale $(EMBED)
 
 bench-threads: $(DEV)  ## Compare numbers of workers and of encoder threads (BENCH= for options)
 	$(BIN)/python -m scripts.bench_threads $(BENCH)

@@ -33,6 +33,7 @@
     ├── StateGone              the state of the collection that a page is to come from is kept no more
     ├── NotYetVisible          a change is not visible here in time
     ├── KeysError              the API keys of a service cannot be used, or one cannot be made
+    ├── ClusterFailed          machines that embed for a build cannot be used
     ├── MissingExtra           an optional dependency is not installed
     ├── ArtifactError          an artifact cannot be used
     │   ├── ArtifactNotFound   no artifact has that tag or path
@@ -199,6 +200,10 @@ class NotYetVisible(ClipRetrievalError):
 
 class KeysError(ClipRetrievalError):
     """The API keys of a service cannot be used, or one cannot be made."""
+
+
+class ClusterFailed(ClipRetrievalError):
+    """The machines that embed for a build cannot be used, or see something else than the build does."""
 
 
 class MissingExtra(ClipRetrievalError):

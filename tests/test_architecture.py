@@ -84,6 +84,7 @@ LIBRARIES = {
     "redis": {"access/limits", "serving/shared_answers"},
     "fsspec": {"datasets/fsspec_store"},
     "aiohttp": {"datasets/fsspec_store"},
+    "ray": {"build/embed_ray"},
 }
 """The files, or the wings as a whole, that may import each of these libraries."""
 

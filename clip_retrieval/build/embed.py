@@ -84,11 +84,15 @@ class Embedder:
         """Whether the encoder must make the vector of ``key``. Safe in any thread."""
         return key not in self._caches[modality] and not self._known.has(modality, key)
 
-    def take(self, modality: Modality, keys: Sequence[bytes], vectors: Vectors) -> None:
-        """Keep unit vectors (len(keys), dim) that the encoder did not make; those of known keys are left out."""
+    def take(self, modality: Modality, keys: Sequence[bytes], vectors: Vectors, *, encoded: bool = False) -> None:
+        """Keep unit vectors (len(keys), dim) that were made elsewhere; those of kept keys are left out.
+
+        With ``encoded`` they count as encoded in this run: the encoder made them for it in another process.
+        """
         new = {key: row for row, key in reversed([*enumerate(keys)]) if key not in self._caches[modality]}
         if new:  # adding waits for the disk
             self._caches[modality].add(list(new), vectors[list(new.values())])
+            self._encoded[modality] += len(new) if encoded else 0
 
     def add_images(self, pixels: dict[bytes, Pixels]) -> None:
         """Encode images, given by key, as one batch."""
@@ -105,25 +109,29 @@ class Embedder:
             self._add("captions", keys, self.encoder().encode_texts(batch))
             advance(len(batch))
 
-    def gather_images(self, images: Iterable[ImageRecord], out: Path) -> Vectors:
-        """Write the vectors of the images, in this order, to the ``.npy`` file ``out``; returns it memory-mapped."""
-        return self._gather("images", [image_key(image.content_hash) for image in images], out)
+    def gather(self, modality: Modality, keys: Sequence[bytes], out: Path) -> Vectors:
+        """Write the vectors of ``keys``, in this order, to the ``.npy`` file ``out``; returns it memory-mapped.
 
-    def gather_captions(self, captions: Iterable[CaptionRecord], out: Path) -> Vectors:
-        """Write the vectors of the captions, in this order, to the ``.npy`` file ``out``; returns it memory-mapped."""
-        return self._gather("captions", [caption_key(caption.text) for caption in captions], out)
-
-    def counts(self, report: Report) -> EmbeddingCounts:
-        """Where the vectors of the kept images and captions come from."""
-        images, captions = self._encoded["images"], self._encoded["captions"]
-        return EmbeddingCounts(images, len(report.kept) - images, captions, report.captions - captions)
-
-    def _gather(self, modality: Modality, keys: Sequence[bytes], out: Path) -> Vectors:
+        Raises KeyError for a key that has none.
+        """
         cache = self._caches[modality]
         unknown = (key for key in dict.fromkeys(keys) if key not in cache)
         while block := list(islice(unknown, GATHER_ROWS)):
             cache.add(block, self._known.vectors(modality, block))
         return cache.gather(keys, out)
+
+    def gather_images(self, images: Iterable[ImageRecord], out: Path) -> Vectors:
+        """Write the vectors of the images, in this order, to the ``.npy`` file ``out``; returns it memory-mapped."""
+        return self.gather("images", [image_key(image.content_hash) for image in images], out)
+
+    def gather_captions(self, captions: Iterable[CaptionRecord], out: Path) -> Vectors:
+        """Write the vectors of the captions, in this order, to the ``.npy`` file ``out``; returns it memory-mapped."""
+        return self.gather("captions", [caption_key(caption.text) for caption in captions], out)
+
+    def counts(self, report: Report) -> EmbeddingCounts:
+        """Where the vectors of the kept images and captions come from."""
+        images, captions = self._encoded["images"], self._encoded["captions"]
+        return EmbeddingCounts(images, len(report.kept) - images, captions, report.captions - captions)
 
     def _add(self, modality: Modality, keys: Sequence[bytes], vectors: Vectors) -> None:
         self._caches[modality].add(keys, vectors)
@@ -141,9 +149,28 @@ def embed_images(
 ) -> Report:
     """Read, decode, check, encode and shrink every image of a source in one pass; returns what was kept.
 
-    Threads read, decode and shrink; the calling thread encodes. ``thumbnails`` gets the thumbnails, if it is given.
-    ``advance`` gets 1 for each image. A file that was ``seen``, and whose vector and thumbnail are there, is read but
-    not decoded. Raises ModelUnavailable or MissingExtra.
+    The parameters and errors are those of ``embed_part``; here the items are the whole source, and every caption gets
+    an id of its own.
+    """
+    report = embed_part(items, embedder, limits, thumbnails, advance, seen=seen)
+    return Report(with_unique_ids(report.kept), report.rejects)
+
+
+def embed_part(
+    items: Sequence[CaptionedImage | Reject],
+    embedder: Embedder,
+    limits: Limits,
+    thumbnails: ThumbnailCache | None = None,
+    advance: Advance = lambda _: None,
+    *,
+    seen: SeenFiles | None = None,
+    workers: int | None = None,
+) -> Report:
+    """As ``embed_images`` for a part of a source; ids of captions are as the source gives them.
+
+    ``workers`` threads (None: one per core) read, decode and shrink; the calling thread encodes. ``thumbnails`` gets
+    the thumbnails, if it is given. ``advance`` gets 1 for each image. A file that was ``seen``, and whose vector and
+    thumbnail are there, is read but not decoded. Raises ModelUnavailable or MissingExtra.
     """
 
     def needs_pixels(content_hash: str) -> bool:
@@ -161,7 +188,7 @@ def embed_images(
     images: list[ValidImage] = []
     rejects: list[Reject] = []
     waiting: dict[bytes, Pixels] = {}
-    for kept in validate_each(items, look, rejects, ahead=2 * embedder.batch, advance=advance):
+    for kept in validate_each(items, look, rejects, ahead=2 * embedder.batch, advance=advance, workers=workers):
         images.append(kept.image)
         key = image_key(kept.image.content_hash)
         pixels, thumbnail = kept.derived
@@ -176,4 +203,4 @@ def embed_images(
         embedder.add_images(waiting)
     if thumbnails is not None:
         thumbnails.flush()
-    return Report(with_unique_ids(images), rejects)
+    return Report(images, rejects)

@@ -20,7 +20,8 @@ from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import DataInfo, artifact_version
 from clip_retrieval.build.check import count_images, records_of, require_images, require_no_reject
-from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts, embed_images
+from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts
+from clip_retrieval.build.engine import EmbeddingEngine, ImageTask, LocalEngine
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.on_a_gpu import Maker, checked
 from clip_retrieval.build.report import Report
@@ -113,6 +114,7 @@ def building(
     seen: SeenFiles | None = None,
     fresh: bool = False,
     say: Say | None = None,
+    engine: EmbeddingEngine | None = None,
 ) -> Iterator[BuildOutcome]:
     """Build the artifact of ``source``, which the manifest calls ``name``, with the encoder in ``encoder_folder``.
 
@@ -124,6 +126,8 @@ def building(
     ``seen`` is decoded only for what no artifact has. The result is the same without both. A ``fresh`` build uses
     nothing that was made before, not even by a build that was stopped. A ``maker`` makes the vectors instead of the
     encoder, with which a sample of them is compared; the version of the artifact says so.
+
+    ``engine`` embeds, by default in this process; with every engine the result is the same.
 
     If another process builds the same, ``say`` gets a line that names it, and this build waits for it. Raises
     SourceError, ModelUnavailable, MissingExtra, EncoderFailed, StorageFailed, or, without ``say``, BuildRunning instead
@@ -154,7 +158,10 @@ def building(
                 thumbnails.open(first_plan) as cache,
                 progress.stage("checking and embedding images", count_images(items)) as advance,
             ):
-                report = embed_images(items, embedder, options.limits, cache, advance, seen=None if fresh else seen)
+                task = ImageTask(
+                    items, encoder_folder, info, work, options.limits, embedder, cache, advance, seen, fresh
+                )
+                report = (engine or LocalEngine()).embed(task)
         require_images(report, place)
         if options.strict:
             require_no_reject(report)

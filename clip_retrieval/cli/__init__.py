@@ -2,6 +2,7 @@
 
 console.py        progress bars and tables
 options.py        options that several commands share
+engine_options.py where a build embeds images
 pruned.py         what a clean-up of the model store did
 publish.py        a build into the model store or a folder
 tls.py            the files that HTTPS is served with

@@ -15,6 +15,17 @@ from clip_retrieval.build.check import calibration, check_source, read_source, r
 from clip_retrieval.build.on_a_gpu import gpu_maker
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
+from clip_retrieval.cli.engine_options import (
+    Engine,
+    EngineOption,
+    RayAddress,
+    RayCpus,
+    RayGpus,
+    RayWorkerCount,
+    ShardImages,
+    Shards,
+    engine_of,
+)
 from clip_retrieval.cli.options import (
     AllowTruncated,
     AsJson,
@@ -121,6 +132,13 @@ def build_command(
     max_pixels: MaxPixels = Limits.max_pixels,
     max_bytes: MaxBytes = Limits.max_bytes,
     allow_truncated: AllowTruncated = Limits.allow_truncated,
+    engine: Engine = EngineOption.LOCAL,
+    ray_address: RayAddress = None,
+    ray_workers: RayWorkerCount = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = None,
+    shards: Shards = None,
+    shard_images: ShardImages = None,
 ) -> None:
     """Build an artifact from captioned images. The last line is its tag.
 
@@ -136,6 +154,8 @@ def build_command(
     bento-clip build my-photos --keep 5
     bento-clip build my-photos --index milvus --index-uri http://milvus:19530
     bento-clip build my-photos --model ViT-B-32 --pretrained laion2b_s34b_b79k --device auto
+    bento-clip build my-photos --engine ray
+    bento-clip build /shared/photos --engine ray --ray-address auto --shards /shared/shards
     bento-clip build embeddings --take-vectors --model ViT-B-32 --pretrained laion2b_s34b_b79k
     ```
     """
@@ -149,6 +169,19 @@ def build_command(
     if keep is not None and output is not None:
         raise typer.BadParameter("it is for artifacts in the model store; leave --output out", param_hint="--keep")
     milvus = _milvus(index, index_uri)
+    if device is not None and engine is EngineOption.RAY:
+        raise typer.BadParameter("it is for this process; --ray-gpus gives the workers GPUs", param_hint="--device")
+    if take_vectors and engine is EngineOption.RAY:
+        raise typer.BadParameter("vectors are there already; leave --engine out", param_hint="--engine")
+    embedding = engine_of(
+        engine,
+        address=ray_address,
+        workers=ray_workers,
+        cpus=ray_cpus,
+        gpus=ray_gpus,
+        shards=shards,
+        shard_images=shard_images,
+    )
     bars = console.Bars()
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
@@ -158,7 +191,7 @@ def build_command(
     console.taken(data.taking)
     if take_vectors and precision is PrecisionOption.INT8:
         raise typer.BadParameter("int8 is calibrated with images, and vectors have none", param_hint="--precision")
-    if strict and not take_vectors:  # likewise a reject
+    if strict and not take_vectors and embedding is None:  # likewise a reject; workers find it as they go
         with seen_files() as seen:
             require_no_reject(check_source(data, shown_place(source), limits, bars, None if fresh else seen))
     with bars.stage(f"preparing the model {model}", None):
@@ -199,6 +232,7 @@ def build_command(
             fresh=fresh,
             wait=wait,
             milvus=milvus,
+            engine=embedding,
         )
     pruned = [] if keep is None else retention.prune(keep, group=built.group, say=console.note)
     if milvus is not None:

@@ -60,13 +60,21 @@ class Bars:
     def stage(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         counted: tuple[ProgressColumn, ...] = (_Count(),)
         if total:
-            counted = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            counted = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         spinner = SpinnerColumn(finished_text="✓")
         with Progress(spinner, TextColumn("{task.description:<34}", markup=False), *counted, console=err) as progress:
             task = progress.add_task(label, total=total)
             yield lambda n: progress.advance(task, n)
             if not total:
                 progress.update(task, total=progress.tasks[0].completed)
+
+
+class _Rate(ProgressColumn):
+    """Items a second, over the last half minute while the stage goes on, and over all of it at its end."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:,.0f}/s" if rate else "", style="progress.data.speed")
 
 
 class _Count(ProgressColumn):

@@ -13,6 +13,7 @@ from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.retention import Group, Version, group_of
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder
+from clip_retrieval.build.engine import EmbeddingEngine
 from clip_retrieval.build.on_a_gpu import Maker
 from clip_retrieval.build.pipeline import BuildOutcome, Options, building
 from clip_retrieval.build.plan import ImageState, Plan, plan, states_of_records, states_of_source
@@ -69,6 +70,7 @@ def build_and_publish(
     fresh: bool = False,
     wait: bool = True,
     milvus: str | None = None,
+    engine: EmbeddingEngine | None = None,
 ) -> Built:
     """Build ``source`` with the encoder in the folder ``encoder``, into the model store or the new folder ``output``.
 
@@ -93,6 +95,7 @@ def build_and_publish(
             seen=seen,
             fresh=fresh,
             say=say,
+            engine=engine,
         ) as found,
         _searched_by(milvus, found, workspace, options.recall, bars, say) as outcome,
     ):

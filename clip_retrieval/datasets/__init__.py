@@ -49,6 +49,7 @@ store.py          what a store of files elsewhere has to do
 arrow_store.py    S3 and Google Cloud Storage
 fsspec_store.py   Hugging Face's hub, and single files of web servers
 remote_file.py    a file in a store, read again after a failure
+stamp.py          whether the bytes of an image may have changed
 remote.py         sources in stores
 detect.py         which reader reads a source
 """

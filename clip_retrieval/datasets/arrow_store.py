@@ -41,6 +41,7 @@ class ArrowStore:
 
         ``system`` is the file system of pyarrow that is asked, by default the one that the URL says.
         """
+        self._url, self._given = url, system
         self.scheme, self.bucket = url.scheme, url.netloc
         self.path = f"{url.netloc}/{url.path.strip('/')}".rstrip("/")
         options = dict(parse_qsl(url.query))
@@ -51,6 +52,10 @@ class ArrowStore:
         except OSError as error:
             raise self._explained(error) from error
         self._open = lru_cache(_OPEN_FILES)(self._system.open_input_file)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process connects by itself, with the credentials that it finds."""
+        return ArrowStore, (self._url, self._given)
 
     def listing(self) -> Listing:
         """What lies there. Raises FileNotFoundError, PermissionError or ConnectionError with the reason."""
@@ -89,6 +94,34 @@ class ArrowStore:
         except ValueError as error:  # pyarrow says of an object in Google's store whose connection was lost: closed
             self._open.cache_clear()
             raise ConnectionError("the connection was lost") from error
+
+    def get(self, name: str) -> bytes | None:
+        """The whole object of a name below the URL; None if there is none. Raises as ``listing`` does."""
+        try:
+            with self._system.open_input_file(f"{self.path}/{name}") as file:
+                return bytes(file.read())
+        except OSError as error:
+            explained = self._explained(error)
+            if isinstance(explained, FileNotFoundError) and not _NO_BUCKET.search(str(error)):
+                return None
+            raise explained from error
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object, which appears whole. Raises as ``listing`` does."""
+        try:
+            with self._system.open_output_stream(f"{self.path}/{name}") as file:
+                file.write(data)
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def delete(self, name: str) -> None:
+        """Delete an object, if there is one of that name. Raises as ``listing`` does."""
+        try:
+            self._system.delete_file(f"{self.path}/{name}")
+        except OSError as error:
+            explained = self._explained(error)
+            if not isinstance(explained, FileNotFoundError):
+                raise explained from error
 
     def _explained(self, error: OSError) -> OSError:
         said = " ".join(str(error).split())

@@ -27,6 +27,7 @@ class FsspecStore:
 
     def __init__(self, url: SplitResult, hub: str | None = None) -> None:
         """``hub`` is the address of a hub, by default the one that ``HF_ENDPOINT`` names."""
+        self._url, self._hub = url, hub
         self.scheme = url.scheme
         if self.scheme == "hf":
             self.path = f"{url.netloc}{unquote(url.path)}".rstrip("/")
@@ -37,6 +38,10 @@ class FsspecStore:
             self._system = fsspec.filesystem(
                 self.scheme, skip_instance_cache=True, client_kwargs={"timeout": timeout}, encoded=True
             )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process connects by itself, with the token that it finds."""
+        return FsspecStore, (self._url, self._hub)
 
     def listing(self) -> Listing:
         """What lies there. Raises FileNotFoundError, PermissionError or ConnectionError with the reason."""

@@ -158,7 +158,7 @@ def _values(batch: Any) -> list[dict[str, Any]]:
 
 def _has_nanoseconds(kind: Any) -> bool:
     """Whether values are moments or times in nanoseconds, which pyarrow gives as types of pandas if that is there."""
-    return (types.is_timestamp(kind) or types.is_duration(kind)) and kind.unit == "ns"
+    return bool((types.is_timestamp(kind) or types.is_duration(kind)) and kind.unit == "ns")
 
 
 def _value(scalar: Any) -> Any:

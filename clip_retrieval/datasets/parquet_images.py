@@ -54,6 +54,10 @@ class RowBatches:
         self._failures: dict[_Key, tuple[int, str]] = {}
         """The first row of a row group that could not be decoded, and why."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Another process begins with nothing kept."""
+        return RowBatches, (self._kept_bytes, self._kept_rows)
+
     def image(self, file: StoredFile, column: str, group: int, row: int) -> tuple[bytes | None, str | None]:
         """The bytes and the path that ``column`` has in row ``row`` of a row group.
 

@@ -28,6 +28,10 @@ class Reading:
     pause: float = 0.5
     _places: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_AT_ONCE), repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Other processes have threads of their own, and so a bound of their own."""
+        return Reading, (self.store, self.attempts, self.pause)
+
     def listing(self) -> Listing:
         """What the store has. It is tried twice at most: a person waits for the answer. Raises as ``Store`` does."""
         return again(self.store.listing, min(self.attempts, 2), self.pause)

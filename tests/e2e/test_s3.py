@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -23,18 +24,24 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from typer.testing import CliRunner
 
+from clip_retrieval.build.blocks import cut, embed_block
+from clip_retrieval.build.shard_place import shard_place
+from clip_retrieval.build.shards import ShardDamaged, find_manifest, forget_shard, read_shard
 from clip_retrieval.build.validate import validate
 from clip_retrieval.cli.app import app
-from clip_retrieval.datasets import img2dataset, parquet, webdataset
+from clip_retrieval.datasets import img2dataset, open_source, parquet, webdataset
 from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.place import Fit, Place, SourceOptions
 from clip_retrieval.datasets.remote import open_remote
-from clip_retrieval.errors import SourceError, StoreUnreachable
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.errors import ClusterFailed, SourceError, StoreUnreachable
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.records import CaptionedImage, Reject
 from scripts.common.server import reserve_port
+from tests.build.test_embed_blocks import job_of
 from tests.datasets.test_img2dataset import row
 from tests.datasets.test_webdataset import BLUE, GREEN, RED, tar_bytes, texts
+from tests.samples import write_collection
 
 pytestmark = pytest.mark.e2e
 
@@ -330,3 +337,22 @@ def test_the_url_itself_is_checked() -> None:
         with pytest.raises(SourceError, match=reason) as caught:
             open_remote(url, OPTIONS, detect)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("s3")
+def test_shards_of_a_build_lie_in_a_bucket(encoder_folder: Path, tmp_path: Path) -> None:
+    place = shard_place("s3://shelf/shards")
+    job = replace(job_of(encoder_folder, tmp_path), place="s3://shelf/shards")
+    block = next(cut(list(open_source(write_collection(tmp_path / "data"))), 8, job))
+    with pytest.raises(ShardDamaged, match="it is missing"):
+        read_shard(place, block.key, job.fingerprint)
+    embed_block(block, job, FakeEncoder(), workers=1)
+    assert len(read_shard(place, block.key, job.fingerprint).kept) == 8
+    forget_shard(place, block.key)
+    assert find_manifest(place, block.key, job.fingerprint) is None
+
+
+@pytest.mark.usefixtures("s3")
+def test_shards_in_a_bucket_that_does_not_exist_are_one_sentence() -> None:
+    with pytest.raises(ClusterFailed, match="the shards in s3://no-such/run cannot be read or written: there is no bu"):
+        shard_place("s3://no-such/run").write("a", b"data")
