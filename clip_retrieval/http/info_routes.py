@@ -122,8 +122,6 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
     @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result caches of all workers")
     async def clear(request: Request) -> CacheCleared:
         previous = state.service.clear() if state.service else 0
-        if state.shared_answers is not None:
-            await state.shared_answers.clear()
         Auditor.of(request.scope).note("clear cache", dropped=previous)
         return CacheCleared(
             message=f"{previous} cached results dropped", previous_cache_size=previous, current_cache_size=0

@@ -16,7 +16,6 @@ from typing import Protocol
 
 import numpy as np
 
-from clip_retrieval import __version__
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
@@ -31,7 +30,6 @@ from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, Rendered
 from clip_retrieval.serving.decoders import Decoders, decode_together
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.large_bodies import read_by_size
-from clip_retrieval.serving.shared_answers import SharedAnswers, name_of
 from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE, TEXTS_A_PLACE
 from clip_retrieval.stages import Stage
@@ -82,19 +80,14 @@ class QueryService:
         shared: SharedState,
         slot: Slot,
         vectors_kept: int = 0,
-        shared_answers: SharedAnswers | None = None,
-        precision: str = "as built",
     ) -> None:
         """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together.
 
         ``shared`` says when the caches of all workers are cleared; ``slot`` is this worker's own in it.
-        ``shared_answers`` has the results of other services; those of another ``precision`` are not used.
         """
         self.retriever = retriever
         self.artifact = artifact
         self._answers = answers
-        self._shared_answers = shared_answers
-        self._precision = precision
         self._shared = shared
         self._slot = slot
         self._vectors = QueryVectorCache(vectors_kept)
@@ -123,20 +116,13 @@ class QueryService:
         keys = [query.key() for query in queries]
         pages = [self._answers.get(version, key) for key in keys]
         wrong = [None if page else _wrong_filter(query, state) for query, page in zip(queries, pages, strict=True)]
-        names = [name_of(__version__, version, self._precision, key) for key in keys] if self._shared_answers else keys
-        if self._shared_answers is not None:
-            for n, page in await self._look_elsewhere(names, pages, wrong):
-                pages[n] = page
-                if self._shared.generation("cache") == generation:
-                    self._answers.keep(version, keys[n], page)
-        seen = None if self._shared_answers is None else self._shared_answers.generation
         new = [query for query, page, error in zip(queries, pages, wrong, strict=True) if not page and not error]
         tokens = await self._tokenize(dict.fromkeys(text for query in new for text in query.texts))
         images, decode = await self._encode_images({image.key: image for query in new for image in query.images})
         prepared = _Prepared(tokens, images, decode, asyncio.Semaphore(TEXTS_A_PLACE))
 
         async def one(
-            query: Query, key: str, name: str, page: RenderedPage | None, error: InvalidQuery | None
+            query: Query, key: str, page: RenderedPage | None, error: InvalidQuery | None
         ) -> QueryAnswer | InvalidQuery:
             if page is not None:
                 return QueryAnswer(page, {}, cached=True)
@@ -148,22 +134,11 @@ class QueryService:
                 return wrong_part
             if self._shared.generation("cache") == generation:  # else it was computed before a clearing
                 self._answers.keep(version, key, answer.page)
-                if self._shared_answers is not None:
-                    self._shared_answers.keep(name, answer.page, seen)
             if self.on_answer is not None:
                 self.on_answer(query, answer.page)
             return answer
 
-        return await asyncio.gather(*map(one, queries, keys, names, pages, wrong))
-
-    async def _look_elsewhere(
-        self, names: Sequence[str], pages: Sequence[RenderedPage | None], wrong: Sequence[InvalidQuery | None]
-    ) -> list[tuple[int, RenderedPage]]:
-        """The results that other services share, of the queries that have none here: the place and the result."""
-        assert self._shared_answers is not None
-        places = [n for n, (page, error) in enumerate(zip(pages, wrong, strict=True)) if not page and not error]
-        found = await self._shared_answers.get([names[n] for n in places])
-        return [(n, page) for n, page in zip(places, found, strict=True) if page is not None]
+        return await asyncio.gather(*map(one, queries, keys, pages, wrong))
 
     async def encode_text(self, text: str, language: str | None = None) -> tuple[Encoded, bool]:
         """The vector of a text, and whether the model read only its beginning.

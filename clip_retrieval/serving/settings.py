@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clip_retrieval.access.addresses import networks
-from clip_retrieval.access.limits import Quota, Store, pool_of
+from clip_retrieval.access.limits import Quota, Store
 from clip_retrieval.indexes.milvus_place import check_uri
 
 PREFIX = "BENTO_CLIP_"
@@ -94,12 +94,6 @@ class Settings(BaseSettings):
     )
     cache_size: int = Field(default=4096, ge=0, description="results kept, and query vectors; 0 turns both caches off")
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds for which a result is kept")
-    cache_url: str | None = Field(
-        default=None, repr=False, description="a Redis or Valkey server in which several services share results"
-    )
-    cache_timeout_ms: float = Field(
-        default=5, gt=0, le=1000, description="milliseconds for which a request waits for a shared result"
-    )
     workers: int | None = Field(
         default=None, ge=1, description="server processes, each with its own encoder; default: one for every 8 cores"
     )
@@ -127,7 +121,7 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", mode="before")
+    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
@@ -198,22 +192,6 @@ class Settings(BaseSettings):
         if given is not None:
             Store(given)
         return given
-
-    @field_validator("cache_url")
-    @classmethod
-    def _server(cls, given: str | None) -> str | None:
-        if given is not None:
-            pool_of(given)
-        return given
-
-    @model_validator(mode="after")
-    def _can_share(self) -> Self:
-        """Two services with changes of their own may give different collections one version."""
-        if self.cache_url is not None and self.changes is not None:
-            raise ValueError(f"{PREFIX}CACHE_URL is for a frozen collection; leave it or {PREFIX}CHANGES out")
-        if self.cache_url is not None and self.cache_size == 0:
-            raise ValueError(f"{PREFIX}CACHE_URL has no effect with {PREFIX}CACHE_SIZE=0; leave one of them out")
-        return self
 
     @model_validator(mode="after")
     def _something_to_count(self) -> Self:

@@ -59,7 +59,6 @@ Generation = Literal["cache"]
 FIELDS = (
     *("pid", "starts", "times_ready", "is_ready", "beat", "is_failing"),
     *("cache_generation", "cache_size", "cache_hits", "cache_misses"),
-    *("shared_hits", "shared_misses", "shared_failed"),
     *("pending", *(f"rejected_{reason}" for reason in REJECTIONS), *(f"queued_{queue}" for queue in QUEUES)),
     *(f"queries_{kind}" for kind in KINDS),
     *(f"recorded_{stage}" for stage in STAGES),

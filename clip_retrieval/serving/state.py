@@ -26,7 +26,6 @@ from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.settings import Settings
-from clip_retrieval.serving.shared_answers import SharedAnswers
 from clip_retrieval.serving.shared_state import SharedState, Slot
 from clip_retrieval.serving.swap import Swapper
 from clip_retrieval.serving.traffic import Traffic
@@ -59,8 +58,6 @@ class ServerState:
     """Counts what callers ask for; None where there is no limit."""
     gate: Gate = field(default_factory=Gate)
     """Who may do what; without another one nothing is open."""
-    shared_answers: SharedAnswers | None = None
-    """Results that other services share; None where there is no server for them."""
     service: QueryService | None = None
     served: Served | None = None
     """What ``service`` answers with, where another artifact can take over."""
@@ -103,11 +100,6 @@ class ServerState:
             answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
             shared=shared,
             slot=slot,
-            shared_answers=None
-            if settings.cache_url is None
-            else SharedAnswers.at(
-                settings.cache_url, slot, ttl_s=settings.cache_ttl_s, timeout_s=settings.cache_timeout_ms / 1000
-            ),
             limiter=None
             if settings.limit is None
             else Limiter(Quota.of(settings.limit), shared.spent, settings.limits_url),
@@ -148,8 +140,6 @@ class ServerState:
             decoders=self.decoders,
             answers=self.answers,
             vectors_kept=self.settings.cache_size,
-            shared_answers=self.shared_answers,
-            precision=self.settings.precision or "as built",
             shared=self.shared,
             slot=self.slot,
         )

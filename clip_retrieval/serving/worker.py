@@ -110,8 +110,6 @@ class Worker:
             await self._state.changes.stop()
         if self._state.limiter is not None:
             await self._state.limiter.close()
-        if self._state.shared_answers is not None:
-            await self._state.shared_answers.close()
         self._decoders.shutdown()
 
     def _measure_memory(self) -> None:
