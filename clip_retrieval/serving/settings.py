@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clip_retrieval.access.addresses import networks
 from clip_retrieval.access.limits import Quota, Store
+from clip_retrieval.access.redis_url import spoken_url
 
 PREFIX = "BENTO_CLIP_"
 
@@ -86,6 +87,14 @@ class Settings(BaseSettings):
     )
     cache_size: int = Field(default=4096, ge=0, description="results kept, and query vectors; 0 turns both caches off")
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds for which a result is kept")
+    cache_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="a Redis or Valkey server in which several services keep results together",
+    )
+    cache_timeout_s: float = Field(
+        default=0.005, gt=0, le=1, description="seconds after which a request no longer waits for that server"
+    )
     workers: int | None = Field(
         default=None, ge=1, description="server processes, each with its own encoder; default: one for every 8 cores"
     )
@@ -113,7 +122,7 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", "limit", "limits_url", mode="before")
+    @field_validator("changes", "follow", "limit", "limits_url", "cache_url", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
@@ -134,7 +143,9 @@ class Settings(BaseSettings):
         "429",
     )
     limits_url: str | None = Field(
-        default=None, description="a Redis or Valkey server in which several services count together what callers ask"
+        default=None,
+        repr=False,
+        description="a Redis or Valkey server in which several services count together what callers ask",
     )
     pending_share: float = Field(
         default=0.5,
@@ -172,6 +183,25 @@ class Settings(BaseSettings):
         if given is not None:
             Store(given)
         return given
+
+    @field_validator("cache_url")
+    @classmethod
+    def _result_store(cls, given: str | None) -> str | None:
+        if given is not None:
+            spoken_url(given)
+        return given
+
+    @model_validator(mode="after")
+    def _results_of_what_all_serve(self) -> Self:
+        """Two services with changes of their own may give different collections one version."""
+        if self.cache_url is not None and self.changes is not None:
+            raise ValueError(
+                f"{PREFIX}CACHE_URL shares the results of an artifact that does not change; leave it out where "
+                f"{PREFIX}CHANGES is set"
+            )
+        if self.cache_url is None and "cache_timeout_s" in self.model_fields_set:
+            raise ValueError(f"{PREFIX}CACHE_TIMEOUT_S has no effect without {PREFIX}CACHE_URL")
+        return self
 
     @model_validator(mode="after")
     def _something_to_count(self) -> Self:
