@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from clip_retrieval.access.addresses import networks
 from clip_retrieval.access.limits import Quota, Store
 from clip_retrieval.access.redis_url import spoken_url
+from clip_retrieval.artifacts.published_url import check_published
+from clip_retrieval.datasets.remote import is_url
+from clip_retrieval.errors import SourceError
 
 PREFIX = "BENTO_CLIP_"
 
@@ -111,8 +114,8 @@ class Settings(BaseSettings):
     )
     follow: str | None = Field(
         default=None,
-        description="a model store tag, such as clip-retrieval:latest: whenever it names another artifact, that one is "
-        "served",
+        description="a model store tag, such as clip-retrieval:latest, or what is published in a bucket, such as "
+        "s3://bucket/photos/latest: whenever it names another artifact, that one is served",
     )
     mirror: float = Field(
         default=0, ge=0, le=1, description="share of the queries that both artifacts answer before one takes over"
@@ -127,6 +130,16 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
         return given or None
+
+    @field_validator("follow")
+    @classmethod
+    def _followed(cls, given: str | None) -> str | None:
+        if given is not None and is_url(given):
+            try:
+                check_published(given)
+            except SourceError as error:
+                raise ValueError(str(error)) from error
+        return given
 
     max_added: int = Field(
         default=20_000, ge=1, description="most images that are added or changed before a compaction; more get 429"

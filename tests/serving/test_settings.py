@@ -148,11 +148,14 @@ def test_less_memory_for_bodies_than_one_upload_may_have_is_refused() -> None:
         ({"CACHE_URL": "memcached://host"}, "write redis://host:6379/0"),
         ({"CACHE_URL": "redis://:hunter2@host:port"}, "its port is a number"),
         ({"CACHE_URL": "redis://:hunter2@host", "CHANGES": "changes"}, "an artifact that does not change"),
+        ({"FOLLOW": "https://host/photos/latest"}, "write s3://BUCKET/FOLDER/latest"),
+        ({"FOLLOW": "s3://shelf"}, "write s3://BUCKET/FOLDER/latest"),
+        ({"FOLLOW": "s3://shelf/photos/files"}, "is no name of a published version"),
         ({"CACHE_TIMEOUT_S": "0.01"}, "no effect without BENTO_CLIP_CACHE_URL"),
         ({"CACHE_URL": "redis://:hunter2@host", "CACHE_TIMEOUT_S": "2"}, "must be at most 1"),
     ],
 )
-def test_results_are_shared_in_a_store_that_can_be_used_or_the_settings_are_refused(
+def test_a_store_that_cannot_be_used_is_refused_with_what_can_and_without_its_password(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], message: str
 ) -> None:
     for name, value in given.items():
