@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, populate_by_name=True)
 
     artifact: str = Field(
-        default="clip-retrieval:latest", description="BentoML model tag, or the path of an artifact folder"
+        default="clip-retrieval:latest",
+        description="BentoML model tag, the path of an artifact folder, or what is published in a bucket, such as s3://bucket/photos/latest",
     )
     max_batch_size: int = Field(default=32, ge=2, le=512, description="largest number of queries encoded together")
     max_pending: int = Field(default=128, ge=1, description="largest number of requests in progress; more get 503")
@@ -131,7 +132,7 @@ class Settings(BaseSettings):
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
         return given or None
 
-    @field_validator("follow")
+    @field_validator("artifact", "follow")
     @classmethod
     def _followed(cls, given: str | None) -> str | None:
         if given is not None and is_url(given):

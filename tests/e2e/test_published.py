@@ -152,9 +152,8 @@ def test_replicas_follow_what_is_published_and_no_request_fails(
     servers = []
     for number in range(2):
         home = {"BENTOML_HOME": str(tmp_path / f"replica-{number}")}
-        assert run("artifacts", "import", f"{url}/latest", **home).returncode == 0
         port = reserve_port()
-        following = {"BENTO_CLIP_ARTIFACT": "clip-retrieval:latest", "BENTO_CLIP_FOLLOW": f"{url}/latest", **home}
+        following = {"BENTO_CLIP_ARTIFACT": f"{url}/latest", "BENTO_CLIP_FOLLOW": f"{url}/latest", **home}
         servers.append(launch(bentoml_serve(port), port, **following))
     for server in servers:
         server.wait_until_ready()

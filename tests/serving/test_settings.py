@@ -149,6 +149,7 @@ def test_less_memory_for_bodies_than_one_upload_may_have_is_refused() -> None:
         ({"CACHE_URL": "redis://:hunter2@host:port"}, "its port is a number"),
         ({"CACHE_URL": "redis://:hunter2@host", "CHANGES": "changes"}, "an artifact that does not change"),
         ({"FOLLOW": "https://host/photos/latest"}, "write s3://BUCKET/FOLDER/latest"),
+        ({"ARTIFACT": "s3://shelf"}, "write s3://BUCKET/FOLDER/latest"),
         ({"FOLLOW": "s3://shelf"}, "write s3://BUCKET/FOLDER/latest"),
         ({"FOLLOW": "s3://shelf/photos/files"}, "is no name of a published version"),
         ({"CACHE_TIMEOUT_S": "0.01"}, "no effect without BENTO_CLIP_CACHE_URL"),
