@@ -112,11 +112,11 @@ some-artifact: $(ENV)
 	  || $(BIN)/bento-clip build clip_retrieval/sample --model demo >&2)
 
 bento: some-artifact  ## Make the Bento of the newest artifact (of the demo if there is none), or of ARTIFACT=
-	@$(BIN)/python -m scripts.bento $(if $(ARTIFACT),--artifact "$(ARTIFACT)") $(if $(BASIC_FORMATS),--basic-formats)
+	@$(BIN)/python -m scripts.bento $(if $(ARTIFACT),--artifact "$(ARTIFACT)") $(if $(BASIC_FORMATS),--basic-formats) $(if $(BUCKETS),--buckets)
 
 image: some-artifact  ## Make the container image of that Bento with the first engine that works, or BACKEND=; list its contents by size
 	@$(BIN)/python -m scripts.image $(if $(ARTIFACT),--artifact "$(ARTIFACT)") $(if $(BACKEND),--backend "$(BACKEND)") \
-	  $(if $(BASIC_FORMATS),--basic-formats)
+	  $(if $(BASIC_FORMATS),--basic-formats) $(if $(BUCKETS),--buckets)
 
 image-test: $(DEV)  ## Build the image of the demo, or of ARTIFACT=, run it as in production and check it
 	tag=$(or $(ARTIFACT),$$($(BIN)/bento-clip build clip_retrieval/sample --model demo)) \

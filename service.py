@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from starlette.types import Scope
 
-from clip_retrieval.artifacts import modelstore
 from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
@@ -48,7 +47,7 @@ MAX_LATENCY_MS = 60_000
 place = process.take_place()
 settings = process.read_settings()
 try:
-    tag, folder = modelstore.resolve(settings.artifact)
+    tag, folder = process.find_artifact(settings.artifact)
 except ClipRetrievalError as error:
     process.end_service(place.shared, error)
 workers, encoder_threads = process.share_cores(settings)

@@ -34,6 +34,7 @@ from scripts.common.paths import ROOT
 from scripts.oci import pins
 
 PACKAGE = "clip_retrieval"
+BUCKETS = "bring pyarrow, with which the service follows what is published in S3 or Google Cloud Storage"
 BASIC_FORMATS = "leave out HEIC and JPEG XL, whose packages are under the GPL"
 
 
@@ -41,10 +42,11 @@ class CannotBuild(Exception):
     """The Bento cannot be made; the message says why."""
 
 
-def make(artifact: str = modelstore.LATEST, *, basic_formats: bool = False) -> str:
+def make(artifact: str = modelstore.LATEST, *, basic_formats: bool = False, buckets: bool = False) -> str:
     """The tag of the Bento with this artifact inside; it is built unless the store has one of the same content.
 
-    With ``basic_formats`` it reads neither HEIC nor JPEG XL, and has no package under the GPL.
+    With ``basic_formats`` it reads neither HEIC nor JPEG XL, and has no package under the GPL. With ``buckets`` it can
+    follow what is published in a bucket.
 
     Raises ClipRetrievalError, NotPinned or CannotBuild.
     """
@@ -54,7 +56,7 @@ def make(artifact: str = modelstore.LATEST, *, basic_formats: bool = False) -> s
             f"{artifact} is a folder: a Bento takes its artifact from the BentoML model store; name it by its tag"
         )
     with tempfile.TemporaryDirectory() as staging:
-        stage(Path(staging), tag, Artifact.open(folder), basic_formats=basic_formats)
+        stage(Path(staging), tag, Artifact.open(folder), basic_formats=basic_formats, buckets=buckets)
         version = f"{tag.partition(':')[2]}-{folder_fingerprint(Path(staging))[:8]}"
         with suppress(NotFound):
             return str(bentoml.get(f"{modelstore.NAME}:{version}").tag)
@@ -71,7 +73,7 @@ def _build(staging: str, version: str) -> None:
         raise CannotBuild(f"bentoml build failed (exit status {done.returncode}); its messages are above")
 
 
-def stage(folder: Path, tag: str, artifact: Artifact, *, basic_formats: bool = False) -> None:
+def stage(folder: Path, tag: str, artifact: Artifact, *, basic_formats: bool = False, buckets: bool = False) -> None:
     """Fill the empty ``folder`` with the contents of the Bento."""
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
     template = bentofile["docker"]["dockerfile_template"]
@@ -89,7 +91,7 @@ def stage(folder: Path, tag: str, artifact: Artifact, *, basic_formats: bool = F
     }
     (folder / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
     (folder / "requirements.txt").write_text(
-        "\n".join(pins.serving(basic_formats=basic_formats)) + "\n", encoding="utf-8"
+        "\n".join(pins.serving(basic_formats=basic_formats, buckets=buckets)) + "\n", encoding="utf-8"
     )
 
 
@@ -130,9 +132,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", default=modelstore.LATEST, help="tag in the BentoML model store")
     parser.add_argument("--basic-formats", action="store_true", help=BASIC_FORMATS)
+    parser.add_argument("--buckets", action="store_true", help=BUCKETS)
     arguments: Any = parser.parse_args()
     try:
-        print(make(arguments.artifact, basic_formats=arguments.basic_formats))
+        print(make(arguments.artifact, basic_formats=arguments.basic_formats, buckets=arguments.buckets))
     except (ClipRetrievalError, pins.NotPinned, CannotBuild) as error:
         sys.exit(f"error: {error}")
 

@@ -101,10 +101,11 @@ def main() -> None:
         "--backend", default="", help=f"one of {', '.join(engines.BACKENDS)}; by default the first that works"
     )
     parser.add_argument("--basic-formats", action="store_true", help=bento.BASIC_FORMATS)
+    parser.add_argument("--buckets", action="store_true", help=bento.BUCKETS)
     arguments = parser.parse_args()
     try:
         engine = engines.find(arguments.backend)
-        name = tag = bento.make(arguments.artifact, basic_formats=arguments.basic_formats)
+        name = tag = bento.make(arguments.artifact, basic_formats=arguments.basic_formats, buckets=arguments.buckets)
         build(tag, name, engine)
         print(table(usage(engine, name)), file=sys.stderr)
         print(name)

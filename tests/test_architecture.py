@@ -81,7 +81,7 @@ LIBRARIES = {
     "httpx2": {"datasets/fsspec_store"},
     "pyarrow": {"datasets/parquet_file", "datasets/parquet_images", "datasets/arrow_store"},
     "limits": {"access/limits", "access/shared_counts"},
-    "redis": {"access/limits"},
+    "redis": {"access/limits", "access/redis_url", "serving/replica_cache"},
     "fsspec": {"datasets/fsspec_store"},
     "aiohttp": {"datasets/fsspec_store"},
     "ray": {"build/embed_ray"},

@@ -7,6 +7,7 @@ key_file.py       the file of the keys
 key_ring.py       the keys that a process accepts, taken up anew while it runs
 gate.py           what a request may do
 cost.py           what a request costs
+redis_url.py      the URL of a Redis or Valkey server
 shared_counts.py  how much each caller has spent, for all workers of a service
 limits.py         how much a caller may spend, and what is left
 """

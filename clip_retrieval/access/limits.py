@@ -19,6 +19,7 @@ from limits.errors import StorageError
 from redis.asyncio import ConnectionPool
 
 from clip_retrieval.access.cost import UNIT
+from clip_retrieval.access.redis_url import spoken_url
 from clip_retrieval.access.shared_counts import SharedCounts
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery, LimitReached
 
@@ -31,7 +32,6 @@ AWAY_S = 5
 """For so long a store that did not answer is not asked again."""
 
 NAMESPACE = "bento-clip"
-SCHEMES = ("redis", "rediss", "valkey", "valkeys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +74,14 @@ class Store:
 
     def __init__(self, url: str) -> None:
         """``url`` is such as ``redis://host:6379/0``; nothing is asked yet. Raises ValueError if it is no such URL."""
-        scheme = url.partition("://")[0]
-        if scheme not in SCHEMES:
-            raise ValueError(
-                f"a URL that begins with {scheme[:20]} is of no store that can be used; write redis://host:6379/0, or "
-                "rediss:// with TLS"
-            )
-        spoken = url.replace("valkey", "redis", 1)  # the two speak one protocol
+        spoken = spoken_url(url)
         timeouts = {"socket_timeout": STORE_TIMEOUT_S, "socket_connect_timeout": STORE_TIMEOUT_S}
         self._pool = ConnectionPool.from_url(spoken, **timeouts)
         options: Any = {"connection_pool": self._pool}  # the library's own type of options lacks it
-        self.counts = RedisStorage(f"async+{spoken}", wrap_exceptions=True, implementation="redispy", **options)
+        # The pool says where the store is. The library reads this URL too, and wants a port in it.
+        self.counts = RedisStorage(
+            "async+redis://localhost:6379", wrap_exceptions=True, implementation="redispy", **options
+        )
 
     async def close(self) -> None:
         """Close the connections."""

@@ -165,6 +165,11 @@ def _home() -> Path:
     return Path(os.path.expandvars(home)).expanduser() / "models" / NAME
 
 
+def imports() -> Path:
+    """Where files that are on their way into the store are kept, beside it: a retry goes on with them."""
+    return _home().parent.parent / f"{NAME}.importing"
+
+
 def _staging() -> Path:
     """A folder on the file system of the store. BentoML takes every folder inside of the store for a model."""
     store = _home().parent

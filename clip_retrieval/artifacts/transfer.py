@@ -55,7 +55,7 @@ def import_artifact(file: Path, folder: Path, advance: Advance) -> Artifact:
     try:
         with storage(folder), new_folder(folder) as partial, tarfile.open(file, "r:") as archive:
             manifest = _read(archive, file, partial, advance)
-            _check_contents(Artifact(partial, manifest), file)
+            check_contents(Artifact(partial, manifest), str(file))
     except (tarfile.TarError, EOFError) as error:
         raise ArtifactDamaged(
             f"{file} is damaged or not an exported artifact ({error}); export the artifact again"
@@ -71,13 +71,8 @@ def _read(archive: tarfile.TarFile, file: Path, folder: Path, advance: Advance) 
         )
     _write(archive, first, folder / MANIFEST, advance)
     manifest = read_manifest(folder)
-    if not re.fullmatch(VERSION, manifest.version):
-        raise ArtifactDamaged(
-            f"{file} has the version {manifest.version!r}, which no build gives; export the artifact again"
-        )
+    require_plain(manifest, str(file))
     left = dict(manifest.files)
-    for name in left:
-        _require_inside(name, file)
     while (member := archive.next()) is not None:
         expected = left.pop(member.name, None)
         if expected is None or not _is_plain(member):
@@ -93,7 +88,7 @@ def _read(archive: tarfile.TarFile, file: Path, folder: Path, advance: Advance) 
     return manifest
 
 
-def _check_contents(artifact: Artifact, file: Path) -> None:
+def check_contents(artifact: Artifact, file: str) -> None:
     """Raise ArtifactDamaged if the files, which are as the manifest says, cannot answer queries."""
     try:
         artifact.check_contents()
@@ -121,7 +116,17 @@ def _is_plain(member: tarfile.TarInfo) -> bool:
     return member.isreg() and not member.issparse()
 
 
-def _require_inside(name: str, file: Path) -> None:
+def require_plain(manifest: Manifest, file: str) -> None:
+    """Raise ArtifactDamaged if a manifest from elsewhere has a version or names that could write outside a folder."""
+    if not re.fullmatch(VERSION, manifest.version):
+        raise ArtifactDamaged(
+            f"{file} has the version {manifest.version!r}, which no build gives; export the artifact again"
+        )
+    for name in manifest.files:
+        _require_inside(name, file)
+
+
+def _require_inside(name: str, file: str) -> None:
     """Raise ArtifactDamaged unless a name is a plain relative path on every system and not the manifest's own."""
     parts = PurePosixPath(name).parts
     plain = parts and "/".join(parts) == name and not name.startswith("/") and ".." not in parts

@@ -11,11 +11,14 @@ from clip_retrieval.artifacts import modelstore, retention
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import compare
 from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.published import import_published, open_bucket
+from clip_retrieval.artifacts.published_url import check_pointer
 from clip_retrieval.artifacts.sharing import sizes
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, DryRun, Tag, Yes
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
+from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ClipRetrievalError
 from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.work_folder import scratch_folder
@@ -106,16 +109,32 @@ def compare_command(first: Tag, second: Tag, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     source: Tag,
-    file: Annotated[Path, typer.Argument(help="The new file; it is a tar archive.")],
+    target: Annotated[
+        str, typer.Argument(help="The new file, a tar archive; or a folder of a bucket: s3://… or gs://….")
+    ],
+    publish: Annotated[
+        str | None, typer.Option(metavar="NAME", help="In a bucket: the name that stands for this version from now on.")
+    ] = None,
 ) -> None:
-    """Write an artifact to one file that another machine can import.
+    """Write an artifact to one file, or to a bucket, from which other machines can import it.
+
+    An export to a bucket that was stopped goes on where it was, and what versions have in common is there once. With
+    --publish, services that follow this name serve the version.
 
     Examples:
 
     ```
     bento-clip artifacts export clip-retrieval:latest collection.tar
+    bento-clip artifacts export clip-retrieval:latest s3://bucket/photos/
+    bento-clip artifacts export clip-retrieval:latest s3://bucket/photos/ --publish latest
     ```
     """
+    if is_url(target):
+        _export_to_bucket(source, target, publish)
+        return
+    if publish is not None:
+        raise ClipRetrievalError("--publish is for a bucket; write s3://BUCKET/FOLDER/ in place of the file")
+    file = Path(target)
     if file.exists():
         raise ClipRetrievalError(f"{file} exists already; choose a new name")
     _, artifact = _open(source)
@@ -125,8 +144,25 @@ def export(
     typer.echo(str(file))
 
 
+def _export_to_bucket(source: str, url: str, publish: str | None) -> None:
+    if publish is not None:
+        check_pointer(publish)
+    bucket = open_bucket(url)
+    _, artifact = _open(source)
+    version = artifact.manifest.version
+    bucket.export(artifact, console.Bars())
+    if publish is not None:
+        bucket.publish(publish, version)
+    typer.echo(f"{bucket.shown}/{publish or version}")
+
+
 @app.command("import")
-def import_file(file: Annotated[Path, typer.Argument(help="A file that the command export wrote.")]) -> None:
+def import_file(
+    source: Annotated[
+        str,
+        typer.Argument(help="A file that the command export wrote; or s3://… or gs://… with a name or version."),
+    ],
+) -> None:
     """Check every byte of an exported artifact, add it to the model store and print its tag.
 
     It is then the newest artifact, so clip-retrieval:latest refers to it.
@@ -135,8 +171,14 @@ def import_file(file: Annotated[Path, typer.Argument(help="A file that the comma
 
     ```
     bento-clip artifacts import collection.tar
+    bento-clip artifacts import s3://bucket/photos/latest
+    bento-clip artifacts import s3://bucket/photos/4e1f0a9c55d2b761
     ```
     """
+    if is_url(source):
+        typer.echo(import_published(source, console.Bars(), console.note, verify=True))
+        return
+    file = Path(source)
     with (
         scratch_folder(cache_dir() / "imports", "import") as folder,
         console.Bars().stage("reading (bytes)", file.stat().st_size) as advance,

@@ -8,9 +8,12 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.published import import_published
+from clip_retrieval.cli import console
 from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.options import Tag
 from clip_retrieval.cli.tls import Tls
+from clip_retrieval.datasets.remote import is_url
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
 KEYS_SETTING = "BENTO_CLIP_KEYS"
@@ -62,6 +65,7 @@ def serve(
     ```
     bento-clip serve
     bento-clip serve clip-retrieval:latest --port 8080
+    bento-clip serve s3://bucket/photos/latest
     bento-clip serve --changes ~/photos-changes --insecure
     bento-clip serve --changes ~/photos-changes --keys keys.jsonl --host 0.0.0.0
     bento-clip serve --host 0.0.0.0 --ssl-certfile fullchain.pem --ssl-keyfile privkey.pem
@@ -69,6 +73,8 @@ def serve(
 
     Without keys, searching is open on this machine and changing is not.
     """
+    if is_url(source):
+        source = import_published(source, console.Bars(), console.note)
     tag, folder = modelstore.resolve(source)
     Artifact.open(folder, verify=False)
     if tag == source and Path(source).is_dir():

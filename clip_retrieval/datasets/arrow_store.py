@@ -7,6 +7,8 @@ names them. ``AWS_ENDPOINT_URL`` names another server that speaks S3.
 
 import os
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -122,6 +124,40 @@ class ArrowStore:
             explained = self._explained(error)
             if not isinstance(explained, FileNotFoundError):
                 raise explained from error
+
+    def size(self, path: str) -> int | None:
+        """The bytes of an object now; None if there is none. Raises as ``listing`` does."""
+        try:
+            info = self._system.get_file_info(path)
+        except OSError as error:
+            raise self._explained(error) from error
+        return info.size if info.type == fs.FileType.File else None
+
+    def now(self, path: str, limit: int) -> bytes:
+        """At most ``limit`` bytes of an object as it is now. Raises as ``listing`` does."""
+        try:
+            with self._system.open_input_stream(path) as file:
+                return bytes(file.read(limit))
+        except OSError as error:
+            explained = self._explained(error)
+            if isinstance(explained, FileNotFoundError) and not self._has_bucket():
+                raise FileNotFoundError(f"there is no bucket {self.bucket!r}") from error
+            raise explained from error
+
+    def _has_bucket(self) -> bool:
+        """False if the bucket is known to be missing: of an object that is not there the store says no more."""
+        with suppress(OSError):
+            return bool(self._system.get_file_info(self.bucket).type != fs.FileType.NotFound)
+        return True
+
+    def write(self, path: str, parts: Iterable[bytes]) -> None:
+        """Make or replace an object. Raises as ``listing`` does; then a part of it may be left there."""
+        try:
+            with self._system.open_output_stream(path) as file:
+                for part in parts:
+                    file.write(part)
+        except OSError as error:
+            raise self._explained(error) from error
 
     def _explained(self, error: OSError) -> OSError:
         said = " ".join(str(error).split())

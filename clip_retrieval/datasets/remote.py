@@ -9,16 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from clip_retrieval.datasets.base import Source, is_text
 from clip_retrieval.datasets.place import Place, SourceOptions
 from clip_retrieval.datasets.remote_file import Reading, RemoteFile
-from clip_retrieval.datasets.store import Listing, Store
+from clip_retrieval.datasets.store import Listing, Objects, Store
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import MissingExtra, SourceError
 from clip_retrieval.records import Reject
 
+BUCKETS = ("s3", "gs")
 SCHEMES = ("s3", "gs", "hf", "https", "http")
 
 
@@ -99,12 +101,7 @@ def open_remote(url: str, options: SourceOptions, detect: Detect, *, attempts: i
     is none that can be read, if the store cannot be reached, refuses access or has nothing there; MissingExtra.
     """
     shown = shown_place(url)
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise SourceError(f"{shown} is no address: {error}") from error
-    if parts.fragment and parts.scheme in {"s3", "gs"}:
-        raise SourceError(f"{shown}: write # in a name as %23")
+    parts = _split(url, shown)
     reading = Reading(_store(parts, shown), attempts, pause)
     try:
         listing = reading.listing()
@@ -121,6 +118,29 @@ def open_remote(url: str, options: SourceOptions, detect: Detect, *, attempts: i
     return detect(place, options)
 
 
+def open_objects(url: str) -> tuple[Objects, str]:
+    """The bucket of an ``s3://`` or ``gs://`` URL, to read and write, and the URL's path there, bucket included.
+
+    Raises SourceError for another URL, and if the bucket cannot be reached; MissingExtra.
+    """
+    shown = shown_place(url)
+    parts = _split(url, shown)
+    if parts.scheme not in BUCKETS:
+        raise SourceError(f"{shown} is in no bucket; write s3://BUCKET/FOLDER/ or gs://BUCKET/FOLDER/")
+    store: Any = _store(parts, shown)  # an ArrowStore, whose class is not to be imported here
+    return store, store.path
+
+
+def _split(url: str, shown: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SourceError(f"{shown} is no address: {error}") from error
+    if parts.fragment and parts.scheme in BUCKETS:
+        raise SourceError(f"{shown}: write # in a name as %23")
+    return parts
+
+
 def _store(parts: SplitResult, shown: str) -> Store:
     if parts.scheme not in SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
@@ -130,7 +150,7 @@ def _store(parts: SplitResult, shown: str) -> Store:
     if "@" in parts.netloc and parts.scheme != "hf":
         raise SourceError(f"{shown}: names and passwords do not belong into a URL, where logs show them")
     try:
-        if parts.scheme in {"s3", "gs"}:
+        if parts.scheme in BUCKETS:
             from clip_retrieval.datasets.arrow_store import ArrowStore
 
             return ArrowStore(parts)

@@ -121,11 +121,15 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
 
     @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result caches of all workers")
     async def clear(request: Request) -> CacheCleared:
-        previous = state.service.clear() if state.service else 0
+        previous, reached = await state.service.clear_for_all() if state.service else (0, True)
         Auditor.of(request.scope).note("clear cache", dropped=previous)
-        return CacheCleared(
-            message=f"{previous} cached results dropped", previous_cache_size=previous, current_cache_size=0
-        )
+        message = f"{previous} cached results dropped"
+        if not reached:
+            message += (
+                "; the store that services share does not answer: this service leaves it alone until it could clear "
+                "it, other services may still answer from it"
+            )
+        return CacheCleared(message=message, previous_cache_size=previous, current_cache_size=0)
 
     @app.get("/fields", response_model=FieldsAnswer, summary="What where can filter by")
     async def fields() -> FieldsAnswer:

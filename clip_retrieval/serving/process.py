@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -21,13 +22,16 @@ from threadpoolctl import threadpool_limits
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.published import import_published
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
+from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import StorageReadOnly
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
+from clip_retrieval.progress import Silent
 from clip_retrieval.serving import lifeline
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
 from clip_retrieval.serving.budget import Needs, memory_limit
@@ -94,6 +98,16 @@ def open_changes(settings: Settings, encoder: EncoderInfo) -> ChangeLog | str:
         if path.exists():
             raise
         return f"this collection is frozen, because its folder for changes cannot be used: {error}"
+
+
+def find_artifact(
+    source: str, fetch: Callable[[str], str] = lambda url: import_published(url, Silent())
+) -> tuple[str, Path]:
+    """The name and the folder of what ``BENTO_CLIP_ARTIFACT`` says; what a bucket publishes is fetched first.
+
+    Raises ArtifactError of the kind that applies, and for a bucket SourceError, MissingExtra and StorageFailed.
+    """
+    return modelstore.resolve(fetch(source) if is_url(source) else source)
 
 
 def check_artifact(settings: Settings, tag: str, folder: Path) -> str:

@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import psutil
@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import mark_process_dead
 
 from clip_retrieval.artifacts.manifest import Manifest
-from clip_retrieval.serving.shared_state import QUEUES, REJECTIONS, SharedState
+from clip_retrieval.serving.shared_state import QUEUES, REJECTIONS, REPLICA_RESULTS, SharedState
 from clip_retrieval.stages import STAGES
 
 BUCKET_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -36,6 +36,8 @@ class Reading:
     cache_size: int
     cache_hits: int
     cache_misses: int
+    replica: Mapping[str, int] = field(default_factory=dict)
+    """Look-ups in the cache that replicas share, by their result; empty where there is none."""
 
     @classmethod
     def of(cls, shared: SharedState) -> "Reading":
@@ -47,6 +49,7 @@ class Reading:
             cache_size=shared.cache_size(),
             cache_hits=shared.total("cache_hits"),
             cache_misses=shared.total("cache_misses"),
+            replica={result: shared.total(f"replica_{result}") for result in REPLICA_RESULTS},
         )
 
 
@@ -75,9 +78,17 @@ class PrometheusMetrics:
             registry=registry,
         )
         cache = Counter("bento_clip_cache_requests", "Look-ups in the result cache.", ["result"], registry=registry)
+        replica = Counter(
+            "bento_clip_replica_cache_requests",
+            "Look-ups in the cache that replicas share; a timeout took too long, away is no answer.",
+            ["result"],
+            registry=registry,
+        )
         refused = Counter("bento_clip_turned_away", "Requests that were rejected.", ["reason"], registry=registry)
         self._stages = {stage: stages.labels(stage) for stage in STAGES}
         self._cache = {result: cache.labels(result) for result in ("hit", "miss")}
+        names = {"hits": "hit", "misses": "miss", "timeouts": "timeout", "away": "away"}
+        self._replica = {result: replica.labels(names[result]) for result in REPLICA_RESULTS}
         self._refused = {reason: refused.labels(reason) for reason in REJECTIONS}
         self._cache_size = gauge("cache_size", "Results in the cache.")
         self._pending = gauge("requests_pending", "Requests in progress, of the kinds that max_pending limits.")
@@ -109,6 +120,8 @@ class PrometheusMetrics:
             self._memory.labels(process).set(size)
         self._count("cache_hits", self._cache["hit"], reading.cache_hits)
         self._count("cache_misses", self._cache["miss"], reading.cache_misses)
+        for result, total in reading.replica.items():
+            self._count(f"replica_{result}", self._replica[result], total)
         for reason, counter in self._refused.items():
             self._count(f"rejected_{reason}", counter, reading.rejected[reason])
 

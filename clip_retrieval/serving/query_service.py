@@ -30,6 +30,7 @@ from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, Rendered
 from clip_retrieval.serving.decoders import Decoders, decode_together
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.large_bodies import read_by_size
+from clip_retrieval.serving.replica_cache import ReplicaCache
 from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE, TEXTS_A_PLACE
 from clip_retrieval.stages import Stage
@@ -80,14 +81,17 @@ class QueryService:
         shared: SharedState,
         slot: Slot,
         vectors_kept: int = 0,
+        replicas: ReplicaCache | None = None,
     ) -> None:
         """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together.
 
         ``shared`` says when the caches of all workers are cleared; ``slot`` is this worker's own in it.
+        ``replicas`` has the answers that other services keep too.
         """
         self.retriever = retriever
         self.artifact = artifact
         self._answers = answers
+        self._replicas = replicas
         self._shared = shared
         self._slot = slot
         self._vectors = QueryVectorCache(vectors_kept)
@@ -114,7 +118,7 @@ class QueryService:
         version = state.version
         await read_by_size(*_sizes_and_keys(image for query in queries for image in query.images))
         keys = [query.key() for query in queries]
-        pages = [self._answers.get(version, key) for key in keys]
+        pages, store = await self._kept_pages(version, keys, generation)
         wrong = [None if page else _wrong_filter(query, state) for query, page in zip(queries, pages, strict=True)]
         new = [query for query, page, error in zip(queries, pages, wrong, strict=True) if not page and not error]
         tokens = await self._tokenize(dict.fromkeys(text for query in new for text in query.texts))
@@ -134,11 +138,29 @@ class QueryService:
                 return wrong_part
             if self._shared.generation("cache") == generation:  # else it was computed before a clearing
                 self._answers.keep(version, key, answer.page)
+                if self._replicas is not None:
+                    self._replicas.keep(version, key, answer.page, store)
             if self.on_answer is not None:
                 self.on_answer(query, answer.page)
             return answer
 
         return await asyncio.gather(*map(one, queries, keys, pages, wrong))
+
+    async def _kept_pages(
+        self, version: str, keys: Sequence[str], generation: int
+    ) -> tuple[list[RenderedPage | None], bytes | None]:
+        """The answer that is kept for each key, here or for all replicas, and the generation of their store."""
+        pages = [self._answers.get(version, key) for key in keys]
+        if self._replicas is None:
+            return pages, None
+        missing = [number for number, page in enumerate(pages) if page is None]
+        found, store = await self._replicas.get(version, [keys[number] for number in missing])
+        for number, page in zip(missing, found, strict=True):
+            if page is not None:
+                pages[number] = page
+                if self._shared.generation("cache") == generation:
+                    self._answers.keep(version, keys[number], page)
+        return pages, store
 
     async def encode_text(self, text: str, language: str | None = None) -> tuple[Encoded, bool]:
         """The vector of a text, and whether the model read only its beginning.
@@ -155,6 +177,14 @@ class QueryService:
         await read_by_size(*_sizes_and_keys([image]))
         decoded = await self._decoders.pixels(image, self._limits, self.retriever.encoder)
         return await self._encode_pixels(image.key, decoded.pixels), decoded.stage
+
+    async def clear_for_all(self) -> tuple[int, bool]:
+        """``clear``, also for other services; whether the store that they share with this one was cleared.
+
+        The store comes first: else a request in between would keep here what it has found there.
+        """
+        reached = self._replicas is None or await self._replicas.clear()
+        return self.clear(), reached
 
     def clear(self) -> int:
         """Have every worker drop what it keeps to answer faster; returns how many answers they kept together.

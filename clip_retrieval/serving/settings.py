@@ -11,6 +11,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clip_retrieval.access.addresses import networks
 from clip_retrieval.access.limits import Quota, Store
+from clip_retrieval.access.redis_url import spoken_url
+from clip_retrieval.artifacts.published_url import check_published
+from clip_retrieval.datasets.remote import is_url
+from clip_retrieval.errors import SourceError
 from clip_retrieval.indexes.milvus_place import check_uri
 
 PREFIX = "BENTO_CLIP_"
@@ -39,7 +43,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, populate_by_name=True)
 
     artifact: str = Field(
-        default="clip-retrieval:latest", description="BentoML model tag, or the path of an artifact folder"
+        default="clip-retrieval:latest",
+        description="BentoML model tag, the path of an artifact folder, or what is published in a bucket, such as s3://bucket/photos/latest",
     )
     max_batch_size: int = Field(default=32, ge=2, le=512, description="largest number of queries encoded together")
     max_pending: int = Field(default=128, ge=1, description="largest number of requests in progress; more get 503")
@@ -94,6 +99,14 @@ class Settings(BaseSettings):
     )
     cache_size: int = Field(default=4096, ge=0, description="results kept, and query vectors; 0 turns both caches off")
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds for which a result is kept")
+    cache_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="a Redis or Valkey server in which several services keep results together",
+    )
+    cache_timeout_s: float = Field(
+        default=0.005, gt=0, le=1, description="seconds after which a request no longer waits for that server"
+    )
     workers: int | None = Field(
         default=None, ge=1, description="server processes, each with its own encoder; default: one for every 8 cores"
     )
@@ -110,8 +123,8 @@ class Settings(BaseSettings):
     )
     follow: str | None = Field(
         default=None,
-        description="a model store tag, such as clip-retrieval:latest: whenever it names another artifact, that one is "
-        "served",
+        description="a model store tag, such as clip-retrieval:latest, or what is published in a bucket, such as "
+        "s3://bucket/photos/latest: whenever it names another artifact, that one is served",
     )
     mirror: float = Field(
         default=0, ge=0, le=1, description="share of the queries that both artifacts answer before one takes over"
@@ -121,7 +134,7 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", mode="before")
+    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
@@ -139,6 +152,16 @@ class Settings(BaseSettings):
     def _milvus(cls, given: str | None) -> str | None:
         return None if given is None else check_uri(given)
 
+    @field_validator("artifact", "follow")
+    @classmethod
+    def _followed(cls, given: str | None) -> str | None:
+        if given is not None and is_url(given):
+            try:
+                check_published(given)
+            except SourceError as error:
+                raise ValueError(str(error)) from error
+        return given
+
     max_added: int = Field(
         default=20_000, ge=1, description="most images that are added or changed before a compaction; more get 429"
     )
@@ -154,7 +177,9 @@ class Settings(BaseSettings):
         "429",
     )
     limits_url: str | None = Field(
-        default=None, description="a Redis or Valkey server in which several services count together what callers ask"
+        default=None,
+        repr=False,
+        description="a Redis or Valkey server in which several services count together what callers ask",
     )
     pending_share: float = Field(
         default=0.5,
@@ -192,6 +217,25 @@ class Settings(BaseSettings):
         if given is not None:
             Store(given)
         return given
+
+    @field_validator("cache_url")
+    @classmethod
+    def _result_store(cls, given: str | None) -> str | None:
+        if given is not None:
+            spoken_url(given)
+        return given
+
+    @model_validator(mode="after")
+    def _results_of_what_all_serve(self) -> Self:
+        """Two services with changes of their own may give different collections one version."""
+        if self.cache_url is not None and self.changes is not None:
+            raise ValueError(
+                f"{PREFIX}CACHE_URL shares the results of an artifact that does not change; leave it out where "
+                f"{PREFIX}CHANGES is set"
+            )
+        if self.cache_url is None and "cache_timeout_s" in self.model_fields_set:
+            raise ValueError(f"{PREFIX}CACHE_TIMEOUT_S has no effect without {PREFIX}CACHE_URL")
+        return self
 
     @model_validator(mode="after")
     def _something_to_count(self) -> Self:

@@ -54,11 +54,15 @@ QUEUES = ("encode_texts", "encode_images")
 WINDOW_REQUESTS = 10_000
 """Latencies are kept of so many of the newest requests of each worker."""
 
+REPLICA_RESULTS = ("hits", "misses", "timeouts", "away")
+"""What a look-up in the cache that replicas share gives: ``timeouts`` took too long, ``away`` got no answer."""
+
 Generation = Literal["cache"]
 
 FIELDS = (
     *("pid", "starts", "times_ready", "is_ready", "beat", "is_failing"),
     *("cache_generation", "cache_size", "cache_hits", "cache_misses"),
+    *(f"replica_{result}" for result in REPLICA_RESULTS),
     *("pending", *(f"rejected_{reason}" for reason in REJECTIONS), *(f"queued_{queue}" for queue in QUEUES)),
     *(f"queries_{kind}" for kind in KINDS),
     *(f"recorded_{stage}" for stage in STAGES),

@@ -6,6 +6,7 @@ from typing import Any
 
 from opentelemetry.trace import NoOpTracer, Tracer
 
+from clip_retrieval import __version__
 from clip_retrieval.access.gate import Gate
 from clip_retrieval.access.limits import Limiter, Quota
 from clip_retrieval.contract.status import ArtifactStatus
@@ -24,6 +25,7 @@ from clip_retrieval.serving.decoders import DecoderProcesses, Decoders, DecoderT
 from clip_retrieval.serving.kept_states import KeptStates
 from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
+from clip_retrieval.serving.replica_cache import ReplicaCache, connect
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.shared_state import SharedState, Slot
@@ -48,6 +50,8 @@ class ServerState:
     decoders: Decoders
     answers: AnswerCache
     """The rendered answers that are kept, of whatever version, and how often they were asked for."""
+    replicas: ReplicaCache | None = field(default=None, kw_only=True)
+    """The answers that many services share; None where they share none."""
     shared: SharedState
     """What the workers of this service share."""
     slot: Slot
@@ -98,6 +102,7 @@ class ServerState:
             traffic=Traffic(settings.max_pending, settings.max_pending_images, slot, share=settings.pending_share),
             decoders=DecoderThreads(settings.decode_threads),
             answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
+            replicas=_replica_cache(settings, shared, slot),
             shared=shared,
             slot=slot,
             limiter=None
@@ -139,6 +144,7 @@ class ServerState:
             limits=self.limits,
             decoders=self.decoders,
             answers=self.answers,
+            replicas=self.replicas,
             vectors_kept=self.settings.cache_size,
             shared=self.shared,
             slot=self.slot,
@@ -233,3 +239,16 @@ class ServerState:
         if self.service is None:
             raise Busy("the service is starting; try again in a moment")
         return self.service
+
+
+def _replica_cache(settings: Settings, shared: SharedState, slot: Slot) -> ReplicaCache | None:
+    if settings.cache_url is None:
+        return None
+    return ReplicaCache(
+        connect(settings.cache_url),
+        release=f"{__version__}/{settings.precision or 'as built'}",
+        ttl_s=settings.cache_ttl_s,
+        timeout_s=settings.cache_timeout_s,
+        slot=slot,
+        on_clear=lambda: shared.advance("cache"),
+    )

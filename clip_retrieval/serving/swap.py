@@ -21,9 +21,12 @@ from typing import Any, Literal, TypeVar
 import psutil
 
 from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts.published import import_published
 from clip_retrieval.contract.status import ArtifactStatus, Mirrored
+from clip_retrieval.datasets.remote import is_url, shown_place
 from clip_retrieval.errors import ClipRetrievalError, StorageFailed, SwapInProgress, SwapRefused
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
+from clip_retrieval.progress import Silent
 from clip_retrieval.serving.engine import lower_priority
 from clip_retrieval.serving.judge import Judge, judge_in_a_process, refuse_shortfalls
 from clip_retrieval.serving.mirror import Mirror
@@ -41,6 +44,8 @@ LOAD_S, SERVE_S = 300, 30
 """How long a swap waits for the other workers to load, and then to serve."""
 FOLLOW_S = 2.0
 """How often the model store is looked at by a service that follows a tag."""
+FOLLOW_PUBLISHED_S, FOLLOW_AT_LEAST_S = 10.0, 300.0
+"""How often a bucket is asked for what it publishes; and at least, after errors."""
 MIRROR_QUERIES, MIRROR_S = 100, 60
 """A mirror ends after so many queries or so many seconds."""
 
@@ -60,6 +65,7 @@ class Swapper:
         mirror: float = 0,
         judge: Judge | None = None,
         resolve: Callable[[str], tuple[str, Path]] = modelstore.resolve,
+        fetch: Callable[[str], str] = lambda url: import_published(url, Silent()),
         give_up: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``served`` is what ``service`` answers with now. ``service_of`` makes what answers with another artifact, and
@@ -68,9 +74,10 @@ class Swapper:
         self._served, self._service = served, service
         self._load, self._service_of, self._exchange = load, service_of, exchange
         self._rollout, self._mirror, self._judge = rollout, mirror, judge or judge_in_a_process
-        self._resolve, self._give_up = resolve, give_up
+        self._resolve, self._fetch, self._give_up = resolve, fetch, give_up
         self._loaded: tuple[Wanted, Served, QueryService] | None = None
         self._thread = ThreadPoolExecutor(1, "swap", initializer=_in_the_background)
+        self._fetching = ThreadPoolExecutor(1, "follow", initializer=lower_priority)
         self._tasks: list[asyncio.Task[None]] = []
         self._latest = ArtifactStatus(artifact=served.artifact, version=served.version, state="serving")
 
@@ -87,7 +94,8 @@ class Swapper:
         return latest.model_copy(update=facts)
 
     def start(self, follow: str | None = None) -> None:
-        """Do from now on what other workers want; with ``follow``, serve what that tag of the model store names."""
+        """Do from now on what other workers want; with ``follow``, serve what that tag of the model store names, or
+        what is published at that URL."""
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._join_others()))
         if follow is not None:
@@ -97,7 +105,8 @@ class Swapper:
         """End all tasks; the artifact that is served goes on."""
         for task in self._tasks:
             task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for thread in (self._thread, self._fetching):
+            thread.shutdown(wait=False, cancel_futures=True)
         self._rollout.close()
 
     def note(self, state: Literal["serving", "swapping", "refused"], **facts: Any) -> ArtifactStatus:
@@ -207,10 +216,14 @@ class Swapper:
         What any worker has tried is not tried again, so that a person's roll-back stays.
         """
         begun = self._served.artifact
+        is_published = is_url(tag)
+        shown, usual = shown_place(tag), FOLLOW_PUBLISHED_S if is_published else FOLLOW_S
+        pause, said = usual, ""
         while True:
-            await asyncio.sleep(FOLLOW_S)
+            await asyncio.sleep(pause)
             try:
-                named, _ = await self._in_thread(self._resolve, tag)
+                named = await self._named(tag)
+                pause, said = usual, ""
                 if named == (self._rollout.followed() or begun):
                     continue
                 try:
@@ -222,9 +235,20 @@ class Swapper:
                     LOG.warning("%s goes on: %s does not take over: %s", self._served.artifact, named, error)
                 self._rollout.follow(named)
             except ClipRetrievalError as error:
-                LOG.warning("%s goes on: what %s names cannot be told: %s", self._served.artifact, tag, error)
+                if str(error) != said:
+                    LOG.warning("%s goes on: what %s names cannot be told: %s", self._served.artifact, shown, error)
+                said = str(error)
+                if is_published:  # each try may fetch gigabytes
+                    pause = min(2 * pause, FOLLOW_AT_LEAST_S)
             except Exception:
-                LOG.exception("%s goes on: %s cannot be followed now", self._served.artifact, tag)
+                LOG.exception("%s goes on: %s cannot be followed now", self._served.artifact, shown)
+
+    async def _named(self, followed: str) -> str:
+        """The tag of what is followed now; what a bucket publishes is in the model store then."""
+        if not is_url(followed):
+            return (await self._in_thread(self._resolve, followed))[0]
+        # Not in the thread of swaps: it may take an hour, and a person may ask for another artifact meanwhile.
+        return await asyncio.get_running_loop().run_in_executor(self._fetching, self._fetch, followed)
 
     def _serve(self, new: Served, service: QueryService) -> None:
         self._exchange(new, service)

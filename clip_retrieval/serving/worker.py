@@ -100,6 +100,8 @@ class Worker:
         self._look_after(served, alone_s)
         self._swapper.start(self._state.settings.follow)
         self._compactor.start()
+        if self._state.replicas is not None:
+            self._state.replicas.start()
         self._place.ready()
 
     async def stop(self) -> None:
@@ -110,6 +112,8 @@ class Worker:
             await self._state.changes.stop()
         if self._state.limiter is not None:
             await self._state.limiter.close()
+        if self._state.replicas is not None:
+            await self._state.replicas.close()
         self._decoders.shutdown()
 
     def _measure_memory(self) -> None:

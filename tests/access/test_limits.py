@@ -149,7 +149,7 @@ def test_memory_is_bounded_however_many_callers_come(clock: Clock) -> None:
 # A store
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -163,7 +163,7 @@ def store(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     server = subprocess.Popen(["/usr/bin/redis-server", *options], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 10
-    while not _listens(port):
+    while not listens(port):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     yield f"redis://127.0.0.1:{port}/0", server
@@ -218,6 +218,11 @@ def test_a_store_that_is_away_is_no_reason_to_refuse_or_to_let_all_in(
 def test_a_url_of_no_store_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="write redis://host:6379/0"):
         Store(url)
+
+
+def test_a_url_may_leave_out_the_port_as_those_of_redis_do() -> None:
+    Store("redis://:secret@host")
+    Store("valkeys://host/1")
 
 
 # Costs

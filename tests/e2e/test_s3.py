@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,9 +99,9 @@ class Proxy:
             end.close()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[int]:
-    """The port of moto's server, with the bucket ``shelf``."""
+@contextmanager
+def moto() -> Iterator[int]:
+    """moto's server, which has no bucket yet; its port."""
     port = reserve_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -117,11 +117,18 @@ def server() -> Iterator[int]:
             assert process.poll() is None, "moto's server ended"
             assert time.monotonic() < deadline, "moto's server is not ready"
             time.sleep(0.05)
-        fill(port)
         yield port
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    """The port of moto's server, with the bucket ``shelf``."""
+    with moto() as port:
+        fill(port)
+        yield port
 
 
 def fill(port: int) -> None:

@@ -65,6 +65,10 @@ def test_with_basic_formats_no_package_is_under_the_gpl() -> None:
     assert pins.licences(every) == "MIT AND LGPL-3.0-or-later AND GPL-2.0-or-later AND GPL-3.0-or-later"
 
 
+def test_a_service_that_follows_a_bucket_has_pyarrow_and_no_other_service_has() -> None:
+    assert {line.partition("==")[0] for line in {*pins.serving(buckets=True)} - {*pins.serving()}} == {"pyarrow"}
+
+
 def test_every_package_that_says_to_be_under_the_gpl_is_listed() -> None:
     for line in pins.serving():
         name = line.partition("==")[0]

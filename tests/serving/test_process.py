@@ -15,7 +15,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.serving.budget import MIB
-from clip_retrieval.serving.process import check_artifact
+from clip_retrieval.serving.process import check_artifact, find_artifact
 from clip_retrieval.serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -107,3 +107,18 @@ def test_a_service_is_refused_by_the_supervisor_where_its_memory_does_not_do(fak
     assert check(**small) == "tag"
     with pytest.raises(ShortOfMemory, match="lower BENTO_CLIP_WORKERS"):
         check(**small, workers=4)
+
+
+def test_what_a_bucket_publishes_is_fetched_before_it_is_served_and_nothing_else_is(
+    fake_artifact: Artifact,
+) -> None:
+    folder = str(fake_artifact.path)
+    asked: list[str] = []
+
+    def fetch(url: str) -> str:
+        asked.append(url)
+        return folder
+
+    assert find_artifact("s3://shelf/photos/latest", fetch) == (folder, fake_artifact.path)
+    assert find_artifact(folder, fetch) == (folder, fake_artifact.path)
+    assert asked == ["s3://shelf/photos/latest"]

@@ -27,6 +27,7 @@ READING = Reading(
     cache_size=7,
     cache_hits=10,
     cache_misses=20,
+    replica={"hits": 4, "misses": 3, "timeouts": 2, "away": 1},
 )
 
 
@@ -57,6 +58,9 @@ def test_counters_are_the_counts_since_the_start_however_often_they_are_read(
     lookups = "bento_clip_cache_requests_total"
     assert registry.get_sample_value(lookups, {"result": "hit"}) == 11
     assert registry.get_sample_value(lookups, {"result": "miss"}) == 20
+    replica = "bento_clip_replica_cache_requests_total"
+    results = {"hit": 4, "miss": 3, "timeout": 2, "away": 1}
+    assert {one: registry.get_sample_value(replica, {"result": one}) for one in results} == results
     refused = "bento_clip_turned_away_total"
     assert [registry.get_sample_value(refused, {"reason": r}) for r in ("too_many", "too_slow", "too_large")] == [
         2,

@@ -3,7 +3,9 @@
 import re
 
 import pytest
+from pydantic import ValidationError
 
+from clip_retrieval.contract.base import describe
 from clip_retrieval.serving.settings import OF_CLIENTS, Settings, unknown_settings
 
 
@@ -138,3 +140,39 @@ def test_what_is_closed_is_a_list_and_blank_keys_are_none(monkeypatch: pytest.Mo
 def test_less_memory_for_bodies_than_one_upload_may_have_is_refused() -> None:
     with pytest.raises(ValueError, match="BENTO_CLIP_MAX_BODY_MEMORY is 1048576, and one upload may have 10551296"):
         Settings(max_body_memory=2**20)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"CACHE_URL": "memcached://host"}, "write redis://host:6379/0"),
+        ({"CACHE_URL": "redis://:hunter2@host:port"}, "its port is a number"),
+        ({"CACHE_URL": "redis://:hunter2@host", "CHANGES": "changes"}, "an artifact that does not change"),
+        ({"FOLLOW": "https://host/photos/latest"}, "write s3://BUCKET/FOLDER/latest"),
+        ({"ARTIFACT": "s3://shelf"}, "write s3://BUCKET/FOLDER/latest"),
+        ({"FOLLOW": "s3://shelf"}, "write s3://BUCKET/FOLDER/latest"),
+        ({"FOLLOW": "s3://shelf/photos/files"}, "is no name of a published version"),
+        ({"CACHE_TIMEOUT_S": "0.01"}, "no effect without BENTO_CLIP_CACHE_URL"),
+        ({"CACHE_URL": "redis://:hunter2@host", "CACHE_TIMEOUT_S": "2"}, "must be at most 1"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_refused_with_what_can_and_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], message: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"BENTO_CLIP_{name}", value)
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+    told = describe(raised.value.errors())
+    assert message in told
+    assert "hunter2" not in told
+
+
+def test_no_password_of_a_store_is_in_what_the_settings_look_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTO_CLIP_CACHE_URL", "redis://:hunter2@host")
+    monkeypatch.setenv("BENTO_CLIP_LIMITS_URL", "redis://:hunter3@host")
+    monkeypatch.setenv("BENTO_CLIP_LIMIT", "600/minute")
+    assert Settings().cache_url == "redis://:hunter2@host"
+    assert "hunter" not in repr(Settings())
+    monkeypatch.setenv("BENTO_CLIP_CACHE_URL", "")
+    assert Settings().cache_url is None

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import logging
 import os
 import shutil
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +19,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.status import MeasuredIndex
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import ArtifactNotFound, StorageFull, SwapInProgress, SwapRefused
+from clip_retrieval.errors import ArtifactNotFound, StorageFull, StoreUnreachable, SwapInProgress, SwapRefused
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
@@ -530,3 +532,37 @@ async def until(done: Callable[[], T | None], seconds: float = 10) -> T:
         while not (result := done()):
             await asyncio.sleep(0.01)
         return result
+
+
+def test_a_service_that_follows_a_bucket_serves_what_is_published_and_asks_ever_less_often_after_errors(
+    fake_artifact: Artifact,
+    other: Artifact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(swap, "FOLLOW_PUBLISHED_S", 0.02)
+    monkeypatch.setattr(swap, "FOLLOW_AT_LEAST_S", 0.08)
+    asked: list[tuple[str, float]] = []
+
+    def fetch(url: str) -> str:
+        asked.append((url, time.monotonic()))
+        if len(asked) < 6:
+            raise StoreUnreachable("s3://shelf/photos cannot be used: cut off")
+        return str(other.path)
+
+    host = Host(fake_artifact, tmp_path, fetch=fetch)
+
+    async def follow() -> None:
+        host.swapper.start(follow="s3://shelf/photos/latest?region=secret")
+        await until(lambda: host.swapper.status.version == other.manifest.version)
+
+    with caplog.at_level(logging.WARNING):
+        host.run(follow())
+    host.close()
+    assert {url for url, _ in asked} == {"s3://shelf/photos/latest?region=secret"}
+    times = [when for _, when in asked]
+    assert times[5] - times[0] > 0.04 + 4 * 0.08 - 0.08, "and not five times 0.02"
+    said = [record.getMessage() for record in caplog.records if "cannot be told" in record.getMessage()]
+    assert len(said) == 1, "one line for one trouble"
+    assert "what s3://shelf/photos/latest names cannot be told: s3://shelf/photos cannot be used: cut off" in said[0]

@@ -1,0 +1,28 @@
+"""The URL of a Redis or Valkey server, as a setting gives it.
+
+Both speak one protocol, and one client reaches both. A message about a URL never shows more than its scheme: the rest
+may hold a password.
+"""
+
+from redis.asyncio import ConnectionPool
+
+SCHEMES = ("redis", "rediss", "valkey", "valkeys")
+
+
+def spoken_url(url: str) -> str:
+    """The URL as the client ``redis`` reads it. Raises ValueError if it is of no such server, or cannot be read."""
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise ValueError(
+            f"a URL that begins with {scheme[:20]} is of no store that can be used; write redis://host:6379/0, or "
+            "rediss:// with TLS"
+        )
+    spoken = url.replace("valkey", "redis", 1)
+    try:
+        ConnectionPool.from_url(spoken).make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"the {scheme}:// URL cannot be read: its port is a number, its options are those of the client redis, and "
+            "in a password / is written %2F, # %23, ? %3F and @ %40"
+        ) from None
+    return spoken
