@@ -118,7 +118,7 @@ def _build(encoder: Encoder, images: Sequence[CaptionedImage]) -> Callable[[], o
                 Embedder(lambda: encoder, encoder.info.dim, Path(folder), KnownArtifacts((), encoder.info), GPU_BATCH)
             ) as embedder,
         ):
-            embed_images(images, embedder, Limits())
+            embed_images(images, embedder, Limits(), in_processes=True)
 
     return work
 

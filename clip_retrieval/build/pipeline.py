@@ -154,7 +154,15 @@ def building(
                 thumbnails.open(first_plan) as cache,
                 progress.stage("checking and embedding images", count_images(items)) as advance,
             ):
-                report = embed_images(items, embedder, options.limits, cache, advance, seen=None if fresh else seen)
+                report = embed_images(
+                    items,
+                    embedder,
+                    options.limits,
+                    cache,
+                    advance,
+                    seen=None if fresh else seen,
+                    in_processes=maker is not None,
+                )
         require_images(report, place)
         if options.strict:
             require_no_reject(report)

@@ -9,19 +9,21 @@ pinned memory, without waiting, in a stream of its own.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.accelerator import Gpu, Precision, part_size
-from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Preprocessing, Tokens, Vectors, unit_rows
 from clip_retrieval.encoders.languages import languages_of
 from clip_retrieval.encoders.open_clip import open_folder
+from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.errors import EncoderFailed, ModelUnavailable
 
 PROBE = 8
@@ -59,6 +61,7 @@ class TorchEncoder(Encoder):
         self._tokenizing = threading.Lock()  # Hugging Face tokenizers keep the length of the last call as state
         self._device = torch.device(device)
         self._precision, self.part = precision, part
+        self._preprocessing: Preprocess | None = None
         self._copies: Any = None
         """The stream of the copies; None on a CPU."""
         if self._device.type == "cuda":
@@ -100,7 +103,14 @@ class TorchEncoder(Encoder):
             )
         encoder = cls.load(folder, info, device="cuda", precision=gpu.precision, part=PROBE)
         encoder._size_parts()
+        with suppress(ValidationError):  # torchvision does what this preprocessing does not know, in threads
+            encoder._preprocessing = Preprocess.model_validate(encoder._model.visual.preprocess_cfg)
         return encoder
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Only of an encoder for bulk work: a server decodes in threads for the reference."""
+        return self._preprocessing
 
     def tokenize(self, text: str, language: str | None = None) -> Tokens:
         self.check_language(language)
