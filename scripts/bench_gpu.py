@@ -59,7 +59,7 @@ def main(given: Sequence[str] | None = None, find: Callable[[], Gpu | None] = fi
     reference = prepare_encoder(
         arguments.model, arguments.pretrained or random_weights(arguments.model), runtime="torch"
     )
-    encoders = {FLOAT32: load_encoder(reference), gpu.precision: load_on_gpu(reference)}
+    encoders = {FLOAT32: load_encoder(reference), gpu.precision: load_on_gpu(reference, gpu.precision)}
     print(json.dumps(report(gpu, encoders, arguments.seconds)))
 
 
