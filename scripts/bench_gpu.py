@@ -59,7 +59,7 @@ def main(given: Sequence[str] | None = None, find: Callable[[], Gpu | None] = fi
     reference = prepare_encoder(
         arguments.model, arguments.pretrained or random_weights(arguments.model), runtime="torch"
     )
-    encoders = {FLOAT32: load_encoder(reference), gpu.precision: load_on_gpu(reference)}
+    encoders = {FLOAT32: load_encoder(reference), gpu.precision: load_on_gpu(reference, gpu.precision)}
     print(json.dumps(report(gpu, encoders, arguments.seconds)))
 
 
@@ -118,7 +118,7 @@ def _build(encoder: Encoder, images: Sequence[CaptionedImage]) -> Callable[[], o
                 Embedder(lambda: encoder, encoder.info.dim, Path(folder), KnownArtifacts((), encoder.info), GPU_BATCH)
             ) as embedder,
         ):
-            embed_images(images, embedder, Limits())
+            embed_images(images, embedder, Limits(), in_processes=True)
 
     return work
 

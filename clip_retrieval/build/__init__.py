@@ -3,6 +3,7 @@
 report.py         what a validation found
 captions.py       the text of a caption as it is stored, and its id
 seen_files.py     what the bytes of image files decode to, from earlier builds
+decoding.py       images are decoded and prepared in other processes
 validate.py       checks every image and caption, and decodes each image once
 check.py          a source without an encoder; and validated images become records
 splits.py         the split of each image: train, val or test

@@ -7,6 +7,7 @@ case, as far as the encoder gives the same vector for the same input in every ba
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from clip_retrieval.build.captions import with_unique_ids
+from clip_retrieval.build.decoding import DecodingProcesses, Derived, Recipe
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.report import Report
-from clip_retrieval.build.seen_files import ImageFacts, SeenFiles, look_at
+from clip_retrieval.build.seen_files import ImageFacts, SeenFiles, decoded, look_with
 from clip_retrieval.build.thumbnails import ThumbnailCache
 from clip_retrieval.build.validate import validate_each
 from clip_retrieval.build.vector_cache import GATHER_ROWS, VectorCache, caption_key, image_key
 from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.progress import Advance
 from clip_retrieval.records import CaptionedImage, CaptionRecord, ImageBlob, ImageRecord, Modality, Reject, ValidImage
 
@@ -79,6 +80,11 @@ class Embedder:
             if self._encoder is None:
                 self._encoder = self._load()
             return self._encoder
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether something has needed the encoder. Safe in any thread."""
+        return self._encoder is not None
 
     def needs(self, modality: Modality, key: bytes) -> bool:
         """Whether the encoder must make the vector of ``key``. Safe in any thread."""
@@ -146,13 +152,14 @@ def embed_images(
     advance: Advance = lambda _: None,
     *,
     seen: SeenFiles | None = None,
+    in_processes: bool = False,
 ) -> Report:
     """Read, decode, check, encode and shrink every image of a source in one pass; returns what was kept.
 
     The parameters and errors are those of ``embed_part``; here the items are the whole source, and every caption gets
     an id of its own.
     """
-    report = embed_part(items, embedder, limits, thumbnails, advance, seen=seen)
+    report = embed_part(items, embedder, limits, thumbnails, advance, seen=seen, in_processes=in_processes)
     return Report(with_unique_ids(report.kept), report.rejects)
 
 
@@ -164,23 +171,36 @@ def embed_part(
     advance: Advance = lambda _: None,
     *,
     seen: SeenFiles | None = None,
+    in_processes: bool = False,
     workers: int | None = None,
 ) -> Report:
     """As ``embed_images`` for a part of a source; ids of captions are as the source gives them.
 
-    ``workers`` threads (None: one per core) read, decode and shrink; the calling thread encodes. ``thumbnails`` gets
-    the thumbnails, if it is given. ``advance`` gets 1 for each image. A file that was ``seen``, and whose vector and
-    thumbnail are there, is read but not decoded. Raises ModelUnavailable or MissingExtra.
+    ``workers`` threads (None: one per core) read, decode and shrink; the calling thread encodes. ``in_processes`` has
+    other processes decode and shrink, if the preprocessing of the encoder can be sent to them. ``thumbnails`` gets the
+    thumbnails, if it is given. ``advance`` gets 1 for each image. A file that was ``seen``, and whose vector and
+    thumbnail are there, is read but not decoded. Raises ModelUnavailable, MissingExtra, or SourceError if such a
+    process was ended.
     """
+
+    def recipe() -> Recipe | None:
+        preprocessing = embedder.encoder().preprocessing if in_processes else None
+        plan = None if thumbnails is None else thumbnails.plan
+        return None if preprocessing is None else Recipe(limits, preprocessing, plan)
 
     def needs_pixels(content_hash: str) -> bool:
         key = image_key(content_hash)
         return embedder.needs("images", key) or (thumbnails is not None and thumbnails.needs(key))
 
-    def look(blob: ImageBlob) -> tuple[ImageFacts, tuple[Pixels | None, Thumbnail | None]]:
-        facts, image = look_at(blob, limits, seen, needs_pixels)
-        if image is None:
-            return facts, (None, None)
+    def look(blob: ImageBlob) -> tuple[ImageFacts, Derived]:
+        facts, derived = look_with(decode, blob, limits, seen, needs_pixels)
+        return facts, derived or (None, None)
+
+    def decode(data: bytes, name: str) -> tuple[ImageFacts, Derived]:
+        # Before an image has needed the encoder, perhaps none will.
+        if embedder.is_loaded and (elsewhere := processes.decode(data, name)) is not None:
+            return elsewhere
+        facts, image = decoded(data, limits, name)
         key = image_key(facts.content_hash)
         pixels = embedder.encoder().preprocess(image) if embedder.needs("images", key) else None
         return facts, (pixels, thumbnails.make(key, image) if thumbnails is not None else None)
@@ -188,17 +208,18 @@ def embed_part(
     images: list[ValidImage] = []
     rejects: list[Reject] = []
     waiting: dict[bytes, Pixels] = {}
-    for kept in validate_each(items, look, rejects, ahead=2 * embedder.batch, advance=advance, workers=workers):
-        images.append(kept.image)
-        key = image_key(kept.image.content_hash)
-        pixels, thumbnail = kept.derived
-        if pixels is not None and embedder.needs("images", key):
-            waiting[key] = pixels
-        if len(waiting) == embedder.batch:
-            embedder.add_images(waiting)
-            waiting.clear()
-        if thumbnails is not None:
-            thumbnails.keep(key, thumbnail)
+    with closing(DecodingProcesses(recipe)) as processes:
+        for kept in validate_each(items, look, rejects, ahead=2 * embedder.batch, advance=advance, workers=workers):
+            images.append(kept.image)
+            key = image_key(kept.image.content_hash)
+            pixels, thumbnail = kept.derived
+            if pixels is not None and embedder.needs("images", key):
+                waiting[key] = pixels
+            if len(waiting) == embedder.batch:
+                embedder.add_images(waiting)
+                waiting.clear()
+            if thumbnails is not None:
+                thumbnails.keep(key, thumbnail if thumbnails.needs(key) else None)
     if waiting:
         embedder.add_images(waiting)
     if thumbnails is not None:

@@ -37,6 +37,8 @@ class ImageTask:
     seen: SeenFiles | None
     fresh: bool
     """Whether nothing that was made before is used."""
+    in_processes: bool = False
+    """Whether this process has others decode and shrink: its encoder is faster than its threads."""
 
 
 class EmbeddingEngine(Protocol):
@@ -48,9 +50,17 @@ class EmbeddingEngine(Protocol):
 
 
 class LocalEngine:
-    """Embeds in this process, with threads that read, decode and shrink."""
+    """Embeds in this process, with threads or processes that read, decode and shrink."""
 
     def embed(self, task: ImageTask) -> Report:
         """Captions are left to the build."""
         seen = None if task.fresh else task.seen
-        return embed_images(task.items, task.embedder, task.limits, task.thumbnails, task.advance, seen=seen)
+        return embed_images(
+            task.items,
+            task.embedder,
+            task.limits,
+            task.thumbnails,
+            task.advance,
+            seen=seen,
+            in_processes=task.in_processes,
+        )

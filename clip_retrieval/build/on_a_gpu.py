@@ -16,7 +16,7 @@ from PIL import Image
 from clip_retrieval.build.check import calibration
 from clip_retrieval.datasets import Source
 from clip_retrieval.encoders import load_encoder, load_on_gpu, read_info
-from clip_retrieval.encoders.accelerator import Gpu
+from clip_retrieval.encoders.accelerator import Precision
 from clip_retrieval.encoders.base import LEAST_COSINE, Encoder, Vectors
 from clip_retrieval.errors import EncoderFailed, ModelUnavailable
 from clip_retrieval.images.decode import Limits
@@ -39,9 +39,9 @@ class Maker:
     """Images, or captions, that it gets at once."""
 
 
-def gpu_maker(reference: Path, gpu: Gpu) -> Maker:
-    """The reference encoder in the folder ``reference`` on this GPU."""
-    return Maker(partial(load_on_gpu, reference), f"torch in {gpu.precision} on a GPU", GPU_BATCH)
+def gpu_maker(reference: Path, precision: Precision) -> Maker:
+    """The reference encoder in the folder ``reference`` on the GPU, in this precision."""
+    return Maker(partial(load_on_gpu, reference, precision), f"torch in {precision} on a GPU", GPU_BATCH)
 
 
 def checked(maker: Maker, serving: Path, source: Source, limits: Limits, note: Callable[[str], None]) -> Encoder:
@@ -60,7 +60,8 @@ def checked(maker: Maker, serving: Path, source: Source, limits: Limits, note: C
         if not least >= LEAST_COSINE:  # true for NaN, too
             raise EncoderFailed(
                 f"{maker.how}, {info.name} gives other vectors of {what} than the encoder that serves: the least "
-                f"cosine is {least:.4f}, and at least {LEAST_COSINE} is needed; leave --device cuda out"
+                f"cosine is {least:.4f}, and at least {LEAST_COSINE} is needed; use --device cuda-f32, or leave "
+                f"--device out"
             )
         said.append(f"{least:.5f} over {what}")
     note(f"vectors by {maker.how}; the least cosine to those of the encoder that serves: {' and '.join(said)}")

@@ -159,7 +159,17 @@ def building(
                 progress.stage("checking and embedding images", count_images(items)) as advance,
             ):
                 task = ImageTask(
-                    items, encoder_folder, info, work, options.limits, embedder, cache, advance, seen, fresh
+                    items,
+                    encoder_folder,
+                    info,
+                    work,
+                    options.limits,
+                    embedder,
+                    cache,
+                    advance,
+                    seen,
+                    fresh,
+                    maker is not None,
                 )
                 report = (engine or LocalEngine()).embed(task)
         require_images(report, place)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import Self
+from typing import Self, TypeVar
 
 from PIL import Image
 
@@ -24,6 +24,8 @@ from clip_retrieval import __version__
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.images.decode import Limits, content_hash, decode_image
 from clip_retrieval.records import ImageBlob
+
+T = TypeVar("T")
 
 DECODERS = ("pillow", "pillow-heif", "pillow-jxl-plugin")
 KEPT_DAYS = 90
@@ -159,8 +161,19 @@ def look_at(
 
     ``needs_pixels`` gets the content hash. Raises ImageRejected with the reason.
     """
+    return look_with(lambda data, name: decoded(data, limits, name), blob, limits, seen, needs_pixels)
+
+
+def look_with(
+    decode: Callable[[bytes, str], tuple[ImageFacts, T]],
+    blob: ImageBlob,
+    limits: Limits,
+    seen: SeenFiles | None,
+    needs_pixels: Callable[[str], bool],
+) -> tuple[ImageFacts, T | None]:
+    """As ``look_at``, with what ``decode`` makes of the bytes and the name of a file instead of its pixels."""
     if seen is None:
-        return _decoded(blob.read(limits.max_bytes), limits, blob.name)
+        return decode(blob.read(limits.max_bytes), blob.name)
     stamp = seen.stamp(blob, limits)
     if (unread := seen.key_of(stamp)) is not None:
         known = seen.get(unread)
@@ -172,13 +185,14 @@ def look_at(
     if known is not None and not needs_pixels(known.content_hash):
         seen.keep_stamp(stamp, key)
         return known, None
-    facts, image = _decoded(data, limits, blob.name)
+    facts, made = decode(data, blob.name)
     seen.keep(key, facts)
     seen.keep_stamp(stamp, key)
-    return facts, image
+    return facts, made
 
 
-def _decoded(data: bytes, limits: Limits, name: str) -> tuple[ImageFacts, Image.Image]:
+def decoded(data: bytes, limits: Limits, name: str) -> tuple[ImageFacts, Image.Image]:
+    """The facts of an image file and its RGB pixels. Raises ImageRejected with the reason."""
     image = decode_image(data, limits, name)
     return ImageFacts(content_hash(image), *image.size), image
 

@@ -50,7 +50,7 @@ from clip_retrieval.cli.pruned import pruned_json, show_pruned
 from clip_retrieval.cli.publish import build_and_publish, check_milvus, drop_from_milvus, seen_files
 from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.encoders import find_gpu
-from clip_retrieval.encoders.accelerator import Gpu
+from clip_retrieval.encoders.accelerator import Gpu, Precision
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.milvus_place import check_uri
 from clip_retrieval.models.prepare import prepare_encoder
@@ -70,6 +70,7 @@ class DeviceOption(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    CUDA_F32 = "cuda-f32"
 
 
 class PrecisionOption(StrEnum):
@@ -91,7 +92,7 @@ def build_command(
         DeviceOption | None,
         typer.Option(
             help="Where the vectors are made. cuda: by torch on a GPU, in half precision, held against the encoder that"
-            " serves; auto: that, if there is a GPU.",
+            " serves; cuda-f32: in float32, for models that it does not suit; auto: cuda, if there is a GPU.",
             show_default="by the encoder that serves",
         ),
     ] = None,
@@ -165,7 +166,7 @@ def build_command(
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
     if take_vectors and device is not None:
         raise typer.BadParameter("vectors that are taken are made nowhere; leave it out", param_hint="--device")
-    gpu = gpu_of(device, runtime)
+    gpu_computes_in = gpu_precision(device, runtime)
     if keep is not None and output is not None:
         raise typer.BadParameter("it is for artifacts in the model store; leave --output out", param_hint="--keep")
     milvus = _milvus(index, index_uri)
@@ -207,7 +208,7 @@ def build_command(
             wait=wait,
         )
         maker = None
-        if gpu is not None:
+        if gpu_computes_in is not None:
             reference = prepare_encoder(
                 model,
                 pretrained,
@@ -217,7 +218,7 @@ def build_command(
                 say=console.note,
                 wait=wait,
             )
-            maker = gpu_maker(reference, gpu)
+            maker = gpu_maker(reference, gpu_computes_in)
     with seen_files() as seen:
         built = build_and_publish(
             data,
@@ -263,14 +264,17 @@ def _milvus(index: IndexOption, given: str | None) -> str | None:
     return uri
 
 
-def gpu_of(
+def gpu_precision(
     device: DeviceOption | None, runtime: RuntimeOption, find: Callable[[], Gpu | None] = find_gpu
-) -> Gpu | None:
-    """The GPU that makes the vectors, if one does. Raises BadParameter if ``device`` cannot be had, or MissingExtra."""
+) -> Precision | None:
+    """The precision in which a GPU makes the vectors; None if none does.
+
+    Raises BadParameter if ``device`` cannot be had, or MissingExtra.
+    """
     if device is None or (device is DeviceOption.CPU and runtime is RuntimeOption.OPENVINO):
         return None
     gpu = find()
-    if device is DeviceOption.CUDA and gpu is None:
+    if device in {DeviceOption.CUDA, DeviceOption.CUDA_F32} and gpu is None:
         raise typer.BadParameter(
             "torch sees no GPU: install torch with CUDA and the driver of the GPU, or leave it out",
             param_hint="--device",
@@ -280,4 +284,6 @@ def gpu_of(
             "the runtime torch takes the GPU whenever it sees one; hide it with CUDA_VISIBLE_DEVICES=",
             param_hint="--device",
         )
-    return gpu
+    if gpu is None:
+        return None
+    return "float32" if device is DeviceOption.CUDA_F32 else gpu.precision

@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from clip_retrieval.encoders.accelerator import Gpu
+from clip_retrieval.encoders.accelerator import Gpu, Precision
 from clip_retrieval.encoders.base import Encoder, EncoderInfo
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
 
@@ -68,16 +68,16 @@ def find_gpu() -> Gpu | None:
     return found_by_torch()
 
 
-def load_on_gpu(folder: Path) -> Encoder:
-    """Load the reference encoder in ``folder`` for bulk work on a GPU, in half precision.
+def load_on_gpu(folder: Path, precision: Precision) -> Encoder:
+    """Load the reference encoder in ``folder`` for bulk work on a GPU.
 
     Raises ModelUnavailable, or MissingExtra if torch is not installed.
     """
     info = read_info(folder)
     if info.runtime != "torch":
-        raise ModelUnavailable(f"the model {info.name} does not run on a GPU: leave --device cuda out")
+        raise ModelUnavailable(f"the model {info.name} does not run on a GPU: leave --device out")
     try:
         from clip_retrieval.encoders.torch import TorchEncoder
     except ModuleNotFoundError as error:
         raise MissingExtra("an encoder on a GPU", "build") from error
-    return TorchEncoder.on_gpu(folder, info)
+    return TorchEncoder.on_gpu(folder, info, precision)

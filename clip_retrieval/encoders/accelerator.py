@@ -6,7 +6,7 @@ Pure functions: they are the same with and without a GPU.
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32", "float16"]
 """In which the products of matrices are computed; weights, norms and sums stay float32."""
 
 MOST_AT_ONCE = 128
@@ -27,13 +27,13 @@ class Gpu:
 
     @property
     def precision(self) -> Precision:
-        """The fastest precision that the GPU computes in hardware.
+        """The fastest precision that is near enough to float32.
 
-        Since 8.0 that is bfloat16, which has float32's range, so that no model overflows; 7.x has float16 alone. Before
-        that half precision is no faster. (CUDA C++ Programming Guide, "Compute Capabilities".)
+        float16 has tensor cores since compute capability 7.0; before that it is no faster (CUDA C++ Programming Guide,
+        "Compute Capabilities"). bfloat16, since 8.0, is as fast and has three bits less: too few for some models
+        (docs/models.md has figures).
         """
-        major, _ = self.capability
-        return "bfloat16" if major >= 8 else "float16" if major == 7 else "float32"
+        return "float16" if self.capability >= (7, 0) else "float32"
 
 
 def part_size(free: int, each: int, most: int = MOST_AT_ONCE) -> int:

@@ -1,7 +1,7 @@
 """The reference encoder: any open_clip model on torch, on a CPU or a GPU, in float32.
 
 It loads a self-contained folder, which ``models/local_dir.py`` makes of a model. For bulk work ``on_gpu`` loads the
-same folder in the half precision of the GPU.
+same folder in half precision.
 
 A batch is computed in parts that fit the GPU's memory. While it computes one part, the next one is copied to it: from
 pinned memory, without waiting, in a stream of its own.
@@ -9,19 +9,21 @@ pinned memory, without waiting, in a stream of its own.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.accelerator import Gpu, Precision, part_size
-from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Tokens, Vectors, unit_rows
+from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Preprocessing, Tokens, Vectors, unit_rows
 from clip_retrieval.encoders.languages import languages_of
 from clip_retrieval.encoders.open_clip import open_folder
+from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.errors import EncoderFailed, ModelUnavailable
 
 PROBE = 8
@@ -59,6 +61,7 @@ class TorchEncoder(Encoder):
         self._tokenizing = threading.Lock()  # Hugging Face tokenizers keep the length of the last call as state
         self._device = torch.device(device)
         self._precision, self.part = precision, part
+        self._preprocessing: Preprocess | None = None
         self._copies: Any = None
         """The stream of the copies; None on a CPU."""
         if self._device.type == "cuda":
@@ -87,20 +90,26 @@ class TorchEncoder(Encoder):
         return cls(info, model, preprocess, tokenizer, device, precision, part)
 
     @classmethod
-    def on_gpu(cls, folder: Path, info: EncoderInfo) -> Self:
-        """Load a prepared folder for bulk work: in the GPU's half precision, in parts that fit its memory.
+    def on_gpu(cls, folder: Path, info: EncoderInfo, precision: Precision) -> Self:
+        """Load a prepared folder for bulk work on the GPU, in parts that fit its memory.
 
         Raises ModelUnavailable, also if there is no GPU.
         """
-        gpu = find_gpu()
-        if gpu is None:
+        if find_gpu() is None:
             raise ModelUnavailable(
                 f"torch {torch.__version__} sees no GPU: install torch with CUDA and the driver of the GPU, or leave "
-                "--device cuda out"
+                "--device out"
             )
-        encoder = cls.load(folder, info, device="cuda", precision=gpu.precision, part=PROBE)
+        encoder = cls.load(folder, info, device="cuda", precision=precision, part=PROBE)
         encoder._size_parts()
+        with suppress(ValidationError):  # torchvision does what this preprocessing does not know, in threads
+            encoder._preprocessing = Preprocess.model_validate(encoder._model.visual.preprocess_cfg)
         return encoder
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Only of an encoder for bulk work: a server decodes in threads for the reference."""
+        return self._preprocessing
 
     def tokenize(self, text: str, language: str | None = None) -> Tokens:
         self.check_language(language)
@@ -149,8 +158,7 @@ class TorchEncoder(Encoder):
                 torch.cuda.empty_cache()
 
     def _half(self) -> AbstractContextManager[Any]:
-        half = torch.float16 if self._precision == "float16" else torch.bfloat16
-        return torch.autocast(self._device.type, half, enabled=self._precision != "float32")
+        return torch.autocast(self._device.type, torch.float16, enabled=self._precision == "float16")
 
     def _parts(self, inputs: torch.Tensor) -> Iterator[torch.Tensor]:
         """The parts of a batch on the device; the copy of the next one has begun when one is to be computed."""

@@ -10,7 +10,7 @@ from clip_retrieval.build.check import read_source
 from clip_retrieval.build.on_a_gpu import GPU_BATCH, Maker
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
-from clip_retrieval.cli.build import DeviceOption, RuntimeOption, gpu_of
+from clip_retrieval.cli.build import DeviceOption, RuntimeOption, gpu_precision
 from clip_retrieval.cli.publish import build_and_publish, seen_files
 from clip_retrieval.encoders.accelerator import Gpu
 from clip_retrieval.encoders.fake import FakeEncoder
@@ -35,17 +35,19 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("runtime", [OPENVINO, TORCH])
 def test_a_gpu_makes_the_vectors_only_if_that_is_asked_for(runtime: RuntimeOption) -> None:
-    assert gpu_of(None, runtime, never) is None
-    assert gpu_of(DeviceOption.CPU, OPENVINO, never) is None
-    assert gpu_of(DeviceOption.AUTO, runtime, lambda: None) is None
-    assert gpu_of(DeviceOption.AUTO, runtime, lambda: GPU) == GPU
-    assert gpu_of(DeviceOption.CUDA, runtime, lambda: GPU) == GPU
+    assert gpu_precision(None, runtime, never) is None
+    assert gpu_precision(DeviceOption.CPU, OPENVINO, never) is None
+    assert gpu_precision(DeviceOption.AUTO, runtime, lambda: None) is None
+    assert gpu_precision(DeviceOption.AUTO, runtime, lambda: GPU) == "float16"
+    assert gpu_precision(DeviceOption.CUDA, runtime, lambda: GPU) == "float16"
+    assert gpu_precision(DeviceOption.CUDA_F32, runtime, lambda: GPU) == "float32"
 
 
 @pytest.mark.parametrize(
     ("device", "find", "said"),
     [
         (DeviceOption.CUDA, lambda: None, "sees no GPU: install torch with CUDA"),
+        (DeviceOption.CUDA_F32, lambda: None, "sees no GPU: install torch with CUDA"),
         (DeviceOption.CPU, lambda: GPU, "hide it with CUDA_VISIBLE_DEVICES="),
     ],
 )
@@ -53,7 +55,7 @@ def test_a_device_that_cannot_be_had_is_refused(
     device: DeviceOption, find: Callable[[], Gpu | None], said: str
 ) -> None:
     with pytest.raises(typer.BadParameter, match=said):
-        gpu_of(device, TORCH, find)
+        gpu_precision(device, TORCH, find)
 
 
 def test_vectors_that_are_taken_have_no_device(cli: Cli, source: Path) -> None:
@@ -75,7 +77,7 @@ def test_auto_without_a_gpu_builds_what_a_build_without_the_option_does(
 def test_a_sync_to_vectors_of_a_gpu_is_refused_with_what_to_do(
     cli: Cli, source: Path, encoder_folder: Path, model_store: Callable[[], list[str]]
 ) -> None:
-    maker = Maker(FakeEncoder, "torch in bfloat16 on a GPU", GPU_BATCH)
+    maker = Maker(FakeEncoder, "torch in float16 on a GPU", GPU_BATCH)
     data = read_source(source, console.Bars())
     with seen_files() as seen:
         build_and_publish(
@@ -84,6 +86,6 @@ def test_a_sync_to_vectors_of_a_gpu_is_refused_with_what_to_do(
     (source / NAMES[0]).write_bytes(png(square("white", size=13)))
     done = cli("sync", source)
     assert_one_sentence(done)
-    assert "torch in bfloat16 on a GPU made the vectors" in done.err
+    assert "torch in float16 on a GPU made the vectors" in done.err
     assert "build SOURCE --device cuda" in done.err
     assert len(model_store()) == 1

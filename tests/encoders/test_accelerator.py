@@ -13,12 +13,12 @@ MB = 10**6
         ((6, 1), "float32"),  # Pascal
         ((7, 0), "float16"),  # Volta
         ((7, 5), "float16"),  # Turing
-        ((8, 0), "bfloat16"),  # Ampere
-        ((9, 0), "bfloat16"),  # Hopper
-        ((12, 0), "bfloat16"),  # Blackwell
+        ((8, 0), "float16"),  # Ampere
+        ((9, 0), "float16"),  # Hopper
+        ((12, 0), "float16"),  # Blackwell
     ],
 )
-def test_the_precision_is_the_half_that_the_gpu_has_in_hardware(capability: tuple[int, int], precision: str) -> None:
+def test_the_precision_is_float16_where_tensor_cores_compute_it(capability: tuple[int, int], precision: str) -> None:
     assert Gpu("a GPU", capability, 16_000 * MB).precision == precision
 
 
