@@ -14,7 +14,7 @@ from clip_retrieval.artifacts.published_url import check_published
 from clip_retrieval.serving.settings import PREFIX, Settings
 from tests.deploy.test_deploy import CONTAINER, KUBERNETES, POD, VERSION, find
 
-OVERLAY = KUBERNETES / "replicas"
+OVERLAY = KUBERNETES.parent / "kubernetes-replicas"
 DOCS = Path(__file__).parents[2] / "docs" / "scale-replicas.md"
 FILES: dict[str, list[dict[str, Any]]] = {
     path.name: list(yaml.safe_load_all(path.read_text())) for path in sorted(OVERLAY.glob("*.yaml"))
@@ -23,7 +23,7 @@ FILES: dict[str, list[dict[str, Any]]] = {
 [PATCH] = FILES["follow.yaml"]
 PATCHED: dict[str, Any] = PATCH["spec"]["template"]["spec"]
 [FOLLOWER] = PATCHED["containers"]
-ADDED = [one for name in KUSTOMIZATION["resources"] if name != "../" for one in FILES[name]]
+ADDED = [one for name in KUSTOMIZATION["resources"] if name != "../kubernetes" for one in FILES[name]]
 
 
 def of_cache(kind: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_the_patched_deployment_is_valid_and_the_patch_names_what_there_is() -> 
 
 def test_every_file_is_used() -> None:
     named = {*KUSTOMIZATION["resources"], *(one["path"] for one in KUSTOMIZATION["patches"] if "path" in one)}
-    assert named == {"../", *FILES} - {"kustomization.yaml"}
+    assert named == {"../kubernetes", *FILES} - {"kustomization.yaml"}
     assert all(f"`{name}`" in DOCS.read_text() for name in FILES)
 
 
