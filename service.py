@@ -7,6 +7,7 @@ batches. Settings come from the environment; ``clip_retrieval/serving/settings.p
 
 import os
 from functools import partial
+from pathlib import Path
 from typing import Annotated, cast
 
 import bentoml
@@ -22,6 +23,7 @@ from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.policy import route_of
 from clip_retrieval.http.stack import middleware, wire
+from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.serving import json_logs, log_lines, process
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
@@ -103,6 +105,8 @@ class ClipRetrieval:
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
         os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
+        if settings.index_uri is not None and is_file(settings.index_uri):
+            os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
         if settings.keys is not None:
             os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
         process.lead(workers, settings, keys)

@@ -8,6 +8,7 @@
     │   └── ImageTooLarge      the file is over the limit for bytes
     ├── InvalidQuery           a query is out of range (empty text, k out of bounds)
     │   └── PartRejected       a part of a query is not acceptable; the message says which and why
+    ├── IndexAway              the engine that searches does not answer; the client can retry
     ├── Busy                   the server cannot accept a request now; the client can retry
     ├── TooCostly              a request takes more than the server has; the message has the numbers
     ├── ShortOfMemory          there is less memory than a server needs
@@ -52,6 +53,8 @@
 A message is one sentence for a person: what is wrong, where, and what to do next if something can be done.
 """
 
+from typing import ClassVar
+
 
 class ClipRetrievalError(Exception):
     """Base of all deliberate errors. The message can be shown to a user unchanged."""
@@ -93,6 +96,10 @@ class Busy(ClipRetrievalError):
     """The server cannot accept a request now: it is starting, or too many are in progress. The client can retry."""
 
 
+class IndexAway(ClipRetrievalError):
+    """The engine that searches the index does not answer, or lacks the collection. The client can retry."""
+
+
 class TooCostly(ClipRetrievalError):
     """A request takes more memory than the server can ever give to it."""
 
@@ -118,15 +125,25 @@ class BuildRunning(ClipRetrievalError):
 
 
 class StorageFailed(ClipRetrievalError):
-    """Writing or reading fails, or too many files are open."""
+    """Writing or reading fails, or too many files are open.
+
+    A command that ends for it has ``exit_status``, so that a program that runs the command knows the kind; the numbers
+    are those of ``sysexits.h``.
+    """
+
+    exit_status: ClassVar[int] = 74
 
 
 class StorageFull(StorageFailed):
     """A disk is full, or a file would be larger than is allowed."""
 
+    exit_status: ClassVar[int] = 73
+
 
 class StorageReadOnly(StorageFailed):
     """A folder or file may not be written or read."""
+
+    exit_status: ClassVar[int] = 77
 
 
 class ChangesError(ClipRetrievalError):

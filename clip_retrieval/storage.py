@@ -66,6 +66,13 @@ def sentence(error: Exception, place: Path | None = None) -> str | None:
     )
 
 
+def exit_status(error: Exception) -> int:
+    """The status of a command that ends for ``error``: that of its kind if it is one of storage, otherwise 1."""
+    if isinstance(error, StorageFailed):
+        return error.exit_status
+    return 1 if sentence(error) is None else _kind(error, Path.cwd()).exit_status
+
+
 def is_of_the_machine(error: OSError) -> bool:
     """Whether an error says nothing of the file that was to be read: no handle or no memory is left."""
     return error.errno in {*_HANDLES, errno.ENOMEM}

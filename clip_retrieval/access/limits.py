@@ -69,20 +69,36 @@ class Standing:
     """Where the charge was refused: the seconds until it would be taken."""
 
 
+def pool_of(url: str) -> ConnectionPool:
+    """Connections to the Redis or Valkey server at ``url``; nothing is asked yet. Raises ValueError for another URL."""
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise ValueError(
+            f"a URL that begins with {scheme[:20]} is of no store that can be used; write redis://host:6379/0, or "
+            "rediss:// with TLS"
+        )
+    timeouts = {"socket_timeout": STORE_TIMEOUT_S, "socket_connect_timeout": STORE_TIMEOUT_S}
+    try:
+        return ConnectionPool.from_url(_spoken(url), **timeouts)
+    except ValueError:  # its text may have a part of the password
+        raise ValueError(
+            "this is no URL of a store; write redis://user:password@host:6379/0, with %2F for / in a password, %23 for "
+            "# and %3F for ?"
+        ) from None
+
+
+def _spoken(url: str) -> str:
+    """``url`` with the name of the protocol, which Valkey shares with Redis."""
+    return url.replace("valkey", "redis", 1)
+
+
 class Store:
     """A Redis or Valkey server."""
 
     def __init__(self, url: str) -> None:
         """``url`` is such as ``redis://host:6379/0``; nothing is asked yet. Raises ValueError if it is no such URL."""
-        scheme = url.partition("://")[0]
-        if scheme not in SCHEMES:
-            raise ValueError(
-                f"a URL that begins with {scheme[:20]} is of no store that can be used; write redis://host:6379/0, or "
-                "rediss:// with TLS"
-            )
-        spoken = url.replace("valkey", "redis", 1)  # the two speak one protocol
-        timeouts = {"socket_timeout": STORE_TIMEOUT_S, "socket_connect_timeout": STORE_TIMEOUT_S}
-        self._pool = ConnectionPool.from_url(spoken, **timeouts)
+        self._pool = pool_of(url)
+        spoken = _spoken(url)
         options: Any = {"connection_pool": self._pool}  # the library's own type of options lacks it
         self.counts = RedisStorage(f"async+{spoken}", wrap_exceptions=True, implementation="redispy", **options)
 

@@ -15,5 +15,6 @@ retention.py      which versions may go when only the newest are kept
 transfer.py       an artifact as one file
 compare.py        what differs between two artifacts
 promises.py       whether an artifact keeps what its manifest promises, measured now
+in_milvus.py      an artifact with its indexes in Milvus, from one that exists
 reindex.py        an artifact with indexes chosen to a budget, from one that exists
 """

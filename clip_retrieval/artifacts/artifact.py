@@ -17,11 +17,12 @@ with the collection is parsed, or held as Python objects, when it opens: arrays 
 """
 
 import math
+import os
 import sqlite3
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
@@ -37,13 +38,16 @@ from clip_retrieval.encoders import INFO_FILE, load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ArtifactDamaged, EncoderMismatch
 from clip_retrieval.images.shrink import Plan
-from clip_retrieval.indexes.base import BuiltIndex
+from clip_retrieval.indexes.base import BuiltIndex, VectorIndex
 from clip_retrieval.indexes.faiss_index import FaissIndex
+from clip_retrieval.indexes.milvus_index import open_milvus
 from clip_retrieval.records import MODALITIES, Modality
 
 ENCODER = "encoder"
 RECORDS = "records.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
+INDEX_URI = "BENTO_CLIP_INDEX_URI"
+"""The variable that says where Milvus is, with user and password if it has them; a manifest has neither."""
 NEEDED = (
     "images.npy",
     "captions.npy",
@@ -64,6 +68,8 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+    index_uri: str | None = field(default_factory=lambda: os.environ.get(INDEX_URI) or None, repr=False)
+    """Where the Milvus of its indexes is; None means where the manifest says."""
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = True) -> Self:
@@ -130,8 +136,19 @@ class Artifact:
             )
         return vectors
 
-    def index(self, modality: Modality) -> FaissIndex:
-        """The index over the vectors. Raises ArtifactDamaged."""
+    @property
+    def is_in_milvus(self) -> bool:
+        """Whether Milvus searches."""
+        return self.manifest.images.spec.engine == "milvus"
+
+    def index(self, modality: Modality) -> VectorIndex:
+        """The index over the vectors. Milvus is asked by the first search. Raises ArtifactDamaged or MissingExtra."""
+        if self.is_in_milvus:
+            return open_milvus(self._built(modality).spec, self.vectors(modality), self.index_uri)
+        return self.faiss_index(modality)
+
+    def faiss_index(self, modality: Modality) -> FaissIndex:
+        """The index over the vectors, where FAISS searches. Raises ArtifactDamaged."""
         return FaissIndex.load(self._built(modality).spec, self.path / f"{modality}.faiss", self.vectors(modality))
 
     def _built(self, modality: Modality) -> BuiltIndex:

@@ -35,6 +35,8 @@ class DataInfo(BaseModel):
     splits: dict[str, int]
     split_ratios: tuple[float, float, float]
     split_seed: int
+    embedded: str | None = None
+    """What made the vectors, if not the encoder of the artifact as it serves: the same model on a GPU, say."""
     vectors: str | None = None
     """Where the vectors come from, if another program made them: then a person says which model made them."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import tuned_version
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
-from clip_retrieval.indexes.base import BuiltIndex
+from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
 from clip_retrieval.indexes.choose import Candidate, TuningQueries
 from clip_retrieval.indexes.families import Family, families
 from clip_retrieval.indexes.measure import DEFAULT_METER, Meter
@@ -72,6 +72,8 @@ def _query_kind(artifact: Artifact, modality: Modality) -> Modality:
 def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], workspace: Path) -> Artifact:
     manifest = artifact.manifest
     built: dict[Modality, BuiltIndex] = {"images": manifest.images, "captions": manifest.captions}
+    if artifact.is_in_milvus:
+        built = {modality: _without_rows(one) for modality, one in built.items()}
     built |= {modality: candidate.built for modality, candidate in chosen.items() if candidate is not None}
     thumbnails = manifest.files.get(THUMBNAILS)
     version = tuned_version(manifest.encoder, manifest.data, built["images"], built["captions"], thumbnails=thumbnails)
@@ -79,7 +81,9 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
     def fill(folder: Path) -> None:
         for modality in MODALITIES:
             candidate = chosen.get(modality)
-            index = artifact.index(modality) if candidate is None else candidate.index
+            if candidate is None and artifact.is_in_milvus:
+                continue  # a modality without rows: its index is no file
+            index = artifact.faiss_index(modality) if candidate is None else candidate.index
             index.save(folder / f"{modality}.faiss")
 
     return write_artifact(
@@ -94,3 +98,8 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
         replaced=[f"{modality}.faiss" for modality in MODALITIES],
         compacted=Compacted(manifest.parent, manifest.sequence),
     )
+
+
+def _without_rows(built: BuiltIndex) -> BuiltIndex:
+    """What FAISS has in place of an index in Milvus that has no rows."""
+    return BuiltIndex(spec=IndexSpec(rows=built.spec.rows, dim=built.spec.dim))

@@ -90,14 +90,14 @@ def require_no_reject(report: Report) -> None:
         )
 
 
-def calibration(source: Source, limits: Limits) -> tuple[list[Image.Image], list[str]]:
-    """Images and captions to quantise an encoder with: up to 300 of each, spread over the source.
+def calibration(source: Source, limits: Limits, count: int = CALIBRATION_IMAGES) -> tuple[list[Image.Image], list[str]]:
+    """Images and captions to quantise an encoder with, or to try it: up to ``count`` of each, spread over the source.
 
     Images that are rejected and captions that are empty are skipped.
     """
     items = [item for item in source if isinstance(item, CaptionedImage)]
     images, texts = [], []
-    for item in spread(items, CALIBRATION_IMAGES):
+    for item in spread(items, count):
         try:
             images.append(decode_blob(item.blob, limits))
         except ImageRejected:

@@ -57,7 +57,7 @@ class Embedder:
     ) -> None:
         """``load`` loads the encoder of dimension ``dim``. ``work`` is a folder for vectors of this encoder alone.
 
-        ``batch`` is the number of images that are encoded together.
+        ``batch`` is the number of images that are encoded together; of captions it is at least ``TEXT_BATCH``.
         """
         self._load, self._known, self.batch = load, known, batch
         self._encoder: Encoder | None = None
@@ -103,8 +103,9 @@ class Embedder:
         distinct = {caption_key(text): text for text in texts}
         missing = [(key, text) for key, text in distinct.items() if self.needs("captions", key)]
         advance(len(texts) - len(missing))
-        for start in range(0, len(missing), TEXT_BATCH):
-            keys, batch = zip(*missing[start : start + TEXT_BATCH], strict=True)
+        step = max(TEXT_BATCH, self.batch)
+        for start in range(0, len(missing), step):
+            keys, batch = zip(*missing[start : start + step], strict=True)
             self._add("captions", keys, self.encoder().encode_texts(batch))
             advance(len(batch))
 

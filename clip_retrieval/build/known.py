@@ -26,12 +26,13 @@ READ_FILES = ("images.npy", "captions.npy", RECORDS, THUMBNAILS)
 class KnownArtifacts:
     """The vectors and thumbnails that earlier artifacts hold, by key. Safe in any thread.
 
-    Only vectors of the same encoder count: fingerprint, runtime, and the release, which may export it in another way.
+    Only vectors of the same encoder count: fingerprint, runtime, and the release, which may export it in another way;
+    and only those that were ``embedded`` in the same way.
     An artifact of which a file fails its check is left out, and so is one with the same data as an artifact before it,
     since it adds nothing but thumbnails of another plan.
     """
 
-    def __init__(self, artifacts: Iterable[Artifact], encoder: EncoderInfo) -> None:
+    def __init__(self, artifacts: Iterable[Artifact], encoder: EncoderInfo, embedded: str | None = None) -> None:
         self._artifacts: list[Artifact] = []
         self._places: dict[Modality, dict[bytes, Place]] = {"images": {}, "captions": {}}
         self._thumbnails: dict[int, Thumbnails] = {}
@@ -42,6 +43,8 @@ class KnownArtifacts:
             made_by = manifest.encoder.fingerprint, manifest.encoder.runtime, manifest.product_version
             data = manifest.data.fingerprint, manifest.files.get(THUMBNAILS)
             if made_by != (encoder.fingerprint, encoder.runtime, __version__) or data in seen:
+                continue
+            if manifest.data.embedded != embedded:
                 continue
             if manifest.data.vectors is not None:  # another program made them, perhaps with another model
                 continue

@@ -23,6 +23,7 @@ from clip_retrieval.build.check import count_images, records_of, require_images,
 from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts
 from clip_retrieval.build.engine import EmbeddingEngine, ImageTask, LocalEngine
 from clip_retrieval.build.known import KnownArtifacts
+from clip_retrieval.build.on_a_gpu import Maker, checked
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.splits import Ratios, assign_splits
@@ -109,6 +110,7 @@ def building(
     *,
     place: str,
     reuse: Iterable[Artifact] = (),
+    maker: Maker | None = None,
     seen: SeenFiles | None = None,
     fresh: bool = False,
     say: Say | None = None,
@@ -122,21 +124,28 @@ def building(
     asked for when no other process builds the same: vectors that the same encoder made are taken from them, and if one
     of them has the version of this build and passes its own checks, it is the outcome, where it lies. A file that was
     ``seen`` is decoded only for what no artifact has. The result is the same without both. A ``fresh`` build uses
-    nothing that was made before, not even by a build that was stopped.
+    nothing that was made before, not even by a build that was stopped. A ``maker`` makes the vectors instead of the
+    encoder, with which a sample of them is compared; the version of the artifact says so.
 
     ``engine`` embeds, by default in this process; with every engine the result is the same.
 
     If another process builds the same, ``say`` gets a line that names it, and this build waits for it. Raises
-    SourceError, ModelUnavailable, MissingExtra, StorageFailed, or, without ``say``, BuildRunning instead of waiting.
+    SourceError, ModelUnavailable, MissingExtra, EncoderFailed, StorageFailed, or, without ``say``, BuildRunning instead
+    of waiting.
     """
     items = list(source)
     info = read_info(encoder_folder)
+    embedded = None if maker is None else maker.how
+    notes: list[str] = []
+    load, batch = partial(load_encoder, encoder_folder), options.batch
+    if maker is not None:
+        load, batch = partial(checked, maker, encoder_folder, source, options.limits, notes.append), maker.batch
     with (
         storage(workspace, "what was embedded is kept, and the same command goes on from there"),
-        work_folder(workspace / f"{_work_name(source, place, info)}{WORK}", say) as work,
+        work_folder(workspace / f"{_work_name(source, place, info, embedded)}{WORK}", say) as work,
         # Asked for only now: a build that was waited for may have added one.
-        closing(_known(earlier := _earlier(work, reuse, fresh=fresh), info, progress)) as known,
-        closing(Embedder(partial(load_encoder, encoder_folder), info.dim, work, known, options.batch)) as embedder,
+        closing(_known(earlier := _earlier(work, reuse, fresh=fresh), info, embedded, progress)) as known,
+        closing(Embedder(load, info.dim, work, known, batch)) as embedder,
     ):
         thumbnails_mb = options.thumbnails_mb if source.vectors_mark is None else 0
         thumbnails = ThumbnailPlans(work, thumbnails_mb * MEGABYTE, known)
@@ -158,9 +167,8 @@ def building(
             require_no_reject(report)
 
         splits = assign_splits(report.kept, options.ratios, options.seed)
-        data = _describe(source, name, report, splits, options)
+        data = _describe(source, name, report, splits, options, embedded)
         version = artifact_version(info, data, options.recall, thumbnails_mb=thumbnails_mb)
-        notes: tuple[str, ...] = ()
         made = [*(one.path for one in earlier if one.manifest.version == version), workspace / version, work / version]
         artifact = None if fresh else _stored(made)
         if artifact is None:
@@ -170,11 +178,11 @@ def building(
             small: Path | None = None  # a file of an earlier, killed build may have other rows
             if thumbnails_mb:
                 plan = thumbnails.write(first_plan, report.kept, work / THUMBNAILS, options.limits, progress)
-                notes = thumbnail_notes(plan, thumbnails_mb)
+                notes += thumbnail_notes(plan, thumbnails_mb)
                 small = None if plan is None else work / THUMBNAILS
             parts = Parts(encoder_folder, info, data, images, captions, embedder, work, small)
             artifact = index_and_write(parts, work / version, options.recall, progress)
-        yield BuildOutcome(artifact, report, embedder.counts(report), notes)
+        yield BuildOutcome(artifact, report, embedder.counts(report), tuple(notes))
         shutil.rmtree(work)  # last of all: whatever fails above finds its vectors here the next time
 
 
@@ -196,21 +204,25 @@ def _earlier(work: Path, reuse: Iterable[Artifact], *, fresh: bool) -> list[Arti
     return []
 
 
-def _known(artifacts: Sequence[Artifact], encoder: EncoderInfo, progress: Progress) -> KnownArtifacts:
+def _known(
+    artifacts: Sequence[Artifact], encoder: EncoderInfo, embedded: str | None, progress: Progress
+) -> KnownArtifacts:
     if not artifacts:
         return KnownArtifacts((), encoder)
     with progress.stage("reading earlier artifacts", None):
-        return KnownArtifacts(artifacts, encoder)
+        return KnownArtifacts(artifacts, encoder, embedded)
 
 
-def _work_name(source: Source, place: str, encoder: EncoderInfo) -> str:
+def _work_name(source: Source, place: str, encoder: EncoderInfo, embedded: str | None) -> str:
     """A name that is the same for builds that can share vectors and thumbnails."""
-    kind = [] if source.vectors_mark is None else [source.vectors_mark]
+    kind = [one for one in (source.vectors_mark, embedded) if one is not None]
     inputs = [*kind, place, encoder.fingerprint, encoder.runtime, __version__, metadata.version("pillow")]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
-def _describe(source: Source, name: str, report: Report, splits: Sequence[Split], options: Options) -> DataInfo:
+def _describe(
+    source: Source, name: str, report: Report, splits: Sequence[Split], options: Options, embedded: str | None
+) -> DataInfo:
     return DataInfo(
         name=name,
         fingerprint=report.data_fingerprint(),
@@ -220,6 +232,7 @@ def _describe(source: Source, name: str, report: Report, splits: Sequence[Split]
         splits={split: Counter(splits)[split] for split in SPLITS},
         split_ratios=options.ratios,
         split_seed=options.seed,
+        embedded=embedded,
         vectors=None if source.vectors_mark is None else f"{source.taking.why} ({source.vectors_mark})",
     )
 

@@ -25,7 +25,7 @@ from clip_retrieval.cli.swap import swap
 from clip_retrieval.cli.sync import sync
 from clip_retrieval.cli.tune import tune_command
 from clip_retrieval.errors import ClipRetrievalError, Unauthorized
-from clip_retrieval.storage import sentence
+from clip_retrieval.storage import exit_status, sentence
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +37,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line. A deliberate error is shown as one sentence, and the exit status is 1.
+    """Run the command line. A deliberate error is shown as one sentence; for the exit status see ``storage.py``.
 
     Where the locale is not UTF-8, the command starts again in Python's UTF-8 mode: names of files and their contents do
     not depend on the locale.
@@ -55,7 +55,7 @@ def main() -> None:
         if isinstance(error, Unauthorized):
             message = f"{error}; commands take the key from BENTO_CLIP_KEY or --key"
         console.err.print(message or str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(exit_status(error))
 
 
 @app.callback(invoke_without_command=True)

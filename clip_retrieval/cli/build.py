@@ -1,6 +1,8 @@
 """``bento-clip build``: build an artifact from captioned images."""
 
 import json
+import os
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +10,9 @@ from typing import Annotated
 import typer
 
 from clip_retrieval.artifacts import retention
+from clip_retrieval.artifacts.artifact import INDEX_URI
 from clip_retrieval.build.check import calibration, check_source, read_source, require_no_reject
+from clip_retrieval.build.on_a_gpu import gpu_maker
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
 from clip_retrieval.cli.engine_options import (
@@ -43,15 +47,29 @@ from clip_retrieval.cli.options import (
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
-from clip_retrieval.cli.publish import build_and_publish, seen_files
+from clip_retrieval.cli.publish import build_and_publish, check_milvus, drop_from_milvus, seen_files
 from clip_retrieval.datasets.remote import shown_place
+from clip_retrieval.encoders import find_gpu
+from clip_retrieval.encoders.accelerator import Gpu
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.indexes.milvus_place import check_uri
 from clip_retrieval.models.prepare import prepare_encoder
 
 
 class RuntimeOption(StrEnum):
     OPENVINO = "openvino"
     TORCH = "torch"
+
+
+class IndexOption(StrEnum):
+    FAISS = "faiss"
+    MILVUS = "milvus"
+
+
+class DeviceOption(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 class PrecisionOption(StrEnum):
@@ -69,12 +87,30 @@ def build_command(
     precision: Annotated[
         PrecisionOption, typer.Option(help="int8 adds 8-bit weights, and the service uses them; for CPUs with VNNI.")
     ] = PrecisionOption.F32,
+    device: Annotated[
+        DeviceOption | None,
+        typer.Option(
+            help="Where the vectors are made. cuda: by torch on a GPU, in half precision, held against the encoder that"
+            " serves; auto: that, if there is a GPU.",
+            show_default="by the encoder that serves",
+        ),
+    ] = None,
     split: SplitRatios = Options.ratios,
     seed: Annotated[int, typer.Option(help="The seed of the split.")] = Options.seed,
     recall: Annotated[
         float,
         typer.Option(min=0, max=1, help="The least recall of an index, at k = 1, 10 and 50."),
     ] = Options.recall,
+    index: Annotated[
+        IndexOption, typer.Option(help="What searches: FAISS in the service, or Milvus beside it.")
+    ] = IndexOption.FAISS,
+    index_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help=f"The Milvus: http://host:19530, or a path that ends in .db for Milvus Lite; default: {INDEX_URI}.",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if anything is rejected.")] = False,
     thumbnails_mb: Annotated[
         int, typer.Option(min=0, help="The most megabytes of thumbnails for the search page; 0 makes none.")
@@ -116,6 +152,8 @@ def build_command(
     bento-clip build flickr8k --model ViT-B-32 --pretrained laion2b_s34b_b79k
     bento-clip build photos.jsonl --model local-dir:my-model --output my-artifact
     bento-clip build my-photos --keep 5
+    bento-clip build my-photos --index milvus --index-uri http://milvus:19530
+    bento-clip build my-photos --model ViT-B-32 --pretrained laion2b_s34b_b79k --device auto
     bento-clip build my-photos --engine ray
     bento-clip build /shared/photos --engine ray --ray-address auto --shards /shared/shards
     bento-clip build embeddings --take-vectors --model ViT-B-32 --pretrained laion2b_s34b_b79k
@@ -125,8 +163,14 @@ def build_command(
         raise typer.BadParameter(f"{output} exists already; choose a new folder", param_hint="--output")
     if precision is PrecisionOption.INT8 and runtime is RuntimeOption.TORCH:
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
+    if take_vectors and device is not None:
+        raise typer.BadParameter("vectors that are taken are made nowhere; leave it out", param_hint="--device")
+    gpu = gpu_of(device, runtime)
     if keep is not None and output is not None:
         raise typer.BadParameter("it is for artifacts in the model store; leave --output out", param_hint="--keep")
+    milvus = _milvus(index, index_uri)
+    if device is not None and engine is EngineOption.RAY:
+        raise typer.BadParameter("it is for this process; --ray-gpus gives the workers GPUs", param_hint="--device")
     if take_vectors and engine is EngineOption.RAY:
         raise typer.BadParameter("vectors are there already; leave --engine out", param_hint="--engine")
     embedding = engine_of(
@@ -162,6 +206,18 @@ def build_command(
             say=console.note,
             wait=wait,
         )
+        maker = None
+        if gpu is not None:
+            reference = prepare_encoder(
+                model,
+                pretrained,
+                runtime="torch",
+                quick_gelu=quick_gelu,
+                text_language=text_language,
+                say=console.note,
+                wait=wait,
+            )
+            maker = gpu_maker(reference, gpu)
     with seen_files() as seen:
         built = build_and_publish(
             data,
@@ -171,12 +227,16 @@ def build_command(
             bars,
             place=data.place,
             output=output,
+            maker=maker,
             seen=seen,
             fresh=fresh,
             wait=wait,
+            milvus=milvus,
             engine=embedding,
         )
     pruned = [] if keep is None else retention.prune(keep, group=built.group, say=console.note)
+    if milvus is not None:
+        drop_from_milvus(milvus, pruned)
     if as_json:
         typer.echo(json.dumps(built.to_json() | {"pruned": pruned_json(pruned)}, ensure_ascii=False))
         return
@@ -185,3 +245,39 @@ def build_command(
         console.note(note)
     show_pruned(pruned)
     typer.echo(built.tag)
+
+
+def _milvus(index: IndexOption, given: str | None) -> str | None:
+    """Where the Milvus is that searches, and that answers now; None where FAISS searches."""
+    if index is IndexOption.FAISS:
+        if given is not None:
+            raise typer.BadParameter("it is for --index milvus", param_hint="--index-uri")
+        return None
+    uri = given or os.environ.get(INDEX_URI)
+    if not uri:
+        raise typer.BadParameter(f"say where the Milvus is, or set {INDEX_URI}", param_hint="--index-uri")
+    try:
+        check_milvus(check_uri(uri))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--index-uri") from error
+    return uri
+
+
+def gpu_of(
+    device: DeviceOption | None, runtime: RuntimeOption, find: Callable[[], Gpu | None] = find_gpu
+) -> Gpu | None:
+    """The GPU that makes the vectors, if one does. Raises BadParameter if ``device`` cannot be had, or MissingExtra."""
+    if device is None or (device is DeviceOption.CPU and runtime is RuntimeOption.OPENVINO):
+        return None
+    gpu = find()
+    if device is DeviceOption.CUDA and gpu is None:
+        raise typer.BadParameter(
+            "torch sees no GPU: install torch with CUDA and the driver of the GPU, or leave it out",
+            param_hint="--device",
+        )
+    if device is DeviceOption.CPU and gpu is not None:
+        raise typer.BadParameter(
+            "the runtime torch takes the GPU whenever it sees one; hide it with CUDA_VISIBLE_DEVICES=",
+            param_hint="--device",
+        )
+    return gpu

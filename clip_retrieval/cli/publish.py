@@ -1,19 +1,20 @@
 """A build into the model store or a folder, and how it differs from the version before."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST
-from clip_retrieval.artifacts.retention import Group, group_of
+from clip_retrieval.artifacts.retention import Group, Version, group_of
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder
 from clip_retrieval.build.engine import EmbeddingEngine
+from clip_retrieval.build.on_a_gpu import Maker
 from clip_retrieval.build.pipeline import BuildOutcome, Options, building
 from clip_retrieval.build.plan import ImageState, Plan, plan, states_of_records, states_of_source
 from clip_retrieval.build.seen_files import SeenFiles
@@ -22,6 +23,7 @@ from clip_retrieval.datasets import Source
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.storage import storage
+from clip_retrieval.work_folder import Say, work_folder
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,22 @@ def build_and_publish(
     *,
     place: str,
     output: Path | None = None,
+    maker: Maker | None = None,
     seen: SeenFiles,
     fresh: bool = False,
     wait: bool = True,
+    milvus: str | None = None,
     engine: EmbeddingEngine | None = None,
 ) -> Built:
     """Build ``source`` with the encoder in the folder ``encoder``, into the model store or the new folder ``output``.
 
-    ``place`` identifies the source; ``name`` is what the manifest calls it. Raises what ``building`` raises.
+    ``place`` identifies the source; ``name`` is what the manifest calls it; ``maker`` is that of ``building``.
+    ``milvus`` is the URI of the Milvus that is to search, None where FAISS searches. Raises what ``building`` raises,
+    and IndexAway.
     """
     workspace = cache_dir() / "builds"
     mark = modelstore.source_mark(place)
+    say = console.note if wait else None
     with (
         building(
             source,
@@ -84,11 +91,13 @@ def build_and_publish(
             bars,
             place=place,
             reuse=_known_artifacts(output),
+            maker=maker,
             seen=seen,
             fresh=fresh,
-            say=console.note if wait else None,
+            say=say,
             engine=engine,
-        ) as outcome,
+        ) as found,
+        _searched_by(milvus, found, workspace, options.recall, bars, say) as outcome,
     ):
         before = _newest_of((name, mark))
         changes = None
@@ -100,6 +109,34 @@ def build_and_publish(
         else:
             tag = _put(outcome.artifact, workspace, output)
     return Built(tag, (name, mark), outcome, None if before is None else before.tag, changes)
+
+
+@contextmanager
+def _searched_by(
+    milvus: str | None, built: BuildOutcome, workspace: Path, recall: float, bars: console.Bars, say: Say | None
+) -> Iterator[BuildOutcome]:
+    """What was built, or the artifact with its indexes in ``milvus`` that was made of it, until the block ends."""
+    if milvus is None:
+        yield built
+        return
+    from clip_retrieval.artifacts.in_milvus import index_in_milvus
+
+    with work_folder(workspace / f"{built.artifact.manifest.version}.milvus", say, temporary=True) as work:
+        yield replace(built, artifact=index_in_milvus(built.artifact, milvus, work, bars, recall=recall))
+
+
+def check_milvus(uri: str) -> None:
+    """Raise IndexAway unless the Milvus at ``uri`` answers, MissingExtra where its client is not installed."""
+    from clip_retrieval.artifacts.in_milvus import check_engine
+
+    check_engine(uri)
+
+
+def drop_from_milvus(uri: str, pruned: Iterable[Version]) -> None:
+    """Remove from the Milvus at ``uri`` what it has of the versions that were deleted. Raises IndexAway."""
+    from clip_retrieval.artifacts.in_milvus import drop_versions
+
+    drop_versions(uri, [one.tag.partition(":")[2] for one in pruned if one.stays is None])
 
 
 def states_of_artifact(folder: Path) -> dict[str, ImageState]:

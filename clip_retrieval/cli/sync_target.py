@@ -74,6 +74,11 @@ class ArtifactTarget:
         self._artifact = Artifact.open(folder)
         if self._artifact.manifest.data.vectors is not None:
             raise SourceError(f"another program made the vectors of {self.tag}; use build --take-vectors instead")
+        if (how := self._artifact.manifest.data.embedded) is not None:
+            raise SourceError(
+                f"{how} made the vectors of {self.tag}, and sync would encode everything again on the CPU; "
+                "build SOURCE --device cuda, with the same model, encodes only what is new"
+            )
         self._in_use = InUse(folder)
 
     def plan(self, look: Look) -> Plan:

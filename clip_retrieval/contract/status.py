@@ -25,7 +25,8 @@ class Health(Frozen):
     """Whether the service can answer queries."""
 
     status: Literal["healthy", "failing", "starting"] = Field(
-        description="`failing`: the encoder of a worker fails or does not end; `/readyz` is 503 then."
+        description="`failing`: the encoder of a worker fails or does not end, or the engine of the index does not "
+        "answer; `/readyz` is 503 then."
     )
     timestamp: datetime
     model_loaded: bool
@@ -34,6 +35,10 @@ class Health(Frozen):
     artifact: str | None
     version: str | None = Field(None, description="The state of the collection that answers.")
     sequence: int = Field(0, description="The number of the last change that is visible.")
+    index: str | None = Field(
+        None,
+        description="What is wrong with the engine of the index, where that is not in the service; null if nothing.",
+    )
     takes_changes: bool = Field(False, description="Whether images can be added, changed and removed.")
     changes: str | None = Field(None, description="Where changes are kept, or why none are taken.")
 
@@ -59,6 +64,8 @@ class Stats(Frozen):
         description="By stage: `decode` of an uploaded image, `encode` of the batch that the request was in, `search`, "
         "and `total` of the request."
     )
+    images_added: int = Field(default=0, description="Images that the artifact does not have, or has in another state.")
+    images_removed: int = Field(default=0, description="Images of the artifact that were removed or changed since.")
 
 
 class CacheCleared(Frozen):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,18 +147,25 @@ def rows_of(file: StoredFile, columns: Sequence[str]) -> Iterator[Row | Reject]:
 
 
 def _values(batch: Any) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = batch.to_pylist()
-    except (ValueError, OverflowError, ArrowException):
+    if not any(_has_nanoseconds(kind) for kind in batch.schema.types):
+        with suppress(ValueError, OverflowError, ArrowException):
+            rows: list[dict[str, Any]] = batch.to_pylist()
+            return rows
         # One value that Python has no type for is no reason to lose the others.
-        columns = {name: [_value(value) for value in batch[name]] for name in batch.schema.names}
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return rows
+    columns = {name: [_value(value) for value in batch[name]] for name in batch.schema.names}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _has_nanoseconds(kind: Any) -> bool:
+    """Whether values are moments or times in nanoseconds, which pyarrow gives as types of pandas if that is there."""
+    return bool((types.is_timestamp(kind) or types.is_duration(kind)) and kind.unit == "ns")
 
 
 def _value(scalar: Any) -> Any:
     """The value for Python; as text where it has more digits than Python's types; or why there is none."""
     try:
+        if _has_nanoseconds(kind := scalar.type):
+            return scalar.cast(pa.duration("us") if types.is_duration(kind) else pa.timestamp("us", kind.tz)).as_py()
         return scalar.as_py()
     except (ValueError, OverflowError, ArrowException) as error:
         if not types.is_temporal(scalar.type):

@@ -7,7 +7,8 @@ An encoder folder holds ``encoder.json`` (an ``EncoderInfo``) and the files that
     preprocess.py     an RGB image to the input of a model
     tokenizer.py      a text to token ids, without torch
     open_clip.py      the only door to open_clip, timm and torchvision; opens models
-    torch.py          the reference runtime
+    accelerator.py    what a GPU has, and what follows from it
+    torch.py          the reference runtime, and bulk encoding on a GPU
     openvino/         the serving runtime
     fake.py           eight colours and their words, for tests
 """
@@ -17,6 +18,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from clip_retrieval.encoders.accelerator import Gpu
 from clip_retrieval.encoders.base import Encoder, EncoderInfo
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
 
@@ -55,3 +57,27 @@ def load_encoder(
     except ModuleNotFoundError as error:
         extra = "build" if info.runtime == "torch" else "serve"
         raise MissingExtra(f"an encoder that runs on {info.runtime}", extra) from error
+
+
+def find_gpu() -> Gpu | None:
+    """The GPU that torch would use; None if there is none. Raises MissingExtra if torch is not installed."""
+    try:
+        from clip_retrieval.encoders.torch import find_gpu as found_by_torch
+    except ModuleNotFoundError as error:
+        raise MissingExtra("a GPU", "build") from error
+    return found_by_torch()
+
+
+def load_on_gpu(folder: Path) -> Encoder:
+    """Load the reference encoder in ``folder`` for bulk work on a GPU, in half precision.
+
+    Raises ModelUnavailable, or MissingExtra if torch is not installed.
+    """
+    info = read_info(folder)
+    if info.runtime != "torch":
+        raise ModelUnavailable(f"the model {info.name} does not run on a GPU: leave --device cuda out")
+    try:
+        from clip_retrieval.encoders.torch import TorchEncoder
+    except ModuleNotFoundError as error:
+        raise MissingExtra("an encoder on a GPU", "build") from error
+    return TorchEncoder.on_gpu(folder, info)

@@ -26,6 +26,10 @@ Vectors: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.float32]
 """Shape (n, 3, height, width), or (3, height, width) for one image; float32, normalised for the model."""
 
+LEAST_COSINE = 0.999
+"""Between the vectors of one input by two runtimes of a model. Below it, one of them does not compute the model;
+rounding to half precision stays far above it."""
+
 Preprocessing: TypeAlias = Callable[[Image.Image], Pixels]
 """From one RGB image to its pixels, float32, shape (3, height, width)."""
 

@@ -101,22 +101,29 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             artifact=state.service.artifact if state.service else None,
             version=state.service.retriever.collection.version if state.service else None,
             sequence=state.service.retriever.collection.sequence if state.service else 0,
+            index=state.index_trouble(),
             takes_changes=takes_changes,
             changes=place,
         )
         context = RequestContext.of(request.scope)
         if context is None or includes(context.caller.scope, "search"):
             return health
-        return health.model_copy(update={"artifact": None, "version": None, "changes": None})
+        return health.model_copy(update={"artifact": None, "version": None, "index": None, "changes": None})
 
     @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of all workers")
     async def stats() -> Stats:
         state.publish()
-        return state.recorder.snapshot()
+        collection = None if state.service is None else state.service.retriever.collection
+        if not isinstance(collection, LiveCollection):
+            return state.recorder.snapshot()
+        changed = {"images_added": collection.added, "images_removed": collection.removed}
+        return state.recorder.snapshot().model_copy(update=changed)
 
     @app.post("/cache/clear", response_model=CacheCleared, summary="Empty the result caches of all workers")
     async def clear(request: Request) -> CacheCleared:
         previous = state.service.clear() if state.service else 0
+        if state.shared_answers is not None:
+            await state.shared_answers.clear()
         Auditor.of(request.scope).note("clear cache", dropped=previous)
         return CacheCleared(
             message=f"{previous} cached results dropped", previous_cache_size=previous, current_cache_size=0

@@ -32,7 +32,7 @@ from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.origins import Origins
 from clip_retrieval.http.overload import Overload, Refusals
 from clip_retrieval.http.policy import is_taken
-from clip_retrieval.http.uvicorn_protocol import Wire
+from clip_retrieval.http.uvicorn_protocol import Wire, most_connections
 from clip_retrieval.serving.state import ServerState
 
 
@@ -47,6 +47,7 @@ def wire(state: ServerState) -> Wire:
     return Wire(
         keep_alive_s=settings.keep_alive_s,
         patience_s=settings.receive_timeout_s,
+        max_connections=settings.max_connections or most_connections(),
         around=partial(Overload, refusals=Refusals(state.traffic, around=named)),
     )
 
@@ -85,7 +86,7 @@ def middleware(
         *([(HostCheck, {"hosts": settings.hosts})] if settings.hosts else []),
         (RouteCheck, {"origins": origins}),
         (Authentication, {"gate": state.gate, "closed": settings.closed}),
-        *([] if state.limiter is None else [(Limits, {"limiter": state.limiter, "pace": state.traffic.pace})]),
+        *([] if state.limiter is None else [(Limits, {"limiter": state.limiter, "traffic": state.traffic})]),
         (
             BodyLimit,
             {"traffic": state.traffic, "intake": intake, "max_body_bytes": settings.max_body_bytes},

@@ -17,6 +17,7 @@ from clip_retrieval.errors import (
     ImageRejected,
     ImageTaken,
     ImageTooLarge,
+    IndexAway,
     InvalidChange,
     InvalidQuery,
     KeyReused,
@@ -39,6 +40,7 @@ STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
     (InvalidQuery, HTTPStatus.UNPROCESSABLE_ENTITY),
     (TooCostly, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
+    (IndexAway, HTTPStatus.SERVICE_UNAVAILABLE),
     (EncoderFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     (LimitReached, HTTPStatus.TOO_MANY_REQUESTS),
     # another artifact

@@ -8,7 +8,9 @@ connection for those.
 
 A connection is not held by what does not come: the head of a request has a time limit, and so has the rest of a body
 whose request is answered already. That rest is read and dropped, so that the client gets to see the answer; a client
-that waits for ``100 Continue`` (RFC 9110, section 10.1.1) and is answered without it is not read from any more.
+that waits for ``100 Continue`` (RFC 9110, section 10.1.1) and is answered without it is not read from any more. A
+client that does not read its answer loses it after the same time, and with it its place. There are so many connections
+and no more.
 
 This file uses these private names of uvicorn and httptools, and no other file uses any. Both packages have an upper
 bound in pyproject.toml; tests/http/test_uvicorn_protocol.py holds each name and says what depends on it:
@@ -19,6 +21,7 @@ bound in pyproject.toml; tests/http/test_uvicorn_protocol.py holds each name and
     HttpToolsProtocol.send_400_response                   the body of a 400
     HttpToolsProtocol.cycle, H11Protocol.cycle            whether a request is in progress, and whether it is kept alive
     HttpToolsProtocol.timeout_keep_alive, expect_100_continue, app   likewise of H11Protocol but for the second
+    HttpToolsProtocol.timeout_keep_alive_handler          the end of an idle connection, likewise of H11Protocol
     H11Protocol.conn                                      how far a request has come
     HttpToolsProtocol.connections, server_state, app_state, config, ws_protocol_class   what a successor needs
     H11Protocol.send_400_response                         likewise
@@ -27,6 +30,7 @@ bound in pyproject.toml; tests/http/test_uvicorn_protocol.py holds each name and
 
 import asyncio
 import os
+import resource
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -58,6 +62,22 @@ UVICORN_KEEP_ALIVE_S = 5
 """What uvicorn and BentoML take where nobody says otherwise."""
 
 
+OTHER_FILES = 256
+"""Files and sockets of a worker that are no connections, with room."""
+
+MOST_CONNECTIONS = 8192
+
+
+def most_connections() -> int:
+    """How many connections the limit of open files leaves, at most ``MOST_CONNECTIONS``.
+
+    Beyond the limit a connection can be neither accepted nor refused, and no file can be opened.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_CONNECTIONS if limit == resource.RLIM_INFINITY else limit - OTHER_FILES
+    return max(1, min(most, MOST_CONNECTIONS))
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """How this process treats its connections."""
@@ -65,13 +85,14 @@ class Wire:
     keep_alive_s: float = 75
     """For how long an idle connection is kept, unless the server was started with another number."""
     patience_s: float = 10
-    """How long the head of a request may take, and the rest of a body after the answer."""
+    """How long the head of a request may take, the rest of a body after the answer, and a client that reads nothing."""
+    max_connections: int = MOST_CONNECTIONS
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app
     """What is put around the whole application."""
 
 
 class _Connection(ABC):
-    """What both protocols have: the settings, and a limit of time for what does not come."""
+    """What both protocols have: the settings, and limits of time for what does not come and what is not read."""
 
     wire: ClassVar[Wire] = Wire()
     loop: asyncio.AbstractEventLoop
@@ -80,6 +101,7 @@ class _Connection(ABC):
     def _set_up(self, keep_alive_s: float) -> float:
         """Begin without a time limit; returns for how long an idle connection is kept."""
         self._timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
         return self.wire.keep_alive_s if keep_alive_s == UVICORN_KEEP_ALIVE_S else keep_alive_s
 
     def _limit_time(self, waits: bool) -> None:
@@ -90,6 +112,19 @@ class _Connection(ABC):
         elif waits and self._timer is None:
             self._timer = self.loop.call_later(self.wire.patience_s, self._give_up)
 
+    def _limit_reader(self, waits: bool) -> None:
+        """End the connection in a while if the answer ``waits`` for the client to read what was sent."""
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+        self._reader_timer = self.loop.call_later(self.wire.patience_s, self.transport.abort) if waits else None
+
+    def _close(self) -> None:
+        """Close the connection; what the client has not read by now is lost, or closing would wait for it."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
     def _give_up(self) -> None:
         if self.transport.is_closing():
             return
@@ -97,7 +132,7 @@ class _Connection(ABC):
             detail = f"The request's head did not come within {self.wire.patience_s:g} seconds."
             _refuse(self.transport, detail, HTTPStatus.REQUEST_TIMEOUT)
         else:
-            self.transport.close()
+            self._close()
 
     @abstractmethod
     def _is_within_head(self) -> bool:
@@ -120,7 +155,19 @@ class _H11(_Connection, H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._limit_time(waits=False)
+        self._limit_reader(waits=False)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_reader(waits=True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._limit_reader(waits=False)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
 
     def send_400_response(self, msg: str) -> None:
         _refuse(self.transport, f"{msg} {HINT}")
@@ -152,11 +199,27 @@ class JsonErrorsProtocol(_Connection, HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.wire.max_connections:
+            detail = "there are too many connections; retry after 1 s"
+            _refuse(transport, detail, HTTPStatus.SERVICE_UNAVAILABLE)
+            return
         self._limit_time(waits=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._limit_time(waits=False)
+        self._limit_reader(waits=False)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_reader(waits=True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._limit_reader(waits=False)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
 
     def data_received(self, data: bytes) -> None:
         self._received = data
@@ -236,6 +299,7 @@ class JsonErrorsProtocol(_Connection, HttpToolsProtocol):
         assert isinstance(stopped, HttpParserUpgrade)
         super().handle_websocket_upgrade()
         self._limit_time(waits=False)
+        self._limit_reader(waits=False)
         successor, rest = self.transport.get_protocol(), self._received[stopped.args[0] :]
         if rest and isinstance(successor, H11Protocol):
             successor.data_received(rest)
@@ -254,6 +318,7 @@ class JsonErrorsProtocol(_Connection, HttpToolsProtocol):
     def _hand_over_to_h11(self) -> None:
         self.connections.discard(self)
         self._limit_time(waits=False)
+        self._limit_reader(waits=False)
         successor = _H11(self.config, self.server_state, self.app_state)
         successor.connection_made(self.transport)
         self.transport.set_protocol(successor)

@@ -9,7 +9,7 @@ One rule decides how many candidates an approximate index finds: ``max(depth, k)
 results for every k from 1 to ``depth`` are prefixes of one list, and no route gets another answer than the next one.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,12 @@ class IndexSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    engine: Literal["faiss", "milvus"] = "faiss"
+    """What searches it: FAISS in this process, or Milvus."""
+    uri: str | None = None
+    """Where the engine is, without a user or a password; None for one in this process. A service may know better."""
+    name: str | None = None
+    """The name of the index in the engine; None for one in this process."""
     factory: str = FLAT
     """What is built, in the words of the library that builds it."""
     build_parameters: dict[str, int] = Field(default_factory=dict)
@@ -49,13 +55,19 @@ class IndexSpec(BaseModel):
 
     @property
     def exact(self) -> bool:
-        """Whether every row is compared."""
-        return self.factory == FLAT
+        """Whether every row is compared, in this process."""
+        return self.engine == "faiss" and self.factory == FLAT
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a search waits for an engine outside of this process."""
+        return self.engine == "milvus"
 
     def label(self) -> str:
         """The factory with the parameters of a search, for people to read."""
         settings = [f"{name} {value}" for name, value in self.search_parameters.items()]
-        return ", ".join([self.factory, *settings, *([] if self.exact else [f"depth {self.depth}"])])
+        factory = f"Milvus {self.factory}" if self.engine == "milvus" else self.factory
+        return ", ".join([factory, *settings, *([] if self.exact else [f"depth {self.depth}"])])
 
 
 class Measurement(BaseModel):

@@ -178,6 +178,11 @@ class FaissIndex:
         vectors: Vectors = self._vectors[rows]
         return vectors
 
+    def best_of(self, queries: Vectors, candidates: NDArray[np.int64], k: int) -> SearchHits:
+        """The best ``k`` of ``candidates``, rows of shape (queries, n) or -1, by the cosines of the vectors."""
+        candidates = np.ascontiguousarray(candidates, dtype=np.int64)
+        return best_hits(self._cosines(self._asked(queries), candidates), candidates, k)
+
     def _compares_each(self, count: int) -> bool:
         """Whether ``count`` allowed rows are compared one by one sooner than the index finds the best of them."""
         limits = self._filter_limits

@@ -26,6 +26,7 @@ from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.build.vector_cache import GATHER_ROWS, write_vectors
 from clip_retrieval.build.write import choose_indexes
 from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.errors import CollectionFrozen
 from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.live.live_collection import LiveCollection
@@ -51,10 +52,12 @@ def compact(
     the changes came after, and the number of the last change. The state may go on changing meanwhile. Vectors and
     records are copied in blocks. If another process compacts the same state, ``say`` gets a line that names it, and
     this one waits; without ``say``, raises BuildRunning instead. Raises StorageFailed of the kind that applies,
-    ArtifactDamaged when a file of the base differs from its hash.
+    ArtifactDamaged when a file of the base differs from its hash, CollectionFrozen for a base in Milvus.
     """
-    source = _Source(state)
     base = state.artifact
+    if base.is_in_milvus:
+        raise CollectionFrozen(f"{base.path} has its index in Milvus, which takes no changes; build it again")
+    source = _Source(state)
     encoder, parent = base.manifest.encoder, base.manifest.version
     with progress.stage("reading the records", None):
         data = source.describe(base.manifest.data)

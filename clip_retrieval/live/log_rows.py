@@ -140,7 +140,8 @@ def check_encoder(path: Path, found: State, wanted: Encoder) -> None:
         raise EncoderMismatch(
             f"the changes in {path} were made with another encoder ({found.dim} dimensions, fingerprint "
             f"{found.fingerprint}) than {wanted.dim} dimensions, {wanted.fingerprint}; serve a version with the first "
-            "one, or choose another folder for changes"
+            "one, or choose another folder for changes (BENTO_CLIP_CHANGES) and bring the images that were added to it "
+            "again: bento-clip sync SOURCE --to URL"
         )
 
 

@@ -2,6 +2,7 @@
 
 columns.py        which rows fulfil a condition on one column
 filters.py        which rows a ``where`` lets through
+expressions.py    conditions as a filter expression of Milvus
 query.py          one query of any caller: parts, target and page
 compose.py        one query vector from several
 ranking.py        one order of all rows, and pages cut from it

@@ -15,8 +15,10 @@ from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.indexes.base import VectorIndex
+from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.columns import Mask
+from clip_retrieval.search.expressions import expression_of
 from clip_retrieval.search.filters import RowFilter, Wanted
 from clip_retrieval.search.fragments import FragmentCache
 from clip_retrieval.search.results import caption_fragment, image_fragment
@@ -36,7 +38,8 @@ class Collection(SearchableCollection):
             "captions": artifact.index("captions"),
         }
         self._content_numbers = artifact.content_numbers()
-        self.filters = RowFilter(artifact.columns(), artifact.caption_image_rows())
+        self._columns = artifact.columns()
+        self.filters = RowFilter(self._columns, artifact.caption_image_rows())
         self._fragments = FragmentCache()
         self.thumbnails = artifact.thumbnails()
         # A server exchanges collections; one is closed when the last request that began with it is done.
@@ -73,6 +76,12 @@ class Collection(SearchableCollection):
 
     def allowed(self, target: Modality, where: Wanted | None) -> Mask | None:
         return self.filters.mask(where, target) if where else None
+
+    def searched(self, target: Modality, where: Wanted | None) -> tuple[VectorIndex, Mask | None]:
+        index, allowed = self._indexes[target], self.allowed(target, where)
+        if where and isinstance(index, MilvusIndex):
+            index = index.filtered_by(expression_of(self._columns, where))
+        return index, allowed
 
     def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         return self.filters.keeps(where, target)

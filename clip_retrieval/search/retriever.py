@@ -149,11 +149,12 @@ class Retriever:
         named = [part.content.image_id for part in query.parts if isinstance(part.content, StoredImage)]
         without = [collection.row_of(image_id) for image_id in named] if target == "images" else []
         start = time.perf_counter()
+        index, allowed = collection.searched(target, query.where)
         ranking = Ranking(
-            collection.index(target),
+            index,
             vector,
             front=FOLD_BLOCK_ROWS if query.dedupe else None,
-            allowed=collection.allowed(target, query.where),
+            allowed=allowed,
             without=without,
             front_only=front_only,
         )

@@ -84,6 +84,13 @@ class SearchableCollection(ABC):
         cannot be compared with.
         """
 
+    def searched(self, target: Modality, where: Wanted | None) -> tuple[VectorIndex, Mask | None]:
+        """What a search with ``where`` asks, and the rows that it may find; see ``index`` and ``allowed``.
+
+        An engine that filters by itself is told what to filter by.
+        """
+        return self.index(target), self.allowed(target, where)
+
     @abstractmethod
     def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         """Whether the mask of these conditions is kept, so that ``allowed`` takes no time."""

@@ -13,6 +13,7 @@ large_bodies.py    what is large is read in a thread
 pace.py            when refusals are given
 traffic.py         requests in progress, and how many were rejected
 cache.py           rendered answers and vectors that are kept
+shared_answers.py  rendered answers that several services share
 latencies.py       counts and percentiles for ``/stats``
 tracing.py         stages of a request as spans
 prometheus.py      metrics for ``/metrics``

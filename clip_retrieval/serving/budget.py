@@ -1,9 +1,9 @@
 """The memory that a worker may give to requests: known from its limit, and taken before anything is allocated.
 
-A worker has what its control group, or its machine, leaves it beside what it holds in any case. A third is for the
-bodies of requests, a twelfth for bodies on their way, the rest for images that are being decoded. They are shares of
-their own, because a body waits for its image: if bodies could take everything, images would wait for bodies that wait
-for them.
+A worker has what its control group, or its machine, leaves it beside what it holds in any case. A fifth is for the
+bodies of requests, or as much more as the largest body needs, up to a third; a twelfth is for bodies on their way, the
+rest for images that are being decoded. They are shares of their own, because a body waits for its image: if bodies
+could take everything, images would wait for bodies that wait for them.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from clip_retrieval.cores import CGROUP_ROOT
 from clip_retrieval.errors import Busy, ShortOfMemory, TooCostly
 
 MIB = 2**20
-BODIES = 1 / 3
-"""The part of a worker's budget that is for complete bodies."""
+BODIES, MOST_FOR_BODIES = 1 / 5, 1 / 3
+"""The part of a worker's budget that is for complete bodies, and what it is at most where the largest body needs it."""
 ARRIVING = 1 / 12
 """The part for bodies on their way, of which ``Intake`` drops the oldest; one copy of the largest body fits in it where
-``JSON_COPIES`` fit in ``BODIES``."""
+``JSON_COPIES`` fit in ``MOST_FOR_BODIES``."""
 JSON_COPIES, FORM_COPIES = 5, 3
 """How often a body is in memory at most. JSON: as it came, as text, the values, an image of it as bytes, and these on
 their way to a decoder. A form: as it came, as a file (which is memory where /tmp is), and on its way to a decoder."""
@@ -158,10 +158,10 @@ class Budget:
         """Whether nothing is taken, so that what the process holds is what it holds in any case."""
         return not self.bodies.taken and not self.images.taken
 
-    def divide(self, total: int) -> None:
+    def divide(self, total: int, largest_body: int) -> None:
         """Give out ``total`` bytes from now on. What is taken already stays taken."""
         total = max(total, 0)
-        self.bodies.total = int(total * BODIES)
+        self.bodies.total = int(min(total * MOST_FOR_BODIES, max(total * BODIES, JSON_COPIES * largest_body)))
         self.arriving = int(total * ARRIVING)
         self.images.total = total - self.bodies.total - self.arriving
 
@@ -183,7 +183,7 @@ class Needs:
     @property
     def least_for_requests(self) -> int:
         """The budget in which the largest body fits."""
-        return int(JSON_COPIES * self.max_body / BODIES) + 1
+        return int(JSON_COPIES * self.max_body / MOST_FOR_BODIES) + 1
 
     def left(self, limit: int, held: int, beside: int) -> int:
         """The bytes of a worker's budget: its part of ``limit``, without what it holds and what is in reserve.

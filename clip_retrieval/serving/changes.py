@@ -240,8 +240,9 @@ class Changes:
         assert isinstance(collection, Collection), "it was just opened"
         if _encoder_of(collection) != _encoder_of(served) and self._log.sequence():
             raise SwapRefused(
-                f"it has another encoder than the changes in {self.place}: serve it without them, or with another "
-                "folder for changes (BENTO_CLIP_CHANGES)"
+                f"it has another encoder than the changes in {self.place}, and their images are not kept: start a "
+                "service with it and another folder for changes (BENTO_CLIP_CHANGES), and bring the images that were "
+                "added to that one from where they came: bento-clip sync SOURCE --to URL"
             )
         state = LiveCollection.of(collection, spool=self._spool)
         with self._extending:

@@ -16,6 +16,11 @@ from clip_retrieval.serving.engine import ENCODER_NICENESS
 class ChildFailed(Exception):
     """The process did not do its work; the message is the last line of its errors."""
 
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+        """The exit status."""
+
 
 async def run_module(module: str, *arguments: str, limit_s: float | None = None) -> Any:
     """What ``python -m module`` writes as JSON in its last line.
@@ -39,4 +44,4 @@ async def run_module(module: str, *arguments: str, limit_s: float | None = None)
         if child.returncode == 0:
             return json.loads(out.splitlines()[-1])
     last = err.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
-    raise ChildFailed(last[0].removeprefix("error: "))
+    raise ChildFailed(last[0].removeprefix("error: "), child.returncode or 0)

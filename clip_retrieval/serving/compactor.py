@@ -16,7 +16,15 @@ from pathlib import Path
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.contract.status import ArtifactStatus
-from clip_retrieval.errors import Busy, ClipRetrievalError, SwapInProgress, SwapRefused
+from clip_retrieval.errors import (
+    Busy,
+    ClipRetrievalError,
+    StorageFailed,
+    StorageFull,
+    StorageReadOnly,
+    SwapInProgress,
+    SwapRefused,
+)
 from clip_retrieval.live.compacting import CompactedLog
 from clip_retrieval.serving.child import ChildFailed, run_module
 from clip_retrieval.serving.served import Served
@@ -150,11 +158,15 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 async def compact_in_a_process(artifact: str, folder: Path) -> CompactedLog | None:
-    """What ``bento-clip compact`` has made, in a process of its own. Raises SwapRefused with its sentence."""
+    """What ``bento-clip compact`` has made, in a process of its own.
+
+    Raises StorageFailed of the kind that applies, or SwapRefused, with its sentence.
+    """
     try:
         made = await run_module(
             "clip_retrieval", "compact", artifact, "--changes", str(folder), "--keep-changes", "--json"
         )
     except ChildFailed as error:
-        raise SwapRefused(str(error)) from None
+        kinds = {kind.exit_status: kind for kind in (StorageFailed, StorageFull, StorageReadOnly)}
+        raise kinds.get(error.status, SwapRefused)(str(error)) from None
     return None if made is None else CompactedLog(**made)

@@ -176,7 +176,17 @@ def serve(channel: _Channel) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
+def _silence_libraries() -> None:
+    """Drop what libraries in C print of an image, such as libtiff of a damaged one: lines without a time, in which a
+    stranger's words may be. The reason why an image is rejected is told by its exception, Python's errors as before.
+    """
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+
+
 def main() -> None:
+    _silence_libraries()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal and a supervisor send it to all; the worker decides
     with suppress(OSError):  # where memory is short after all, the kernel takes this process and not the worker

@@ -145,10 +145,15 @@ class Engine:
         await submit(EncodeJob(self.encoder.preprocess(Image.new("RGB", (64, 64)))))
 
     async def try_text(self, submit: Submit, retriever: Retriever) -> None:
-        """Have one text encoded and search each index of ``retriever`` with it."""
+        """Have one text encoded and search each index of ``retriever`` in this process with it.
+
+        An engine elsewhere says nothing about the encoder, and is asked by ``IndexWatch``.
+        """
         encoded = await submit(EncodeJob(self.encoder.tokenize(TRIAL)))
         collection = retriever.collection
         for target in MODALITIES:
+            if collection.index(target).spec.is_elsewhere:
+                continue
             query = Query((QueryPart(TRIAL),), target)
             outcome = retriever.answer(query, encoded.vector[None], collection=collection)
             collection.fragments(target, [hit.row for hit in outcome.hits])

@@ -90,6 +90,44 @@ class Tried:
         self._fails = error is not None
 
 
+class IndexWatch:
+    """Whether the engine of an index outside of this process answers: not the encoder's fault, nor this process's."""
+
+    def __init__(
+        self,
+        trouble: Callable[[], str | None],
+        probe: Trial,
+        *,
+        idle_s: float = IDLE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``trouble`` says what was wrong with the last call; ``probe`` makes one.
+
+        While something is wrong the engine is asked at every look, else every ``idle_s`` seconds.
+        """
+        self._trouble, self._probe, self._idle_s, self._clock = trouble, probe, idle_s, clock
+        self._asking: asyncio.Future[None] | None = None
+        self._asked_at = -float("inf")
+        self._told = False
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the engine, as a sentence; None if it answers."""
+        return self._trouble()
+
+    def look(self) -> None:
+        """Start a probe if there is a reason for one."""
+        if self._asking is not None and self._asking.done():
+            if not self._asking.cancelled() and (error := self._asking.exception()) is not None and not self._told:
+                log.error("%s", error)
+            self._told = self.trouble is not None
+            self._asking = None
+        due = self.trouble is not None or self._clock() - self._asked_at > self._idle_s
+        if self._asking is None and due:
+            self._asked_at = self._clock()
+            self._asking = asyncio.ensure_future(self._probe())
+
+
 class Health:
     """The health of one worker, for itself and, by its slot, for the others."""
 
@@ -100,13 +138,18 @@ class Health:
         slot: Slot,
         *,
         give_up: Callable[[str], None],
+        index: IndexWatch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``give_up`` gets the reason; it ends the process, if there is somebody to replace it."""
+        """``give_up`` gets the reason; it ends the process, if there is somebody to replace it.
+
+        ``index`` watches an engine elsewhere: without it queries are not answered, and another process would not help.
+        """
         self._tried = tried
         self._shared = shared
         self._slot = slot
         self._give_up = give_up
+        self._index = index
         self._clock = clock
         self._own: str | None = None
         self._since: float | None = None
@@ -117,10 +160,17 @@ class Health:
         if self._own is not None:
             return self._own
         others = (slot for slot in self._shared.slots if slot["is_failing"])
-        return ANOTHER_WORKER if any(slot.is_alive() for slot in others) else None
+        return ANOTHER_WORKER if any(slot.is_alive() for slot in others) else self.index_trouble
+
+    @property
+    def index_trouble(self) -> str | None:
+        """Why the engine of the index does not search, as a sentence; None if it does, or if there is none."""
+        return None if self._index is None else self._index.trouble
 
     def look(self) -> None:
         """One look at everything."""
+        if self._index is not None:
+            self._index.look()
         self._own = next((trouble for tried in self._tried if (trouble := tried.look())), None)
         self._slot["is_failing"] = self._own is not None
         if self._own is None:

@@ -35,6 +35,7 @@ from clip_retrieval.serving.decoder import STANDING
 from clip_retrieval.serving.decoders import PROCESS_BYTES
 from clip_retrieval.serving.entry import opening
 from clip_retrieval.serving.prometheus import forget_process
+from clip_retrieval.serving.served import check_engine
 from clip_retrieval.serving.settings import Settings, unknown_settings
 from clip_retrieval.serving.shared_state import GAUGES, SharedState, Slot
 from clip_retrieval.serving.state import FROZEN
@@ -102,6 +103,7 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     ArtifactError, ChangesError, EncoderMismatch, ShortOfMemory and StorageFailed of the kind that applies.
     """
     artifact = Artifact.open_checked(folder)
+    check_engine(artifact, settings, share_cores(settings)[0])
     # Without the model, which may take half as much as its files: each worker looks again when it has loaded it.
     needs_of(settings, artifact.manifest.encoder).check(limit_of(settings))
     name = str(folder.resolve()) if Path(tag).is_dir() else tag  # workers have another working folder

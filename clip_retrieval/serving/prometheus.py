@@ -22,6 +22,7 @@ from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.serving.shared_state import QUEUES, REJECTIONS, SharedState
 from clip_retrieval.stages import STAGES
 
+SHARED = {"hit": "hits", "miss": "misses", "failed": "failed"}
 BUCKET_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -36,6 +37,8 @@ class Reading:
     cache_size: int
     cache_hits: int
     cache_misses: int
+    shared_lookups: Mapping[str, int]
+    """Look-ups of results that services share: hit, miss, and failed where the server was too slow or away."""
 
     @classmethod
     def of(cls, shared: SharedState) -> "Reading":
@@ -47,6 +50,7 @@ class Reading:
             cache_size=shared.cache_size(),
             cache_hits=shared.total("cache_hits"),
             cache_misses=shared.total("cache_misses"),
+            shared_lookups={name: shared.total(f"shared_{field}") for name, field in SHARED.items()},
         )
 
 
@@ -75,9 +79,13 @@ class PrometheusMetrics:
             registry=registry,
         )
         cache = Counter("bento_clip_cache_requests", "Look-ups in the result cache.", ["result"], registry=registry)
+        elsewhere = Counter(
+            "bento_clip_shared_cache_requests", "Look-ups in the shared results.", ["result"], registry=registry
+        )
         refused = Counter("bento_clip_turned_away", "Requests that were rejected.", ["reason"], registry=registry)
         self._stages = {stage: stages.labels(stage) for stage in STAGES}
         self._cache = {result: cache.labels(result) for result in ("hit", "miss")}
+        self._elsewhere = {result: elsewhere.labels(result) for result in SHARED}
         self._refused = {reason: refused.labels(reason) for reason in REJECTIONS}
         self._cache_size = gauge("cache_size", "Results in the cache.")
         self._pending = gauge("requests_pending", "Requests in progress, of the kinds that max_pending limits.")
@@ -109,6 +117,8 @@ class PrometheusMetrics:
             self._memory.labels(process).set(size)
         self._count("cache_hits", self._cache["hit"], reading.cache_hits)
         self._count("cache_misses", self._cache["miss"], reading.cache_misses)
+        for result, counter in self._elsewhere.items():
+            self._count(f"shared_{SHARED[result]}", counter, reading.shared_lookups[result])
         for reason, counter in self._refused.items():
             self._count(f"rejected_{reason}", counter, reading.rejected[reason])
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from clip_retrieval import __version__
 from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
@@ -30,12 +31,16 @@ from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, Rendered
 from clip_retrieval.serving.decoders import Decoders, decode_together
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.large_bodies import read_by_size
+from clip_retrieval.serving.shared_answers import SharedAnswers, name_of
 from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE, TEXTS_A_PLACE
 from clip_retrieval.stages import Stage
 
 EXACT_VALUES_IN_LOOP = 2**23
 """An exact search of more values than these (rows × dimensions: 16,384 rows of 512) takes over half a millisecond."""
+
+ENGINE_THREADS = 16
+"""Searches that wait for an engine outside of this process at the same time. Its own deadline bounds each."""
 
 _CACHE_GENERATION = PLACE["cache_generation"]
 
@@ -77,14 +82,19 @@ class QueryService:
         shared: SharedState,
         slot: Slot,
         vectors_kept: int = 0,
+        shared_answers: SharedAnswers | None = None,
+        precision: str = "as built",
     ) -> None:
         """``artifact`` is the tag or path that was asked for; ``limits`` hold for all images of a request together.
 
         ``shared`` says when the caches of all workers are cleared; ``slot`` is this worker's own in it.
+        ``shared_answers`` has the results of other services; those of another ``precision`` are not used.
         """
         self.retriever = retriever
         self.artifact = artifact
         self._answers = answers
+        self._shared_answers = shared_answers
+        self._precision = precision
         self._shared = shared
         self._slot = slot
         self._vectors = QueryVectorCache(vectors_kept)
@@ -92,10 +102,12 @@ class QueryService:
         self._limits = limits
         self._decoders = decoders
         self._searches = ThreadPoolExecutor(1, "search", initializer=search_on_one_thread)
+        self._asks = ThreadPoolExecutor(ENGINE_THREADS, "ask", initializer=search_on_one_thread)
         self.on_answer: Callable[[Query, RenderedPage], None] | None = None
         """Told of each answer that did not come from the cache."""
         # The last request that began with this service may end long after another service has taken over.
         weakref.finalize(self, self._searches.shutdown, wait=False)
+        weakref.finalize(self, self._asks.shutdown, wait=False)
 
     async def answer(
         self, queries: Sequence[Query], *, collection: SearchableCollection | None = None
@@ -111,13 +123,20 @@ class QueryService:
         keys = [query.key() for query in queries]
         pages = [self._answers.get(version, key) for key in keys]
         wrong = [None if page else _wrong_filter(query, state) for query, page in zip(queries, pages, strict=True)]
+        names = [name_of(__version__, version, self._precision, key) for key in keys] if self._shared_answers else keys
+        if self._shared_answers is not None:
+            for n, page in await self._look_elsewhere(names, pages, wrong):
+                pages[n] = page
+                if self._shared.generation("cache") == generation:
+                    self._answers.keep(version, keys[n], page)
+        seen = None if self._shared_answers is None else self._shared_answers.generation
         new = [query for query, page, error in zip(queries, pages, wrong, strict=True) if not page and not error]
         tokens = await self._tokenize(dict.fromkeys(text for query in new for text in query.texts))
         images, decode = await self._encode_images({image.key: image for query in new for image in query.images})
         prepared = _Prepared(tokens, images, decode, asyncio.Semaphore(TEXTS_A_PLACE))
 
         async def one(
-            query: Query, key: str, page: RenderedPage | None, error: InvalidQuery | None
+            query: Query, key: str, name: str, page: RenderedPage | None, error: InvalidQuery | None
         ) -> QueryAnswer | InvalidQuery:
             if page is not None:
                 return QueryAnswer(page, {}, cached=True)
@@ -129,11 +148,22 @@ class QueryService:
                 return wrong_part
             if self._shared.generation("cache") == generation:  # else it was computed before a clearing
                 self._answers.keep(version, key, answer.page)
+                if self._shared_answers is not None:
+                    self._shared_answers.keep(name, answer.page, seen)
             if self.on_answer is not None:
                 self.on_answer(query, answer.page)
             return answer
 
-        return await asyncio.gather(*map(one, queries, keys, pages, wrong))
+        return await asyncio.gather(*map(one, queries, keys, names, pages, wrong))
+
+    async def _look_elsewhere(
+        self, names: Sequence[str], pages: Sequence[RenderedPage | None], wrong: Sequence[InvalidQuery | None]
+    ) -> list[tuple[int, RenderedPage]]:
+        """The results that other services share, of the queries that have none here: the place and the result."""
+        assert self._shared_answers is not None
+        places = [n for n, (page, error) in enumerate(zip(pages, wrong, strict=True)) if not page and not error]
+        found = await self._shared_answers.get([names[n] for n in places])
+        return [(n, page) for n, page in zip(places, found, strict=True) if page is not None]
 
     async def encode_text(self, text: str, language: str | None = None) -> tuple[Encoded, bool]:
         """The vector of a text, and whether the model read only its beginning.
@@ -189,13 +219,15 @@ class QueryService:
     async def _find(self, query: Query, vectors: Vectors, state: SearchableCollection) -> SearchOutcome:
         """Search in the event loop, or in the search thread what may take longer than others should wait.
 
-        A short search takes less time than its thread would wait for the GIL.
+        A short search takes less time than its thread would wait for the GIL. What waits for another engine has
+        threads of its own, since most of the time it holds neither a core nor the GIL. Raises IndexAway.
         """
         if _is_short(query, state):
             with contextlib.suppress(BeyondFront):
                 return self.retriever.answer(query, vectors, collection=state, front_only=True)
         search = partial(self.retriever.answer, query, vectors, collection=state)
-        return await asyncio.get_running_loop().run_in_executor(self._searches, search)
+        threads = self._asks if state.index(query.target).spec.is_elsewhere else self._searches
+        return await asyncio.get_running_loop().run_in_executor(threads, search)
 
     async def _encode(
         self, number: int, part: QueryPart, prepared: "_Prepared", state: SearchableCollection
@@ -319,7 +351,7 @@ def _wrong_filter(query: Query, state: SearchableCollection) -> InvalidQuery | N
 def _is_short(query: Query, state: SearchableCollection) -> bool:
     """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
     index = state.index(query.target)
-    if index.compared_values > EXACT_VALUES_IN_LOOP:
+    if index.spec.is_elsewhere or index.compared_values > EXACT_VALUES_IN_LOOP:
         return False
     if query.where is None:
         return True

@@ -1,11 +1,13 @@
 """What can answer queries: an artifact that is open, with an encoder that is loaded."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.errors import ArtifactError
+from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.settings import Settings
@@ -48,8 +50,8 @@ Load = Callable[..., Served]
 class Loader:
     """Opens artifacts for a server process."""
 
-    def __init__(self, settings: Settings, encoder_threads: int) -> None:
-        self._precision, self._threads = settings.precision, encoder_threads
+    def __init__(self, settings: Settings, encoder_threads: int, workers: int = 1) -> None:
+        self._settings, self._threads, self._workers = settings, encoder_threads, workers
 
     def __call__(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         """Open the artifact that ``source``, a tag or a path, means now, and load its encoder.
@@ -59,8 +61,27 @@ class Loader:
         """
         tag, folder = modelstore.resolve(source)
         artifact = Artifact.open_checked(folder) if verify else Artifact.open(folder, verify=False)
+        artifact = replace(artifact, index_uri=self._settings.index_uri)
+        check_engine(artifact, self._settings, self._workers)
         if beside is not None and artifact.manifest.encoder == beside.engine.encoder.info:
             engine = beside.engine
         else:
-            engine = Engine(lambda: artifact.encoder(precision=self._precision, threads=self._threads))
+            engine = Engine(lambda: artifact.encoder(precision=self._settings.precision, threads=self._threads))
         return Served(tag, Retriever(artifact, engine.encoder), engine)
+
+
+def check_engine(artifact: Artifact, settings: Settings, workers: int) -> None:
+    """Raise ArtifactError where the index of ``artifact`` cannot be served by so many workers with these settings."""
+    if not artifact.is_in_milvus:
+        return
+    uri = settings.index_uri or artifact.manifest.images.spec.uri or ""
+    if is_file(uri) and workers > 1:
+        raise ArtifactError(
+            f"{uri} is a Milvus Lite, which one process can open, and the service has {workers} workers; "
+            "set BENTO_CLIP_WORKERS=1, or put the index into a Milvus cluster"
+        )
+    if settings.changes is not None:
+        raise ArtifactError(
+            "an artifact with its index in Milvus takes no changes; unset BENTO_CLIP_CHANGES, and build again for a "
+            "collection that has changed"
+        )

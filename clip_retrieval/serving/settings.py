@@ -10,7 +10,8 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clip_retrieval.access.addresses import networks
-from clip_retrieval.access.limits import Quota, Store
+from clip_retrieval.access.limits import Quota, Store, pool_of
+from clip_retrieval.indexes.milvus_place import check_uri
 
 PREFIX = "BENTO_CLIP_"
 
@@ -62,7 +63,14 @@ class Settings(BaseSettings):
     receive_timeout_s: float = Field(
         default=10,
         gt=0,
-        description="seconds in which the head of a request must come, and for which its body may pause; then 408",
+        description="seconds in which the head of a request must come, and for which its body may pause; then 408; and "
+        "for which a client may read nothing of its answer; then the connection ends",
+    )
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="connections of a worker at a time; another one gets 503; default: what the limit of open files "
+        "leaves beside 256, at most 8192",
     )
     min_body_rate: int = Field(
         default=4096,
@@ -86,6 +94,12 @@ class Settings(BaseSettings):
     )
     cache_size: int = Field(default=4096, ge=0, description="results kept, and query vectors; 0 turns both caches off")
     cache_ttl_s: float = Field(default=3600, gt=0, description="seconds for which a result is kept")
+    cache_url: str | None = Field(
+        default=None, repr=False, description="a Redis or Valkey server in which several services share results"
+    )
+    cache_timeout_ms: float = Field(
+        default=5, gt=0, le=1000, description="milliseconds for which a request waits for a shared result"
+    )
     workers: int | None = Field(
         default=None, ge=1, description="server processes, each with its own encoder; default: one for every 8 cores"
     )
@@ -113,11 +127,23 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", "limit", "limits_url", mode="before")
+    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""
         return given or None
+
+    index_uri: str | None = Field(
+        default=None,
+        repr=False,
+        description="where the Milvus of the artifact's indexes is, with user and password if it has them; default: "
+        "where the artifact says",
+    )
+
+    @field_validator("index_uri")
+    @classmethod
+    def _milvus(cls, given: str | None) -> str | None:
+        return None if given is None else check_uri(given)
 
     max_added: int = Field(
         default=20_000, ge=1, description="most images that are added or changed before a compaction; more get 429"
@@ -172,6 +198,22 @@ class Settings(BaseSettings):
         if given is not None:
             Store(given)
         return given
+
+    @field_validator("cache_url")
+    @classmethod
+    def _server(cls, given: str | None) -> str | None:
+        if given is not None:
+            pool_of(given)
+        return given
+
+    @model_validator(mode="after")
+    def _can_share(self) -> Self:
+        """Two services with changes of their own may give different collections one version."""
+        if self.cache_url is not None and self.changes is not None:
+            raise ValueError(f"{PREFIX}CACHE_URL is for a frozen collection; leave it or {PREFIX}CHANGES out")
+        if self.cache_url is not None and self.cache_size == 0:
+            raise ValueError(f"{PREFIX}CACHE_URL has no effect with {PREFIX}CACHE_SIZE=0; leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _something_to_count(self) -> Self:

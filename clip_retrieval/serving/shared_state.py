@@ -43,10 +43,10 @@ Kind = Literal[
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Rejection = Literal["too_many", "too_large", "too_slow", "slow_body"]
+Rejection = Literal["too_many", "too_large", "too_slow", "slow_body", "over_share", "over_limit"]
 
 REJECTIONS: tuple[Rejection, ...] = get_args(Rejection)
-"""Why a request is rejected: 503, 413, 504 and 408."""
+"""Why a request is rejected: 503, 413, 504, 408; and 429, for what one caller has in progress or has asked for."""
 
 QUEUES = ("encode_texts", "encode_images")
 """The batchable APIs, each with a queue of jobs."""
@@ -59,6 +59,7 @@ Generation = Literal["cache"]
 FIELDS = (
     *("pid", "starts", "times_ready", "is_ready", "beat", "is_failing"),
     *("cache_generation", "cache_size", "cache_hits", "cache_misses"),
+    *("shared_hits", "shared_misses", "shared_failed"),
     *("pending", *(f"rejected_{reason}" for reason in REJECTIONS), *(f"queued_{queue}" for queue in QUEUES)),
     *(f"queries_{kind}" for kind in KINDS),
     *(f"recorded_{stage}" for stage in STAGES),

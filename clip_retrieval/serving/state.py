@@ -26,6 +26,7 @@ from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.shared_answers import SharedAnswers
 from clip_retrieval.serving.shared_state import SharedState, Slot
 from clip_retrieval.serving.swap import Swapper
 from clip_retrieval.serving.traffic import Traffic
@@ -58,6 +59,8 @@ class ServerState:
     """Counts what callers ask for; None where there is no limit."""
     gate: Gate = field(default_factory=Gate)
     """Who may do what; without another one nothing is open."""
+    shared_answers: SharedAnswers | None = None
+    """Results that other services share; None where there is no server for them."""
     service: QueryService | None = None
     served: Served | None = None
     """What ``service`` answers with, where another artifact can take over."""
@@ -80,6 +83,8 @@ class ServerState:
     """How many jobs wait for the encoder, by the name of the batchable API."""
     trouble: Callable[[], str | None] = lambda: None
     """Why queries are not answered, as a sentence; None if they are."""
+    index_trouble: Callable[[], str | None] = lambda: None
+    """Why an engine outside of this process does not search, as a sentence; None if it does or if there is none."""
     measure_memory: Callable[[], None] = lambda: None
     """Divides what memory there is for requests, by what the process holds now."""
     observe: Callable[[str, float], None] = lambda _stage, _seconds: None
@@ -98,6 +103,11 @@ class ServerState:
             answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
             shared=shared,
             slot=slot,
+            shared_answers=None
+            if settings.cache_url is None
+            else SharedAnswers.at(
+                settings.cache_url, slot, ttl_s=settings.cache_ttl_s, timeout_s=settings.cache_timeout_ms / 1000
+            ),
             limiter=None
             if settings.limit is None
             else Limiter(Quota.of(settings.limit), shared.spent, settings.limits_url),
@@ -138,6 +148,8 @@ class ServerState:
             decoders=self.decoders,
             answers=self.answers,
             vectors_kept=self.settings.cache_size,
+            shared_answers=self.shared_answers,
+            precision=self.settings.precision or "as built",
             shared=self.shared,
             slot=self.slot,
         )

@@ -106,7 +106,7 @@ class Traffic:
             self.reject("too_many")
             raise Busy(f"too many requests in progress (limit {self._max_pending}); {RETRY}")
         if not self._shares.may_take(caller, self._cells[_PENDING]):
-            self.reject("too_many")
+            self.reject("over_share")
             raise LimitReached(f"you have {self._shares.of(caller)} requests in progress, {SHARED_OUT}")
         if brings_image:
             self._enter_images(1, caller)
@@ -132,7 +132,7 @@ class Traffic:
             self.reject("too_many")
             raise Busy(f"{texts} texts take {more + 1} of {self._max_pending} places, and fewer are free; {RETRY}")
         if more and not self._shares.may_take(caller, self._cells[_PENDING], more):
-            self.reject("too_many")
+            self.reject("over_share")
             raise LimitReached(f"{texts} texts take {more + 1} of {self._max_pending} places, {SHARED_OUT}")
         if of_images:
             self._enter_images(of_images, caller)
@@ -154,7 +154,7 @@ class Traffic:
             self.reject("too_many")
             raise Busy(f"too many image requests in progress (limit {self._max_pending_images}); {RETRY}")
         if not self._image_shares.may_take(caller, self.pending_images, count):
-            self.reject("too_many")
+            self.reject("over_share")
             raise LimitReached(f"you have {self._image_shares.of(caller)} image requests in progress, {SHARED_OUT}")
         self.pending_images += count
         self._image_shares.take(caller, count)

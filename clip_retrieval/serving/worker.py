@@ -4,14 +4,17 @@ import asyncio
 import os
 from collections.abc import Mapping
 
+from clip_retrieval.encoders.openvino.memory import trim_heap
 from clip_retrieval.errors import ShortOfMemory
+from clip_retrieval.indexes.base import VectorIndex
+from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.serving import process
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
-from clip_retrieval.serving.budget import Needs, held_memory
+from clip_retrieval.serving.budget import MIB, Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
 from clip_retrieval.serving.engine import Engine
-from clip_retrieval.serving.health import IDLE_S, Health, Tried, patience
+from clip_retrieval.serving.health import IDLE_S, Health, IndexWatch, Tried, patience
 from clip_retrieval.serving.process import Place
 from clip_retrieval.serving.prometheus import PrometheusMetrics
 from clip_retrieval.serving.query_service import QueryService
@@ -22,6 +25,9 @@ from clip_retrieval.serving.swap import Swapper
 
 START_LIMIT_S = 300
 """An encoder that needs longer for its first image and its first text never ends."""
+
+GROWTH = 32 * MIB
+"""A worker that holds so much more than before looks whether it is memory that nobody uses."""
 
 
 class Worker:
@@ -38,7 +44,7 @@ class Worker:
     ) -> None:
         """Load what is to be served. Raises ClipRetrievalError of the kind that applies."""
         self._state, self._place, self._dispatch, self._metrics = state, place, dispatch, metrics
-        self._loader = Loader(state.settings, encoder_threads)
+        self._loader = Loader(state.settings, encoder_threads, process.share_cores(state.settings)[0])
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
         self._held = 0
@@ -90,6 +96,7 @@ class Worker:
         self._measure_memory()
         self._state.measure_memory = self._measure_memory
         self._state.trouble = lambda: self._health.trouble if self._health is not None else None
+        self._state.index_trouble = lambda: self._health.index_trouble if self._health is not None else None
         self._look_after(served, alone_s)
         self._swapper.start(self._state.settings.follow)
         self._compactor.start()
@@ -103,15 +110,23 @@ class Worker:
             await self._state.changes.stop()
         if self._state.limiter is not None:
             await self._state.limiter.close()
+        if self._state.shared_answers is not None:
+            await self._state.shared_answers.close()
         self._decoders.shutdown()
 
     def _measure_memory(self) -> None:
         """Give requests what the service's memory leaves this worker beside what it holds now."""
         budget = self._state.budget
         mine = held_memory()
+        if budget.is_idle and mine > self._held + GROWTH:
+            trim_heap()  # what requests gave back is glibc's until then, and would be taken for the process's own
+            mine = held_memory()
         # While requests hold memory, what is beyond theirs is the process's own, and may have grown.
         self._held = mine if budget.is_idle else max(self._held, mine - budget.bodies.taken)
-        budget.divide(self._needs.left(process.limit_of(self._state.settings), self._held, _beside()))
+        needs = self._needs
+        left = needs.left(process.limit_of(self._state.settings), self._held, _beside())
+        # Memory that the process keeps after its requests is used again for the next ones: no body is refused for it.
+        budget.divide(max(left, needs.least_for_requests), needs.max_body)
 
     @property
     def _needs(self) -> Needs:
@@ -158,7 +173,13 @@ class Worker:
             Tried("texts", engine.text_batches, try_text, patience_s=patience_s("texts"), idle_s=IDLE_S),
             Tried("images", engine.image_batches, try_image, patience_s=patience_s("images")),
         )
-        self._health = Health(tried, self._place.shared, self._place.slot, give_up=process.end_worker)
+        self._health = Health(
+            tried,
+            self._place.shared,
+            self._place.slot,
+            give_up=process.end_worker,
+            index=_index_watch(served.retriever.collection.index("images")),
+        )
         if self._looking is not None:
             self._looking.cancel()
         self._looking = asyncio.get_running_loop().create_task(self._health.keep_looking(self._state.publish))
@@ -167,3 +188,14 @@ class Worker:
 def _beside() -> int:
     """What is held outside of the workers, by their supervisor."""
     return held_memory(os.getppid()) if IS_SUPERVISED else 0
+
+
+def _index_watch(index: VectorIndex) -> IndexWatch | None:
+    """What watches the engine of ``index``, where that is outside of this process."""
+    if not isinstance(index, MilvusIndex):
+        return None
+
+    async def probe() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, index.probe)
+
+    return IndexWatch(lambda: index.trouble, probe)

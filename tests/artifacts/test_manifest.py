@@ -40,6 +40,7 @@ class TestVersion:
             "splits": {"train": 3, "val": 0, "test": 0},
             "split_ratios": (0.8, 0.1, 0.1),
             "vectors": "taken as they are",
+            "embedded": "on a GPU",
         }
         changed = DATA.model_copy(update={field: other.get(field, 99)})
         assert artifact_version(ENCODER, changed, 0.99) != artifact_version(ENCODER, DATA, 0.99)

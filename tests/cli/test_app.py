@@ -21,6 +21,8 @@ from clip_retrieval.cli import console
 from clip_retrieval.cli.app import app, main
 from clip_retrieval.contract.queries import image, text
 from clip_retrieval.errors import ModelUnavailable
+from clip_retrieval.indexes.milvus_engine import engine_at
+from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import NAMES, png, square, write_collection, write_images
 
@@ -290,6 +292,57 @@ class TestBuild:
         data = Artifact.open(tmp_path / "artifact").manifest.data
         assert (data.split_ratios, data.split_seed) == ((0.5, 0.25, 0.25), 7)
         assert data.splits == {"train": 12, "val": 6, "test": 6}
+
+    def test_the_index_can_be_in_milvus(
+        self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]], fake_artifact: Artifact
+    ) -> None:
+        lite = tmp_path / "index.db"
+        done = cli("build", collection, "--model", "fake", "--index", "milvus", "--index-uri", lite)
+        assert done.status == 0, done.err
+        (tag,) = model_store()
+        assert done.out == f"{tag}\n"
+        assert tag != f"clip-retrieval:{fake_artifact.manifest.version}"
+        again = cli("build", collection, "--model", "fake", "--index", "milvus", "--index-uri", lite)
+        assert again.out == done.out
+        assert "vectors of 0 images and 0 captions were encoded" in again.err
+        found = cli("search", "a red square", "--in", tag, "--json", "-k", 3)
+        assert [one["image_id"] for one in json.loads(found.out)] == ["red-bright.png", "red-soft.png", "red-dull.png"]
+        engine_at(str(lite)).close()
+
+    def test_a_version_that_is_not_kept_goes_from_milvus_too(
+        self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        options = ["--model", "fake", "--index", "milvus", "--index-uri", tmp_path / "index.db"]
+        first = cli("build", collection, *options).out.strip().partition(":")[2]
+        last = cli("build", collection, *options, "--seed", 7, "--keep", 1).out.strip()
+        assert model_store() == [last]
+        engine = MilvusWriter(str(tmp_path / "index.db"))
+        assert engine.count(f"bento_clip_{first}_images") is None
+        assert engine.count(f"bento_clip_{last.partition(':')[2]}_images") == 24
+        engine.close()
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--index", "milvus"], "say where the Milvus is"),
+            (["--index-uri", "http://milvus:19530"], "it is for --index milvus"),
+            (["--index", "milvus", "--index-uri", "milvus"], "is no place of a Milvus; write http"),
+        ],
+    )
+    def test_a_milvus_that_is_not_named_well_is_refused(
+        self, cli: Cli, collection: Path, options: list[str], words: str
+    ) -> None:
+        done = cli("build", collection, "--model", "fake", *options)
+        assert done.status == 2
+        assert words in " ".join(done.err.replace("│", " ").split())
+
+    def test_a_milvus_that_does_not_answer_stops_the_build_before_anything_is_encoded(
+        self, cli: Cli, collection: Path
+    ) -> None:
+        done = cli("build", collection, "--model", "fake", "--index", "milvus", "--index-uri", "http://127.0.0.1:1")
+        assert_one_sentence(done)
+        assert "Milvus at http://127.0.0.1:1 does not answer" in done.err
+        assert "kept" not in done.err
 
     def test_strict_stops_at_a_reject(self, cli: Cli, tmp_path: Path) -> None:
         source = write_collection(tmp_path / "data", NAMES[:3])

@@ -252,6 +252,7 @@ class TestDocs:
                 "encoder_threads": "by cores",
                 "hosts": "every name",
                 "max_body_memory": "by the container",
+                "max_connections": "by the limit of open files",
                 "memory_limit_bytes": "by the container",
             }
             is_empty = field.default in {None, "", (), frozenset()}

@@ -36,6 +36,9 @@ def before_call(context: schemathesis.HookContext, case: "schemathesis.Case[Any]
 
 @schemathesis.hook
 def filter_body(context: schemathesis.HookContext, body: Any) -> bool:
-    """Whether a form's captions can be told from what they stand for: on the wire, each is text, whatever it was."""
-    captions = body.get("captions", []) if isinstance(body, dict) and "file" in body else []
-    return isinstance(captions, list) and all(isinstance(one, str) for one in captions)
+    """Whether a form's captions can be told from what they stand for.
+
+    On the wire each is text, whatever it was, and a list of none is a field that is left out.
+    """
+    captions = body.get("captions", [""]) if isinstance(body, dict) and "file" in body else [""]
+    return isinstance(captions, list) and captions != [] and all(isinstance(one, str) for one in captions)

@@ -261,6 +261,49 @@ def test_uploads_leave_no_file_open(launch: Launch, tmp_path: Path) -> None:
     assert counts[1:] == counts[:-1]
 
 
+def test_a_client_that_does_not_read_its_answers_loses_them(impatient: Server) -> None:
+    """There are eight, because the kernel takes a few megabytes of them in any case."""
+    path = "/static-offline-docs/swagger-ui-bundle.js"
+    whole = len(httpx.get(f"{impatient.url}{path}").content)
+    with closing(socket.socket()) as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(PATIENCE_S + 10)
+        deaf.connect(("127.0.0.1", impatient.port))
+        deaf.sendall(8 * f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        time.sleep(PATIENCE_S + 1)
+        assert len(until_closed(deaf)) < 8 * whole
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(impatient: Server) -> None:
+    path = "/static-offline-docs/swagger-ui-bundle.js"
+    whole = len(httpx.get(f"{impatient.url}{path}").content)
+    with closing(connect(impatient)) as slow:
+        slow.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while piece := slow.recv(whole // 8):
+            answer += piece
+            time.sleep(PATIENCE_S / 6)
+    assert len(answer.partition(b"\r\n\r\n")[2]) == whole
+
+
+def test_a_connection_too_many_is_refused_in_words(launch: Launch) -> None:
+    port = reserve_port()
+    settings = {"BENTO_CLIP_ARTIFACT": "clip-retrieval:latest", "BENTO_CLIP_MAX_CONNECTIONS": "4"}
+    server = launch(bentoml_serve(port), port, **settings).wait_until_ready()
+    held = [connect(server) for _ in range(4)]
+    time.sleep(0.3)
+    with closing(connect(server)) as refused:
+        answer = until_closed(refused)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["detail"] == "there are too many connections; retry after 1 s"
+    held.pop().close()
+    time.sleep(0.3)
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+    for connection in held:
+        connection.close()
+
+
 # The attack of slow bodies
 
 

@@ -113,6 +113,7 @@ def test_health_of_a_service_that_is_ready(api: Api, fake_artifact: Artifact) ->
         "artifact": "clip-retrieval:test",
         "version": fake_artifact.manifest.version,
         "sequence": 0,
+        "index": None,
         "takes_changes": False,
         "changes": FROZEN,
     }

@@ -56,6 +56,15 @@ def image(api: Api, image_id: str) -> Any:
     return api.get(f"/images/{image_id}")
 
 
+def test_the_statistics_count_what_changed_since_the_artifact(api: Api) -> None:
+    first = NAMES[0]
+    put(api, "new")
+    put(api, first, BLUE, status=200)
+    assert api.request("DELETE", f"/images/{quote(NAMES[1])}").status_code == 200
+    stats = api.get("/stats")
+    assert (stats["images_added"], stats["images_removed"]) == (2, 2), "a changed image is both"
+
+
 # PUT
 
 

@@ -5,6 +5,7 @@ outside.
 """
 
 import inspect
+import resource
 
 import pytest
 from httptools import HttpParserInvalidMethodError, HttpParserUpgrade
@@ -40,6 +41,9 @@ def test_uvicorn_takes_the_protocol_by_its_name() -> None:
         ("connection_lost", "time limits outlive their connection"),
         ("on_message_complete", "the rest of a body is not bounded after the answer"),
         ("on_response_complete", "the rest of a body is not bounded after the answer"),
+        ("pause_writing", "a client that does not read its answer holds a place"),
+        ("resume_writing", "a client that reads slowly loses its answer"),
+        ("timeout_keep_alive_handler", "a connection is not closed before its client has read all"),
         ("shutdown", "a stop waits for bodies that do not come"),
     ],
 )
@@ -56,6 +60,17 @@ def test_a_method_that_is_overridden_exists(name: str, consequence: str) -> None
 )
 def test_an_attribute_that_is_read_exists(name: str) -> None:
     assert f"self.{name}" in inspect.getsource(HttpToolsProtocol.__init__), "a connection is not handed over to h11"
+
+
+def test_there_are_fewer_connections_than_files_may_be_open() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+        assert uvicorn_protocol.most_connections() == 768
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+        assert uvicorn_protocol.most_connections() == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_h11_takes_over_with_the_same_three_things() -> None:

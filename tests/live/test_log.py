@@ -253,7 +253,9 @@ class TestCompaction:
 def test_another_encoder_is_refused(log: ChangeLog, log_path: Path) -> None:
     put(log, live_image("a"))
     for fingerprint, dim in (("0" * 64, DIM), (FINGERPRINT, DIM + 1)):
-        with pytest.raises(EncoderMismatch, match=r"made with another encoder .* choose another folder"):
+        with pytest.raises(
+            EncoderMismatch, match=r"made with another encoder .* choose another folder .*bento-clip sync"
+        ):
             ChangeLog.open(log_path, fingerprint=fingerprint, dim=dim)
     assert log.sequence() == 1
 

@@ -129,11 +129,15 @@ def test_who_stops_waiting_takes_nothing() -> None:
 def test_a_budget_has_shares_for_bodies_for_those_on_their_way_and_for_images() -> None:
     budget = Budget()
     assert budget.is_idle
-    budget.divide(120)
-    assert (budget.bodies.total, budget.arriving, budget.images.total) == (40, 10, 70)
+    budget.divide(120, largest_body=0)
+    assert (budget.bodies.total, budget.arriving, budget.images.total) == (24, 10, 86)
+    budget.divide(120, largest_body=6)
+    assert (budget.bodies.total, budget.arriving, budget.images.total) == (30, 10, 80), "the largest body fits"
+    budget.divide(120, largest_body=1000)
+    assert (budget.bodies.total, budget.arriving, budget.images.total) == (40, 10, 70), "a third is the most"
     budget.bodies.take_now(10)
     assert not budget.is_idle
-    budget.divide(-5)
+    budget.divide(-5, largest_body=0)
     assert (budget.bodies.total, budget.arriving, budget.images.total) == (0, 0, 0)
 
 

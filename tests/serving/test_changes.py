@@ -13,7 +13,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import Busy, ChangesError, CollectionFrozen, ImageRejected, StorageFull
+from clip_retrieval.errors import Busy, ChangesError, CollectionFrozen, ImageRejected, StorageFull, SwapRefused
 from clip_retrieval.live.edit import Edit
 from clip_retrieval.live.log import ChangeLog, Transaction
 from clip_retrieval.search.query import FileImage
@@ -194,6 +194,16 @@ def test_a_change_that_another_encoder_encoded_is_to_be_sent_again(process: Proc
     with pytest.raises(Busy, match="send the change again"):
         asyncio.run(process.changes.make([edit], respond))
     assert process.log.sequence() == 0
+
+
+def test_another_encoder_is_refused_after_a_change_with_what_to_do(process: Process, fake_artifact: Artifact) -> None:
+    other = FakeEncoder()
+    other.info = other.info.model_copy(update={"fingerprint": "0" * 64})
+    manifest = fake_artifact.manifest.model_copy(update={"encoder": other.info})
+    process.changes.carry(Retriever(Artifact(fake_artifact.path, manifest), other))
+    asyncio.run(make(process, put()))
+    with pytest.raises(SwapRefused, match=r"another folder for changes \(BENTO_CLIP_CHANGES\).*bento-clip sync SOURCE"):
+        process.changes.carry(Retriever(Artifact(fake_artifact.path, manifest), other))
 
 
 def test_what_was_added_gets_an_index_while_searches_go_on(process: Process) -> None:

@@ -40,6 +40,12 @@ def test_what_is_wrong_is_told_in_one_line(modules: Path, code: str, said: str) 
     assert str(caught.value) == said
 
 
+def test_the_status_tells_the_kind_of_the_error(modules: Path) -> None:
+    with pytest.raises(ChildFailed) as caught:
+        run(modules, "import sys; sys.exit(73)")
+    assert caught.value.status == 73
+
+
 def test_it_ends_at_the_time_limit(modules: Path) -> None:
     with pytest.raises(TimeoutError):
         run(

@@ -1,6 +1,7 @@
 """Changes become an artifact that takes over; what does not take over leaves nothing behind."""
 
 import asyncio
+import resource
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +23,7 @@ from clip_retrieval.search.query import FileImage
 from clip_retrieval.serving import compactor
 from clip_retrieval.serving.change_inputs import Wanted
 from clip_retrieval.serving.changes import Changes
-from clip_retrieval.serving.compactor import Compactor
+from clip_retrieval.serving.compactor import Compactor, compact_in_a_process
 from clip_retrieval.serving.rollout import Rollout
 from tests.samples import png, square
 from tests.serving.test_changes import respond
@@ -101,6 +102,19 @@ def refused(live: Live, error: type[ClipRetrievalError], words: str) -> None:
     asyncio.run(attempt())
     assert modelstore.tags() == []
     assert live.base() is None
+
+
+def test_a_full_disk_is_told_as_one(live: Live, fake_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of files stands for it: the process that compacts inherits the limit."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(live.folder / "cache"))
+    asyncio.run(live.put())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        with pytest.raises(StorageFull, match="raise the limit"):
+            asyncio.run(compact_in_a_process(str(fake_artifact.path), live.folder / "changes"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_was_compacted_is_served_and_its_changes_are_dropped(live: Live) -> None:

@@ -78,6 +78,22 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     assert children() == before, "none is left"
 
 
+def test_what_libraries_in_c_print_of_a_damaged_image_is_in_no_log(capfd: pytest.CaptureFixture[str]) -> None:
+    noise = bytearray(saved(Image.effect_noise((300, 300), 60), "TIFF", compression="tiff_lzw"))
+    noise[1000:1050] = b"\xff" * 50
+    with pytest.raises(ImageRejected, match="does not decode as TIFF"):
+        decode_image(bytes(noise))
+    assert "not yet in table" in capfd.readouterr().err, "in another process it would be printed"
+
+    async def scenario() -> None:
+        async with processes() as (decoders, _):
+            with pytest.raises(ImageRejected, match="does not decode as TIFF"):
+                await decoders.pixels(FileImage(bytes(noise)), LIMITS, RealEncoder())
+
+    run(scenario)
+    assert capfd.readouterr().err == ""
+
+
 def slow_png(side: int = 12_000) -> bytes:
     """An image of a few bytes whose decoding takes a second or so."""
     return saved(Image.new("L", (side, side)), "PNG", compress_level=1)
@@ -246,6 +262,19 @@ def test_an_image_that_never_fits_is_rejected_with_the_numbers() -> None:
     run(scenario)
 
 
+def heic(image: Image.Image) -> bytes:
+    file = pytest.importorskip("pillow_heif").HeifFile()
+    file.add_frombytes(image.mode, image.size, image.tobytes())
+    buffer = BytesIO()
+    file.save(buffer, quality=60, enc_params={"preset": "ultrafast"})
+    return buffer.getvalue()
+
+
+def jpeg_xl(image: Image.Image, **options: object) -> bytes:
+    pytest.importorskip("pillow_jxl")
+    return saved(image, "JXL", effort=1, **options)
+
+
 NOISE = Image.effect_noise((350, 300), 60).resize((2800, 2400))
 RGB = Image.merge("RGB", [NOISE, NOISE.transpose(Image.Transpose.FLIP_LEFT_RIGHT), NOISE])
 RGBA = Image.merge("RGBA", [*RGB.split(), NOISE])
@@ -266,6 +295,10 @@ FILES: dict[str, Callable[[], bytes]] = {
     "WebP": lambda: saved(RGBA, "WEBP", method=0),
     "WebP without loss": lambda: saved(RGBA, "WEBP", lossless=True, method=0, quality=0),
     "AVIF": lambda: saved(RGBA, "AVIF", speed=10, subsampling="4:4:4"),
+    "HEIC": lambda: heic(RGBA),
+    "JPEG XL": lambda: jpeg_xl(RGBA),
+    "JPEG XL without loss": lambda: jpeg_xl(RGBA, lossless=True),
+    "JPEG XL of 16 bits": lambda: jpeg_xl(NOISE.convert("I;16"), lossless=True),
 }
 
 

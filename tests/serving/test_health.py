@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from clip_retrieval.errors import Busy
+from clip_retrieval.errors import Busy, IndexAway
 from clip_retrieval.serving.batch_watch import BatchWatch
-from clip_retrieval.serving.health import ANOTHER_WORKER, REPLACE_AFTER_S, Health, Trial, Tried, patience
+from clip_retrieval.serving.health import ANOTHER_WORKER, REPLACE_AFTER_S, Health, IndexWatch, Trial, Tried, patience
 from clip_retrieval.serving.shared_state import SharedState
 from tests.serving.test_batch_watch import Clock
 
@@ -286,3 +286,38 @@ def test_the_event_loop_beats() -> None:
 )
 def test_patience_follows_what_one_input_took(single_s: float, batch: int, timeout_s: float, expected: float) -> None:
     assert patience(single_s, batch, timeout_s) == pytest.approx(expected)
+
+
+def test_an_engine_that_is_away_is_trouble_but_no_reason_to_give_up() -> None:
+    clock, asked, away = Clock(), list[float](), [True]
+
+    async def probe() -> None:
+        asked.append(clock.now)
+        if away[0]:
+            raise IndexAway("Milvus does not answer")
+
+    async def run() -> None:
+        shared, given_up = SharedState.create(slots=1), list[str]()
+        watch = IndexWatch(lambda: "Milvus does not answer" if away[0] else None, probe, idle_s=IDLE_S, clock=clock)
+        health = Health((), shared, shared.slots[0], give_up=given_up.append, index=watch, clock=clock)
+
+        async def look(seconds: int) -> None:
+            for _ in range(seconds):
+                clock.now += 1
+                health.look()
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+        await look(40)
+        assert (health.trouble, health.index_trouble) == ("Milvus does not answer", "Milvus does not answer")
+        assert len(asked) >= 15, "it is asked again and again"
+        assert given_up == []
+        assert not shared.slots[0]["is_failing"], "the other workers ask for themselves"
+        away[0] = False
+        await look(1)
+        assert health.trouble is None
+        before = len(asked)
+        await look(20)
+        assert 2 <= len(asked) - before <= 5, "seldom, while it answers"
+
+    asyncio.run(run())

@@ -93,6 +93,6 @@ def test_there_is_no_decoding_without_memory_for_the_pixels(state: ServerState) 
         async with decoded_beforehand(["AAAA"], state):
             pytest.fail("there was memory")
 
-    state.budget.divide(100)
+    state.budget.divide(100, 0)
     with pytest.raises(TooCostly):
         asyncio.run(scenario())

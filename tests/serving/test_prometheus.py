@@ -27,6 +27,7 @@ READING = Reading(
     cache_size=7,
     cache_hits=10,
     cache_misses=20,
+    shared_lookups={"hit": 4, "miss": 5, "failed": 6},
 )
 
 

@@ -24,8 +24,13 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.indexes.base import IndexSpec, VectorIndex
+from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.progress import Silent
+from clip_retrieval.records import Modality
 from clip_retrieval.search.collection import Collection
+from clip_retrieval.search.columns import Mask
+from clip_retrieval.search.filters import Wanted
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Base64Image, FileImage, Query, QueryPart, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
@@ -40,6 +45,7 @@ from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE, TEXTS_A_PLACE
 from tests.encoders.marking import MarkingEncoder
 from tests.http.in_process import DirectDispatcher
+from tests.indexes.fake_engine import FakeEngine
 from tests.samples import png, square, write_images
 
 ROOT = Path(__file__).parents[2]
@@ -392,3 +398,38 @@ def test_all_images_of_a_request_share_the_limit_of_pixels(retriever: Retriever)
     assert isinstance(second, QueryAnswer)
     assert "over the limit of 12 pixels" in str(third)
     state.decoders.shutdown()
+
+
+class InMilvus(Collection):
+    """A collection whose images an engine elsewhere searches."""
+
+    def __init__(self, artifact: Artifact, engine: FakeEngine) -> None:
+        super().__init__(artifact)
+        vectors = artifact.vectors("images")
+        rows, dim = vectors.shape
+        spec = IndexSpec(engine="milvus", name="vectors", factory="FLAT", rows=rows, dim=dim)
+        self._in_milvus = MilvusIndex(spec, engine, vectors)
+
+    def index(self, target: Modality) -> VectorIndex:
+        return self._in_milvus if target == "images" else super().index(target)
+
+    def searched(self, target: Modality, where: Wanted | None) -> tuple[VectorIndex, Mask | None]:
+        return self.index(target), self.allowed(target, where)
+
+
+def test_searches_wait_for_an_engine_elsewhere_side_by_side_and_not_in_the_event_loop(fake_artifact: Artifact) -> None:
+    together = threading.Barrier(8)
+    loop_thread = threading.get_ident()
+
+    def first() -> None:
+        assert threading.get_ident() != loop_thread
+        together.wait(10)
+
+    milvus = Retriever(fake_artifact, FakeEncoder())
+    milvus.exchange(InMilvus(fake_artifact, FakeEngine(fake_artifact.vectors("images"), first=first))).close()
+    state = ServerState.of(Settings())
+    service = state.serve(milvus, DirectDispatcher(milvus), "clip-retrieval:test")
+    answers = ask(service, *(text(f"red {number}") for number in range(8)))
+    assert all(isinstance(answer, QueryAnswer) for answer in answers)
+    state.decoders.shutdown()
+    milvus.close()

@@ -16,7 +16,7 @@ from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.policy import base_cost
 from clip_retrieval.http.request_context import RequestContext
 from clip_retrieval.http.statuses import status_of
-from clip_retrieval.serving.pace import Pace
+from clip_retrieval.serving.traffic import Traffic
 
 
 class Limits:
@@ -26,10 +26,10 @@ class Limits:
     it pay the rest (``request_context.charge``).
     """
 
-    def __init__(self, app: ASGIApp, *, limiter: Limiter, pace: Pace) -> None:
+    def __init__(self, app: ASGIApp, *, limiter: Limiter, traffic: Traffic) -> None:
         self._app = app
         self._limiter = limiter
-        self._pace = pace
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -38,11 +38,11 @@ class Limits:
             await self._app(scope, receive, send)
             return
         account = context.account = Account(self._limiter, context.caller.name)
-        limited = _Limited(account, send)
+        limited = _Limited(account, send, self._traffic)
         try:
             await account.settle(cost)
         except ClipRetrievalError as error:
-            await self._pace.hold()
+            await self._traffic.pace.hold()
             await error_response(status_of(error), str(error))(scope, receive, limited.send)
             return
         present = CURRENT.set(account)
@@ -55,14 +55,17 @@ class Limits:
 class _Limited:
     """The answer of one request, with the headers of its limit."""
 
-    def __init__(self, account: Account, send: Send) -> None:
+    def __init__(self, account: Account, send: Send, traffic: Traffic) -> None:
         self._account = account
+        self._traffic = traffic
         self._send = send
         self._is_replaced = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             refusal = self._account.refusal
+            if refusal is not None:
+                self._traffic.reject("over_limit")
             if refusal is not None and message["status"] != HTTPStatus.TOO_MANY_REQUESTS:
                 self._is_replaced = True  # a validator of BentoML's can only say that a value is wrong
                 await self._refuse(refusal)

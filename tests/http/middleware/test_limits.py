@@ -61,9 +61,16 @@ def test_every_row_of_the_table_has_its_cost() -> None:
     assert found == costs | heads
 
 
-def limited(app: ASGIApp | None = None, limit: str = "10/minute", clock: float = 600.0, pause_s: float = 0) -> ASGIApp:
+def limited(
+    app: ASGIApp | None = None,
+    limit: str = "10/minute",
+    clock: float = 600.0,
+    pause_s: float = 0,
+    traffic: Traffic | None = None,
+) -> ASGIApp:
     limiter = Limiter(Quota.of(limit), SharedCounts.alone(lambda: clock))
-    return RouteCheck(Limits(app or JSONResponse("done"), limiter=limiter, pace=Pace(pause_s)))
+    traffic = traffic or Traffic(16, 16, pace=Pace(pause_s))
+    return RouteCheck(Limits(app or JSONResponse("done"), limiter=limiter, traffic=traffic))
 
 
 def sent(app: ASGIApp, path: str = "/search/images", method: str = "POST", address: str = "192.0.2.1") -> Answer:
@@ -94,6 +101,20 @@ def test_over_the_limit_the_answer_says_when_to_come_again() -> None:
     )
 
 
+def test_each_refusal_is_counted_by_its_reason() -> None:
+    async def costly(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await charge(scope, 40 * UNIT)
+        except LimitReached as error:
+            await error_response(429, str(error))(scope, receive, send)
+
+    traffic = Traffic(16, 16)
+    for app in (limited(limit="1/minute", traffic=traffic), limited(costly, limit="50/minute", traffic=traffic)):
+        for _ in range(2):
+            sent(app)
+    assert traffic.rejected == {"over_limit": 2}
+
+
 def test_what_operators_and_their_machines_ask_is_not_counted() -> None:
     app = limited(limit="1/minute")
     sent(app)
@@ -113,7 +134,7 @@ def test_clients_of_one_site_of_ipv6_have_one_limit() -> None:
 
 def test_a_key_has_a_limit_of_its_own_wherever_it_is_used_from() -> None:
     limiter = Limiter(Quota.of("1/minute"), SharedCounts.alone(lambda: 600.0))
-    inner = Limits(JSONResponse("done"), limiter=limiter, pace=Pace(0))
+    inner = Limits(JSONResponse("done"), limiter=limiter, traffic=Traffic(16, 16))
 
     async def keyed(scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -172,7 +193,8 @@ def test_outside_of_a_request_nothing_is_paid() -> None:
 def test_one_caller_leaves_places_to_others_once_they_have_more_than_their_share() -> None:
     async def scenario() -> None:
         gate = Gate()
-        app = RouteCheck(Admission(gate, traffic=Traffic(16, 16, share=0.5), timeout_s=5))
+        traffic = Traffic(16, 16, share=0.5)
+        app = RouteCheck(Admission(gate, traffic=traffic, timeout_s=5))
 
         async def begin(address: str, count: int) -> list["asyncio.Task[Answer]"]:
             tasks = [asyncio.create_task(ask(app, client=(address, 1))) for _ in range(count)]
@@ -187,6 +209,7 @@ def test_one_caller_leaves_places_to_others_once_they_have_more_than_their_share
         others = [*await begin("192.0.2.2", 1), *await begin("192.0.2.3", 1)]
         (full,) = await begin("192.0.2.4", 1)
         assert full.result().status == 503
+        assert traffic.rejected == {"over_share": 1, "too_many": 1}
         gate.open.set()
         assert {(await task).status for task in (*first, *others)} == {200}
         assert (await ask(app, client=("192.0.2.1", 1))).status == 200

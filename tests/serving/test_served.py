@@ -1,0 +1,56 @@
+"""What can be served with which settings, where the index is in Milvus."""
+
+from pathlib import Path
+
+import pytest
+
+from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.errors import ArtifactError
+from clip_retrieval.serving.served import Loader, check_engine
+from clip_retrieval.serving.settings import Settings
+
+
+def in_milvus(artifact: Artifact, uri: str) -> Artifact:
+    """``artifact`` with the manifest of one in Milvus; nothing is written anywhere."""
+    manifest = artifact.manifest
+    built = {
+        name: one.model_copy(
+            update={"spec": one.spec.model_copy(update={"engine": "milvus", "uri": uri, "name": name})}
+        )
+        for name, one in (("images", manifest.images), ("captions", manifest.captions))
+    }
+    return Artifact(artifact.path, manifest.model_copy(update=built))
+
+
+def test_a_milvus_lite_is_served_by_one_process(fake_artifact: Artifact) -> None:
+    lite = in_milvus(fake_artifact, "/data/index.db")
+    check_engine(lite, Settings(), 1)
+    with pytest.raises(ArtifactError, match=r"/data/index.db is a Milvus Lite, .* 2 workers; set BENTO_CLIP_WORKERS=1"):
+        check_engine(lite, Settings(), 2)
+    check_engine(in_milvus(fake_artifact, "http://milvus:19530"), Settings(), 8)
+    with pytest.raises(ArtifactError, match=r"other\.db is a Milvus Lite"):
+        check_engine(in_milvus(fake_artifact, "http://milvus:19530"), Settings(index_uri="other.db"), 8)
+
+
+def test_a_folder_for_changes_is_refused_and_not_ignored(fake_artifact: Artifact, tmp_path: Path) -> None:
+    settings = Settings(changes=tmp_path)
+    check_engine(fake_artifact, settings, 2)
+    with pytest.raises(ArtifactError, match="takes no changes; unset BENTO_CLIP_CHANGES"):
+        check_engine(in_milvus(fake_artifact, "http://milvus:19530"), settings, 1)
+
+
+def test_the_setting_says_where_the_index_of_what_is_served_is(fake_artifact: Artifact) -> None:
+    loaded = Loader(Settings(index_uri="http://milvus:19530"), 1)(str(fake_artifact.path))
+    assert loaded.retriever.collection.artifact.index_uri == "http://milvus:19530"
+    loaded.retriever.close()
+
+
+@pytest.mark.parametrize("given", ["milvus", "redis://host"])
+def test_what_is_no_place_of_a_milvus_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match="is no place of a Milvus"):
+        Settings(index_uri=given)
+
+
+def test_a_secret_is_not_shown(fake_artifact: Artifact) -> None:
+    assert "secret" not in repr(Settings(index_uri="http://me:secret@milvus:19530"))
+    assert "secret" not in repr(Artifact(fake_artifact.path, fake_artifact.manifest, "http://me:secret@milvus:19530"))
