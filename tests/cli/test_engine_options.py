@@ -64,3 +64,9 @@ def test_shards_below_an_unknown_scheme_are_refused(cli: Cli, collection: Path) 
     assert_one_sentence(done)
     assert "shards cannot lie in https://host/place: give a folder, s3://BUCKET/PATH or gs://BUCKET/PATH" in done.err
     assert "secret" not in done.err
+
+
+def test_a_device_of_this_machine_is_refused_with_workers_elsewhere(cli: Cli, collection: Path) -> None:
+    done = cli("build", collection, "--model", "fake", "--engine", "ray", "--device", "auto")
+    assert done.status == 2
+    assert "Invalid value for --device: it is for this process; --ray-gpus gives the workers GPUs" in done.err
