@@ -24,6 +24,7 @@ from clip_retrieval.serving.decoders import DecoderProcesses, Decoders, DecoderT
 from clip_retrieval.serving.kept_states import KeptStates
 from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
+from clip_retrieval.serving.room import Room
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.shared_answers import SharedAnswers
@@ -53,6 +54,8 @@ class ServerState:
     """What the workers of this service share."""
     slot: Slot
     """This worker's own numbers there."""
+    room: Room
+    """The memory for work beside requests."""
     budget: Budget = field(default_factory=Budget)
     """The memory that requests may take."""
     limiter: Limiter | None = None
@@ -103,6 +106,7 @@ class ServerState:
             answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
             shared=shared,
             slot=slot,
+            room=Room(shared, slot),
             shared_answers=None
             if settings.cache_url is None
             else SharedAnswers.at(
