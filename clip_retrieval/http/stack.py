@@ -26,6 +26,7 @@ from clip_retrieval.http.middleware.intake import Intake
 from clip_retrieval.http.middleware.json_check import JsonCheck
 from clip_retrieval.http.middleware.limits import Limits
 from clip_retrieval.http.middleware.native_images import NativeImages
+from clip_retrieval.http.middleware.native_texts import NativeTexts
 from clip_retrieval.http.middleware.proxies import Proxies, RootPath
 from clip_retrieval.http.middleware.request_ids import RequestIds
 from clip_retrieval.http.middleware.route_check import RouteCheck
@@ -96,6 +97,7 @@ def middleware(
         (JsonCheck, {}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (NativeImages, {"state": state}),
+        *([] if state.limiter is None else [(NativeTexts, dict[str, Any]())]),
         (UntilDone, {"hook": on_request}),
         *([(RootPath, dict[str, Any]())] if settings.trusted_proxies or settings.root_path else []),
     ]

@@ -8,6 +8,8 @@ request_id.py      the id of the request that is being answered
 log_lines.py       what a log record becomes before it is written
 json_logs.py       log lines as JSON
 shared_state.py    what the workers of one service share
+room.py            the memory for work beside requests
+memory_watch.py    what a worker holds, and what it has for its requests
 lifeline.py        processes that live and die together
 large_bodies.py    what is large is read in a thread
 pace.py            when refusals are given

@@ -84,6 +84,8 @@ class Share:
         """``name`` says in messages what the memory is for. Until ``total`` is set there is no limit."""
         self.name = name
         self.total: int | None = None
+        self.lent = 0
+        """Bytes of ``total`` that something else has for a while: what needs them is refused now, not for ever."""
         self.taken = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -91,7 +93,7 @@ class Share:
         return self.total is None or size <= self.total
 
     def _fits(self, size: int) -> bool:
-        return self.total is None or self.taken + size <= self.total
+        return self.total is None or self.taken + size <= self.total - self.lent
 
     def take_now(self, size: int) -> None:
         """Take ``size`` bytes, to be given back by ``give``.
@@ -115,7 +117,7 @@ class Share:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append((size, turn))
             try:
-                await turn  # ``_next`` sets it and has taken the bytes
+                await turn  # ``serve_waiting`` sets it and has taken the bytes
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self.give(size)
@@ -125,9 +127,10 @@ class Share:
 
     def give(self, size: int) -> None:
         self.taken -= size
-        self._next()
+        self.serve_waiting()
 
-    def _next(self) -> None:
+    def serve_waiting(self) -> None:
+        """Let those who wait go on, in order, as far as there are bytes for them."""
         while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
             size, turn = self._waiting.popleft()
             if not turn.done():
@@ -158,12 +161,20 @@ class Budget:
         """Whether nothing is taken, so that what the process holds is what it holds in any case."""
         return not self.bodies.taken and not self.images.taken
 
-    def divide(self, total: int, largest_body: int) -> None:
-        """Give out ``total`` bytes from now on. What is taken already stays taken."""
+    def divide(self, total: int, largest_body: int, lent: int = 0) -> None:
+        """Give out ``total`` bytes from now on, without those that are ``lent`` to something else for a while.
+
+        What is taken already stays taken.
+        """
         total = max(total, 0)
+        lent = min(max(lent, 0), total)
         self.bodies.total = int(min(total * MOST_FOR_BODIES, max(total * BODIES, JSON_COPIES * largest_body)))
-        self.arriving = int(total * ARRIVING)
-        self.images.total = total - self.bodies.total - self.arriving
+        arriving = int(total * ARRIVING)
+        self.arriving = int((total - lent) * ARRIVING)
+        self.images.total = total - self.bodies.total - arriving
+        for share in (self.bodies, self.images):
+            share.lent = -(-lent * (share.total or 0) // total) if total else 0
+            share.serve_waiting()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from clip_retrieval.errors import (
     SwapRefused,
 )
 from clip_retrieval.live.compacting import CompactedLog
+from clip_retrieval.serving.budget import WORKER
 from clip_retrieval.serving.child import ChildFailed, run_module
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.state import ServerState
@@ -38,6 +39,8 @@ RETRY_S = 600.0
 """How long it waits after a compaction that failed: it would most likely fail again, and each one takes minutes."""
 WAIT_S, POLL_S = 600, 0.5
 """How long a compaction waits for a swap that is in progress, and how often it looks."""
+MEMORY_WAIT_S = 30.0
+"""How long it waits for memory: that of a burst of requests is given back sooner."""
 LOCK = "compacting"
 WANTED = "the collection with its changes"
 
@@ -97,10 +100,16 @@ class Compactor:
             return status
 
     async def _made(self, swapper: Swapper, served: Served, folder: Path) -> CompactedLog | None:
-        """The artifact; every worker says meanwhile that a swap is in progress, or why there will be none."""
+        """The artifact; every worker says meanwhile that a swap is in progress, or why there will be none.
+
+        It waits for memory for a while. Raises SwapRefused if there is none then.
+        """
         swapper.note("swapping", wanted=WANTED)
+        room, size = self._state.room, compaction_bytes(served.folder)
         try:
-            return await self._make(str(served.folder), folder)
+            await room.wait_apart(size, "a compaction", MEMORY_WAIT_S)
+            with room.apart(size, "a compaction"):
+                return await self._make(str(served.folder), folder)
         except BaseException as error:
             swapper.note("refused", wanted=WANTED, reason=str(error) or "the request was cancelled")
             raise
@@ -124,6 +133,12 @@ class Compactor:
             except Exception:
                 log.exception("the changes could not be compacted, and are kept")
                 await asyncio.sleep(RETRY_S)
+
+
+def compaction_bytes(folder: Path) -> int:
+    """The memory in bytes, about, of a compaction of the artifact in ``folder``: a process, and while the indexes are
+    built one that is kept and one that is tried. Vectors are mapped files."""
+    return WORKER + 2 * sum(file.stat().st_size for file in folder.glob("*.faiss"))
 
 
 async def _serve(swapper: Swapper, tag: str, served: Served) -> ArtifactStatus:

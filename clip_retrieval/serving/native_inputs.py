@@ -33,7 +33,7 @@ def text_jobs(texts: Sequence[TextToEncode], state: ServerState) -> list[EncodeJ
 
     Raises ValueError for a language that the model does not know, and for what is over the caller's limit.
     """
-    pay_now(cost.TEXT * len(texts))
+    pay_now(cost.TEXT * len(texts))  # nothing is owed where ``NativeTexts`` has read the same list
     engine = state.served.engine if state.served else None
     jobs = []
     for number, given in enumerate(texts):

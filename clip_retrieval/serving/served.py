@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.artifact import ENCODER, Artifact
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.search.retriever import Retriever
@@ -68,6 +68,16 @@ class Loader:
         else:
             engine = Engine(lambda: artifact.encoder(precision=self._settings.precision, threads=self._threads))
         return Served(tag, Retriever(artifact, engine.encoder), engine)
+
+
+def second_model_bytes(folder: Path, beside: Served) -> int:
+    """The memory in bytes of the model of the artifact in ``folder``, about; 0 where it is that of ``beside``.
+
+    A compiled model has its own copy of the weights. The index and the records are mapped files. Raises ArtifactError.
+    """
+    if Artifact.open(folder, verify=False).manifest.encoder == beside.engine.encoder.info:
+        return 0
+    return sum(file.stat().st_size for file in (folder / ENCODER).rglob("*") if file.is_file())
 
 
 def check_engine(artifact: Artifact, settings: Settings, workers: int) -> None:

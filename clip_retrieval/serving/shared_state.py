@@ -63,16 +63,18 @@ FIELDS = (
     *("pid", "starts", "times_ready", "is_ready", "beat", "is_failing"),
     *("cache_generation", "cache_size", "cache_hits", "cache_misses"),
     *(f"replica_{result}" for result in REPLICA_RESULTS),
+    "apart",
     *("pending", *(f"rejected_{reason}" for reason in REJECTIONS), *(f"queued_{queue}" for queue in QUEUES)),
     *(f"queries_{kind}" for kind in KINDS),
     *(f"recorded_{stage}" for stage in STAGES),
 )
-"""The numbers of a slot. ``recorded`` counts the latencies that were ever written."""
+"""The numbers of a slot. ``recorded`` counts the latencies that were ever written; ``apart`` is the bytes
+that are lent to processes of this worker's, such as a compaction."""
 
 PLACE = {name: place for place, name in enumerate(FIELDS)}
 """Where a number is in ``Slot.cells``."""
 
-GAUGES = ("is_ready", "beat", "is_failing", "cache_size", "pending", *(f"queued_{queue}" for queue in QUEUES))
+GAUGES = ("is_ready", "beat", "is_failing", "apart", "cache_size", "pending", *(f"queued_{queue}" for queue in QUEUES))
 """What begins at 0 with each process; all other numbers go on."""
 
 _SLOTS, _WINDOW, _CREATED_NS, _CREATOR, _HAS_FAILED, *_GENERATIONS = range(5 + len(get_args(Generation)))

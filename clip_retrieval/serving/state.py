@@ -26,6 +26,7 @@ from clip_retrieval.serving.kept_states import KeptStates
 from clip_retrieval.serving.latencies import Recorder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
 from clip_retrieval.serving.replica_cache import ReplicaCache, connect
+from clip_retrieval.serving.room import Room
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.shared_state import SharedState, Slot
@@ -56,6 +57,8 @@ class ServerState:
     """What the workers of this service share."""
     slot: Slot
     """This worker's own numbers there."""
+    room: Room
+    """The memory for work beside requests."""
     budget: Budget = field(default_factory=Budget)
     """The memory that requests may take."""
     limiter: Limiter | None = None
@@ -105,6 +108,7 @@ class ServerState:
             replicas=_replica_cache(settings, shared, slot),
             shared=shared,
             slot=slot,
+            room=Room(shared, slot),
             limiter=None
             if settings.limit is None
             else Limiter(Quota.of(settings.limit), shared.spent, settings.limits_url),

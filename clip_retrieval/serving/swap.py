@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,12 +27,14 @@ from clip_retrieval.datasets.remote import is_url, shown_place
 from clip_retrieval.errors import ClipRetrievalError, StorageFailed, SwapInProgress, SwapRefused
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.progress import Silent
+from clip_retrieval.serving.budget import WORKER
 from clip_retrieval.serving.engine import lower_priority
 from clip_retrieval.serving.judge import Judge, judge_in_a_process, refuse_shortfalls
 from clip_retrieval.serving.mirror import Mirror
 from clip_retrieval.serving.query_service import QueryService
 from clip_retrieval.serving.rollout import Lead, Report, Rollout, Wanted
-from clip_retrieval.serving.served import Load, Served
+from clip_retrieval.serving.room import Room
+from clip_retrieval.serving.served import Load, Served, second_model_bytes
 
 T = TypeVar("T")
 
@@ -67,15 +69,20 @@ class Swapper:
         resolve: Callable[[str], tuple[str, Path]] = modelstore.resolve,
         fetch: Callable[[str], str] = lambda url: import_published(url, Silent()),
         give_up: Callable[[str], None] = lambda _: None,
+        room: Room | None = None,
+        weigh: Callable[[Path, Served], int] = second_model_bytes,
     ) -> None:
         """``served`` is what ``service`` answers with now. ``service_of`` makes what answers with another artifact, and
         ``exchange`` lets it answer all new requests. ``mirror`` is the share of the traffic that both answer before a
-        swap. ``give_up`` ends a worker that cannot serve what all others do, and says why."""
+        swap. ``give_up`` ends a worker that cannot serve what all others do, and says why. ``room``
+        lends the memory of a second model, without it there is no limit; ``weigh`` says how much that is."""
         self._served, self._service = served, service
         self._load, self._service_of, self._exchange = load, service_of, exchange
         self._rollout, self._mirror, self._judge = rollout, mirror, judge or judge_in_a_process
         self._resolve, self._fetch, self._give_up = resolve, fetch, give_up
+        self._room, self._weigh = room or Room(), weigh
         self._loaded: tuple[Wanted, Served, QueryService] | None = None
+        self._loan = ExitStack()  # the memory of ``_loaded``
         self._thread = ThreadPoolExecutor(1, "swap", initializer=_in_the_background)
         self._fetching = ThreadPoolExecutor(1, "follow", initializer=lower_priority)
         self._tasks: list[asyncio.Task[None]] = []
@@ -129,7 +136,7 @@ class Swapper:
         memory = {"before": _memory_mb()}
         # All workers load what a name such as "latest" means now, also those that start later.
         named, folder = await self._resolved(source)
-        with self._rollout.lead(named) as lead:
+        with self._rollout.lead(named) as lead, ExitStack() as loan:
             before = self._served
             if instead_of is not None and before is not instead_of:
                 if before.artifact == named:
@@ -137,10 +144,11 @@ class Swapper:
                 raise SwapRefused(f"{before.artifact} is served meanwhile, and {source} was not made of that")
             self.note("swapping", wanted=source)
             try:
-                measured = await self._judge(folder, before.folder)
+                with self._room.apart(WORKER, f"measuring {source}"):
+                    measured = await self._judge(folder, before.folder)
                 if not force:
                     refuse_shortfalls(source, measured)
-                new, service = await self._open(named)
+                new, service = await self._open(named, loan)
                 mirrored = await self._compare(service) if self._mirror else None
                 memory["during"] = _memory_mb()
                 lead.ask("load")
@@ -183,32 +191,36 @@ class Swapper:
                 if wanted is not None and wanted.leader != self._rollout.worker:
                     await self._join(wanted)
                 if self._loaded is not None and self._rollout.is_abandoned(self._loaded[0]):
-                    self._loaded = None  # else its memory would be kept until the next swap
+                    self._drop_loaded()  # else its memory would be kept until the next swap
             except Exception:
                 LOG.exception("this worker cannot join a swap; %s goes on", self._served.artifact)
             await asyncio.sleep(POLL_S)
 
     async def _join(self, wanted: Wanted) -> None:
         if wanted.step == "withdrawn" or self._rollout.is_abandoned(wanted):
-            self._loaded = None
+            self._drop_loaded()
             return
         try:
             if self._loaded is None or self._loaded[0].number != wanted.number:
-                self._loaded = None  # one artifact beside the one that is served, not two
-                self._loaded = (wanted, *await self._open(wanted.artifact))
+                self._drop_loaded()  # one artifact beside the one that is served, not two
+                self._loaded = (wanted, *await self._open(wanted.artifact, self._loan))
             _, new, service = self._loaded
             if wanted.step == "load":
                 self._rollout.report(Report(wanted.number, "loaded"))
                 return
-            self._loaded = None
             self._serve(new, service)
+            self._drop_loaded()
         except Exception as error:  # noqa: BLE001 - the worker that leads hears of it
-            self._loaded = None
+            self._drop_loaded()
             self._rollout.report(Report(wanted.number, "failed", str(error)))
             if wanted.step == "serve":
                 self._give_up(f"it cannot serve what all other workers do ({error})")
             return
         self._rollout.report(Report(wanted.number, "serving"))
+
+    def _drop_loaded(self) -> None:
+        self._loaded = None
+        self._loan.close()
 
     async def _follow(self, tag: str) -> None:
         """Swap to what ``tag`` names whenever that is another artifact than before; a refusal is logged once.
@@ -262,12 +274,16 @@ class Swapper:
             self._give_up(f"it cannot serve what all other workers do ({error})")
             raise
 
-    async def _open(self, source: str) -> tuple[Served, QueryService]:
-        """Load and warm up beside what is served. The files have been verified.
+    async def _open(self, source: str, loan: ExitStack) -> tuple[Served, QueryService]:
+        """Load and warm up beside what is served; ``loan`` gets the memory of it. The files have been verified.
 
-        Raises SwapRefused for an error that is not one of ours, such as one of the encoder's runtime.
+        Raises SwapRefused if there is no memory for it, and for an error that is not one of ours, such as one of the
+        encoder's runtime.
         """
         try:
+            _, folder = await self._in_thread(self._resolve, source)
+            size = await self._in_thread(self._weigh, folder, self._served)
+            loan.enter_context(self._room.beside(size, f"the model of {source}"))
             new = await self._in_thread(partial(self._load, source, self._served, verify=False))
             await asyncio.wait_for(new.warm_up(), LOAD_S)
             return new, self._service_of(new)

@@ -4,17 +4,17 @@ import asyncio
 import os
 from collections.abc import Mapping
 
-from clip_retrieval.encoders.openvino.memory import trim_heap
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.serving import process
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
-from clip_retrieval.serving.budget import MIB, Needs, held_memory
+from clip_retrieval.serving.budget import Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.health import IDLE_S, Health, IndexWatch, Tried, patience
+from clip_retrieval.serving.memory_watch import MemoryWatch
 from clip_retrieval.serving.process import Place
 from clip_retrieval.serving.prometheus import PrometheusMetrics
 from clip_retrieval.serving.query_service import QueryService
@@ -25,9 +25,6 @@ from clip_retrieval.serving.swap import Swapper
 
 START_LIMIT_S = 300
 """An encoder that needs longer for its first image and its first text never ends."""
-
-GROWTH = 32 * MIB
-"""A worker that holds so much more than before looks whether it is memory that nobody uses."""
 
 
 class Worker:
@@ -47,7 +44,6 @@ class Worker:
         self._loader = Loader(state.settings, encoder_threads, process.share_cores(state.settings)[0])
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._held = 0
         self._decoders = state.decode_in_processes()
         rollout = Rollout(process.rollout_folder())
         served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
@@ -70,8 +66,16 @@ class Worker:
             rollout=rollout,
             mirror=state.settings.mirror,
             give_up=process.end_worker,
+            room=state.room,
         )
         self._swapper = state.swapper
+        self._memory = MemoryWatch(
+            state.budget,
+            state.room,
+            needs=lambda: self._needs,
+            limit=lambda: process.limit_of(state.settings),
+            beside=_beside,
+        )
         self._compactor = Compactor(state)
         state.compact = self._compactor.compact
 
@@ -93,8 +97,9 @@ class Worker:
             self._state.changes.start()
         process.freeze_heap()
         self._check_memory()
-        self._measure_memory()
-        self._state.measure_memory = self._measure_memory
+        self._memory.measure()
+        self._state.measure_memory = self._state.room.on_loan = self._memory.measure
+        self._state.room.left = self._memory.left_beside_requests
         self._state.trouble = lambda: self._health.trouble if self._health is not None else None
         self._state.index_trouble = lambda: self._health.index_trouble if self._health is not None else None
         self._look_after(served, alone_s)
@@ -115,20 +120,6 @@ class Worker:
         if self._state.replicas is not None:
             await self._state.replicas.close()
         self._decoders.shutdown()
-
-    def _measure_memory(self) -> None:
-        """Give requests what the service's memory leaves this worker beside what it holds now."""
-        budget = self._state.budget
-        mine = held_memory()
-        if budget.is_idle and mine > self._held + GROWTH:
-            trim_heap()  # what requests gave back is glibc's until then, and would be taken for the process's own
-            mine = held_memory()
-        # While requests hold memory, what is beyond theirs is the process's own, and may have grown.
-        self._held = mine if budget.is_idle else max(self._held, mine - budget.bodies.taken)
-        needs = self._needs
-        left = needs.left(process.limit_of(self._state.settings), self._held, _beside())
-        # Memory that the process keeps after its requests is used again for the next ones: no body is refused for it.
-        budget.divide(max(left, needs.least_for_requests), needs.max_body)
 
     @property
     def _needs(self) -> Needs:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from clip_retrieval.serving.traffic import SHARED_OUT
 from scripts.common.server import reserve_port
 from tests.e2e.conftest import Server, Store, bento_clip_serve, start
 
@@ -217,8 +218,12 @@ def test_a_worker_lives_and_answers_within_its_memory(limited: Limited, name: st
     def send(http: httpx.Client) -> int:
         try:
             if attack.is_form:
-                return http.post(attack.path, files={"file": body}).status_code
-            return http.post(attack.path, content=body, headers=JSON).status_code
+                answer = http.post(attack.path, files={"file": body})
+            else:
+                answer = http.post(attack.path, content=body, headers=JSON)
+            if answer.status_code == 429:
+                assert SHARED_OUT in answer.text, "one caller has their share of the places, and nothing else is over"
+            return answer.status_code
         except httpx.TransportError as error:
             return 503 if isinstance(error, httpx.WriteError | httpx.ReadError | httpx.RemoteProtocolError) else 0
 

@@ -42,13 +42,14 @@ def test_with_every_setting_the_order_is_this() -> None:
         "JsonCheck",
         "Beforehand",
         "NativeImages",
+        "NativeTexts",
         "UntilDone",
         "RootPath",  # innermost: everything else compares paths with the table
     ]
 
 
 def test_what_no_setting_asks_for_is_not_there() -> None:
-    assert not {"Proxies", "Cors", "HostCheck", "Limits", "RootPath"} & set(stack())
+    assert not {"Proxies", "Cors", "HostCheck", "Limits", "NativeTexts", "RootPath"} & set(stack())
 
 
 def test_a_prefix_that_is_a_path_of_the_service_is_refused() -> None:

@@ -126,6 +126,28 @@ def test_who_stops_waiting_takes_nothing() -> None:
     asyncio.run(scenario())
 
 
+def test_what_is_lent_for_a_while_is_refused_now_and_not_for_ever() -> None:
+    async def scenario() -> None:
+        budget = Budget()
+        budget.divide(120, largest_body=6, lent=60)
+        assert (budget.bodies.lent, budget.images.lent, budget.arriving) == (15, 40, 5)
+        budget.bodies.take_now(15)
+        with pytest.raises(Busy):
+            budget.bodies.take_now(1)
+        with pytest.raises(TooCostly, match="the server has"):
+            budget.bodies.take_now(31)
+        waiting = asyncio.create_task(budget.images.take(80))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        budget.divide(120, largest_body=6)
+        await asyncio.wait_for(waiting, 1)
+        assert budget.images.taken == 80, "the end of a loan wakes who waits"
+        budget.divide(10, largest_body=0, lent=20)
+        assert (budget.bodies.lent, budget.arriving) == (budget.bodies.total, 0)
+
+    asyncio.run(scenario())
+
+
 def test_a_budget_has_shares_for_bodies_for_those_on_their_way_and_for_images() -> None:
     budget = Budget()
     assert budget.is_idle

@@ -20,10 +20,11 @@ from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.query import FileImage
-from clip_retrieval.serving import compactor
+from clip_retrieval.serving import compactor, room
+from clip_retrieval.serving.budget import MIB, WORKER
 from clip_retrieval.serving.change_inputs import Wanted
 from clip_retrieval.serving.changes import Changes
-from clip_retrieval.serving.compactor import Compactor, compact_in_a_process
+from clip_retrieval.serving.compactor import Compactor, compact_in_a_process, compaction_bytes
 from clip_retrieval.serving.rollout import Rollout
 from tests.samples import png, square
 from tests.serving.test_changes import respond
@@ -231,6 +232,42 @@ def test_a_compaction_without_new_changes_drops_what_an_earlier_one_left(live: L
         assert live.base() == (made.version, 1)
 
     asyncio.run(killed())
+
+
+def test_a_compaction_needs_a_process_and_twice_its_indexes(tmp_path: Path) -> None:
+    (tmp_path / "images.faiss").write_bytes(bytes(1000))
+    (tmp_path / "captions.faiss").write_bytes(bytes(10))
+    (tmp_path / "images.npy").write_bytes(bytes(5000))
+    assert compaction_bytes(tmp_path) == WORKER + 2020
+
+
+def test_a_compaction_takes_its_memory_from_the_budget_and_waits_for_it(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "POLL_S", 0.01)
+    state = live.host.state
+    assert state.served is not None
+    size = compaction_bytes(state.served.folder)
+    state.room.left = lambda: size - 1
+    lent: list[int] = []
+    state.room.on_loan = lambda: lent.append(state.room.lent)
+
+    async def scenario() -> None:
+        await live.put()
+        compacting = asyncio.create_task(live.compactor.compact())
+        await asyncio.sleep(0.1)
+        assert (live.made, lent, live.host.swapper.status.state) == (None, [], "swapping")
+        state.room.left = lambda: size
+        assert (await compacting).state == "serving"
+        assert lent == [size, 0]
+
+    asyncio.run(scenario())
+
+
+def test_a_compaction_that_gets_no_memory_says_how_much_it_needs(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compactor, "MEMORY_WAIT_S", 0.05)
+    live.host.state.room.left = lambda: 10 * MIB
+    refused(live, SwapRefused, "a compaction takes about .* has 10 MiB beside what requests need, not .* raise")
 
 
 def test_one_compaction_at_a_time(live: Live) -> None:

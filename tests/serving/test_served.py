@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ArtifactError
-from clip_retrieval.serving.served import Loader, check_engine
+from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.engine import Engine
+from clip_retrieval.serving.served import Loader, Served, check_engine, second_model_bytes
 from clip_retrieval.serving.settings import Settings
 
 
@@ -54,3 +57,23 @@ def test_what_is_no_place_of_a_milvus_is_refused(given: str) -> None:
 def test_a_secret_is_not_shown(fake_artifact: Artifact) -> None:
     assert "secret" not in repr(Settings(index_uri="http://me:secret@milvus:19530"))
     assert "secret" not in repr(Artifact(fake_artifact.path, fake_artifact.manifest, "http://me:secret@milvus:19530"))
+
+
+class AnotherEncoder(FakeEncoder):
+    """The fake encoder by another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info = self.info.model_copy(update={"name": "another"})
+
+
+def test_a_second_model_takes_about_as_much_memory_as_its_files_have_and_a_shared_one_none(
+    fake_artifact: Artifact, artifact_copy: Artifact
+) -> None:
+    def served(encoder: FakeEncoder) -> Served:
+        return Served("a tag", Retriever(fake_artifact, FakeEncoder()), Engine(lambda: encoder))
+
+    files = sum(file.stat().st_size for file in (artifact_copy.path / "encoder").iterdir())
+    (artifact_copy.path / "encoder" / "text.bin").write_bytes(bytes(1000))
+    assert second_model_bytes(artifact_copy.path, served(AnotherEncoder())) == files + 1000
+    assert second_model_bytes(artifact_copy.path, served(FakeEncoder())) == 0

@@ -24,11 +24,13 @@ from clip_retrieval.progress import Silent
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import swap
+from clip_retrieval.serving.budget import MIB, WORKER
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
 from clip_retrieval.serving.judge import judge_in_a_process
 from clip_retrieval.serving.process import open_changes
 from clip_retrieval.serving.query_service import QueryAnswer, QueryService
 from clip_retrieval.serving.rollout import Report, Rollout
+from clip_retrieval.serving.room import Room
 from clip_retrieval.serving.served import Served
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.state import ServerState
@@ -176,6 +178,60 @@ def test_new_requests_are_answered_by_the_new_artifact(host: Host, fake_artifact
     assert before != after
     assert any("red" in image_id for image_id in before)
     assert not any("red" in image_id for image_id in after)
+
+
+def test_a_second_model_that_does_not_fit_is_refused_with_the_numbers(
+    fake_artifact: Artifact, other: Artifact, tmp_path: Path
+) -> None:
+    room, lent = Room(), []
+    room.left = lambda: 200 * MIB
+    room.on_loan = lambda: lent.append(room.lent)
+    host = Host(fake_artifact, tmp_path, room=room, weigh=lambda _folder, _served: 300 * MIB)
+
+    async def scenario() -> None:
+        with pytest.raises(
+            SwapRefused, match=r"takes about 300 MiB .* has 200 MiB beside .* not 300 MiB; raise"
+        ) as why:
+            await host.swapper.swap(str(other.path))
+        status = host.swapper.status
+        assert (status.state, status.artifact, status.reason) == ("refused", str(fake_artifact.path), str(why.value))
+        assert lent == [WORKER, 0], "measuring is a process of its own"
+        room.left = lambda: 300 * MIB
+        assert (await host.swapper.swap(str(other.path))).state == "serving"
+        assert lent[2:] == [WORKER, 0, 300 * MIB, 0], "given back once it is served alone"
+
+    asyncio.run(scenario())
+    host.close()
+
+
+def test_a_worker_that_has_no_memory_for_a_second_model_has_the_swap_refused(
+    fake_artifact: Artifact, other: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "POLL_S", 0.01)
+    room = Room()
+    room.left = lambda: 299 * MIB
+    host = Host(fake_artifact, tmp_path, room=room, weigh=lambda _folder, _served: 300 * MIB)
+
+    async def scenario() -> None:
+        host.swapper.start()
+        leader = Rollout(tmp_path / "rollout", OTHER)
+        with leader.lead(str(other.path)) as lead:
+            lead.ask("load")
+            with pytest.raises(SwapRefused, match="takes about 300 MiB of memory in each worker"):
+                await until(lambda: not lead.waiting_for("loaded"))
+            assert room.lent == 0
+            room.left = lambda: 300 * MIB
+        with leader.lead(str(other.path)) as lead:
+            lead.ask("load")
+            await until(lambda: not lead.waiting_for("loaded"))
+            assert room.lent == 300 * MIB
+            lead.ask("serve")
+            await until(lambda: not lead.waiting_for("serving"))
+            assert (room.lent, host.swapper.status.artifact) == (0, str(other.path))
+        leader.close()
+
+    asyncio.run(scenario())
+    host.close()
 
 
 def test_a_request_in_progress_ends_with_the_artifact_it_began_with(host: Host, other: Artifact) -> None:

@@ -17,5 +17,6 @@ admission.py      lets in as many at once as there are places, and bounds their 
 json_check.py     refuses JSON with more in it than its route can use
 beforehand.py     what happens before BentoML's own routes answer: fresh metrics, honest readiness
 native_images.py  decodes the images of BentoML's own API
+native_texts.py   counts its texts
 first_request.py  hands over what only a request carries
 """

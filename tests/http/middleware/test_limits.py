@@ -9,15 +9,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_retrieval.access.caller import Caller
 from clip_retrieval.access.cost import CHANGE, FREE, IMAGE, READ, TEXT, UNIT
-from clip_retrieval.access.limits import Limiter, Quota, pay_now
+from clip_retrieval.access.limits import Limiter, Quota, Standing, pay_now
 from clip_retrieval.access.shared_counts import SharedCounts
 from clip_retrieval.errors import InvalidQuery, LimitReached
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.admission import Admission
 from clip_retrieval.http.middleware.limits import Limits
+from clip_retrieval.http.middleware.native_texts import NativeTexts
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.policy import ROUTES, base_cost
 from clip_retrieval.http.request_context import RequestContext, charge
+from clip_retrieval.http.whole_body import read_whole
 from clip_retrieval.serving.pace import PROMPT, Pace
 from clip_retrieval.serving.traffic import Traffic
 from tests.http.middleware.asgi import Answer, Gate, ask
@@ -181,6 +183,63 @@ def test_what_a_validator_refuses_for_the_limit_is_429_whatever_the_framework_ma
     assert answer.status == 429
     assert "try again in" in answer.error["detail"]
     assert int(answer.headers["retry-after"]) > 60
+
+
+class InAStore(Limiter):
+    """A limiter whose store is memory; it notes what is counted in the store, and what is in this service alone."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(Quota.of(limit), SharedCounts.alone(lambda: 600.0))
+        self.in_store: list[int] = []
+        self.here: list[int] = []
+
+    async def charge(self, caller: str, cost: int) -> Standing:
+        self.in_store.append(cost)
+        return super().charge_here(caller, cost)
+
+    def charge_here(self, caller: str, cost: int) -> Standing:
+        self.here.append(cost)
+        return super().charge_here(caller, cost)
+
+
+@pytest.mark.parametrize(
+    ("body", "counted", "status"),
+    [
+        (b'{"texts": ["a", "b", {"text": "c"}]}', [TEXT, 2 * TEXT], 200),
+        (b'{"texts": ["a"]}', [TEXT], 200),
+        (b'{"texts": [' + b'"a",' * 10 + b'"a"]}', [TEXT], 422),
+        (b'{"texts": [' + b'"a",' * 64 + b'"a"]}', [TEXT], 200),
+        (b'{"texts": "a"}', [TEXT], 200),
+        (b"[1, 2, 3]", [TEXT], 200),
+        (b"{", [TEXT], 200),
+        (b"[" * 100_000, [TEXT], 200),
+    ],
+)
+def test_all_texts_of_a_request_to_bentomls_own_api_are_counted_in_the_store(
+    body: bytes, counted: list[int], status: int
+) -> None:
+    seen: list[bytes | None] = []
+
+    async def validated(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(await read_whole(receive))
+        if len(counted) > 1:
+            pay_now(sum(counted))
+        await JSONResponse("done")(scope, receive, send)
+
+    limiter = InAStore("10/minute")
+    app = RouteCheck(Limits(NativeTexts(validated), limiter=limiter, traffic=Traffic(16, 16, pace=Pace(0))))
+    answer = asyncio.run(ask(app, "/encode_texts", chunks=(body[:3], body[3:])))
+    assert (answer.status, limiter.in_store, limiter.here) == (status, counted, [])
+    assert seen == ([body] if status == 200 else []), "it is passed on as it came"
+
+
+def test_texts_of_a_caller_who_has_too_little_left_are_refused_with_the_seconds() -> None:
+    limiter = InAStore("4/minute")
+    app = RouteCheck(Limits(NativeTexts(JSONResponse("done")), limiter=limiter, traffic=Traffic(16, 16, pace=Pace(0))))
+    answers = [asyncio.run(ask(app, "/encode_texts", chunks=(b'{"texts": ["a", "b", "c"]}',))) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 429]
+    assert "try again in" in answers[1].error["detail"]
+    assert int(answers[1].headers["retry-after"]) > 0
 
 
 def test_outside_of_a_request_nothing_is_paid() -> None:
