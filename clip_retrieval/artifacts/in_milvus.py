@@ -19,7 +19,7 @@ from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers
 from clip_retrieval.artifacts.manifest import json_sha256
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.errors import MissingExtra
+from clip_retrieval.errors import IndexAway, MissingExtra
 from clip_retrieval.indexes.base import MIN_DEPTH, BuiltIndex, IndexSpec, Measurement
 from clip_retrieval.indexes.choose import ALWAYS_FLAT_ROWS, TuningQueries
 from clip_retrieval.indexes.measure import DEFAULT_METER, LEAST_RECALL, Meter
@@ -50,7 +50,12 @@ def check_engine(uri: str) -> None:
 
 
 def drop_versions(uri: str, versions: Iterable[str]) -> None:
-    """Remove the collections of artifacts that were deleted from the Milvus at ``uri``. Raises IndexAway."""
+    """Remove the collections of artifacts that were deleted from the Milvus at ``uri``. Raises IndexAway.
+
+    A Milvus Lite that is not there is not made.
+    """
+    if is_file(uri) and not Path(uri).exists():
+        raise IndexAway(f"there is no Milvus Lite at {uri}")
     with closing(MilvusWriter(uri)) as engine:
         for version in versions:
             for modality in MODALITIES:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.drop_index import drop_indexes
 from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.modelstore import Stored
@@ -47,15 +48,33 @@ def beyond(groups: Sequence[tuple[Stored, Group]], keep: int) -> list[Stored]:
     return old
 
 
+def delete(tag: str, say: Say = lambda _: None) -> None:
+    """Delete a version, also a damaged one, and what Milvus has of it, as ``drop_indexes`` does.
+
+    Raises ArtifactNotFound.
+    """
+    modelstore.ensure_exists(tag)
+    manifest = next(_manifest_of(one) for one in modelstore.stored() if one.tag == tag)
+    modelstore.delete(tag, say)
+    drop_indexes([] if manifest is None else [manifest], say)
+
+
 def prune(
-    keep: int, *, dry_run: bool = False, name: str | None = None, group: Group | None = None, say: Say = lambda _: None
+    keep: int,
+    *,
+    dry_run: bool = False,
+    name: str | None = None,
+    group: Group | None = None,
+    index_uri: str | None = None,
+    say: Say = lambda _: None,
 ) -> list[Version]:
     """Delete the versions of each collection that are older than its ``keep`` newest; returns what they were.
 
     Only those of the collection ``name``, or of ``group``, if it is given. Never deleted are the artifact that
     ``latest`` names, one that a process has open, one that a Bento of the store refers to, and one that holds changes
     of a live collection that no newer version was made from. A version of another group does not count: two folders of
-    the same name are two collections. With ``dry_run`` nothing is deleted.
+    the same name are two collections. With ``dry_run`` nothing is deleted. What Milvus has of a deleted version goes as
+    ``drop_indexes`` says, to which ``index_uri`` is passed.
     """
     manifests = {one: manifest for one in modelstore.stored() if (manifest := _manifest_of(one)) is not None}
     groups = [(one, (manifest.data.name, one.source or "")) for one, manifest in manifests.items()]
@@ -72,9 +91,15 @@ def prune(
             return "it holds changes of a live collection, and no newer version was made from it"
         return None
 
-    return [
-        _pruned(one, manifests[one].data.name, stays(one), dry_run=dry_run, say=say) for one in beyond(chosen, keep)
-    ]
+    done, deleted = [], []
+    try:
+        for one in beyond(chosen, keep):
+            done.append(_pruned(one, manifests[one].data.name, stays(one), dry_run=dry_run, say=say))
+            if done[-1].stays is None and not dry_run:
+                deleted.append(manifests[one])
+    finally:
+        drop_indexes(deleted, say, uri=index_uri)
+    return done
 
 
 def _pruned(one: Stored, name: str, stays: str | None, *, dry_run: bool, say: Say) -> Version:

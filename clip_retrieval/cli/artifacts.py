@@ -240,7 +240,7 @@ def delete_command(
     if not yes:
         row = next(_row(one) for one in modelstore.stored() if one.tag == tag)
         _confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", f"{tag} is not deleted")
-    modelstore.delete(tag, console.note)
+    retention.delete(tag, console.note)
     console.note(f"deleted {tag}")
 
 

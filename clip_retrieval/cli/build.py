@@ -47,7 +47,7 @@ from clip_retrieval.cli.options import (
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
-from clip_retrieval.cli.publish import build_and_publish, check_milvus, drop_from_milvus, seen_files
+from clip_retrieval.cli.publish import build_and_publish, check_milvus, seen_files
 from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.encoders import find_gpu
 from clip_retrieval.encoders.accelerator import Gpu, Precision
@@ -235,9 +235,7 @@ def build_command(
             milvus=milvus,
             engine=embedding,
         )
-    pruned = [] if keep is None else retention.prune(keep, group=built.group, say=console.note)
-    if milvus is not None:
-        drop_from_milvus(milvus, pruned)
+    pruned = [] if keep is None else retention.prune(keep, group=built.group, index_uri=milvus, say=console.note)
     if as_json:
         typer.echo(json.dumps(built.to_json() | {"pruned": pruned_json(pruned)}, ensure_ascii=False))
         return

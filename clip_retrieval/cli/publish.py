@@ -1,7 +1,7 @@
 """A build into the model store or a folder, and how it differs from the version before."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST
-from clip_retrieval.artifacts.retention import Group, Version, group_of
+from clip_retrieval.artifacts.retention import Group, group_of
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder
 from clip_retrieval.build.engine import EmbeddingEngine
@@ -130,13 +130,6 @@ def check_milvus(uri: str) -> None:
     from clip_retrieval.artifacts.in_milvus import check_engine
 
     check_engine(uri)
-
-
-def drop_from_milvus(uri: str, pruned: Iterable[Version]) -> None:
-    """Remove from the Milvus at ``uri`` what it has of the versions that were deleted. Raises IndexAway."""
-    from clip_retrieval.artifacts.in_milvus import drop_versions
-
-    drop_versions(uri, [one.tag.partition(":")[2] for one in pruned if one.stays is None])
 
 
 def states_of_artifact(folder: Path) -> dict[str, ImageState]:
