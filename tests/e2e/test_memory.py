@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -241,3 +242,21 @@ def test_a_worker_lives_and_answers_within_its_memory(limited: Limited, name: st
     assert np.quantile(watch.lives, 0.99) < 2, "/livez is answered"
     with httpx.Client(base_url=server.url, timeout=30) as http:
         assert http.post("/search/images", json={"text": "a dog"}).status_code == 200
+
+
+def test_a_swap_for_which_there_is_no_memory_is_refused_with_the_numbers(demo: Store, tmp_path: Path) -> None:
+    port = reserve_port()
+    environment = {
+        **demo.environment,
+        "BENTO_CLIP_MEMORY_LIMIT_BYTES": str(LEAST),
+        "BENTO_CLIP_INSECURE": "true",
+    }
+    server = start(bento_clip_serve(port, demo.tag), port, tmp_path / "log", environment)
+    try:
+        url = server.wait_until_ready().url
+        answer = httpx.post(f"{url}/artifact", json={"artifact": demo.tag}, timeout=30)
+        assert answer.status_code == 409
+        assert "takes about 130 MiB of memory in a process of its own, and a worker has" in answer.json()["detail"]
+        assert httpx.post(f"{url}/search/images", json={"text": "a dog"}, timeout=30).status_code == 200
+    finally:
+        server.kill()
