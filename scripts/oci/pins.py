@@ -29,15 +29,17 @@ class NotPinned(Exception):
     """A package that serving needs has no tested version; the message says what to do."""
 
 
-def serving(*, basic_formats: bool = False) -> list[str]:
+def serving(*, basic_formats: bool = False, milvus: bool = False) -> list[str]:
     """The pins of this checkout: ``name==version``, sorted. Raises NotPinned.
 
     ``basic_formats`` leaves the readers of HEIC and JPEG XL out, and so every package under the GPL.
+    ``milvus`` adds the client for an index in Milvus, which such an artifact needs; Milvus Lite comes with it.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["serve"]]
     wanted += [] if basic_formats else extras["images"]  # phones upload HEIC
+    wanted += extras["milvus"] if milvus else []
     return closure(wanted, read_constraints(ROOT / "constraints.txt"), _installed)
 
 
