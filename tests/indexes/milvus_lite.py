@@ -17,7 +17,7 @@ from clip_retrieval.indexes.milvus_writer import MilvusWriter
 GRAPH: tuple[str, Mapping[str, int]] = ("HNSW", {"M": 16, "efConstruction": 100})
 EXACT: tuple[str, Mapping[str, int]] = ("FLAT", {})
 LISTS: tuple[str, Mapping[str, int]] = ("IVF_FLAT", {"nlist": 16})
-SEARCH = {"FLAT": {}, "HNSW": {"ef": 128}, "IVF_FLAT": {"nprobe": 12}}
+SEARCH = {"FLAT": {}, "HNSW": {"ef": 128}, "IVF_FLAT": {"nprobe": 14}}
 """How each kind of index is searched."""
 
 
