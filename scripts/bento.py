@@ -74,7 +74,7 @@ def _build(staging: str, version: str) -> None:
 
 
 def stage(folder: Path, tag: str, artifact: Artifact, *, basic_formats: bool = False, buckets: bool = False) -> None:
-    """Fill the empty ``folder`` with the contents of the Bento."""
+    """Fill the empty ``folder`` with the contents of the Bento. An artifact in Milvus brings Milvus' client."""
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
     template = bentofile["docker"]["dockerfile_template"]
     included = (path for pattern in bentofile["include"] for path in ROOT.glob(pattern))
@@ -91,7 +91,8 @@ def stage(folder: Path, tag: str, artifact: Artifact, *, basic_formats: bool = F
     }
     (folder / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
     (folder / "requirements.txt").write_text(
-        "\n".join(pins.serving(basic_formats=basic_formats, buckets=buckets)) + "\n", encoding="utf-8"
+        "\n".join(pins.serving(basic_formats=basic_formats, buckets=buckets, milvus=artifact.is_in_milvus)) + "\n",
+        encoding="utf-8",
     )
 
 

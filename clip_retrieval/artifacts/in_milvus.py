@@ -36,6 +36,8 @@ except ModuleNotFoundError as _missing:
 
 BATCH_ROWS = 1000
 """Rows that are sent at once: 2 MB of vectors at 512 dimensions."""
+SCHEMA = 2
+"""The number of the fields' layout: an artifact has its filters answered by collections of the same one."""
 FLAT = ("FLAT", dict[str, int]())
 GRAPH = ("HNSW", {"M": 16, "efConstruction": 200})
 """The kind of index and the parameters of its build; the graph is that of FAISS's families."""
@@ -80,7 +82,7 @@ def index_in_milvus(
     if is_file(uri):
         uri = str(Path(uri).resolve())  # whoever serves it has another working folder
     engine = MilvusWriter(uri)
-    version = json_sha256([artifact.manifest.version, "milvus", recall])[:16]
+    version = json_sha256([artifact.manifest.version, "milvus", SCHEMA, recall])[:16]
     with closing(engine):
         built: dict[Modality, BuiltIndex] = {}
         for modality in MODALITIES:
@@ -89,9 +91,15 @@ def index_in_milvus(
             name = _name(version, modality)
             if engine.count(name) != rows:
                 with progress.stage(f"writing {modality} into Milvus", rows) as advance:
-                    fields = _fields(artifact.columns(), modality)
+                    columns = artifact.columns()
                     engine.fill(
-                        name, artifact.manifest.encoder.dim, fields, _batches(artifact, modality), index, advance
+                        name,
+                        artifact.manifest.encoder.dim,
+                        _fields(columns, modality),
+                        _batches(artifact, modality),
+                        index,
+                        advance,
+                        optional=[column_field(place) for place in range(len(columns))],
                     )
             with progress.stage(f"measuring the index of the {modality}", None):
                 built[modality] = _measured(artifact, modality, engine, uri, name, index, recall, meter)

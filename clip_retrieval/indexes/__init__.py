@@ -5,8 +5,8 @@ faiss_parameters.py  how broadly FAISS searches, given with each search
 faiss_index.py       an index over unit vectors, built by FAISS
 milvus_place.py      where a Milvus is
 milvus_engine.py     Milvus: connections, deadlines and searches
-milvus_writer.py     collections of Milvus that appear complete
 milvus_index.py      an index over unit vectors that Milvus searches
+milvus_writer.py     collections of Milvus that appear complete
 families.py          the kinds of FAISS index that a sweep tries
 measure.py           recall against exact search, and the times of single searches
 choose.py            the fastest index of a short list that reaches a recall

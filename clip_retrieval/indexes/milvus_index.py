@@ -34,6 +34,11 @@ def column_field(place: int) -> str:
     return f"column_{place}"
 
 
+def given_field(field: str) -> str:
+    """The name of the field that says whether a row has a value in ``field``: Milvus before 2.5 knows no null."""
+    return f"{field}_given"
+
+
 class Engine(Protocol):
     """What searches; ``MilvusEngine`` in production."""
 

@@ -4,18 +4,21 @@ A collection is filled under a name of its own. It gets the alias under which it
 there, so half a collection is never searched.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from clip_retrieval.indexes.milvus_engine import METRIC, ROW, VECTOR, WRITE_S, MilvusEngine
+from clip_retrieval.indexes.milvus_index import given_field
 
 LOAD_S = 600.0
 """Seconds that Milvus may take to build the index of a whole collection and to load it."""
 MAX_TEXT_BYTES = 65_535
 """Longest text of a Milvus field. A longer one is cut there; the artifact has the whole text."""
 TYPES = {"text": DataType.VARCHAR, "number": DataType.DOUBLE, "boolean": DataType.BOOL}
+NOTHING: Mapping[str, str | float | bool] = {"text": "", "number": 0.0, "boolean": False}
+"""What stands in a field of which the row has no value, by its type."""
 
 
 class MilvusWriter(MilvusEngine):
@@ -43,14 +46,18 @@ class MilvusWriter(MilvusEngine):
         batches: Iterable[Sequence[Mapping[str, Any]]],
         index: tuple[str, Mapping[str, int]],
         advance: Callable[[int], None] = lambda _: None,
+        *,
+        optional: Collection[str] = (),
     ) -> None:
         """Write rows into a new collection, which gets the name ``alias`` when all of them are there.
 
         ``fields`` maps the name of each field, beside row and vector, to its type (a key of ``TYPES``) and to words for
-        people. ``index`` is its kind and the parameters of its build. What had the alias is dropped afterwards, and so
-        is what a build that was killed has left. ``advance`` gets the number of rows just written. Raises IndexAway.
+        people. A row may have None in a field of ``optional``; beside each of them stands the field ``given_field``,
+        which says whether there is a value. ``index`` is its kind and the parameters of its build. What had the alias
+        is dropped afterwards, and so is what a build that was killed has left. ``advance`` gets the number of rows just
+        written. Raises IndexAway.
         """
-        self.asked(lambda client: self._fill(client, alias, dim, fields, batches, index, advance))
+        self.asked(lambda client: self._fill(client, alias, dim, fields, batches, index, advance, optional))
 
     def _fill(
         self,
@@ -61,6 +68,7 @@ class MilvusWriter(MilvusEngine):
         batches: Iterable[Sequence[Mapping[str, Any]]],
         index: tuple[str, Mapping[str, int]],
         advance: Callable[[int], None],
+        optional: Collection[str],
     ) -> None:
         before = _aliased(client, alias)
         name = f"{alias}_b" if before == f"{alias}_a" else f"{alias}_a"
@@ -71,11 +79,13 @@ class MilvusWriter(MilvusEngine):
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=dim)
         for field, (kind, words) in fields.items():
             length = {"max_length": MAX_TEXT_BYTES} if kind == "text" else {}
-            schema.add_field(field, TYPES[kind], nullable=True, description=words[:200], **length)
+            schema.add_field(field, TYPES[kind], description=words[:200], **length)
+            if field in optional:
+                schema.add_field(given_field(field), DataType.BOOL, description=f"whether there is a {field}")
         client.create_collection(name, schema=schema, consistency_level="Bounded", timeout=WRITE_S)
         for batch in batches:
             if batch:
-                client.insert(name, [dict(row) for row in batch], timeout=WRITE_S)
+                client.insert(name, [_filled(row, fields, optional) for row in batch], timeout=WRITE_S)
             advance(len(batch))
         client.flush(name, timeout=LOAD_S)
         self._index(client, name, index)
@@ -115,6 +125,16 @@ class MilvusWriter(MilvusEngine):
         described.add_index(VECTOR, index_type=kind, metric_type=METRIC, params=dict(parameters))
         client.create_index(name, described, timeout=LOAD_S)
         client.load_collection(name, timeout=LOAD_S)
+
+
+def _filled(row: Mapping[str, Any], fields: Mapping[str, tuple[str, str]], optional: Collection[str]) -> dict[str, Any]:
+    """``row`` without None, and with what says where it had one."""
+    full = dict(row)
+    for field in optional:
+        full[given_field(field)] = row[field] is not None
+        if row[field] is None:
+            full[field] = NOTHING[fields[field][0]]
+    return full
 
 
 def field_text(text: str) -> str:

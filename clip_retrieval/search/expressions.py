@@ -13,7 +13,7 @@ import numpy as np
 
 from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers, as_text
 from clip_retrieval.contract.queries import Condition
-from clip_retrieval.indexes.milvus_index import column_field
+from clip_retrieval.indexes.milvus_index import column_field, given_field
 from clip_retrieval.records import Scalar
 from clip_retrieval.search.columns import TextColumn
 from clip_retrieval.search.filters import Wanted
@@ -46,7 +46,7 @@ def _parts(column: StoredColumn, field: str, wanted: Scalar | Condition) -> Iter
     for side, sign in _SIDES.items():
         bound = getattr(wanted, side)
         if bound is not None and (literal := _literal(column, bound)) is not None:
-            yield f"({field} {sign} {literal})"
+            yield f"({field} {sign} {literal} and {_given(field)})"
     if wanted.contains is not None and not isinstance(column, StoredNumbers) and len(column.values) <= MAX_LISTED:
         codes = np.unique(column.codes[TextColumn(column).contains(wanted.contains)])
         yield from _among(column, field, [column.values[int(code)] for code in codes])
@@ -63,10 +63,14 @@ def _among(column: StoredColumn, field: str, values: Sequence[Scalar]) -> Iterat
             literals.append(literal)
     if len(literals) > MAX_LISTED:
         return
-    choices = [f"{field} is null"] if None in values else []
+    choices = [f"{given_field(field)} == false"] if None in values else []
     if literals or not choices:
-        choices.append(f"{field} in [{', '.join(dict.fromkeys(literals))}]")
+        choices.append(f"{_given(field)} and {field} in [{', '.join(dict.fromkeys(literals))}]")
     yield f"({' or '.join(choices)})"
+
+
+def _given(field: str) -> str:
+    return f"{given_field(field)} == true"
 
 
 def _spellings(column: StoredColumn, value: str | float) -> list[str | float]:

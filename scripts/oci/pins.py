@@ -29,17 +29,19 @@ class NotPinned(Exception):
     """A package that serving needs has no tested version; the message says what to do."""
 
 
-def serving(*, basic_formats: bool = False, buckets: bool = False) -> list[str]:
+def serving(*, basic_formats: bool = False, buckets: bool = False, milvus: bool = False) -> list[str]:
     """The pins of this checkout: ``name==version``, sorted. Raises NotPinned.
 
     ``basic_formats`` leaves the readers of HEIC and JPEG XL out, and so every package under the GPL. ``buckets`` brings
-    what reads artifacts from S3 and Google Cloud Storage.
+    what reads artifacts from S3 and Google Cloud Storage. ``milvus`` adds the client for an index in Milvus, which such
+    an artifact needs; Milvus Lite comes with it.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["serve"]]
     wanted += [] if basic_formats else extras["images"]  # phones upload HEIC
     wanted += [one for one in extras["shards"] if buckets and one.startswith("pyarrow")]
+    wanted += extras["milvus"] if milvus else []
     return closure(wanted, read_constraints(ROOT / "constraints.txt"), _installed)
 
 

@@ -16,6 +16,9 @@ from clip_retrieval.indexes.milvus_writer import MilvusWriter
 
 GRAPH: tuple[str, Mapping[str, int]] = ("HNSW", {"M": 16, "efConstruction": 100})
 EXACT: tuple[str, Mapping[str, int]] = ("FLAT", {})
+LISTS: tuple[str, Mapping[str, int]] = ("IVF_FLAT", {"nlist": 16})
+SEARCH = {"FLAT": {}, "HNSW": {"ef": 128}, "IVF_FLAT": {"nprobe": 14}}
+"""How each kind of index is searched."""
 
 
 def filled(
@@ -27,13 +30,13 @@ def filled(
     fields: Mapping[str, tuple[str, str]] | None = None,
     values: Mapping[str, list[Any]] | None = None,
 ) -> None:
-    """Write ``vectors`` with the values of ``fields``, row by row, under ``name``."""
+    """Write ``vectors`` with the values of ``fields``, row by row and None where there is none, under ``name``."""
     rows = [
         {ROW: row, VECTOR: vector, **{field: held[row] for field, held in (values or {}).items()}}
         for row, vector in enumerate(vectors)
     ]
     batches = [rows[start : start + 500] for start in range(0, len(rows), 500)]
-    engine.fill(name, vectors.shape[1], fields or {}, batches, index)
+    engine.fill(name, vectors.shape[1], fields or {}, batches, index, optional=list(fields or {}))
 
 
 def milvus_index(
@@ -43,14 +46,19 @@ def milvus_index(
     *,
     depth: int = MIN_DEPTH,
     exact_rows: int = 20,
+    uri: str | None = None,
+    name: str = "vectors",
 ) -> MilvusIndex:
-    """``vectors`` behind a Milvus Lite in ``folder``; filters of more than ``exact_rows`` rows reach Milvus."""
-    engine = MilvusWriter(str(folder / "index.db"), search_s=20)
-    filled(engine, vectors, index)
+    """``vectors`` behind the Milvus at ``uri``, by default a Milvus Lite in ``folder``.
+
+    Filters of more than ``exact_rows`` rows reach Milvus.
+    """
+    engine = MilvusWriter(uri or str(folder / "index.db"), search_s=20)
+    filled(engine, vectors, index, name=name)
     rows, dim = vectors.shape
-    parameters = {"ef": 128} if index[0] == "HNSW" else {}
+    parameters = SEARCH[index[0]]
     spec = IndexSpec(
-        engine="milvus", name="vectors", factory=index[0], search_parameters=parameters, depth=depth, rows=rows, dim=dim
+        engine="milvus", name=name, factory=index[0], search_parameters=parameters, depth=depth, rows=rows, dim=dim
     )
     return MilvusIndex(spec, engine, vectors, exact_rows=exact_rows)
 

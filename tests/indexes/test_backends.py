@@ -1,6 +1,6 @@
 """Every engine behind the seam of an index answers as brute force does, within the recall that its kind has here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import pytest
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.indexes.base import IndexSpec, VectorIndex
 from clip_retrieval.indexes.faiss_index import FaissIndex, FilterLimits
-from tests.indexes.milvus_lite import EXACT, GRAPH, milvus_index
+from tests.indexes.milvus_lite import EXACT, GRAPH, LISTS, milvus_index
+from tests.indexes.milvus_standalone import standalone
 
 ROWS, DIM = 1200, 16
 LIMITS = FilterLimits(exact_rows=20, scan_exact_rows=20)
@@ -47,12 +48,34 @@ def queries() -> Vectors:
     return unit_rows(np.random.default_rng(4).standard_normal((10, DIM)))
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+STANDALONE: dict[str, tuple[tuple[str, Mapping[str, int]], float]] = {
+    "milvus standalone FLAT": (EXACT, 1.0),
+    "milvus standalone HNSW": (GRAPH, 0.99),
+    "milvus standalone IVF": (LISTS, 0.97),
+}
+"""The same of a real Milvus, in slow tests."""
+
+
+@pytest.fixture(scope="module")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a real Milvus."""
+    with standalone(tmp_path_factory.mktemp("milvus")) as uri:
+        yield uri
+
+
+@pytest.fixture(
+    scope="module", params=[*BACKENDS, *(pytest.param(name, marks=pytest.mark.slow) for name in STANDALONE)]
+)
 def backend(
     request: pytest.FixtureRequest, vectors: Vectors, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[VectorIndex, float]:
+    folder = tmp_path_factory.mktemp("index")
+    if request.param in STANDALONE:
+        index, recall = STANDALONE[request.param]
+        uri = request.getfixturevalue("milvus")
+        return milvus_index(folder, vectors, index, depth=96, uri=uri, name=f"vectors_{index[0]}"), recall
     make, recall = BACKENDS[request.param]
-    return make(tmp_path_factory.mktemp("index"), vectors), recall
+    return make(folder, vectors), recall
 
 
 def brute_force(vectors: Vectors, query: Vectors, k: int, allowed: np.ndarray | None = None) -> list[int]:

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -86,6 +87,19 @@ def test_the_bento_leaves_out_what_is_not_wanted(fake_artifact: Artifact, tmp_pa
     packages = (tmp_path / "requirements.txt").read_text(encoding="utf-8")
     assert "pillow==" in packages
     assert "heif" not in packages
+
+
+def test_only_an_artifact_in_milvus_brings_the_client_of_milvus(fake_artifact: Artifact, tmp_path: Path) -> None:
+    spec = {"engine": "milvus", "uri": "http://milvus:19530", "name": "bento_clip_a1_images"}
+    images = fake_artifact.manifest.images
+    searched = images.model_copy(update={"spec": images.spec.model_copy(update=spec)})
+    in_milvus = replace(fake_artifact, manifest=fake_artifact.manifest.model_copy(update={"images": searched}))
+    for name, artifact, has_client in (("faiss", fake_artifact, False), ("milvus", in_milvus, True)):
+        (tmp_path / name).mkdir()
+        bento.stage(tmp_path / name, "clip-retrieval:1", artifact)
+        lines = (tmp_path / name / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        assert ({"pymilvus", "milvus-lite", "grpcio"} <= {line.partition("==")[0] for line in lines}) is has_client
+        assert has_client or not any("milvus" in line for line in lines)
 
 
 def test_the_bento_has_the_modules_that_the_service_imports_and_no_others() -> None:

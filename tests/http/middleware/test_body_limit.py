@@ -202,7 +202,9 @@ def test_a_packed_body_is_unpacked_and_handed_on_as_if_it_had_been_sent_plain(co
     assert (answer.status, answer.body) == (200, rb'"{\"text\": \"red\"}"')
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(bytes(2**24)), gzip.compress(b"ab", mtime=0) * 5 + gzip.compress(bytes(200))])
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(bytes(2**24)), gzip.compress(b"ab", mtime=0) * 5 + gzip.compress(bytes(200))]
+)
 def test_a_body_that_is_over_the_limit_when_it_is_unpacked_is_refused(packed: bytes) -> None:
     app = limit(unreached, max_body_bytes=SMALL if len(packed) > LIMIT * 10 else LIMIT)
     answer = asyncio.run(ask(app, headers={"Content-Encoding": "gzip"}, chunks=[packed]))
