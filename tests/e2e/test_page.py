@@ -155,6 +155,25 @@ def test_words_typed_before_the_page_knows_its_collection_stay_as_they_are(meet:
     expect(visit.page.locator("#grid img").first).to_have_attribute("alt", re.compile("red panda"))
 
 
+def test_what_was_asked_before_the_page_knows_its_collection_is_not_asked_again(meet: Meet) -> None:
+    visit = meet()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    visit.page.route("**/fields", hold)
+    with visit.page.expect_request("**/fields"):
+        visit.open()
+    visit.search("a woolly hat on a fence")
+    held[0].continue_()
+    expect(visit.page.locator("#about")).to_contain_text("160 images")
+    visit.page.wait_for_timeout(300)
+    first_pages = [body["queries"][0]["text"] for body in visit.asked() if body["offset"] == 0]
+    assert first_pages == ["a woolly hat on a fence"]
+    expect(visit.page.locator("#timing")).to_contain_text("encode")
+
+
 def test_letters_in_a_burst_are_one_search(visit: Visit) -> None:
     expect(visit.page.locator("#grid img").first).to_be_visible()
     visit.page.get_by_label("Describe an image").evaluate(
