@@ -4,7 +4,7 @@
     versions/VERSION.json   the manifest of a version, written when all its files are there
     NAME                    a pointer: the version that is published under this name, such as ``latest``
 
-An object under ``files/`` or ``versions/`` never changes, so an export that was stopped goes on where it was. An import
+An object under ``files/`` or ``versions/`` never changes, so an interrupted export resumes. An import
 trusts the hashes of the manifest alone: each file gets its place when its hash is right.
 """
 

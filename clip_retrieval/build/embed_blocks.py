@@ -1,6 +1,6 @@
 """An engine whose workers make shards of the blocks of a source; the build then takes the shards in source order.
 
-Blocks finish in any order. A job that was stopped goes on where it was: a block whose shard is there is not made again.
+Blocks finish in any order. An interrupted job resumes: a block whose shard is there is not made again.
 Of the shards one is in memory at a time, so what grows with the source is its list of records alone, as in every build.
 """
 

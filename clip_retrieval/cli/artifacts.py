@@ -118,7 +118,7 @@ def export(
 ) -> None:
     """Write an artifact to one file, or to a bucket, from which other machines can import it.
 
-    An export to a bucket that was stopped goes on where it was, and what versions have in common is there once. With
+    An interrupted export to a bucket resumes, and what versions have in common is there once. With
     --publish, services that follow this name serve the version.
 
     Examples:

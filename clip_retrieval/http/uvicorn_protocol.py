@@ -91,12 +91,28 @@ class Wire:
     """What is put around the whole application."""
 
 
-class _Connection(ABC):
+class _Connection(asyncio.Protocol, ABC):
     """What both protocols have: the settings, and limits of time for what does not come and what is not read."""
 
     wire: ClassVar[Wire] = Wire()
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._limit_time(waits=False)
+        self._limit_reader(waits=False)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_reader(waits=True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._limit_reader(waits=False)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
 
     def _set_up(self, keep_alive_s: float) -> float:
         """Begin without a time limit; returns for how long an idle connection is kept."""
@@ -153,22 +169,6 @@ class _H11(_Connection, H11Protocol):
         super().on_response_complete()
         self._look()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._limit_time(waits=False)
-        self._limit_reader(waits=False)
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._limit_reader(waits=True)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._limit_reader(waits=False)
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
-
     def send_400_response(self, msg: str) -> None:
         _refuse(self.transport, f"{msg} {HINT}")
 
@@ -204,22 +204,6 @@ class JsonErrorsProtocol(_Connection, HttpToolsProtocol):
             _refuse(transport, detail, HTTPStatus.SERVICE_UNAVAILABLE)
             return
         self._limit_time(waits=True)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._limit_time(waits=False)
-        self._limit_reader(waits=False)
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._limit_reader(waits=True)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._limit_reader(waits=False)
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
 
     def data_received(self, data: bytes) -> None:
         self._received = data
