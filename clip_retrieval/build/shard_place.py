@@ -7,11 +7,11 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from clip_retrieval.atomic import new_file
-from clip_retrieval.datasets.remote import is_url, shown_place
+from clip_retrieval.datasets.remote import BUCKETS, is_url, open_objects, shown_place
 from clip_retrieval.datasets.remote_file import again
-from clip_retrieval.errors import ClusterFailed, MissingExtra
+from clip_retrieval.datasets.store import Objects
+from clip_retrieval.errors import ClusterFailed
 
-SCHEMES = ("s3", "gs")
 T = TypeVar("T")
 
 
@@ -53,31 +53,24 @@ class ShardFolder:
             file.write(data)
 
 
-class ObjectStore(Protocol):
-    """What ``datasets/arrow_store.py`` does with whole objects."""
-
-    def get(self, name: str) -> bytes | None: ...
-
-    def put(self, name: str, data: bytes) -> None: ...
-
-    def delete(self, name: str) -> None: ...
-
-
 class ShardObjects:
-    """Objects below a URL. What fails is tried again, and then a ClusterFailed that names the URL."""
+    """Objects below a path of a bucket. What fails is tried again, and then a ClusterFailed that names their URL."""
 
-    def __init__(self, store: ObjectStore, shown: str, *, attempts: int = 4, pause: float = 0.5) -> None:
-        """An action is tried ``attempts`` times in all, with a pause (s) that doubles."""
-        self._store, self._shown, self._attempts, self._pause = store, shown, attempts, pause
+    def __init__(self, bucket: Objects, path: str, shown: str, *, attempts: int = 4, pause: float = 0.5) -> None:
+        """An action is tried ``attempts`` times in all, with a pause (s) that doubles; ``shown`` is the URL."""
+        self._bucket, self._path, self._shown = bucket, path, shown
+        self._attempts, self._pause = attempts, pause
 
     def read(self, name: str) -> bytes | None:
-        return self._tried(lambda: self._store.get(name))
+        path = f"{self._path}/{name}"
+        size = self._tried(lambda: self._bucket.size(path))
+        return None if size is None else self._tried(lambda: self._bucket.now(path, size))
 
     def remove(self, name: str) -> None:
-        self._tried(lambda: self._store.delete(name))
+        self._tried(lambda: self._bucket.delete(f"{self._path}/{name}"))
 
     def write(self, name: str, data: bytes) -> None:
-        self._tried(lambda: self._store.put(name, data))
+        self._tried(lambda: self._bucket.write(f"{self._path}/{name}", [data]))
 
     def _tried(self, action: Callable[[], T]) -> T:
         try:
@@ -89,19 +82,13 @@ class ShardObjects:
 def shard_place(place: str) -> ShardPlace:
     """The place that a path or a URL names.
 
-    Raises ClusterFailed for a URL of another scheme or of a store that cannot be reached, SourceError for an option in
-    it that is unknown, and MissingExtra.
+    Raises ClusterFailed for a URL of another scheme, SourceError for an option in it that is unknown and for a store
+    that cannot be reached, and MissingExtra.
     """
     if not is_url(place):
         return ShardFolder(Path(place))
     shown, parts = shown_place(place), urlsplit(place)
-    if parts.scheme not in SCHEMES or not parts.netloc:
+    if parts.scheme not in BUCKETS or not parts.netloc:
         raise ClusterFailed(f"shards cannot lie in {shown}: give a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
-    try:
-        from clip_retrieval.datasets.arrow_store import ArrowStore
-
-        return ShardObjects(ArrowStore(parts), shown)
-    except ImportError as error:
-        raise MissingExtra(f"writing {parts.scheme}://", "shards") from error
-    except OSError as error:
-        raise ClusterFailed(f"{shown} cannot be reached: {error}") from error
+    bucket, path = open_objects(place)
+    return ShardObjects(bucket, path, shown)

@@ -97,29 +97,10 @@ class ArrowStore:
             self._open.cache_clear()
             raise ConnectionError("the connection was lost") from error
 
-    def get(self, name: str) -> bytes | None:
-        """The whole object of a name below the URL; None if there is none. Raises as ``listing`` does."""
+    def delete(self, path: str) -> None:
+        """Delete an object, if there is one. Raises as ``listing`` does."""
         try:
-            with self._system.open_input_file(f"{self.path}/{name}") as file:
-                return bytes(file.read())
-        except OSError as error:
-            explained = self._explained(error)
-            if isinstance(explained, FileNotFoundError) and not _NO_BUCKET.search(str(error)):
-                return None
-            raise explained from error
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write an object, which appears whole. Raises as ``listing`` does."""
-        try:
-            with self._system.open_output_stream(f"{self.path}/{name}") as file:
-                file.write(data)
-        except OSError as error:
-            raise self._explained(error) from error
-
-    def delete(self, name: str) -> None:
-        """Delete an object, if there is one of that name. Raises as ``listing`` does."""
-        try:
-            self._system.delete_file(f"{self.path}/{name}")
+            self._system.delete_file(path)
         except OSError as error:
             explained = self._explained(error)
             if not isinstance(explained, FileNotFoundError):

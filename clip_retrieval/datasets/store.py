@@ -46,3 +46,7 @@ class Objects(Protocol):
     def write(self, path: str, parts: Iterable[bytes]) -> None:
         """Make or replace an object. If it raises, what is left there may be a part of it."""
         ...
+
+    def delete(self, path: str) -> None:
+        """Delete an object, if there is one."""
+        ...

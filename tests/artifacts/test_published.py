@@ -58,6 +58,10 @@ class Objects:
             self.held[path] += part
         self.written.append(path)
 
+    def delete(self, path: str) -> None:
+        self._fail()
+        self.held.pop(path, None)
+
     def _fail(self) -> None:
         if self.fails:
             raise self.fails.pop(0)

@@ -1,5 +1,6 @@
 """Shards lie in a folder or in an object store: what is written appears whole, and what fails is tried again."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,17 +22,25 @@ class Flaky:
         self.failures = [*failures]
         self.objects: dict[str, bytes] = {}
 
-    def get(self, name: str) -> bytes | None:
+    def size(self, path: str) -> int | None:
         self._fail()
-        return self.objects.get(name)
+        return len(self.objects[path]) if path in self.objects else None
 
-    def put(self, name: str, data: bytes) -> None:
+    def now(self, path: str, limit: int) -> bytes:
         self._fail()
-        self.objects[name] = data
+        return self.objects[path][:limit]
 
-    def delete(self, name: str) -> None:
+    def read(self, path: str, offset: int, size: int) -> bytes:
         self._fail()
-        self.objects.pop(name, None)
+        return self.objects[path][offset : offset + size]
+
+    def write(self, path: str, parts: Iterable[bytes]) -> None:
+        self._fail()
+        self.objects[path] = b"".join(parts)
+
+    def delete(self, path: str) -> None:
+        self._fail()
+        self.objects.pop(path, None)
 
     def _fail(self) -> None:
         if self.failures:
@@ -42,7 +51,7 @@ def in_a_store(folder: Path) -> ShardPlace:
     """A bucket that is a folder; unlike a real one it needs folders."""
     (folder / "bucket" / "run" / "ab").mkdir(parents=True)
     system = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
-    return ShardObjects(ArrowStore(urlsplit("s3://bucket/run"), system), "s3://bucket/run")
+    return ShardObjects(ArrowStore(urlsplit("s3://bucket/run"), system), "bucket/run", "s3://bucket/run")
 
 
 @pytest.mark.parametrize("make", [ShardFolder, in_a_store])
@@ -59,13 +68,13 @@ def test_what_was_written_is_read_replaced_and_removed(make: type[ShardFolder], 
 
 def test_a_failure_that_passes_is_not_seen() -> None:
     store = Flaky(ConnectionError("reset"), ConnectionError("reset"))
-    place = ShardObjects(store, "s3://bucket", pause=0)
+    place = ShardObjects(store, "bucket", "s3://bucket", pause=0)
     place.write("a", b"data")
-    assert store.objects == {"a": b"data"}
+    assert store.objects == {"bucket/a": b"data"}
 
 
 def test_a_failure_that_lasts_names_the_place_and_the_reason() -> None:
-    place = ShardObjects(Flaky(*[ConnectionError("reset")] * 9), "s3://bucket/run", pause=0)
+    place = ShardObjects(Flaky(*[ConnectionError("reset")] * 9), "bucket/run", "s3://bucket/run", pause=0)
     with pytest.raises(ClusterFailed, match="the shards in s3://bucket/run cannot be read or written: reset"):
         place.read("a")
 
@@ -73,7 +82,7 @@ def test_a_failure_that_lasts_names_the_place_and_the_reason() -> None:
 def test_a_store_that_refuses_is_asked_once() -> None:
     store = Flaky(PermissionError("no key"), PermissionError("asked again"))
     with pytest.raises(ClusterFailed, match="no key"):
-        ShardObjects(store, "s3://bucket", pause=0).write("a", b"data")
+        ShardObjects(store, "bucket", "s3://bucket", pause=0).write("a", b"data")
 
 
 @pytest.mark.parametrize("url", ["https://host/place", "hf://datasets/name/of", "s3://"])
