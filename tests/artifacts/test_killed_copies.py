@@ -37,6 +37,7 @@ def test_a_killed_export_leaves_the_whole_file_or_none(fake_artifact: Artifact, 
     assert [path.name for path in file.parent.iterdir()] == [file.name], "the last one removed what was left"
 
 
+@pytest.mark.slow
 def test_a_killed_import_leaves_the_whole_artifact_or_none(exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in" / "artifact"
     folder.parent.mkdir()
@@ -49,6 +50,7 @@ def test_a_killed_import_leaves_the_whole_artifact_or_none(exported: Path, tmp_p
     assert [path.name for path in folder.parent.iterdir()] == [folder.name], "the last one removed what was left"
 
 
+@pytest.mark.slow
 def test_a_killed_clean_up_leaves_whole_artifacts(model_store: Tags, fake_artifact: Artifact, tmp_path: Path) -> None:
     old, new = "0" * 16, "1" * 16
 

@@ -95,6 +95,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("model_store")
 def test_a_killed_save_leaves_the_whole_artifact_in_its_folder_or_in_the_store(
     fake_artifact: Artifact, tmp_path: Path, temporary: Path
