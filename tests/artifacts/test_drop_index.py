@@ -53,6 +53,7 @@ def manifest(artifact: Artifact, version: str, uri: str | None) -> Manifest:
     return Manifest.model_validate(described | {"version": version})
 
 
+@pytest.mark.slow
 def test_a_deleted_version_goes_from_milvus_and_no_other_does(tags: list[str], lite: str, model_store: Tags) -> None:
     said: list[str] = []
     retention.delete(tags[0], said.append)
@@ -61,6 +62,7 @@ def test_a_deleted_version_goes_from_milvus_and_no_other_does(tags: list[str], l
     assert said == []
 
 
+@pytest.mark.slow
 def test_pruned_versions_go_from_milvus_and_a_dry_run_drops_nothing(tags: list[str], lite: str) -> None:
     retention.prune(1, dry_run=True)
     assert counts(lite, tags) == [24, 48, 24, 48]
@@ -81,6 +83,7 @@ def test_the_place_of_the_environment_counts_more_than_that_of_the_manifest(
     assert said == []
 
 
+@pytest.mark.slow
 def test_a_version_whose_engine_is_away_is_deleted_and_its_collections_are_named(
     tags: list[str], lite: str, tmp_path: Path, model_store: Tags
 ) -> None:

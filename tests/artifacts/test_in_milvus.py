@@ -124,6 +124,7 @@ def test_a_collection_without_captions_has_an_empty_index(encoder_folder: Path, 
     engine_at(lite).close()
 
 
+@pytest.mark.slow
 def test_what_milvus_has_of_deleted_versions_goes(fake_artifact: Artifact, lite: str, tmp_path: Path) -> None:
     first = index_in_milvus(fake_artifact, lite, tmp_path, Silent(), meter=QUICK)
     second = index_in_milvus(fake_artifact, lite, tmp_path, Silent(), meter=QUICK, recall=0.5)

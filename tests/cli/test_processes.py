@@ -123,7 +123,9 @@ def test_a_build_that_is_stopped_at_any_time_leaves_nothing_half_and_ends_well_t
 @pytest.mark.parametrize(
     "locale",
     [
-        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, id="really C"),
+        pytest.param(
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, id="really C", marks=pytest.mark.slow
+        ),
         pytest.param({"LC_ALL": "C"}, id="C", marks=pytest.mark.slow),
         pytest.param({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, id="ascii", marks=pytest.mark.slow),
         pytest.param({"LC_ALL": "C", "COLUMNS": "20"}, id="narrow", marks=pytest.mark.slow),
