@@ -42,8 +42,12 @@ def follow(environment: Mapping[str, str], end: Callable[[], None]) -> threading
     if not pipes:
         return None
 
+    ended = select.poll()  # not `select()`, which takes no descriptor above 1,023: a busy process has more
+    for pipe in pipes:
+        ended.register(pipe, select.POLLIN)
+
     def wait() -> None:
-        select.select(pipes, [], [])
+        ended.poll()
         end()
 
     thread = threading.Thread(target=wait, name="lifeline", daemon=True)

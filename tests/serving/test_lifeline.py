@@ -1,9 +1,12 @@
 """Processes that live and die together: real parents that are killed, and children that have to notice."""
 
+import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -131,6 +134,23 @@ def test_the_end_of_the_pipe_calls_once() -> None:
     thread.join(5)
     assert called == [1]
     os.close(read)
+
+
+def test_a_pipe_of_a_process_with_thousands_of_open_files_is_followed() -> None:
+    """`select()` takes no descriptor above 1,023."""
+    called = threading.Event()
+    low, write = os.pipe()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    read = fcntl.fcntl(low, fcntl.F_DUPFD, 2000)
+    os.close(low)
+    thread = lifeline.follow({lifeline.VARIABLE: str(read)}, called.set)
+    assert thread is not None
+    os.close(write)
+    assert called.wait(5)
+    thread.join(5)
+    os.close(read)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _never() -> None:
