@@ -73,14 +73,16 @@ def index_in_milvus(
     recall: float = LEAST_RECALL,
     meter: Meter = DEFAULT_METER,
     always_flat_rows: int = ALWAYS_FLAT_ROWS,
+    place: str | None = None,
 ) -> Artifact:
     """Put both indexes of ``artifact`` into the Milvus at ``uri`` and write the artifact that names them.
 
     It is in ``workspace``, in a folder named by its version, which follows from the version of ``artifact`` and from
-    ``recall``. Raises IndexAway.
+    ``recall``. Its manifest names ``place``, by default ``uri``, without user and password. Raises IndexAway.
     """
     if is_file(uri):
         uri = str(Path(uri).resolve())  # whoever serves it has another working folder
+    place = without_secrets(place or uri)
     engine = MilvusWriter(uri)
     version = json_sha256([artifact.manifest.version, "milvus", SCHEMA, recall])[:16]
     with closing(engine):
@@ -102,7 +104,7 @@ def index_in_milvus(
                         optional=[column_field(place) for place in range(len(columns))],
                     )
             with progress.stage(f"measuring the index of the {modality}", None):
-                built[modality] = _measured(artifact, modality, engine, uri, name, index, recall, meter)
+                built[modality] = _measured(artifact, modality, engine, place, name, index, recall, meter)
     manifest = artifact.manifest
     with progress.stage("writing the artifact", None):
         return write_artifact(
@@ -127,7 +129,7 @@ def _measured(
     artifact: Artifact,
     modality: Modality,
     engine: MilvusWriter,
-    uri: str,
+    place: str,
     name: str,
     index: tuple[str, Mapping[str, int]],
     recall: float,
@@ -143,7 +145,7 @@ def _measured(
     rows, dim = vectors.shape
     spec = IndexSpec(
         engine="milvus",
-        uri=without_secrets(uri),
+        uri=place,
         name=name,
         factory=index[0],
         build_parameters=dict(index[1]),
@@ -162,7 +164,7 @@ def _measured(
             if not breadth or (seen.recall or 0) >= recall:
                 return BuiltIndex(spec=tried.spec, measured=seen)
     engine.index_again(name, FLAT)
-    return _measured(artifact, modality, engine, uri, name, FLAT, recall, meter)
+    return _measured(artifact, modality, engine, place, name, FLAT, recall, meter)
 
 
 def _look(index: MilvusIndex, queries: Vectors, truth: NDArray[np.int64], kind: Modality, meter: Meter) -> Measurement:

@@ -162,16 +162,13 @@ class MilvusIndex:
         return rows if allowed is None else np.where((rows >= 0) & allowed[rows], rows, -1)
 
 
-def open_milvus(spec: IndexSpec, vectors: Vectors, uri: str | None = None) -> MilvusIndex:
-    """The index that ``spec`` describes, in the Milvus at ``uri``, or where the spec says. Nothing is asked yet.
+def open_milvus(spec: IndexSpec, vectors: Vectors, uri: str) -> MilvusIndex:
+    """The index that ``spec`` describes, in the Milvus at ``uri``. Nothing is asked yet.
 
-    Raises MissingExtra without pymilvus, ArtifactDamaged where nothing says where Milvus is.
+    Raises MissingExtra without pymilvus, ArtifactDamaged as ``MilvusIndex``.
     """
-    place = uri or spec.uri
-    if place is None:
-        raise ArtifactDamaged("nothing says where the Milvus of the index is; set BENTO_CLIP_INDEX_URI")
     try:
         from clip_retrieval.indexes.milvus_engine import engine_at
     except ModuleNotFoundError as error:
         raise MissingExtra("an index in Milvus", "milvus") from error
-    return MilvusIndex(spec, engine_at(place), vectors)
+    return MilvusIndex(spec, engine_at(uri), vectors)

@@ -13,7 +13,7 @@ from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import Condition, text
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import IndexAway
+from clip_retrieval.errors import ArtifactDamaged, IndexAway
 from clip_retrieval.indexes.measure import Meter
 from clip_retrieval.indexes.milvus_engine import engine_at
 from clip_retrieval.indexes.milvus_writer import MilvusWriter
@@ -111,6 +111,14 @@ def test_the_place_can_be_another_one_than_the_manifest_says(
     np.testing.assert_array_equal(made.index("images").search(query, 3).rows[0, :1], [0])
     engine_at(lite).close()
     engine_at(other).close()
+
+
+def test_an_index_without_a_place_is_refused(fake_artifact: Artifact) -> None:
+    spec = fake_artifact.manifest.images.spec.model_copy(update={"engine": "milvus", "name": "c"})
+    built = fake_artifact.manifest.images.model_copy(update={"spec": spec})
+    nowhere = replace(fake_artifact, manifest=fake_artifact.manifest.model_copy(update={"images": built}))
+    with pytest.raises(ArtifactDamaged, match="set BENTO_CLIP_INDEX_URI"):
+        nowhere.index("images")
 
 
 def test_a_collection_without_captions_has_an_empty_index(encoder_folder: Path, lite: str, tmp_path: Path) -> None:
