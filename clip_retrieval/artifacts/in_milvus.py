@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers
 from clip_retrieval.artifacts.manifest import json_sha256
+from clip_retrieval.artifacts.milvus_work import begin_filling, collection_name, drop_version
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import IndexAway, MissingExtra
@@ -60,8 +61,7 @@ def drop_versions(uri: str, versions: Iterable[str]) -> None:
         raise IndexAway(f"there is no Milvus Lite at {uri}")
     with closing(MilvusWriter(uri)) as engine:
         for version in versions:
-            for modality in MODALITIES:
-                engine.drop(_name(version, modality))
+            drop_version(engine, version)
 
 
 def index_in_milvus(
@@ -74,11 +74,14 @@ def index_in_milvus(
     meter: Meter = DEFAULT_METER,
     always_flat_rows: int = ALWAYS_FLAT_ROWS,
     place: str | None = None,
+    work: Path | None = None,
 ) -> Artifact:
     """Put both indexes of ``artifact`` into the Milvus at ``uri`` and write the artifact that names them.
 
     It is in ``workspace``, in a folder named by its version, which follows from the version of ``artifact`` and from
-    ``recall``. Its manifest names ``place``, by default ``uri``, without user and password. Raises IndexAway.
+    ``recall``. Its manifest names ``place``, by default ``uri``, without user and password. ``work`` is a
+    folder that this process holds, beside those of other runs: what is filled is noted there, and what a run that was
+    killed has left in this Milvus is dropped. Raises IndexAway.
     """
     if is_file(uri):
         uri = str(Path(uri).resolve())  # whoever serves it has another working folder
@@ -86,11 +89,13 @@ def index_in_milvus(
     engine = MilvusWriter(uri)
     version = json_sha256([artifact.manifest.version, "milvus", SCHEMA, recall])[:16]
     with closing(engine):
+        if work is not None:
+            begin_filling(engine, work, version, without_secrets(uri))
         built: dict[Modality, BuiltIndex] = {}
         for modality in MODALITIES:
             rows = len(artifact.vectors(modality))
             index = FLAT if rows <= always_flat_rows else GRAPH
-            name = _name(version, modality)
+            name = collection_name(version, modality)
             if engine.count(name) != rows:
                 with progress.stage(f"writing {modality} into Milvus", rows) as advance:
                     columns = artifact.columns()
@@ -119,10 +124,6 @@ def index_in_milvus(
             replaced=[f"{modality}.faiss" for modality in MODALITIES],
             compacted=Compacted(manifest.parent, manifest.sequence),
         )
-
-
-def _name(version: str, modality: Modality) -> str:
-    return f"bento_clip_{version}_{modality}"
 
 
 def _measured(

@@ -97,7 +97,7 @@ def compact(
                 replaced=["images.faiss", "captions.faiss", THUMBNAILS],
                 compacted=Compacted(parent, state.sequence),
             )
-        return _in_the_milvus_of(base, made, workspace, progress, recall) if base.is_in_milvus else made
+        return _in_the_milvus_of(base, made, workspace, work, progress, recall) if base.is_in_milvus else made
 
 
 def _unindexed(vectors: Vectors) -> Candidate:
@@ -106,12 +106,14 @@ def _unindexed(vectors: Vectors) -> Candidate:
     return Candidate(FaissIndex.build(IndexSpec(rows=rows, dim=dim), vectors), Measurement())
 
 
-def _in_the_milvus_of(base: Artifact, made: Artifact, workspace: Path, progress: Progress, recall: float) -> Artifact:
+def _in_the_milvus_of(
+    base: Artifact, made: Artifact, workspace: Path, work: Path, progress: Progress, recall: float
+) -> Artifact:
     """``made`` with its indexes where those of ``base`` are. Raises IndexAway, MissingExtra or ArtifactDamaged."""
     from clip_retrieval.artifacts.in_milvus import index_in_milvus
 
     place = base.manifest.images.spec.uri
-    return index_in_milvus(made, base.milvus, workspace, progress, recall=recall, place=place)
+    return index_in_milvus(made, base.milvus, workspace, progress, recall=recall, place=place, work=work)
 
 
 class _Source:
