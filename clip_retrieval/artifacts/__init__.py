@@ -17,6 +17,7 @@ drop_index.py     what deleted versions leave in Milvus is dropped
 retention.py      which versions may go when only the newest are kept
 transfer.py       an artifact as one file
 published_url.py  the URLs of published versions
+published_note.py which version a URL named when its bucket last answered
 published.py      artifacts in a bucket, and which of them is published under a name
 compare.py        what differs between two artifacts
 promises.py       whether an artifact keeps what its manifest promises, measured now
