@@ -62,7 +62,7 @@ LIBRARIES = {
     "nncf": {"models"},
     "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
     "pymilvus": {"indexes/milvus_engine", "indexes/milvus_writer"},
-    "milvus_lite": set(),
+    "milvus_lite": {"indexes/milvus_lite"},
     "grpc": {"indexes/milvus_engine"},
     "circus": {"serving/supervisor"},
     "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "service"},

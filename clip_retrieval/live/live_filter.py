@@ -84,7 +84,7 @@ class LiveFilter:
         added = fulfilling({name: self._column(name) for name in where}, len(self._live_added), where)
         if target == "captions":
             added = added[self._caption_images]
-        return np.concatenate([self._of_base(where, target), added]) & self._live[target]
+        return np.concatenate([self._base_mask(where, target), added]) & self._live[target]
 
     def keeps(self, where: Wanted, target: Modality) -> bool:
         """Whether the mask of these conditions is kept, so that ``mask`` takes no time."""
@@ -108,11 +108,15 @@ class LiveFilter:
                 self._columns[name] = column
         return column
 
-    def _of_base(self, where: Wanted, target: Modality) -> Mask:
+    def of_base(self, where: Wanted) -> Wanted:
+        """The conditions on fields that the base has."""
+        return {name: wanted for name, wanted in where.items() if name in self._stored}
+
+    def _base_mask(self, where: Wanted, target: Modality) -> Mask:
         """The rows of the base, removed ones included, that fulfil every condition."""
         rows = len(self._live[target]) - len(self._caption_images if target == "captions" else self._live_added)
         mask = np.ones(rows, dtype=np.bool_)
-        if known := {name: wanted for name, wanted in where.items() if name in self._stored}:
+        if known := self.of_base(where):
             mask = self._base.mask(known, target)
         new = {name: wanted for name, wanted in where.items() if name not in self._stored}
         # No row of the base has a value there, so one row stands for all.

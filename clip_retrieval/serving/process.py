@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.published import import_published
+from clip_retrieval.artifacts.published import import_to_serve
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets.remote import is_url
@@ -101,9 +101,11 @@ def open_changes(settings: Settings, encoder: EncoderInfo) -> ChangeLog | str:
 
 
 def find_artifact(
-    source: str, fetch: Callable[[str], str] = lambda url: import_published(url, Silent())
+    source: str, fetch: Callable[[str], str] = lambda url: import_to_serve(url, Silent(), log.warning)
 ) -> tuple[str, Path]:
     """The name and the folder of what ``BENTO_CLIP_ARTIFACT`` says; what a bucket publishes is fetched first.
+
+    While the bucket cannot be reached, that is what was fetched from there last.
 
     Raises ArtifactError of the kind that applies, and for a bucket SourceError, MissingExtra and StorageFailed.
     """

@@ -90,8 +90,3 @@ def check_engine(artifact: Artifact, settings: Settings, workers: int) -> None:
             f"{uri} is a Milvus Lite, which one process can open, and the service has {workers} workers; "
             "set BENTO_CLIP_WORKERS=1, or put the index into a Milvus cluster"
         )
-    if settings.changes is not None:
-        raise ArtifactError(
-            "an artifact with its index in Milvus takes no changes; unset BENTO_CLIP_CHANGES, and build again for a "
-            "collection that has changed"
-        )
