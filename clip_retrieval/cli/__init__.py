@@ -10,6 +10,7 @@ bentoml_serve.py  ``bentoml serve`` as a child process
 check.py          ``bento-clip check``
 models.py         ``bento-clip models``
 build.py          ``bento-clip build``
+memory_table.py   where the memory of a service is, as tables
 info.py           ``bento-clip info``
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``

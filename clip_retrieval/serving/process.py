@@ -41,7 +41,7 @@ from clip_retrieval.serving.entry import opening
 from clip_retrieval.serving.prometheus import forget_process
 from clip_retrieval.serving.served import check_engine
 from clip_retrieval.serving.settings import Settings, unknown_settings
-from clip_retrieval.serving.shared_state import GAUGES, SharedState, Slot
+from clip_retrieval.serving.shared_state import DESCRIPTOR, GAUGES, SharedState, Slot
 from clip_retrieval.serving.state import FROZEN
 from clip_retrieval.serving.supervisor import BOUND, supervisor
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE
@@ -55,9 +55,6 @@ SWITCH_INTERVAL_S = 0.0001
 GC_THRESHOLD = 10_000
 """64 concurrent requests hold about 7,000 objects. Python's default of 700 would have them scanned constantly, and
 requests leave no reference cycles."""
-
-SHARED = "BENTOCLIP_SHARED"
-"""The environment variable with the descriptor of the shared state. It has not the prefix of the settings."""
 
 ROLLOUT = "BENTOCLIP_ROLLOUT"
 """The environment variable with the folder of the service's ``Rollout``."""
@@ -209,7 +206,7 @@ def lead(workers: int, settings: Settings, keys: int | None) -> None:
     It says in the log what the service lets everybody do; ``keys`` is the number of API keys, None if none are set.
     """
     shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
-    os.environ[SHARED] = str(shared.descriptor)
+    os.environ[DESCRIPTOR] = str(shared.descriptor)
     os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
     lifeline.hold(os.environ)
     supervise_by(
@@ -263,7 +260,7 @@ def take_place() -> Place:
 def _inherited() -> SharedState | None:
     """What the supervisor made, if it is ours: BentoML has other ways to start a worker."""
     try:
-        return SharedState(int(os.environ[SHARED]))
+        return SharedState(int(os.environ[DESCRIPTOR]))
     except (KeyError, ValueError, OSError):
         return None
 

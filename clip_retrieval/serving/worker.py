@@ -142,6 +142,9 @@ class Worker:
 
     def _on_exchange(self, served: Served) -> None:
         self._dispatch.allow(served.engine.encoder.text_batches_at_once)
+        slot, engine = self._place.slot, served.engine
+        slot["before_encoder"], slot["encoder"] = engine.held_before, engine.held_by_encoder
+        slot["collection"] = served.held_by_collection
         self._metrics.describe(served.artifact, served.retriever.collection.manifest)
         if self._looking is not None:
             self._look_after(served, served.alone_s)

@@ -383,6 +383,24 @@ class TestInfo:
         assert_one_sentence(done)
         assert "images.npy is missing" in done.err
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where memory is")
+    def test_memory_is_that_of_the_artifact_as_a_worker_opens_it(self, cli: Cli, stored_tag: str) -> None:
+        table = cli("info", stored_tag, "--memory")
+        assert table.status == 0
+        assert all(word in table.out for word in ("interpreter", "vectors", "private", "shared", "total"))
+        found = json.loads(cli("info", stored_tag, "--memory", "--json").out)
+        assert [process["role"] for process in found["processes"]] == ["artifact"]
+        assert found["total"]["total_mb"] == pytest.approx(
+            sum(part["private_mb"] + part["shared_mb"] for part in found["parts"].values()), abs=1
+        )
+
+    def test_the_memory_of_a_service_is_asked_for_by_its_process_alone(self, cli: Cli, stored_tag: str) -> None:
+        without = cli("info", "--pid", "1")
+        assert (without.status, "it needs --memory" in without.err) == (2, True)
+        both = cli("info", stored_tag, "--memory", "--pid", "1")
+        assert (both.status, f"leave {stored_tag} out" in both.err) == (2, True)
+        assert_one_sentence(cli("info", "--memory", "--pid", "4194304"))
+
     @pytest.mark.usefixtures("model_store")
     @pytest.mark.parametrize("command", ["info", "serve"])
     @pytest.mark.parametrize("source", ["clip-retrieval:latest", "x" * 300])
