@@ -11,6 +11,7 @@ check.py          ``bento-clip check``
 models.py         ``bento-clip models``
 build.py          ``bento-clip build``
 info.py           ``bento-clip info``
+where_option.py   the filters of --where as one tree
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``
 swap.py           ``bento-clip swap``
