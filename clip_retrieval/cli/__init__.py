@@ -12,6 +12,7 @@ models.py         ``bento-clip models``
 build.py          ``bento-clip build``
 memory_table.py   where the memory of a service is, as tables
 info.py           ``bento-clip info``
+where_option.py   the filters of --where as one tree
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``
 swap.py           ``bento-clip swap``

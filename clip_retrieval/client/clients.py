@@ -81,20 +81,31 @@ class Client(ChangeMethods):
         self._http.close()
 
     def search_images(
-        self, text: str, k: int = DEFAULT_K, language: str | None = None, *, min_sequence: int | None = None
+        self,
+        text: str,
+        k: int = DEFAULT_K,
+        language: str | None = None,
+        *,
+        where: Where | None = None,
+        min_sequence: int | None = None,
     ) -> ImagesAnswer:
-        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it."""
-        return self._send(Calls.search_images(text, k, language).waiting_for(min_sequence))
+        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it.
+
+        ``where`` says which may be found, as in ``search``. Raises InvalidQuery for one that is wrong.
+        """
+        return self._send(Calls.search_images(text, k, language, where).waiting_for(min_sequence))
 
     def search_captions(
-        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
     ) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
-        return self._send(Calls.search_captions(image, k).waiting_for(min_sequence))
+        return self._send(Calls.search_captions(image, k, where).waiting_for(min_sequence))
 
-    def search_similar(self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None) -> ImagesAnswer:
+    def search_similar(
+        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
+    ) -> ImagesAnswer:
         """Images that are similar to an image."""
-        return self._send(Calls.search_similar(image, k).waiting_for(min_sequence))
+        return self._send(Calls.search_similar(image, k, where).waiting_for(min_sequence))
 
     def search(
         self,
@@ -219,22 +230,31 @@ class AsyncClient(AsyncChangeMethods):
         await self._http.aclose()
 
     async def search_images(
-        self, text: str, k: int = DEFAULT_K, language: str | None = None, *, min_sequence: int | None = None
+        self,
+        text: str,
+        k: int = DEFAULT_K,
+        language: str | None = None,
+        *,
+        where: Where | None = None,
+        min_sequence: int | None = None,
     ) -> ImagesAnswer:
-        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it."""
-        return await self._send(Calls.search_images(text, k, language).waiting_for(min_sequence))
+        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it.
+
+        ``where`` says which may be found, as in ``search``. Raises InvalidQuery for one that is wrong.
+        """
+        return await self._send(Calls.search_images(text, k, language, where).waiting_for(min_sequence))
 
     async def search_captions(
-        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
     ) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
-        return await self._send(Calls.search_captions(image, k).waiting_for(min_sequence))
+        return await self._send(Calls.search_captions(image, k, where).waiting_for(min_sequence))
 
     async def search_similar(
-        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
     ) -> ImagesAnswer:
         """Images that are similar to an image."""
-        return await self._send(Calls.search_similar(image, k).waiting_for(min_sequence))
+        return await self._send(Calls.search_similar(image, k, where).waiting_for(min_sequence))
 
     async def search(
         self,

@@ -3,6 +3,7 @@
 A call does not send anything: both clients send it, each in its own way, and share everything else.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -23,8 +24,9 @@ from clip_retrieval.contract.answers import (
 )
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
+from clip_retrieval.contract.conditions import plain_conditions
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
-from clip_retrieval.contract.queries import SearchRequest
+from clip_retrieval.contract.queries import SearchRequest, Where
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import (
     Forbidden,
@@ -85,16 +87,17 @@ class Calls:
     """One call per endpoint. Those with an image raise OSError where its file cannot be read."""
 
     @staticmethod
-    def search_images(text: str, k: int, language: str | None) -> Call[ImagesAnswer]:
-        return Call("POST", "/search/images", ImagesAnswer, json={"text": text, "k": k} | _marked(language))
+    def search_images(text: str, k: int, language: str | None, where: Where | None) -> Call[ImagesAnswer]:
+        body = {"text": text, "k": k} | _marked(language) | _narrowed(where)
+        return Call("POST", "/search/images", ImagesAnswer, json=body)
 
     @staticmethod
-    def search_captions(image: ImageInput, k: int) -> Call[CaptionsAnswer]:
-        return Call("POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), params={"k": k})
+    def search_captions(image: ImageInput, k: int, where: Where | None) -> Call[CaptionsAnswer]:
+        return Call("POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), params=_params(k, where))
 
     @staticmethod
-    def search_similar(image: ImageInput, k: int) -> Call[ImagesAnswer]:
-        return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params={"k": k})
+    def search_similar(image: ImageInput, k: int, where: Where | None) -> Call[ImagesAnswer]:
+        return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params=_params(k, where))
 
     @staticmethod
     def encode_text(text: str, language: str | None) -> Call[TextEmbedding]:
@@ -159,6 +162,14 @@ _NOT_OURS = "the answer does not come from this service; check the URL"
 def _marked(language: str | None) -> dict[str, Any]:
     """Nothing for a text without a language, so that a service before this field answers too."""
     return {} if language is None else {"language": language}
+
+
+def _narrowed(where: Where | None) -> dict[str, Any]:
+    return {} if where is None else {"where": plain_conditions(where)}
+
+
+def _params(k: int, where: Where | None) -> dict[str, Any]:
+    return {"k": k} if where is None else {"k": k, "where": json.dumps(plain_conditions(where))}
 
 
 def _json(request: SearchRequest) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_milvus import drop_versions, index_in_milvus
 from clip_retrieval.artifacts.milvus_work import NOTE, begin_filling, collection_name
 from clip_retrieval.build.pipeline import Options, build
-from clip_retrieval.contract.queries import Condition, text
+from clip_retrieval.contract.conditions import Condition
+from clip_retrieval.contract.queries import text
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, IndexAway

@@ -615,6 +615,10 @@ class TestComposedSearch:
             (["shade>bright"], {"soft", "dull"}),
             (["shade>=dull", "shade<soft"], {"dull"}),
             (["shade="], set()),
+            (["shade = soft or shade = dull"], {"soft", "dull"}),
+            (["not shade in (soft, dull)"], {"bright"}),
+            (["shade=soft", "shade=dull", "shade ~ u"], {"dull"}),
+            (["shade > bright", "shade != soft"], {"dull"}),
         ],
     )
     def test_where_keeps_to_images(self, ask: Ask, conditions: list[str], shades: set[str]) -> None:
@@ -638,6 +642,16 @@ class TestComposedSearch:
         done = cli("search", "red", "--where", condition, "--in", fake_artifact.path)
         assert done.status == 2
         assert "--where" in done.err
+
+    def test_a_wrong_condition_is_shown_with_its_place(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "red", "--where", "shade = soft and (split", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "position 24: an operator must follow split, not the end" in " ".join(done.err.replace("│", "").split())
+
+    def test_the_same_condition_twice_is_refused(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "red", "--where", "shade>a", "--where", "shade>b", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "shade>b: give this condition on shade once" in " ".join(done.err.replace("│", "").split())
 
     @pytest.mark.parametrize(
         ("arguments", "says"),

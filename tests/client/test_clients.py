@@ -330,6 +330,19 @@ def test_the_language_of_a_text_is_sent_with_it(ask: Ask) -> None:
     ]
 
 
+def test_the_short_searches_send_a_filter_as_a_tree(ask: Ask) -> None:
+    """An upload has it in the URL, as JSON. A text that is no filter is refused before anything is sent."""
+    tree = {"not": [{"place": "Paris"}], "year": {"gte": 2020}}
+    network = Network(ok(IMAGES))
+    ask(network, "search_images", "red", where="place != Paris")
+    assert json.loads(network.request.content)["where"] == {"not": [{"place": "Paris"}]}
+    network = Network(ok(IMAGES))
+    ask(network, "search_similar", RED, where=tree)
+    assert json.loads(network.request.url.params["where"]) == tree
+    with pytest.raises(InvalidQuery, match="where: position 8: a value must follow ="):
+        ask(network, "search_images", "red", where="place =")
+
+
 @pytest.mark.parametrize(("method", "answer"), [("search_captions", CAPTIONS), ("search_similar", IMAGES)])
 def test_an_image_is_uploaded_as_the_field_file_with_k_as_parameter(
     ask: Ask, method: str, answer: dict[str, Any]

@@ -582,12 +582,37 @@ def test_k_can_be_a_field_of_the_form_beside_the_image(api: Api, path: str) -> N
     assert empty == "k: it is empty; give it a value or leave it out"
 
 
+@pytest.mark.parametrize("path", [IMAGE, "/search/similar"])
+def test_an_upload_is_filtered_by_its_url_or_its_form(api: Api, path: str) -> None:
+    written, tree = "not shade in (soft, dull)", '{"not": {"shade": {"in": ["soft", "dull"]}}}'
+    found = [
+        api.post(path, files={"file": RED}, params={"where": written, "k": 50})["results"],
+        api.post(path, files={"file": RED}, params={"where": tree, "k": 50})["results"],
+        api.post(path, files={"file": RED}, data={"where": written, "k": "50"})["results"],
+    ]
+    assert {result["image_id"].split("-")[1] for result in found[0]} == {"bright.png"}
+    assert found[1:] == found[:1] * 2
+    wrong = api.refused("POST", path, 422, files={"file": RED}, params={"where": "shade ="})
+    assert wrong.startswith("where: position 8: a value must follow =")
+    both = api.refused("POST", path, 422, files={"file": RED}, params={"where": written}, data={"where": written})
+    assert both == "where: give it in the URL or in the form, not in both"
+
+
+def test_a_text_to_images_is_filtered_as_search_is(api: Api) -> None:
+    tree = {"or": [{"shade": "soft"}, {"split": "test"}]}
+    expected = api.post("/search", json={"queries": [{"text": "red"}], "where": tree, "k": 20})["results"]
+    for where in (tree, "shade = soft or split = test"):
+        assert api.post(TEXT, json={"text": "red", "where": where, "k": 20})["results"] == expected
+    assert 0 < len(expected) < 20
+    assert "there is no field colour" in api.refused("POST", TEXT, 422, json={"text": "red", "where": "colour = red"})
+
+
 @pytest.mark.parametrize(
     ("path", "name", "detail"),
     [
-        (IMAGE, "top_k", "there is no form field top_k; did you mean k? this path reads file, k"),
-        (IMAGE, "image", "there is no form field image; this path reads file, k"),
-        ("/search/similar", "colour", "there is no form field colour; this path reads file, k"),
+        (IMAGE, "top_k", "there is no form field top_k; did you mean k? this path reads file, k, where"),
+        (IMAGE, "image", "there is no form field image; this path reads file, k, where"),
+        ("/search/similar", "colour", "there is no form field colour; this path reads file, k, where"),
         ("/encode/image", "k", "there is no form field k; this path reads file"),
     ],
 )

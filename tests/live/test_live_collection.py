@@ -51,6 +51,9 @@ WHERES: tuple[Mapping[str, Any], ...] = (
     {"extra": {"lte": 2}},
     {"extra": None},
     {"extra": {"contains": "o"}},
+    {"or": [{"year": {"gte": 3}}, {"extra": None, "word": "dog"}]},
+    {"not": {"extra": 1}},
+    {"not": [{"word": "dog"}, {"flag": True, "extra": None}]},
 )
 
 
