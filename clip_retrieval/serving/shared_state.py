@@ -37,6 +37,7 @@ Kind = Literal[
     "encode_image",
     "search",
     "search_batch",
+    "embeddings",
     "changes",
 ]
 """What ``/stats`` counts requests by."""
