@@ -75,6 +75,8 @@ LIBRARIES = {
     "typer": {"cli"},
     "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
     "httpx": {"client", "cli"},
+    "mcp": {"cli/mcp_tools"},
+    "mcp_types": {"cli/mcp_tools"},
     "watchfiles": {"cli/watching"},
     "pillow_heif": {"images/heif"},
     "pillow_jxl": {"images/jxl"},

@@ -26,6 +26,8 @@ sync_service.py   a running service is made equal to a source
 sync_target.py    what a source can be synchronised to
 watching.py       when to look at a folder again
 sync.py           ``bento-clip sync``
+mcp_tools.py      what an assistant can do with a running service
+mcp.py            ``bento-clip mcp``
 evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``

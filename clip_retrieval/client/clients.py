@@ -21,7 +21,16 @@ import httpx
 from pydantic import BaseModel
 
 from clip_retrieval.client.change_methods import AsyncChangeMethods, ChangeMethods
-from clip_retrieval.client.endpoints import Call, Calls, key_header, require_swapped
+from clip_retrieval.client.endpoints import (
+    Call,
+    Calls,
+    ThumbnailSize,
+    bytes_of,
+    failure_of,
+    key_header,
+    require_swapped,
+    thumbnail_url,
+)
 from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
     CaptionsAnswer,
@@ -141,6 +150,14 @@ class Client(ChangeMethods):
     def image(self, image_id: str) -> ImageInfo:
         """Everything that the collection holds about one image."""
         return self._send(Calls.image(image_id))
+
+    def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
+        """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
+        path = thumbnail_url(image_id, size)
+        try:
+            return bytes_of(self._http.get(path))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
 
     def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
         """The unit vector of a text; ``language`` as in ``search_images``."""
@@ -292,6 +309,14 @@ class AsyncClient(AsyncChangeMethods):
     async def image(self, image_id: str) -> ImageInfo:
         """Everything that the collection holds about one image."""
         return await self._send(Calls.image(image_id))
+
+    async def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
+        """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
+        path = thumbnail_url(image_id, size)
+        try:
+            return bytes_of(await self._http.get(path))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
 
     async def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
         """The unit vector of a text; ``language`` as in ``search_images``."""

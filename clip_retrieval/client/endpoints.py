@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -77,10 +77,18 @@ class Call(Generic[M]):
 
     def failure(self, error: httpx.RequestError) -> ServiceError:
         """The error of this package for a request that httpx could not complete."""
-        reason = str(error) or type(error).__name__
-        if isinstance(error, httpx.TransportError):
-            return Unreachable(f"{self.method} {self.path}: no answer ({reason})")
-        return ServerFailure(f"{self.method} {self.path}: {_NOT_OURS} ({reason})")
+        return failure_of(f"{self.method} {self.path}", error)
+
+
+def failure_of(request: str, error: httpx.RequestError) -> ServiceError:
+    """The error of this package for a request, by its method and path, that httpx could not complete."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, httpx.TransportError):
+        return Unreachable(f"{request}: no answer ({reason})")
+    return ServerFailure(f"{request}: {_NOT_OURS} ({reason})")
+
+
+ThumbnailSize = Literal["small", "large"]
 
 
 class Calls:
@@ -133,6 +141,18 @@ class Calls:
         return Call("POST", "/artifact", ArtifactStatus, json={"artifact": artifact, "force": force})
 
 
+def thumbnail_url(image_id: str, size: ThumbnailSize) -> str:
+    """The path of the thumbnail of an image."""
+    return f"/thumbnails/{size}/{_in_a_path(image_id)}"
+
+
+def bytes_of(response: httpx.Response) -> bytes:
+    """An answer that is no JSON. Raises RequestRejected, Overloaded or ServerFailure."""
+    if not response.is_success:
+        raise _service_error(response)
+    return response.content
+
+
 def require_swapped(status: ArtifactStatus) -> ArtifactStatus:
     """The status of a swap that is done. Raises RequestRejected if it was refused while nobody waited for it."""
     if status.state == "refused":
@@ -142,7 +162,11 @@ def require_swapped(status: ArtifactStatus) -> ArtifactStatus:
 
 def image_url(image_id: str) -> str:
     """The path of an image. Dots are quoted too: httpx and proxies resolve /../ in a URL."""
-    return f"/images/{quote(image_id, safe='').replace('.', '%2E')}"
+    return f"/images/{_in_a_path(image_id)}"
+
+
+def _in_a_path(image_id: str) -> str:
+    return quote(image_id, safe="").replace(".", "%2E")
 
 
 def key_header(key: str | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ conditions.py       filters as a tree of conditions
 image_input.py      the images that a user may pass, as bytes with a name
 queries.py          the requests of the routes that search and encode
 answers.py          the answers of the routes that search and encode
+embeddings.py       embeddings in the form of OpenAI's API
 collection.py       the answers about the collection
 changes.py          the requests that change the collection, and their answers
 status.py           the answers about the server

@@ -41,6 +41,7 @@ Kind = Literal[
     "encode_image",
     "search",
     "search_batch",
+    "embeddings",
     "changes",
 ]
 """What ``/stats`` counts requests by."""
