@@ -1,0 +1,146 @@
+/* Drawing */
+
+function busy(is) {
+  $("header").classList.toggle("busy", is);
+  $("results").setAttribute("aria-busy", is);
+}
+
+/* An answer has been drawn. The page is still busy if a newer search is about to be sent. */
+function done() { if (!timer) busy(false); }
+
+function say(words) { $("summary").hidden = false; $("status").textContent = words; }
+
+function state(where, name, title, words, actions) {
+  where.replaceChildren(el("div", { className: "state" }, icon(name), el("h2", {}, title), el("p", {}, ...words),
+    el("div", { className: "actions" }, ...actions.map(([label, act, kind]) => el("button", { className: `pill ${kind}`, type: "button", onclick: () => act() }, label)))));
+}
+
+function clearResults() {
+  results = [];
+  nextOffset = null;
+  grid.replaceChildren();
+  grid.className = "grid";
+  grid.hidden = true;
+  $("more").hidden = true;
+}
+
+function ghosts() {
+  $("state").replaceChildren();
+  grid.hidden = false;
+  grid.classList.add("ghost");
+  grid.replaceChildren(...[1.5, 0.8, 1.3, 1.5, 1, 1.7, 0.8, 1.5, 1.2, 1.5].map((ratio) => {
+    const tile = el("li", { className: "tile", "aria-hidden": "true" }, el("button", { disabled: true, tabIndex: -1 }), el("p"));
+    tile.style.setProperty("--ratio", ratio);
+    return tile;
+  }));
+  say("Searching…");
+}
+
+function draw(answer, headers) {
+  clearResults();
+  $("state").replaceChildren();
+  $("captions").hidden = true;
+  drawTiming(headers, answer);
+  append(answer);
+  if (!results.length) {
+    const filtered = Object.keys(query.where).length > 0;
+    state($("state"), "search", filtered ? "No image passes these filters" : "Nothing found",
+      [filtered ? "Loosen or clear a filter; the words and images of your search stay." : "The collection has no image for this. Try other words, or start over."],
+      filtered ? [["Clear filters", unfilter, "full"], ["Start over", startOver, "line"]] : [["Start over", startOver, "full"]]);
+  }
+  announce(answer.truncated ? " The model reads only the beginning of a text this long." : "");
+  watch();
+}
+
+function append(answer) {
+  const from = results.length;
+  results = results.concat(answer.results);
+  nextOffset = answer.next_offset;
+  grid.hidden = !results.length;
+  grid.append(...answer.results.map((image, i) => tile(image, from + i)));
+  $("more").hidden = nextOffset === null;
+}
+
+function tile(image, place) {
+  known.set(image.image_id, image);
+  const words = () => el("span", { className: "words" }, alt(image));
+  const button = el("button", { type: "button", onclick: () => open(image.image_id, place), "data-place": place }, imageElement(image, "small", words));
+  if (image.duplicates > 0) button.append(el("span", { className: "mark" }, `+${image.duplicates}`, hiddenText(" near-duplicates")));
+  const item = el("li", { className: "tile" }, button);
+  if (thumbnail(image.image_id, "small")) item.append(el("p", { "aria-hidden": "true", title: alt(image) }, image.captions[0] ?? image.image_path));
+  const ratio = image.width && image.height ? image.width / image.height : 1.4;
+  item.style.setProperty("--ratio", Math.max(0.7, Math.min(2.2, ratio)).toFixed(4));
+  return item;
+}
+
+function announce(also = "") {
+  if (!results.length) { say("No image found."); return; }
+  say(`${plural(results.length, "image")}${nextOffset === null ? "" : " so far"}, nearest first.${also}`);
+}
+
+function drawTiming(headers, answer) {
+  const stages = [...(headers.get("Server-Timing") || "").matchAll(/(\w+);dur=([\d.]+)/g)].map((m) => [m[1], Number(m[2])]);
+  const shownStages = stages.filter(([name, ms]) => ms > 0 || name === "total");
+  $("timing").replaceChildren(...shownStages.flatMap(([name, ms], i) => [
+    `${i ? "  ·  " : ""}${name} `, el("b", {}, number(ms, ms < 10 ? 1 : 0)), " ms"]), answer.cached ? "  ·  from the cache" : "");
+}
+
+function drawCaptions(found) {
+  const lines = [...new Map(found.map((line) => [line.caption, line])).values()];
+  $("captions").hidden = !lines.length || !results.length;
+  $("said").replaceChildren(...lines.map((line) => el("li", {}, el("button", {
+    type: "button", title: "Search for these words",
+    onclick: () => change(() => { query = { ...query, text: line.caption.slice(0, 1000), weight: 1, parts: [] }; text.value = query.text; }),
+  }, el("span", { className: "said" }, line.caption), el("span", { className: "score" }, hiddenText("cosine "), line.similarity_score.toFixed(2))))));
+}
+
+function weigher(label, weight, set) {
+  const steps = (by) => { const next = weight + by; return next === 0 ? next + by : next; };
+  const button = (name, by, words) => el("button", { type: "button", disabled: Math.abs(steps(by)) > HEAVIEST, title: words, "data-focus": `${label}${by}`,
+    onclick: () => set(steps(by)) }, icon(name), hiddenText(`${words}: ${label}`));
+  return [button("minus", -STEP, "Less"), el("span", { className: "weight" }, hiddenText("weight "), signed(weight)), button("plus", STEP, "More")];
+}
+
+function chip(label, { weight, set, remove, image, kind = "" }) {
+  const item = el("li", { className: `chip ${kind} ${weight < 0 ? "minus" : ""}` });
+  if (image) item.append(image.startsWith("blob:") ? el("img", { src: image, alt: "" }) : shownFrom(image, el("img", { alt: "" })));
+  item.append(el("span", { className: "label", title: label }, label));
+  if (set) item.append(...weigher(label, weight, set));
+  item.append(el("button", { type: "button", title: "Remove", onclick: () => { remove(); text.focus(); } }, icon("close"), hiddenText(`Remove: ${label}`)));
+  return item;
+}
+
+function drawQuery() {
+  const words = query.text.trim(), focus = document.activeElement?.dataset?.focus;
+  const chips = [];
+  if (words && query.parts.length) chips.push(chip(words, {
+    weight: query.weight, set: (weight) => change(() => { query.weight = weight; }),
+    remove: () => change(() => { query.text = text.value = ""; query.weight = 1; }) }));
+  for (const part of query.parts) {
+    const image = part.kind === "upload" ? uploads.get(part.value).url : part.kind === "image_id" ? thumbnail(part.value, "small") : null;
+    const label = part.kind === "upload" ? "Your image" : part.kind === "text" ? part.value : known.get(part.value)?.captions?.[0] ?? part.value;
+    chips.push(chip(label, { image, weight: part.weight, set: (weight) => change(() => { query.parts = query.parts.map((p) => (p === part ? { ...p, weight } : p)); }),
+      remove: () => change(() => { query.parts = query.parts.filter((p) => p !== part); }) }));
+  }
+  for (const [name, condition] of Object.entries(query.where))
+    chips.push(chip(`${name}: ${described(condition)}`, { kind: "filter", remove: () => { change(() => { delete query.where[name]; }); drawFilters(); } }));
+  $("chips").replaceChildren(...chips);
+  $("chips").hidden = !chips.length;
+  if (focus) [...$("chips").querySelectorAll("[data-focus]")].find((node) => node.dataset.focus === focus && !node.disabled)?.focus();
+  $("keep").hidden = !words;
+  $("clear").hidden = !words && !query.parts.length;
+  const count = Object.keys(query.where).length + (query.dedupe ? 1 : 0);
+  $("filter-count").hidden = !count;
+  $("filter-count").textContent = count;
+  const own = query.parts.some((part) => part.kind === "upload");
+  $("note").hidden = !own && !lost;
+  $("note").textContent = own
+    ? "Your image stays in this tab: the link in the address bar is the rest of the search, without it."
+    : "This search had an image of yours, which is not kept: choose, paste or drop it again.";
+}
+
+function described(condition) {
+  if (condition === null || typeof condition !== "object") return condition === true ? "yes" : condition === false ? "no" : String(condition);
+  const one = { in: (v) => v.join(", "), contains: (v) => `“${v}”`, gte: (v) => `from ${v}`, lte: (v) => `to ${v}`, gt: (v) => `over ${v}`, lt: (v) => `under ${v}` };
+  return Object.entries(condition).map(([name, value]) => (one[name] && (name !== "in" || Array.isArray(value)) ? one[name](value) : `${name} ${value}`)).join(" ");
+}

@@ -1,0 +1,97 @@
+/* Events */
+
+const watcher = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) more(); }, { rootMargin: "600px" });
+function watch() { watcher.unobserve($("sentinel")); if (nextOffset !== null) watcher.observe($("sentinel")); }
+
+text.addEventListener("input", () => change(() => { query.text = text.value; }, { typing: true }));
+$("form").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(timer); typedAt = 0; search(); });
+text.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.shiftKey) { event.preventDefault(); keep(); }
+  if (event.key === "ArrowDown" && grid.querySelector("button:enabled")) { event.preventDefault(); grid.querySelector("button").focus(); }
+});
+
+function keep() {
+  const words = query.text.trim(), minus = /^[-−]\s*(?=\S)/.exec(words);
+  if (!words) return;
+  change(() => {
+    query.parts = [...query.parts, { kind: "text", value: minus ? words.slice(minus[0].length) : words, weight: minus ? LESS : query.parts.length ? query.weight : 1 }];
+    query.text = text.value = "";
+    query.weight = 1;
+  });
+  text.focus();
+}
+
+$("keep").addEventListener("click", keep);
+$("clear").addEventListener("click", () => { change(() => { query.text = text.value = ""; query.parts = []; query.weight = 1; }); text.focus(); });
+$("choose").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", (event) => { take(event.target.files[0]); event.target.value = ""; });
+$("more").addEventListener("click", more);
+$("filter").addEventListener("click", () => toggleFilters($("filters").hidden));
+$("unfilter").addEventListener("click", unfilter);
+$("dedupe").addEventListener("change", (event) => change(() => { query.dedupe = event.target.checked; }));
+$("home").addEventListener("click", (event) => { if (!event.metaKey && !event.ctrlKey) { event.preventDefault(); startOver(); } });
+$("shut").addEventListener("click", () => dialog.close());
+$("like").addEventListener("click", () => like(1));
+$("unlike").addEventListener("click", () => like(LESS));
+/* The event comes some time after the browser has closed the dialog and given the focus back. By then a visitor may have
+   moved it on, to the search box by "/" for one, and it stays there. */
+dialog.addEventListener("close", () => {
+  leave();
+  if (opener?.isConnected && [document.body, returned].includes(document.activeElement)) opener.focus();
+});
+dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+dialog.addEventListener("keydown", (event) => {
+  if (event.key === "ArrowLeft") step(-1);
+  if (event.key === "ArrowRight") step(1);
+});
+
+grid.addEventListener("keydown", (event) => {
+  const tiles = [...grid.querySelectorAll("button:enabled")], at = tiles.indexOf(document.activeElement);
+  if (at < 0) return;
+  const here = tiles[at].getBoundingClientRect(), middle = here.left + here.width / 2;
+  const off = (node) => { const box = node.getBoundingClientRect(); return Math.abs(box.left + box.width / 2 - middle); };
+  const row = (sign) => {
+    const beyond = tiles.filter((node) => sign * (node.getBoundingClientRect().top - here.top) > 2);
+    const edge = beyond.length && (sign > 0 ? beyond[0] : beyond[beyond.length - 1]).getBoundingClientRect().top;
+    return beyond.filter((node) => Math.abs(node.getBoundingClientRect().top - edge) < 2).sort((a, b) => off(a) - off(b))[0];
+  };
+  const next = { ArrowRight: () => tiles[at + 1], ArrowLeft: () => tiles[at - 1], ArrowDown: () => row(1), ArrowUp: () => row(-1) ?? text,
+    Home: () => tiles[0], End: () => tiles[tiles.length - 1] }[event.key]?.();
+  if (next) { event.preventDefault(); next.focus(); }
+});
+
+addEventListener("keydown", (event) => {
+  if (event.key === "/" && !dialog.open && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) { event.preventDefault(); text.focus(); text.select(); }
+  if (event.key === "Escape" && !dialog.open && !$("filters").hidden) { toggleFilters(false); $("filter").focus(); }
+});
+addEventListener("popstate", () => {
+  const was = shown, before = wording();
+  recall(history.state);
+  if (dialog.open && shown === null) dialog.close();
+  if (wording() !== before) { typedAt = 0; drawQuery(); drawFilters(); search(); }
+  if (shown !== null && shown !== was) open(shown, -1, null);
+});
+addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
+  if (file) { event.preventDefault(); if (dialog.open) dialog.close(); take(file); }
+});
+
+let inside = 0;
+const carries = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+addEventListener("dragenter", (event) => { if (carries(event)) { inside += 1; $("drop").hidden = false; } });
+addEventListener("dragleave", (event) => { if (carries(event) && --inside <= 0) { inside = 0; $("drop").hidden = true; } });
+addEventListener("dragover", (event) => { if (carries(event)) event.preventDefault(); });
+addEventListener("drop", (event) => {
+  if (!carries(event)) return;
+  event.preventDefault();
+  inside = 0;
+  $("drop").hidden = true;
+  if (dialog.open) dialog.close();
+  take([...event.dataTransfer.files].find((each) => !each.type || each.type.startsWith("image/")));
+});
+addEventListener("scroll", () => $("header").classList.toggle("stuck", scrollY > 8), { passive: true });
+
+$("forget").hidden = !key;
+recall(history.state); // before the service answers, because a visitor may type before that
+if (!matchMedia("(pointer: coarse)").matches && shown === null) text.focus();
+begin();
