@@ -64,7 +64,7 @@ class Page:
         if not prefix:
             return self
         root = escape(f"{prefix}/")
-        html = re.sub(r'href="(docs|health|stats)"', rf'href="{root}\1"', self._html.decode())
+        html = re.sub(r'href="(docs)"', rf'href="{root}\1"', self._html.decode())
         html = html.replace('href="."', f'href="{root}"').replace(ROOT, ROOT.replace('"."', f'"{root}"'))
         return Page(html.encode())
 

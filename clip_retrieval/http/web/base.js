@@ -1,16 +1,16 @@
 "use strict";
 /* Text from the service or from a visitor reaches the page only as text nodes and properties. */
 
-const PAGE = 24, CAPTIONS = 6, DEBOUNCE_MS = 180, GHOST_MS = 200, BURST_MS = 2000, STEP = 0.5, HEAVIEST = 3, LESS = -0.5;
+const PAGE = innerWidth < 1600 ? 24 : 48, MOST_AGAIN = 480, CAPTIONS = 6, DEBOUNCE_MS = 180, GHOST_MS = 200, BURST_MS = 2000, STEP = 0.5, HEAVIEST = 3, LESS = -0.5;
 const WAITS = new Set([429, 503]);
-const CHOICES = 8, ENLARGED = 1.75, SENT_SIDE = 1024, SENT_BYTES = 1 << 20, LONGEST_WAIT_S = 30;
+const CHOICES = 8, LARGEST = 1024, SMALLEST_FRAME = 320, SWIPE = 50, SENT_SIDE = 1024, SENT_BYTES = 1 << 20, LONGEST_WAIT_S = 30;
 const CREDIT = /^(author|artist|attribution|copyright|creator|credits?|licen[cs]e(_url)?|photographer|source|url)$/i;
 const $ = (id) => document.getElementById(id);
 const text = $("text"), grid = $("grid"), dialog = $("dialog");
 
 let query = { text: "", weight: 1, parts: [], where: {}, dedupe: false };
-let results = [], known = new Map(), nextOffset = null, running = null, loadingMore = false, timer = 0, retryTimer = 0, attempts = 0, searched = null;
-let info = null, fields = [], examples = [], shown = null, lost = false, typedAt = 0, opener = null, returned = null;
+let results = [], known = new Map(), nextOffset = null, running = null, loading = null, timer = 0, retryTimer = 0, attempts = 0, searched = null;
+let info = null, fields = [], examples = [], shown = null, lost = false, typedAt = 0, opener = null, returned = null, place = null;
 const uploads = new Map();
 
 /* The key of a visitor who has one. It is in this tab alone: no other tab, no disk, no cookie that other sites could have
@@ -47,5 +47,6 @@ const number = (value, digits = 0) => value.toLocaleString("en", { maximumFracti
 const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 const sentence = (words) => (/[.!?…]$/.test(words) ? words : `${words}.`);
 const signed = (weight) => (weight < 0 ? `−${-weight}` : `×${weight}`);
+const named = (column) => { const words = column.replace(/([a-z])([A-Z])/g, "$1 $2").replace(/[_\-.]+/g, " ").trim() || column; return words[0].toUpperCase() + words.slice(1); };
 const shorten = (words, most) => (words.length > most ? `${words.slice(0, most - 1).trimEnd()}…` : words);
 const alt = (image) => (image.captions?.length ? image.captions.join("; ") : image.image_path || image.image_id);

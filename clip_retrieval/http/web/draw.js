@@ -10,8 +10,9 @@ function done() { if (!timer) busy(false); }
 
 function say(words) { $("summary").hidden = false; $("status").textContent = words; }
 
-function state(where, name, title, words, actions) {
+function state(where, name, title, words, actions, reason = "") {
   where.replaceChildren(el("div", { className: "state" }, icon(name), el("h2", {}, title), el("p", {}, ...words),
+    ...(reason ? [el("details", {}, el("summary", {}, "What the service said"), sentence(reason))] : []),
     el("div", { className: "actions" }, ...actions.map(([label, act, kind]) => el("button", { className: `pill ${kind}`, type: "button", onclick: () => act() }, label)))));
 }
 
@@ -29,7 +30,7 @@ function ghosts() {
   grid.hidden = false;
   grid.classList.add("ghost");
   grid.replaceChildren(...[1.5, 0.8, 1.3, 1.5, 1, 1.7, 0.8, 1.5, 1.2, 1.5].map((ratio) => {
-    const tile = el("li", { className: "tile", "aria-hidden": "true" }, el("button", { disabled: true, tabIndex: -1 }), el("p"));
+    const tile = el("li", { className: "tile", "aria-hidden": "true" }, el("div", { className: "shot" }), el("p"));
     tile.style.setProperty("--ratio", ratio);
     return tile;
   }));
@@ -61,12 +62,17 @@ function append(answer) {
   $("more").hidden = nextOffset === null;
 }
 
-function tile(image, place) {
+function tile(image, at) {
   known.set(image.image_id, image);
   const words = () => el("span", { className: "words" }, alt(image));
-  const button = el("button", { type: "button", onclick: () => open(image.image_id, place), "data-place": place }, imageElement(image, "small", words));
-  if (image.duplicates > 0) button.append(el("span", { className: "mark" }, `+${image.duplicates}`, hiddenText(" near-duplicates")));
-  const item = el("li", { className: "tile" }, button);
+  const shot = el("a", { className: "shot", href: address(image.image_id), "data-place": at, onclick: (event) => {
+    if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // the browser opens the link in its own way
+    event.preventDefault();
+    open(image.image_id, at);
+  } }, imageElement(image, "small", words));
+  if (image.duplicates > 0) shot.append(el("span", { className: "mark" }, `+${image.duplicates}`, hiddenText(" near-duplicates")));
+  if (image.similarity_score !== undefined) shot.append(el("span", { className: "score" }, hiddenText("similarity "), image.similarity_score.toFixed(2)));
+  const item = el("li", { className: "tile" }, shot);
   if (thumbnail(image.image_id, "small")) item.append(el("p", { "aria-hidden": "true", title: alt(image) }, image.captions[0] ?? image.image_path));
   const ratio = image.width && image.height ? image.width / image.height : 1.4;
   item.style.setProperty("--ratio", Math.max(0.7, Math.min(2.2, ratio)).toFixed(4));
@@ -89,9 +95,9 @@ function drawCaptions(found) {
   const lines = [...new Map(found.map((line) => [line.caption, line])).values()];
   $("captions").hidden = !lines.length || !results.length;
   $("said").replaceChildren(...lines.map((line) => el("li", {}, el("button", {
-    type: "button", title: "Search for these words",
+    className: "pill line", type: "button", title: "Search for these words",
     onclick: () => change(() => { query = { ...query, text: line.caption.slice(0, 1000), weight: 1, parts: [] }; text.value = query.text; }),
-  }, el("span", { className: "said" }, line.caption), el("span", { className: "score" }, hiddenText("cosine "), line.similarity_score.toFixed(2))))));
+  }, el("span", { className: "said" }, line.caption), el("span", { className: "score" }, hiddenText("similarity "), line.similarity_score.toFixed(2))))));
 }
 
 function weigher(label, weight, set) {
@@ -101,21 +107,27 @@ function weigher(label, weight, set) {
   return [button("minus", -STEP, "Less"), el("span", { className: "weight" }, hiddenText("weight "), signed(weight)), button("plus", STEP, "More")];
 }
 
-function chip(label, { weight, set, remove, image, kind = "" }) {
+function chip(label, { weight, set, remove, image, kind = "", said = label }) {
   const item = el("li", { className: `chip ${kind} ${weight < 0 ? "minus" : ""}` });
-  if (image) item.append(image.startsWith("blob:") ? el("img", { src: image, alt: "" }) : shownFrom(image, el("img", { alt: "" })));
-  item.append(el("span", { className: "label", title: label }, label));
+  if (image) {
+    const node = el("img", { alt: "", onerror: (event) => event.target.remove() });
+    if (image.startsWith("blob:")) node.src = image;
+    item.append(image.startsWith("blob:") ? node : shownFrom(image, node));
+  }
+  item.append(el("span", { className: "label", title: said }, said));
   if (set) item.append(...weigher(label, weight, set));
   item.append(el("button", { type: "button", title: "Remove", onclick: () => { remove(); text.focus(); } }, icon("close"), hiddenText(`Remove: ${label}`)));
   return item;
 }
 
 function drawQuery() {
-  const words = query.text.trim(), focus = document.activeElement?.dataset?.focus;
+  const { words, without } = typed(), focus = document.activeElement?.dataset?.focus;
   const chips = [];
   if (words && query.parts.length) chips.push(chip(words, {
     weight: query.weight, set: (weight) => change(() => { query.weight = weight; }),
-    remove: () => change(() => { query.text = text.value = ""; query.weight = 1; }) }));
+    remove: () => change(() => { query.text = text.value = query.text.match(MINUS)?.join(" ").trim() ?? ""; query.weight = 1; }) }));
+  for (const each of without) chips.push(chip(each, { weight: LESS, said: `without “${each}”`,
+    remove: () => change(() => { query.text = text.value = query.text.replace(MINUS, (all, ...found) => ((found[0] ?? found[1]).trim() === each ? "" : all)).replace(/\s+/g, " ").trim(); }) }));
   for (const part of query.parts) {
     const image = part.kind === "upload" ? uploads.get(part.value).url : part.kind === "image_id" ? thumbnail(part.value, "small") : null;
     const label = part.kind === "upload" ? "Your image" : part.kind === "text" ? part.value : known.get(part.value)?.captions?.[0] ?? part.value;
@@ -123,19 +135,20 @@ function drawQuery() {
       remove: () => change(() => { query.parts = query.parts.filter((p) => p !== part); }) }));
   }
   for (const [name, condition] of Object.entries(query.where))
-    chips.push(chip(`${name}: ${described(condition)}`, { kind: "filter", remove: () => { change(() => { delete query.where[name]; }); drawFilters(); } }));
+    chips.push(chip(`${named(name)}: ${described(condition)}`, { kind: "filter", remove: () => { change(() => { delete query.where[name]; }); drawFilters(); } }));
   $("chips").replaceChildren(...chips);
   $("chips").hidden = !chips.length;
   if (focus) [...$("chips").querySelectorAll("[data-focus]")].find((node) => node.dataset.focus === focus && !node.disabled)?.focus();
-  $("keep").hidden = !words;
-  $("clear").hidden = !words && !query.parts.length;
+  $("keep").hidden = !query.text.trim();
+  $("clear").hidden = !query.text.trim() && !query.parts.length;
+  document.body.classList.toggle("searching", !$("clear").hidden);
   const count = Object.keys(query.where).length + (query.dedupe ? 1 : 0);
   $("filter-count").hidden = !count;
   $("filter-count").textContent = count;
   const own = query.parts.some((part) => part.kind === "upload");
   $("note").hidden = !own && !lost;
   $("note").textContent = own
-    ? "Your image stays in this tab: the link in the address bar is the rest of the search, without it."
+    ? "Your image was sent to this service, which does not keep it. The link in the address bar is the rest of the search, without it."
     : "This search had an image of yours, which is not kept: choose, paste or drop it again.";
 }
 

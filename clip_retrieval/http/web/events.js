@@ -7,14 +7,15 @@ text.addEventListener("input", () => change(() => { query.text = text.value; }, 
 $("form").addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(timer); typedAt = 0; search(); });
 text.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.shiftKey) { event.preventDefault(); keep(); }
-  if (event.key === "ArrowDown" && grid.querySelector("button:enabled")) { event.preventDefault(); grid.querySelector("button").focus(); }
+  if (event.key === "ArrowDown" && grid.querySelector("a")) { event.preventDefault(); grid.querySelector("a").focus(); }
 });
 
 function keep() {
-  const words = query.text.trim(), minus = /^[-−]\s*(?=\S)/.exec(words);
-  if (!words) return;
+  const { words, without } = typed();
+  if (!words && !without.length) return;
   change(() => {
-    query.parts = [...query.parts, { kind: "text", value: minus ? words.slice(minus[0].length) : words, weight: minus ? LESS : query.parts.length ? query.weight : 1 }];
+    const said = [...(words ? [{ value: words, weight: query.parts.length ? query.weight : 1 }] : []), ...without.map((value) => ({ value, weight: LESS }))];
+    query.parts = [...query.parts, ...said.map((part) => ({ kind: "text", ...part }))];
     query.text = text.value = "";
     query.weight = 1;
   });
@@ -46,7 +47,7 @@ dialog.addEventListener("keydown", (event) => {
 });
 
 grid.addEventListener("keydown", (event) => {
-  const tiles = [...grid.querySelectorAll("button:enabled")], at = tiles.indexOf(document.activeElement);
+  const tiles = [...grid.querySelectorAll("a")], at = tiles.indexOf(document.activeElement);
   if (at < 0) return;
   const here = tiles[at].getBoundingClientRect(), middle = here.left + here.width / 2;
   const off = (node) => { const box = node.getBoundingClientRect(); return Math.abs(box.left + box.width / 2 - middle); };
@@ -69,6 +70,7 @@ addEventListener("popstate", () => {
   recall(history.state);
   if (dialog.open && shown === null) dialog.close();
   if (wording() !== before) { typedAt = 0; drawQuery(); drawFilters(); search(); }
+  else place = null;
   if (shown !== null && shown !== was) open(shown, -1, null);
 });
 addEventListener("paste", (event) => {
@@ -89,7 +91,40 @@ addEventListener("drop", (event) => {
   if (dialog.open) dialog.close();
   take([...event.dataTransfer.files].find((each) => !each.type || each.type.startsWith("image/")));
 });
-addEventListener("scroll", () => $("header").classList.toggle("stuck", scrollY > 8), { passive: true });
+let still = 0;
+addEventListener("scroll", () => {
+  $("header").classList.toggle("stuck", scrollY > 8);
+  clearTimeout(still);
+  still = setTimeout(() => { if (!place) history.replaceState({ ...history.state, y: scrollY, count: results.length }, ""); }, 150);
+}, { passive: true });
+history.scrollRestoration = "manual";
+
+/* A finger that moves across the large view goes to the next image, and one that moves down closes it. */
+let touch = null;
+$("figure").addEventListener("touchstart", ({ touches }) => {
+  touch = touches.length === 1 && (visualViewport?.scale ?? 1) === 1 ? touches[0] : null;
+}, { passive: true });
+$("figure").addEventListener("touchend", ({ changedTouches: [end] }) => {
+  if (!touch) return;
+  const across = end.clientX - touch.clientX, down = end.clientY - touch.clientY;
+  touch = null;
+  if (Math.abs(across) > SWIPE && Math.abs(across) > 1.5 * Math.abs(down)) step(across < 0 ? 1 : -1);
+  else if (down > 2 * SWIPE && down > 1.5 * Math.abs(across)) dialog.close();
+}, { passive: true });
+
+/* Scores and times are for those who ask for them; the browser keeps that they did. */
+const SCORES = "bento-clip-scores";
+function showScores(are) {
+  document.body.classList.toggle("scores", are);
+  $("scores").textContent = are ? "Hide scores" : "Show scores";
+}
+$("scores").addEventListener("click", () => {
+  const are = !document.body.classList.contains("scores");
+  showScores(are);
+  if (are) localStorage.setItem(SCORES, "1");
+  else localStorage.removeItem(SCORES);
+});
+showScores(localStorage.getItem(SCORES) === "1");
 
 $("forget").hidden = !key;
 recall(history.state); // before the service answers, because a visitor may type before that

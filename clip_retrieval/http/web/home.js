@@ -13,14 +13,15 @@ function home() {
   const filtered = Object.keys(query.where).length > 0;
   if (info) $("lead").textContent = filtered
     ? "The filters are set. Type what you look for, or give an image."
-    : `Type a few words and ${plural(info.images, "image")} line up by how well they fit. Or give an image: paste it, drop it here, or choose one.${info.notes.length ? ` ${info.notes.join(" ")}` : ""}`;
+    : `${plural(info.images, "image")}. Say what you look for, or give an image: choose, paste or drop it.`;
   const spoken = [...new Set(examples.map((image) => image.captions[0]).filter((words) => words && words.length <= 42))];
   const picked = spoken.filter((_, i) => i % Math.max(1, Math.floor(spoken.length / 5)) === 0).slice(0, 5);
   $("tries").replaceChildren(...picked.map((words) => el("button", { className: "pill line", type: "button",
     onclick: () => { change(() => { query.text = text.value = words; }); text.focus(); } }, words)));
-  $("browse").hidden = !examples.length;
-  grid.hidden = !examples.length;
-  grid.replaceChildren(...examples.map((image) => tile(image, -1)));
+  const spread = filtered ? [] : examples; // of examples nobody knows whether they pass
+  grid.hidden = !spread.length;
+  grid.replaceChildren(...spread.map((image) => tile(image, -1)));
+  if (place && info) { scrollTo(0, place.y); place = null; }
 }
 
 function startOver() {

@@ -3,8 +3,15 @@
 function asked() {
   const parts = query.parts.map(({ kind, value, weight }) =>
     kind === "text" ? { text: value, weight } : kind === "image_id" ? { image_id: value, weight } : { image: uploads.get(value).base64, weight });
-  const words = query.text.trim();
-  return words ? [{ text: words, weight: query.parts.length ? query.weight : 1 }, ...parts] : parts;
+  const { words, without } = typed();
+  return [...(words ? [{ text: words, weight: query.parts.length ? query.weight : 1 }] : []), ...parts, ...without.map((each) => ({ text: each, weight: LESS }))];
+}
+
+/* What is in the search box: words, and those that a minus takes away: tower -eiffel, or -"eiffel tower". */
+const MINUS = /(?<=^|\s)[-−](?:"([^"]+)"?|(\p{L}\S*))/gu, MOST_WITHOUT = 6;
+function typed() {
+  const without = [...query.text.matchAll(MINUS)].map((found) => (found[1] ?? found[2]).trim()).filter(Boolean);
+  return { words: query.text.replace(MINUS, " ").replace(/\s+/g, " ").trim(), without: without.slice(0, MOST_WITHOUT) };
 }
 
 function request(target, offset, k) {
@@ -14,7 +21,7 @@ function request(target, offset, k) {
   return body;
 }
 
-function address() {
+function address(image = shown) {
   const params = new URLSearchParams();
   if (query.text.trim()) params.set("q", query.text.trim());
   if (query.weight !== 1 && query.parts.length) params.set("weight", query.weight);
@@ -22,13 +29,15 @@ function address() {
     if (kind !== "upload") params.append(kind === "text" ? "text" : "image", `${weight} ${value}`);
   if (Object.keys(query.where).length) params.set("where", JSON.stringify(query.where));
   if (query.dedupe) params.set("fold", "1");
-  if (shown !== null) params.set("show", shown);
+  if (image !== null) params.set("show", image);
   const search = params.toString();
   return location.pathname + (search ? `?${search}` : "");
 }
 
+/* An entry of the history has what its address cannot have: an image of one's own, and how far down one was. */
 function remember(mode, extra = {}) {
-  history[mode === "push" ? "pushState" : "replaceState"]({ parts: query.parts, ...extra }, "", address());
+  const at = place ?? { y: scrollY, count: results.length };
+  history[mode === "push" ? "pushState" : "replaceState"]({ parts: query.parts, ...at, ...extra }, "", address());
   const words = query.text.trim() || (query.parts.length ? "images" : "");
   document.title = words ? `${shorten(words, 60)} – bento-clip` : "bento-clip: search images";
 }
@@ -50,6 +59,7 @@ function recall(kept) {
     parts: before.filter((part) => part.kind !== "upload" || uploads.has(part.value)),
   };
   shown = params.get("show");
+  place = kept?.y > 0 ? { y: kept.y, count: Math.min(Number(kept.count) || 0, MOST_AGAIN) } : null;
   text.value = query.text;
 }
 
@@ -57,8 +67,10 @@ function change(edit, { typing = false } = {}) {
   edit();
   lost = false;
   shown = null;
+  place = { y: 0, count: 0 };
   const now = Date.now();
   remember(typing && now - typedAt < BURST_MS ? "replace" : "push");
+  place = null;
   typedAt = typing ? now : 0;
   drawQuery();
   busy(true);

@@ -6,7 +6,7 @@ function stop() {
   clearTimeout(timer);
   timer = 0;
   clearInterval(retryTimer);
-  loadingMore = false;
+  loading = null;
 }
 
 async function search() {
@@ -25,7 +25,7 @@ async function attempt() {
   const mine = (running = new AbortController());
   const current = () => running === mine && !mine.signal.aborted;
   busy(true);
-  $("hero").hidden = $("browse").hidden = true;
+  $("hero").hidden = true;
   $("found").hidden = false;
   $("tail").replaceChildren();
   const ghost = setTimeout(() => current() && !results.length && ghosts(), GHOST_MS);
@@ -37,8 +37,10 @@ async function attempt() {
     const [answer, headers] = await ask("search", { body: request("images", 0, PAGE), signal: mine.signal });
     if (!current()) return;
     attempts = 0;
-    if (scrollY > 0) scrollTo(0, 0);
+    if (scrollY > 0 && !place) scrollTo(0, 0);
     draw(answer, headers);
+    await goBack(current);
+    if (!current()) return;
     const captions = await said;
     if (current()) drawCaptions(captions);
   } catch (error) {
@@ -49,9 +51,25 @@ async function attempt() {
   }
 }
 
-async function more() {
-  if (nextOffset === null || loadingMore || !running) return;
-  loadingMore = true;
+/* To where one was before a reload or in an earlier entry of the history: as many images, and as far down. */
+async function goBack(current) {
+  if (!place) return;
+  for (let had = -1; current() && had < results.length && results.length < place.count;) {
+    had = results.length;
+    await more();
+  }
+  if (current()) scrollTo(0, place.y);
+  place = null;
+}
+
+function more() {
+  if (nextOffset === null || !running) return loading;
+  if (loading) return loading;
+  const page = nextPage().finally(() => { if (loading === page) loading = null; });
+  return (loading = page);
+}
+
+async function nextPage() {
   const mine = running;
   busy(true);
   try {
@@ -61,12 +79,11 @@ async function more() {
     $("tail").replaceChildren();
     append(answer);
     announce();
-    loadingMore = false;
     watch();
   } catch (error) {
     if (running !== mine || mine.signal.aborted) return;
     $("more").hidden = true;
-    failed(error, $("tail"), () => { loadingMore = false; return more(); });
+    failed(error, $("tail"), more);
   } finally {
     if (running === mine) done();
   }
@@ -101,14 +118,27 @@ function failed(error, where, again) {
       ["Your search is kept. It is tried again by itself in ", seconds, "."], [["Try now", retry, "full"]]);
     say(`${title}; your search is tried again by itself.`);
   } else if (error.status >= 400 && error.status < 500) {
-    state(where, "alert", "This search does not work", [`${sentence(error.message)} Change or clear a part of it.`],
-      [["Start over", startOver, "full"], ["Try again", retry, "line"]]);
-    say(`This search does not work: ${error.message}`);
+    const [title, words, ...actions] = refused(error);
+    state(where, "alert", title, [words], [...actions, ["Start over", startOver, actions.length ? "line" : "full"], ["Try again", retry, "line"]], error.message);
+    say(`${title}. ${words}`);
   } else {
     const slow = error.status === 504;
     state(where, "alert", slow ? "That took too long" : error.status ? "The service failed" : "No connection to the service",
-      [slow ? "The service has much to do; try again in a moment." : error.status ? `${sentence(error.message)} Try again in a moment.` : "Check that the service runs and that you are online, then try again."],
-      [["Try again", retry, "full"]]);
+      [slow ? "The service has much to do; try again in a moment." : error.status ? "That is not because of your search. Try again in a moment." : "Check that the service runs and that you are online, then try again."],
+      [["Try again", retry, "full"]], error.status ? error.message : "");
     say("The search failed. There is a button to try again.");
   }
+}
+
+/* A refusal is written for programs. What it means to a visitor: a title, a sentence and what to do, by what the words name. */
+function refused({ status, message }) {
+  const without = (kind) => () => change(() => { query.parts = query.parts.filter((part) => part.kind !== kind); });
+  const own = query.parts.some((part) => part.kind === "upload") && /^queries\.\d+\.image\b/.test(message);
+  if (status === 413 || (own && /pixels/.test(message))) return ["Your image is too large", "Make it smaller, or choose another one.", ["Search without it", without("upload"), "full"]];
+  if (own) return ["Your image cannot be read", "The file is damaged, or of a kind that is not read here. JPEG, PNG and WebP always are.", ["Search without it", without("upload"), "full"]];
+  if (/^there is no image /.test(message)) return ["An image of this search is gone", "The collection no longer has it.", ["Search without it", without("image_id"), "full"]];
+  if (/^where\b/.test(message)) return ["A filter does not fit this collection", "The link may be of another collection, or an older one.", ["Clear filters", unfilter, "full"]];
+  if (/cancel each other out/.test(message)) return ["The parts of the search cancel each other out", "Change a weight, or remove a part."];
+  if (status === 403) return ["Your key does not allow this", "Whoever runs the service can give you one that does."];
+  return ["This search does not work", "Change or remove a part of it."];
 }

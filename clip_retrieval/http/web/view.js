@@ -1,6 +1,6 @@
 /* The large view */
 
-async function open(imageId, place = -1, mode = "push") {
+async function open(imageId, at = -1, mode = "push") {
   opener = document.activeElement;
   shown = imageId;
   if (mode) remember(mode, { opened: mode === "push" });
@@ -15,31 +15,42 @@ async function open(imageId, place = -1, mode = "push") {
     if (shown !== imageId) return;
   }
   known.set(imageId, image);
-  drawDialog(image, place < 0 ? results.findIndex((each) => each.image_id === imageId) : place);
+  drawDialog(image, at < 0 ? results.findIndex((each) => each.image_id === imageId) : at);
   if (!dialog.open) { returned = document.activeElement; dialog.showModal(); }
   $("facts").scrollTop = 0;
 }
 
-function drawDialog(image, place) {
+function drawDialog(image, at) {
   const steps = [["back", -1, "Previous image"], ["on", 1, "Next image"]].map(([name, by, words]) =>
-    el("button", { className: `step ${name}`, type: "button", title: words, disabled: place < 0 || !results[place + by], onclick: () => step(by) }, icon(name), hiddenText(words)));
+    el("button", { className: `step ${name}`, type: "button", title: words, disabled: at < 0 || !results[at + by], onclick: () => step(by) }, icon(name), hiddenText(words)));
   const large = imageElement(image, "large", () => el("p", {}, alt(image)));
-  if (image.width) { large.style.maxWidth = `${ENLARGED * image.width}px`; large.style.maxHeight = `${ENLARGED * image.height}px`; }
+  // No image is shown larger than it is: the copy that the service has may be smaller than the file was.
+  const atMost = (width, height) => { large.style.maxWidth = `${width}px`; large.style.maxHeight = `${height}px`; };
+  if (image.width) atMost(image.width, image.height);
+  large.addEventListener("load", () => atMost(large.naturalWidth, large.naturalHeight));
+  dialog.style.setProperty("--frame", `${frame(image)}px`);
   $("figure").replaceChildren(large, ...steps);
-  $("place").replaceChildren(place < 0 ? "" : `${place + 1} of ${results.length}${image.similarity_score === undefined ? "" : ` · cosine ${image.similarity_score.toFixed(3)}`}`);
+  $("place").replaceChildren(at < 0 ? "" : `${at + 1} of ${number(results.length)}`);
   $("dialog-title").textContent = alt(image);
   $("lines").replaceChildren(...image.captions.map((line) => el("li", {}, line)));
   $("lines").hidden = !image.captions.length;
   const facts = Object.entries(image.metadata ?? {}).filter(([, value]) => value !== null && value !== "");
   list($("credits"), "Credits", facts.filter(([name]) => CREDIT.test(name)));
-  list($("details"), "Details", [...facts.filter(([name]) => !CREDIT.test(name)), ["file", image.image_path],
-    ...(image.width ? [["size", `${number(image.width)} × ${number(image.height)} pixels`]] : [])]);
-  dialog.dataset.place = place;
+  list($("details"), "Details", [...facts.filter(([name]) => !CREDIT.test(name) && name !== "split"), ["file", image.image_path],
+    ...(image.width ? [["size", `${number(image.width)} × ${number(image.height)} pixels`]] : []),
+    ...(image.similarity_score === undefined ? [] : [["similarity", image.similarity_score.toFixed(3), "score"]])]);
+  dialog.dataset.place = at;
+}
+
+/* The longest side that an image of these results is shown with: the view keeps its size from one image to the next. */
+function frame(image) {
+  const sides = [image, ...results].map(({ width, height }) => Math.max(width || 0, height || 0));
+  return Math.min(LARGEST, Math.max(SMALLEST_FRAME, ...sides));
 }
 
 function list(where, title, pairs) {
   where.hidden = !pairs.length;
-  where.replaceChildren(el("h3", {}, title), el("dl", {}, ...pairs.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, link(value))])));
+  where.replaceChildren(el("h3", {}, title), el("dl", {}, ...pairs.flatMap(([name, value, className]) => [el("dt", { className }, named(name)), el("dd", { className }, link(value))])));
 }
 
 function link(value) {
@@ -51,12 +62,12 @@ function link(value) {
 }
 
 function step(by) {
-  const place = Number(dialog.dataset.place) + by;
-  if (Number(dialog.dataset.place) < 0 || !results[place]) return;
-  open(results[place].image_id, place, null);
+  const at = Number(dialog.dataset.place) + by;
+  if (Number(dialog.dataset.place) < 0 || !results[at]) return;
+  open(results[at].image_id, at, null);
   remember("replace", { opened: history.state?.opened });
-  opener = grid.querySelector(`[data-place="${place}"]`);
-  if (place >= results.length - 3) more();
+  opener = grid.querySelector(`[data-place="${at}"]`);
+  if (at >= results.length - 3) more();
   ($("figure").querySelector(`.step.${by < 0 ? "back" : "on"}:not(:disabled)`) ?? $("shut")).focus();
 }
 
@@ -71,7 +82,7 @@ function like(weight) {
   const value = shown;
   const part = query.parts.find((each) => each.kind === "image_id" && each.value === value);
   shown = null;
-  history.replaceState({ parts: query.parts }, "", address());
+  remember("replace");
   dialog.close();
   change(() => {
     query.parts = part ? query.parts.map((each) => (each === part ? { ...each, weight } : each)) : [...query.parts, { kind: "image_id", value, weight }];
