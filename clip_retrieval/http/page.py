@@ -27,6 +27,10 @@ SCRIPTS = (
     "upload",
     "view",
     "home",
+    "remove",
+    "pick",
+    "edit",
+    "add",
     "events",
 )
 """The files of the page's one script, in order: a name is used only after it is there, but for names in functions."""

@@ -45,7 +45,8 @@ function draw(answer, headers) {
   append(answer);
   if (!results.length) {
     const filtered = Object.keys(query.where).length > 0;
-    state($("state"), "search", filtered ? "No image passes these filters" : "Nothing found",
+    if (query.twins) state($("state"), "search", "No near-duplicates", ["No other image of this collection is nearly the same."], [["All similar images", () => change(() => { query.twins = false; }), "full"]]);
+    else state($("state"), "search", filtered ? "No image passes these filters" : "Nothing found",
       [filtered ? "Loosen or clear a filter; the words and images of your search stay." : "The collection has no image for this. Try other words, or start over."],
       filtered ? [["Clear filters", unfilter, "full"], ["Start over", startOver, "line"]] : [["Start over", startOver, "full"]]);
   }
@@ -54,11 +55,11 @@ function draw(answer, headers) {
 }
 
 function append(answer) {
-  const from = results.length;
-  results = results.concat(answer.results);
+  const from = results.length, found = answer.results.filter(isThere);
+  results = results.concat(found);
   nextOffset = answer.next_offset;
   grid.hidden = !results.length;
-  grid.append(...answer.results.map((image, i) => tile(image, from + i)));
+  grid.append(...found.map((image, i) => tile(image, from + i)));
   $("more").hidden = nextOffset === null;
 }
 
@@ -68,11 +69,13 @@ function tile(image, at) {
   const shot = el("a", { className: "shot", href: address(image.image_id), "data-place": at, onclick: (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // the browser opens the link in its own way
     event.preventDefault();
-    open(image.image_id, at);
+    if (picked) pick(image.image_id, item);
+    else open(image.image_id, at);
   } }, imageElement(image, "small", words));
   if (image.duplicates > 0) shot.append(el("span", { className: "mark" }, `+${image.duplicates}`, hiddenText(" near-duplicates")));
   if (image.similarity_score !== undefined) shot.append(el("span", { className: "score" }, hiddenText("similarity "), image.similarity_score.toFixed(2)));
-  const item = el("li", { className: "tile" }, shot);
+  shot.append(el("span", { className: "tick", "aria-hidden": "true" }, icon("check")));
+  const item = el("li", { className: `tile ${picked?.has(image.image_id) ? "picked" : ""}` }, shot);
   if (thumbnail(image.image_id, "small")) item.append(el("p", { "aria-hidden": "true", title: alt(image) }, image.captions[0] ?? image.image_path));
   const ratio = image.width && image.height ? image.width / image.height : 1.4;
   item.style.setProperty("--ratio", Math.max(0.7, Math.min(2.2, ratio)).toFixed(4));
@@ -134,6 +137,7 @@ function drawQuery() {
     chips.push(chip(label, { image, weight: part.weight, set: (weight) => change(() => { query.parts = query.parts.map((p) => (p === part ? { ...p, weight } : p)); }),
       remove: () => change(() => { query.parts = query.parts.filter((p) => p !== part); }) }));
   }
+  if (query.twins) chips.push(chip("Near-duplicates only", { kind: "filter", remove: () => change(() => { query.twins = false; }) }));
   for (const [name, condition] of Object.entries(query.where))
     chips.push(chip(`${named(name)}: ${described(condition)}`, { kind: "filter", remove: () => { change(() => { delete query.where[name]; }); drawFilters(); } }));
   $("chips").replaceChildren(...chips);

@@ -37,11 +37,13 @@ $("unlike").addEventListener("click", () => like(LESS));
 /* The event comes some time after the browser has closed the dialog and given the focus back. By then a visitor may have
    moved it on, to the search box by "/" for one, and it stays there. */
 dialog.addEventListener("close", () => {
+  document.body.append($("toast"));
   leave();
   if (opener?.isConnected && [document.body, returned].includes(document.activeElement)) opener.focus();
 });
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 dialog.addEventListener("keydown", (event) => {
+  if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
   if (event.key === "ArrowLeft") step(-1);
   if (event.key === "ArrowRight") step(1);
 });
@@ -63,6 +65,7 @@ grid.addEventListener("keydown", (event) => {
 
 addEventListener("keydown", (event) => {
   if (event.key === "/" && !dialog.open && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) { event.preventDefault(); text.focus(); text.select(); }
+  if (event.key === "Escape" && picked && !document.querySelector("dialog[open]")) { select(false); return; }
   if (event.key === "Escape" && !dialog.open && !$("filters").hidden) { toggleFilters(false); $("filter").focus(); }
 });
 addEventListener("popstate", () => {
@@ -74,13 +77,21 @@ addEventListener("popstate", () => {
   if (shown !== null && shown !== was) open(shown, -1, null);
 });
 addEventListener("paste", (event) => {
-  const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
-  if (file) { event.preventDefault(); if (dialog.open) dialog.close(); take(file); }
+  const files = [...event.clipboardData.files].filter((each) => each.type.startsWith("image/"));
+  if (files.length) { event.preventDefault(); given(files); }
 });
+
+/* Images that are dropped or pasted are added if that is what one is at, or if they are several; else one is searched with. */
+function given(files) {
+  if (!files.length) return;
+  if (adding.open || (mayChange && files.length > 1)) { if (dialog.open) dialog.close(); queueUp(files); return; }
+  if (dialog.open) dialog.close();
+  take(files[0]);
+}
 
 let inside = 0;
 const carries = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-addEventListener("dragenter", (event) => { if (carries(event)) { inside += 1; $("drop").hidden = false; } });
+addEventListener("dragenter", (event) => { if (carries(event)) { inside += 1; $("drop-words").textContent = adding.open ? "Drop the images to add them" : "Drop the image to search with it"; $("drop").hidden = false; } });
 addEventListener("dragleave", (event) => { if (carries(event) && --inside <= 0) { inside = 0; $("drop").hidden = true; } });
 addEventListener("dragover", (event) => { if (carries(event)) event.preventDefault(); });
 addEventListener("drop", (event) => {
@@ -88,8 +99,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   inside = 0;
   $("drop").hidden = true;
-  if (dialog.open) dialog.close();
-  take([...event.dataTransfer.files].find((each) => !each.type || each.type.startsWith("image/")));
+  given([...event.dataTransfer.files].filter((each) => !each.type || each.type.startsWith("image/")));
 });
 let still = 0;
 addEventListener("scroll", () => {

@@ -18,28 +18,30 @@ function home() {
   const picked = spoken.filter((_, i) => i % Math.max(1, Math.floor(spoken.length / 5)) === 0).slice(0, 5);
   $("tries").replaceChildren(...picked.map((words) => el("button", { className: "pill line", type: "button",
     onclick: () => { change(() => { query.text = text.value = words; }); text.focus(); } }, words)));
-  const spread = filtered ? [] : examples; // of examples nobody knows whether they pass
+  const spread = filtered ? [] : examples.filter(isThere); // of examples nobody knows whether they pass
   grid.hidden = !spread.length;
   grid.replaceChildren(...spread.map((image) => tile(image, -1)));
   if (place && info) { scrollTo(0, place.y); place = null; }
 }
 
 function startOver() {
-  change(() => { query = { text: "", weight: 1, parts: [], where: {}, dedupe: false }; text.value = ""; });
+  change(() => { query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, twins: false }; text.value = ""; });
   drawFilters();
   text.focus();
 }
 
 async function begin() {
   try {
-    const [[served], [offered], [spread]] = await Promise.all([ask(""), ask("fields"), ask("examples")]);
-    [info, fields, examples] = [served, offered.fields, spread.images];
+    const [[served], [offered], [spread], [health]] = await Promise.all([ask(""), ask("fields"), ask("examples"), ask("health")]);
+    [info, fields, examples, mayChange] = [served, offered.fields, spread.images, health.may_change];
+    $("add").hidden = !mayChange;
+    $("sign").hidden = mayChange || !health.takes_changes;
   } catch (error) {
     failed(error, $("state"), begin);
     return;
   }
   examples.forEach((image) => known.set(image.image_id, image));
-  $("about").textContent = `${plural(info.images, "image")}, ${plural(info.captions, "caption")}, model ${info.model}`;
+  describe();
   await resume();
 }
 
@@ -54,3 +56,5 @@ async function resume() {
   if (searched === null || searched !== wording()) await search(); // else it was typed meanwhile, and is asked already
   if (wanted !== null && shown === wanted) await open(wanted, -1, null);
 }
+
+function describe() { $("about").textContent = `${plural(info.images, "image")}, ${plural(info.captions, "caption")}, model ${info.model}`; }

@@ -1,9 +1,10 @@
 /* The way in */
 
-function askForKey(why, then) {
+/* `words`, if there are any, say what the key is for; without them the one that there is was not accepted. */
+function askForKey(why, then, words) {
   withKey = then;
-  $("entry-why").textContent = key ? "This key is not accepted here; it may have ended." : wordsFor(why);
-  keepKey("");
+  $("entry-why").textContent = words ?? (key ? "This key is not accepted here; it may have ended." : wordsFor(why));
+  if (!words) keepKey(""); // one that allows searching is kept until there is a better one
   if (!entry.open) entry.showModal();
   $("key").focus();
 }

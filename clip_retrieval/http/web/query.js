@@ -18,6 +18,7 @@ function request(target, offset, k) {
   const body = { queries: asked(), target, k, offset };
   if (Object.keys(query.where).length) body.where = query.where;
   if (query.dedupe && target === "images") body.dedupe = true;
+  if (query.twins && target === "images") body.min_score = TWINS;
   return body;
 }
 
@@ -29,6 +30,7 @@ function address(image = shown) {
     if (kind !== "upload") params.append(kind === "text" ? "text" : "image", `${weight} ${value}`);
   if (Object.keys(query.where).length) params.set("where", JSON.stringify(query.where));
   if (query.dedupe) params.set("fold", "1");
+  if (query.twins) params.set("twins", "1");
   if (image !== null) params.set("show", image);
   const search = params.toString();
   return location.pathname + (search ? `?${search}` : "");
@@ -55,7 +57,7 @@ function recall(kept) {
   const before = Array.isArray(kept?.parts) ? kept.parts : parts;
   lost = before.some((part) => part.kind === "upload" && !uploads.has(part.value));
   query = {
-    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1",
+    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", twins: params.get("twins") === "1",
     parts: before.filter((part) => part.kind !== "upload" || uploads.has(part.value)),
   };
   shown = params.get("show");

@@ -15,7 +15,10 @@ async function search() {
   await attempt();
 }
 
-const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe]);
+const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe, query.twins]);
+
+/* A search sees the changes that this visitor has made, in whatever process it arrives. */
+const find = (body, signal) => ask("search", { body, signal, headers: seen ? { "Min-Sequence": String(seen) } : {} });
 
 async function attempt() {
   stop();
@@ -31,10 +34,10 @@ async function attempt() {
   const ghost = setTimeout(() => current() && !results.length && ghosts(), GHOST_MS);
   const images = query.parts.some((part) => part.kind !== "text");
   const said = images && info?.captions !== 0
-    ? ask("search", { body: request("captions", 0, CAPTIONS), signal: mine.signal }).then(([answer]) => answer.results, () => [])
+    ? find(request("captions", 0, CAPTIONS), mine.signal).then(([answer]) => answer.results, () => [])
     : Promise.resolve([]);
   try {
-    const [answer, headers] = await ask("search", { body: request("images", 0, PAGE), signal: mine.signal });
+    const [answer, headers] = await find(request("images", 0, PAGE), mine.signal);
     if (!current()) return;
     attempts = 0;
     if (scrollY > 0 && !place) scrollTo(0, 0);
@@ -73,7 +76,7 @@ async function nextPage() {
   const mine = running;
   busy(true);
   try {
-    const [answer] = await ask("search", { body: request("images", nextOffset, PAGE), signal: mine.signal });
+    const [answer] = await find(request("images", nextOffset, PAGE), mine.signal);
     if (running !== mine) return;
     attempts = 0;
     $("tail").replaceChildren();

@@ -11,14 +11,15 @@ class Failure extends Error {
   }
 }
 
-async function ask(path, { body, signal } = {}) {
+async function ask(path, { method, body, form, signal, headers = {}, keepalive } = {}) {
   let response;
   try {
     response = await fetch(new URL(path, ROOT), {
-      method: body ? "POST" : "GET",
-      headers: { Accept: "application/json", ...credentials(), ...(body && { "Content-Type": "application/json" }) },
-      body: body && JSON.stringify(body),
+      method: method ?? (body || form ? "POST" : "GET"),
+      headers: { Accept: "application/json", ...credentials(), ...(body && { "Content-Type": "application/json" }), ...headers },
+      body: form ?? (body && JSON.stringify(body)),
       signal,
+      keepalive,
     });
     const answer = await response.json();
     if (response.ok) return [answer, response.headers];

@@ -40,6 +40,8 @@ function drawDialog(image, at) {
     ...(image.width ? [["size", `${number(image.width)} × ${number(image.height)} pixels`]] : []),
     ...(image.similarity_score === undefined ? [] : [["similarity", image.similarity_score.toFixed(3), "score"]])]);
   dialog.dataset.place = at;
+  $("editor").hidden = true;
+  $("edit").hidden = $("remove").hidden = !mayChange;
 }
 
 /* The longest side that an image of these results is shown with: the view keeps its size from one image to the next. */
@@ -81,11 +83,17 @@ function leave() {
 function like(weight) {
   const value = shown;
   const part = query.parts.find((each) => each.kind === "image_id" && each.value === value);
+  leaveFor(() => {
+    query.twins = false;
+    query.parts = part ? query.parts.map((each) => (each === part ? { ...each, weight } : each)) : [...query.parts, { kind: "image_id", value, weight }];
+  });
+}
+
+/* From the large view to another search. */
+function leaveFor(edit) {
   shown = null;
   remember("replace");
   dialog.close();
-  change(() => {
-    query.parts = part ? query.parts.map((each) => (each === part ? { ...each, weight } : each)) : [...query.parts, { kind: "image_id", value, weight }];
-  });
+  change(edit);
   $("results").focus({ preventScroll: true });
 }
