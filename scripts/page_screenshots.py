@@ -29,13 +29,13 @@ def search(page: Page, words: str = "a bird on a branch") -> None:
 
 def large(page: Page) -> None:
     search(page, "the Eiffel Tower")
-    page.locator("#grid button").first.click()
+    page.locator("#grid a").first.click()
     page.locator("dialog figure img").wait_for()
 
 
 def composed(page: Page) -> None:
     search(page)
-    page.locator("#grid button").nth(2).click()
+    page.locator("#grid a").nth(2).click()
     page.get_by_role("button", name="More like this").click()
     page.get_by_label("Describe an image").fill("-snow")
     page.get_by_role("button", name="Add these words").click()

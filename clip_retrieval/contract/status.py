@@ -40,6 +40,9 @@ class Health(Frozen):
         description="What is wrong with the engine of the index, where that is not in the service; null if nothing.",
     )
     takes_changes: bool = Field(False, description="Whether images can be added, changed and removed.")
+    may_change: bool = Field(
+        False, description="Whether the one who asks may do so: changes are taken, and the key allows them."
+    )
     changes: str | None = Field(None, description="Where changes are kept, or why none are taken.")
 
 

@@ -18,7 +18,7 @@ json_bounds.py        how much is in a JSON body; large ones are parsed in a thr
 middleware/           what surrounds every route
 change_headers.py     the headers that change requests bring
 exchange.py           one request: its clock and its answer
-page.py               the search page, ``web/index.html``, as a response
+page.py               the search page, made of the files in ``web/``, as a response
 page_routes.py        the page's thumbnails and examples
 info_routes.py        what is served, health, counts, the collection's fields and records
 artifact_routes.py    which artifact is served, and another one in its place

@@ -87,6 +87,7 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
         status: Literal["healthy", "failing", "starting"] = "healthy" if is_ready else "starting"
         if is_ready and state.trouble() is not None:
             status = "failing"
+        context = RequestContext.of(request.scope)
         takes_changes = state.changes is not None and not state.gate.is_read_only
         if takes_changes and state.changes is not None:
             place = state.changes.place
@@ -103,9 +104,9 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             sequence=state.service.retriever.collection.sequence if state.service else 0,
             index=state.index_trouble(),
             takes_changes=takes_changes,
+            may_change=takes_changes and (context is None or includes(context.caller.scope, "write")),
             changes=place,
         )
-        context = RequestContext.of(request.scope)
         if context is None or includes(context.caller.scope, "search"):
             return health
         return health.model_copy(update={"artifact": None, "version": None, "index": None, "changes": None})

@@ -1,7 +1,8 @@
 """The search page as a response, with the headers that keep it strict.
 
-The page is one file, ``web/index.html``. Its Content-Security-Policy names its own script and style by their SHA-256
-and no other origin; Trusted Types are required and none is allowed, so no script can turn text into markup.
+The page goes out as one file: ``web/index.html`` with ``web/page.css`` and the scripts of ``SCRIPTS`` in their places.
+Its Content-Security-Policy names its own script and style by their SHA-256 and no other origin; Trusted Types are
+required and none is allowed, so no script can turn text into markup.
 """
 
 import base64
@@ -14,7 +15,25 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-PAGE = Path(__file__).parent / "web" / "index.html"
+WEB = Path(__file__).parent / "web"
+SCRIPTS = (
+    "base",
+    "service",
+    "query",
+    "search",
+    "key",
+    "draw",
+    "filters",
+    "upload",
+    "view",
+    "home",
+    "remove",
+    "pick",
+    "edit",
+    "add",
+    "events",
+)
+"""The files of the page's one script, in order: a name is used only after it is there, but for names in functions."""
 REVALIDATE = "no-cache"
 ROOT = '<meta name="root" content=".">'
 """Where in the page its script finds the address of the service."""
@@ -41,7 +60,7 @@ class Page:
 
     @classmethod
     def search_page(cls) -> "Page":
-        return cls(PAGE.read_bytes())
+        return cls(search_page_html().encode())
 
     @lru_cache(maxsize=16)  # noqa: B019 - there is one page
     def below(self, prefix: str) -> "Page":
@@ -49,7 +68,7 @@ class Page:
         if not prefix:
             return self
         root = escape(f"{prefix}/")
-        html = re.sub(r'href="(docs|health|stats)"', rf'href="{root}\1"', self._html.decode())
+        html = re.sub(r'href="(docs)"', rf'href="{root}\1"', self._html.decode())
         html = html.replace('href="."', f'href="{root}"').replace(ROOT, ROOT.replace('"."', f'"{root}"'))
         return Page(html.encode())
 
@@ -57,6 +76,15 @@ class Page:
         if is_current(if_none_match, self._tag) or if_none_match.strip() == "*":
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=self._headers)
         return Response(self._html, media_type="text/html", headers=self._headers)
+
+
+def search_page_html() -> str:
+    """The search page as it goes out. Raises OSError if a file of it is missing."""
+    style = (WEB / "page.css").read_text(encoding="utf-8")
+    script = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    html = (WEB / "index.html").read_text(encoding="utf-8")
+    html = html.replace("<style></style>", f"<style>\n{style}</style>", 1)
+    return html.replace("<script></script>", f"<script>\n{script}</script>", 1)
 
 
 def content_security_policy(html: str) -> str:

@@ -252,7 +252,7 @@ def test_an_image_finds_captions_and_similar_images(visit: Visit, way: str) -> N
     [part] = visit.asked()[-1]["queries"]
     assert base64.b64decode(part["image"]) == WINDMILL.read_bytes()
     expect(visit.page).to_have_url(f"{visit.url}/")
-    expect(visit.page.locator("#note")).to_contain_text("stays in this tab")
+    expect(visit.page.locator("#note")).to_contain_text("was sent to this service")
 
 
 def test_a_large_photograph_is_made_smaller_before_it_travels(visit: Visit, tmp_path: Path) -> None:
@@ -282,8 +282,15 @@ def test_an_image_of_ones_own_comes_back_with_back_and_not_with_a_reload(visit: 
 def test_a_file_that_is_no_image_is_explained(visit: Visit, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_bytes(b"no image at all")
     visit.page.locator("#file").set_input_files(tmp_path / "notes.png")
-    expect(visit.page.get_by_role("heading", name="This search does not work")).to_be_visible()
-    visit.page.get_by_role("button", name="Start over").click()
+    expect(visit.page.get_by_role("heading", name="Your image cannot be read")).to_be_visible()
+    words = visit.page.locator("#state p").inner_text()
+    assert "queries." not in words
+    reason = visit.page.locator("#state details")
+    expect(reason).not_to_have_attribute("open", "")
+    expect(reason).to_contain_text("queries.0.image: not an image of a format that is read here")
+    expect(visit.page.locator(".chip")).to_contain_text("Your image")
+    expect(visit.page.locator(".chip img")).to_have_count(0)
+    visit.page.get_by_role("button", name="Search without it").click()
     expect(visit.page.locator("#hero")).to_be_visible()
     visit.failures_are_expected()
 
@@ -294,7 +301,7 @@ def test_a_file_that_is_no_image_is_explained(visit: Visit, tmp_path: Path) -> N
 def test_an_image_opens_large_with_its_captions_and_credits(visit: Visit) -> None:
     visit.search("a small owl")
     first, second = visit.images()[:2]
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     dialog = visit.page.get_by_role("dialog", name=first)
     expect(dialog).to_be_visible()
     expect(dialog.locator("figure img")).to_have_attribute("src", re.compile("/thumbnails/large/.*[?]v="))
@@ -310,19 +317,19 @@ def test_an_image_opens_large_with_its_captions_and_credits(visit: Visit) -> Non
     expect(visit.page.get_by_role("dialog", name=first)).to_be_visible()
     visit.page.keyboard.press("Escape")
     expect(visit.page.locator("#dialog")).to_be_hidden()
-    expect(visit.page.locator("#grid button").first).to_be_focused()
+    expect(visit.page.locator("#grid a").first).to_be_focused()
     expect(visit.page).not_to_have_url(re.compile("show="))
 
 
 def test_focus_that_moves_while_the_large_view_closes_stays_where_it_is(visit: Visit) -> None:
     visit.search("a small owl")
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     expect(visit.page.get_by_role("dialog")).to_be_visible()
     # The browser tells the page that the dialog has closed only after this, however fast the machine is.
     visit.page.evaluate("() => { document.getElementById('shut').click(); document.getElementById('text').focus(); }")
     expect(visit.page).not_to_have_url(re.compile("show="))
     expect(visit.page.get_by_label("Describe an image")).to_be_focused()
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     visit.page.get_by_role("button", name="More like this").click()
     visit.settled()
     expect(visit.page.locator("main")).to_be_focused()
@@ -353,7 +360,7 @@ def test_the_page_stays_busy_while_a_newer_search_is_about_to_be_sent(visit: Vis
 
 def test_back_closes_the_large_view_and_a_link_opens_it(visit: Visit, meet: Meet) -> None:
     visit.search("a small owl")
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     expect(visit.page.locator("#dialog")).to_be_visible()
     link = urlsplit(visit.page.url)
     visit.page.go_back()
@@ -365,14 +372,14 @@ def test_back_closes_the_large_view_and_a_link_opens_it(visit: Visit, meet: Meet
 
 def test_more_and_less_like_an_image_are_parts_with_weights(visit: Visit) -> None:
     visit.search("fish")
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     visit.page.get_by_role("button", name="More like this").click()
     expect(visit.page.locator(".chip")).to_have_count(2)
     visit.settled()
     text, liked = visit.asked()[-1]["queries"]
     assert text == {"text": "fish", "weight": 1}
     assert liked["weight"] == 1
-    visit.page.locator("#grid button").nth(1).click()
+    visit.page.locator("#grid a").nth(1).click()
     visit.page.get_by_role("button", name="Less like this").click()
     expect(visit.page.locator(".chip")).to_have_count(3)
     expect(visit.page.locator(".chip.minus")).to_contain_text("−0.5")
@@ -453,7 +460,7 @@ def test_a_button_shows_more_where_nothing_scrolls(meet: Meet) -> None:
 
 def test_a_link_is_the_whole_search(visit: Visit, meet: Meet) -> None:
     visit.search("a tower")
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     visit.page.get_by_role("button", name="Less like this").click()
     visit.settled()
     visit.page.get_by_role("button", name="Filters").click()
@@ -598,7 +605,7 @@ def test_axe_finds_nothing_to_complain_about(meet: Meet, look: str) -> None:
     expect(visit.page.locator("#grid img").first).to_be_visible()
     check("the first view")
     visit.search("an owl")
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     expect(visit.page.locator("#dialog")).to_be_visible()
     check("the large view")
     visit.page.get_by_role("button", name="Less like this").click()
@@ -624,11 +631,11 @@ def test_the_page_works_from_the_keyboard_alone(meet: Meet) -> None:
     keys.press("Enter")
     visit.settled()
     keys.press("ArrowDown")
-    expect(visit.page.locator("#grid button").first).to_be_focused()
-    width = visit.page.locator("#grid button").first.evaluate("node => parseFloat(getComputedStyle(node).outlineWidth)")
+    expect(visit.page.locator("#grid a").first).to_be_focused()
+    width = visit.page.locator("#grid a").first.evaluate("node => parseFloat(getComputedStyle(node).outlineWidth)")
     assert width >= 2, "focus can be seen"
     keys.press("ArrowRight")
-    expect(visit.page.locator("#grid button").nth(1)).to_be_focused()
+    expect(visit.page.locator("#grid a").nth(1)).to_be_focused()
     keys.press("Enter")
     expect(visit.page.locator("#dialog")).to_be_visible()
     for _ in range(12):
@@ -637,7 +644,7 @@ def test_the_page_works_from_the_keyboard_alone(meet: Meet) -> None:
             "() => document.activeElement === document.body || !!document.activeElement.closest('dialog')"
         )
     keys.press("Escape")
-    expect(visit.page.locator("#grid button").nth(1)).to_be_focused()
+    expect(visit.page.locator("#grid a").nth(1)).to_be_focused()
     keys.press("/")
     assert visit.page.evaluate(focus) == "text"
     visit.page.locator("body").evaluate("() => document.activeElement.blur()")
@@ -661,7 +668,7 @@ def test_nothing_is_wider_than_the_screen(meet: Meet, width: int) -> None:
     visit = meet(viewport={"width": width, "height": 700}).open("/?q=an+owl&text=-0.5+a+branch+in+the+wood")
     visit.settled()
     assert visit.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     assert visit.page.locator("#dialog").evaluate("node => node.scrollWidth <= innerWidth")
 
 
@@ -710,7 +717,7 @@ def test_hostile_records_stay_text_and_a_collection_without_thumbnails_shows_wor
     expect(visit.page.locator("#grid .words").first).to_contain_text(HOSTILE)
     assert visit.images() == [], "the words stand where an image would"
     visit.page.get_by_role("button", name="Filters").click()
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     dialog = visit.page.get_by_role("dialog")
     expect(dialog.locator("#credits")).to_contain_text("javascript:alert(1)")
     expect(dialog.get_by_role("link")).to_have_count(0)

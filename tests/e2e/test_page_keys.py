@@ -73,7 +73,7 @@ def test_a_person_with_a_key_gets_in_and_sees_images(meet: Meet, guarded: Server
     assert secret not in visit.page.url
     assert visit.page.context.cookies() == []
     assert not any(secret in request.url for request in visit.requests)
-    visit.page.locator("#grid button").first.click()
+    visit.page.locator("#grid a").first.click()
     large = visit.page.locator("#figure img")
     expect(large).to_have_attribute("src", re.compile("^blob:"))
     visit.page.get_by_role("button", name="More like this").click()

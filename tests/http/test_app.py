@@ -115,6 +115,7 @@ def test_health_of_a_service_that_is_ready(api: Api, fake_artifact: Artifact) ->
         "sequence": 0,
         "index": None,
         "takes_changes": False,
+        "may_change": False,
         "changes": FROZEN,
     }
 

@@ -159,7 +159,14 @@ def test_who_may_not_search_learns_of_the_health_and_not_of_what_is_served(api: 
     assert json.dumps(unknown).find(str(api.state.settings.changes)) == -1
 
 
+def test_health_says_whether_the_one_who_asks_may_change_the_collection(api: Api) -> None:
+    secret, ruth = new_key("ruth", "search")
+    gate = Gate(KeyRing([ANNA, ruth]))
+    may = [ask(api, "GET", "/health", gate=gate, key=key).json()["may_change"] for key in (SECRET, secret, None)]
+    assert may == [True, False, False]
+
+
 def test_a_read_only_service_says_that_it_takes_no_changes(api: Api) -> None:
     health = ask(api, "GET", "/health", gate=Gate(KeyRing([ANNA]), is_read_only=True)).json()
-    assert health["takes_changes"] is False
+    assert (health["takes_changes"], health["may_change"]) == (False, False)
     assert "BENTO_CLIP_READONLY" in health["changes"]

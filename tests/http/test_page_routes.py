@@ -18,7 +18,7 @@ from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.route_check import RouteCheck
-from clip_retrieval.http.page import PAGE, content_security_policy
+from clip_retrieval.http.page import SCRIPTS, WEB, content_security_policy, search_page_html
 from clip_retrieval.http.page_routes import EXAMPLES
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
@@ -91,7 +91,7 @@ def test_who_ranks_html_over_json_gets_the_page(accept: str, page: bool) -> None
 def test_a_browser_gets_the_page_and_a_program_the_json(site: Site) -> None:
     page, info = site.ask("/", accept=BROWSER), site.ask("/", accept="*/*")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.text == PAGE.read_text()
+    assert page.text == search_page_html()
     assert info.json()["images"] == len(NAMES)
     assert {page.headers["vary"], info.headers["vary"]} == {"Accept"}
 
@@ -132,12 +132,21 @@ def test_the_policy_allows_this_script_and_this_style_alone(site: Site) -> None:
     assert policy["require-trusted-types-for"] == "'script'"
     assert policy["trusted-types"] == "'none'"
     assert "unsafe" not in str(policy)
-    changed = content_security_policy(PAGE.read_text().replace('"use strict";', '"use strict"; '))
-    assert changed != content_security_policy(PAGE.read_text())
+    changed = content_security_policy(search_page_html().replace('"use strict";', '"use strict"; '))
+    assert changed != content_security_policy(search_page_html())
+
+
+def test_every_file_of_the_page_is_in_it() -> None:
+    page = search_page_html()
+    files = {path.name for path in WEB.iterdir()}
+    assert files == {"index.html", "page.css", *(f"{name}.js" for name in SCRIPTS)}
+    for name in files - {"index.html"}:
+        assert (WEB / name).read_text(encoding="utf-8") in page
+    assert len(re.findall("<script>", page)) == len(re.findall("<style>", page)) == 1
 
 
 def test_the_page_is_one_file_that_names_no_other_host_and_no_way_to_write_markup() -> None:
-    page = PAGE.read_text()
+    page = search_page_html()
     hosts = set(re.findall(r"https?://([a-z0-9.]+)", page))
     assert hosts == {"www.w3.org"}, "the name of SVG's namespace"
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", page)

@@ -1,0 +1,32 @@
+/* The way in */
+
+/* `words`, if there are any, say what the key is for; without them the one that there is was not accepted. */
+function askForKey(why, then, words) {
+  withKey = then;
+  $("entry-why").textContent = words ?? (key ? "This key is not accepted here; it may have ended." : wordsFor(why));
+  if (!words) keepKey(""); // one that allows searching is kept until there is a better one
+  if (!entry.open) entry.showModal();
+  $("key").focus();
+}
+
+/* What the service says is for programs, but for one thing: that it has no keys at all. */
+function wordsFor(why) {
+  return /the service has none/.test(why) ? `The service has no keys yet: ${sentence(why)}` : "Whoever runs it gives keys to those who may search here.";
+}
+
+function keepKey(given) {
+  key = given;
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+  $("forget").hidden = !key;
+}
+
+$("entry-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepKey($("key").value.trim());
+  $("key").value = "";
+  entry.close();
+  if (key) withKey();
+});
+$("entry-shut").addEventListener("click", () => entry.close());
+$("forget").addEventListener("click", () => { keepKey(""); location.reload(); });

@@ -1,0 +1,81 @@
+/* The query: to the service, to the address bar and back */
+
+function asked() {
+  const parts = query.parts.map(({ kind, value, weight }) =>
+    kind === "text" ? { text: value, weight } : kind === "image_id" ? { image_id: value, weight } : { image: uploads.get(value).base64, weight });
+  const { words, without } = typed();
+  return [...(words ? [{ text: words, weight: query.parts.length ? query.weight : 1 }] : []), ...parts, ...without.map((each) => ({ text: each, weight: LESS }))];
+}
+
+/* What is in the search box: words, and those that a minus takes away: tower -eiffel, or -"eiffel tower". */
+const MINUS = /(?<=^|\s)[-−](?:"([^"]+)"?|(\p{L}\S*))/gu, MOST_WITHOUT = 6;
+function typed() {
+  const without = [...query.text.matchAll(MINUS)].map((found) => (found[1] ?? found[2]).trim()).filter(Boolean);
+  return { words: query.text.replace(MINUS, " ").replace(/\s+/g, " ").trim(), without: without.slice(0, MOST_WITHOUT) };
+}
+
+function request(target, offset, k) {
+  const body = { queries: asked(), target, k, offset };
+  if (Object.keys(query.where).length) body.where = query.where;
+  if (query.dedupe && target === "images") body.dedupe = true;
+  if (query.twins && target === "images") body.min_score = TWINS;
+  return body;
+}
+
+function address(image = shown) {
+  const params = new URLSearchParams();
+  if (query.text.trim()) params.set("q", query.text.trim());
+  if (query.weight !== 1 && query.parts.length) params.set("weight", query.weight);
+  for (const { kind, value, weight } of query.parts)
+    if (kind !== "upload") params.append(kind === "text" ? "text" : "image", `${weight} ${value}`);
+  if (Object.keys(query.where).length) params.set("where", JSON.stringify(query.where));
+  if (query.dedupe) params.set("fold", "1");
+  if (query.twins) params.set("twins", "1");
+  if (image !== null) params.set("show", image);
+  const search = params.toString();
+  return location.pathname + (search ? `?${search}` : "");
+}
+
+/* An entry of the history has what its address cannot have: an image of one's own, and how far down one was. */
+function remember(mode, extra = {}) {
+  const at = place ?? { y: scrollY, count: results.length };
+  history[mode === "push" ? "pushState" : "replaceState"]({ parts: query.parts, ...at, ...extra }, "", address());
+  const words = query.text.trim() || (query.parts.length ? "images" : "");
+  document.title = words ? `${shorten(words, 60)} – bento-clip` : "bento-clip: search images";
+}
+
+function recall(kept) {
+  const params = new URLSearchParams(location.search);
+  const weight = (given) => (Number.isFinite(Number(given)) && Number(given) ? Math.max(-HEAVIEST, Math.min(HEAVIEST, Number(given))) : 1);
+  const parts = [["text", "text"], ["image", "image_id"]].flatMap(([name, kind]) =>
+    params.getAll(name).map((given) => /^(\S+) ([^]+)$/.exec(given)).filter(Boolean).map((m) => ({ kind, value: m[2], weight: weight(m[1]) })));
+  let where = {};
+  try {
+    const given = JSON.parse(params.get("where") || "{}");
+    if (given && typeof given === "object" && !Array.isArray(given)) where = given;
+  } catch { /* a link that this page did not make */ }
+  const before = Array.isArray(kept?.parts) ? kept.parts : parts;
+  lost = before.some((part) => part.kind === "upload" && !uploads.has(part.value));
+  query = {
+    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", twins: params.get("twins") === "1",
+    parts: before.filter((part) => part.kind !== "upload" || uploads.has(part.value)),
+  };
+  shown = params.get("show");
+  place = kept?.y > 0 ? { y: kept.y, count: Math.min(Number(kept.count) || 0, MOST_AGAIN) } : null;
+  text.value = query.text;
+}
+
+function change(edit, { typing = false } = {}) {
+  edit();
+  lost = false;
+  shown = null;
+  place = { y: 0, count: 0 };
+  const now = Date.now();
+  remember(typing && now - typedAt < BURST_MS ? "replace" : "push");
+  place = null;
+  typedAt = typing ? now : 0;
+  drawQuery();
+  busy(true);
+  clearTimeout(timer);
+  timer = setTimeout(search, typing ? DEBOUNCE_MS : 0);
+}
