@@ -71,9 +71,11 @@ class MilvusEngine:
         *,
         search_s: float = SEARCH_S,
         pause_s: float = PAUSE_S,
+        channel: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._uri = uri
+        """``channel`` has settings of gRPC's channel, beside those that this class needs."""
+        self._uri, self._channel = uri, channel or {}
         self._search_s, self._pause_s, self._clock = search_s, pause_s, clock
         self._client: MilvusClient | None = None
         self.loaded: set[str] = set()
@@ -154,9 +156,8 @@ class MilvusEngine:
                     self._check_pause()
                 try:
                     uri = lite_address(Path(self._uri).resolve()) if is_file(self._uri) else self._uri
-                    self._client = MilvusClient(
-                        uri, timeout=self._search_s, dedicated=True, grpc_options=QUIET if is_on_this_host(uri) else {}
-                    )
+                    channel = {**self._channel, **(QUIET if is_on_this_host(uri) else {})}
+                    self._client = MilvusClient(uri, timeout=self._search_s, dedicated=True, grpc_options=channel)
                 except _FAILURES as error:
                     raise self._noted(error) from error
             return self._client
