@@ -46,6 +46,14 @@ def test_a_collection_has_its_name_only_when_it_is_complete(engine: MilvusWriter
     assert engine.count("c") == 30
 
 
+def test_a_collection_that_has_not_every_row_does_not_get_its_name(engine: MilvusWriter) -> None:
+    """Two rows of one key are one row there."""
+    row = {"row": 0, "vector": vectors_of(1)[0]}
+    with pytest.raises(IndexAway, match=r"it has 1 of the 2 rows that were written to c_a; write them again"):
+        engine.fill("c", 8, {}, iter([[row], [row]]), EXACT)
+    assert engine.count("c") is None
+
+
 def test_a_collection_that_is_written_again_takes_the_place_of_the_one_before(engine: MilvusWriter) -> None:
     filled(engine, vectors_of(30), EXACT, name="c")
     assert engine.search("c", vectors_of(30)[4:5], 1, {}).tolist() == [[4]]
