@@ -100,6 +100,28 @@ def test_a_folder_that_another_process_has_open_is_asked_of_that_process(engine:
     assert engine.search("d", vectors_of(1), 8, {}).shape == (1, 8), "what the other one wrote is found here"
 
 
+def test_a_search_is_answered_when_the_process_that_had_the_folder_open_has_ended(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from clip_retrieval.indexes.milvus_writer import MilvusWriter\n"
+        "from tests.indexes.milvus_lite import EXACT, filled\n"
+        "filled(MilvusWriter(sys.argv[1]), np.eye(8, dtype=np.float32), EXACT, name='c')\n"
+        "print('filled', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "index.db")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"filled\n"
+        engine = MilvusWriter(str(tmp_path / "index.db"), search_s=1)
+        query = np.eye(8, dtype=np.float32)[3:4]
+        assert engine.search("c", query, 1, {}).tolist() == [[3]]
+        other.kill()
+    assert engine.search("c", query, 1, {}).tolist() == [[3]]
+    assert engine.trouble is None
+    engine.close()
+
+
 def test_a_folder_that_cannot_be_opened_is_told_in_words(tmp_path: Path) -> None:
     folder = tmp_path / "index.db"
     folder.mkdir()
