@@ -71,11 +71,14 @@ class MilvusEngine:
         *,
         search_s: float = SEARCH_S,
         pause_s: float = PAUSE_S,
+        channel: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._uri = uri
+        """``channel`` has settings of gRPC's channel, beside those that this class needs."""
+        self._uri, self._channel = uri, channel or {}
         self._search_s, self._pause_s, self._clock = search_s, pause_s, clock
         self._client: MilvusClient | None = None
+        self._is_lent = False
         self.loaded: set[str] = set()
         """The names of collections that are loaded."""
         self._lock = threading.Lock()
@@ -128,22 +131,37 @@ class MilvusEngine:
     def asked(self, ask: Callable[[MilvusClient], _T], name: str | None = None, *, is_patient: bool = True) -> _T:
         """What ``ask`` answers; with ``name``, the collection of that name is loaded first.
 
-        A call that is not ``is_patient`` fails at once where another one has just failed. Raises IndexAway.
+        A call that is not ``is_patient``, which is a search, fails at once where another one has just failed, and is
+        made again where the process has ended that had a Milvus Lite open. Raises IndexAway.
         """
-        client: MilvusClient | None = None
+        client = self._connected(is_patient=is_patient)
         try:
-            client = self._connected(is_patient=is_patient)
-            if name is not None and name not in self.loaded:
-                self._load(client, name)
-            answer = ask(client)
+            answer = self._answer(client, ask, name)
         except _FAILURES as error:
             failure = self._noted(error)
             # A restarted engine has loaded nothing, and a cluster may be behind another address now.
-            if client is not None and client is self._client:
+            if client is self._client:
                 self.close()
-            raise failure from error
+            if is_patient or not self._is_lent:  # what writes may have done half of its work
+                raise failure from error
+            answer = self._asked_again(ask, name)
         self._trouble = None
         return answer
+
+    def _asked_again(self, ask: Callable[[MilvusClient], _T], name: str | None) -> _T:
+        """The answer of a Milvus Lite whose process has just ended: the folder is opened here, or by another one."""
+        client = self._connected(is_patient=True)
+        try:
+            return self._answer(client, ask, name)
+        except _FAILURES as error:
+            if client is self._client:
+                self.close()
+            raise self._noted(error) from error
+
+    def _answer(self, client: MilvusClient, ask: Callable[[MilvusClient], _T], name: str | None) -> _T:
+        if name is not None and name not in self.loaded:
+            self._load(client, name)
+        return ask(client)
 
     def _connected(self, *, is_patient: bool) -> MilvusClient:
         if not is_patient:
@@ -153,10 +171,11 @@ class MilvusEngine:
                 if not is_patient:  # the thread that had the lock may have tried in vain
                     self._check_pause()
                 try:
-                    uri = lite_address(Path(self._uri).resolve()) if is_file(self._uri) else self._uri
-                    self._client = MilvusClient(
-                        uri, timeout=self._search_s, dedicated=True, grpc_options=QUIET if is_on_this_host(uri) else {}
-                    )
+                    uri = self._uri
+                    if is_file(uri):
+                        uri, self._is_lent = lite_address(Path(uri).resolve())
+                    channel = {**self._channel, **(QUIET if is_on_this_host(uri) else {})}
+                    self._client = MilvusClient(uri, timeout=self._search_s, dedicated=True, grpc_options=channel)
                 except _FAILURES as error:
                     raise self._noted(error) from error
             return self._client

@@ -6,6 +6,7 @@ folder open leaves the port in a file there. When it ends, the next one that ask
 
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from milvus_lite.server_manager import server_manager_instance
@@ -14,7 +15,14 @@ PORT_FILE = "bento-clip-port"
 """The file in the folder of a Milvus Lite that has the port; it stays when the process is killed."""
 
 
-def lite_address(folder: Path) -> str:
+class LiteAddress(NamedTuple):
+    """Where a Milvus Lite answers, and whether another process has opened it, which may end."""
+
+    uri: str
+    is_lent: bool
+
+
+def lite_address(folder: Path) -> LiteAddress:
     """Where the Milvus Lite in ``folder`` answers; it is opened here if no other process has it open.
 
     Raises ValueError, with a sentence, where neither is so.
@@ -26,8 +34,8 @@ def lite_address(folder: Path) -> str:
     if address is not None:
         with suppress(OSError):  # the others alone miss it
             place.write_text(str(urlsplit(address).port), encoding="ascii")
-        return address
+        return LiteAddress(address, is_lent=False)
     try:
-        return f"http://127.0.0.1:{int(place.read_text(encoding='ascii'))}"
+        return LiteAddress(f"http://127.0.0.1:{int(place.read_text(encoding='ascii'))}", is_lent=True)
     except (OSError, ValueError):
         raise ValueError("another process has it open and does not say where, or it is no Milvus Lite") from None

@@ -31,10 +31,7 @@ class MilvusWriter(MilvusEngine):
             if not client.has_collection(name, timeout=WRITE_S):
                 return None
             client.load_collection(name, timeout=LOAD_S)
-            found = client.query(
-                name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=WRITE_S
-            )
-            return int(found[0]["count(*)"])
+            return _rows_of(client, name)
 
         return self.asked(ask)
 
@@ -83,12 +80,16 @@ class MilvusWriter(MilvusEngine):
             if field in optional:
                 schema.add_field(given_field(field), DataType.BOOL, description=f"whether there is a {field}")
         client.create_collection(name, schema=schema, consistency_level="Bounded", timeout=WRITE_S)
+        rows = 0
         for batch in batches:
             if batch:
                 client.insert(name, [_filled(row, fields, optional) for row in batch], timeout=WRITE_S)
+            rows += len(batch)
             advance(len(batch))
         client.flush(name, timeout=LOAD_S)
         self._index(client, name, index)
+        if (found := _rows_of(client, name)) != rows:
+            raise ValueError(f"it has {found} of the {rows} rows that were written to {name}; write them again")
         if before is None:
             client.create_alias(name, alias, timeout=WRITE_S)
         else:
@@ -140,6 +141,12 @@ class MilvusWriter(MilvusEngine):
         described.add_index(VECTOR, index_type=kind, metric_type=METRIC, params=dict(parameters))
         client.create_index(name, described, timeout=LOAD_S)
         client.load_collection(name, timeout=LOAD_S)
+
+
+def _rows_of(client: MilvusClient, name: str) -> int:
+    """How many rows a loaded collection has, whatever was written before."""
+    found = client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=WRITE_S)
+    return int(found[0]["count(*)"])
 
 
 def _filled(row: Mapping[str, Any], fields: Mapping[str, tuple[str, str]], optional: Collection[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,13 @@ def test_what_one_process_takes_every_other_one_answers_with_and_pages_stay_in_t
     ]
     assert len(pages[0]["results"]) == 24
     assert pages[0]["results"] == pages[1]["results"]
+
+
+def test_changes_are_taken_and_read_while_milvus_is_away(
+    in_milvus: Artifact, api_of: Callable[[Artifact, str], Api]
+) -> None:
+    api = api_of(replace(in_milvus, index_uri="http://127.0.0.1:1"), "away")
+    for method, path, options in CHANGES:
+        assert api.request(method, path, **options).status_code < 300, (method, path)
+    assert api.get("/images/third")["captions"] == ["a ruby"]
+    assert api.request("POST", "/search", json=QUERIES[0]).status_code == 503

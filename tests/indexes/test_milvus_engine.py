@@ -46,6 +46,14 @@ def test_a_collection_has_its_name_only_when_it_is_complete(engine: MilvusWriter
     assert engine.count("c") == 30
 
 
+def test_a_collection_that_has_not_every_row_does_not_get_its_name(engine: MilvusWriter) -> None:
+    """Two rows of one key are one row there."""
+    row = {"row": 0, "vector": vectors_of(1)[0]}
+    with pytest.raises(IndexAway, match=r"it has 1 of the 2 rows that were written to c_a; write them again"):
+        engine.fill("c", 8, {}, iter([[row], [row]]), EXACT)
+    assert engine.count("c") is None
+
+
 def test_a_collection_that_is_written_again_takes_the_place_of_the_one_before(engine: MilvusWriter) -> None:
     filled(engine, vectors_of(30), EXACT, name="c")
     assert engine.search("c", vectors_of(30)[4:5], 1, {}).tolist() == [[4]]
@@ -90,6 +98,28 @@ def test_a_folder_that_another_process_has_open_is_asked_of_that_process(engine:
     )
     assert (done.stdout, done.stderr) == ("3\n", "")
     assert engine.search("d", vectors_of(1), 8, {}).shape == (1, 8), "what the other one wrote is found here"
+
+
+def test_a_search_is_answered_when_the_process_that_had_the_folder_open_has_ended(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from clip_retrieval.indexes.milvus_writer import MilvusWriter\n"
+        "from tests.indexes.milvus_lite import EXACT, filled\n"
+        "filled(MilvusWriter(sys.argv[1]), np.eye(8, dtype=np.float32), EXACT, name='c')\n"
+        "print('filled', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "index.db")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"filled\n"
+        engine = MilvusWriter(str(tmp_path / "index.db"), search_s=1)
+        query = np.eye(8, dtype=np.float32)[3:4]
+        assert engine.search("c", query, 1, {}).tolist() == [[3]]
+        other.kill()
+    assert engine.search("c", query, 1, {}).tolist() == [[3]]
+    assert engine.trouble is None
+    engine.close()
 
 
 def test_a_folder_that_cannot_be_opened_is_told_in_words(tmp_path: Path) -> None:

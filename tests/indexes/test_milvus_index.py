@@ -1,7 +1,12 @@
 """How an index in Milvus asks its engine, and what it does with the answer."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
+import psutil
 import pytest
+from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import IndexAway
@@ -78,6 +83,30 @@ def test_a_mask_without_an_expression_asks_for_more_rows(
     found = index.search(vectors[:5], 10, allowed=HALF)
     assert [(asked.limit, asked.expression) for asked in engine.asked] == [(160, "")]  # 64 · 2 · 1.25
     np.testing.assert_array_equal(found.rows, index.exact_search(vectors[:5], 10, allowed=HALF).rows)
+
+
+class SomeRows(FakeEngine):
+    """Finds the same rows for every query, spread over all."""
+
+    def search(
+        self, name: str, queries: Vectors, limit: int, parameters: Mapping[str, int], expression: str = ""
+    ) -> NDArray[np.int64]:
+        return np.linspace(0, self.rows - 1, limit).astype(np.int64)[None].repeat(len(queries), axis=0)
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(np.empty((0, 1), np.float32))
+        self.rows = rows
+
+
+def test_a_search_reads_the_vectors_of_the_candidates_and_no_other(tmp_path: Path) -> None:
+    """The file is as large as 400,000 vectors of 512 dimensions, 820 MB, and holds nothing but its end."""
+    rows, dim = 400_000, 512
+    vectors = np.memmap(tmp_path / "vectors", np.float32, "w+", shape=(rows, dim))
+    spec = IndexSpec(engine="milvus", name="vectors", factory="HNSW", depth=96, rows=rows, dim=dim)
+    before = psutil.Process().memory_info().rss
+    index = MilvusIndex(spec, SomeRows(rows), vectors)
+    assert index.search(np.eye(1, dim, dtype=np.float32), 50).rows.shape == (1, 50)
+    assert psutil.Process().memory_info().rss - before < 32e6
 
 
 def test_more_rows_than_milvus_gives_are_found_here() -> None:
