@@ -74,8 +74,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for size in (int(size) for size in arguments.sizes.split(",")):
         folder = prepare(size)
-        names = wanted or (AT_A_MILLION if size >= 500_000 else [family.name for family in families(size, DIM)])
-        chosen = [family for family in families(size, DIM) if family.name in names]
+        tried = families(size, DIM, in_memory=True)
+        names = wanted or (AT_A_MILLION if size >= 500_000 else [family.name for family in tried])
+        chosen = [family for family in tried if family.name in names]
         rows += [measure(folder, size, family, arguments.recall, fresh=arguments.fresh) for family in chosen]
     show(rows)
     draw(rows, ROOT / PLOT)

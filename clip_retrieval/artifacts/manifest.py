@@ -79,7 +79,13 @@ def tuned_version(
     ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one.
     """
     specs = (images.spec, captions.spec)
-    chosen = [[spec.factory, spec.build_parameters, spec.search_parameters, spec.depth] for spec in specs]
+    chosen = [
+        [
+            *(spec.factory, spec.build_parameters, spec.search_parameters, spec.depth),
+            *(["codes"] if spec.scores == "codes" else []),
+        ]
+        for spec in specs
+    ]
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), chosen]
     return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
@@ -33,7 +34,7 @@ def tune(
     progress: Progress,
     seed: int = 0,
     *,
-    families_of: Callable[[int, int], list[Family]] = families,
+    families_of: Callable[[int, int], list[Family]] | None = None,
     meter: Meter = DEFAULT_METER,
     say: Say | None = None,
 ) -> Tuned:
@@ -41,9 +42,11 @@ def tune(
 
     The new artifact is in ``workspace``, in a folder named by its version, which follows from the encoder, the data,
     the thumbnails and the chosen indexes. In a collection without captions the images are the queries. ``families_of``
-    gives the families to try for a number of rows and of dimensions. If another process tunes the same artifact,
-    ``say`` gets a line that names it, and this one waits; without ``say``, raises BuildRunning instead.
+    gives the families to try for a number of rows and of dimensions, by default all, and with a budget of resident
+    memory also those that score by codes. If another process tunes the same artifact, ``say`` gets a line that names
+    it, and this one waits; without ``say``, raises BuildRunning instead.
     """
+    families_of = families_of or partial(families, in_memory=budget.resident_mb is not None)
     outcomes: dict[Modality, SweepOutcome] = {}
     with work_folder(workspace / f"{artifact.manifest.version}.tune", say, temporary=True) as scratch:
         for modality in MODALITIES:

@@ -1,6 +1,7 @@
 """``bento-clip tune``: choose indexes that meet a budget by measuring, and write a new version of an artifact."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,15 @@ def tune_command(
     memory_mb: Annotated[
         float | None, typer.Option("--memory-mb", min=0, help="The most MB that an index holds in memory.")
     ] = None,
+    resident_mb: Annotated[
+        float | None,
+        typer.Option(
+            "--resident-mb",
+            min=0,
+            help="The most MB that searches read, index and vectors. Then indexes whose own codes give the scores, so "
+            "that they read no vectors, are tried too.",
+        ),
+    ] = None,
     report: Annotated[Path, typer.Option(help="The folder for the plots of the Pareto fronts.")] = Path("reports/tune"),
     as_json: AsJson = False,
 ) -> None:
@@ -44,11 +54,12 @@ def tune_command(
     ```
     bento-clip tune --recall 0.99 --p99-ms 1 --memory-mb 50
     bento-clip tune clip-retrieval:latest --recall 0.95 --json
+    bento-clip tune --recall 0.95 --resident-mb 700
     ```
     """
     _, folder = modelstore.resolve(source)
     artifact = Artifact.open(folder)
-    budget = Budget(recall, p99_ms, memory_mb)
+    budget = Budget(recall, p99_ms, memory_mb, resident_mb)
     search_on_one_thread()
     done = tune(artifact, budget, cache_dir() / "builds", console.Bars(), say=console.note)
     for modality, outcome in done.outcomes.items():
@@ -69,7 +80,7 @@ def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:
     """Print the Pareto front of one index, and the choice, on standard error."""
     queries = outcome.nearest.measured.queries
     table = Table(
-        *("index", "recall", "recall@10", "p50 ms", "p99 ms", "p99 under load", "memory MB", "build s"),
+        *("index", "recall", "recall@10", "p50 ms", "p99 ms", "p99 under load", "memory MB", "with vectors", "build s"),
         title=f"{name}: Pareto front of {len(outcome.trials)} trials, with {queries} queries",
         caption="recall: the least of the recalls at k = 1, 10 and 50",
     )
@@ -77,7 +88,7 @@ def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:
         seen = trial.measured
         recalls = [f"{recall or 0:.4f}" for recall in (seen.recall, seen.recall_at_10)]
         times = [f"{ms or 0:.3f}" for ms in (seen.p50_ms, seen.p99_ms, trial.loaded_p99_ms)]
-        costs = (f"{seen.memory_mb or 0:.2f}", f"{seen.build_s or 0:.2f}")
+        costs = [f"{cost or 0:.2f}" for cost in (seen.memory_mb, seen.resident_mb, seen.build_s)]
         table.add_row(
             trial.spec.label(), *recalls, *times, *costs, style="bold green" if trial is outcome.chosen else None
         )
@@ -90,6 +101,7 @@ def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:
         console.note(
             f"confirmed with {seen.queries} held-out queries: recall@10 {seen.recall_at_10:.4f}, "
             f"least recall {seen.recall:.4f} (k = {seen.weakest_k}), p50 {seen.p50_ms:.3f} ms, p99 {seen.p99_ms:.3f} ms"
+            + (f", scores within {seen.score_error:.4f} of the cosines (p99)" if seen.score_error is not None else "")
         )
     else:
         why = "; ".join(budget.misses(outcome.nearest.measured))
@@ -104,7 +116,7 @@ def _as_json(done: Tuned, budget: Budget, tag: str | None) -> dict[str, Any]:
 
     return {
         "tag": tag,
-        "budget": {"recall": budget.recall, "p99_ms": budget.p99_ms, "memory_mb": budget.memory_mb},
+        "budget": asdict(budget),
         "indexes": {
             modality: {
                 "chosen": outcome.chosen and trial_json(outcome.chosen),

@@ -106,7 +106,7 @@ def build_family(family: Family, vectors: Vectors, *, advance: Callable[[int], N
     """Build the index of ``family``; of the measurement only the time that this took is known."""
     rows, dim = vectors.shape
     start = time.perf_counter()
-    spec = IndexSpec(factory=family.factory, build_parameters=family.build, rows=rows, dim=dim)
+    spec = IndexSpec(factory=family.factory, build_parameters=family.build, scores=family.scores, rows=rows, dim=dim)
     index = FaissIndex.build(spec, vectors, advance=advance)
     return Candidate(index, Measurement(build_s=round(time.perf_counter() - start, 3)))
 
@@ -148,7 +148,7 @@ def _measured(
 ) -> Candidate:
     kept = candidate.measurement
     seen = meter.measure(candidate.index, queries, truth, kind)
-    costs = {"build_s": kept.build_s, "memory_mb": kept.memory_mb}
+    costs = {"build_s": kept.build_s, "memory_mb": kept.memory_mb, "resident_mb": kept.resident_mb}
     # An exact index has recall 1 by construction; only rounding between two rows that are equally near could differ.
     recalls = {"recalls": dict.fromkeys(RECALL_KS, 1.0)} if candidate.index.spec.exact else {}
     return Candidate(candidate.index, seen.model_copy(update={**costs, **recalls}))

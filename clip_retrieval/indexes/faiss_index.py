@@ -5,6 +5,9 @@ other kind is built from codes of the vectors. The vectors stay in their memory-
 that the codes find. Nothing of an index changes after it is built: how broadly it is searched is given to FAISS with
 each search, so several ``FaissIndex`` may share one FAISS object. Which index a collection gets is measured in
 ``choose.py``.
+
+An index that scores by codes (``IndexSpec.scores``) has two kinds of them: short ones find candidates, and those of
+``Refine`` give the scores. Its searches read no vector; exact searches do, and ``vectors_of``.
 """
 
 import math
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.indexes.base import IndexSpec, SearchHits
-from clip_retrieval.indexes.faiss_parameters import search_parameters, takes_selectors
+from clip_retrieval.indexes.faiss_parameters import scores_itself, search_parameters, takes_selectors
 
 ADD_BLOCK_ROWS = 65_536
 """How many rows are read from the vectors' file at a time while an index is built."""
@@ -54,7 +57,12 @@ class FaissIndex:
     def __init__(
         self, spec: IndexSpec, index: Any, vectors: Vectors, filter_limits: FilterLimits = FilterLimits()
     ) -> None:
-        """``index`` is FAISS's object, None for an exact index. Raises ValueError for an unknown search parameter."""
+        """``index`` is FAISS's object, None for an exact index.
+
+        Raises ValueError for an unknown search parameter, and for an index without codes that could give scores.
+        """
+        if spec.scores == "codes" and not scores_itself(index):
+            raise ValueError(f"{spec.factory} has no codes that give scores: name them by Refine, such as Refine(SQ8)")
         self._spec = spec
         self._index = index
         # A memory map stays mapped, without the cost of its class at each access.
@@ -151,10 +159,9 @@ class FaissIndex:
         queries = self._asked(queries)
         depth = min(max(self._spec.depth, k), count)
         if allowed is None:
-            _, candidates = self._index.search(queries, depth, params=self._parameters)
-            return best_hits(self._cosines(queries, candidates), candidates, k)
-        candidates = self._candidates_among(allowed, count, queries, depth)
-        hits = best_hits(self._cosines(queries, candidates), candidates, k)
+            return best_hits(*self._found(queries, depth, self._parameters), k)
+        scores, candidates = self._found_among(allowed, count, queries, depth)
+        hits = best_hits(scores, candidates, k)
         # The whole depth decides, not k: else the answers for two k could come from two methods.
         if (short := (candidates >= 0).sum(axis=1) < depth).any():
             hits.scores[short], hits.rows[short] = self.exact_search(queries[short], k, allowed=allowed)
@@ -190,19 +197,23 @@ class FaissIndex:
             return count <= limits.exact_rows
         return count <= limits.scan_exact_rows or count * limits.max_breadth_factor < self._spec.rows
 
-    def _candidates_among(
-        self, allowed: NDArray[np.bool_], count: int, queries: Vectors, depth: int
-    ) -> NDArray[np.int64]:
-        """Allowed rows that the codes find, of shape (queries, ``depth`` or more); -1 stands for no row."""
+    def _found(self, queries: Vectors, count: int, parameters: Any) -> SearchHits:
+        """The scores of rows that the codes find, and the rows, of shape (queries, ``count``); -1 stands for none."""
+        scores, rows = self._index.search(queries, count, params=parameters)
+        return SearchHits(scores if self._spec.scores == "codes" else self._cosines(queries, rows), rows)
+
+    def _found_among(self, allowed: NDArray[np.bool_], count: int, queries: Vectors, depth: int) -> SearchHits:
+        """The same of allowed rows, ``depth`` or more for each query."""
         share = count / self._spec.rows
         if self._takes_selectors:
             breadth = min(self._filter_limits.max_breadth_factor, 1 / share)
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             parameters = search_parameters(self._index, self._spec.search_parameters, selector, breadth)
-            return np.asarray(self._index.search(queries, depth, params=parameters)[1])
+            return self._found(queries, depth, parameters)
         found = min(self._spec.rows, math.ceil(depth / share * self._filter_limits.scan_reserve))
-        _, candidates = self._index.search(queries, found, params=self._parameters)
-        return np.where(allowed[candidates], candidates, -1)
+        hits = self._found(queries, found, self._parameters)
+        is_allowed = allowed[hits.rows]
+        return SearchHits(np.where(is_allowed, hits.scores, np.float32(-np.inf)), np.where(is_allowed, hits.rows, -1))
 
     def _asked(self, queries: Vectors) -> Vectors:
         """The queries as FAISS reads them. Raises ValueError for vectors of another length than those of the rows."""

@@ -21,6 +21,11 @@ def takes_selectors(index: Any) -> bool:
     return isinstance(index, faiss.IndexHNSW | faiss.IndexIVF)
 
 
+def scores_itself(index: Any) -> bool:
+    """Whether an index orders what its short codes find by finer codes of its own."""
+    return isinstance(faiss.downcast_index(index), faiss.IndexRefine)
+
+
 def search_parameters(index: Any, settings: Mapping[str, int], selector: Any = None, breadth: float = 1) -> Any:
     """FAISS's parameters of a search with ``settings``, ``breadth`` times as broad; None for a scan of all codes.
 

@@ -11,6 +11,7 @@ or 16 bits (``Refine``) if any.
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from clip_retrieval.indexes.base import FLAT, MIN_DEPTH
 from clip_retrieval.indexes.faiss_index import TRAINING_ROWS
@@ -39,10 +40,12 @@ class Family:
     """From the quickest to the most thorough."""
     depths: tuple[int, ...] = (MIN_DEPTH,)
     """How many candidates the vectors themselves order, at least; coarse codes need more. See ``IndexSpec.depth``."""
+    scores: Literal["vectors", "codes"] = "vectors"
+    """What gives the scores. See ``IndexSpec.scores``."""
 
 
-def families(rows: int, dim: int) -> list[Family]:
-    """All kinds that are tried for a collection of this size."""
+def families(rows: int, dim: int, *, in_memory: bool = False) -> list[Family]:
+    """All kinds that are tried for a collection of this size; with ``in_memory``, also those that read no vector."""
     flat = Family("flat", FLAT)
     if rows < MIN_APPROXIMATE_ROWS:
         return [flat]
@@ -73,7 +76,7 @@ def families(rows: int, dim: int) -> list[Family]:
             Family("IVF, RaBitQ, half vectors", f"{rotated},{ivf},RaBitQfs,Refine(SQfp16)", {}, refined),
             Family("IVF, RaBitQ, 8 bits", f"{rotated},{ivf},RaBitQfs,Refine(SQ8)", {}, refined),
         ]
-    return tried
+    return [*tried, *_scored_by_codes(dim, ivf, probes)] if in_memory else tried
 
 
 def quick_families(rows: int, dim: int, *, max_scanned_rows: int = MAX_SCANNED_ROWS) -> list[Family]:
@@ -91,11 +94,42 @@ def _scans(dim: int) -> list[Family]:
     """Codes of every row, in the order of the rows: memory is read in one stream."""
     if dim % 32:
         return []
-    rotation = "HR" if dim & (dim - 1) == 0 else "RR"  # a Hadamard rotation pads to the next power of two
+    rotation = _rotation(dim)
     return [
         Family("PQ, every row", f"{rotation}{dim},PQ{dim // 2}x4fs", depths=(64, 96, 128, 256)),
         Family(SHORT_CODES, f"{rotation}{dim},PQ{dim // 4}x4fs", depths=(128, 192, 256, 384, 512)),
     ]
+
+
+def _scored_by_codes(dim: int, ivf: str, probes: tuple[dict[str, int], ...]) -> list[Family]:
+    """Short codes find candidates, and 8 bits a component order them; no vector is read.
+
+    8 bits lie evenly between the least and the greatest value of a component. After a rotation all components are
+    alike, which makes scores three times as precise for vectors with a steep spectrum. More candidates than a page
+    needs are scored, for they are cheap: their codes are in memory.
+    """
+    if dim % 32:
+        return []
+    rotation, whole = _rotation(dim), f"RR{dim}"
+    return [
+        Family(
+            f"{SHORT_CODES}, scored by 8 bits",
+            f"{rotation}{dim},PQ{dim // 4}x4fs,Refine({rotation}{dim},SQ8)",
+            settings=tuple({"k_factor_rf": factor} for factor in (2, 4, 8)),
+            scores="codes",
+        ),
+        Family(
+            "IVF, short PQ, scored by 8 bits",
+            f"{whole},{ivf},PQ{dim // 4}x4fsr,Refine({whole},SQ8)",
+            settings=tuple(setting | {"k_factor_rf": factor} for factor in (2, 4, 8) for setting in probes),
+            scores="codes",
+        ),
+    ]
+
+
+def _rotation(dim: int) -> str:
+    """A Hadamard rotation pads to the next power of two, so other sizes get a matrix."""
+    return "HR" if dim & (dim - 1) == 0 else "RR"
 
 
 def n_cells(rows: int) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.indexes.base import Measurement, VectorIndex
+from clip_retrieval.indexes.base import Measurement, SearchHits, VectorIndex
 from clip_retrieval.records import Modality
 
 RECALL_KS = (1, 10, 50)
@@ -24,6 +24,8 @@ LEAST_RECALL = 0.99
 TIMED_K = 10
 MAX_QUERIES = 1000
 """Most queries that a recall is measured with."""
+ERROR_QUERIES = 200
+ERROR_DIGITS = 6
 MS_DIGITS = 4
 """Times are kept to a tenth of a microsecond: the rest is noise, and a manifest is read by people too."""
 
@@ -91,7 +93,8 @@ class Meter:
         ``times`` are taken now if they are not given.
         """
         # The results for any k are a prefix of those for the greatest, since no index searches less deeply than that.
-        found = index.search(queries, TRUTH_DEPTH).rows
+        hits = index.search(queries, TRUTH_DEPTH)
+        found = hits.rows
         times = times or self.times(index, queries)
         return Measurement(
             recalls={k: recall_at_k(found[:, :k], truth[:, :k]) for k in RECALL_KS},
@@ -99,7 +102,17 @@ class Meter:
             query_kind=query_kind,
             p50_ms=round(times.p50_ms, MS_DIGITS),
             p99_ms=round(times.p99_ms, MS_DIGITS),
+            score_error=score_error(index, queries, hits),
         )
+
+
+def score_error(index: VectorIndex, queries: Vectors, found: SearchHits) -> float | None:
+    """The 99th percentile of the distances between scores and cosines, of some queries; None where they are equal."""
+    if index.spec.scores == "vectors":
+        return None
+    some = zip(queries[:ERROR_QUERIES], found.scores, found.rows, strict=False)
+    errors = [np.abs(scores - index.vectors_of(rows) @ query)[rows >= 0] for query, scores, rows in some]
+    return round(float(np.percentile(np.concatenate(errors), 99)), ERROR_DIGITS)
 
 
 DEFAULT_METER = Meter()

@@ -35,7 +35,7 @@ QUERIES_FILE = f"queries-{TRUTH_DEPTH}.npz"
 def main() -> None:
     verb, folder, name, path = sys.argv[1], Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
     vectors = np.load(folder / "images.npy", mmap_mode="r")
-    family = next(family for family in families(*vectors.shape) if family.name == name)
+    family = next(family for family in families(*vectors.shape, in_memory=True) if family.name == name)
     if verb == "build":
         print(json.dumps(build(family, vectors, path)))
     else:
@@ -59,7 +59,7 @@ def search(family: Family, folder: Path, vectors: Any, path: Path, recall: float
         )
     before = anonymous_mb()
     rows, dim = vectors.shape
-    spec = IndexSpec(factory=family.factory, build_parameters=family.build, rows=rows, dim=dim)
+    spec = IndexSpec(factory=family.factory, build_parameters=family.build, scores=family.scores, rows=rows, dim=dim)
     taken = Candidate(FaissIndex.load(spec, path, vectors), Measurement())
     taken.index.search(queries.sweep[:1], TIMED_K)
     ready_s = time.time() - psutil.Process().create_time()

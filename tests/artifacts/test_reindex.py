@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import tuned_version
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.reindex import Tuned, tune
 from clip_retrieval.artifacts.writer import write_artifact
@@ -17,7 +18,7 @@ from clip_retrieval.indexes.families import Family
 from clip_retrieval.indexes.measure import Meter
 from clip_retrieval.indexes.sweep import Budget
 from clip_retrieval.progress import Silent
-from clip_retrieval.records import CaptionRecord, ImageRecord
+from clip_retrieval.records import MODALITIES, CaptionRecord, ImageRecord
 from clip_retrieval.work_folder import work_folder
 
 SHORT = [
@@ -140,6 +141,37 @@ def test_the_version_follows_from_the_choice(artifact: Artifact, tmp_path: Path)
     manifests = [Artifact.open(path).manifest for path in (tmp_path / "work").iterdir()]
     chosen = {(manifest.images.spec.label(), manifest.captions.spec.label()) for manifest in manifests}
     assert len(versions) == len(chosen)
+
+
+def test_with_a_budget_of_resident_memory_the_artifact_says_how_exact_its_scores_are(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    by_codes = Family("codes", "IVF4,SQ4,Refine(SQ8)", {}, ({"nprobe": 4, "k_factor_rf": 4},), scores="codes")
+    budget = Budget(0.9, resident_mb=IMAGES * 2 * FakeEncoder().info.dim * 4 / 1e6 * 5)
+    done = tune(
+        artifact,
+        budget,
+        tmp_path / "work",
+        Silent(),
+        families_of=lambda rows, dim: [by_codes],
+        meter=Meter(timed_queries=10),
+    )
+    assert done.artifact is not None
+    made = Artifact.open(done.artifact.path)
+    for modality in MODALITIES:
+        index = made.index(modality)
+        assert index.spec.scores == "codes"
+        query = made.vectors(modality)[:1]
+        scores, rows = index.search(query, 20)
+        errors = np.abs(scores[0] - index.vectors_of(rows[0]) @ query[0])
+        measured = (made.manifest.images if modality == "images" else made.manifest.captions).measured
+        assert measured.score_error is not None
+        assert np.median(errors) < measured.score_error
+    by_vectors = [
+        built.model_copy(update={"spec": built.spec.model_copy(update={"scores": "vectors"})})
+        for built in (made.manifest.images, made.manifest.captions)
+    ]
+    assert tuned_version(made.manifest.encoder, made.manifest.data, *by_vectors) != made.manifest.version
 
 
 def test_nothing_is_written_where_nothing_meets_the_budget(artifact: Artifact, tmp_path: Path) -> None:

@@ -481,7 +481,7 @@ class TestTune:
     def test_json_has_every_trial_and_the_choice(self, cli: Cli, artifact_copy: Artifact, tmp_path: Path) -> None:
         done = cli("tune", artifact_copy.path, "--memory-mb", 1, "--report", tmp_path / "report", "--json")
         found = json.loads(done.out)
-        assert found["budget"] == {"recall": 0.99, "p99_ms": None, "memory_mb": 1}
+        assert found["budget"] == {"recall": 0.99, "p99_ms": None, "memory_mb": 1, "resident_mb": None}
         assert set(found["indexes"]) == {"images", "captions"}
         for index in found["indexes"].values():
             assert index["chosen"]["factory"] == "Flat"

@@ -60,7 +60,7 @@ def artifact_with(family_name: str, folder: Path) -> Artifact:
     vectors = {name: unit_rows(rng.standard_normal((rows, DIM)) + 0.5) for name, rows in sizes.items()}
     built = {}
     for name, rows in vectors.items():
-        family = next(one for one in families(*rows.shape) if one.name == family_name)
+        family = next(one for one in families(*rows.shape, in_memory=True) if one.name == family_name)
         built[name] = build_family(family, rows).index
 
     def fill(partial: Path) -> None:
@@ -94,7 +94,7 @@ def artifact_with(family_name: str, folder: Path) -> Artifact:
     )
 
 
-FAMILIES = [family.name for family in families(IMAGES, DIM)]
+FAMILIES = [family.name for family in families(IMAGES, DIM, in_memory=True)]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -369,6 +369,58 @@ class TestDepth:
             IndexSpec(rows=1, dim=1, depth=MIN_DEPTH - 1)
 
 
+class TestScoresByCodes:
+    """Short codes find candidates and 8-bit codes score them, so a search reads no vector."""
+
+    @pytest.fixture(params=["IVF4,SQ4,Refine(SQ8)", "HR16,PQ16x4fs,Refine(HR16,SQ8)"])
+    def index(self, request: pytest.FixtureRequest) -> FaissIndex:
+        vectors = random_units(900, 16)
+        vectors[700:705] = vectors[5]
+        search = {"k_factor_rf": 4} | ({"nprobe": 3} if "IVF" in request.param else {})
+        spec = IndexSpec(factory=request.param, search_parameters=search, scores="codes", rows=900, dim=16)
+        return FaissIndex.build(spec, vectors, filter_limits=FEW_EXACT_ROWS)
+
+    def test_scores_are_near_the_cosines_and_in_order(self, index: FaissIndex) -> None:
+        queries = random_units(10, 16, seed=1)
+        for query, scores, rows in zip(queries, *index.search(queries, 50), strict=True):
+            np.testing.assert_allclose(scores, index.vectors_of(rows) @ query, atol=0.01)
+            assert (np.diff(scores) <= 0).all()
+        assert index.search(index.vectors_of(np.array([5])), 6).rows[0].tolist() == [5, 700, 701, 702, 703, 704]
+
+    def test_no_vector_is_read(self, index: FaissIndex, tmp_path: Path) -> None:
+        index.save(tmp_path / "codes.faiss")
+        spoiled = np.full((900, 16), np.nan, np.float32)
+        blind = FaissIndex.load(index.spec, tmp_path / "codes.faiss", spoiled)
+        queries = random_units(10, 16, seed=2)
+        for found, expected in zip(blind.search(queries, 50), index.search(queries, 50), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+    def test_a_filtered_search_scores_alike(self, index: FaissIndex) -> None:
+        allowed = np.arange(900) % 3 > 0
+        query = random_units(1, 16, seed=3)
+        scores, rows = index.search(query, 50, allowed=allowed)
+        assert allowed[rows].all()
+        everywhere = dict(zip(*(line[0].tolist() for line in reversed(index.search(query, 200))), strict=True))
+        shared = [row for row in rows[0].tolist() if row in everywhere]
+        assert len(shared) > 40
+        assert [scores[0][list(rows[0]).index(row)] for row in shared] == [everywhere[row] for row in shared]
+
+    def test_an_exact_search_is_by_the_vectors(self, index: FaissIndex) -> None:
+        query, every = random_units(1, 16, seed=4), index.vectors_of(np.arange(900))
+        np.testing.assert_allclose(
+            index.exact_search(query, 9).scores[0], np.sort(every @ query[0])[:-10:-1], atol=1e-6
+        )
+
+    def test_an_index_without_such_codes_is_refused(self, tmp_path: Path) -> None:
+        vectors = random_units(300, 16)
+        graph = built(vectors, "HNSW16,SQ8")
+        graph.save(tmp_path / "graph.faiss")
+        with pytest.raises(ValueError, match=r"HNSW16,SQ8 has no codes that give scores: name them by Refine"):
+            FaissIndex.build(graph.spec.model_copy(update={"scores": "codes"}), vectors)
+        with pytest.raises(ArtifactDamaged, match="Refine"):
+            FaissIndex.load(graph.spec.model_copy(update={"scores": "codes"}), tmp_path / "graph.faiss", vectors)
+
+
 def test_vectors_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(4, 4\)"):
         FaissIndex.build(IndexSpec(rows=4, dim=4), random_units(3, 4))

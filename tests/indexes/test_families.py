@@ -25,7 +25,7 @@ def hard(rows: int, dim: int, seed: int) -> Vectors:
 
 def candidates(name: str, vectors: Vectors) -> Iterator[Candidate]:
     """A family at its quickest, a middle and its most thorough setting."""
-    family = next(family for family in families(*vectors.shape) if family.name == name)
+    family = next(family for family in families(*vectors.shape, in_memory=True) if family.name == name)
     built = build_family(family, vectors)
     if built.index.spec.exact:
         yield built
@@ -56,7 +56,7 @@ def assert_keeps_its_promise(name: str, vectors: Vectors, queries: Vectors) -> N
                 assert cut_page(Ranking(index, query), k).rows == rows[rows >= 0].tolist(), f"k = {k}"
 
 
-NAMES = [family.name for family in families(8192, 64)]
+NAMES = [family.name for family in families(8192, 64, in_memory=True)]
 
 
 @pytest.mark.parametrize("name", NAMES)

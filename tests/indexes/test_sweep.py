@@ -20,7 +20,7 @@ from clip_retrieval.records import Modality
 from tests.indexes.test_choose import CAPTIONS, FEW_TIMINGS, IMAGES, SlowFlat, judged_recall
 
 SPEC = IndexSpec(rows=9, dim=4)
-SEEN = Measurement(recalls={1: 0.95, 10: 0.9, 50: 0.92}, p50_ms=1, p99_ms=2, memory_mb=10)
+SEEN = Measurement(recalls={1: 0.95, 10: 0.9, 50: 0.92}, p50_ms=1, p99_ms=2, memory_mb=10, resident_mb=30)
 SHORT = [
     Family("flat", "Flat"),
     Family("graph", "HNSW8,SQ8", {"efConstruction": 40}, ({"efSearch": 8}, {"efSearch": 200})),
@@ -53,6 +53,8 @@ class TestBudget:
             (Budget(0.9, 1.5), ["p99 2 ms is above 1.5 ms"]),
             (Budget(0.9, None, 5), ["10 MB is above 5 MB"]),
             (Budget(0.95, 1, 5), ["recall", "p99", "MB"]),
+            (Budget(0.9, None, None, 30), []),
+            (Budget(0.9, None, 10, 20), ["30 MB with all that is read is above 20 MB"]),
         ],
     )
     def test_says_what_is_missed(self, budget: Budget, missed: list[str]) -> None:
@@ -142,6 +144,22 @@ class TestSearch:
         assert outcome.confirmed.measurement.recalls == pytest.approx(judged, abs=1e-3)
         assert outcome.confirmed.measurement.queries == len(queries.held_out)
         assert outcome.confirmed.measurement.memory_mb == outcome.chosen.measured.memory_mb
+
+    def test_within_little_resident_memory_an_index_is_chosen_whose_codes_give_the_scores(
+        self, queries: TuningQueries, tmp_path: Path
+    ) -> None:
+        by_codes = Family("codes", "IVF16,SQ4,Refine(SQ8)", {}, ({"nprobe": 16, "k_factor_rf": 4},), scores="codes")
+        budget = Budget(0.9, resident_mb=IMAGES.nbytes / 1e6 * 0.6)
+        outcome = find_index(IMAGES, queries, [*SHORT, by_codes], budget, tmp_path, Silent(), meter=QUICK)
+        for each in outcome.trials:
+            read = 0 if each.spec.exact or each.family == "codes" else IMAGES.nbytes / 1e6
+            assert each.measured.resident_mb == pytest.approx((each.measured.memory_mb or 0) + read)
+            assert (each.measured.score_error is None) == (each.family != "codes")
+        assert outcome.confirmed is not None
+        assert outcome.confirmed.index.spec.scores == "codes"
+        seen = outcome.confirmed.measurement
+        assert seen.resident_mb == seen.memory_mb
+        assert 0 < (seen.score_error or 0) < 0.01
 
     def test_where_nothing_meets_the_budget_the_nearest_is_told(self, queries: TuningQueries, tmp_path: Path) -> None:
         outcome = found(queries, Budget(0.99, None, 0.001), tmp_path)
