@@ -61,7 +61,7 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
         f"/thumbnails/{{size}}/{IMAGE_ID}",
         response_class=Response,
         responses={
-            200: {"content": {"image/webp": {}}},
+            200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}},
             304: {"description": "The copy that the browser has is current."},
             404: {"model": ErrorBody, "description": "No such image or size, or no thumbnails in this artifact."},
         },
