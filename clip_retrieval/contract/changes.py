@@ -97,8 +97,15 @@ class ChangedFields(Strict):
         return self
 
 
+def _patch(schema: dict[str, Any]) -> None:
+    _without_null(schema)
+    schema["examples"] = [{"captions": ["an owl at night"], "metadata": {"year": 2024}}]
+
+
 class PatchRequest(ChangedFields):
     """A change of an image's captions, fields or split."""
+
+    model_config = ConfigDict(json_schema_extra=_patch)
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -135,6 +142,12 @@ class Change(ChangedFields):
 
 class ChangesRequest(Strict):
     """Several changes in one transaction. Each is checked on its own; those that are valid are made together."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"changes": [{"op": "patch", "image_id": "owl.jpg", "captions": ["an owl at night"]}]}]
+        }
+    )
 
     changes: list[Any] = Field(
         min_length=1,

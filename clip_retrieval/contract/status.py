@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from clip_retrieval.contract.base import Bool, Frozen, Strict
 
@@ -81,6 +81,8 @@ class CacheCleared(Frozen):
 
 class SwapRequest(Strict):
     """Serve another artifact from now on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"artifact": "clip-retrieval:latest"}]})
 
     artifact: str = Field(min_length=1, max_length=1000, description="A model store tag, or the path of a folder.")
     force: Bool = Field(default=False, description="Take it also if it falls short of what its manifest promises.")

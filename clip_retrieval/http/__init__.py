@@ -28,8 +28,10 @@ query_routes.py       the short routes: queries of one part
 embeddings_routes.py  embeddings and models in the form of OpenAI's API
 composed_routes.py    queries of several parts, and several queries at once
 change_routes.py      images are added, changed and removed
+described_operations.py  what the description of the API calls each operation, and in which order
 described_keys.py     what the description of the API says of keys
 description.py        what OpenAPI says of all routes
+docs_pages.py         the pages of that description
 app.py                the application: all routes and the answers to what is wrong
 overload.py           what is refused before everything else
 stack.py              the middleware in its order

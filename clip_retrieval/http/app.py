@@ -19,7 +19,9 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.artifact_routes import add_artifact_routes
 from clip_retrieval.http.change_routes import add_change_routes
 from clip_retrieval.http.composed_routes import add_composed_routes
+from clip_retrieval.http.described_operations import operation_id
 from clip_retrieval.http.description import describe_api
+from clip_retrieval.http.docs_pages import add_docs_pages
 from clip_retrieval.http.embeddings_routes import add_embeddings_routes
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.info_routes import add_info_routes
@@ -42,8 +44,9 @@ def create_app(state: ServerState) -> FastAPI:
         version=__version__,
         summary="Text to images, image to captions, image to images.",
         openapi_url="/docs.json",
-        docs_url="/docs",
-        redoc_url="/redoc",
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
     )
     app.router.route_class = JsonRoute
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -56,6 +59,7 @@ def create_app(state: ServerState) -> FastAPI:
     add_embeddings_routes(app, state)
     add_composed_routes(app, state)
     add_change_routes(app, state)
+    add_docs_pages(app)
     describe_api(app, asks_for_keys=lambda: state.gate.asks_for_keys)
     return app
 

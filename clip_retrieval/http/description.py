@@ -15,6 +15,7 @@ from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.embeddings import OpenAiErrorBody
 from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.http.described_keys import describe_keys
+from clip_retrieval.http.described_operations import in_groups
 from clip_retrieval.http.error_response import OPENAI
 from clip_retrieval.http.policy import JSON, ROUTES, RoutePolicy
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH
@@ -43,6 +44,11 @@ ABOUT = (
     "with `Allow` for another method, 421 for the name of another host, and 431 for a head that is too long."
 )
 
+_EXAMPLES = {
+    "texts": "a red panda",
+    "images": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGM4AQAAygDJmcpdfgAAAABJRU5ErkJggg==",
+}
+"""The image is a grey pixel as a PNG file."""
 _PROBES = {"/livez": "Whether the process lives", "/readyz": "Whether queries are answered", "/healthz": "As /livez"}
 _ANSWER_WHILE_STARTING = {"/health", "/stats", "/metrics", "/livez", "/healthz"}
 
@@ -65,7 +71,7 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
     for name, form in schemas.items():
         if name.startswith("Body_"):
             _mend_form(form)
-    return schema
+    return in_groups(schema)
 
 
 def describe_api(app: FastAPI, *, asks_for_keys: Callable[[], bool]) -> None:
@@ -145,10 +151,15 @@ def _routes_of_bentoml() -> dict[str, Any]:
 
 def _native(summary: str, name: str, item: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     items = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_NATIVE_BATCH}
-    body = {"type": "object", "properties": {name: items}, "required": [name], "title": f"Encode{name.title()}"}
+    body = {
+        "type": "object",
+        "properties": {name: items},
+        "required": [name],
+        "title": f"Encode{name.title()}",
+        "examples": [{name: [_EXAMPLES[name]]}],
+    }
     return {
         "summary": summary,
-        "operationId": f"encode_{name}",
         "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
         "responses": {"200": {"description": "A row each, in order.", "content": {JSON: {"schema": answer}}}},
     }

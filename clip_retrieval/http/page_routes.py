@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, get_args
 from urllib.parse import quote
 
-from fastapi import FastAPI, Header
+from fastapi import FastAPI, Header, Path
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -21,6 +21,8 @@ from clip_retrieval.serving.state import ServerState
 EXAMPLES = 24
 IMMUTABLE = "public, max-age=31536000, immutable"
 
+SizeName = Annotated[str, Path(json_schema_extra={"enum": list(get_args(Size))})]
+"""Another name is 404, as a path that is not there is."""
 IfNoneMatch = Annotated[str, Header(include_in_schema=False)]
 
 
@@ -59,13 +61,13 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
         f"/thumbnails/{{size}}/{IMAGE_ID}",
         response_class=Response,
         responses={
-            200: {"content": {"image/webp": {}}},
+            200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}},
             304: {"description": "The copy that the browser has is current."},
             404: {"model": ErrorBody, "description": "No such image or size, or no thumbnails in this artifact."},
         },
         summary="An image as WebP, small or large",
     )
-    def thumbnail(size: str, image_id: str, v: str = "", if_none_match: IfNoneMatch = "") -> Response:
+    def thumbnail(size: SizeName, image_id: str, v: str = "", if_none_match: IfNoneMatch = "") -> Response:
         collection = state.require_service().retriever.collection
         tag = _thumbnail_tag(collection, size, image_id)
         is_immutable = state.changes is None and v == collection.version

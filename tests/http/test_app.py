@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
+from clip_retrieval.client import Client
 from clip_retrieval.encoders.fake import CONTEXT, FakeEncoder
+from clip_retrieval.http.described_operations import GROUPS, IDS
 from clip_retrieval.http.middleware.beforehand import Beforehand
 from clip_retrieval.http.policy import ROUTES
 from clip_retrieval.http.stack import middleware
@@ -499,6 +502,48 @@ def test_openapi_describes_every_route_of_the_table(api: Api) -> None:
     assert described == {(path, method) for path, method in routes if path not in pages}
 
 
+def test_every_operation_is_in_a_group_and_has_an_id_for_people_and_search_comes_first(api: Api) -> None:
+    schema = api.get("/docs.json")
+    operations = [(path, one) for path, row in schema["paths"].items() for one in row.values()]
+    assert {(path, method) for path, row in schema["paths"].items() for method in row} == IDS.keys()
+    ids = [one["operationId"] for _, one in operations]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z_]+", name) for name in ids)
+    assert [tag["name"] for tag in schema["tags"]] == list(GROUPS)
+    assert operations[0] == ("/search/images", schema["paths"]["/search/images"]["post"])
+    assert [one["tags"] for _, one in operations[:5]] == [["Search"]] * 5
+
+
+def test_an_operation_has_the_name_of_the_typed_client_s_method(api: Api) -> None:
+    ids = {one["operationId"] for row in api.get("/docs.json")["paths"].values() for one in row.values()}
+    methods = {name for name in dir(Client) if not name.startswith("_")} - {"close", "images"}
+    assert methods <= ids
+
+
+def test_each_json_body_has_an_example_that_it_takes(api: Api) -> None:
+    schema = api.get("/docs.json")
+    bodies = 0
+    for path, row in schema["paths"].items():
+        for operation in row.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            if "application/json" not in content:
+                continue
+            body = content["application/json"]["schema"]
+            name = body.get("$ref", "").rpartition("/")[2]
+            examples = (schema["components"]["schemas"][name] if name else body).get("examples")
+            assert examples, path
+            for example in examples:
+                jsonschema.validate(example, {**body, "components": schema["components"]})
+            bodies += 1
+    assert bodies == 10
+
+
+def test_the_size_of_a_thumbnail_is_one_of_two(api: Api) -> None:
+    parameters = api.get("/docs.json")["paths"]["/thumbnails/{size}/{image_id}"]["get"]["parameters"]
+    [size] = [one["schema"] for one in parameters if one["name"] == "size"]
+    assert size["enum"] == ["small", "large"]
+
+
 def test_openapi_calls_an_upload_a_binary_file(api: Api) -> None:
     """Generators of clients look for ``format: binary``; without it they send a text."""
     schemas = api.get("/docs.json")["components"]["schemas"]
@@ -518,6 +563,7 @@ def test_the_pages_work_offline(api: Api, page: str) -> None:
     html = api.request("GET", page).text
     assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", html) == []
     assert "/docs.json" in html
+    assert "default-src 'self'" in api.request("GET", page).headers["Content-Security-Policy"]
     own = re.findall(r'(?:src|href)="([^"]+)"', html)
     assert own
     for path in own:
