@@ -14,6 +14,7 @@ which reads ``BENTOML_HOME`` when it is imported, can be. Child processes inheri
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -30,6 +31,7 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",  # threads that wait for each other slow small searches down where cores are shared
 }
 
+import psutil
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
@@ -39,6 +41,17 @@ from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
 from tests.samples import write_collection
+
+MANY_OPEN_FILES = 128
+"""Half of what a process of macOS may have open; Linux allows 1,024."""
+
+
+@pytest.fixture(autouse=True)
+def few_open_files() -> Iterator[None]:
+    """Objects that refer to each other keep their mapped files open until the garbage collector looks at them."""
+    yield
+    if psutil.Process().num_fds() > MANY_OPEN_FILES:
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

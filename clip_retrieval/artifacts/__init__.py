@@ -11,11 +11,13 @@ sharing.py        files that several versions have in common are stored once
 in_use.py         whether a process has an artifact open
 model_yaml.py     what BentoML's tools show of an artifact
 modelstore.py     artifacts in BentoML's model store
+milvus_work.py    names in Milvus, and what a run that was killed has left there
 in_milvus.py      an artifact with its indexes in Milvus, from one that exists
 drop_index.py     what deleted versions leave in Milvus is dropped
 retention.py      which versions may go when only the newest are kept
 transfer.py       an artifact as one file
 published_url.py  the URLs of published versions
+published_note.py which version a URL named when its bucket last answered
 published.py      artifacts in a bucket, and which of them is published under a name
 compare.py        what differs between two artifacts
 promises.py       whether an artifact keeps what its manifest promises, measured now

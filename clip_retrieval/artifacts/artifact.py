@@ -141,10 +141,18 @@ class Artifact:
         """Whether Milvus searches."""
         return self.manifest.images.spec.engine == "milvus"
 
+    @property
+    def milvus(self) -> str:
+        """Where the Milvus of its indexes is. Raises ArtifactDamaged where nothing says so."""
+        place = self.index_uri or self.manifest.images.spec.uri
+        if place is None:
+            raise ArtifactDamaged(f"nothing says where the Milvus of {self.path} is; set {INDEX_URI}")
+        return place
+
     def index(self, modality: Modality) -> VectorIndex:
         """The index over the vectors. Milvus is asked by the first search. Raises ArtifactDamaged or MissingExtra."""
         if self.is_in_milvus:
-            return open_milvus(self._built(modality).spec, self.vectors(modality), self.index_uri)
+            return open_milvus(self._built(modality).spec, self.vectors(modality), self.milvus)
         return self.faiss_index(modality)
 
     def faiss_index(self, modality: Modality) -> FaissIndex:

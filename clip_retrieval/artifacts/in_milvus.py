@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers
 from clip_retrieval.artifacts.manifest import json_sha256
+from clip_retrieval.artifacts.milvus_work import begin_filling, collection_name, drop_version
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import IndexAway, MissingExtra
@@ -60,8 +61,7 @@ def drop_versions(uri: str, versions: Iterable[str]) -> None:
         raise IndexAway(f"there is no Milvus Lite at {uri}")
     with closing(MilvusWriter(uri)) as engine:
         for version in versions:
-            for modality in MODALITIES:
-                engine.drop(_name(version, modality))
+            drop_version(engine, version)
 
 
 def index_in_milvus(
@@ -73,22 +73,29 @@ def index_in_milvus(
     recall: float = LEAST_RECALL,
     meter: Meter = DEFAULT_METER,
     always_flat_rows: int = ALWAYS_FLAT_ROWS,
+    place: str | None = None,
+    work: Path | None = None,
 ) -> Artifact:
     """Put both indexes of ``artifact`` into the Milvus at ``uri`` and write the artifact that names them.
 
     It is in ``workspace``, in a folder named by its version, which follows from the version of ``artifact`` and from
-    ``recall``. Raises IndexAway.
+    ``recall``. Its manifest names ``place``, by default ``uri``, without user and password. ``work`` is a
+    folder that this process holds, beside those of other runs: what is filled is noted there, and what a run that was
+    killed has left in this Milvus is dropped. Raises IndexAway.
     """
     if is_file(uri):
         uri = str(Path(uri).resolve())  # whoever serves it has another working folder
+    place = without_secrets(place or uri)
     engine = MilvusWriter(uri)
     version = json_sha256([artifact.manifest.version, "milvus", SCHEMA, recall])[:16]
     with closing(engine):
+        if work is not None:
+            begin_filling(engine, work, version, without_secrets(uri))
         built: dict[Modality, BuiltIndex] = {}
         for modality in MODALITIES:
             rows = len(artifact.vectors(modality))
             index = FLAT if rows <= always_flat_rows else GRAPH
-            name = _name(version, modality)
+            name = collection_name(version, modality)
             if engine.count(name) != rows:
                 with progress.stage(f"writing {modality} into Milvus", rows) as advance:
                     columns = artifact.columns()
@@ -102,7 +109,7 @@ def index_in_milvus(
                         optional=[column_field(place) for place in range(len(columns))],
                     )
             with progress.stage(f"measuring the index of the {modality}", None):
-                built[modality] = _measured(artifact, modality, engine, uri, name, index, recall, meter)
+                built[modality] = _measured(artifact, modality, engine, place, name, index, recall, meter)
     manifest = artifact.manifest
     with progress.stage("writing the artifact", None):
         return write_artifact(
@@ -119,15 +126,11 @@ def index_in_milvus(
         )
 
 
-def _name(version: str, modality: Modality) -> str:
-    return f"bento_clip_{version}_{modality}"
-
-
 def _measured(
     artifact: Artifact,
     modality: Modality,
     engine: MilvusWriter,
-    uri: str,
+    place: str,
     name: str,
     index: tuple[str, Mapping[str, int]],
     recall: float,
@@ -143,7 +146,7 @@ def _measured(
     rows, dim = vectors.shape
     spec = IndexSpec(
         engine="milvus",
-        uri=without_secrets(uri),
+        uri=place,
         name=name,
         factory=index[0],
         build_parameters=dict(index[1]),
@@ -162,7 +165,7 @@ def _measured(
             if not breadth or (seen.recall or 0) >= recall:
                 return BuiltIndex(spec=tried.spec, measured=seen)
     engine.index_again(name, FLAT)
-    return _measured(artifact, modality, engine, uri, name, FLAT, recall, meter)
+    return _measured(artifact, modality, engine, place, name, FLAT, recall, meter)
 
 
 def _look(index: MilvusIndex, queries: Vectors, truth: NDArray[np.int64], kind: Modality, meter: Meter) -> Measurement:

@@ -172,6 +172,11 @@ def imports() -> Path:
     return _home().parent.parent / f"{NAME}.importing"
 
 
+def published() -> Path:
+    """Where it is kept what buckets named last, beside the store."""
+    return _home().parent.parent / f"{NAME}.published"
+
+
 def _staging() -> Path:
     """A folder on the file system of the store. BentoML takes every folder inside of the store for a model."""
     store = _home().parent

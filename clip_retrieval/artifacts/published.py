@@ -22,6 +22,7 @@ from typing import TypeVar
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import MANIFEST, Manifest, file_sha256, read_manifest
+from clip_retrieval.artifacts.published_note import note, noted
 from clip_retrieval.artifacts.published_url import check_pointer, check_published
 from clip_retrieval.artifacts.transfer import MAX_MANIFEST_BYTES, VERSION, check_contents, require_plain
 from clip_retrieval.datasets.remote import open_objects, shown_place
@@ -255,7 +256,30 @@ def import_published(
             if not _has(version, verify=verify):  # else another process has fetched it
                 modelstore.save(source.fetch(version, folder / "artifact", progress, _known()), say)
             shutil.rmtree(folder, ignore_errors=True)
+    note(url, version)
     return modelstore.tag_of(version)
+
+
+def import_to_serve(
+    url: str,
+    progress: Progress,
+    say: Say,
+    *,
+    open_at: Callable[[str], tuple[Bucket, str]] = open_published,
+) -> str:
+    """As ``import_published``, for a service that starts: it must be able to while the bucket cannot be reached.
+
+    Then it is what the URL named when it was last imported, if the model store has that; ``say`` gets a line.
+    """
+    try:
+        return import_published(url, progress, say, open_at=open_at)
+    except StoreUnreachable as error:
+        version = noted(url)
+        if version is None or not _has(version, verify=False):
+            raise
+        tag = modelstore.tag_of(version)
+        say(f"{error}; {tag} is served, which was published there when the bucket last answered")
+        return tag
 
 
 def _has(version: str, *, verify: bool) -> bool:

@@ -10,7 +10,9 @@ bentoml_serve.py  ``bentoml serve`` as a child process
 check.py          ``bento-clip check``
 models.py         ``bento-clip models``
 build.py          ``bento-clip build``
+memory_table.py   where the memory of a service is, as tables
 info.py           ``bento-clip info``
+where_option.py   the filters of --where as one tree
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``
 swap.py           ``bento-clip swap``
@@ -24,6 +26,8 @@ sync_service.py   a running service is made equal to a source
 sync_target.py    what a source can be synchronised to
 watching.py       when to look at a folder again
 sync.py           ``bento-clip sync``
+mcp_tools.py      what an assistant can do with a running service
+mcp.py            ``bento-clip mcp``
 evaluate.py       ``bento-clip evaluate``
 tune.py           ``bento-clip tune``
 finetune.py       ``bento-clip finetune``

@@ -17,6 +17,7 @@ from clip_retrieval.cli.edit import edit
 from clip_retrieval.cli.evaluate import evaluate_command
 from clip_retrieval.cli.finetune import finetune_command
 from clip_retrieval.cli.info import info
+from clip_retrieval.cli.mcp import mcp_command
 from clip_retrieval.cli.models import models_command
 from clip_retrieval.cli.remove import remove
 from clip_retrieval.cli.search import search
@@ -79,6 +80,7 @@ app.command("compact")(compact_command)
 app.command("add")(add)
 app.command("edit")(edit)
 app.command("remove")(remove)
+app.command("mcp")(mcp_command)
 app.command("evaluate")(evaluate_command)
 app.command("tune")(tune_command)
 app.command("finetune")(finetune_command)

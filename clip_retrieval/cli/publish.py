@@ -122,7 +122,7 @@ def _searched_by(
     from clip_retrieval.artifacts.in_milvus import index_in_milvus
 
     with work_folder(workspace / f"{built.artifact.manifest.version}.milvus", say, temporary=True) as work:
-        yield replace(built, artifact=index_in_milvus(built.artifact, milvus, work, bars, recall=recall))
+        yield replace(built, artifact=index_in_milvus(built.artifact, milvus, work, bars, recall=recall, work=work))
 
 
 def check_milvus(uri: str) -> None:

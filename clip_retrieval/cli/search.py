@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +9,9 @@ from typing import Annotated
 import typer
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, where_option
 from clip_retrieval.cli.options import AsJson, Key, require_no_key
+from clip_retrieval.cli.where_option import WhereOption
 from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.base import DEFAULT_K, MAX_K
@@ -28,9 +28,6 @@ MINUS_WEIGHT = -0.5
 
 FILE_SUFFIXES = IMAGE_SUFFIXES | {".svg", ".pdf"} | kinds.BY_SUFFIX.keys()
 """What no text ends with: suffixes of images, also of those that are not read."""
-
-_CONDITION = re.compile(r"(.*?)(>=|<=|=|>|<|~)(.*)", re.DOTALL)
-_OPERATORS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "~": "contains"}
 
 
 def search(
@@ -52,14 +49,7 @@ def search(
     like: Annotated[
         list[str] | None, typer.Option("--like", metavar="ID", help="An image of the collection, by its image_id.")
     ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--where",
-            metavar="CONDITION",
-            help="field=value (field= for no value), field>1, >=, <, <=, field~part; repeat = to allow other values.",
-        ),
-    ] = None,
+    where: WhereOption = None,
     offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="The number of results to skip.")] = 0,
     min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="The least score of a result.")] = None,
     texts: Annotated[
@@ -88,7 +78,7 @@ def search(
     bento-clip search "a red panda"
     bento-clip search windmill.jpg --captions -k 3
     bento-clip search "a dog" park.jpg --minus snow --dedupe
-    bento-clip search --like owl-1 --where "year>=2020" --where split=train
+    bento-clip search --like owl-1 --where 'year >= 2020 and not place = "New York"'
     bento-clip search "an owl" --in http://localhost:3000 --json
     bento-clip search "an owl" --paths --root ~/photos | xargs -d "\\n" xdg-open
     ```
@@ -109,7 +99,7 @@ def search(
         raise InvalidQuery(f"--captions needs an image in the query; there is no file {parts[0].text}")
     if language is not None and all(part.text is None for part in parts):
         raise typer.BadParameter("the query has no text; leave it out", param_hint="--language")
-    conditions = _conditions(where or [])
+    conditions = where_option.conditions(where or [])
     target: Modality = "captions" if captions else "images"
     results: list[ImageResult] | list[CaptionResult]
     if source.startswith(("http://", "https://")):
@@ -172,24 +162,3 @@ def _missing(path: Path) -> str:
         return f"there is no file {path}, and its folder cannot be read"
     near = [str(names[name]) for name in get_close_matches(path.name.lower(), names, cutoff=0.75)]
     return f"there is no file {path}" + (f"; did you mean {' or '.join(near)}?" if near else "")
-
-
-def _conditions(given: list[str]) -> dict[str, object] | None:
-    """The conditions in the form of ``where``. Every value is text; the field converts it to its own type."""
-    either: dict[str, list[str | None]] = {}
-    others: dict[str, dict[str, object]] = {}
-    for condition in given:
-        match = _CONDITION.fullmatch(condition)
-        if match is None or not match[1]:
-            raise typer.BadParameter(
-                f"{condition} is not a condition; use field=value, field>1 or field~part", param_hint="--where"
-            )
-        field, sign, value = match.groups()
-        if sign == "=":
-            either.setdefault(field, []).append(value or None)
-        elif (operator := _OPERATORS[sign]) in others.setdefault(field, {}):
-            raise typer.BadParameter(f"{field}{sign} is given twice; give it once", param_hint="--where")
-        else:
-            others[field][operator] = value
-    conditions = {field: {"in": values, **others.pop(field, {})} for field, values in either.items()}
-    return {**conditions, **others} or None

@@ -8,7 +8,7 @@ import typer
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.published import import_published
+from clip_retrieval.artifacts.published import import_to_serve
 from clip_retrieval.cli import console
 from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.options import Tag
@@ -77,7 +77,7 @@ def serve(
     Without keys, searching is open on this machine and changing is not.
     """
     if is_url(source):
-        source = import_published(source, console.Bars(), console.note)
+        source = import_to_serve(source, console.Bars(), console.note)
     tag, folder = modelstore.resolve(source)
     example = _example(Artifact.open(folder, verify=False))
     if tag == source and Path(source).is_dir():

@@ -21,7 +21,16 @@ import httpx
 from pydantic import BaseModel
 
 from clip_retrieval.client.change_methods import AsyncChangeMethods, ChangeMethods
-from clip_retrieval.client.endpoints import Call, Calls, key_header, require_swapped
+from clip_retrieval.client.endpoints import (
+    Call,
+    Calls,
+    ThumbnailSize,
+    bytes_of,
+    failure_of,
+    key_header,
+    require_swapped,
+    thumbnail_url,
+)
 from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
     CaptionsAnswer,
@@ -81,20 +90,31 @@ class Client(ChangeMethods):
         self._http.close()
 
     def search_images(
-        self, text: str, k: int = DEFAULT_K, language: str | None = None, *, min_sequence: int | None = None
+        self,
+        text: str,
+        k: int = DEFAULT_K,
+        language: str | None = None,
+        *,
+        where: Where | None = None,
+        min_sequence: int | None = None,
     ) -> ImagesAnswer:
-        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it."""
-        return self._send(Calls.search_images(text, k, language).waiting_for(min_sequence))
+        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it.
+
+        ``where`` says which may be found, as in ``search``. Raises InvalidQuery for one that is wrong.
+        """
+        return self._send(Calls.search_images(text, k, language, where).waiting_for(min_sequence))
 
     def search_captions(
-        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
     ) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
-        return self._send(Calls.search_captions(image, k).waiting_for(min_sequence))
+        return self._send(Calls.search_captions(image, k, where).waiting_for(min_sequence))
 
-    def search_similar(self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None) -> ImagesAnswer:
+    def search_similar(
+        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
+    ) -> ImagesAnswer:
         """Images that are similar to an image."""
-        return self._send(Calls.search_similar(image, k).waiting_for(min_sequence))
+        return self._send(Calls.search_similar(image, k, where).waiting_for(min_sequence))
 
     def search(
         self,
@@ -130,6 +150,14 @@ class Client(ChangeMethods):
     def image(self, image_id: str) -> ImageInfo:
         """Everything that the collection holds about one image."""
         return self._send(Calls.image(image_id))
+
+    def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
+        """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
+        path = thumbnail_url(image_id, size)
+        try:
+            return bytes_of(self._http.get(path))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
 
     def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
         """The unit vector of a text; ``language`` as in ``search_images``."""
@@ -219,22 +247,31 @@ class AsyncClient(AsyncChangeMethods):
         await self._http.aclose()
 
     async def search_images(
-        self, text: str, k: int = DEFAULT_K, language: str | None = None, *, min_sequence: int | None = None
+        self,
+        text: str,
+        k: int = DEFAULT_K,
+        language: str | None = None,
+        *,
+        where: Where | None = None,
+        min_sequence: int | None = None,
     ) -> ImagesAnswer:
-        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it."""
-        return await self._send(Calls.search_images(text, k, language).waiting_for(min_sequence))
+        """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it.
+
+        ``where`` says which may be found, as in ``search``. Raises InvalidQuery for one that is wrong.
+        """
+        return await self._send(Calls.search_images(text, k, language, where).waiting_for(min_sequence))
 
     async def search_captions(
-        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
     ) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
-        return await self._send(Calls.search_captions(image, k).waiting_for(min_sequence))
+        return await self._send(Calls.search_captions(image, k, where).waiting_for(min_sequence))
 
     async def search_similar(
-        self, image: ImageInput, k: int = DEFAULT_K, *, min_sequence: int | None = None
+        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
     ) -> ImagesAnswer:
         """Images that are similar to an image."""
-        return await self._send(Calls.search_similar(image, k).waiting_for(min_sequence))
+        return await self._send(Calls.search_similar(image, k, where).waiting_for(min_sequence))
 
     async def search(
         self,
@@ -272,6 +309,14 @@ class AsyncClient(AsyncChangeMethods):
     async def image(self, image_id: str) -> ImageInfo:
         """Everything that the collection holds about one image."""
         return await self._send(Calls.image(image_id))
+
+    async def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
+        """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
+        path = thumbnail_url(image_id, size)
+        try:
+            return bytes_of(await self._http.get(path))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
 
     async def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
         """The unit vector of a text; ``language`` as in ``search_images``."""

@@ -3,10 +3,11 @@
 A call does not send anything: both clients send it, each in its own way, and share everything else.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -23,8 +24,9 @@ from clip_retrieval.contract.answers import (
 )
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
+from clip_retrieval.contract.conditions import plain_conditions
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
-from clip_retrieval.contract.queries import SearchRequest
+from clip_retrieval.contract.queries import SearchRequest, Where
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import (
     Forbidden,
@@ -75,26 +77,35 @@ class Call(Generic[M]):
 
     def failure(self, error: httpx.RequestError) -> ServiceError:
         """The error of this package for a request that httpx could not complete."""
-        reason = str(error) or type(error).__name__
-        if isinstance(error, httpx.TransportError):
-            return Unreachable(f"{self.method} {self.path}: no answer ({reason})")
-        return ServerFailure(f"{self.method} {self.path}: {_NOT_OURS} ({reason})")
+        return failure_of(f"{self.method} {self.path}", error)
+
+
+def failure_of(request: str, error: httpx.RequestError) -> ServiceError:
+    """The error of this package for a request, by its method and path, that httpx could not complete."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, httpx.TransportError):
+        return Unreachable(f"{request}: no answer ({reason})")
+    return ServerFailure(f"{request}: {_NOT_OURS} ({reason})")
+
+
+ThumbnailSize = Literal["small", "large"]
 
 
 class Calls:
     """One call per endpoint. Those with an image raise OSError where its file cannot be read."""
 
     @staticmethod
-    def search_images(text: str, k: int, language: str | None) -> Call[ImagesAnswer]:
-        return Call("POST", "/search/images", ImagesAnswer, json={"text": text, "k": k} | _marked(language))
+    def search_images(text: str, k: int, language: str | None, where: Where | None) -> Call[ImagesAnswer]:
+        body = {"text": text, "k": k} | _marked(language) | _narrowed(where)
+        return Call("POST", "/search/images", ImagesAnswer, json=body)
 
     @staticmethod
-    def search_captions(image: ImageInput, k: int) -> Call[CaptionsAnswer]:
-        return Call("POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), params={"k": k})
+    def search_captions(image: ImageInput, k: int, where: Where | None) -> Call[CaptionsAnswer]:
+        return Call("POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), params=_params(k, where))
 
     @staticmethod
-    def search_similar(image: ImageInput, k: int) -> Call[ImagesAnswer]:
-        return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params={"k": k})
+    def search_similar(image: ImageInput, k: int, where: Where | None) -> Call[ImagesAnswer]:
+        return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params=_params(k, where))
 
     @staticmethod
     def encode_text(text: str, language: str | None) -> Call[TextEmbedding]:
@@ -130,6 +141,18 @@ class Calls:
         return Call("POST", "/artifact", ArtifactStatus, json={"artifact": artifact, "force": force})
 
 
+def thumbnail_url(image_id: str, size: ThumbnailSize) -> str:
+    """The path of the thumbnail of an image."""
+    return f"/thumbnails/{size}/{_in_a_path(image_id)}"
+
+
+def bytes_of(response: httpx.Response) -> bytes:
+    """An answer that is no JSON. Raises RequestRejected, Overloaded or ServerFailure."""
+    if not response.is_success:
+        raise _service_error(response)
+    return response.content
+
+
 def require_swapped(status: ArtifactStatus) -> ArtifactStatus:
     """The status of a swap that is done. Raises RequestRejected if it was refused while nobody waited for it."""
     if status.state == "refused":
@@ -139,7 +162,11 @@ def require_swapped(status: ArtifactStatus) -> ArtifactStatus:
 
 def image_url(image_id: str) -> str:
     """The path of an image. Dots are quoted too: httpx and proxies resolve /../ in a URL."""
-    return f"/images/{quote(image_id, safe='').replace('.', '%2E')}"
+    return f"/images/{_in_a_path(image_id)}"
+
+
+def _in_a_path(image_id: str) -> str:
+    return quote(image_id, safe="").replace(".", "%2E")
 
 
 def key_header(key: str | None) -> dict[str, str]:
@@ -159,6 +186,14 @@ _NOT_OURS = "the answer does not come from this service; check the URL"
 def _marked(language: str | None) -> dict[str, Any]:
     """Nothing for a text without a language, so that a service before this field answers too."""
     return {} if language is None else {"language": language}
+
+
+def _narrowed(where: Where | None) -> dict[str, Any]:
+    return {} if where is None else {"where": plain_conditions(where)}
+
+
+def _params(k: int, where: Where | None) -> dict[str, Any]:
+    return {"k": k} if where is None else {"k": k, "where": json.dumps(plain_conditions(where))}
 
 
 def _json(request: SearchRequest) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from pydantic import (
 )
 
 from clip_retrieval.contract.base import ErrorBody, Frozen, Strict, describe
+from clip_retrieval.contract.conditions import MAX_NAME
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
-from clip_retrieval.contract.queries import MAX_NAME
 from clip_retrieval.errors import InvalidChange
 from clip_retrieval.records import Scalar, Split
 

@@ -7,21 +7,12 @@ This is the same call on the client and on the retriever. Needs pydantic only.
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StrictBool,
-    StrictInt,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clip_retrieval.contract.base import DEFAULT_K, Bool, Float, Int, K, Language, Strict, Text, describe
+from clip_retrieval.contract.conditions import MAX_NAME, Filter
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality
@@ -30,12 +21,9 @@ MAX_PARTS = 16
 MAX_WEIGHT = 10.0
 MAX_OFFSET = 10_000
 MAX_SEARCHES = 64
-MAX_CONDITIONS = 16
-MAX_CHOICES = 100
-MAX_NAME = 1000
 
-Where = Mapping[str, Any]
-"""Conditions by field, as ``POST /search`` takes them: a value, or a mapping of operators."""
+Where = Mapping[str, Any] | str
+"""Conditions as ``POST /search`` takes them: by field, a value or a mapping of operators; or as a text."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -71,57 +59,6 @@ class Part(Strict):
         return self
 
 
-# Strict: a text that is too long for one would be taken for the number that its digits make.
-Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-Name = Annotated[str, Field(max_length=MAX_NAME)]
-Bound = Number | Name
-Value = Name | StrictBool | StrictInt | Number | None
-OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains")
-
-
-class Condition(Strict):
-    """Operators on one field; a value must fulfil all of them."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    among: list[Value] | None = Field(None, alias="in", min_length=1, max_length=MAX_CHOICES)
-    gt: Bound | None = None
-    gte: Bound | None = None
-    lt: Bound | None = None
-    lte: Bound | None = None
-    contains: str | None = Field(None, min_length=1, max_length=MAX_NAME)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_operators(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            # pydantic's own error cannot show a name with a lone surrogate
-            unknown = [str(name).encode("utf-8", "replace").decode() for name in given if name not in OPERATORS]
-            if unknown:
-                raise ValueError(f"unknown operator {unknown[0]}; the operators are {', '.join(OPERATORS)}")
-            if not given or None in given.values():
-                raise ValueError(
-                    f"give an operator with a value that is not null; the operators are {', '.join(OPERATORS)}"
-                )
-        return given
-
-
-def _kind(given: Any) -> str:
-    return "condition" if isinstance(given, dict | Condition) else "value"
-
-
-Filter = Annotated[Annotated[Value, Tag("value")] | Annotated[Condition, Tag("condition")], Discriminator(_kind)]
-
-Conditions = Annotated[
-    dict[str, Filter],
-    Field(
-        max_length=MAX_CONDITIONS,
-        description="Conditions on metadata columns and `split`; a result fulfils all of them. A condition is a value "
-        "(null for images without a value) or an object of `in`, `gt`, `gte`, `lt`, `lte`, `contains` "
-        "(case-insensitive).",
-    ),
-]
-
 EXAMPLE: Any = {
     "queries": [
         {"text": "a dog"},
@@ -145,7 +82,7 @@ class SearchRequest(Strict):
         None, ge=-1, le=1, allow_inf_nan=False, description="The lowest score that a result may have."
     )
     dedupe: Bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
-    where: Conditions | None = None
+    where: Filter | None = None
     state: str | None = Field(
         None,
         min_length=1,
@@ -203,7 +140,7 @@ def search_request(
         offset=offset,
         min_score=min_score,
         dedupe=dedupe,
-        where=where if where is None else dict(where),
+        where=where,
         state=state,
     )
 
@@ -224,6 +161,7 @@ class SearchImagesRequest(Strict):
     text: Text
     k: K = DEFAULT_K
     language: Language | None = None
+    where: Filter | None = None
 
 
 class EncodeTextRequest(Strict):

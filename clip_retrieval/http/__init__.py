@@ -23,7 +23,9 @@ page_routes.py        the page's thumbnails and examples
 info_routes.py        what is served, health, counts, the collection's fields and records
 artifact_routes.py    which artifact is served, and another one in its place
 image_form.py         the form that an image is uploaded with
+upload_options.py     what the URL or the form of an upload says beside the image
 query_routes.py       the short routes: queries of one part
+embeddings_routes.py  embeddings and models in the form of OpenAI's API
 composed_routes.py    queries of several parts, and several queries at once
 change_routes.py      images are added, changed and removed
 described_keys.py     what the description of the API says of keys

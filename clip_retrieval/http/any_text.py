@@ -14,3 +14,5 @@ register_url_convertor(REST, _Rest())
 
 IMAGE_ID = f"{{image_id:{REST}}}"
 """The id of an image at the end of a path. A build takes any text for one."""
+MODEL = f"{{model:{REST}}}"
+"""The name of a model, which may have a slash."""

@@ -20,6 +20,7 @@ from clip_retrieval.http.artifact_routes import add_artifact_routes
 from clip_retrieval.http.change_routes import add_change_routes
 from clip_retrieval.http.composed_routes import add_composed_routes
 from clip_retrieval.http.description import describe_api
+from clip_retrieval.http.embeddings_routes import add_embeddings_routes
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.info_routes import add_info_routes
 from clip_retrieval.http.json_bounds import JsonRoute
@@ -52,6 +53,7 @@ def create_app(state: ServerState) -> FastAPI:
     add_info_routes(app, state)
     add_artifact_routes(app, state)
     add_query_routes(app, state)
+    add_embeddings_routes(app, state)
     add_composed_routes(app, state)
     add_change_routes(app, state)
     describe_api(app, asks_for_keys=lambda: state.gate.asks_for_keys)

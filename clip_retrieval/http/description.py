@@ -6,13 +6,16 @@ FastAPI's. An upload has ``format: binary``, which generators of clients take fo
 """
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 
 from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.embeddings import OpenAiErrorBody
 from clip_retrieval.contract.queries import TextToEncode
 from clip_retrieval.http.described_keys import describe_keys
+from clip_retrieval.http.error_response import OPENAI
 from clip_retrieval.http.policy import JSON, ROUTES, RoutePolicy
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH
 
@@ -35,9 +38,9 @@ STATUSES: Mapping[int, str] = {
 """What middleware answers. A route that has its own words for a status keeps them."""
 
 ABOUT = (
-    "Every answer of 400 and above is JSON with `error` and `detail`. Beside the answers of each operation, any "
-    "request may get 400 for a malformed head, 404 for a path that is not served, 405 with `Allow` for another method, "
-    "421 for the name of another host, and 431 for a head that is too long."
+    "Every answer of 400 and above is JSON with `error` and `detail`; below `/v1/`, with `error.message`. Beside the "
+    "answers of each operation, any request may get 400 for a malformed head, 404 for a path that is not served, 405 "
+    "with `Allow` for another method, 421 for the name of another host, and 431 for a head that is too long."
 )
 
 _PROBES = {"/livez": "Whether the process lives", "/readyz": "Whether queries are answered", "/healthz": "As /livez"}
@@ -48,13 +51,18 @@ def complete(schema: dict[str, Any]) -> dict[str, Any]:
     """Add to FastAPI's description what middleware answers, BentoML's routes and the format of uploads; returns it."""
     schema["info"]["description"] = ABOUT
     schema["paths"].update(_routes_of_bentoml())
-    schema["components"]["schemas"]["ErrorBody"] = ErrorBody.model_json_schema()
+    schemas = schema["components"]["schemas"]
+    schemas["ErrorBody"] = ErrorBody.model_json_schema()
+    schemas["OpenAiErrorBody"] = OpenAiErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= schemas["OpenAiErrorBody"].pop("$defs")
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             _add_statuses(operation["responses"], path, method.upper())
+            if path.startswith(OPENAI):
+                _answer_as_openai(operation["responses"])
     for model in ("HTTPValidationError", "ValidationError"):  # no answer has this form
-        schema["components"]["schemas"].pop(model, None)
-    for name, form in schema["components"]["schemas"].items():
+        schemas.pop(model, None)
+    for name, form in schemas.items():
         if name.startswith("Body_"):
             _mend_form(form)
     return schema
@@ -99,6 +107,12 @@ def _add_statuses(responses: dict[str, Any], path: str, method: str) -> None:
 
 def _error(text: str) -> dict[str, Any]:
     return {"description": text, "content": {JSON: {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}}
+
+
+def _answer_as_openai(responses: dict[str, Any]) -> None:
+    for status, answer in responses.items():
+        if int(status) >= HTTPStatus.BAD_REQUEST:
+            answer["content"] = {JSON: {"schema": {"$ref": "#/components/schemas/OpenAiErrorBody"}}}
 
 
 def _mend_form(form: dict[str, Any]) -> None:

@@ -1,21 +1,26 @@
-"""The one body of every answer of 400 and above."""
+"""The one body of every answer of 400 and above; below ``/v1/`` the one that OpenAI's clients read."""
 
 from http import HTTPStatus
 
 from starlette.responses import JSONResponse
 
 from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.embeddings import OpenAiError, OpenAiErrorBody
 
 RETRY_AFTER_S = {HTTPStatus.SERVICE_UNAVAILABLE: 1, HTTPStatus.TOO_MANY_REQUESTS: 30}
 """In how many seconds it may be different: overload is over soon; room for changes is made by a compaction."""
 MAX_DETAIL = 1000
 """Characters of a detail that are shown: it quotes the request, which may be large."""
+OPENAI = "/v1/"
+"""Paths that OpenAI's clients ask; they show ``error.message`` and nothing else of an error."""
 
 
-def error_response(status: int, detail: str = "", headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error answer in the API's own form; without a detail it says what the status means.
+def error_response(
+    status: int, detail: str = "", headers: dict[str, str] | None = None, *, path: str = ""
+) -> JSONResponse:
+    """An error answer in the API's own form, or in OpenAI's for its paths.
 
-    One of 503 or 429 has a ``Retry-After``.
+    Without a detail it says what the status means. One of 503 or 429 has a ``Retry-After``.
     """
     kind = HTTPStatus(status)
     if detail in {"", kind.phrase}:
@@ -25,4 +30,8 @@ def error_response(status: int, detail: str = "", headers: dict[str, str] | None
         detail = detail[:MAX_DETAIL] + " …"
     if kind in RETRY_AFTER_S:
         headers = {"retry-after": str(RETRY_AFTER_S[kind]), **(headers or {})}
-    return JSONResponse(ErrorBody(error=kind.phrase, detail=detail).model_dump(), status, headers)
+    body: ErrorBody | OpenAiErrorBody = ErrorBody(error=kind.phrase, detail=detail)
+    if path.startswith(OPENAI):
+        group = "server_error" if kind >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+        body = OpenAiErrorBody(error=OpenAiError(message=detail, type=group, code=kind.name.lower()))
+    return JSONResponse(body.model_dump(), status, headers)

@@ -16,7 +16,7 @@ from clip_retrieval.access.caller import includes
 from clip_retrieval.access.gate import READ_ONLY
 from clip_retrieval.contract.base import DEFAULT_LISTED, MAX_LISTED, ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
-from clip_retrieval.contract.queries import MAX_NAME
+from clip_retrieval.contract.conditions import MAX_NAME
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.any_text import IMAGE_ID

@@ -8,11 +8,12 @@ for when it is given.
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clip_retrieval.http.error_response import error_response
+from clip_retrieval.http.error_response import OPENAI, error_response
 from clip_retrieval.http.middleware.access_log import LOGGER
 from clip_retrieval.http.policy import methods_of
 from clip_retrieval.serving.traffic import RETRY, Traffic
@@ -43,7 +44,8 @@ class Refusals:
         self._is_counting = False
         self._given = 0
         detail = f"too many requests in progress; {RETRY}"
-        self._response = around(error_response(HTTPStatus.SERVICE_UNAVAILABLE, detail))
+        unavailable = partial(error_response, HTTPStatus.SERVICE_UNAVAILABLE, detail)
+        self._response, self._for_openai = around(unavailable()), around(unavailable(path=OPENAI))
 
     def concern(self, scope: Scope) -> bool:
         """Whether this request needs a place and there is none."""
@@ -61,7 +63,8 @@ class Refusals:
             asyncio.get_running_loop().call_later(1, self._tell)
         self._given += 1
         await self._traffic.pace.hold()
-        await self._response(scope, receive, send)
+        response = self._for_openai if scope["path"].startswith(OPENAI) else self._response
+        await response(scope, receive, send)
 
     def _tell(self) -> None:
         self._is_counting = False

@@ -10,6 +10,7 @@ from typing import Literal
 
 from clip_retrieval.access import cost
 from clip_retrieval.contract.changes import MAX_CHANGES
+from clip_retrieval.contract.embeddings import MAX_INPUTS
 from clip_retrieval.contract.queries import MAX_SEARCHES
 
 Cost = Literal["none", "text", "image", "mixed"]
@@ -26,6 +27,8 @@ JSON, FORM = "application/json", "multipart/form-data"
 SMALL, MEDIUM = 2**16, 2**20
 VALUES_OF_SEARCH = 4096
 """Most values of one search; one with every part, condition and choice that there may be has 1,800."""
+VALUES_OF_INPUT = 8
+"""Most values of one input of ``/v1/embeddings``: an image as a content part has 5."""
 VALUES_OF_CHANGE = 512
 """Most values of one change; one with every caption and field that there may be has 210."""
 
@@ -60,7 +63,7 @@ WRITE = RoutePolicy(needs="write")
 PUT_IMAGE = RoutePolicy("image", FORM, None, needs="write")
 THUMBNAIL = RoutePolicy(needs="search", query=frozenset({"v"}), always_answers=True)  # a page asks for dozens at once
 SEQUENCE = frozenset({"min_sequence"})
-UPLOAD_SEARCH = RoutePolicy("image", FORM, None, needs="search", query=SEQUENCE | {"k"})
+UPLOAD_SEARCH = RoutePolicy("image", FORM, None, needs="search", query=SEQUENCE | {"k", "where"})
 
 _ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served
@@ -88,6 +91,10 @@ _ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/encode/image": {"POST": RoutePolicy("image", FORM, None, needs="search")},
     "/encode_texts": {"POST": RoutePolicy("text", JSON, MEDIUM, needs="search")},
     "/encode_images": {"POST": RoutePolicy("image", JSON, None, needs="search")},
+    # the same in the form of OpenAI's API
+    "/v1/embeddings": {"POST": RoutePolicy("mixed", JSON, None, MAX_INPUTS * VALUES_OF_INPUT, needs="search")},
+    "/v1/models": {"GET": ALWAYS},
+    "/v1/models/{model}": {"GET": ALWAYS},
     # operation
     "/health": {"GET": PROBE},
     "/stats": {"GET": STATS},

@@ -3,8 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
-from fastapi import Query as QueryParameter
+from fastapi import Depends, FastAPI, File, Request, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -15,12 +14,12 @@ from clip_retrieval.contract.answers import (
     ShortAnswer,
     TextEmbedding,
 )
-from clip_retrieval.contract.base import DEFAULT_K, MAX_K
 from clip_retrieval.contract.queries import EncodeTextRequest, SearchImagesRequest
 from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
 from clip_retrieval.http.exchange import ERRORS, SEARCH_ERRORS, Exchange, with_results
 from clip_retrieval.http.image_form import check_fields
+from clip_retrieval.http.upload_options import FIELDS, Options
 from clip_retrieval.search.query import FileImage, Query, QueryPart
 from clip_retrieval.serving.state import ServerState
 
@@ -38,28 +37,13 @@ async def _file_alone(request: Request, file: Annotated[UploadFile, Depends(_one
     return file
 
 
-async def _file_beside_k(request: Request, file: Annotated[UploadFile, Depends(_one_file)]) -> UploadFile:
-    await check_fields(request, {"file", "k"})
+async def _file_beside_options(request: Request, file: Annotated[UploadFile, Depends(_one_file)]) -> UploadFile:
+    await check_fields(request, {"file"} | FIELDS)
     return file
 
 
-async def _k(
-    request: Request,
-    k: Annotated[int, QueryParameter(ge=1, le=MAX_K, description="How many results.")] = DEFAULT_K,
-    form_k: Annotated[
-        int | None, Form(alias="k", ge=1, le=MAX_K, description="How many results, if the URL does not say it.")
-    ] = None,
-) -> int:
-    if form_k is None:
-        return k
-    if "k" in request.query_params:
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "k: give it in the URL or in the form, not in both")
-    return form_k
-
-
 UploadAlone = Annotated[UploadFile, Depends(_file_alone)]
-Upload = Annotated[UploadFile, Depends(_file_beside_k)]
-KParameter = Annotated[int, Depends(_k)]
+Upload = Annotated[UploadFile, Depends(_file_beside_options)]
 
 
 def add_query_routes(app: FastAPI, state: ServerState) -> None:
@@ -73,7 +57,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     async def search_images(body: SearchImagesRequest, request: Request) -> Response:
         exchange = Exchange(state, "search_images")
         await exchange.reach(request.scope)
-        query = Query((QueryPart(body.text, language=body.language),), "images", body.k)
+        query = Query((QueryPart(body.text, language=body.language),), "images", body.k, where=body.where)
         return await _answer(exchange, query, "text", body.text)
 
     @app.post(
@@ -83,10 +67,10 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Image to captions",
     )
-    async def search_text(file: Upload, request: Request, k: KParameter) -> Response:
+    async def search_text(file: Upload, request: Request, options: Options) -> Response:
         exchange = Exchange(state, "search_text")
         await exchange.reach(request.scope)
-        query = Query((QueryPart(FileImage(await file.read())),), "captions", k)
+        query = Query((QueryPart(FileImage(await file.read())),), "captions", options.k, where=options.where)
         return await _answer(exchange, query, "image", file.filename or "")
 
     @app.post(
@@ -96,10 +80,10 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Image to images",
     )
-    async def search_similar(file: Upload, request: Request, k: KParameter) -> Response:
+    async def search_similar(file: Upload, request: Request, options: Options) -> Response:
         exchange = Exchange(state, "search_similar")
         await exchange.reach(request.scope)
-        query = Query((QueryPart(FileImage(await file.read())),), "images", k)
+        query = Query((QueryPart(FileImage(await file.read())),), "images", options.k, where=options.where)
         return await _answer(exchange, query, "image", file.filename or "")
 
     @app.post("/encode/text", response_model=TextEmbedding, responses={**ERRORS}, summary="Text to its vector")

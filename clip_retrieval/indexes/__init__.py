@@ -4,6 +4,7 @@ base.py              the seam: what an index is asked, how it is described, what
 faiss_parameters.py  how broadly FAISS searches, given with each search
 faiss_index.py       an index over unit vectors, built by FAISS
 milvus_place.py      where a Milvus is
+milvus_lite.py       Milvus Lite: the process that has it open, and those that ask it
 milvus_engine.py     Milvus: connections, deadlines and searches
 milvus_index.py      an index over unit vectors that Milvus searches
 milvus_writer.py     collections of Milvus that appear complete

@@ -1,7 +1,7 @@
 """Milvus (https://milvus.io): connections, deadlines and searches.
 
 A URI is that of a cluster, ``http://user:password@host:19530``, or a path that ends in ``.db``: then Milvus Lite runs
-inside this process, and the folder belongs to this process alone. Nothing is asked before the first search, so a
+inside this process, or in the one that has opened the folder first. Nothing is asked before the first search, so a
 service starts while its engine is away. Every call has a deadline; until it, pymilvus tries again by itself. After a
 call that failed, others fail at once for ``PAUSE_S``, so that a dead engine does not hold the threads of a server.
 """
@@ -21,7 +21,8 @@ from pymilvus.client.types import LoadState
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import IndexAway
-from clip_retrieval.indexes.milvus_place import is_file, without_secrets
+from clip_retrieval.indexes.milvus_lite import lite_address
+from clip_retrieval.indexes.milvus_place import is_file, is_on_this_host, without_secrets
 
 SEARCH_S = 2.0
 """Seconds that a search may take, its retries included."""
@@ -33,7 +34,8 @@ MAX_FOUND = 16_384
 """Most rows that Milvus gives for one query (its ``limit``)."""
 
 QUIET = {"grpc.keepalive_time_ms": 600_000}
-"""Milvus Lite hangs up on a client that asks every ten seconds whether it is there, as pymilvus does."""
+"""Milvus Lite hangs up on a client that asks every ten seconds whether it is there, as pymilvus does. The client asks
+because a peer behind a network may go without a word; a process of this host cannot."""
 
 METRIC = "IP"
 """The inner product: of unit vectors, their cosine."""
@@ -150,15 +152,13 @@ class MilvusEngine:
             if self._client is None:
                 if not is_patient:  # the thread that had the lock may have tried in vain
                     self._check_pause()
-                uri = str(Path(self._uri).resolve()) if is_file(self._uri) else self._uri
                 try:
+                    uri = lite_address(Path(self._uri).resolve()) if is_file(self._uri) else self._uri
                     self._client = MilvusClient(
-                        uri, timeout=self._search_s, dedicated=True, grpc_options=QUIET if is_file(uri) else {}
+                        uri, timeout=self._search_s, dedicated=True, grpc_options=QUIET if is_on_this_host(uri) else {}
                     )
                 except _FAILURES as error:
-                    held = is_file(uri) and Path(uri).is_dir()
-                    said = "another process has it open, and only one at a time can, or it is no Milvus Lite"
-                    raise self._noted(ValueError(said) if held else error) from error
+                    raise self._noted(error) from error
             return self._client
 
     def _check_pause(self) -> None:

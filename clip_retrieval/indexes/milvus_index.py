@@ -5,8 +5,9 @@ are exact, and a quantised index needs nothing else. What Milvus cannot find eno
 vectors finds.
 
 A filter reaches Milvus as an expression (``search/expressions.py``). The mask of allowed rows stays the judge: a
-candidate outside of it is dropped, and where too few are left, exact search over the allowed rows answers. A mask
-without an expression asks Milvus for more rows than are needed.
+candidate outside of it is dropped, and where too few are left, exact search over the allowed rows answers. Where the
+expression lets more rows through than the mask does, because images were removed since, Milvus is asked for more rows
+than are needed; so it is for a mask without an expression.
 """
 
 import math
@@ -56,12 +57,19 @@ class MilvusIndex:
     """The rows of one collection of Milvus. Immutable; raises IndexAway where the engine is needed and is away."""
 
     def __init__(
-        self, spec: IndexSpec, engine: Engine, vectors: Vectors, *, expression: str = "", exact_rows: int = EXACT_ROWS
+        self,
+        spec: IndexSpec,
+        engine: Engine,
+        vectors: Vectors,
+        *,
+        expression: str = "",
+        among: int | None = None,
+        exact_rows: int = EXACT_ROWS,
     ) -> None:
         """``vectors``, unit float32 of shape (spec.rows, spec.dim), are those of the collection, row by row.
 
-        ``expression`` is what Milvus filters by in a search among allowed rows. Raises ArtifactDamaged for vectors of
-        another shape and for a spec without a name.
+        ``expression`` is what Milvus filters by in a search among allowed rows; ``among`` is as in ``filtered_by``.
+        Raises ArtifactDamaged for vectors of another shape and for a spec without a name.
         """
         if spec.name is None or vectors.shape != (spec.rows, spec.dim):
             raise ArtifactDamaged(
@@ -70,6 +78,7 @@ class MilvusIndex:
         self._spec, self._name, self._engine = spec, spec.name, engine
         self._vectors = vectors
         self._expression, self._exact_rows = expression, exact_rows
+        self._among = among if expression else spec.rows
         self._exact = FaissIndex.build(IndexSpec(rows=spec.rows, dim=spec.dim), vectors)
 
     @property
@@ -94,9 +103,19 @@ class MilvusIndex:
         spec = self._spec.model_copy(update={"search_parameters": dict(parameters), "depth": depth})
         return MilvusIndex(spec, self._engine, self._vectors, exact_rows=self._exact_rows)
 
-    def filtered_by(self, expression: str) -> "MilvusIndex":
-        """The same rows; a search among allowed rows has Milvus filter by ``expression``, which they fulfil."""
-        return MilvusIndex(self._spec, self._engine, self._vectors, expression=expression, exact_rows=self._exact_rows)
+    def filtered_by(self, expression: str, among: int | None = None) -> "MilvusIndex":
+        """The same rows; a search among allowed rows has Milvus filter by ``expression``, which they fulfil.
+
+        ``among`` is how many rows fulfil it, where not all of them are allowed. No expression lets every row through.
+        """
+        return MilvusIndex(
+            self._spec,
+            self._engine,
+            self._vectors,
+            expression=expression,
+            among=among,
+            exact_rows=self._exact_rows,
+        )
 
     def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
         """See ``VectorIndex.search``. Few allowed rows are compared one by one. Raises IndexAway."""
@@ -131,8 +150,8 @@ class MilvusIndex:
     ) -> NDArray[np.int64]:
         """Allowed rows that Milvus finds, of shape (queries, ``depth`` or more); -1 stands for no row."""
         found = depth
-        if allowed is not None and not self._expression:
-            found = min(self._spec.rows, MOST_FOUND, math.ceil(depth * self._spec.rows / count * RESERVE))
+        if allowed is not None and self._among is not None and count < self._among:
+            found = min(self._among, MOST_FOUND, math.ceil(depth * self._among / count * RESERVE))
         parameters = dict(self._spec.search_parameters)
         if "ef" in parameters:  # Milvus refuses a search for more rows than ef
             parameters["ef"] = max(parameters["ef"], found)
@@ -143,16 +162,13 @@ class MilvusIndex:
         return rows if allowed is None else np.where((rows >= 0) & allowed[rows], rows, -1)
 
 
-def open_milvus(spec: IndexSpec, vectors: Vectors, uri: str | None = None) -> MilvusIndex:
-    """The index that ``spec`` describes, in the Milvus at ``uri``, or where the spec says. Nothing is asked yet.
+def open_milvus(spec: IndexSpec, vectors: Vectors, uri: str) -> MilvusIndex:
+    """The index that ``spec`` describes, in the Milvus at ``uri``. Nothing is asked yet.
 
-    Raises MissingExtra without pymilvus, ArtifactDamaged where nothing says where Milvus is.
+    Raises MissingExtra without pymilvus, ArtifactDamaged as ``MilvusIndex``.
     """
-    place = uri or spec.uri
-    if place is None:
-        raise ArtifactDamaged("nothing says where the Milvus of the index is; set BENTO_CLIP_INDEX_URI")
     try:
         from clip_retrieval.indexes.milvus_engine import engine_at
     except ModuleNotFoundError as error:
         raise MissingExtra("an index in Milvus", "milvus") from error
-    return MilvusIndex(spec, engine_at(place), vectors)
+    return MilvusIndex(spec, engine_at(uri), vectors)

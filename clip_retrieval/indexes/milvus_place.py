@@ -8,6 +8,11 @@ def is_file(uri: str) -> bool:
     return uri.endswith(".db") and "://" not in uri
 
 
+def is_on_this_host(uri: str) -> bool:
+    """Whether ``uri`` names this host by the loopback interface."""
+    return urlsplit(uri).hostname in {"localhost", "127.0.0.1", "::1"}
+
+
 def check_uri(uri: str) -> str:
     """``uri`` itself. Raises ValueError for what is no place of a Milvus."""
     parts = urlsplit(uri)

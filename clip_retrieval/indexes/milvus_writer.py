@@ -118,6 +118,21 @@ class MilvusWriter(MilvusEngine):
 
         self.asked(ask)
 
+    def drop_unfinished(self, alias: str) -> bool:
+        """Remove what was filled for this alias and did not get it; whether another collection has it.
+
+        Raises IndexAway.
+        """
+
+        def ask(client: MilvusClient) -> bool:
+            held = _aliased(client, alias)
+            for name in (f"{alias}_a", f"{alias}_b"):
+                if name != held and client.has_collection(name, timeout=WRITE_S):
+                    client.drop_collection(name, timeout=WRITE_S)
+            return held is not None
+
+        return self.asked(ask)
+
     @staticmethod
     def _index(client: MilvusClient, name: str, index: tuple[str, Mapping[str, int]]) -> None:
         kind, parameters = index

@@ -26,8 +26,10 @@ from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.build.vector_cache import GATHER_ROWS, write_vectors
 from clip_retrieval.build.write import choose_indexes
 from clip_retrieval.encoders.base import Vectors
-from clip_retrieval.errors import CollectionFrozen
 from clip_retrieval.images.shrink import Thumbnail
+from clip_retrieval.indexes.base import IndexSpec, Measurement
+from clip_retrieval.indexes.choose import Candidate
+from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.progress import Progress
@@ -51,12 +53,11 @@ def compact(
     The version follows from the state, so the same state gives the same version; the manifest names the version that
     the changes came after, and the number of the last change. The state may go on changing meanwhile. Vectors and
     records are copied in blocks. If another process compacts the same state, ``say`` gets a line that names it, and
-    this one waits; without ``say``, raises BuildRunning instead. Raises StorageFailed of the kind that applies,
-    ArtifactDamaged when a file of the base differs from its hash, CollectionFrozen for a base in Milvus.
+    this one waits; without ``say``, raises BuildRunning instead. What is made of a base in Milvus is in the same
+    Milvus, in collections of its own. Raises StorageFailed of the kind that applies, ArtifactDamaged when a file of the
+    base differs from its hash, IndexAway and MissingExtra where Milvus is needed.
     """
     base = state.artifact
-    if base.is_in_milvus:
-        raise CollectionFrozen(f"{base.path} has its index in Milvus, which takes no changes; build it again")
     source = _Source(state)
     encoder, parent = base.manifest.encoder, base.manifest.version
     with progress.stage("reading the records", None):
@@ -65,7 +66,10 @@ def compact(
     with storage(workspace), work_folder(workspace / f"{version}.compact", say, temporary=True) as work:
         with progress.stage("copying the vectors", None):
             images, captions = (source.write_vectors(target, work / f"{target}.npy") for target in MODALITIES)
-        image_index, caption_index = choose_indexes(images, captions, recall, progress)
+        if base.is_in_milvus:
+            image_index, caption_index = _unindexed(images), _unindexed(captions)
+        else:
+            image_index, caption_index = choose_indexes(images, captions, recall, progress)
 
         def fill(folder: Path) -> None:
             for target in MODALITIES:
@@ -81,8 +85,8 @@ def compact(
                 write_thumbnails(source.thumbnails(), of_base.plan, out, sys.maxsize, made_as=made_as)
 
         with progress.stage("writing the artifact", None):
-            return write_artifact(
-                workspace / version,
+            made = write_artifact(
+                (work if base.is_in_milvus else workspace) / version,
                 version=version,
                 encoder=encoder,
                 data=data,
@@ -93,6 +97,23 @@ def compact(
                 replaced=["images.faiss", "captions.faiss", THUMBNAILS],
                 compacted=Compacted(parent, state.sequence),
             )
+        return _in_the_milvus_of(base, made, workspace, work, progress, recall) if base.is_in_milvus else made
+
+
+def _unindexed(vectors: Vectors) -> Candidate:
+    """An exact index, which needs no file."""
+    rows, dim = vectors.shape
+    return Candidate(FaissIndex.build(IndexSpec(rows=rows, dim=dim), vectors), Measurement())
+
+
+def _in_the_milvus_of(
+    base: Artifact, made: Artifact, workspace: Path, work: Path, progress: Progress, recall: float
+) -> Artifact:
+    """``made`` with its indexes where those of ``base`` are. Raises IndexAway, MissingExtra or ArtifactDamaged."""
+    from clip_retrieval.artifacts.in_milvus import index_in_milvus
+
+    place = base.manifest.images.spec.uri
+    return index_in_milvus(made, base.milvus, workspace, progress, recall=recall, place=place, work=work)
 
 
 class _Source:

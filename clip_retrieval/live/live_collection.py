@@ -31,7 +31,7 @@ from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.columns import Mask
 from clip_retrieval.search.filters import Wanted
 from clip_retrieval.search.results import caption_fragment, image_fragment
-from clip_retrieval.search.searchable import SearchableCollection
+from clip_retrieval.search.searchable import EngineElsewhere, SearchableCollection
 
 
 class LiveCollection(SearchableCollection):
@@ -161,6 +161,18 @@ class LiveCollection(SearchableCollection):
         if where:
             return self._filter.mask(where, target)
         return self._rows.live[target] if self._rows.masked[target] else None
+
+    def searched(self, target: Modality, where: Wanted | None) -> tuple[VectorIndex, Mask | None]:
+        index, allowed = self._indexes[target], self.allowed(target, where)
+        known = self._filter.of_base(where) if where and index.spec.is_elsewhere else {}
+        if known:
+            base, _ = self.base.searched(target, known)
+            index = index.with_base(base) if isinstance(index, LiveIndex) else base
+        return index, allowed
+
+    @property
+    def engine(self) -> EngineElsewhere | None:
+        return self.base.engine
 
     def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         return self._filter.keeps(where, target)

@@ -13,8 +13,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import SPLIT, FieldType, StoredCodes, StoredColumn, StoredNumbers
+from clip_retrieval.artifacts.columns import SPLIT, FieldType, StoredColumn
 from clip_retrieval.contract.collection import FieldInfo
+from clip_retrieval.contract.conditions import conditions_of
 from clip_retrieval.errors import InvalidChange
 from clip_retrieval.live.added_fields import AddedFields, fits
 from clip_retrieval.live.live_fields import live_info
@@ -81,10 +82,11 @@ class LiveFilter:
 
     def _mask(self, where: Wanted, target: Modality) -> Mask:
         self.check(where)
-        added = fulfilling({name: self._column(name) for name in where}, len(self._live_added), where)
+        columns = {name: self._column(name) for name, _ in conditions_of(where)}
+        added = fulfilling(columns, len(self._live_added), where)
         if target == "captions":
             added = added[self._caption_images]
-        return np.concatenate([self._of_base(where, target), added]) & self._live[target]
+        return np.concatenate([self._base_mask(where, target), added]) & self._live[target]
 
     def keeps(self, where: Wanted, target: Modality) -> bool:
         """Whether the mask of these conditions is kept, so that ``mask`` takes no time."""
@@ -108,16 +110,18 @@ class LiveFilter:
                 self._columns[name] = column
         return column
 
-    def _of_base(self, where: Wanted, target: Modality) -> Mask:
+    def of_base(self, where: Wanted) -> Wanted:
+        """Those parts of ``where`` that name fields of the base alone."""
+        return {
+            key: wanted
+            for key, wanted in where.items()
+            if all(name in self._stored for name, _ in conditions_of({key: wanted}))
+        }
+
+    def _base_mask(self, where: Wanted, target: Modality) -> Mask:
         """The rows of the base, removed ones included, that fulfil every condition."""
-        rows = len(self._live[target]) - len(self._caption_images if target == "captions" else self._live_added)
-        mask = np.ones(rows, dtype=np.bool_)
-        if known := {name: wanted for name, wanted in where.items() if name in self._stored}:
-            mask = self._base.mask(known, target)
-        new = {name: wanted for name, wanted in where.items() if name not in self._stored}
-        # No row of the base has a value there, so one row stands for all.
-        passes = fulfilling({name: _empty(name, self.types[name]) for name in new}, 1, new)[0]
-        return mask if passes else np.zeros(rows, dtype=np.bool_)
+        new = {name for name, _ in conditions_of(where) if name not in self._stored}
+        return self._base.mask(where, target, absent={name: self.types[name] for name in new})
 
 
 def check_metadata(types: Mapping[str, FieldType], metadata: Mapping[str, Scalar]) -> None:
@@ -132,11 +136,3 @@ def check_metadata(types: Mapping[str, FieldType], metadata: Mapping[str, Scalar
         shown = repr(value)
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
         raise InvalidChange(f"metadata.{name}: {shown} is not {_WORDS[kind]}; the other images have such values there")
-
-
-def _empty(name: str, kind: FieldType) -> Column:
-    """A column of one row without a value."""
-    info = FieldInfo(name=name, type=kind, count=0, values=[])
-    if kind == "number":
-        return column_of(StoredNumbers(info, np.array([np.nan])))
-    return column_of(StoredCodes(info, np.array([-1], np.int32), []))

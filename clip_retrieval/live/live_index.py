@@ -8,6 +8,7 @@ left, the filter decides.
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from itertools import accumulate
 
 import numpy as np
@@ -32,7 +33,7 @@ class LiveIndex:
 
         A search whose ``allowed`` is this very array is one without a filter.
         """
-        self._parts = parts
+        self._parts = tuple(parts)
         self._live = live
         ends = list(accumulate(part.spec.rows for part in parts))
         self._slices = [slice(end - part.spec.rows, end) for part, end in zip(parts, ends, strict=True)]
@@ -55,6 +56,12 @@ class LiveIndex:
     @property
     def compared_values(self) -> int:
         return sum(part.compared_values for part in self._parts)
+
+    def with_base(self, base: VectorIndex) -> "LiveIndex":
+        """The same rows; ``base`` searches those of the first part, which it has too."""
+        other = copy(self)
+        other._parts = (base, *self._parts[1:])
+        return other
 
     def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
         """See ``VectorIndex.search``. Removed rows are found if ``allowed`` says so."""

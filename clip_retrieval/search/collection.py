@@ -22,7 +22,7 @@ from clip_retrieval.search.expressions import expression_of
 from clip_retrieval.search.filters import RowFilter, Wanted
 from clip_retrieval.search.fragments import FragmentCache
 from clip_retrieval.search.results import caption_fragment, image_fragment
-from clip_retrieval.search.searchable import SearchableCollection
+from clip_retrieval.search.searchable import EngineElsewhere, SearchableCollection
 
 
 class Collection(SearchableCollection):
@@ -79,9 +79,14 @@ class Collection(SearchableCollection):
 
     def searched(self, target: Modality, where: Wanted | None) -> tuple[VectorIndex, Mask | None]:
         index, allowed = self._indexes[target], self.allowed(target, where)
-        if where and isinstance(index, MilvusIndex):
-            index = index.filtered_by(expression_of(self._columns, where))
+        if where and allowed is not None and isinstance(index, MilvusIndex):
+            index = index.filtered_by(expression_of(self._columns, where), int(np.count_nonzero(allowed)))
         return index, allowed
+
+    @property
+    def engine(self) -> EngineElsewhere | None:
+        index = self._indexes["images"]
+        return index if isinstance(index, MilvusIndex) else None
 
     def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         return self.filters.keeps(where, target)

@@ -13,7 +13,16 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import OrderedValues, StoredCodes, StoredColumn, StoredNumbers, as_text
+from clip_retrieval.artifacts.columns import (
+    FieldType,
+    OrderedValues,
+    StoredCodes,
+    StoredColumn,
+    StoredNumbers,
+    as_text,
+)
+from clip_retrieval.contract.collection import FieldInfo
+from clip_retrieval.contract.iso_dates import FORMS, Period, period_of
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Scalar
 
@@ -21,7 +30,14 @@ Mask: TypeAlias = NDArray[np.bool_]
 """Shape (rows,): which rows are meant."""
 
 Range = Literal["gt", "gte", "lt", "lte"]
+Dated = Literal["before", "after", "during"]
+RANGES: tuple[Range, ...] = ("gt", "gte", "lt", "lte")
+DATED: tuple[Dated, ...] = ("before", "after", "during")
 
+Seconds: TypeAlias = NDArray[np.int64]
+"""Seconds since 1970 in UTC."""
+
+_NO_DATE = np.iinfo(np.int64).max
 _SHOWN = 40
 """Characters of a query's value that an error repeats."""
 _FOLDED_AT_ONCE = 65_536
@@ -48,10 +64,23 @@ class Column(ABC):
         """The rows whose text contains ``part`` in any case. Raises InvalidQuery."""
 
     @abstractmethod
+    def dated(self, side: Dated, date: str) -> Mask:
+        """The rows whose value is a date ``before``, ``after`` or ``during`` ``date``; see ``iso_dates.py``.
+
+        Both stand for a period: 2024 is not before 2024-05, and not after it. Raises InvalidQuery.
+        """
+
+    @abstractmethod
     def _missing(self) -> Mask: ...
 
     @abstractmethod
     def _equal(self, value: str | float) -> Mask: ...
+
+    def _wanted(self, date: str) -> Period:
+        """The period that a condition names."""
+        if (period := period_of(date)) is None:
+            raise self._refuse(f"{date[:_SHOWN]!r} is no date; write {FORMS}")
+        return period
 
     def _refuse(self, reason: str) -> InvalidQuery:
         return InvalidQuery(f"where.{self.name}: {reason}")
@@ -91,6 +120,18 @@ class TextColumn(_Coded):
             hits[self._folded.containing(spelling)] = True
         return hits[self._codes]
 
+    def dated(self, side: Dated, date: str) -> Mask:
+        return _dated(side, self._wanted(date), *self._periods)[self._codes]
+
+    @cached_property
+    def _periods(self) -> tuple[Seconds, Seconds]:
+        """Where the period of each value begins and ends; an empty one beyond all others for what is no date."""
+        starts, ends = np.full((2, len(self._values) + 1), _NO_DATE)  # the last entry is that of code -1
+        for place in range(len(self._values)):
+            if (period := period_of(self._values[place])) is not None:
+                starts[place], ends[place] = period
+        return starts, ends
+
     @cached_property
     def _folded(self) -> "_FoldedText":
         return _FoldedText(self._values)
@@ -111,6 +152,9 @@ class BooleanColumn(_Coded):
     def contains(self, part: str) -> Mask:  # noqa: ARG002
         raise self._refuse("contains needs a text field; this field is boolean")
 
+    def dated(self, side: Dated, date: str) -> Mask:  # noqa: ARG002
+        raise self._refuse(f"{side} needs a field of dates; this field is boolean")
+
     def _equal(self, value: str | float) -> Mask:
         text = as_text(value)
         if text not in {"true", "false"}:
@@ -119,7 +163,7 @@ class BooleanColumn(_Coded):
 
 
 class NumberColumn(Column):
-    """Numbers in double precision."""
+    """Numbers in double precision. As dates, whole numbers of four digits are years."""
 
     def __init__(self, stored: StoredNumbers) -> None:
         super().__init__(stored.info.name)
@@ -132,6 +176,17 @@ class NumberColumn(Column):
 
     def contains(self, part: str) -> Mask:  # noqa: ARG002
         raise self._refuse("contains needs a text field; this field is numeric")
+
+    def dated(self, side: Dated, date: str) -> Mask:
+        with np.errstate(invalid="ignore"):
+            is_year = (self._numbers >= 1000) & (self._numbers <= 9999) & (self._numbers == np.floor(self._numbers))
+        years = np.where(is_year, self._numbers, 1970).astype(np.int64) - 1970
+        starts, ends = (
+            from_1970.astype("datetime64[Y]").astype("datetime64[s]").astype(np.int64)
+            for from_1970 in (years, years + 1)
+        )
+        mask: Mask = is_year & _dated(side, self._wanted(date), starts, ends)
+        return mask
 
     def _missing(self) -> Mask:
         mask: Mask = np.isnan(self._numbers)
@@ -149,6 +204,17 @@ class NumberColumn(Column):
         if not np.isfinite(number):
             raise self._refuse(f"{as_text(value)[:_SHOWN]!r} is not a number; this field is numeric")
         return number
+
+
+def _dated(side: Dated, wanted: Period, starts: Seconds, ends: Seconds) -> Mask:
+    """Which periods, given by where they begin and end, lie so beside the one that is wanted."""
+    if side == "before":
+        mask: Mask = ends <= wanted.start
+    elif side == "after":
+        mask = (starts >= wanted.end) & (starts < _NO_DATE)
+    else:
+        mask = (starts >= wanted.start) & (ends <= wanted.end)
+    return mask
 
 
 class _FoldedText:
@@ -183,3 +249,11 @@ def column_of(stored: StoredColumn) -> Column:
     if isinstance(stored, StoredNumbers):
         return NumberColumn(stored)
     return BooleanColumn(stored) if stored.info.type == "boolean" else TextColumn(stored)
+
+
+def empty_column(name: str, kind: FieldType) -> Column:
+    """A column of one row without a value."""
+    info = FieldInfo(name=name, type=kind, count=0, values=[])
+    if kind == "number":
+        return column_of(StoredNumbers(info, np.array([np.nan])))
+    return column_of(StoredCodes(info, np.array([-1], np.int32), []))

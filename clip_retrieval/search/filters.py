@@ -13,29 +13,32 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import StoredColumn
+from clip_retrieval.artifacts.columns import FieldType, StoredColumn
 from clip_retrieval.contract.collection import FieldInfo
-from clip_retrieval.contract.queries import Condition
+from clip_retrieval.contract.conditions import Condition, Entry, FilterTree, conditions_of
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality, Scalar
-from clip_retrieval.search.columns import Column, Mask, column_of
+from clip_retrieval.search.columns import DATED, RANGES, Column, Mask, column_of, empty_column
 
 MASKS_KEPT = 16
 
-Wanted: TypeAlias = Mapping[str, Scalar | Condition]
-"""Conditions that were validated, by the name of the field."""
+Wanted: TypeAlias = Mapping[str, Entry]
+"""A tree of conditions that was validated: by the name of the field, or of ``and``, ``or`` and ``not``."""
 
 
 class MaskCache:
     """The masks of the latest conditions. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._masks: LRUCache[tuple[Modality, str], Mask] = LRUCache(MASKS_KEPT)
+        self._masks: LRUCache[tuple[Modality, str, str], Mask] = LRUCache(MASKS_KEPT)
         self._lock = threading.Lock()
 
-    def get(self, where: Wanted, target: Modality, make: Callable[[], Mask]) -> Mask:
-        """The mask of these conditions, read-only: the one that is kept, or what ``make`` makes."""
-        key = (target, canonical(where))
+    def get(self, where: Wanted, target: Modality, make: Callable[[], Mask], beside: str = "{}") -> Mask:
+        """The mask of these conditions, read-only: the one that is kept, or what ``make`` makes.
+
+        ``beside`` is what else the mask depends on.
+        """
+        key = (target, canonical(where), beside)
         with self._lock:
             kept = self._masks.get(key)
         if kept is not None:
@@ -48,7 +51,7 @@ class MaskCache:
 
     def keeps(self, where: Wanted, target: Modality) -> bool:
         """Whether the mask of these conditions is kept, so that ``get`` takes no time."""
-        key = (target, canonical(where))
+        key = (target, canonical(where), "{}")
         with self._lock:
             return key in self._masks
 
@@ -70,17 +73,19 @@ class RowFilter:
         self._caption_image_rows = caption_image_rows
         self._masks = MaskCache()
 
-    def mask(self, where: Wanted, target: Modality) -> Mask:
+    def mask(self, where: Wanted, target: Modality, absent: Mapping[str, FieldType] | None = None) -> Mask:
         """The rows of ``target`` that fulfil every condition of ``where``; read-only.
 
-        A caption fulfils what its image fulfils. Raises InvalidQuery for an unknown field, and for a value that a field
-        cannot be compared with.
+        A caption fulfils what its image fulfils. ``absent`` are fields of which no row has a value, with their types.
+        Raises InvalidQuery for an unknown field, and for a value that a field cannot be compared with.
         """
-        return self._masks.get(where, target, lambda: self._mask(where, target))
+        new = absent or {}
+        return self._masks.get(where, target, lambda: self._mask(where, target, new), json.dumps(new, sort_keys=True))
 
-    def _mask(self, where: Wanted, target: Modality) -> Mask:
-        self.check(where)
-        mask = fulfilling(self._columns, self._rows, where)
+    def _mask(self, where: Wanted, target: Modality, absent: Mapping[str, FieldType]) -> Mask:
+        columns = {**self._columns, **{name: empty_column(name, kind) for name, kind in absent.items()}}
+        check_fields(columns, where)
+        mask = fulfilling(columns, self._rows, where)
         return mask if target == "images" else mask[self._caption_image_rows]
 
     def keeps(self, where: Wanted, target: Modality) -> bool:
@@ -98,18 +103,30 @@ class RowFilter:
 
 def check_fields(known: Collection[str], where: Wanted) -> None:
     """Raise InvalidQuery for a field that is not known."""
-    for name in where:
+    for name, _ in conditions_of(where):
         if name not in known:
             raise InvalidQuery(f"where: there is no field {name}; the fields are {', '.join(known) or 'none'}")
 
 
 def fulfilling(columns: Mapping[str, Column], rows: int, where: Wanted) -> Mask:
-    """The rows, of ``rows``, that fulfil every condition; each names one of ``columns``. Raises InvalidQuery."""
+    """The rows, of ``rows``, that fulfil ``where``; each condition names one of ``columns``. Raises InvalidQuery.
+
+    A column of one row stands for as many equal ones. A tree of ``not`` lets through precisely the other rows, those
+    without a value too.
+    """
     mask = np.ones(rows, dtype=np.bool_)
     for name, wanted in where.items():
-        for part in _parts(columns[name], wanted):
-            mask &= part
+        if isinstance(wanted, list):
+            mask &= _combined(name, [fulfilling(columns, rows, tree.root) for tree in wanted])
+        else:
+            for part in _parts(columns[name], wanted):
+                mask &= part
     return mask
+
+
+def _combined(combiner: str, masks: Sequence[Mask]) -> Mask:
+    mask: Mask = (np.logical_and if combiner == "and" else np.logical_or).reduce(masks)
+    return ~mask if combiner == "not" else mask
 
 
 def _parts(column: Column, wanted: Scalar | Condition) -> Iterator[Mask]:
@@ -118,22 +135,28 @@ def _parts(column: Column, wanted: Scalar | Condition) -> Iterator[Mask]:
         return
     if wanted.among is not None:
         yield np.logical_or.reduce([column.equal(value) for value in wanted.among])
-    if wanted.gt is not None:
-        yield column.within("gt", wanted.gt)
-    if wanted.gte is not None:
-        yield column.within("gte", wanted.gte)
-    if wanted.lt is not None:
-        yield column.within("lt", wanted.lt)
-    if wanted.lte is not None:
-        yield column.within("lte", wanted.lte)
+    for side in RANGES:
+        if (bound := getattr(wanted, side)) is not None:
+            yield column.within(side, bound)
     if wanted.contains is not None:
         yield column.contains(wanted.contains)
+    for place in DATED:
+        if (date := getattr(wanted, place)) is not None:
+            yield column.dated(place, date)
 
 
 def canonical(where: Wanted) -> str:
-    """The same text for the same conditions, in whatever order they were given."""
-    plain = {
-        name: wanted.model_dump(by_alias=True, exclude_none=True) if isinstance(wanted, Condition) else [wanted]
-        for name, wanted in where.items()
-    }
-    return json.dumps(plain, sort_keys=True)
+    """The same text for the same conditions, in whatever order those of one object were given."""
+    return json.dumps(_plain(where), sort_keys=True)
+
+
+def _plain(where: Wanted) -> dict[str, object]:
+    return {name: _plain_entry(wanted) for name, wanted in where.items()}
+
+
+def _plain_entry(wanted: Scalar | Condition | list[FilterTree]) -> object:
+    if isinstance(wanted, Condition):
+        return wanted.model_dump(by_alias=True, exclude_none=True)
+    if isinstance(wanted, list):
+        return {"": [_plain(tree.root) for tree in wanted]}  # no operator has an empty name
+    return [wanted]

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 from PIL import Image
 
 from clip_retrieval.contract.base import DEFAULT_K
-from clip_retrieval.contract.queries import Conditions, SearchRequest
+from clip_retrieval.contract.conditions import Conditions
+from clip_retrieval.contract.queries import SearchRequest
 from clip_retrieval.errors import ImageRejected
 from clip_retrieval.images.base64_text import bytes_of_base64
 from clip_retrieval.images.decode import Limits, decode_image

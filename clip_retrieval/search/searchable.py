@@ -6,6 +6,7 @@ it once and asks nothing else until its answer is complete.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,19 @@ from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.columns import Mask
 from clip_retrieval.search.filters import Wanted
 from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit
+
+
+class EngineElsewhere(Protocol):
+    """An engine outside of this process that searches."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with it, as a sentence; None if its last call was answered."""
+        ...
+
+    def probe(self) -> None:
+        """Ask it for a sign of life. Raises IndexAway."""
+        ...
 
 
 class SearchableCollection(ABC):
@@ -90,6 +104,11 @@ class SearchableCollection(ABC):
         An engine that filters by itself is told what to filter by.
         """
         return self.index(target), self.allowed(target, where)
+
+    @property
+    @abstractmethod
+    def engine(self) -> EngineElsewhere | None:
+        """What searches outside of this process; None where all searches are done in it."""
 
     @abstractmethod
     def keeps_mask(self, target: Modality, where: Wanted) -> bool:

@@ -25,6 +25,7 @@ decoders.py        images decoded beside the event loop
 engine.py          texts and images encoded a batch at a time
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder
+memory_parts.py    where the memory of a service is
 bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
 mirror.py          queries that two artifacts answer

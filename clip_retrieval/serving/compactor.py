@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clip_retrieval.artifacts import modelstore
+from clip_retrieval.artifacts import modelstore, retention
 from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.contract.status import ArtifactStatus
 from clip_retrieval.errors import (
@@ -154,11 +154,12 @@ async def _serve(swapper: Swapper, tag: str, served: Served) -> ArtifactStatus:
 
 
 def _delete_unused(made: CompactedLog) -> None:
+    """Delete what was made, also what Milvus has of it, unless a process has it open."""
     folder = modelstore.find(made.version)
     if folder is not None:
         with unused(folder) as is_unused, suppress(ClipRetrievalError):
             if is_unused:
-                modelstore.delete(made.tag)
+                retention.delete(made.tag, log.warning)
 
 
 @contextmanager

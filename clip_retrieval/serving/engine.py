@@ -21,6 +21,7 @@ from clip_retrieval.records import MODALITIES
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.batch_watch import BatchWatch
+from clip_retrieval.serving.budget import held_memory
 from clip_retrieval.serving.request_id import CURRENT
 from clip_retrieval.stages import Stage
 
@@ -78,8 +79,12 @@ class Engine:
         The threads that submit batches keep normal priority where the runtime computes in threads of its own: a
         low-priority thread that holds the GIL would block everyone.
         """
+        self.held_before = held_memory()
+        """What the process held before the encoder was loaded, in bytes."""
         with ThreadPoolExecutor(1, "load", initializer=lower_priority) as loading:
             self.encoder = loading.submit(load).result()
+        self.held_by_encoder = max(0, held_memory() - self.held_before)
+        """What the process holds more since, in bytes."""
         initializer = None if self.encoder.owns_threads else lower_priority
         self.text_batches = BatchWatch()
         self.image_batches = BatchWatch()

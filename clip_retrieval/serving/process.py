@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.published import import_published
+from clip_retrieval.artifacts.published import import_to_serve
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets.remote import is_url
@@ -41,7 +41,7 @@ from clip_retrieval.serving.entry import opening
 from clip_retrieval.serving.prometheus import forget_process
 from clip_retrieval.serving.served import check_engine
 from clip_retrieval.serving.settings import Settings, unknown_settings
-from clip_retrieval.serving.shared_state import GAUGES, SharedState, Slot
+from clip_retrieval.serving.shared_state import DESCRIPTOR, GAUGES, SharedState, Slot
 from clip_retrieval.serving.state import FROZEN
 from clip_retrieval.serving.supervisor import BOUND, supervisor
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE
@@ -55,9 +55,6 @@ SWITCH_INTERVAL_S = 0.0001
 GC_THRESHOLD = 10_000
 """64 concurrent requests hold about 7,000 objects. Python's default of 700 would have them scanned constantly, and
 requests leave no reference cycles."""
-
-SHARED = "BENTOCLIP_SHARED"
-"""The environment variable with the descriptor of the shared state. It has not the prefix of the settings."""
 
 ROLLOUT = "BENTOCLIP_ROLLOUT"
 """The environment variable with the folder of the service's ``Rollout``."""
@@ -101,9 +98,11 @@ def open_changes(settings: Settings, encoder: EncoderInfo) -> ChangeLog | str:
 
 
 def find_artifact(
-    source: str, fetch: Callable[[str], str] = lambda url: import_published(url, Silent())
+    source: str, fetch: Callable[[str], str] = lambda url: import_to_serve(url, Silent(), log.warning)
 ) -> tuple[str, Path]:
     """The name and the folder of what ``BENTO_CLIP_ARTIFACT`` says; what a bucket publishes is fetched first.
+
+    While the bucket cannot be reached, that is what was fetched from there last.
 
     Raises ArtifactError of the kind that applies, and for a bucket SourceError, MissingExtra and StorageFailed.
     """
@@ -207,7 +206,7 @@ def lead(workers: int, settings: Settings, keys: int | None) -> None:
     It says in the log what the service lets everybody do; ``keys`` is the number of API keys, None if none are set.
     """
     shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
-    os.environ[SHARED] = str(shared.descriptor)
+    os.environ[DESCRIPTOR] = str(shared.descriptor)
     os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
     lifeline.hold(os.environ)
     supervise_by(
@@ -261,7 +260,7 @@ def take_place() -> Place:
 def _inherited() -> SharedState | None:
     """What the supervisor made, if it is ours: BentoML has other ways to start a worker."""
     try:
-        return SharedState(int(os.environ[SHARED]))
+        return SharedState(int(os.environ[DESCRIPTOR]))
     except (KeyError, ValueError, OSError):
         return None
 

@@ -178,6 +178,27 @@ class QueryService:
         decoded = await self._decoders.pixels(image, self._limits, self.retriever.encoder)
         return await self._encode_pixels(image.key, decoded.pixels), decoded.stage
 
+    async def encode_all(self, texts: Iterable[str], images: Iterable[QueryImage]) -> "EncodedInputs":
+        """The vectors of many texts and images, equal ones encoded once.
+
+        A few of the texts wait for a batch at once. Raises Busy and TooCostly if there is no memory for the images.
+        """
+        self.forget_what_was_cleared()
+        known = {image.key: image for image in await _with_keys(images)}
+        tokens = await self._tokenize(map(QueryText, dict.fromkeys(texts)))
+        found, decode = await self._encode_images(known)
+        turns = asyncio.Semaphore(TEXTS_A_PLACE)
+
+        async def encode(text: QueryText) -> tuple[str, EncodedText]:
+            part = tokens[text]
+            if isinstance(part, InvalidQuery):
+                raise part
+            async with turns:
+                return text.words, EncodedText(await self._encode_tokens(part), len(part.ids), part.is_cut)
+
+        encoded = dict(await asyncio.gather(*map(encode, tokens)))
+        return EncodedInputs(encoded, found, decode)
+
     async def clear_for_all(self) -> tuple[int, bool]:
         """``clear``, also for other services; whether the store that they share with this one was cleared.
 
@@ -322,6 +343,33 @@ class QueryService:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedText:
+    """The vector of a text, the tokens that the model reads of it, and whether it reads only its beginning."""
+
+    encoded: Encoded
+    tokens: int
+    is_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedInputs:
+    """The vectors of texts, and of images by their keys, or why there are none."""
+
+    texts: Mapping[str, EncodedText]
+    images: Mapping[str, Encoded | ImageRejected]
+    decode: Stage | None
+    """When the images were decoded; None without new ones."""
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Decoding, and the longest wait for a batch."""
+        each = [text.encoded.encode for text in self.texts.values()]
+        each += [image.encode for image in self.images.values() if isinstance(image, Encoded)]
+        stages = {"encode": max(each, key=lambda stage: stage.seconds)} if each else {}
+        return stages if self.decode is None else {"decode": self.decode, **stages}
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """What was done for the parts of all queries of a request before any of them was encoded."""
 
@@ -337,6 +385,13 @@ class _Prepared:
         """Whether the model reads only the beginning of ``text``."""
         tokens = self.tokens[text]
         return isinstance(tokens, Tokens) and tokens.is_cut
+
+
+async def _with_keys(images: Iterable[QueryImage]) -> list[QueryImage]:
+    """The images, whose keys are known from now on; those of large ones are computed beside the event loop."""
+    each = list(images)
+    await read_by_size(*_sizes_and_keys(each))
+    return each
 
 
 def _sizes_and_keys(images: Iterable[QueryImage]) -> tuple[int, Callable[[], object]]:

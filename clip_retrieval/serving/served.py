@@ -9,6 +9,7 @@ from clip_retrieval.artifacts.artifact import ENCODER, Artifact
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving.budget import held_memory
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.settings import Settings
 
@@ -22,6 +23,9 @@ class Served:
     engine: Engine
     alone_s: Mapping[str, float] = field(default_factory=dict)
     """How many seconds one input of each kind, ``texts`` and ``images``, took alone; known after ``warm_up``."""
+
+    held_by_collection: int = 0
+    """What the process held more, in bytes, when the collection was open: not the pages of mapped files."""
 
     @property
     def version(self) -> str:
@@ -67,7 +71,9 @@ class Loader:
             engine = beside.engine
         else:
             engine = Engine(lambda: artifact.encoder(precision=self._settings.precision, threads=self._threads))
-        return Served(tag, Retriever(artifact, engine.encoder), engine)
+        before = held_memory()
+        retriever = Retriever(artifact, engine.encoder)
+        return Served(tag, retriever, engine, held_by_collection=max(0, held_memory() - before))
 
 
 def second_model_bytes(folder: Path, beside: Served) -> int:
@@ -89,9 +95,4 @@ def check_engine(artifact: Artifact, settings: Settings, workers: int) -> None:
         raise ArtifactError(
             f"{uri} is a Milvus Lite, which one process can open, and the service has {workers} workers; "
             "set BENTO_CLIP_WORKERS=1, or put the index into a Milvus cluster"
-        )
-    if settings.changes is not None:
-        raise ArtifactError(
-            "an artifact with its index in Milvus takes no changes; unset BENTO_CLIP_CHANGES, and build again for a "
-            "collection that has changed"
         )

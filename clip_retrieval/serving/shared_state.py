@@ -29,6 +29,10 @@ from numpy.typing import NDArray
 from clip_retrieval.access.shared_counts import TABLE_BYTES, SharedCounts
 from clip_retrieval.stages import STAGES
 
+DESCRIPTOR = "BENTOCLIP_SHARED"
+"""The environment variable of a service's processes with the descriptor of what they share. It has not the prefix of
+the settings."""
+
 Kind = Literal[
     "search_images",
     "search_text",
@@ -37,6 +41,7 @@ Kind = Literal[
     "encode_image",
     "search",
     "search_batch",
+    "embeddings",
     "changes",
 ]
 """What ``/stats`` counts requests by."""
@@ -63,13 +68,14 @@ FIELDS = (
     *("pid", "starts", "times_ready", "is_ready", "beat", "is_failing"),
     *("cache_generation", "cache_size", "cache_hits", "cache_misses"),
     *(f"replica_{result}" for result in REPLICA_RESULTS),
-    "apart",
+    *("apart", "before_encoder", "encoder", "collection"),
     *("pending", *(f"rejected_{reason}" for reason in REJECTIONS), *(f"queued_{queue}" for queue in QUEUES)),
     *(f"queries_{kind}" for kind in KINDS),
     *(f"recorded_{stage}" for stage in STAGES),
 )
 """The numbers of a slot. ``recorded`` counts the latencies that were ever written; ``apart`` is the bytes
-that are lent to processes of this worker's, such as a compaction."""
+that are lent to processes of this worker's, such as a compaction. The worker held ``before_encoder`` bytes
+before its encoder was loaded, ``encoder`` more with it, and ``collection`` more with an open collection."""
 
 PLACE = {name: place for place, name in enumerate(FIELDS)}
 """Where a number is in ``Slot.cells``."""
@@ -144,6 +150,18 @@ class SharedState:
         made = cls.create()
         made.slots[0]["pid"] = os.getpid()
         return made
+
+    @classmethod
+    def of_process(cls, pid: int, descriptor: int) -> "SharedState":
+        """That of another process, which has it under ``descriptor``. Linux alone. Raises OSError or ValueError."""
+        opened = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR)
+        try:
+            found = cls(opened)
+        except BaseException:
+            os.close(opened)
+            raise
+        weakref.finalize(found, os.close, opened)
+        return found
 
     @property
     def uptime_s(self) -> float:

@@ -5,9 +5,8 @@ import os
 from collections.abc import Mapping
 
 from clip_retrieval.errors import ShortOfMemory
-from clip_retrieval.indexes.base import VectorIndex
-from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.live.compacting import made_since
+from clip_retrieval.search.searchable import EngineElsewhere
 from clip_retrieval.serving import process
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
 from clip_retrieval.serving.budget import Needs, held_memory
@@ -143,6 +142,9 @@ class Worker:
 
     def _on_exchange(self, served: Served) -> None:
         self._dispatch.allow(served.engine.encoder.text_batches_at_once)
+        slot, engine = self._place.slot, served.engine
+        slot["before_encoder"], slot["encoder"] = engine.held_before, engine.held_by_encoder
+        slot["collection"] = served.held_by_collection
         self._metrics.describe(served.artifact, served.retriever.collection.manifest)
         if self._looking is not None:
             self._look_after(served, served.alone_s)
@@ -171,7 +173,7 @@ class Worker:
             self._place.shared,
             self._place.slot,
             give_up=process.end_worker,
-            index=_index_watch(served.retriever.collection.index("images")),
+            index=_index_watch(served.retriever.collection.engine),
         )
         if self._looking is not None:
             self._looking.cancel()
@@ -183,12 +185,12 @@ def _beside() -> int:
     return held_memory(os.getppid()) if IS_SUPERVISED else 0
 
 
-def _index_watch(index: VectorIndex) -> IndexWatch | None:
-    """What watches the engine of ``index``, where that is outside of this process."""
-    if not isinstance(index, MilvusIndex):
+def _index_watch(engine: EngineElsewhere | None) -> IndexWatch | None:
+    """What watches the engine of the index, where that is outside of this process."""
+    if engine is None:
         return None
 
     async def probe() -> None:
-        await asyncio.get_running_loop().run_in_executor(None, index.probe)
+        await asyncio.get_running_loop().run_in_executor(None, engine.probe)
 
-    return IndexWatch(lambda: index.trouble, probe)
+    return IndexWatch(lambda: engine.trouble, probe)

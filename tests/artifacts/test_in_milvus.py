@@ -1,5 +1,6 @@
 """An artifact whose indexes are in Milvus: complete or not there, the same answers, found again by the next run."""
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +10,20 @@ import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_milvus import drop_versions, index_in_milvus
+from clip_retrieval.artifacts.milvus_work import NOTE, begin_filling, collection_name
 from clip_retrieval.build.pipeline import Options, build
-from clip_retrieval.contract.queries import Condition, text
+from clip_retrieval.contract.conditions import Condition
+from clip_retrieval.contract.queries import text
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import IndexAway
+from clip_retrieval.errors import ArtifactDamaged, IndexAway
 from clip_retrieval.indexes.measure import Meter
 from clip_retrieval.indexes.milvus_engine import engine_at
 from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.work_folder import work_folder
+from tests.indexes.milvus_lite import EXACT, filled
 from tests.samples import write_collection
 
 QUICK = Meter(timed_queries=1, rounds=1, warm_up=0)
@@ -113,6 +118,14 @@ def test_the_place_can_be_another_one_than_the_manifest_says(
     engine_at(other).close()
 
 
+def test_an_index_without_a_place_is_refused(fake_artifact: Artifact) -> None:
+    spec = fake_artifact.manifest.images.spec.model_copy(update={"engine": "milvus", "name": "c"})
+    built = fake_artifact.manifest.images.model_copy(update={"spec": spec})
+    nowhere = replace(fake_artifact, manifest=fake_artifact.manifest.model_copy(update={"images": built}))
+    with pytest.raises(ArtifactDamaged, match="set BENTO_CLIP_INDEX_URI"):
+        nowhere.index("images")
+
+
 def test_a_collection_without_captions_has_an_empty_index(encoder_folder: Path, lite: str, tmp_path: Path) -> None:
     source = write_collection(tmp_path / "squares")
     (source / "captions.csv").unlink()
@@ -133,3 +146,40 @@ def test_what_milvus_has_of_deleted_versions_goes(fake_artifact: Artifact, lite:
         assert engine.count(first.manifest.images.spec.name or "") is None
         assert engine.count(first.manifest.captions.spec.name or "") is None
         assert engine.count(second.manifest.images.spec.name or "") == 24
+
+
+@pytest.mark.slow
+def test_what_a_run_that_was_killed_has_left_in_milvus_is_dropped_by_the_next(
+    fake_artifact: Artifact, lite: str, tmp_path: Path
+) -> None:
+    """The killed run has filled the images and half of the captions; another one is still at work."""
+    engine = MilvusWriter(lite)
+    killed, running = tmp_path / "killed.compact", tmp_path / "running.compact"
+    for folder in (killed, running):
+        folder.mkdir()
+        version = folder.name[:6]
+        begin_filling(engine, folder, version, lite)
+        filled(engine, fake_artifact.vectors("images"), EXACT, name=collection_name(version, "images"))
+
+        def half() -> Iterator[list[dict[str, object]]]:
+            yield [{"row": 0, "vector": fake_artifact.vectors("captions")[0]}]
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            engine.fill(collection_name(version, "captions"), fake_artifact.manifest.encoder.dim, {}, half(), EXACT)
+    elsewhere = tmp_path / "elsewhere.compact"
+    elsewhere.mkdir()
+    (elsewhere / NOTE).write_text('{"version": "0", "place": "http://milvus:19530"}')
+    with work_folder(running, None), work_folder(tmp_path / "mine", None) as work:
+        made = index_in_milvus(fake_artifact, lite, tmp_path / "out", Silent(), meter=QUICK, work=work)
+    found = engine.asked(lambda client: set(client.list_collections()))
+    assert {name[:-2] for name in found} == {
+        "bento_clip_runnin_images",
+        "bento_clip_runnin_captions",
+        made.manifest.images.spec.name,
+        made.manifest.captions.spec.name,
+    }
+    assert not killed.exists()
+    assert running.exists()
+    assert elsewhere.exists()
+    engine.close()

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import json_sha256
-from clip_retrieval.artifacts.published import Bucket, import_published
+from clip_retrieval.artifacts.published import Bucket, import_published, import_to_serve
 from clip_retrieval.artifacts.published_url import check_pointer, check_published
 from clip_retrieval.errors import (
     ArtifactDamaged,
@@ -78,11 +78,12 @@ def bucket(objects: Objects) -> Bucket:
 
 
 @pytest.fixture(autouse=True)
-def home(model_store: object) -> Path:
+def home(model_store: object) -> Iterator[Path]:
     """The folder around the model store, which is empty."""
     folder = Path(os.environ["BENTOML_HOME"])
     shutil.rmtree(folder / "clip-retrieval.importing", ignore_errors=True)
-    return folder
+    yield folder
+    shutil.rmtree(folder / "clip-retrieval.published", ignore_errors=True)
 
 
 def fetch(bucket: Bucket, name: str = "latest", *, verify: bool = False) -> str:
@@ -160,6 +161,40 @@ def test_an_import_that_was_stopped_goes_on_with_what_it_has(
     manifest = len(objects.held[f"shelf/photos/versions/{version}.json"])
     assert objects.read_bytes == len(taken) + manifest, "the other files were there already"
     assert list((home / "clip-retrieval.importing").iterdir()) == []
+
+
+def test_a_service_starts_without_the_bucket_with_what_it_fetched_last(
+    bucket: Bucket, objects: Objects, fake_artifact: Artifact
+) -> None:
+    def start(url: str = URL) -> tuple[str, list[str]]:
+        said: list[str] = []
+        return import_to_serve(url, Silent(), said.append, open_at=lambda _: (bucket, "latest")), said
+
+    away = [ConnectionError("nobody answers")] * 3
+    bucket.export(fake_artifact, Silent())
+    bucket.publish("latest", fake_artifact.manifest.version)
+    objects.fails = [*away]
+    with pytest.raises(StoreUnreachable, match="nobody answers"):
+        start()
+    tag, said = start()
+    assert (tag, said) == (modelstore.tag_of(fake_artifact.manifest.version), [])
+    objects.fails = [*away]
+    again, said = start()
+    assert again == tag
+    assert said == [
+        f"s3://shelf/photos cannot be used: nobody answers; {tag} is served, which was published there when the bucket "
+        "last answered"
+    ]
+    objects.fails = [*away]
+    with pytest.raises(StoreUnreachable):
+        start("s3://shelf/photos/other")
+    modelstore.delete(tag)
+    objects.fails = [*away]
+    with pytest.raises(StoreUnreachable):
+        start()
+    objects.held["shelf/photos/latest"] = b"{}"  # the bucket answers, and what it says is wrong
+    with pytest.raises(ArtifactDamaged):
+        start()
 
 
 def test_a_file_that_another_version_in_the_store_has_is_not_fetched(

@@ -383,6 +383,24 @@ class TestInfo:
         assert_one_sentence(done)
         assert "images.npy is missing" in done.err
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where memory is")
+    def test_memory_is_that_of_the_artifact_as_a_worker_opens_it(self, cli: Cli, stored_tag: str) -> None:
+        table = cli("info", stored_tag, "--memory")
+        assert table.status == 0
+        assert all(word in table.out for word in ("interpreter", "vectors", "private", "shared", "total"))
+        found = json.loads(cli("info", stored_tag, "--memory", "--json").out)
+        assert [process["role"] for process in found["processes"]] == ["artifact"]
+        assert found["total"]["total_mb"] == pytest.approx(
+            sum(part["private_mb"] + part["shared_mb"] for part in found["parts"].values()), abs=1
+        )
+
+    def test_the_memory_of_a_service_is_asked_for_by_its_process_alone(self, cli: Cli, stored_tag: str) -> None:
+        without = cli("info", "--pid", "1")
+        assert (without.status, "it needs --memory" in without.err) == (2, True)
+        both = cli("info", stored_tag, "--memory", "--pid", "1")
+        assert (both.status, f"leave {stored_tag} out" in both.err) == (2, True)
+        assert_one_sentence(cli("info", "--memory", "--pid", "4194304"))
+
     @pytest.mark.usefixtures("model_store")
     @pytest.mark.parametrize("command", ["info", "serve"])
     @pytest.mark.parametrize("source", ["clip-retrieval:latest", "x" * 300])
@@ -613,6 +631,10 @@ class TestComposedSearch:
             (["shade>bright"], {"soft", "dull"}),
             (["shade>=dull", "shade<soft"], {"dull"}),
             (["shade="], set()),
+            (["shade = soft or shade = dull"], {"soft", "dull"}),
+            (["not shade in (soft, dull)"], {"bright"}),
+            (["shade=soft", "shade=dull", "shade ~ u"], {"dull"}),
+            (["shade > bright", "shade != soft"], {"dull"}),
         ],
     )
     def test_where_keeps_to_images(self, ask: Ask, conditions: list[str], shades: set[str]) -> None:
@@ -636,6 +658,16 @@ class TestComposedSearch:
         done = cli("search", "red", "--where", condition, "--in", fake_artifact.path)
         assert done.status == 2
         assert "--where" in done.err
+
+    def test_a_wrong_condition_is_shown_with_its_place(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "red", "--where", "shade = soft and (split", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "position 24: an operator must follow split, not the end" in " ".join(done.err.replace("│", "").split())
+
+    def test_the_same_condition_twice_is_refused(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("search", "red", "--where", "shade>a", "--where", "shade>b", "--in", fake_artifact.path)
+        assert done.status == 2
+        assert "shade>b: give this condition on shade once" in " ".join(done.err.replace("│", "").split())
 
     @pytest.mark.parametrize(
         ("arguments", "says"),

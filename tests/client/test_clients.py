@@ -286,6 +286,19 @@ def test_each_method_asks_its_endpoint_once_and_answers_with_its_model(
     assert network.slept == []
 
 
+def test_a_thumbnail_is_the_bytes_of_its_file(ask: Ask) -> None:
+    network = Network(httpx.Response(200, content=b"webp"))
+    assert ask(network, "thumbnail", "a/b 1.jpg", "large") == b"webp"
+    assert network.request.url.raw_path == b"/thumbnails/large/a%2Fb%201%2Ejpg"
+
+
+def test_a_thumbnail_that_there_is_not_is_an_error_as_everywhere(ask: Ask) -> None:
+    with pytest.raises(RequestRejected, match="what is wrong"):
+        ask(Network(error(404)), "thumbnail", "red")
+    with pytest.raises(Unreachable, match="GET /thumbnails/small/red: no answer"):
+        ask(Network(httpx.ConnectError("refused")), "thumbnail", "red", retries=ONCE)
+
+
 def test_a_swap_that_takes_long_is_asked_for_until_it_is_done(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "SWAP_POLL_S", 0)
     swapping = {**STATUS, "state": "swapping"}
@@ -328,6 +341,19 @@ def test_the_language_of_a_text_is_sent_with_it(ask: Ask) -> None:
         {"text": "rot", "language": "deu_Latn"},
         {"queries": [{"text": "rot", "language": "deu_Latn"}, {"text": "blue"}]},
     ]
+
+
+def test_the_short_searches_send_a_filter_as_a_tree(ask: Ask) -> None:
+    """An upload has it in the URL, as JSON. A text that is no filter is refused before anything is sent."""
+    tree = {"not": [{"place": "Paris"}], "year": {"gte": 2020}}
+    network = Network(ok(IMAGES))
+    ask(network, "search_images", "red", where="place != Paris")
+    assert json.loads(network.request.content)["where"] == {"not": [{"place": "Paris"}]}
+    network = Network(ok(IMAGES))
+    ask(network, "search_similar", RED, where=tree)
+    assert json.loads(network.request.url.params["where"]) == tree
+    with pytest.raises(InvalidQuery, match="where: position 8: a value must follow ="):
+        ask(network, "search_images", "red", where="place =")
 
 
 @pytest.mark.parametrize(("method", "answer"), [("search_captions", CAPTIONS), ("search_similar", IMAGES)])
@@ -776,6 +802,7 @@ def test_the_public_names_are_these() -> None:
         "search_batch",
         "fields",
         "image",
+        "thumbnail",
         "encode_text",
         "encode_image",
         "info",

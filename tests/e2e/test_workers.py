@@ -1,9 +1,11 @@
 """Several workers as one service, and what becomes of its processes when one of them ends, hangs or fails."""
 
+import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -132,6 +134,21 @@ def test_stats_and_metrics_are_of_both_workers_whichever_is_asked(pair: Server) 
         assert sample["bento_clip_stage_seconds_count", "total"] == stats["queries"]["search_images"]
         resident = sum(worker.memory_info().rss for worker in workers_of(pair))
         assert sample["bento_clip_memory_bytes", "worker"] == pytest.approx(resident, rel=0.05)
+
+
+def test_info_says_where_the_memory_of_both_workers_is(pair: Server) -> None:
+    command = [sys.executable, "-m", "clip_retrieval", "info", "--memory", "--pid", str(pair.process.pid), "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    found = json.loads(done.stdout)
+    processes = found["processes"]
+    roles = [process["role"] for process in processes]
+    assert [roles.count(role) for role in ("command", "supervisor", "worker")] == [1, 1, 2]
+    assert roles.count("decoder") >= 2
+    held = sum(psutil.Process(process["pid"]).memory_full_info().pss for process in processes) / 1e6
+    assert found["total"]["total_mb"] == pytest.approx(held, rel=0.05)
+    for worker in (process for process in processes if process["role"] == "worker"):
+        assert worker["parts"]["interpreter"]["private_mb"] > 50
+        assert worker["parts"]["libraries"]["shared_mb"] > 0, "the code is that of the other worker too"
 
 
 def test_requests_in_progress_are_those_of_both_workers(launch: Launch, store: Store, tmp_path: Path) -> None:

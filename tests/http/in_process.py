@@ -68,6 +68,7 @@ class Api:
         if self.state.changes is not None:
             self.state.changes.close()
         self.state.decoders.shutdown()
+        vars(self.state).clear()  # FastAPI keeps every endpoint that it has seen, and so what that refers to
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def run() -> httpx.Response:

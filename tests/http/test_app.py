@@ -448,6 +448,9 @@ ENDPOINTS = {
     ("patch", "/images/{image_id}"): ("Changed", CHANGE),
     ("delete", "/images/{image_id}"): ("Changed", CHANGE),
     ("post", "/changes"): ("ChangesAnswer", CHANGE),
+    ("post", "/v1/embeddings"): ("EmbeddingsAnswer", BODY | {"404"}),
+    ("get", "/v1/models"): ("ModelList", READY),
+    ("get", "/v1/models/{model}"): ("Model", READY | {"404"}),
 }
 OF_BENTOML = {
     ("post", "/encode_texts"): BODY,
@@ -482,7 +485,8 @@ def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) ->
         assert answers.keys() == errors | by_key, place
         created = answers.pop("201", None)
         assert created is None or model_of(created) == model
-        assert {model_of(answer) for answer in answers.values()} <= {"ErrorBody"}, place
+        body = "OpenAiErrorBody" if path.startswith("/v1/") else "ErrorBody"
+        assert {model_of(answer) for answer in answers.values()} <= {body}, place
         assert operations[place]["summary"]
     assert schema["components"]["schemas"]["ImageResult"]["properties"].keys() == IMAGE_FIELDS
     assert schema["components"]["schemas"]["CaptionResult"]["properties"].keys() == CAPTION_FIELDS
@@ -503,7 +507,7 @@ def test_openapi_calls_an_upload_a_binary_file(api: Api) -> None:
     assert {(upload["type"], upload["format"]) for upload in uploads} == {("string", "binary")}
 
 
-def test_openapi_has_one_form_for_all_errors(api: Api) -> None:
+def test_openapi_has_one_form_for_all_errors_but_those_of_openai_s_paths(api: Api) -> None:
     schema = api.get("/docs.json")
     assert not schema["components"]["schemas"].keys() & {"HTTPValidationError", "ValidationError"}
     assert schema["components"]["schemas"]["ErrorBody"]["properties"].keys() == {"error", "detail"}
@@ -583,12 +587,37 @@ def test_k_can_be_a_field_of_the_form_beside_the_image(api: Api, path: str) -> N
     assert empty == "k: it is empty; give it a value or leave it out"
 
 
+@pytest.mark.parametrize("path", [IMAGE, "/search/similar"])
+def test_an_upload_is_filtered_by_its_url_or_its_form(api: Api, path: str) -> None:
+    written, tree = "not shade in (soft, dull)", '{"not": {"shade": {"in": ["soft", "dull"]}}}'
+    found = [
+        api.post(path, files={"file": RED}, params={"where": written, "k": 50})["results"],
+        api.post(path, files={"file": RED}, params={"where": tree, "k": 50})["results"],
+        api.post(path, files={"file": RED}, data={"where": written, "k": "50"})["results"],
+    ]
+    assert {result["image_id"].split("-")[1] for result in found[0]} == {"bright.png"}
+    assert found[1:] == found[:1] * 2
+    wrong = api.refused("POST", path, 422, files={"file": RED}, params={"where": "shade ="})
+    assert wrong.startswith("where: position 8: a value must follow =")
+    both = api.refused("POST", path, 422, files={"file": RED}, params={"where": written}, data={"where": written})
+    assert both == "where: give it in the URL or in the form, not in both"
+
+
+def test_a_text_to_images_is_filtered_as_search_is(api: Api) -> None:
+    tree = {"or": [{"shade": "soft"}, {"split": "test"}]}
+    expected = api.post("/search", json={"queries": [{"text": "red"}], "where": tree, "k": 20})["results"]
+    for where in (tree, "shade = soft or split = test"):
+        assert api.post(TEXT, json={"text": "red", "where": where, "k": 20})["results"] == expected
+    assert 0 < len(expected) < 20
+    assert "there is no field colour" in api.refused("POST", TEXT, 422, json={"text": "red", "where": "colour = red"})
+
+
 @pytest.mark.parametrize(
     ("path", "name", "detail"),
     [
-        (IMAGE, "top_k", "there is no form field top_k; did you mean k? this path reads file, k"),
-        (IMAGE, "image", "there is no form field image; this path reads file, k"),
-        ("/search/similar", "colour", "there is no form field colour; this path reads file, k"),
+        (IMAGE, "top_k", "there is no form field top_k; did you mean k? this path reads file, k, where"),
+        (IMAGE, "image", "there is no form field image; this path reads file, k, where"),
+        ("/search/similar", "colour", "there is no form field colour; this path reads file, k, where"),
         ("/encode/image", "k", "there is no form field k; this path reads file"),
     ],
 )

@@ -18,11 +18,11 @@ def api(retriever: Retriever) -> Iterator[Api]:
     api.close()
 
 
-def operations(description: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def operations(description: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """What each described operation needs, and its description."""
     for path, methods in description["paths"].items():
         for method, operation in methods.items():
-            yield ROUTES[path][method.upper()].needs, operation
+            yield path, ROUTES[path][method.upper()].needs, operation
 
 
 @pytest.mark.parametrize("gate", [Gate(), Gate(open_to_all="admin")])
@@ -31,7 +31,7 @@ def test_every_operation_that_needs_a_key_says_so(api: Api, gate: Gate) -> None:
     description = api.get("/docs.json")
     assert description["components"]["securitySchemes"].keys() == {"Bearer", "X-API-Key"}
     seen = set()
-    for needs, operation in operations(description):
+    for path, needs, operation in operations(description):
         seen.add(needs)
         if needs == "nothing":
             assert "security" not in operation
@@ -42,6 +42,7 @@ def test_every_operation_that_needs_a_key_says_so(api: Api, gate: Gate) -> None:
         assert ({} in operation["security"]) == may_be_open
         for status in ("400", "401", "403"):
             body = operation["responses"][status]["content"]["application/json"]["schema"]
-            assert body == {"$ref": "#/components/schemas/ErrorBody"}
+            form = "OpenAiErrorBody" if path.startswith("/v1/") else "ErrorBody"
+            assert body == {"$ref": f"#/components/schemas/{form}"}
     assert {"nothing", "page", "metrics", "search", "write", "admin"} <= seen
     assert "ErrorBody" in description["components"]["schemas"]

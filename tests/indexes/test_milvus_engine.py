@@ -1,10 +1,12 @@
 """Milvus behind its door: what is complete when, what is told when it is away, and that it comes back by itself."""
 
+import fcntl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import ArtifactDamaged, IndexAway
 from clip_retrieval.indexes.base import IndexSpec
 from clip_retrieval.indexes.milvus_index import MilvusIndex, open_milvus
+from clip_retrieval.indexes.milvus_lite import PORT_FILE
 from clip_retrieval.indexes.milvus_place import check_uri, without_secrets
 from clip_retrieval.indexes.milvus_writer import MilvusWriter, field_text
+from scripts.common.paths import ROOT
 from tests.indexes.milvus_lite import EXACT, GRAPH, LiteServer, filled
 
 
@@ -71,19 +75,38 @@ def test_a_missing_collection_is_told_with_what_to_do(engine: MilvusWriter) -> N
         engine.search("other", vectors_of(1), 5, {})
 
 
-def test_a_folder_that_another_process_has_open_is_told_in_words(engine: MilvusWriter, tmp_path: Path) -> None:
+def test_a_folder_that_another_process_has_open_is_asked_of_that_process(engine: MilvusWriter, tmp_path: Path) -> None:
     filled(engine, vectors_of(3), EXACT, name="c")
     code = (
-        "import sys; from clip_retrieval.indexes.milvus_writer import MilvusWriter\n"
-        "from clip_retrieval.errors import IndexAway\n"
-        "try: MilvusWriter(sys.argv[1]).count('c')\n"
-        "except IndexAway as error: print(error)"
+        "import sys, numpy as np\n"
+        "from clip_retrieval.indexes.milvus_writer import MilvusWriter\n"
+        "from tests.indexes.milvus_lite import EXACT, filled\n"
+        "other = MilvusWriter(sys.argv[1])\n"
+        "filled(other, np.eye(8, dtype=np.float32), EXACT, name='d')\n"
+        "print(other.count('c'))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "index.db")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path / "index.db")], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert "another process has it open" in done.stdout
-    assert done.stderr == ""
+    assert (done.stdout, done.stderr) == ("3\n", "")
+    assert engine.search("d", vectors_of(1), 8, {}).shape == (1, 8), "what the other one wrote is found here"
+
+
+def test_a_folder_that_cannot_be_opened_is_told_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "index.db"
+    folder.mkdir()
+    with (folder / "LOCK").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        engine = MilvusWriter(str(folder), search_s=1)
+        with pytest.raises(IndexAway, match="another process has it open and does not say where"):
+            engine.count("c")
+        (folder / PORT_FILE).write_text("1")  # of a process that was killed
+        with pytest.raises(IndexAway, match=r"index.db does not answer: "):
+            engine.count("c")
+    with pytest.raises(IndexAway, match=f"there is no folder {tmp_path / 'missing'}"):
+        MilvusWriter(str(tmp_path / "missing" / "index.db")).count("c")
+    with closing(engine):
+        assert engine.count("c") is None, "when the other one has ended it is opened here"
 
 
 @pytest.mark.slow
@@ -174,9 +197,7 @@ def test_a_long_text_is_cut_between_characters() -> None:
     assert field_text("é" * 40_000) == "é" * 32_767
 
 
-def test_an_index_without_a_place_is_refused() -> None:
+def test_an_index_of_other_vectors_is_refused() -> None:
     spec = IndexSpec(engine="milvus", name="c", factory="FLAT", rows=3, dim=8)
-    with pytest.raises(ArtifactDamaged, match="set BENTO_CLIP_INDEX_URI"):
-        open_milvus(spec, vectors_of(3))
     with pytest.raises(ArtifactDamaged, match="do not fit"):
         open_milvus(spec, vectors_of(4), "index.db")

@@ -1,6 +1,7 @@
 """Small artifacts of random vectors with indexes of any kind, and changes of their images."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,26 @@ from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.images.shrink import PLANS, Thumbnail
 from clip_retrieval.indexes.base import FLAT, BuiltIndex, IndexSpec
 from clip_retrieval.indexes.faiss_index import FaissIndex
+from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.live.change import LiveCaption, LiveImage
-from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split
+from clip_retrieval.records import MODALITIES, CaptionRecord, ImageRecord, Modality, Scalar, Split
+from tests.indexes.fake_engine import FakeEngine
 
 DIM = FakeEncoder().info.dim
+
+
+class ArtifactElsewhere(Artifact):
+    """An artifact whose index of each kind is searched by an engine elsewhere, a fake one."""
+
+    @cached_property
+    def engines(self) -> dict[Modality, FakeEngine]:
+        """They let every row through, whatever the expression."""
+        return {modality: FakeEngine(self.vectors(modality)) for modality in MODALITIES}
+
+    def index(self, modality: Modality) -> MilvusIndex:
+        vectors = self.vectors(modality)
+        spec = IndexSpec(engine="milvus", name="vectors", factory="HNSW", rows=len(vectors), dim=DIM)
+        return MilvusIndex(spec, self.engines[modality], vectors, exact_rows=2)
 
 
 def units(rows: int, seed: int) -> Vectors:

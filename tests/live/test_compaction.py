@@ -4,7 +4,6 @@ import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.queries import text as part
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import ArtifactDamaged, CollectionFrozen, StorageFailed
+from clip_retrieval.errors import ArtifactDamaged, StorageFailed
 from clip_retrieval.indexes.sweep import Budget
 from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.compaction import compact
@@ -230,21 +229,6 @@ def test_a_damaged_base_is_refused_and_nothing_is_left(state: LiveCollection, ba
     with pytest.raises(ArtifactDamaged, match="differs from its hash"):
         compact(state, tmp_path / "out", Silent())
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_a_base_in_milvus_is_refused_with_what_to_do_and_nothing_is_written(base: Artifact, tmp_path: Path) -> None:
-    place = {"engine": "milvus", "uri": "http://milvus:19530", "name": "c"}
-    built = {
-        target: index.model_copy(update={"spec": index.spec.model_copy(update=place)})
-        for target, index in (("images", base.manifest.images), ("captions", base.manifest.captions))
-    }
-    in_milvus = replace(base, manifest=base.manifest.model_copy(update=built))
-    with (
-        closing(LiveCollection.of(Collection(in_milvus))) as live,
-        pytest.raises(CollectionFrozen, match="has its index in Milvus, which takes no changes; build it again"),
-    ):
-        compact(live, tmp_path / "out", Silent())
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_disk_without_room_is_told_and_nothing_is_left(state: LiveCollection, tmp_path: Path) -> None:

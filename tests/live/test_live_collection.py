@@ -32,7 +32,7 @@ from clip_retrieval.search.filters import RowFilter
 from clip_retrieval.search.query import Query, QueryPart, StoredImage
 from clip_retrieval.search.ranking import NEAR_DUPLICATE_COSINE
 from clip_retrieval.search.retriever import Retriever
-from tests.live.bases import DIM, live_image, units, write_base
+from tests.live.bases import DIM, ArtifactElsewhere, live_image, units, write_base
 
 BASE_IMAGES = 30
 COMPACTIONS = 2
@@ -51,6 +51,9 @@ WHERES: tuple[Mapping[str, Any], ...] = (
     {"extra": {"lte": 2}},
     {"extra": None},
     {"extra": {"contains": "o"}},
+    {"or": [{"year": {"gte": 3}}, {"extra": None, "word": "dog"}]},
+    {"not": {"extra": 1}},
+    {"not": [{"word": "dog"}, {"flag": True, "extra": None}]},
 )
 
 
@@ -150,12 +153,13 @@ class Model:
 
 class LiveMachine(RuleBasedStateMachine):
     factory = "Flat"
+    compactions = COMPACTIONS
 
     @initialize()
     def start(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="bento-clip-live-")
         self.log = self.open_log()
-        self.collection = Collection(base(self.factory))
+        self.collection = self.open_base()
         self.opened = [self.collection]
         self.retriever = Retriever(base(self.factory), FakeEncoder())
         self.checked: LiveCollection | None = None
@@ -172,6 +176,9 @@ class LiveMachine(RuleBasedStateMachine):
         self.retriever.close()
         self.log.close()
         self.folder.cleanup()
+
+    def open_base(self) -> Collection:
+        return Collection(base(self.factory))
 
     def open_log(self) -> ChangeLog:
         return ChangeLog.open(Path(self.folder.name) / LOG_FILE, fingerprint=FakeEncoder().info.fingerprint, dim=DIM)
@@ -245,7 +252,7 @@ class LiveMachine(RuleBasedStateMachine):
     # A field that a compaction made one of the base stays one, with its type, also where no image is left that has it;
     # test_compaction.py has that. The model is a fresh build, which does not know it.
     @precondition(lambda self: not any("extra" in image.metadata for image in self.model.images.values()))
-    @precondition(lambda self: self.state.sequence > self.collection.sequence and len(self.opened) <= COMPACTIONS)
+    @precondition(lambda self: self.state.sequence > self.collection.sequence and len(self.opened) <= self.compactions)
     @rule(seed=st.integers(0, 1000))
     def compact(self, seed: int) -> None:
         """The artifact with the changes takes over; the log drops them."""
@@ -398,7 +405,19 @@ class ApproximateMachine(LiveMachine):
     factory = f"HR{DIM},PQ{DIM}x4fs"
 
 
+class ElsewhereMachine(LiveMachine):
+    """An engine elsewhere finds rows of the base, more of them than conditions let through."""
+
+    compactions = 0  # the engine is a fake one, and a compaction fills a real one
+
+    def open_base(self) -> Collection:
+        artifact = base(self.factory)
+        return Collection(ArtifactElsewhere(artifact.path, artifact.manifest))
+
+
 TestLive = LiveMachine.TestCase
 TestLive.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
 TestLiveApproximate = ApproximateMachine.TestCase
 TestLiveApproximate.settings = settings(max_examples=8, stateful_step_count=15, deadline=None)
+TestLiveElsewhere = ElsewhereMachine.TestCase
+TestLiveElsewhere.settings = settings(max_examples=8, stateful_step_count=15, deadline=None)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers, open_columns, write_columns
-from clip_retrieval.contract.queries import Condition
+from clip_retrieval.contract.conditions import Condition, Entry, plain_conditions, read_conditions
 from clip_retrieval.encoders.base import unit_rows
 from clip_retrieval.indexes.milvus_index import column_field
 from clip_retrieval.indexes.milvus_writer import MilvusWriter
@@ -28,6 +30,7 @@ def metadata(row: int) -> dict[str, Scalar]:
         "share": float(rng.standard_normal()) * 10.0 ** int(rng.integers(-12, 12)),
         "title of it": TEXTS[int(rng.integers(len(TEXTS)))],
         "is_new": bool(rng.integers(2)),
+        "taken": f"200{int(rng.integers(6))}-0{int(rng.integers(1, 10))}",
     }
     return {name: value for name, value in kept.items() if rng.random() < 0.8}
 
@@ -83,6 +86,13 @@ SAID: list[Wanted] = [
     {"is_new": None},
     {"is_new": Condition.model_validate({"in": [False, None]})},
     {"split": "test", "year": Condition.model_validate({"gte": 2005}), "is_new": False},
+    {"taken": Condition.model_validate({"during": "2001"})},
+    {"taken": Condition.model_validate({"after": "2001-06"})},
+    read_conditions({"not": {"title of it": "red"}}),
+    read_conditions({"not": {"year": {"gt": 1995, "lte": 2010}}}),
+    read_conditions({"not": {"is_new": None, "share": {"gt": 0}}}),
+    read_conditions("year < 2000 or not (title of it contains red or taken before 2002)"),
+    read_conditions("(is_new = true or share is null) and split != test"),
 ]
 
 
@@ -99,7 +109,7 @@ def test_random_conditions_find_the_rows_of_the_mask(columns: list[StoredColumn]
     filters = RowFilter(columns, np.empty(0, np.int32))
     for _ in range(60):
         picked = [SAID[int(place)] for place in rng.integers(len(SAID), size=int(rng.integers(1, 4)))]
-        where: dict[str, Scalar | Condition] = {}
+        where: dict[str, Entry] = {}
         for one in picked:
             where |= one
         mask = filters.mask(where, "images")
@@ -114,6 +124,33 @@ def test_random_conditions_find_the_rows_of_the_mask(columns: list[StoredColumn]
 def test_what_milvus_cannot_say_is_left_to_the_mask(wanted: Scalar | Condition, columns: list[StoredColumn]) -> None:
     assert expression_of(columns, {"title of it": wanted}) == ""
     assert expression_of(columns, {"title of it": wanted, "split": "test"}).endswith('in ["test"])')
+
+
+COMBINED = st.recursive(
+    st.sampled_from(SAID),
+    lambda inner: st.builds(
+        lambda combiner, parts: read_conditions({combiner: [plain_conditions(part) for part in parts]}),
+        st.sampled_from(["and", "or", "not"]),
+        st.lists(inner, min_size=1, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=COMBINED)
+def test_trees_find_the_rows_of_the_mask(where: Wanted, columns: list[StoredColumn], engine: MilvusWriter) -> None:
+    mask = RowFilter(columns, np.empty(0, np.int32)).mask(where, "images")
+    assert found(engine, expression_of(columns, where)) == set(np.flatnonzero(mask).tolist())
+
+
+def test_the_opposite_of_what_milvus_cannot_say_is_left_to_the_mask(columns: list[StoredColumn]) -> None:
+    """Or else rows that pass would be lost: Milvus would be asked for fewer."""
+    unsaid, said = {"title of it": "two\nlines"}, {"split": "test"}
+    assert expression_of(columns, read_conditions({"not": unsaid})) == ""
+    assert expression_of(columns, read_conditions({"not": {**unsaid, **said}})) == ""
+    assert expression_of(columns, read_conditions({"or": [unsaid, said]})) == ""
+    assert expression_of(columns, read_conditions({"not": [unsaid, said]})).startswith("not (")
 
 
 def test_a_part_of_a_text_is_left_to_the_mask_where_a_column_has_many_values(tmp_path: Path) -> None:

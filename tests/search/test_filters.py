@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from clip_retrieval.artifacts.columns import MAX_VALUES, open_columns, write_columns
 from clip_retrieval.contract.collection import FieldInfo
-from clip_retrieval.contract.queries import Condition, SearchRequest, search_request, text
+from clip_retrieval.contract.conditions import Condition
+from clip_retrieval.contract.queries import SearchRequest, search_request, text
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Scalar, Split
 from clip_retrieval.search.filters import RowFilter, canonical
@@ -176,6 +177,118 @@ def test_a_column_named_split_stands_behind_the_split() -> None:
 
 def test_a_collection_without_images_has_no_fields() -> None:
     assert filter_of([]).fields == []
+
+
+# Trees
+
+leaves = st.sampled_from(
+    [
+        {"word": "cat"},
+        {"word": {"contains": "DOG"}},
+        {"number": {"gte": 0}},
+        {"number": None},
+        {"flag": True},
+        {"word": {"in": ["ß", None]}, "number": {"lt": 3}},
+    ]
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: (
+        st.builds(lambda parts: {"and": parts}, st.lists(inner, min_size=1, max_size=3))
+        | st.builds(lambda parts: {"or": parts}, st.lists(inner, min_size=1, max_size=3))
+        | st.builds(lambda part: {"not": part}, inner)
+        | st.builds(lambda part, leaf: {**leaf, "or": [part]}, inner, leaves)
+    ),
+    max_leaves=8,
+)
+
+
+def passes(row: Mapping[str, Scalar], tree: Mapping[str, Any]) -> bool:
+    """Whether one image fulfils a tree of the ``leaves`` above, in plain Python."""
+
+    def leaf(name: str, wanted: Any) -> bool:
+        value = row.get(name)
+        if not isinstance(wanted, dict):
+            return value is wanted if isinstance(wanted, bool) or wanted is None else value == wanted
+        if "in" in wanted:
+            return value in wanted["in"]
+        if value is None:
+            return False
+        if "contains" in wanted:
+            return str(wanted["contains"]).casefold() in str(value).casefold()
+        return bool(value >= wanted["gte"] if "gte" in wanted else value < wanted["lt"])
+
+    return all(
+        all(passes(row, part) for part in entry)
+        if name == "and"
+        else any(passes(row, part) for part in entry)
+        if name == "or"
+        else not passes(row, entry)
+        if name == "not"
+        else leaf(name, entry)
+        for name, entry in tree.items()
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, trees)
+def test_a_tree_lets_through_what_it_says(data: list[dict[str, Scalar]], tree: dict[str, Any]) -> None:
+    data.append({"number": 1, "word": "cat", "flag": True})
+    assert found(data, **tree) == [i for i, row in enumerate(data) if passes(row, tree)]
+
+
+def test_the_opposite_of_a_condition_is_every_other_image() -> None:
+    data: list[dict[str, Scalar]] = [{"place": "Rome"}, {"place": "Oslo"}, {}]
+    assert found(data, **{"not": {"place": "Rome"}}) == [1, 2]
+    assert found(data, **{"not": [{"place": "Rome"}, {"place": None}]}) == [1]
+
+
+def test_a_field_inside_of_a_tree_must_be_there() -> None:
+    filters = filter_of([("train", {"year": 1})])
+    with pytest.raises(InvalidQuery, match=r"there is no field colour; the fields are year, split"):
+        filters.check(where(**{"or": [{"year": 1}, {"not": {"colour": "red"}}]}))
+
+
+def test_another_tree_is_another_key() -> None:
+    conditions = [{"a": 1}, {"b": 2}]
+    keys = {canonical(where(**{combiner: conditions})) for combiner in ("and", "or", "not")}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({"before": "2024-05"}, ["2023", "2024-04-30T23:59:59Z"]),
+        ({"during": "2024-05"}, ["2024-05-01", "2024:05:17 12:30:00", "2024-05"]),
+        ({"after": "2024-05"}, ["2024-06", "2024-06-01T00:30+00:00"]),
+        ({"during": "2024"}, ["2024-04-30T23:59:59Z", "2024-05-01", "2024:05:17 12:30:00", "2024-05", "2024-06",
+                              "2024-06-01T00:30+00:00", "2024", "2024-06-01T00:30+02:00"]),
+        ({"during": "2024-05-31T22:30"}, ["2024-06-01T00:30+02:00"]),
+        ({"before": "2024-05", "after": "2023"}, ["2024-04-30T23:59:59Z"]),
+    ],
+)  # fmt: skip
+def test_dates_are_compared_as_the_periods_that_they_name(condition: Any, expected: list[str]) -> None:
+    """2024 is not before May 2024 and not after it; what is no date is neither."""
+    taken = ["2023", "2024-04-30T23:59:59Z", "2024-05-01", "2024:05:17 12:30:00", "2024-05", "2024-06"]
+    taken += ["2024-06-01T00:30+00:00", "2024", "soon", "2024-06-01T00:30+02:00"]
+    data: list[dict[str, Scalar]] = [{"taken": text} for text in taken]
+    data.append({})
+    rows = found(data, taken=condition)
+    if condition == {"during": "2024-05"}:
+        expected = [*expected, "2024-06-01T00:30+02:00"]  # 22:30 of the 31st in UTC
+    assert [taken[row] for row in rows] == expected
+
+
+def test_numbers_of_four_digits_are_years_beside_dates() -> None:
+    data: list[dict[str, Scalar]] = [{"year": year} for year in (1999, 2023, 2024, 2024.5, 31, 20240517, None)]
+    assert found(data, year={"before": "2024-05"}) == [0, 1]
+    assert found(data, year={"during": "2024"}) == [2]
+    assert found(data, year={"after": "2022-12-31"}) == [1, 2]
+
+
+def test_truth_values_are_no_dates() -> None:
+    with pytest.raises(InvalidQuery, match=r"where\.field: after needs a field of dates; this field is boolean"):
+        found([{"field": True}], field={"after": "2024"})
 
 
 # What cannot be asked

@@ -12,6 +12,7 @@ import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import write_manifest
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ClipRetrievalError, StorageFull, SwapInProgress, SwapRefused
@@ -43,6 +44,7 @@ class Live:
         self.compactor = Compactor(self.host.state, make=self.make)
         self.before: Callable[[], Awaitable[Any]] | None = None
         self.made: CompactedLog | None = None
+        self.save: Callable[[Artifact], str] = modelstore.save
 
     @property
     def changes(self) -> Changes:
@@ -51,7 +53,7 @@ class Live:
     async def make(self, artifact: str, _: Path) -> CompactedLog | None:
         base = Artifact.open(Path(artifact))
         with self.log() as log:
-            self.made = compact_log(base, log, self.folder / "work", Silent())
+            self.made = compact_log(base, log, self.folder / "work", Silent(), save=self.save)
         if self.before is not None:
             await self.before()
         return self.made
@@ -149,6 +151,22 @@ def test_changes_during_a_compaction_are_kept_and_visible_after_it(live: Live) -
 def test_an_artifact_that_is_refused_is_not_left_as_the_latest(live: Live) -> None:
     live.host.measured = [GOOD.model_copy(update={"recall": 0.7})]
     refused(live, SwapRefused, "falls short")
+
+
+def test_what_milvus_has_of_an_artifact_that_is_refused_goes_too(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody answers at this place, so the names of what is left there are told."""
+
+    def save(artifact: Artifact) -> str:
+        place = {"engine": "milvus", "uri": "http://127.0.0.1:1", "name": "images_of_this"}
+        images = artifact.manifest.images
+        images = images.model_copy(update={"spec": images.spec.model_copy(update=place)})
+        write_manifest(artifact.path, artifact.manifest.model_copy(update={"images": images}))
+        return modelstore.save(Artifact.open(artifact.path))
+
+    live.save = save
+    live.host.measured = [GOOD.model_copy(update={"recall": 0.7})]
+    refused(live, SwapRefused, "falls short")
+    assert "collections are left in Milvus: images_of_this" in caplog.text
 
 
 def test_a_compaction_that_fails_says_why_in_the_status(live: Live) -> None:

@@ -22,12 +22,11 @@ ROOT = Path(__file__).parents[2]
 
 PARENT = """
 import json, os, signal, subprocess, sys
-from clip_retrieval.serving.process import SHARED
-from clip_retrieval.serving.shared_state import SharedState
+from clip_retrieval.serving.shared_state import DESCRIPTOR, SharedState
 asked_to_stop = []
 signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(1))
 shared = SharedState.create(slots=2)
-environment = {**os.environ, "BENTOML_RUNNER_MAP": "{}", SHARED: str(shared.descriptor)}
+environment = {**os.environ, "BENTOML_RUNNER_MAP": "{}", DESCRIPTOR: str(shared.descriptor)}
 for worker in sys.argv[1:]:
     done = subprocess.run([sys.executable, "-c", worker], env=environment, pass_fds=[shared.descriptor],
                           capture_output=True, text=True)
@@ -79,7 +78,7 @@ def test_a_worker_that_is_to_be_replaced_ends_alone() -> None:
 def test_a_worker_that_bentoml_started_in_another_way_is_a_service_of_its_own() -> None:
     """It verifies, because nobody has."""
     code = """
-del os.environ[process.SHARED]
+del os.environ[process.DESCRIPTOR]
 place = process.take_place()
 print(place.verifies, len(place.shared.slots), place.shared.creator == os.getpid())
 """

@@ -35,11 +35,10 @@ def test_a_milvus_lite_is_served_by_one_process(fake_artifact: Artifact) -> None
         check_engine(in_milvus(fake_artifact, "http://milvus:19530"), Settings(index_uri="other.db"), 8)
 
 
-def test_a_folder_for_changes_is_refused_and_not_ignored(fake_artifact: Artifact, tmp_path: Path) -> None:
+def test_a_collection_in_milvus_takes_changes(fake_artifact: Artifact, tmp_path: Path) -> None:
     settings = Settings(changes=tmp_path)
-    check_engine(fake_artifact, settings, 2)
-    with pytest.raises(ArtifactError, match="takes no changes; unset BENTO_CLIP_CHANGES"):
-        check_engine(in_milvus(fake_artifact, "http://milvus:19530"), settings, 1)
+    check_engine(in_milvus(fake_artifact, "http://milvus:19530"), settings, 2)
+    check_engine(in_milvus(fake_artifact, "/data/index.db"), settings, 1)
 
 
 def test_the_setting_says_where_the_index_of_what_is_served_is(fake_artifact: Artifact) -> None:

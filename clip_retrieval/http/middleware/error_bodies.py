@@ -15,7 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class ErrorEnvelope:
-    """Rewrites error answers of BentoML and FastAPI as ``{"error", "detail"}``, and an unhandled exception too."""
+    """Rewrites error answers of BentoML and FastAPI as ``{"error", "detail"}``, and an unhandled exception too.
+
+    Paths of OpenAI's API have its form of an error.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -40,7 +43,7 @@ class ErrorEnvelope:
             if message["type"] == "http.response.body" and start is not None:
                 body += message.get("body", b"")
                 if ended:
-                    await _as_error_body(start, body)(scope, receive, send)
+                    await _as_error_body(start, body, scope["path"])(scope, receive, send)
                 return
             await send(message)
 
@@ -52,11 +55,12 @@ class ErrorEnvelope:
                 return
             if started:
                 raise
-            response = error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+            detail = "the service failed; its log says why"
+            response = error_response(HTTPStatus.INTERNAL_SERVER_ERROR, detail, path=scope["path"])
             await response(scope, receive, send)
 
 
-def _as_error_body(start: Message, body: bytes) -> JSONResponse:
+def _as_error_body(start: Message, body: bytes, path: str) -> JSONResponse:
     status: int = start["status"]
     detail, is_about_values = _detail(body)
     if is_about_values and status == HTTPStatus.BAD_REQUEST:
@@ -66,7 +70,7 @@ def _as_error_body(start: Message, body: bytes) -> JSONResponse:
         for name, value in start["headers"]
         if name.lower() not in {b"content-length", b"content-type"}
     }
-    return error_response(status, detail, kept)
+    return error_response(status, detail, kept, path=path)
 
 
 def _detail(body: bytes) -> tuple[str, bool]:

@@ -36,6 +36,7 @@ COSTS: tuple[tuple[int, set[str]], ...] = (
         {
             *("GET /", "GET /examples", "GET /fields", "GET /images", "GET /images/{image_id}", "GET /stats"),
             *("GET /thumbnails/{size}/{image_id}", "GET /artifact"),
+            *("GET /v1/models", "GET /v1/models/{model}"),
             *("GET /docs", "GET /docs/oauth2-redirect", "GET /redoc", "GET /docs.json", "GET /schema.json"),
             *("GET /static-offline-docs/{file}", "GET /static_content/{file}"),
         },
@@ -44,6 +45,7 @@ COSTS: tuple[tuple[int, set[str]], ...] = (
         TEXT,
         {
             *("POST /search", "POST /search/batch", "POST /search/images", "POST /encode/text", "POST /encode_texts"),
+            "POST /v1/embeddings",
         },
     ),
     (IMAGE, {"POST /search/text", "POST /search/similar", "POST /encode/image", "POST /encode_images"}),
