@@ -114,6 +114,8 @@ def ensure_exists(tag: str) -> None:
     A damaged one exists too.
     """
     if tag not in [one.tag for one in stored()]:
+        if tag in {NAME, LATEST} and (newest := latest()) is not None:
+            raise ArtifactNotFound(f"{tag} stands for the newest artifact, which is {newest} now; give that tag")
         raise ArtifactNotFound(f"there is no artifact {tag} in the BentoML model store; see: bento-clip artifacts list")
 
 

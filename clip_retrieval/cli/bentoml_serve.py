@@ -1,6 +1,8 @@
 """Runs ``bentoml serve`` for an artifact as a child process, reports when it is ready, and passes signals on."""
 
 import errno
+import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,11 +26,19 @@ SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """The folder of ``service.py``: the parent of the package, both in a checkout and in an installation."""
 
 
-def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str], tls: Tls | None = None) -> int:
+def serve_artifact(
+    tag: str,
+    host: str,
+    port: int,
+    environment: Mapping[str, str],
+    tls: Tls | None = None,
+    example: str | None = None,
+) -> int:
     """Serve until the child process ends, and return its exit status.
 
-    ``host`` is an address or a name; with ``tls`` it is HTTPS. The status is not 0 if the child ended by itself before
-    it was ready. Raises ClipRetrievalError if the host is unknown or the port is in use.
+    ``host`` is an address or a name; with ``tls`` it is HTTPS. ``example`` is a text that finds something here.
+    The status is not 0 if the child ended by itself before it was ready. Raises ClipRetrievalError if the host is
+    unknown or the port is in use.
     """
     address = address_of(host, port)
     _require_free(address, port)
@@ -55,21 +65,24 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
     url = url_of(address, port, tls=tls)
     started = time.monotonic()
     try:
-        with console.Bars().stage("starting the service", None):
-            asks_clients = tls is not None and tls.client_authority is not None
-            _wait_until_ready(child, url_of(address, port, shown=False, tls=tls), asks_clients=asks_clients)
+        console.note("starting the service")  # no spinner: the child writes its log to the same terminal
+        asks_clients = tls is not None and tls.client_authority is not None
+        _wait_until_ready(child, url_of(address, port, shown=False, tls=tls), asks_clients=asks_clients)
     except _Ended:
         return _status(child.returncode) if stopped else _status(child.returncode) or 1
     took = time.monotonic() - started
     console.err.print(f"ready in {took:.1f} s: [bold]{url}[/] (API pages at {url}/docs)", soft_wrap=True)
     console.err.print("try:", style="bold")
-    console.err.print(
-        f"curl -s {url}/search/images {key_header(environment)}-H 'Content-Type: application/json' "
-        """-d '{"text": "a red panda", "k": 3}'""",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.err.print(try_line(url, key_header(environment), example), markup=False, highlight=False, soft_wrap=True)
     return _status(child.wait())
+
+
+def try_line(url: str, key: str, example: str | None) -> str:
+    """A command to try: a search for ``example``, or the first images of a collection that has no words of its own."""
+    if example is None:
+        return f"curl -s {key}'{url}/images?limit=3'"
+    body = shlex.quote(json.dumps({"text": example, "k": 3}, ensure_ascii=False))
+    return f"curl -s {url}/search/images {key}-H 'Content-Type: application/json' -d {body}"
 
 
 def key_header(environment: Mapping[str, str]) -> str:

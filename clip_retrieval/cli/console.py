@@ -2,15 +2,19 @@
 
 import codecs
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -18,6 +22,7 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Column, Table
 from rich.text import Text
@@ -30,13 +35,24 @@ from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import ValidImage
 
 # File names and captions are shown unchanged: [markup] and :emoji: in them have no effect.
-out = Console(markup=False, emoji=False)
-err = Console(stderr=True, emoji=False)
+UNLIMITED = 100_000
+"""The width of an output that is no terminal: a program that reads a table gets a row in one line."""
 
+
+def width_of(stream: TextIO) -> int | None:
+    """None is the terminal's own; COLUMNS counts everywhere."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else UNLIMITED
+
+
+out = Console(markup=False, emoji=False, width=width_of(sys.stdout))
+err = Console(stderr=True, emoji=False, width=width_of(sys.stderr))
+
+BYTES = " (bytes)"
 MAX_TABLE_ROWS = 20
 FIRST_IMAGES = 3
 FOLDED_WIDTH = 4
-"""The least width of a column of texts, in characters."""
+LONG_WORD = 16
+"""A column of texts is at least as wide as its longest word, but for words that are longer than this, in characters."""
 
 
 def print_everything() -> None:
@@ -54,12 +70,18 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 class Bars:
-    """A progress bar for each stage, or a spinner if the number of items is not known. See ``progress.Progress``."""
+    """A progress bar for each stage, or a spinner if the number of items is not known. See ``progress.Progress``.
+
+    A label that ends with ``(bytes)`` is of a stage that counts bytes, which are shown as sizes.
+    """
 
     @contextmanager
     def stage(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         counted: tuple[ProgressColumn, ...] = (_Count(),)
-        if total:
+        if total and label.endswith(BYTES):
+            label = label.removesuffix(BYTES)
+            counted = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        elif total:
             counted = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         spinner = SpinnerColumn(finished_text="✓")
         with Progress(spinner, TextColumn("{task.description:<34}", markup=False), *counted, console=err) as progress:
@@ -121,7 +143,10 @@ def table(shown: Table, on: Console = out) -> None:
     for column in shown.columns:
         column.no_wrap = column.overflow != "fold"
         natural = max(map(_width, (column.header, *column.cells)), default=0)
-        least += natural if column.no_wrap else max(column.min_width or 0, min(natural, FOLDED_WIDTH))
+        word = max((cell_len(word) for cell in (column.header, *column.cells) for word in str(cell).split()), default=0)
+        folded = max(column.min_width or 0, min(natural, max(FOLDED_WIDTH, min(word, LONG_WORD))))
+        column.min_width = None if column.no_wrap else folded
+        least += natural if column.no_wrap else folded
     if least > on.width:
         shown.width = least
     on.print(shown, markup=False, crop=False)
@@ -162,12 +187,26 @@ def manifest_table(tag: str, manifest: Manifest) -> None:
 
 
 def files_table(sizes: Mapping[str, int]) -> None:
-    """Print the files of an artifact and their sizes in bytes."""
-    shown = Table("file", Column("bytes", justify="right"))
+    """Print the files of an artifact and their sizes, given in bytes."""
+    shown = Table("file", Column("size", justify="right"))
     for name, size in sizes.items():
-        shown.add_row(name, f"{size:,}")
-    shown.add_row("total", f"{sum(sizes.values()):,}", style="bold")
+        shown.add_row(name, size_words(size))
+    shown.add_row("total", size_words(sum(sizes.values())), style="bold")
     table(shown)
+
+
+def size_words(size: float) -> str:
+    """A number of bytes for people: ``122.8 MB``."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    units = ("kB", "MB", "GB", "TB")
+    power = min(len(units), int(math.log10(size)) // 3)
+    return f"{size / 1000**power:,.1f} {units[power - 1]}"
+
+
+def value_words(value: object) -> str:
+    """A value for people: of a number that was measured four digits count."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
@@ -197,7 +236,7 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
     }
     for group, changes in groups.items():
         for name, (first, second) in changes.items():
-            shown.add_row(f"{group}: {name}", str(first), str(second))
+            shown.add_row(f"{group}: {name}", value_words(first), value_words(second))
     if shown.rows:
         table(shown)
     for title, names in {

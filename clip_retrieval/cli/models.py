@@ -46,7 +46,7 @@ def models_command(
     if not found:
         console.note("no model of the table fits; allow more memory or work, or ask for fewer languages")
         return
-    console.out.print(_table(found, codes))
+    console.table(_table(found, codes))
     console.note("recall: mean of @1, @5, @10 in percent, text to image, Crossmodal-3600, measured by Immich;")
     console.note(
         "none: below about 20 or not measured. Memory: an estimate for float32 weights. docs/models.md says more."

@@ -60,6 +60,13 @@ def search(
         typer.Option(metavar="CODE", help="The language of the texts, for models that mark it (NLLB's): deu_Latn."),
     ] = None,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Show only the best of near-duplicates.")] = False,
+    paths: Annotated[
+        bool, typer.Option("--paths", help="Print the path of each image alone, one a line, for other programs.")
+    ] = False,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --paths: the folder of the images; prints those that are there."),
+    ] = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
@@ -73,8 +80,13 @@ def search(
     bento-clip search "a dog" park.jpg --minus snow --dedupe
     bento-clip search --like owl-1 --where 'year >= 2020 and not place = "New York"'
     bento-clip search "an owl" --in http://localhost:3000 --json
+    bento-clip search "an owl" --paths --root ~/photos | xargs -d "\\n" xdg-open
     ```
     """
+    if root is not None and not paths:
+        raise typer.BadParameter("it says where the images of --paths are; give --paths too", param_hint="--root")
+    if paths and as_json:
+        raise typer.BadParameter("JSON has the paths; give one of the two", param_hint="--paths")
     parts = [
         *(_part(query, language=language) for query in queries or []),
         *(text(one, language=language) for one in texts or []),
@@ -107,12 +119,25 @@ def search(
     if as_json:
         typer.echo(json.dumps([result.model_dump() for result in results], ensure_ascii=False))
         return
-    if captions:
+    if paths:
+        _print_paths(list(dict.fromkeys(result.image_path for result in results)), root)
+    elif captions:
         console.captions_table([r for r in results if isinstance(r, CaptionResult)])
     else:
         console.images_table([r for r in results if isinstance(r, ImageResult)])
     if next_offset is not None:
         console.note(f"next page: --offset {next_offset}")
+
+
+def _print_paths(paths: list[str], root: Path | None) -> None:
+    """One path a line. Below ``root`` only files that there are: what is missing is said on standard error."""
+    for path in paths:
+        if root is None:
+            typer.echo(path)
+        elif (root / path).is_file():
+            typer.echo(str(root / path))
+        else:
+            console.note(f"there is no file {root / path}")
 
 
 def _part(query: str, weight: float = 1.0, language: str | None = None) -> Part:

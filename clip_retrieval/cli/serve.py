@@ -18,6 +18,9 @@ from clip_retrieval.datasets.remote import is_url
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
 KEYS_SETTING = "BENTO_CLIP_KEYS"
 INSECURE_SETTING = "BENTO_CLIP_INSECURE"
+LOOKED_AT = 50
+SHORT = 80
+"""Characters of a caption that fits a line of a terminal."""
 
 
 def serve(
@@ -76,11 +79,19 @@ def serve(
     if is_url(source):
         source = import_to_serve(source, console.Bars(), console.note)
     tag, folder = modelstore.resolve(source)
-    Artifact.open(folder, verify=False)
+    example = _example(Artifact.open(folder, verify=False))
     if tag == source and Path(source).is_dir():
         tag = str(folder.resolve())  # the service has another working folder
     tls = _tls(certificate, private_key, client_authority)
-    raise typer.Exit(serve_artifact(tag, host, port, _environment(changes, keys, insecure=insecure), tls))
+    environment = _environment(changes, keys, insecure=insecure)
+    raise typer.Exit(serve_artifact(tag, host, port, environment, tls, example))
+
+
+def _example(artifact: Artifact) -> str | None:
+    """A caption to try a search with: the first short one of the first images; None if they have none."""
+    with artifact.store() as store:
+        captions = [one.text for one in store.captions(range(min(LOOKED_AT, store.row_ends()[1])))]
+    return next((text for text in captions if len(text) <= SHORT and text.isprintable()), None)
 
 
 def _tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:

@@ -92,6 +92,12 @@ def test_what_is_nowhere_is_refused_with_what_to_do(model_store: Tags, name: str
         modelstore.resolve(name)
 
 
+@pytest.mark.parametrize("name", ["clip-retrieval", "clip-retrieval:latest"])
+def test_a_name_for_the_newest_is_refused_with_the_tag_that_it_stands_for(stored_tag: str, name: str) -> None:
+    with pytest.raises(ArtifactNotFound, match=f"{name} stands for the newest artifact, which is {stored_tag} now"):
+        modelstore.ensure_exists(name)
+
+
 def test_bentoml_shows_what_the_artifact_is_made_of(stored_tag: str, fake_artifact: Artifact) -> None:
     info = bentoml.models.get(stored_tag).info
     manifest = fake_artifact.manifest

@@ -510,6 +510,22 @@ class TestSearch:
         assert re.search(r"1 .* 1\.0000 .* 1\.000 .* blue-bright\.png .* a blue square", done.out)
         assert "blue-soft.png" not in done.out
 
+    def test_paths_alone_are_for_other_programs(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        search = ("search", "blue", "--in", fake_artifact.path, "-k", 2, "--paths")
+        paths = cli(*search).out.splitlines()
+        assert paths == ["blue-bright.png", "blue-soft.png"]
+        (tmp_path / paths[0]).write_bytes(b"")
+        done = cli(*search, "--root", tmp_path)
+        assert done.out == f"{tmp_path / paths[0]}\n"
+        assert f"there is no file {tmp_path / paths[1]}" in done.err
+
+    def test_paths_that_would_be_ignored_are_refused(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
+        search = ("search", "blue", "--in", fake_artifact.path)
+        for options, words in ((("--root", tmp_path), "give --paths too"), (("--paths", "--json"), "one of the two")):
+            done = cli(*search, *options)
+            assert (done.status, done.out) == (2, "")
+            assert words in done.err
+
     def test_an_image_finds_images(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
         (tmp_path / "query.png").write_bytes(png(square("green", "dull")))
         results = json.loads(cli("search", tmp_path / "query.png", "--in", fake_artifact.path, "-k", 1, "--json").out)

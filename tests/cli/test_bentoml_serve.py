@@ -1,10 +1,12 @@
 """Where the service listens, and where it is asked whether it is ready."""
 
+import json
+import shlex
 from ipaddress import ip_address
 
 import pytest
 
-from clip_retrieval.cli.bentoml_serve import address_of, key_header, url_of
+from clip_retrieval.cli.bentoml_serve import address_of, key_header, try_line, url_of
 from clip_retrieval.errors import ClipRetrievalError
 
 
@@ -52,3 +54,15 @@ def test_the_request_to_try_brings_a_key_where_one_is_needed_and_names_its_varia
     assert key_header({**environment, "BENTO_CLIP_KEY": "bc_secret"}) == (
         '-H "X-API-Key: $BENTO_CLIP_KEY" ' if shown else ""
     )
+
+
+@pytest.mark.parametrize("example", ["an owl", 'the cat\'s "hat" $HOME `ls`', "ein Käuzchen\\n"])
+def test_the_request_to_try_has_words_of_this_collection_as_a_shell_passes_them_on(example: str) -> None:
+    command = shlex.split(try_line("http://localhost:3000", "", example))
+    assert command[:2] == ["curl", "-s"]
+    assert json.loads(command[command.index("-d") + 1]) == {"text": example, "k": 3}
+    assert "red panda" not in " ".join(command)
+
+
+def test_without_captions_the_request_to_try_lists_images() -> None:
+    assert try_line("http://localhost:3000", "", None) == "curl -s 'http://localhost:3000/images?limit=3'"

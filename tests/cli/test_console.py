@@ -42,6 +42,46 @@ def test_a_table_that_fits_is_no_wider_than_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_no_word_of_a_table_is_broken(width: int) -> None:
+    table = Table("tag", *(Column(name, overflow="fold") for name in ("precision", "captions", "built")))
+    table.add_row(TAG, "f32", "160", "2026-11-28 09:10 UTC")
+    text = shown(table, width)
+    for word in ("precision", "captions", "2026-11-28", "09:10"):
+        assert word in text
+
+
+def test_an_output_that_is_no_terminal_gets_each_row_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert console.width_of(io.StringIO()) == console.UNLIMITED
+    monkeypatch.setenv("COLUMNS", "60")
+    assert console.width_of(io.StringIO()) is None
+    table = Table("tag", Column("caption", overflow="fold"))
+    table.add_row(TAG, CAPTION)
+    assert any(TAG in line and CAPTION in line for line in shown(table, console.UNLIMITED).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (466_151, "466.2 kB"),
+        (122_786_974, "122.8 MB"),
+        (3.2e9, "3.2 GB"),
+        (5e15, "5,000.0 TB"),
+    ],
+)
+def test_sizes_are_for_people(size: float, words: str) -> None:
+    assert console.size_words(size) == words
+
+
+def test_measured_numbers_have_four_digits() -> None:
+    assert console.value_words(0.03712300008373859) == "0.03712"
+    assert [console.value_words(value) for value in (160, "exact", None)] == ["160", "exact", "None"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_results_of_a_search_show_their_paths_whole(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], image_result: ImageResult
 ) -> None:

@@ -109,7 +109,7 @@ def test_images_are_added_many_at_once_and_what_is_refused_says_why(
         writer.search("a field of one colour")
     assert int(searched.value.headers["min-sequence"]) >= 2, "a search waits for one's own changes"
     assert record(living, keys, "flag.png").json()["captions"] == ["the magenta flag of Utopia"]
-    assert record(living, keys, "windmill.jpg").json()["width"] == 384
+    assert record(living, keys, "windmill.jpg").json()["width"] == 232
 
 
 def test_the_same_image_is_not_added_twice_and_another_of_that_name_beside_it(writer: Visit, tmp_path: Path) -> None:
@@ -224,6 +224,7 @@ def test_who_leaves_the_page_after_a_removal_has_removed(writer: Visit, living: 
     expect(writer.page.locator("#toast")).to_be_visible()
     assert record(living, keys, image_id).status_code == 200
     writer.page.goto(f"{living.url}/livez")
+    writer.failures_are_expected()  # that page has no icon
     for _ in range(40):
         if record(living, keys, image_id).status_code == 404:
             break

@@ -14,6 +14,9 @@ LOGGER = "bentoml.access"
 QUIET_PATHS = frozenset({"/metrics", "/livez", "/readyz", "/healthz"})
 """What machines ask every few seconds."""
 
+THUMBNAILS = "/thumbnails/"
+"""A page asks for dozens of these at once: only those that went wrong have a line."""
+
 log = logging.getLogger(LOGGER)
 
 
@@ -45,7 +48,7 @@ class AccessLog:
 
 
 def _log(scope: Scope, status: int, response_bytes: int, duration_ms: float) -> None:
-    if not log.isEnabledFor(logging.INFO):
+    if not log.isEnabledFor(logging.INFO) or (scope["path"].startswith(THUMBNAILS) and 200 <= status < 400):
         return
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     fields = {

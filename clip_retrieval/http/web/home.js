@@ -11,9 +11,9 @@ function home() {
   $("found").hidden = true;
   $("status").textContent = "";
   const filtered = Object.keys(query.where).length > 0;
-  if (info) $("lead").textContent = filtered
-    ? "The filters are set. Type what you look for, or give an image."
-    : `${plural(info.images, "image")}. Say what you look for, or give an image: choose, paste or drop it.`;
+  if (info) $("lead").replaceChildren(...(filtered
+    ? ["The filters are set. Type what you look for, or give an image."]
+    : [plural(info.images, "image"), el("span", { className: "wide" }, ". Say what you look for, or give an image: choose, paste or drop it.")]));
   const spoken = [...new Set(examples.map((image) => image.captions[0]).filter((words) => words && words.length <= 42))];
   const picked = spoken.filter((_, i) => i % Math.max(1, Math.floor(spoken.length / 5)) === 0).slice(0, 5);
   $("tries").replaceChildren(...picked.map((words) => el("button", { className: "pill line", type: "button",

@@ -68,6 +68,15 @@ def test_a_path_cannot_look_like_another_line(caplog: pytest.LogCaptureFixture, 
     assert record.access["path"] == path, "a structured log keeps the path as it was"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("status", "lines"), [(200, 0), (304, 0), (404, 1), (500, 1)])
+def test_thumbnails_have_lines_only_if_they_went_wrong(
+    caplog: pytest.LogCaptureFixture, status: int, lines: int
+) -> None:
+    app = AccessLog(PlainTextResponse("", status))
+    asyncio.run(ask(app, "/thumbnails/small/a.png", method="GET"))
+    assert len(caplog.records) == lines
+
+
 @pytest.mark.parametrize("path", sorted(QUIET_PATHS))
 def test_what_machines_ask_every_few_seconds_has_no_line(caplog: pytest.LogCaptureFixture, path: str) -> None:
     asyncio.run(ask(AccessLog(PlainTextResponse("")), path, method="GET"))
