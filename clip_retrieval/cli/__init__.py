@@ -13,6 +13,7 @@ build.py          ``bento-clip build``
 info.py           ``bento-clip info``
 where_option.py   the filters of --where as one tree
 search.py         ``bento-clip search``
+browse.py         ``bento-clip browse``
 serve.py          ``bento-clip serve``
 swap.py           ``bento-clip swap``
 compact.py        ``bento-clip compact``
