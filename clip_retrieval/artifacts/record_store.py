@@ -177,6 +177,16 @@ class RecordStore:
         parameters = (limit,) if image_id is None else (image_id, limit)
         return self._query(f"SELECT image_id, row FROM images {after} ORDER BY image_id LIMIT ?", parameters)
 
+    def ids(self, rows: Sequence[int]) -> list[str]:
+        """The ids of the images in these rows, in the order asked. Raises KeyError for a row that does not exist."""
+        found = dict(self._select("SELECT row, image_id FROM images", "row", rows))
+        return [found[row] for row in rows]
+
+    def rows_by_id(self) -> Iterator[int]:
+        """The row of every image, in the order of their ids by code points, read in blocks."""
+        for (row,) in self._stream("SELECT row FROM images ORDER BY image_id"):
+            yield row
+
     def splits_and_metadata(self) -> Iterator[tuple[Split, dict[str, Scalar]]]:
         """Split and metadata of every image, in row order, read in blocks."""
         for split, metadata in self._stream("SELECT split, metadata FROM images ORDER BY row"):

@@ -14,6 +14,7 @@ memory_table.py   where the memory of a service is, as tables
 info.py           ``bento-clip info``
 where_option.py   the filters of --where as one tree
 search.py         ``bento-clip search``
+browse.py         ``bento-clip browse``
 serve.py          ``bento-clip serve``
 swap.py           ``bento-clip swap``
 compact.py        ``bento-clip compact``

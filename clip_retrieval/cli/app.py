@@ -10,6 +10,7 @@ import typer
 from clip_retrieval import __version__
 from clip_retrieval.cli import artifacts, console, keys
 from clip_retrieval.cli.add import add
+from clip_retrieval.cli.browse import browse
 from clip_retrieval.cli.build import build_command
 from clip_retrieval.cli.check import check_command
 from clip_retrieval.cli.compact import compact_command
@@ -74,6 +75,7 @@ app.command("build")(build_command)
 app.command("sync")(sync)
 app.command("info")(info)
 app.command("search")(search)
+app.command("browse")(browse)
 app.command("serve")(serve)
 app.command("swap")(swap)
 app.command("compact")(compact_command)

@@ -30,7 +30,7 @@ from rich.text import Text
 from clip_retrieval.artifacts.compare import Comparison
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.build.report import Report
-from clip_retrieval.contract.answers import CaptionResult, ImageResult
+from clip_retrieval.contract.answers import CaptionResult, ImageResult, ListedImage
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import ValidImage
 
@@ -263,6 +263,15 @@ def images_table(results: Sequence[ImageResult]) -> None:
             f"{r.image_path} (+{r.duplicates})" if r.duplicates else r.image_path,
             "\n".join(r.captions),
         )
+    table(shown)
+
+
+def listed_table(images: Sequence[ListedImage], field: str | None) -> None:
+    """Images that no query ranked, with the value of the ``field`` that they are sorted by, if it is one."""
+    shown = Table("rank", "image", *([] if field is None else [field]), Column("captions", overflow="fold"))
+    for one in images:
+        value = () if field is None else ("" if (given := one.metadata.get(field)) is None else str(given),)
+        shown.add_row(str(one.rank), one.image_path, *value, "\n".join(one.captions))
     table(shown)
 
 

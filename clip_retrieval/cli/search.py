@@ -94,7 +94,9 @@ def search(
         *(_part(query, MINUS_WEIGHT, language) for query in minus or []),
     ]
     if not parts:
-        raise typer.BadParameter("give a text, an image or --like", param_hint="QUERY")
+        raise typer.BadParameter(
+            "give a text, an image or --like; bento-clip browse shows images without a query", param_hint="QUERY"
+        )
     if captions and all(part.text is not None for part in parts):
         raise InvalidQuery(f"--captions needs an image in the query; there is no file {parts[0].text}")
     if language is not None and all(part.text is None for part in parts):

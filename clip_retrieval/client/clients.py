@@ -33,6 +33,7 @@ from clip_retrieval.client.endpoints import (
 )
 from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
+    BrowseAnswer,
     CaptionsAnswer,
     ImageEmbedding,
     ImagesAnswer,
@@ -43,7 +44,17 @@ from clip_retrieval.contract.answers import (
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.image_input import ImageInput
-from clip_retrieval.contract.queries import Part, SearchRequest, Where, image, image_id, search_request, text
+from clip_retrieval.contract.queries import (
+    Part,
+    SearchRequest,
+    Sort,
+    Where,
+    browse_request,
+    image,
+    image_id,
+    search_request,
+    text,
+)
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.records import Modality
 
@@ -138,6 +149,24 @@ class Client(ChangeMethods):
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where, state=state
         )
         return self._send(Calls.search(request).waiting_for(min_sequence))
+
+    def browse(
+        self,
+        *,
+        k: int = DEFAULT_K,
+        offset: int = 0,
+        where: Where | None = None,
+        sort: Sort | str | None = None,
+        state: str | None = None,
+        min_sequence: int | None = None,
+    ) -> BrowseAnswer:
+        """One page of the images that fulfil ``where``, in the order of ``sort``: a field, by default the id.
+
+        Images without a value in that field come last. ``state`` as in ``search``. Raises InvalidQuery for a value out
+        of bounds.
+        """
+        request = browse_request(k=k, offset=offset, where=where, sort=sort, state=state)
+        return self._send(Calls.browse(request).waiting_for(min_sequence))
 
     def search_batch(self, requests: Sequence[SearchRequest], *, min_sequence: int | None = None) -> SearchBatchAnswer:
         """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
@@ -295,6 +324,24 @@ class AsyncClient(AsyncChangeMethods):
             queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where, state=state
         )
         return await self._send(Calls.search(request).waiting_for(min_sequence))
+
+    async def browse(
+        self,
+        *,
+        k: int = DEFAULT_K,
+        offset: int = 0,
+        where: Where | None = None,
+        sort: Sort | str | None = None,
+        state: str | None = None,
+        min_sequence: int | None = None,
+    ) -> BrowseAnswer:
+        """One page of the images that fulfil ``where``, in the order of ``sort``: a field, by default the id.
+
+        Images without a value in that field come last. ``state`` as in ``search``. Raises InvalidQuery for a value out
+        of bounds.
+        """
+        request = browse_request(k=k, offset=offset, where=where, sort=sort, state=state)
+        return await self._send(Calls.browse(request).waiting_for(min_sequence))
 
     async def search_batch(
         self, requests: Sequence[SearchRequest], *, min_sequence: int | None = None

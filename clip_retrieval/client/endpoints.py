@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from clip_retrieval.client.retries import OVERLOAD_STATUSES
 from clip_retrieval.contract.answers import (
+    BrowseAnswer,
     CaptionsAnswer,
     ImageEmbedding,
     ImagesAnswer,
@@ -118,6 +119,10 @@ class Calls:
     @staticmethod
     def search(request: SearchRequest) -> Call[SearchAnswer]:
         return Call("POST", "/search", SearchAnswer, json=_json(request))
+
+    @staticmethod
+    def browse(request: SearchRequest) -> Call[BrowseAnswer]:
+        return Call("POST", "/search", BrowseAnswer, json=_json(request))
 
     @staticmethod
     def search_batch(requests: Sequence[SearchRequest]) -> Call[SearchBatchAnswer]:

@@ -8,18 +8,23 @@ from clip_retrieval.contract.base import Confidence, ErrorBody, Frozen, Score
 from clip_retrieval.records import Modality, Scalar
 
 
-class ImageResult(Frozen):
-    """An image in the results."""
+class ListedImage(Frozen):
+    """An image that no query ranked."""
 
-    rank: int = Field(description="1 for the best.")
+    rank: int = Field(description="1 for the first.")
     image_id: str
     image_path: str = Field(description="The path of the image file within the collection.")
     width: int = Field(description="Width of the upright image in pixels.")
     height: int
-    similarity_score: Score
-    confidence: Confidence
     captions: list[str]
     metadata: dict[str, Scalar] = Field(description="The values of the collection's other columns for this image.")
+
+
+class ImageResult(ListedImage):
+    """An image in the results."""
+
+    similarity_score: Score
+    confidence: Confidence
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
@@ -99,11 +104,17 @@ class SearchAnswer(SearchAnswerHead):
     results: list[ImageResult] | list[CaptionResult]
 
 
+class BrowseAnswer(SearchAnswerHead):
+    """One page of images without a query, in the order of ``sort``."""
+
+    results: list[ListedImage]
+
+
 class BatchItem(Frozen):
     """The outcome of one search: its answer, or its error with the status that it would have alone."""
 
     status: int
-    answer: SearchAnswer | None = None
+    answer: SearchAnswer | BrowseAnswer | None = None
     error: ErrorBody | None = None
 
 

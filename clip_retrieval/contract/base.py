@@ -111,6 +111,8 @@ def describe(problems: Iterable[Any]) -> str:
         where = [str(part) for part in problem.get("loc", ())]
         if len(where) > 1 and where[0] in {"body", "query"}:
             where = where[1:]
+        elif where == ["body"] and problem.get("type") == "value_error":
+            where = []  # a rule about several fields names them itself
         what = in_plain_words(str(problem.get("msg", "")))
         sentences.append(f"{'.'.join(where)}: {what}".lstrip(": "))
     if len(sentences) > MAX_PROBLEMS:

@@ -69,12 +69,31 @@ EXAMPLE: Any = {
 }
 
 
+def _by_name(given: Any) -> Any:
+    return {"field": given} if isinstance(given, str) else given
+
+
+class Sort(Strict):
+    """An order for images that no query ranks. Images without a value come last."""
+
+    field: str | None = Field(
+        default=None, max_length=MAX_NAME, description="A field of `GET /fields`; null for the ids, by code points."
+    )
+    descending: Bool = False
+
+    _named = model_validator(mode="before")(_by_name)
+
+
 class SearchRequest(Strict):
-    """A search for images or captions with any mix of texts and images."""
+    """A search for images or captions with any mix of texts and images; without `queries`, a look at the images."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
-    queries: list[Part] = Field(min_length=1, max_length=MAX_PARTS)
+    queries: list[Part] = Field(
+        default_factory=list,
+        max_length=MAX_PARTS,
+        description="May be left out where `where` or `sort` says which images to show in which order.",
+    )
     target: Modality = "images"
     k: K = DEFAULT_K
     offset: Int = Field(0, ge=0, le=MAX_OFFSET, description="How many results to skip; see `next_offset`.")
@@ -83,12 +102,30 @@ class SearchRequest(Strict):
     )
     dedupe: Bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
     where: Filter | None = None
+    sort: Sort | None = Field(None, description="The order of images without `queries`: an object, or a field's name.")
     state: str | None = Field(
         None,
         min_length=1,
         max_length=MAX_NAME,
         description="The `state` of an earlier page: this page comes from the same state of the collection.",
     )
+
+    @model_validator(mode="after")
+    def _ranked_or_not(self) -> Self:
+        if self.queries:
+            if self.sort is not None:
+                raise ValueError(
+                    "sort: is for a search without queries; results of queries are in the order of their scores"
+                )
+            return self
+        if self.where is None and self.sort is None:
+            raise ValueError("queries: must have at least 1 item, unless where or sort asks for images without a query")
+        given = [name for name in ("min_score", "dedupe") if getattr(self, name)]
+        if self.target != "images":
+            raise ValueError("target: a search without queries finds images; give queries, or leave it out")
+        if given:
+            raise ValueError(f"{given[0]}: needs scores, and a search without queries has none; leave it out")
+        return self
 
 
 class SearchBatchRequest(Strict):
@@ -131,7 +168,9 @@ def search_request(
     where: Where | None = None,
     state: str | None = None,
 ) -> SearchRequest:
-    """A search. Raises InvalidQuery if a value is out of bounds."""
+    """A search. Raises InvalidQuery if a value is out of bounds, or if there are no queries: see ``browse_request``."""
+    if not queries:
+        raise InvalidQuery("queries: must have at least 1 item; browse shows images without a query")
     return checked(
         SearchRequest,
         queries=list(queries),
@@ -143,6 +182,22 @@ def search_request(
         where=where,
         state=state,
     )
+
+
+def browse_request(
+    *,
+    k: int = DEFAULT_K,
+    offset: int = 0,
+    where: Where | None = None,
+    sort: Sort | str | None = None,
+    state: str | None = None,
+) -> SearchRequest:
+    """A look at the images that fulfil ``where``, in the order of ``sort``: a field, by default the id.
+
+    Raises InvalidQuery if a value is out of bounds.
+    """
+    order = Sort() if sort is None else sort
+    return checked(SearchRequest, queries=[], k=k, offset=offset, where=where, sort=order, state=state)
 
 
 def checked(model: Callable[..., M], **values: Any) -> M:

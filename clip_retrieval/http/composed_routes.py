@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from clip_retrieval.access import cost
-from clip_retrieval.contract.answers import SearchAnswer, SearchAnswerHead, SearchBatchAnswer
+from clip_retrieval.contract.answers import BrowseAnswer, SearchAnswer, SearchAnswerHead, SearchBatchAnswer
 from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.contract.queries import SearchBatchRequest, SearchRequest
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery, StateGone
@@ -34,7 +34,7 @@ GONE: Mapping[int | str, dict[str, Any]] = {
 def add_composed_routes(app: FastAPI, state: ServerState) -> None:
     @app.post(
         "/search",
-        response_model=SearchAnswer,
+        response_model=SearchAnswer | BrowseAnswer,
         responses={**SEARCH_ERRORS, **GONE},
         openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="Any mix to images or captions",

@@ -17,6 +17,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.columns import FieldType, StoredColumn
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
+from clip_retrieval.contract.queries import Sort
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.indexes.base import VectorIndex
@@ -27,6 +28,7 @@ from clip_retrieval.live.live_filter import LiveFilter
 from clip_retrieval.live.live_index import LiveIndex
 from clip_retrieval.live.live_rows import LiveRows, live_image
 from clip_retrieval.records import MODALITIES, CaptionRecord, ImageRecord, Modality
+from clip_retrieval.search.browse import Rows, first_rows
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.columns import Mask
 from clip_retrieval.search.filters import Wanted
@@ -177,6 +179,19 @@ class LiveCollection(SearchableCollection):
     def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         return self._filter.keeps(where, target)
 
+    def in_order(self, sort: Sort | None, where: Wanted | None, count: int) -> Rows:
+        allowed = self.allowed("images", where)
+        descending = sort is not None and sort.descending
+        if sort is not None and sort.field is not None:
+            return first_rows(self._filter.keys(sort.field), allowed, count, descending=descending)
+        rows = self.base.rows_by_id[:: -1 if descending else 1]
+        rows = (rows if allowed is None else rows[allowed[rows]])[:count]
+        added = {image_id: row for image_id, row in self._added_rows.items() if allowed is None or allowed[row]}
+        if not added:
+            return rows
+        ids = dict(zip(self.base.store.ids(rows.tolist()), rows.tolist(), strict=True)) | added
+        return np.array([ids[image_id] for image_id in sorted(ids, reverse=descending)[:count]], np.int64)
+
     def find_row(self, image_id: str) -> int | None:
         return self._rows.find(image_id)
 
@@ -257,9 +272,14 @@ class LiveCollection(SearchableCollection):
 
     @cached_property
     def _added_ids(self) -> list[str]:
+        return sorted(self._added_rows)
+
+    @cached_property
+    def _added_rows(self) -> dict[str, int]:
+        """The row of each added image that can be found, by its id."""
         start = self._rows.added.starts["images"]
         live = np.flatnonzero(self._rows.live["images"][start:]).tolist()
-        return sorted(self._rows.added.images[number][0].image_id for number in live)
+        return {self._rows.added.images[number][0].image_id: start + number for number in live}
 
     def _index(self, target: Modality) -> VectorIndex:
         if not self._counts[target] and not self._rows.masked[target]:

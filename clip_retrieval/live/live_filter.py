@@ -20,8 +20,9 @@ from clip_retrieval.errors import InvalidChange
 from clip_retrieval.live.added_fields import AddedFields, fits
 from clip_retrieval.live.live_fields import live_info
 from clip_retrieval.records import Modality, Scalar
+from clip_retrieval.search.browse import Keys, joined_keys, keys_of
 from clip_retrieval.search.columns import Column, Mask, column_of
-from clip_retrieval.search.filters import MaskCache, RowFilter, Wanted, check_fields, fulfilling
+from clip_retrieval.search.filters import MaskCache, RowFilter, Wanted, check_fields, check_sort, fulfilling
 
 _SHOWN = 40
 _WORDS: Mapping[FieldType, str] = {"boolean": "true or false", "number": "a number"}
@@ -67,6 +68,15 @@ class LiveFilter:
             live_info(self._stored.get(name), self._added.column(name, kind, rows), live_base, self._live_added)
             for name, kind in self.types.items()
         ]
+
+    def keys(self, field: str) -> Keys:
+        """What the rows of the base and the added rows are sorted by. Raises InvalidQuery for an unknown field."""
+        check_sort(self.types, field)
+        added = self._added.column(field, self.types[field], len(self._live_added))
+        stored = self._stored.get(field)
+        if stored is None:
+            return np.concatenate([np.full(self._base_rows, np.nan), keys_of(added)])
+        return joined_keys(stored, added)
 
     def check(self, where: Wanted) -> None:
         """Raise InvalidQuery for a field that the collection does not have."""

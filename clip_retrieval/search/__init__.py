@@ -1,6 +1,7 @@
 """A collection and a query to hits, without HTTP.
 
 columns.py        which rows fulfil a condition on one column
+browse.py         images in an order of their own
 filters.py        which rows a ``where`` lets through
 expressions.py    conditions as a filter expression of Milvus
 query.py          one query of any caller: parts, target and page

@@ -5,6 +5,7 @@ A collection is what a server swaps, and what caches are keyed by. It is immutab
 
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,11 @@ from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
 from clip_retrieval.contract.collection import FieldInfo
+from clip_retrieval.contract.queries import Sort
 from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
+from clip_retrieval.search.browse import Rows, first_rows
 from clip_retrieval.search.columns import Mask
 from clip_retrieval.search.expressions import expression_of
 from clip_retrieval.search.filters import RowFilter, Wanted
@@ -90,6 +93,18 @@ class Collection(SearchableCollection):
 
     def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         return self.filters.keeps(where, target)
+
+    def in_order(self, sort: Sort | None, where: Wanted | None, count: int) -> Rows:
+        allowed = self.allowed("images", where)
+        if sort is not None and sort.field is not None:
+            return first_rows(self.filters.keys(sort.field), allowed, count, descending=sort.descending)
+        rows = self.rows_by_id[:: -1 if sort is not None and sort.descending else 1]
+        return (rows if allowed is None else rows[allowed[rows]])[:count]
+
+    @cached_property
+    def rows_by_id(self) -> Rows:
+        """The rows of all images in the order of their ids, by code points."""
+        return np.fromiter(self.store.rows_by_id(), np.int64, self.count("images"))
 
     def find_row(self, image_id: str) -> int | None:
         return self.store.row_of(image_id)

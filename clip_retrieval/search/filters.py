@@ -18,6 +18,7 @@ from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.conditions import Condition, Entry, FilterTree, conditions_of
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Modality, Scalar
+from clip_retrieval.search.browse import Keys, keys_of
 from clip_retrieval.search.columns import DATED, RANGES, Column, Mask, column_of, empty_column
 
 MASKS_KEPT = 16
@@ -66,6 +67,7 @@ class RowFilter:
 
     def __init__(self, columns: Sequence[StoredColumn], caption_image_rows: NDArray[np.int32]) -> None:
         """``caption_image_rows``, of shape (captions,), is the image row of each caption."""
+        self._stored = {stored.info.name: stored for stored in columns}
         self._columns = {stored.info.name: column_of(stored) for stored in columns}
         self.fields: list[FieldInfo] = [stored.info for stored in columns]
         """What a ``where`` can name: the metadata columns by name, then ``split``."""
@@ -96,6 +98,11 @@ class RowFilter:
         """Drop the masks that are kept."""
         self._masks.forget()
 
+    def keys(self, field: str) -> Keys:
+        """What rows are sorted by for this field. Raises InvalidQuery for an unknown one."""
+        check_sort(self._stored, field)
+        return keys_of(self._stored[field])
+
     def check(self, where: Wanted) -> None:
         """Raise InvalidQuery for a field that the collection does not have."""
         check_fields(self._columns, where)
@@ -106,6 +113,12 @@ def check_fields(known: Collection[str], where: Wanted) -> None:
     for name, _ in conditions_of(where):
         if name not in known:
             raise InvalidQuery(f"where: there is no field {name}; the fields are {', '.join(known) or 'none'}")
+
+
+def check_sort(known: Collection[str], field: str) -> None:
+    """Raise InvalidQuery for a field that is not known."""
+    if field not in known:
+        raise InvalidQuery(f"sort: there is no field {field}; the fields are {', '.join(known) or 'none'}")
 
 
 def fulfilling(columns: Mapping[str, Column], rows: int, where: Wanted) -> Mask:

@@ -61,6 +61,25 @@ class SearchOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """One page of images that no query ranked, as rows; ``search`` as in ``SearchOutcome``."""
+
+    rows: Sequence[int]
+    offset: int
+    next_offset: int | None
+    search: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """One page of images that no query ranked, each with its captions; the first has the rank ``offset`` + 1."""
+
+    images: list[tuple[ImageRecord, list[CaptionRecord]]]
+    offset: int
+    next_offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ResultPage:
     """One page of a search with records: hits of the kind that was asked for; the other list is empty."""
 

@@ -1,7 +1,7 @@
 """A query as the search takes it: from a route of the API, the command line or a Python program.
 
 A query has one or more parts, each a text, an image or an image of the collection, with a weight. The short routes of
-the API are queries of one part.
+the API are queries of one part. A query without parts shows images in an order of their own.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from PIL import Image
 
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.conditions import Conditions
-from clip_retrieval.contract.queries import SearchRequest
+from clip_retrieval.contract.queries import SearchRequest, Sort
 from clip_retrieval.errors import ImageRejected
 from clip_retrieval.images.base64_text import bytes_of_base64
 from clip_retrieval.images.decode import Limits, decode_image
@@ -125,6 +125,7 @@ class Query:
     min_score: float | None = None
     dedupe: bool = False
     where: Conditions | None = None
+    sort: Sort | None = None
 
     @classmethod
     def of(cls, request: SearchRequest) -> "Query":
@@ -148,6 +149,7 @@ class Query:
             min_score=request.min_score,
             dedupe=request.dedupe,
             where=request.where,
+            sort=request.sort,
         )
 
     @property
@@ -164,7 +166,8 @@ class Query:
         """The same text for queries that have the same answer, and for no others."""
         parts = [[*content_key(part), part.weight] for part in self.parts]
         page = [self.target, self.k, self.offset, self.min_score, self.dedupe]
-        return json.dumps([parts, page, canonical(self.where) if self.where else None])
+        sort = None if self.sort is None else [self.sort.field, self.sort.descending]
+        return json.dumps([parts, page, canonical(self.where) if self.where else None, sort])
 
 
 def content_key(part: QueryPart) -> tuple[str, str] | tuple[str, str, str]:

@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clip_retrieval.contract.answers import CaptionResult, ImageResult
+from clip_retrieval.contract.answers import CaptionResult, ImageResult, ListedImage
 from clip_retrieval.contract.collection import ImageInfo
 from clip_retrieval.records import CaptionRecord, ImageRecord
-from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, ResultPage
+from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, ListedPage, ResultPage
 
 
 def render(hits: Iterable[Hit], fragments: Iterable[str]) -> bytes:
@@ -22,6 +22,12 @@ def render(hits: Iterable[Hit], fragments: Iterable[str]) -> bytes:
         for hit, fragment in zip(hits, fragments, strict=True)
     )
     return f"[{','.join(results)}]".encode()
+
+
+def render_listed(first: int, fragments: Iterable[str]) -> bytes:
+    """A JSON array of images that no query ranked, of which the first has the rank ``first``."""
+    ranked = (f'{{"rank":{rank},{fragment}}}' for rank, fragment in enumerate(fragments, first))
+    return f"[{','.join(ranked)}]".encode()
 
 
 def image_fragment(image: ImageRecord, captions: Sequence[CaptionRecord]) -> str:
@@ -81,6 +87,22 @@ def caption_result(hit: CaptionHit) -> CaptionResult:
         confidence=hit.confidence,
         duplicates=hit.duplicates,
     )
+
+
+def listed_images(page: ListedPage) -> list[ListedImage]:
+    """The images of a page that no query ranked."""
+    return [
+        ListedImage(
+            rank=rank,
+            image_id=image.image_id,
+            image_path=image.image_path,
+            width=image.width,
+            height=image.height,
+            captions=[caption.text for caption in captions],
+            metadata=dict(image.metadata),
+        )
+        for rank, (image, captions) in enumerate(page.images, page.offset + 1)
+    ]
 
 
 def image_info(image: ImageRecord, captions: Sequence[CaptionRecord], etag: str | None = None) -> ImageInfo:

@@ -19,14 +19,14 @@ from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.base import DEFAULT_K
-from clip_retrieval.contract.queries import Part, Where, search_request
+from clip_retrieval.contract.queries import Part, Sort, Where, browse_request, search_request
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images.decode import DEFAULT_LIMITS, Limits, content_hash
 from clip_retrieval.records import Modality
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.compose import compose
-from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, ResultPage, SearchOutcome
+from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, Listed, ListedPage, ResultPage, SearchOutcome
 from clip_retrieval.search.query import FileImage, Query, QueryImage, QueryPart, StoredImage
 from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, Ranking, cut_page
 from clip_retrieval.search.searchable import SearchableCollection
@@ -118,6 +118,23 @@ class Retriever:
         images = collection.image_hits(outcome.hits) if target == "images" else []
         captions = collection.caption_hits(outcome.hits) if target == "captions" else []
         return ResultPage(images, captions, outcome.next_offset, outcome.search)
+
+    def browse(
+        self,
+        *,
+        k: int = DEFAULT_K,
+        offset: int = 0,
+        where: Where | None = None,
+        sort: Sort | str | None = None,
+    ) -> ListedPage:
+        """One page of the images that fulfil ``where``, in the order of ``sort``: a field, by default the id.
+
+        Images without a value in that field come last. Raises InvalidQuery.
+        """
+        request = browse_request(k=k, offset=offset, where=where, sort=sort)
+        collection = self.collection
+        found = browse(Query.of(request), collection)
+        return ListedPage(collection.images(found.rows), found.offset, found.next_offset)
 
     def run(self, query: Query, *, collection: SearchableCollection | None = None) -> SearchOutcome:
         """Encode the parts of a query and answer it from ``collection``, which is the present one if none is given.
@@ -212,6 +229,15 @@ class Retriever:
         shares = [math.exp((score - best) * self.encoder.info.logit_scale) for score in scores]
         total = sum(shares)
         return [share / total for share in shares]
+
+
+def browse(query: Query, collection: SearchableCollection) -> Listed:
+    """The page that a query without parts asks for: images in an order of their own. Raises InvalidQuery."""
+    start = time.perf_counter()
+    end = query.offset + query.k
+    rows = collection.in_order(query.sort, query.where, end + 1).tolist()
+    search = Stage(start, time.perf_counter() - start)
+    return Listed(rows[query.offset : end], query.offset, end if len(rows) > end else None, search)
 
 
 @dataclass(frozen=True, slots=True)

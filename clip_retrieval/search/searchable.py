@@ -15,10 +15,12 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
+from clip_retrieval.contract.queries import Sort
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
+from clip_retrieval.search.browse import Rows
 from clip_retrieval.search.columns import Mask
 from clip_retrieval.search.filters import Wanted
 from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit
@@ -113,6 +115,13 @@ class SearchableCollection(ABC):
     @abstractmethod
     def keeps_mask(self, target: Modality, where: Wanted) -> bool:
         """Whether the mask of these conditions is kept, so that ``allowed`` takes no time."""
+
+    @abstractmethod
+    def in_order(self, sort: Sort | None, where: Wanted | None, count: int) -> Rows:
+        """At most ``count`` rows of images that fulfil ``where``, in the order of ``sort``; None is that of the ids.
+
+        Images with equal values are in row order, those without a value last. Raises InvalidQuery as ``allowed`` does.
+        """
 
     @abstractmethod
     def find_row(self, image_id: str) -> int | None:

@@ -34,7 +34,7 @@ class Mirror:
 
     def __call__(self, query: Query, page: RenderedPage) -> None:
         """Take note of a query and of its answer. Nobody waits for the other one."""
-        if query.target != "images" or query.offset or self._chance.random() >= self._share:
+        if query.target != "images" or not query.parts or query.offset or self._chance.random() >= self._share:
             return
         task = asyncio.get_running_loop().create_task(self._compare(query, page))
         self._running.add(task)  # the event loop keeps only a weak reference

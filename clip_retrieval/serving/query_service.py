@@ -23,8 +23,8 @@ from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
-from clip_retrieval.search.results import render
-from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.results import render, render_listed
+from clip_retrieval.search.retriever import Retriever, browse
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.decoders import Decoders, decode_together
@@ -228,6 +228,8 @@ class QueryService:
         return generation
 
     async def _search(self, query: Query, prepared: "_Prepared", state: SearchableCollection) -> QueryAnswer:
+        if not query.parts:
+            return await self._browse(query, state)
         encoded = await asyncio.gather(*(self._encode(n, part, prepared, state) for n, part in enumerate(query.parts)))
         outcome = await self._find(query, np.stack([part.vector for part in encoded]), state)
         fragments = state.fragments(query.target, [hit.row for hit in outcome.hits])
@@ -241,6 +243,17 @@ class QueryService:
         stages["encode"] = max((part.encode for part in encoded), key=lambda stage: stage.seconds)
         stages["search"] = outcome.search
         return QueryAnswer(page, stages, batch_size=encoded[0].batch_size if len(encoded) == 1 else None)
+
+    async def _browse(self, query: Query, state: SearchableCollection) -> QueryAnswer:
+        """The first look at the ids of a large collection reads them all, so this is for the search thread."""
+        found = await asyncio.get_running_loop().run_in_executor(self._searches, browse, query, state)
+        page = RenderedPage(
+            results=render_listed(found.offset + 1, state.fragments("images", found.rows)),
+            total=len(found.rows),
+            next_offset=found.next_offset,
+            truncated=False,
+        )
+        return QueryAnswer(page, {"search": found.search})
 
     async def _find(self, query: Query, vectors: Vectors, state: SearchableCollection) -> SearchOutcome:
         """Search in the event loop, or in the search thread what may take longer than others should wait.

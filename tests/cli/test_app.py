@@ -80,6 +80,7 @@ class TestHelp:
             "sync",
             "info",
             "search",
+            "browse",
             "serve",
             "swap",
             "compact",
@@ -695,6 +696,17 @@ class TestComposedSearch:
         done = cli("search", path, "--language", "deu_Latn", "--in", fake_artifact.path)
         assert done.status == 2
         assert "the query has no text; leave it out" in done.err
+
+    def test_images_are_browsed_by_a_filter_alone(self, cli: Cli, fake_artifact: Artifact) -> None:
+        options = ["--where", "shade = soft or shade = dull", "--sort", "shade", "--descending", "--in"]
+        done = cli("browse", "-k", 9, *options, fake_artifact.path, "--json")
+        assert [image["metadata"]["shade"] for image in json.loads(done.out)] == ["soft"] * 8 + ["dull"]
+        done = cli("browse", "-k", 9, *options, fake_artifact.path)
+        assert "next page: --offset 9" in done.err
+        assert done.out.count("soft") >= 8
+        done = cli("browse", "--sort", "colour", "--in", fake_artifact.path)
+        assert_one_sentence(done)
+        assert "there is no field colour" in done.err
 
     def test_a_query_is_needed(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("search", "--in", fake_artifact.path)

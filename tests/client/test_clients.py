@@ -25,11 +25,13 @@ from clip_retrieval.client import clients as client
 from clip_retrieval.client.clients import DEFAULT_RETRIES, DEFAULT_TIMEOUT
 from clip_retrieval.client.retries import PATIENT, AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
+    BrowseAnswer,
     CaptionResult,
     CaptionsAnswer,
     ImageEmbedding,
     ImageResult,
     ImagesAnswer,
+    ListedImage,
     SearchAnswer,
     SearchBatchAnswer,
     TextEmbedding,
@@ -105,6 +107,8 @@ STATS = {
 }
 PAGE = {"total_results": 1, "offset": 0, "next_offset": 1, "query_time_ms": 1.5, "cached": False}
 FOUND_IMAGES = {**PAGE, "target": "images", "results": [IMAGE_RESULT]}
+LISTED_IMAGE = {name: value for name, value in IMAGE_RESULT.items() if name in ListedImage.model_fields}
+FOUND_LISTED = {**PAGE, "target": "images", "results": [LISTED_IMAGE]}
 FOUND_CAPTIONS = {**PAGE, "target": "captions", "results": [CAPTION_RESULT]}
 BATCH = {
     "answers": [
@@ -259,6 +263,7 @@ def test_a_key_that_cannot_be_one_is_said_and_not_shown(make: type[Client] | typ
         ("encode_text", ("red",), {**VECTOR, "text": "red"}, TextEmbedding, "POST", "/encode/text"),
         ("encode_image", (RED,), {**VECTOR, "filename": "x"}, ImageEmbedding, "POST", "/encode/image"),
         ("search", ([text("red")],), FOUND_IMAGES, SearchAnswer, "POST", "/search"),
+        ("browse", (), FOUND_LISTED, BrowseAnswer, "POST", "/search"),
         ("search_batch", ([search_request([text("red")])],), BATCH, SearchBatchAnswer, "POST", "/search/batch"),
         ("fields", (), FIELDS, FieldsAnswer, "GET", "/fields"),
         ("image", ("red",), IMAGE, ImageInfo, "GET", "/images/red"),
@@ -341,6 +346,18 @@ def test_the_language_of_a_text_is_sent_with_it(ask: Ask) -> None:
         {"text": "rot", "language": "deu_Latn"},
         {"queries": [{"text": "rot", "language": "deu_Latn"}, {"text": "blue"}]},
     ]
+
+
+def test_browsing_sends_a_filter_and_an_order_and_no_query(ask: Ask) -> None:
+    network = Network(ok(FOUND_LISTED))
+    ask(network, "browse", where="place != Paris", sort="year", k=3)
+    expected = {"where": {"not": [{"place": "Paris"}]}, "sort": {"field": "year"}, "k": 3}
+    assert json.loads(network.request.content) == expected
+    network = Network(ok(FOUND_LISTED))
+    ask(network, "browse")
+    assert json.loads(network.request.content)["sort"] == {}, "a service would refuse a search for nothing"
+    with pytest.raises(InvalidQuery, match="browse shows images without a query"):
+        ask(network, "search", [])
 
 
 def test_the_short_searches_send_a_filter_as_a_tree(ask: Ask) -> None:
@@ -799,6 +816,7 @@ def test_the_public_names_are_these() -> None:
         "search_captions",
         "search_similar",
         "search",
+        "browse",
         "search_batch",
         "fields",
         "image",

@@ -344,6 +344,41 @@ def test_a_part_that_makes_no_sense_is_refused_by_its_place(api: Api, part: Any,
     assert api.dispatcher.batches == 0
 
 
+def test_without_queries_images_are_shown_by_filter_and_order(api: Api) -> None:
+    """No score, nothing encoded, the same pages as any search; also in a batch."""
+    asked = {"where": "shade in (soft, dull)", "sort": {"field": "shade", "descending": True}}
+    first = api.post(SEARCH, json={**asked, "k": 10})
+    second = api.post(SEARCH, json={**asked, "k": 10, "offset": first["next_offset"], "state": first["state"]})
+    shown = first["results"] + second["results"]
+    assert [result["metadata"]["shade"] for result in shown] == ["soft"] * 8 + ["dull"] * 8
+    assert [result["rank"] for result in shown] == list(range(1, 17))
+    assert all(result.keys() == IMAGE_FIELDS - {"similarity_score", "confidence", "duplicates"} for result in shown)
+    assert (first["total_results"], second["next_offset"], first["cached"]) == (10, None, False)
+    assert api.post(SEARCH, json={**asked, "k": 10})["cached"]
+    assert [
+        item["answer"]["results"] for item in api.post(BATCH, json={"searches": [{**asked, "k": 10}]})["answers"]
+    ] == [first["results"]]
+    assert ids(api.post(SEARCH, json={"sort": {}, "k": 50})) == sorted(NAMES)
+    assert api.dispatcher.batches == 0
+
+
+@pytest.mark.parametrize(
+    ("search", "says"),
+    [
+        ({"queries": []}, "queries: must have at least 1 item, unless where or sort asks for images without a query"),
+        ({}, "queries: must have at least 1 item"),
+        ({"where": {}, "target": "captions"}, "target: a search without queries finds images"),
+        ({"where": {}, "min_score": 0.1}, "min_score: needs scores"),
+        ({"sort": "shade", "dedupe": True}, "dedupe: needs scores"),
+        ({"sort": "colour"}, "sort: there is no field colour; the fields are shade, split"),
+        ({"sort": {"by": "shade"}}, "sort.by: there is no such field"),
+        ({"queries": [{"text": "red"}], "sort": "shade"}, "sort: is for a search without queries"),
+    ],
+)
+def test_what_needs_a_query_is_refused_without_one(api: Api, search: dict[str, Any], says: str) -> None:
+    assert api.refused("POST", SEARCH, 422, json=search).startswith(says)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.columns import open_columns, write_columns
-from clip_retrieval.contract.queries import search_request
+from clip_retrieval.contract.queries import Sort, search_request
 from clip_retrieval.contract.queries import text as part
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
@@ -27,6 +27,7 @@ from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import MODALITIES, Modality
+from clip_retrieval.search.browse import first_rows
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.filters import RowFilter
 from clip_retrieval.search.query import Query, QueryPart, StoredImage
@@ -335,10 +336,28 @@ class LiveMachine(RuleBasedStateMachine):
             self.check_conditions(self.state, self.model)
             self.checked = self.state
 
+    def check_orders(self, state: LiveCollection, model: Model, fresh: RowFilter) -> None:
+        """The order of a field, and that of the ids, are those of a fresh build of the images."""
+        names = list(model.images)
+        for field in [None, *(info.name for info in fresh.fields)]:
+            for descending in (False, True):
+                if field is None:
+                    expected = sorted(names, reverse=descending)
+                else:
+                    rows = first_rows(fresh.keys(field), None, len(names), descending=descending)
+                    expected = [names[row] for row in rows.tolist()]
+                order = Sort(field=field, descending=descending)
+                found = state.images(state.in_order(order, None, len(names) + 1).tolist())
+                assert [image.image_id for image, _ in found] == expected, (field, descending)
+                found = state.images(state.in_order(order, {"split": "test"}, 3).tolist())
+                passing = [name for name in expected if model.images[name].split == "test"]
+                assert [image.image_id for image, _ in found] == passing[:3], (field, descending)
+
     def check_conditions(self, state: LiveCollection, model: Model) -> None:
         """Fields and conditions are those of a fresh build of the images."""
         fresh = model.filter()
         assert state.fields == fresh.fields
+        self.check_orders(state, model, fresh)
         names = np.array(list(model.images), object)
         for given in WHERES:
             where = search_request([part("x")], where=given).where
