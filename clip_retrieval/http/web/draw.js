@@ -139,7 +139,7 @@ function drawQuery() {
   }
   if (query.twins) chips.push(chip("Near-duplicates only", { kind: "filter", remove: () => change(() => { query.twins = false; }) }));
   for (const [name, condition] of Object.entries(query.where))
-    chips.push(chip(`${named(name)}: ${described(condition)}`, { kind: "filter", remove: () => { change(() => { delete query.where[name]; }); drawFilters(); } }));
+    chips.push(chip(filterWords(name, condition), { kind: "filter", remove: () => { change(() => { delete query.where[name]; }); drawFilters(); } }));
   $("chips").replaceChildren(...chips);
   $("chips").hidden = !chips.length;
   if (focus) [...$("chips").querySelectorAll("[data-focus]")].find((node) => node.dataset.focus === focus && !node.disabled)?.focus();
@@ -154,10 +154,4 @@ function drawQuery() {
   $("note").textContent = own
     ? "Your image was sent to this service, which does not keep it. The link in the address bar is the rest of the search, without it."
     : "This search had an image of yours, which is not kept: choose, paste or drop it again.";
-}
-
-function described(condition) {
-  if (condition === null || typeof condition !== "object") return condition === true ? "yes" : condition === false ? "no" : String(condition);
-  const one = { in: (v) => v.join(", "), contains: (v) => `“${v}”`, gte: (v) => `from ${v}`, lte: (v) => `to ${v}`, gt: (v) => `over ${v}`, lt: (v) => `under ${v}` };
-  return Object.entries(condition).map(([name, value]) => (one[name] && (name !== "in" || Array.isArray(value)) ? one[name](value) : `${name} ${value}`)).join(" ");
 }
