@@ -116,6 +116,27 @@ class MilvusEngine:
             line[: len(found)] = found.ids
         return rows
 
+    def fetch(self, name: str, rows: NDArray[np.int64], dim: int) -> Vectors:
+        """The vectors of these rows, which differ: float32 (len(rows), dim). Raises IndexAway."""
+
+        def ask(client: MilvusClient) -> Any:
+            return client.get(
+                name,
+                ids=rows.tolist(),
+                output_fields=[ROW, VECTOR],
+                consistency_level="Bounded",
+                timeout=self._search_s,
+            )
+
+        found = self.asked(ask, name, is_patient=False)
+        vectors = np.empty((len(rows), dim), np.float32)
+        if len(found) != len(rows):
+            raise self._noted(ValueError(f"{name} has {len(found)} of {len(rows)} rows; build the artifact again"))
+        places = {row: place for place, row in enumerate(rows.tolist())}
+        for one in found:
+            vectors[places[one[ROW]]] = one[VECTOR]
+        return vectors
+
     def probe(self, name: str) -> None:
         """Ask for nothing but whether the collection is there. Raises IndexAway."""
         self.asked(lambda client: client.describe_collection(name, timeout=self._search_s), name)
