@@ -52,12 +52,13 @@ def queries() -> Vectors:
     return unit_rows(np.random.default_rng(4).standard_normal((10, DIM)))
 
 
-STANDALONE: dict[str, tuple[tuple[str, Mapping[str, int]], float]] = {
-    "milvus standalone FLAT": (EXACT, 1.0),
-    "milvus standalone HNSW": (GRAPH, 0.99),
-    "milvus standalone IVF": (LISTS, 0.97),
+STANDALONE: dict[str, tuple[tuple[str, Mapping[str, int]], float, bool]] = {
+    "milvus standalone FLAT": (EXACT, 1.0, True),
+    "milvus standalone HNSW": (GRAPH, 0.99, True),
+    "milvus standalone IVF": (LISTS, 0.97, True),
+    "milvus standalone HNSW, vectors fetched": (GRAPH, 0.99, False),
 }
-"""The same of a real Milvus, in slow tests."""
+"""The same of a real Milvus, in slow tests, and whether the vectors are here too."""
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,9 @@ def backend(
 ) -> tuple[VectorIndex, float]:
     folder = tmp_path_factory.mktemp("index")
     if request.param in STANDALONE:
-        index, recall = STANDALONE[request.param]
-        uri = request.getfixturevalue("milvus")
-        return milvus_index(folder, vectors, index, depth=96, uri=uri, name=f"vectors_{index[0]}"), recall
+        index, recall, are_here = STANDALONE[request.param]
+        uri, name = request.getfixturevalue("milvus"), f"vectors_{index[0]}_{are_here}"
+        return milvus_index(folder, vectors, index, depth=96, uri=uri, name=name, are_here=are_here), recall
     make, recall = BACKENDS[request.param]
     return make(folder, vectors), recall
 
