@@ -15,12 +15,13 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.indexes.base import IndexSpec, SearchHits
 from clip_retrieval.indexes.faiss_index import FaissIndex
+from clip_retrieval.indexes.milvus_place import MOST_FOUND
 
 FETCHED_AT_ONCE = 2000
 """Rows of one answer: 4 MB at 512 dimensions."""
 MOST_FETCHED = 10_000
 """Most vectors that one search fetches to compare each of them."""
-BREADTHS = (256, 1024, 4096, 16_384)
+BREADTHS = (256, 1024, 4096, MOST_FOUND)
 """How many rows are asked for, at most as many as Milvus gives. A few sizes, so that all pages of a size are parts of
 one list."""
 RESERVE = 1.25
@@ -85,12 +86,12 @@ class FetchedVectors:
             return SearchHits(hits.scores, rows[hits.rows])
         wanted = math.ceil(k * max(1.0, self._among / len(rows)) * (1 if allowed is None else RESERVE))
         for breadth in BREADTHS:
-            if breadth >= min(wanted, BREADTHS[-1]):
+            if breadth >= min(wanted, MOST_FOUND):
                 found = self._found(queries, breadth, allowed)
                 if ((found >= 0).sum(axis=1) >= k).all():
                     return self.best_of(queries, found, k)
         raise InvalidQuery(
-            f"the first {k} rows are not among the {BREADTHS[-1]} that Milvus gives for this filter, and this artifact "
+            f"the first {k} rows are not among the {MOST_FOUND} that Milvus gives for this filter, and this artifact "
             "has no vectors of its own to search further: ask for fewer, or for less with the filter"
         )
 
@@ -100,6 +101,7 @@ class FetchedVectors:
             parameters["ef"] = max(parameters["ef"], breadth)
         expression = "" if allowed is None else self._expression
         found = self._source.search(self._name, queries, min(breadth, self._spec.rows), parameters, expression)
+        found = np.where(found < self._spec.rows, found, -1)
         return found if allowed is None else np.where((found >= 0) & allowed[found], found, -1)
 
     def _among_fetched(self, rows: NDArray[np.int64]) -> FaissIndex:

@@ -30,8 +30,6 @@ WRITE_S = 60.0
 """Seconds that one batch of rows, or one step of a build, may take."""
 PAUSE_S = 1.0
 """For so many seconds after a call that failed, the engine is not asked again."""
-MAX_FOUND = 16_384
-"""Most rows that Milvus gives for one query (its ``limit``)."""
 
 QUIET = {"grpc.keepalive_time_ms": 600_000}
 """Milvus Lite hangs up on a client that asks every ten seconds whether it is there, as pymilvus does. The client asks

@@ -21,16 +21,13 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged, MissingExtra
 from clip_retrieval.indexes.base import IndexSpec, SearchHits
 from clip_retrieval.indexes.faiss_index import FaissIndex
-from clip_retrieval.indexes.fetched_vectors import FetchedVectors, Source
+from clip_retrieval.indexes.fetched_vectors import RESERVE, FetchedVectors, Source
+from clip_retrieval.indexes.milvus_place import MOST_FOUND
 
 EXACT_ROWS = 10_000
 """Up to this many allowed rows are compared one by one here: at 512 dimensions that takes 2.6 ms on one thread."""
 FETCHED_ROWS = 1000
 """The same where each vector is fetched: 2 MB."""
-MOST_FOUND = 16_384
-"""Most rows that are asked for at once: Milvus gives no more."""
-RESERVE = 1.25
-"""How many more rows are asked for than are needed if the allowed rows are spread evenly."""
 
 
 def column_field(place: int) -> str:
