@@ -2,6 +2,7 @@
 
     python -m scripts.page_screenshots http://localhost:3000 reports/page
 
+The states in which a collection is changed need a service that everyone may change, and are left out without one.
 ``--docs`` writes only the two images of ``docs/``, as small WebP files; they show the service of ``make demo``.
 """
 
@@ -12,17 +13,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+from scripts.common.paths import SAMPLE
 
 CHROMIUM = "/usr/bin/chromium"
 DESKTOP = {"viewport": {"width": 1280, "height": 860}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+WIDE = {"viewport": {"width": 2560, "height": 1440}}
 DARK = {"color_scheme": "dark"}
 LONGEST = 1280
 
 
-def search(page: Page, words: str = "a bird on a branch") -> None:
+def search(page: Page, words: str = "a castle") -> None:
     page.get_by_label("Describe an image").fill(words)
     page.locator("#status", has_text="nearest first").wait_for()
 
@@ -40,6 +45,31 @@ def composed(page: Page) -> None:
     page.get_by_label("Describe an image").fill("-snow")
     page.get_by_role("button", name="Add these words").click()
     page.get_by_role("region", name="Captions that fit").wait_for()
+
+
+def filters(page: Page) -> None:
+    search(page)
+    page.get_by_role("button", name="Filters").click()
+
+
+def adding(page: Page) -> None:
+    page.get_by_role("button", name="Add images").click()
+    images = sorted((SAMPLE / "images").iterdir())[:3]
+    page.locator("#files").set_input_files([*images, SAMPLE / "captions.csv"])
+    page.locator("#queue li").nth(3).wait_for()
+
+
+def editing(page: Page) -> None:
+    large(page)
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Captions, one a line").wait_for()
+
+
+def selecting(page: Page) -> None:
+    search(page)
+    page.get_by_role("button", name="Select").click()
+    for place in (0, 2):
+        page.locator("#grid a").nth(place).click()
 
 
 def no_result(page: Page) -> None:
@@ -76,16 +106,27 @@ SHOTS: dict[str, tuple[dict[str, Any], Callable[[Page], None] | None]] = {
     "results": (DESKTOP, search),
     "composed": (DESKTOP, composed),
     "large": (DESKTOP, large),
+    "wide": (WIDE, search),
+    "filters": (DESKTOP, filters),
     "dark": (DESKTOP | DARK, search),
     "dark-large": (DESKTOP | DARK, large),
     "phone": (PHONE, search),
     "phone-empty": (PHONE, None),
     "phone-composed": (PHONE, composed),
+    "phone-filters": (PHONE, filters),
     "phone-dark-large": (PHONE | DARK, large),
     "no-result": (DESKTOP, no_result),
     "error": (DESKTOP, answered_with(500, "The service failed")),
     "overload": (DESKTOP, answered_with(503, "The service is busy", **{"Retry-After": "8"})),
     "loading": (DESKTOP, waiting),
+}
+CHANGES: dict[str, tuple[dict[str, Any], Callable[[Page], None] | None]] = {
+    "adding": (DESKTOP, adding),
+    "editing": (DESKTOP, editing),
+    "selecting": (DESKTOP | DARK, selecting),
+    "phone-adding": (PHONE, adding),
+    "phone-editing": (PHONE, editing),
+    "phone-selecting": (PHONE, selecting),
 }
 DOCS = {"results": "page.webp", "phone-dark-large": "page-phone.webp"}
 
@@ -100,7 +141,7 @@ def chromium() -> Iterator[Browser]:
 
 def take(browser: Browser, url: str, name: str) -> Image.Image:
     """The state ``name`` as an image."""
-    options, act = SHOTS[name]
+    options, act = (SHOTS | CHANGES)[name]
     with browser.new_context(reduced_motion="reduce", **options) as context:
         page = context.new_page()
         page.goto(url)
@@ -112,6 +153,12 @@ def take(browser: Browser, url: str, name: str) -> Image.Image:
         return Image.open(BytesIO(page.screenshot()))
 
 
+def may_change(url: str) -> bool:
+    """Whether everyone may change the collection of this service."""
+    answer: dict[str, Any] = httpx.get(f"{url}/health").json()
+    return bool(answer["may_change"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("url", help="address of the service")
@@ -120,7 +167,8 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
-        for name in DOCS if options.docs else SHOTS:
+        names = [*DOCS] if options.docs else [*SHOTS, *(CHANGES if may_change(options.url) else ())]
+        for name in names:
             image = take(browser, options.url, name)
             path = options.folder / (DOCS[name] if options.docs else f"{name}.png")
             if options.docs:

@@ -113,6 +113,24 @@ def test_counts_of_the_whole_collection_are_hidden_beside_another_filter(filters
     expect(oslo.locator("small")).to_be_hidden()
 
 
+def test_filters_without_words_show_what_passes_them_in_an_order(meet: Meet, albums: Server) -> None:
+    visit = meet(albums.url).open()
+    expect(visit.page.locator("#grid img")).to_have_count(len(NAMES))
+    visit.page.get_by_role("button", name="Filters").click()
+    visit.page.get_by_label("Rome").check()
+    expect(visit.page.locator("#grid img")).to_have_count(12)
+    expect(visit.page.locator("#status")).to_have_text("12 images.")
+    visit.page.get_by_label("Order of the images").select_option("Room Number ↓")
+    last = f"a {NAMES[23].removesuffix('.png').replace('-', ' ')} square"
+    expect(visit.page.locator("#grid img").first).to_have_attribute("alt", last)
+    visit.page.reload()
+    expect(visit.page.locator("#grid img").first).to_have_attribute("alt", last)
+    expect(visit.page.get_by_label("Order of the images")).to_have_value("-roomNumber")
+    visit.search("red")
+    expect(visit.page.get_by_label("Order of the images")).to_be_hidden()
+    found(visit, 12)
+
+
 def test_a_tree_of_conditions_in_a_link_is_shown_in_words(meet: Meet, albums: Server) -> None:
     tree = {"or": [{"place": "Rome"}, {"roomNumber": {"lt": 3}}], "not": {"photo_by": {"in": ["Ada", "Bob"]}}}
     visit = meet(albums.url).open(f"/?q=red&where={json.dumps(tree)}")

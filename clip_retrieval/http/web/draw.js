@@ -84,7 +84,7 @@ function tile(image, at) {
 
 function announce(also = "") {
   if (!results.length) { say("No image found."); return; }
-  say(`${plural(results.length, "image")}${nextOffset === null ? "" : " so far"}, nearest first.${also}`);
+  say(`${plural(results.length, "image")}${nextOffset === null ? "" : " so far"}${asked().length ? ", nearest first" : ""}.${also}`);
 }
 
 function drawTiming(headers, answer) {
@@ -143,6 +143,7 @@ function drawQuery() {
   $("chips").replaceChildren(...chips);
   $("chips").hidden = !chips.length;
   if (focus) [...$("chips").querySelectorAll("[data-focus]")].find((node) => node.dataset.focus === focus && !node.disabled)?.focus();
+  drawOrder();
   $("keep").hidden = !query.text.trim();
   $("clear").hidden = !query.text.trim() && !query.parts.length;
   document.body.classList.toggle("searching", !$("clear").hidden);

@@ -120,3 +120,13 @@ function filterWords(name, condition) {
   const said = several.map(whole);
   return name === "not" ? `not ${said.join(", nor ")}` : said.map((each) => (said.length > 1 && / (and|or) /.test(each) ? `(${each})` : each)).join(name === "or" ? " or " : " and ");
 }
+
+/* The order of images that no words and no image rank. */
+function drawOrder() {
+  const now = query.sort ? `${query.sort.descending ? "-" : ""}${query.sort.field}` : "";
+  $("order").hidden = asked().length > 0 || !fields.length;
+  $("order").replaceChildren(el("option", { value: "" }, "Order: any"), ...fields.filter(({ name }) => name !== "split").flatMap(({ name }) =>
+    [el("option", { value: name }, `${named(name)} ↑`), el("option", { value: `-${name}` }, `${named(name)} ↓`)]));
+  $("order").value = now;
+}
+$("order").addEventListener("change", (event) => change(() => { query.sort = sortOf(event.target.value); }));

@@ -10,22 +10,19 @@ function home() {
   $("hero").hidden = false;
   $("found").hidden = true;
   $("status").textContent = "";
-  const filtered = Object.keys(query.where).length > 0;
-  if (info) $("lead").replaceChildren(...(filtered
-    ? ["The filters are set. Type what you look for, or give an image."]
-    : [plural(info.images, "image"), el("span", { className: "wide" }, ". Say what you look for, or give an image: choose, paste or drop it.")]));
+  if (info) $("lead").replaceChildren(plural(info.images, "image"), el("span", { className: "wide" }, ". Say what you look for, or give an image: choose, paste or drop it."));
   const spoken = [...new Set(examples.map((image) => image.captions[0]).filter((words) => words && words.length <= 42))];
   const picked = spoken.filter((_, i) => i % Math.max(1, Math.floor(spoken.length / 5)) === 0).slice(0, 5);
   $("tries").replaceChildren(...picked.map((words) => el("button", { className: "pill line", type: "button",
     onclick: () => { change(() => { query.text = text.value = words; }); text.focus(); } }, words)));
-  const spread = filtered ? [] : examples.filter(isThere); // of examples nobody knows whether they pass
+  const spread = examples.filter(isThere);
   grid.hidden = !spread.length;
   grid.replaceChildren(...spread.map((image) => tile(image, -1)));
   if (place && info) { scrollTo(0, place.y); place = null; }
 }
 
 function startOver() {
-  change(() => { query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, twins: false }; text.value = ""; });
+  change(() => { query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, twins: false, sort: null }; text.value = ""; });
   drawFilters();
   text.focus();
 }

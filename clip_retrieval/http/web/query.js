@@ -15,12 +15,18 @@ function typed() {
 }
 
 function request(target, offset, k) {
-  const body = { queries: asked(), target, k, offset };
+  const queries = asked(), body = { k, offset };
   if (Object.keys(query.where).length) body.where = query.where;
+  if (!queries.length) return query.sort ? { ...body, sort: query.sort } : body;
+  Object.assign(body, { queries, target });
   if (query.dedupe && target === "images") body.dedupe = true;
   if (query.twins && target === "images") body.min_score = TWINS;
   return body;
 }
+
+/* Without words and images there is a look at the collection: what passes the filters, in an order. */
+const isHome = () => !asked().length && !Object.keys(query.where).length && !query.sort;
+const sortOf = (words) => (words ? { field: words.replace(/^-/, ""), descending: words.startsWith("-") } : null);
 
 function address(image = shown) {
   const params = new URLSearchParams();
@@ -29,6 +35,7 @@ function address(image = shown) {
   for (const { kind, value, weight } of query.parts)
     if (kind !== "upload") params.append(kind === "text" ? "text" : "image", `${weight} ${value}`);
   if (Object.keys(query.where).length) params.set("where", JSON.stringify(query.where));
+  if (query.sort) params.set("sort", `${query.sort.descending ? "-" : ""}${query.sort.field}`);
   if (query.dedupe) params.set("fold", "1");
   if (query.twins) params.set("twins", "1");
   if (image !== null) params.set("show", image);
@@ -57,7 +64,7 @@ function recall(kept) {
   const before = Array.isArray(kept?.parts) ? kept.parts : parts;
   lost = before.some((part) => part.kind === "upload" && !uploads.has(part.value));
   query = {
-    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", twins: params.get("twins") === "1",
+    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", twins: params.get("twins") === "1", sort: sortOf(params.get("sort") ?? ""),
     parts: before.filter((part) => part.kind !== "upload" || uploads.has(part.value)),
   };
   shown = params.get("show");

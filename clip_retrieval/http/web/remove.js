@@ -51,7 +51,7 @@ function noteChange(sequence) { seen = Math.max(seen, sequence); }
 
 /* The same images again, after one was changed or left. */
 function redraw(images) {
-  if (!asked().length) return home();
+  if (isHome()) return home();
   results = images;
   grid.hidden = !results.length;
   grid.replaceChildren(...results.map((image, at) => tile(image, at)));

@@ -15,7 +15,7 @@ async function search() {
   await attempt();
 }
 
-const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe, query.twins]);
+const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe, query.twins, query.sort]);
 
 /* A search sees the changes that this visitor has made, in whatever process it arrives. */
 const find = (body, signal) => ask("search", { body, signal, headers: seen ? { "Min-Sequence": String(seen) } : {} });
@@ -23,7 +23,7 @@ const find = (body, signal) => ask("search", { body, signal, headers: seen ? { "
 async function attempt() {
   stop();
   searched = null;
-  if (!asked().length) return home();
+  if (isHome()) return home();
   searched = wording();
   const mine = (running = new AbortController());
   const current = () => running === mine && !mine.signal.aborted;
@@ -140,7 +140,7 @@ function refused({ status, message }) {
   if (status === 413 || (own && /pixels/.test(message))) return ["Your image is too large", "Make it smaller, or choose another one.", ["Search without it", without("upload"), "full"]];
   if (own) return ["Your image cannot be read", "The file is damaged, or of a kind that is not read here. JPEG, PNG and WebP always are.", ["Search without it", without("upload"), "full"]];
   if (/^there is no image /.test(message)) return ["An image of this search is gone", "The collection no longer has it.", ["Search without it", without("image_id"), "full"]];
-  if (/^where\b/.test(message)) return ["A filter does not fit this collection", "The link may be of another collection, or an older one.", ["Clear filters", unfilter, "full"]];
+  if (/^(where|sort)\b/.test(message)) return ["A filter does not fit this collection", "The link may be of another collection, or an older one.", ["Clear filters", () => { query.sort = null; unfilter(); }, "full"]];
   if (/cancel each other out/.test(message)) return ["The parts of the search cancel each other out", "Change a weight, or remove a part."];
   if (status === 403) return ["Your key does not allow this", "Whoever runs the service can give you one that does."];
   return ["This search does not work", "Change or remove a part of it."];
