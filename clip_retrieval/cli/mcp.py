@@ -19,8 +19,8 @@ def mcp_command(
     key: Key = None,
 ) -> None:
     """Give an assistant tools to search a running service: search_images, find_similar, describe_collection,
-    describe_image. It speaks the Model Context Protocol on standard input and output, so an assistant starts it. It only
-    reads, unless --allow-changes. The variable BENTO_CLIP_KEY brings the API key.
+    describe_image. An assistant starts it, and speaks the Model Context Protocol with it on standard input and output.
+    It only reads, unless --allow-changes. The variable BENTO_CLIP_KEY brings the API key.
 
     Examples:
 

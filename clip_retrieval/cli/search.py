@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clip_retrieval.cli import console, where_option
+from clip_retrieval.cli.local_retriever import load_retriever
 from clip_retrieval.cli.options import LATEST, AsJson, Key, require_no_key
 from clip_retrieval.cli.where_option import WhereOption
 from clip_retrieval.client import Client
@@ -16,7 +17,7 @@ from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.base import DEFAULT_K, MAX_K
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, image, image_id, text
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
-from clip_retrieval.errors import InvalidQuery, MissingExtra
+from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images import kinds
 from clip_retrieval.records import Modality
 from clip_retrieval.search.results import results as results_of
@@ -108,14 +109,7 @@ def search(
         results, next_offset = answer.results, answer.next_offset
     else:
         require_no_key(context)
-        try:
-            from clip_retrieval.search.retriever import Retriever
-        except ModuleNotFoundError as error:
-            raise MissingExtra(
-                f"searching an artifact, and not a service by --in URL ({error.name})", "serve"
-            ) from None
-        with console.Bars().stage("loading the artifact", None):
-            retriever = Retriever.load(source)
+        retriever = load_retriever(source, "searching an artifact, and not a service by --in URL")
         found = retriever.search(
             parts, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=conditions
         )
