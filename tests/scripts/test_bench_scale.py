@@ -1,6 +1,5 @@
 """The scale benchmark: a real limit of memory, and searches inside it."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from clip_retrieval.encoders.base import unit_rows
+from clip_retrieval.indexes.base import IndexSpec
 from clip_retrieval.indexes.choose import TuningQueries
 from clip_retrieval.indexes.families import families
 from scripts import bench_scale
@@ -43,8 +43,7 @@ def test_a_setting_is_searched_again_with_the_same_recall(tmp_path: Path) -> Non
     file = tmp_path / "index.faiss"
     scale_child.build(family, vectors, file)
     row = scale_child.search(family, tmp_path, vectors, file, 0.9)
-    command = [sys.executable, "-m", "scripts.bench.scale_child", "again", str(tmp_path), family.name, str(file)]
-    again = json.loads(subprocess.run([*command, row["spec"]], check=True, capture_output=True, text=True).stdout)
+    again = scale_child.again(tmp_path, vectors, file, IndexSpec.model_validate_json(row["spec"]))
     assert again["limited_recall_at_10"] == pytest.approx(row["recall_at_10"], abs=1e-6)
     assert 0 < again["limited_p50_ms"] <= again["limited_p99_ms"]
     assert row["score_error"] > 0
