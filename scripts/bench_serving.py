@@ -13,6 +13,11 @@ both sides pay for them. Prints tables on standard error and one JSON line last:
     …_ratio                  median over the rounds of this service divided by the baseline (``text_p50_ratio``: of a
                              lone client's median latency, lower is better)
     search_p50_ms            the search stage of ``/search/images`` and ``/search/text`` under load
+    served_to_encoder_ratio  texts a second of the service by those of the encoder alone in batches of 32, measured in
+                             the same round; served_to_encoder_image_ratio is that of images
+    matrix_peak_gflops       what OpenVINO multiplies in the precision ``auto``, two matrices of 2,048 × 2,048
+    image_of_peak_ratio      the operations of the images that the encoder alone does a second, as a share of that;
+                             at 8 bits it may be above 1. None for a model that models/catalogue.py lacks
     composed_search_p50_ms   the search stage of ``/search`` under load; the baseline has no such route
 """
 
@@ -37,6 +42,7 @@ from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets import open_source
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.models.catalogue import entries
 from clip_retrieval.models.prepare import prepare_encoder
 from scripts.bench import collection
 from scripts.bench.artifact import MODEL, make_artifact, random_weights
@@ -106,7 +112,7 @@ def measure(
                 rounds.setdefault(f"encoder alone {precision}", []).append(alone)
             advance(1)
     show(rounds)
-    first, *others = (compared(precision, rounds, facts) for precision in precisions)
+    first, *others = (compared(precision, rounds, facts, artifact.manifest.encoder.name) for precision in precisions)
     return {
         **first,
         "failed": sum(side["failed"] for side in (first, *others)),
@@ -131,7 +137,7 @@ def loads_of(side: str) -> list[tuple[str, int]]:
 
 
 def compared(
-    precision: str, rounds: dict[str, list[dict[str, Any]]], facts: dict[str, list[dict[str, float]]]
+    precision: str, rounds: dict[str, list[dict[str, Any]]], facts: dict[str, list[dict[str, float]]], model: str
 ) -> dict[str, Any]:
     """This service at one precision beside the baseline and beside its own encoder."""
     ours, theirs = figures(precision, rounds, facts), figures(REFERENCE, rounds, facts)
@@ -141,13 +147,18 @@ def compared(
     composed = rounds[f"{precision} composed {TEXT_CLIENTS}"]
     composed_searches = np.concatenate([run["search_ms"] for run in composed])
     alone = rounds[f"encoder alone {precision}"]
-    encoder = {name: float(np.median([run[name] for run in alone])) for name in ("text_per_s", "image_per_s")}
+    names = ("text_per_s", "image_per_s", "matrix_peak_gflops")
+    encoder = {name: float(np.median([run[name] for run in alone])) for name in names}
+    peak, operations = encoder["matrix_peak_gflops"], image_gflops(model)
     return {
         "precision": precision,
         "text_throughput_ratio": ratio(ours["text_per_s"], theirs["text_per_s"]),
         "image_throughput_ratio": ratio(ours["image_per_s"], theirs["image_per_s"]),
         "text_p50_ratio": ratio(ours["lone_text_p50_ms"], theirs["lone_text_p50_ms"]),
         "served_to_encoder_ratio": ours["text_per_s"] / encoder["text_per_s"],
+        "served_to_encoder_image_ratio": ours["image_per_s"] / encoder["image_per_s"],
+        "matrix_peak_gflops": peak,
+        "image_of_peak_ratio": None if operations is None else operations * encoder["image_per_s"] / peak,
         "failed": sum(run["failed"] for name, runs in rounds.items() if name.startswith(precision) for run in runs),
         "mean_batch": float(np.median([run["mean_batch"] for run in rounds[text]])),
         "search_p50_ms": float(np.percentile(searches, 50)),
@@ -162,6 +173,12 @@ def compared(
         "encoder_image_per_s": encoder["image_per_s"],
         "service": ours,
     }
+
+
+def image_gflops(model: str) -> float | None:
+    """10⁹ operations for one image, where the table of models has the one that an encoder's name begins with."""
+    name = model.split(" ", maxsplit=1)[0]
+    return next((entry.image_gflops for entry in entries() if entry.model == name), None)
 
 
 def ratio(ours: float, theirs: float) -> float | None:

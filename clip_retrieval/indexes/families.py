@@ -121,7 +121,7 @@ def _scored_by_codes(dim: int, ivf: str, probes: tuple[dict[str, int], ...]) -> 
         Family(
             "IVF, short PQ, scored by 8 bits",
             f"{whole},{ivf},PQ{dim // 4}x4fsr,Refine({whole},SQ8)",
-            settings=tuple(setting | {"k_factor_rf": factor} for factor in (2, 4, 8) for setting in probes),
+            settings=tuple(setting | {"k_factor_rf": factor} for setting in probes for factor in (2, 4)),
             scores="codes",
         ),
     ]

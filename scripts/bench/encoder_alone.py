@@ -1,4 +1,4 @@
-"""Measures the speed of an artifact's encoder while nothing else runs; prints one JSON object."""
+"""Measures an artifact's encoder and matrix products while nothing else runs; prints one JSON object."""
 
 import argparse
 import json
@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.cores import usable_cores
+from scripts.bench.matrix_peak import matrix_peak_gflops
 
 BATCH = 32
 
@@ -38,6 +40,7 @@ def main() -> None:
     result = {
         "text_per_s": per_second(lambda n: encoder.encode_texts(batches[n % len(batches)]), arguments.seconds),
         "image_per_s": per_second(lambda _: encoder.encode_pixels(pixels), arguments.seconds),
+        "matrix_peak_gflops": matrix_peak_gflops(usable_cores(), arguments.seconds / 4),
     }
     print(json.dumps(result))
 

@@ -27,6 +27,7 @@ from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.base import IndexSpec, VectorIndex
+from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import Modality
@@ -170,7 +171,9 @@ def test_a_query_is_answered_from_the_state_with_which_it_began(
 SOFT = Query.of(search_request([part("red")], where={"shade": "soft"}))
 
 
-def threads_of_searches(retriever: Retriever, *queries: Query, behind_front: bool = False) -> list[bool]:
+def threads_of_searches(
+    retriever: Retriever, *queries: Query, behind_front: bool = False, collection: Collection | None = None
+) -> list[bool]:
     """Whether each search of these queries ran in the event loop; with ``behind_front`` no page is in the front."""
     threads: list[threading.Thread] = []
 
@@ -192,7 +195,7 @@ def threads_of_searches(retriever: Retriever, *queries: Query, behind_front: boo
     state = ServerState.of(Settings())
     service = state.serve(noting, DirectDispatcher(noting), "test")
     for query in queries:
-        [answer] = ask(service, query)
+        [answer] = asyncio.run(service.answer([query], collection=collection))
         assert isinstance(answer, QueryAnswer)
     state.decoders.shutdown()
     return [thread is threading.main_thread() for thread in threads]
@@ -208,6 +211,25 @@ def threads_of_searches(retriever: Retriever, *queries: Query, behind_front: boo
 )
 def test_a_short_search_runs_in_the_event_loop(retriever: Retriever, query: Query) -> None:
     assert threads_of_searches(retriever, query) == [True]
+
+
+@pytest.mark.parametrize(("more", "in_loop"), [(0, True), (1, False)])
+def test_a_flat_index_of_many_values_is_searched_in_another_thread(
+    retriever: Retriever, more: int, in_loop: bool
+) -> None:
+    class Large(FaissIndex):
+        @property
+        def compared_values(self) -> int:
+            return 8192 * 512 + more
+
+    class LargeCollection(Collection):
+        def index(self, target: Modality) -> VectorIndex:
+            small = super().index(target)
+            return Large(small.spec, None, small.vectors_of(np.arange(small.spec.rows)))
+
+    collection = LargeCollection(retriever.collection.artifact)
+    assert threads_of_searches(retriever, text("red"), collection=collection) == [in_loop]
+    collection.close()
 
 
 def test_a_page_behind_the_front_is_searched_in_another_thread(retriever: Retriever) -> None:

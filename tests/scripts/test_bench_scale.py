@@ -1,0 +1,49 @@
+"""The scale benchmark: a real limit of memory, and searches inside it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip_retrieval.encoders.base import unit_rows
+from clip_retrieval.indexes.base import IndexSpec
+from clip_retrieval.indexes.choose import TuningQueries
+from clip_retrieval.indexes.families import families
+from scripts import bench_scale
+from scripts.bench import scale_child
+from scripts.bench.memory_limit import drop_pages, memory_group
+
+ROWS, DIM = 1100, 32
+
+
+def test_a_process_in_the_group_gets_no_more_and_the_page_cache_counts(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_bytes(bytes(20_000_000))
+    try:
+        with memory_group(60) as group:
+            drop_pages([file])
+            subprocess.run(group.command(["cat", str(file)]), check=True, stdout=subprocess.DEVNULL)
+            assert 20 < group.peak_mb() < 60
+            greedy = subprocess.run(group.command([sys.executable, "-c", "bytearray(200_000_000)"]), check=False)
+            assert greedy.returncode != 0
+    except SystemExit as error:
+        pytest.skip(str(error))
+
+
+def test_a_setting_is_searched_again_with_the_same_recall(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors, captions = (unit_rows(rng.standard_normal((rows, DIM))) for rows in (ROWS, 400))
+    np.save(tmp_path / "images.npy", vectors)
+    asked = TuningQueries.draw(vectors, captions, "captions")
+    halves = ("sweep", "sweep_truth", "held_out", "held_out_truth")
+    np.savez(tmp_path / scale_child.QUERIES_FILE, **{half: getattr(asked, half) for half in halves})
+    family = next(one for one in families(ROWS, DIM, in_memory=True) if one.name == bench_scale.BY_CODES)
+    file = tmp_path / "index.faiss"
+    scale_child.build(family, vectors, file)
+    row = scale_child.search(family, tmp_path, vectors, file, 0.9)
+    again = scale_child.again(tmp_path, vectors, file, IndexSpec.model_validate_json(row["spec"]))
+    assert again["limited_recall_at_10"] == pytest.approx(row["recall_at_10"], abs=1e-6)
+    assert 0 < again["limited_p50_ms"] <= again["limited_p99_ms"]
+    assert row["score_error"] > 0
