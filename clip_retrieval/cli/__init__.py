@@ -13,6 +13,7 @@ build.py          ``bento-clip build``
 info.py           ``bento-clip info``
 search.py         ``bento-clip search``
 serve.py          ``bento-clip serve``
+demo.py           ``bento-clip demo``
 swap.py           ``bento-clip swap``
 compact.py        ``bento-clip compact``
 language_table.py recall by language as a table

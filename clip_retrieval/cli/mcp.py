@@ -21,13 +21,15 @@ def mcp_command(
     """Give an assistant tools to search a running service: search_images, find_similar, describe_collection,
     describe_image. It speaks the Model Context Protocol on standard input and output.
 
-    In the configuration of an assistant:
+    It only reads, unless --allow-changes. The variable BENTO_CLIP_KEY brings the API key. An assistant starts the
+    command itself: see docs/clients.md for its configuration.
+
+    Examples:
 
     ```
-    {"mcpServers": {"photos": {"command": "bento-clip", "args": ["mcp", "--in", "http://localhost:3000"]}}}
+    bento-clip mcp
+    bento-clip mcp --in https://photos.example.org --allow-changes
     ```
-
-    It only reads, unless --allow-changes. The variable BENTO_CLIP_KEY brings the API key.
     """
     try:
         from clip_retrieval.cli.mcp_tools import server
