@@ -134,6 +134,7 @@ format: $(DEV)  ## Format the code
 constraints: $(DEV)  ## Pin every package at its installed version
 	{ echo "# Every package of the environment at the version that was tested. Made by: make constraints"; \
 	  $(BIN)/python -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | sed 's/+cpu$$//'; } > constraints.txt
+	$(BIN)/python -m scripts.oci.pins
 
 clean:  ## Remove the environment and every generated file
 	rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

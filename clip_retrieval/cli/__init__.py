@@ -17,6 +17,7 @@ local_retriever.py  a retriever over an artifact of this machine
 search.py           ``bento-clip search``
 browse.py           ``bento-clip browse``
 serve.py            ``bento-clip serve``
+demo.py             ``bento-clip demo``
 swap.py             ``bento-clip swap``
 compact.py          ``bento-clip compact``
 language_table.py   recall by language as a table

@@ -23,8 +23,8 @@ from clip_retrieval.storage import exit_status, sentence
 Command = Callable[..., object]
 
 ORDER = (
-    *("check", "models", "build", "sync", "info", "search", "browse", "serve", "swap", "compact"),
-    *("add", "edit", "remove", "mcp", "evaluate", "tune", "finetune", "artifacts"),
+    *("demo", "check", "models", "build", "sync", "info", "search", "browse", "serve", "swap"),
+    *("compact", "add", "edit", "remove", "mcp", "evaluate", "tune", "finetune", "artifacts"),
 )
 """The commands as the help lists them."""
 
@@ -87,6 +87,7 @@ def _of_this_machine() -> dict[str, Command | typer.Typer]:
     from clip_retrieval.cli.build import build_command
     from clip_retrieval.cli.check import check_command
     from clip_retrieval.cli.compact import compact_command
+    from clip_retrieval.cli.demo import demo
     from clip_retrieval.cli.evaluate import evaluate_command
     from clip_retrieval.cli.finetune import finetune_command
     from clip_retrieval.cli.info import info
@@ -96,6 +97,7 @@ def _of_this_machine() -> dict[str, Command | typer.Typer]:
     from clip_retrieval.cli.tune import tune_command
 
     return {
+        "demo": demo,
         "check": check_command,
         "models": models_command,
         "build": build_command,

@@ -19,13 +19,15 @@ def mcp_command(
     key: Key = None,
 ) -> None:
     """Give an assistant tools to search a running service: search_images, find_similar, describe_collection,
-    describe_image. An assistant starts it, and speaks the Model Context Protocol with it on standard input and output.
-    It only reads, unless --allow-changes. The variable BENTO_CLIP_KEY brings the API key.
+    describe_image. It speaks the Model Context Protocol on standard input and output.
+
+    It only reads, unless --allow-changes. The variable BENTO_CLIP_KEY brings the API key. An assistant starts the
+    command itself: see docs/clients.md for its configuration.
 
     Examples:
 
     ```
-    bento-clip mcp --in http://localhost:3000
+    bento-clip mcp
     bento-clip mcp --in https://photos.example.org --allow-changes
     ```
     """

@@ -25,6 +25,9 @@ COPYLEFT = {
 """Packages of ``serving`` under the GPL or the LGPL, with the libraries in their wheels."""
 
 
+ABOUT = "What an image of the service has, for bentoml build. It does not install this project. By: make constraints"
+
+
 class NotPinned(Exception):
     """A package that serving needs has no tested version; the message says what to do."""
 
@@ -59,6 +62,11 @@ def read_constraints(path: Path) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
+def requirements() -> str:
+    """The text of ``requirements.txt``, which ``bentoml build`` by hand takes its packages from."""
+    return "\n".join([f"# {ABOUT}", *serving()]) + "\n"
+
+
 def closure(
     wanted: Iterable[str], constraints: Mapping[str, str], requires: Callable[[str], Iterable[str]]
 ) -> list[str]:
@@ -87,3 +95,7 @@ def _installed(name: str) -> list[str]:
         return metadata.requires(name) or []
     except metadata.PackageNotFoundError:
         raise NotPinned(f"{name} is not installed, so what it needs is not known; run: make env") from None
+
+
+if __name__ == "__main__":
+    (ROOT / "requirements.txt").write_text(requirements(), encoding="utf-8")

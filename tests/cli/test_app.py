@@ -74,6 +74,7 @@ def assert_one_sentence(done: Done) -> None:
 class TestHelp:
     def test_there_is_a_command_a_stage(self) -> None:
         assert COMMANDS == (
+            "demo",
             "check",
             "models",
             "build",

@@ -62,9 +62,9 @@ class Server:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_until_ready(self) -> "Server":
-        if not wait_until_ready(f"{self.url}/readyz", lambda: self.process.poll() is None, READY_S):
-            raise AssertionError(f"it ended, or was not ready within {READY_S} s; its log:\n{self.text()}")
+    def wait_until_ready(self, seconds: float = READY_S) -> "Server":
+        if not wait_until_ready(f"{self.url}/readyz", lambda: self.process.poll() is None, seconds):
+            raise AssertionError(f"it ended, or was not ready within {seconds} s; its log:\n{self.text()}")
         return self
 
     def terminate(self) -> None:

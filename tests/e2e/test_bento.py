@@ -103,3 +103,26 @@ def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
     assert server.wait() == 0, server.text()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/livez", trust_env=False)
+
+
+def test_bentoml_build_typed_by_hand_takes_the_newest_artifact(store: Store, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(store.environment["BENTOML_HOME"], tmp_path / "home"))
+    command = [sys.executable, "-m", "bentoml", "build", "--output", "tag"]
+    tag = run(command, {"BENTOML_HOME": str(home)}).removeprefix("__tag__:")
+    folder = home / "bentos" / tag.replace(":", "/")
+    info = yaml.safe_load((folder / "bento.yaml").read_text())
+    assert info["service"] == "clip_retrieval.service:ClipRetrieval"
+    assert [(model["tag"], model["alias"]) for model in info["models"]] == [(store.tag, "clip-retrieval:latest")]
+    assert (folder / "src" / "clip_retrieval" / "service.py").is_file()
+    pinned = (folder / "env" / "python" / "requirements.txt").read_text()
+    assert "bentoml==" in pinned
+    assert "torch==" not in pinned
+
+
+def test_bentoml_build_without_an_artifact_says_how_to_make_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bentoml", "build"]
+    environment = {**os.environ, "BENTOML_HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "bento-clip build SOURCE --model demo" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -102,6 +102,10 @@ def test_only_an_artifact_in_milvus_brings_the_client_of_milvus(fake_artifact: A
         assert has_client or not any("milvus" in line for line in lines)
 
 
+def test_what_bentoml_build_by_hand_installs_is_what_make_bento_installs() -> None:
+    assert (ROOT / "requirements.txt").read_text(encoding="utf-8") == pins.requirements(), "run: make constraints"
+
+
 def test_the_bento_has_the_modules_that_the_service_imports_and_no_others() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in bento.modules(ROOT)}
     assert {
