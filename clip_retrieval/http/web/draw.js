@@ -59,8 +59,22 @@ function append(answer) {
   results = results.concat(found);
   nextOffset = answer.next_offset;
   grid.hidden = !results.length;
-  grid.append(...found.map((image, i) => tile(image, from + i)));
+  grid.append(...tiles(from));
   $("more").hidden = nextOffset === null;
+}
+
+/* Where the collection knows how many answers at such a score are right, a line parts those that are near enough. */
+const isFar = ({ confidence }) => typeof confidence === "number" && confidence < ENOUGH;
+function firstFar() {
+  const judged = info?.confident_ways?.includes("text_to_image") && asked().length > 0 && asked().every((part) => part.text !== undefined);
+  return judged ? results.findIndex(isFar) : -1;
+}
+
+function tiles(from = 0) {
+  const far = firstFar();
+  return results.slice(from).flatMap((image, i) => [
+    ...(from + i === far ? [el("li", { className: "far" }, far ? "Less near from here on" : "Nothing here is near enough. These are the nearest.")] : []),
+    tile(image, from + i)]);
 }
 
 function tile(image, at) {
