@@ -10,7 +10,7 @@ def main() -> None:
     try:
         from clip_retrieval.cli.app import main as run
     except ModuleNotFoundError as error:
-        sys.exit(f"bento-clip: {MissingExtra(f'the command line ({error.name})', 'build')}")
+        sys.exit(f"bento-clip: {MissingExtra(f'the command line ({error.name})', 'cli')}")
     run()
 
 

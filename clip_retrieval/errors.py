@@ -53,7 +53,10 @@
 A message is one sentence for a person: what is wrong, where, and what to do next if something can be done.
 """
 
+from pathlib import Path
 from typing import ClassVar
+
+from clip_retrieval import __version__
 
 
 class ClipRetrievalError(Exception):
@@ -210,7 +213,17 @@ class MissingExtra(ClipRetrievalError):
     """A feature needs an optional dependency that is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs more packages: pip install 'bento-clip[{extra}]'")
+        super().__init__(f"{feature} needs more packages: {how_to_install(extra)}")
+
+
+def how_to_install(extra: str, *, package: Path = Path(__file__).parent) -> str:
+    """The command that brings an extra to where ``package`` came from: a checkout, or a wheel that was built of one.
+
+    The package is in no index, so its name alone would install nothing.
+    """
+    if (package.parent / "pyproject.toml").is_file():
+        return f"pip install -e '{package.parent}[{extra}]'"
+    return f"pip install 'bento_clip-{__version__}-py3-none-any.whl[{extra}]', with the path of the wheel"
 
 
 class ArtifactError(ClipRetrievalError):

@@ -214,7 +214,15 @@ def served(side: str, reference_model: Path, artifact: Artifact, **settings: str
         if side == REFERENCE:
             words = ["scripts.bench.reference", str(reference_model), str(artifact.path), str(port)]
         else:
-            words = ["bentoml", "serve", "service:ClipRetrieval", "--host", "127.0.0.1", "--port", str(port)]
+            words = [
+                "bentoml",
+                "serve",
+                "clip_retrieval.service:ClipRetrieval",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ]
         return [sys.executable, "-m", *words]
 
     try:

@@ -103,7 +103,7 @@ def labels(artifact: Artifact) -> dict[str, str]:
 
 def modules(root: Path) -> list[Path]:
     """``service.py`` and every file of the package that it imports, directly or not, at the top or in functions."""
-    service = root / "service.py"
+    service = root / PACKAGE / "service.py"
     found, waiting = {service}, [service]
     while waiting:
         new = {path for name in _imports(waiting.pop()) for path in _files(root, name)} - found

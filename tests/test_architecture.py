@@ -44,7 +44,7 @@ WINGS = (
     "cli",
 )
 
-FACES = {"retriever": "search", "__main__": "cli"}
+FACES = {"retriever": "search", "service": "http", "__main__": "cli"}
 """Files at the root that only pass on what a wing has, under the name by which it is known outside."""
 
 STRANGERS = {"serving": {"http"}, "evaluation": {"search", "serving"}, "finetuning": {"search", "serving"}}
@@ -187,9 +187,9 @@ def test_a_file_imports_only_what_stands_above_it_in_its_wing(path: Path) -> Non
 @pytest.mark.parametrize("library", sorted(LIBRARIES))
 def test_heavy_libraries_are_imported_in_the_files_named_for_them_alone(library: str) -> None:
     allowed = LIBRARIES[library]
-    for path in [*FILES, ROOT / "service.py"]:
+    for path in FILES:
         if any(name.split(".")[0] == library for name in imports(path)):
-            name = "service" if path.name == "service.py" else place(path)
+            name = place(path)
             assert allowed & {name, *(parent.as_posix() for parent in Path(name).parents)}, f"{name} imports {library}"
 
 
@@ -234,8 +234,8 @@ def test_importing_the_client_loads_little() -> None:
 
 
 def test_importing_the_service_loads_no_torch(fake_artifact: Artifact) -> None:
-    loaded = loaded_by("import service", BENTO_CLIP_ARTIFACT=str(fake_artifact.path))
-    assert {"bentoml", "faiss", "service"} <= loaded
+    loaded = loaded_by("import clip_retrieval.service", BENTO_CLIP_ARTIFACT=str(fake_artifact.path))
+    assert {"bentoml", "faiss", "clip_retrieval"} <= loaded
     assert not loaded & {"torch", "torchvision", "open_clip", "transformers", "timm", "typer"}
 
 
@@ -257,5 +257,5 @@ def test_the_command_without_its_packages_says_what_to_install() -> None:
     hidden = "import sys; sys.modules['typer'] = None; from clip_retrieval.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", hidden], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "pip install 'bento-clip[build]'" in done.stderr
+    assert f"pip install -e '{ROOT}[cli]'" in done.stderr
     assert "Traceback" not in done.stderr

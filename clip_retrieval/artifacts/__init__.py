@@ -11,6 +11,7 @@ sharing.py        files that several versions have in common are stored once
 in_use.py         whether a process has an artifact open
 model_yaml.py     what BentoML's tools show of an artifact
 modelstore.py     artifacts in BentoML's model store
+slim.py           an artifact without its vectors, which Milvus has
 milvus_work.py    names in Milvus, and what a run that was killed has left there
 in_milvus.py      an artifact with its indexes in Milvus, from one that exists
 drop_index.py     what deleted versions leave in Milvus is dropped

@@ -19,7 +19,7 @@ with the collection is parsed, or held as Python objects, when it opens: arrays 
 import math
 import os
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.encoders import INFO_FILE, load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
-from clip_retrieval.errors import ArtifactDamaged, EncoderMismatch
+from clip_retrieval.errors import ArtifactDamaged, ArtifactError, EncoderMismatch
 from clip_retrieval.images.shrink import Plan
 from clip_retrieval.indexes.base import BuiltIndex, VectorIndex
 from clip_retrieval.indexes.faiss_index import FaissIndex
@@ -48,9 +48,9 @@ RECORDS = "records.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
 INDEX_URI = "BENTO_CLIP_INDEX_URI"
 """The variable that says where Milvus is, with user and password if it has them; a manifest has neither."""
+VECTORS: Mapping[Modality, str] = {"images": "images.npy", "captions": "captions.npy"}
+"""The files of vectors. An artifact that Milvus searches may be without both."""
 NEEDED = (
-    "images.npy",
-    "captions.npy",
     RECORDS,
     CAPTION_IMAGE_ROWS,
     CONTENT_NUMBERS,
@@ -102,13 +102,14 @@ class Artifact:
 
         The encoder is not loaded. Every vector is read once.
         """
-        if missing := [name for name in NEEDED if name not in self.manifest.files]:
+        needed = NEEDED if self.is_in_milvus and not self.has_vectors else (*VECTORS.values(), *NEEDED)
+        if missing := [name for name in needed if name not in self.manifest.files]:
             raise ArtifactDamaged(f"{self.path} lacks {missing[0]}: its manifest does not name it; build it again")
         with closing(self.store()) as store:
             store.check()
         for modality in MODALITIES:
             self.index(modality)
-            if not are_finite(self.vectors(modality)):
+            if self.has_vectors and not are_finite(self.vectors(modality)):
                 raise ArtifactDamaged(
                     f"{self.path / modality}.npy holds vectors that are not finite, which no search finds; "
                     "build the artifact again"
@@ -122,8 +123,16 @@ class Artifact:
             thumbnails.close()
 
     def vectors(self, modality: Modality) -> Vectors:
-        """The vectors, memory-mapped for reading: float32 (rows, dim). Raises ArtifactDamaged for any other array."""
-        path = self.path / f"{modality}.npy"
+        """The vectors, memory-mapped for reading: float32 (rows, dim).
+
+        Raises ArtifactDamaged for any other array, ArtifactError if they are in Milvus alone.
+        """
+        if self.is_in_milvus and not self.has_vectors:
+            raise ArtifactError(
+                f"{self.path} has no vectors, they are in Milvus: it can be served, and nothing else; take the "
+                "artifact that it was exported from"
+            )
+        path = self.path / VECTORS[modality]
         try:
             vectors: Vectors = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
@@ -135,6 +144,11 @@ class Artifact:
                 "restore or build the artifact again"
             )
         return vectors
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether its vectors are among its files."""
+        return any(name in self.manifest.files for name in VECTORS.values())
 
     @property
     def is_in_milvus(self) -> bool:
@@ -152,7 +166,8 @@ class Artifact:
     def index(self, modality: Modality) -> VectorIndex:
         """The index over the vectors. Milvus is asked by the first search. Raises ArtifactDamaged or MissingExtra."""
         if self.is_in_milvus:
-            return open_milvus(self._built(modality).spec, self.vectors(modality), self.milvus)
+            vectors = self.vectors(modality) if self.has_vectors else None
+            return open_milvus(self._built(modality).spec, vectors, self.milvus)
         return self.faiss_index(modality)
 
     def faiss_index(self, modality: Modality) -> FaissIndex:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 
-from clip_retrieval.artifacts.artifact import INDEX_URI
+from clip_retrieval.artifacts.artifact import INDEX_URI, VECTORS
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.errors import IndexAway, MissingExtra
 from clip_retrieval.indexes.milvus_place import without_secrets
@@ -11,7 +11,8 @@ from clip_retrieval.work_folder import Say
 
 
 def drop_indexes(deleted: Iterable[Manifest], say: Say, *, uri: str | None = None) -> None:
-    """Drop the collections of versions that were deleted; a version that FAISS searches has none.
+    """Drop the collections of versions that were deleted; a version that FAISS searches has none, and one without
+    vectors uses those of the version that it was made of.
 
     ``uri`` is the Milvus that has them; by default that of BENTO_CLIP_INDEX_URI, else the one that the manifest names.
     What cannot be dropped does not bring a version back: ``say`` gets a line for each Milvus that does not answer, with
@@ -20,7 +21,7 @@ def drop_indexes(deleted: Iterable[Manifest], say: Say, *, uri: str | None = Non
     uri = uri or os.environ.get(INDEX_URI) or None
     at: dict[str | None, list[Manifest]] = {}
     for one in deleted:
-        if one.images.spec.engine == "milvus":
+        if one.images.spec.engine == "milvus" and VECTORS["images"] in one.files:
             at.setdefault(uri or one.images.spec.uri, []).append(one)
     for place, manifests in at.items():
         trouble = _trouble(place, [one.version for one in manifests])

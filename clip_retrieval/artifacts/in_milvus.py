@@ -30,7 +30,7 @@ from clip_retrieval.progress import Progress
 from clip_retrieval.records import MODALITIES, Modality
 
 try:
-    from clip_retrieval.indexes.milvus_engine import ROW, VECTOR
+    from clip_retrieval.indexes.milvus_engine import ROW, VECTOR, WRITE_S
     from clip_retrieval.indexes.milvus_writer import MilvusWriter, field_text
 except ModuleNotFoundError as _missing:
     raise MissingExtra("an index in Milvus", "milvus") from _missing
@@ -86,7 +86,7 @@ def index_in_milvus(
     if is_file(uri):
         uri = str(Path(uri).resolve())  # whoever serves it has another working folder
     place = without_secrets(place or uri)
-    engine = MilvusWriter(uri)
+    engine = MilvusWriter(uri, search_s=WRITE_S)  # nobody waits, and hours of embedding came before
     version = json_sha256([artifact.manifest.version, "milvus", SCHEMA, recall])[:16]
     with closing(engine):
         if work is not None:

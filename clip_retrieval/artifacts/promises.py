@@ -20,6 +20,7 @@ from clip_retrieval.indexes.base import Measurement, VectorIndex
 from clip_retrieval.indexes.choose import TuningQueries
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.indexes.measure import Meter, SearchTimes, recall_at_k
+from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.records import MODALITIES, Modality
 
 QUERIES = 200
@@ -66,8 +67,13 @@ class Kept:
 def check_promises(artifact: Artifact, served: Artifact | None = None) -> list[Kept]:
     """Measure each index of ``artifact`` whose manifest promises something, in turn with those of ``served``.
 
-    An artifact of an older release, or one without captions, may promise nothing of an index.
+    An artifact of an older release, or one without captions, may promise nothing of an index; one without vectors
+    cannot be measured: Milvus must have its collections. Raises IndexAway.
     """
+    if not artifact.has_vectors:
+        for modality in MODALITIES:
+            if isinstance(index := artifact.index(modality), MilvusIndex):
+                index.probe()
     return [kept for modality in MODALITIES if (kept := _check(artifact, served, modality)) is not None]
 
 
@@ -118,8 +124,8 @@ class _Asked:
         manifest = artifact.manifest
         promised: Measurement = (manifest.images if modality == "images" else manifest.captions).measured
         recall, p99_ms, kind = promised.recall, promised.p99_ms, promised.query_kind
-        if recall is None or not p99_ms or kind is None:
-            return None
+        if recall is None or not p99_ms or kind is None or not artifact.has_vectors:
+            return None  # without vectors nothing can judge
         queries = TuningQueries.draw(artifact.vectors(modality), artifact.vectors(kind), kind, max_queries=QUERIES)
         return cls(artifact.index(modality), queries, tuple(promised.recalls), recall, p99_ms)
 

@@ -46,6 +46,8 @@ class KnownArtifacts:
                 continue
             if manifest.data.embedded != embedded:
                 continue
+            if not artifact.has_vectors:
+                continue
             if manifest.data.vectors is not None:  # another program made them, perhaps with another model
                 continue
             with suppress(ArtifactError):

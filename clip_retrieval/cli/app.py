@@ -3,31 +3,30 @@
 import codecs
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from clip_retrieval import __version__
-from clip_retrieval.cli import artifacts, console, keys
+from clip_retrieval.cli import console, keys
 from clip_retrieval.cli.add import add
 from clip_retrieval.cli.browse import browse
-from clip_retrieval.cli.build import build_command
-from clip_retrieval.cli.check import check_command
-from clip_retrieval.cli.compact import compact_command
 from clip_retrieval.cli.edit import edit
-from clip_retrieval.cli.evaluate import evaluate_command
-from clip_retrieval.cli.finetune import finetune_command
-from clip_retrieval.cli.info import info
 from clip_retrieval.cli.mcp import mcp_command
-from clip_retrieval.cli.models import models_command
 from clip_retrieval.cli.remove import remove
 from clip_retrieval.cli.search import search
-from clip_retrieval.cli.serve import serve
 from clip_retrieval.cli.swap import swap
-from clip_retrieval.cli.sync import sync
-from clip_retrieval.cli.tune import tune_command
-from clip_retrieval.errors import ClipRetrievalError, Unauthorized
+from clip_retrieval.errors import ClipRetrievalError, MissingExtra, Unauthorized
 from clip_retrieval.storage import exit_status, sentence
+
+Command = Callable[..., object]
+
+ORDER = (
+    *("check", "models", "build", "sync", "info", "search", "browse", "serve", "swap", "compact"),
+    *("add", "edit", "remove", "mcp", "evaluate", "tune", "finetune", "artifacts"),
+)
+"""The commands as the help lists them."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,22 +68,76 @@ def version(
         raise typer.Exit
 
 
-app.command("check")(check_command)
-app.command("models")(models_command)
-app.command("build")(build_command)
-app.command("sync")(sync)
-app.command("info")(info)
-app.command("search")(search)
-app.command("browse")(browse)
-app.command("serve")(serve)
-app.command("swap")(swap)
-app.command("compact")(compact_command)
-app.command("add")(add)
-app.command("edit")(edit)
-app.command("remove")(remove)
-app.command("mcp")(mcp_command)
-app.command("evaluate")(evaluate_command)
-app.command("tune")(tune_command)
-app.command("finetune")(finetune_command)
-app.add_typer(artifacts.app, name="artifacts")
-app.add_typer(keys.app, name="keys")
+def _of_a_service() -> dict[str, Command]:
+    """Those that need the extra ``cli`` alone: what they ask is a running service."""
+    return {
+        "search": search,
+        "browse": browse,
+        "swap": swap,
+        "add": add,
+        "edit": edit,
+        "remove": remove,
+        "mcp": mcp_command,
+    }
+
+
+def _of_this_machine() -> dict[str, Command | typer.Typer]:
+    """Those that read and make artifacts, which need the extra ``serve``."""
+    from clip_retrieval.cli import artifacts
+    from clip_retrieval.cli.build import build_command
+    from clip_retrieval.cli.check import check_command
+    from clip_retrieval.cli.compact import compact_command
+    from clip_retrieval.cli.evaluate import evaluate_command
+    from clip_retrieval.cli.finetune import finetune_command
+    from clip_retrieval.cli.info import info
+    from clip_retrieval.cli.models import models_command
+    from clip_retrieval.cli.serve import serve
+    from clip_retrieval.cli.sync import sync
+    from clip_retrieval.cli.tune import tune_command
+
+    return {
+        "check": check_command,
+        "models": models_command,
+        "build": build_command,
+        "sync": sync,
+        "info": info,
+        "serve": serve,
+        "compact": compact_command,
+        "evaluate": evaluate_command,
+        "tune": tune_command,
+        "finetune": finetune_command,
+        "artifacts": artifacts.app,
+    }
+
+
+def _register() -> None:
+    """Every command; one whose packages are not there says what to install."""
+    commands: dict[str, Command | typer.Typer] = {**_of_a_service()}
+    package = ""
+    try:
+        commands |= _of_this_machine()
+    except ModuleNotFoundError as error:
+        package = error.name or ""
+        if package.startswith("clip_retrieval"):
+            raise
+    for name in ORDER:
+        command = commands.get(name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        elif command is not None:
+            app.command(name)(command)
+        else:
+            takes_all = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+            missing = MissingExtra(f"bento-clip {name} ({package})", "serve")
+            app.command(name, help="Needs the extra serve.", context_settings=takes_all)(_refusal(missing))
+    app.add_typer(keys.app, name="keys")
+
+
+def _refusal(missing: MissingExtra) -> Command:
+    def refuse() -> None:
+        raise missing
+
+    return refuse
+
+
+_register()

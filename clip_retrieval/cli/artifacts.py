@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from clip_retrieval.artifacts.manifest import MANIFEST
 from clip_retrieval.artifacts.published import import_published, open_bucket
 from clip_retrieval.artifacts.published_url import check_pointer
 from clip_retrieval.artifacts.sharing import sizes
+from clip_retrieval.artifacts.slim import without_vectors
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
 from clip_retrieval.cli.options import AsJson, DryRun, Tag, Yes
@@ -115,11 +118,16 @@ def export(
     publish: Annotated[
         str | None, typer.Option(metavar="NAME", help="In a bucket: the name that stands for this version from now on.")
     ] = None,
+    slim: Annotated[
+        bool,
+        typer.Option("--without-vectors", help="For serving alone, where Milvus searches: it has the vectors."),
+    ] = False,
 ) -> None:
     """Write an artifact to one file, or to a bucket, from which other machines can import it.
 
     An interrupted export to a bucket resumes, and what versions have in common is there once. With
-    --publish, services that follow this name serve the version.
+    --publish, services that follow this name serve the version. With --without-vectors it is a version of its own that
+    needs no disk for vectors: they are fetched from Milvus.
 
     Examples:
 
@@ -130,27 +138,38 @@ def export(
     ```
     """
     if is_url(target):
-        _export_to_bucket(source, target, publish)
+        _export_to_bucket(source, target, publish, slim=slim)
         return
     if publish is not None:
         raise ClipRetrievalError("--publish is for a bucket; write s3://BUCKET/FOLDER/ in place of the file")
     file = Path(target)
     if file.exists():
         raise ClipRetrievalError(f"{file} exists already; choose a new name")
-    _, artifact = _open(source)
-    size = sum((artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST))
-    with console.Bars().stage("writing (bytes)", size) as advance:
-        export_artifact(artifact, file, advance)
+    with _exported(source, slim=slim) as artifact:
+        size = sum((artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST))
+        with console.Bars().stage("writing (bytes)", size) as advance:
+            export_artifact(artifact, file, advance)
     typer.echo(str(file))
 
 
-def _export_to_bucket(source: str, url: str, publish: str | None) -> None:
+@contextmanager
+def _exported(source: str, *, slim: bool) -> Iterator[Artifact]:
+    """The artifact, or the one without its vectors, which is there until the block ends."""
+    _, artifact = _open(source)
+    if not slim:
+        yield artifact
+        return
+    with scratch_folder(cache_dir() / "exports", "export") as folder:
+        yield without_vectors(artifact, folder)
+
+
+def _export_to_bucket(source: str, url: str, publish: str | None, *, slim: bool) -> None:
     if publish is not None:
         check_pointer(publish)
     bucket = open_bucket(url)
-    _, artifact = _open(source)
-    version = artifact.manifest.version
-    bucket.export(artifact, console.Bars())
+    with _exported(source, slim=slim) as artifact:
+        version = artifact.manifest.version
+        bucket.export(artifact, console.Bars())
     if publish is not None:
         bucket.publish(publish, version)
     typer.echo(f"{bucket.shown}/{publish or version}")

@@ -21,9 +21,9 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import lifeline
 
 Address = IPv4Address | IPv6Address
-SERVICE = "service:ClipRetrieval"
+SERVICE = "clip_retrieval.service:ClipRetrieval"
 SERVICE_FOLDER = Path(__file__).resolve().parents[2]
-"""The folder of ``service.py``: the parent of the package, both in a checkout and in an installation."""
+"""The parent of the package, which BentoML imports the service from, in a checkout and in an installation."""
 
 
 def serve_artifact(

@@ -5,25 +5,22 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval.artifacts import modelstore
 from clip_retrieval.cli import console, where_option
-from clip_retrieval.cli.options import AsJson, Key, require_no_key
+from clip_retrieval.cli.local_retriever import load_retriever
+from clip_retrieval.cli.options import LATEST, AsJson, Key, require_no_key
 from clip_retrieval.cli.where_option import WhereOption
 from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import ListedImage
 from clip_retrieval.contract.base import MAX_K
 from clip_retrieval.contract.queries import MAX_OFFSET, Sort
 from clip_retrieval.search.results import listed_images
-from clip_retrieval.search.retriever import Retriever
 
 SHOWN = 20
 
 
 def browse(
     context: typer.Context,
-    source: Annotated[
-        str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")
-    ] = modelstore.LATEST,
+    source: Annotated[str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")] = LATEST,
     where: WhereOption = None,
     sort: Annotated[
         str | None, typer.Option(metavar="FIELD", help="The field to sort by; without it, the ids of the images.")
@@ -52,8 +49,7 @@ def browse(
         images, next_offset = answer.results, answer.next_offset
     else:
         require_no_key(context)
-        with console.Bars().stage("loading the artifact", None):
-            retriever = Retriever.load(source)
+        retriever = load_retriever(source, "browsing an artifact, and not a service by --in URL")
         found = retriever.browse(k=k, offset=offset, where=conditions, sort=order)
         images, next_offset = listed_images(found), found.next_offset
     if as_json:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -27,12 +27,14 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from clip_retrieval.artifacts.compare import Comparison
-from clip_retrieval.artifacts.manifest import Manifest
-from clip_retrieval.build.report import Report
 from clip_retrieval.contract.answers import CaptionResult, ImageResult, ListedImage
-from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import ValidImage
+
+if TYPE_CHECKING:  # the extra ``cli`` alone has not what these need
+    from clip_retrieval.artifacts.compare import Comparison
+    from clip_retrieval.artifacts.manifest import Manifest
+    from clip_retrieval.build.report import Report
+    from clip_retrieval.datasets.taking import Taking
 
 # File names and captions are shown unchanged: [markup] and :emoji: in them have no effect.
 UNLIMITED = 100_000
@@ -111,7 +113,7 @@ def note(line: str) -> None:
     err.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def taken(taking: Taking) -> None:
+def taken(taking: "Taking") -> None:
     """Print what a source was taken for, on standard error."""
     for line in taking.lines():
         note(line)
@@ -156,7 +158,7 @@ def _width(cell: RenderableType) -> int:
     return max(map(cell_len, str(cell).splitlines()), default=0)
 
 
-def report_table(report: Report) -> None:
+def report_table(report: "Report") -> None:
     """Print what validation kept and rejected, on standard error."""
     err.print(
         f"kept [bold]{len(report.kept)}[/] images with {report.captions} captions, "
@@ -166,7 +168,7 @@ def report_table(report: Report) -> None:
     _rows("equal images", (Column("image ids", overflow="fold"),), [(", ".join(group),) for group in report.duplicates])
 
 
-def manifest_table(tag: str, manifest: Manifest) -> None:
+def manifest_table(tag: str, manifest: "Manifest") -> None:
     """Print the manifest of an artifact as a table."""
     shown = Table("", Column("", overflow="fold"), title=tag, show_header=False)
     rows = {
@@ -221,7 +223,7 @@ def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
     table(shown)
 
 
-def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
+def comparison_table(tags: tuple[str, str], comparison: "Comparison") -> None:
     """Print the differences between two artifacts. Long lists are cut; ``--json`` prints them in full."""
     if not comparison:
         out.print("equal: the same encoder, images, captions, fields and indexes")
@@ -282,7 +284,7 @@ def captions_table(results: Sequence[CaptionResult]) -> None:
     table(shown)
 
 
-def _index(manifest: Manifest, modality: str) -> str:
+def _index(manifest: "Manifest", modality: str) -> str:
     built = manifest.images if modality == "images" else manifest.captions
     spec, seen = built.spec, built.measured
     kind = "exact" if spec.exact else spec.label()

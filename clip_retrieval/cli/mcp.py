@@ -19,15 +19,15 @@ def mcp_command(
     key: Key = None,
 ) -> None:
     """Give an assistant tools to search a running service: search_images, find_similar, describe_collection,
-    describe_image. It speaks the Model Context Protocol on standard input and output.
-
-    In the configuration of an assistant:
-
-    ```
-    {"mcpServers": {"photos": {"command": "bento-clip", "args": ["mcp", "--in", "http://localhost:3000"]}}}
-    ```
-
+    describe_image. An assistant starts it, and speaks the Model Context Protocol with it on standard input and output.
     It only reads, unless --allow-changes. The variable BENTO_CLIP_KEY brings the API key.
+
+    Examples:
+
+    ```
+    bento-clip mcp --in http://localhost:3000
+    bento-clip mcp --in https://photos.example.org --allow-changes
+    ```
     """
     try:
         from clip_retrieval.cli.mcp_tools import server

@@ -1,12 +1,17 @@
 """Arguments and options that several commands share."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clip_retrieval.build.splits import Ratios, check_ratios
-from clip_retrieval.datasets import SourceOptions
-from clip_retrieval.images.decode import Limits
+
+if TYPE_CHECKING:  # the extra ``cli`` alone has not what these need
+    from clip_retrieval.datasets import SourceOptions
+    from clip_retrieval.images.decode import Limits
+
+LATEST = "clip-retrieval:latest"
+"""``artifacts.modelstore.LATEST``, for commands that may ask a service and need no model store."""
 
 
 def _ratios(ratios: Ratios) -> Ratios:
@@ -115,8 +120,10 @@ def source_options(
     *,
     no_captions: bool = False,
     take_vectors: bool = False,
-) -> SourceOptions:
+) -> "SourceOptions":
     """What a person said about a source on the command line."""
+    from clip_retrieval.datasets import SourceOptions
+
     return SourceOptions(
         image_column=image_column,
         caption_columns=tuple(caption_columns),
@@ -126,11 +133,14 @@ def source_options(
     )
 
 
-def require_no_source_options(said: SourceOptions, limits: Limits | None = None) -> None:
+def require_no_source_options(said: "SourceOptions", limits: "Limits | None" = None) -> None:
     """Raise BadParameter if a person said how to read a source where there is an artifact.
 
     ``limits`` are those of images, None if the images of the artifact are read again.
     """
+    from clip_retrieval.datasets import SourceOptions
+    from clip_retrieval.images.decode import Limits
+
     if said != SourceOptions():
         raise typer.BadParameter(
             "an artifact was read already; --image-column, --caption-column, --encoding and --no-captions are for a"

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval.artifacts import modelstore
 from clip_retrieval.cli import console, where_option
-from clip_retrieval.cli.options import AsJson, Key, require_no_key
+from clip_retrieval.cli.local_retriever import load_retriever
+from clip_retrieval.cli.options import LATEST, AsJson, Key, require_no_key
 from clip_retrieval.cli.where_option import WhereOption
 from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
@@ -21,7 +21,6 @@ from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images import kinds
 from clip_retrieval.records import Modality
 from clip_retrieval.search.results import results as results_of
-from clip_retrieval.search.retriever import Retriever
 
 MINUS_WEIGHT = -0.5
 """The weight of a subtracted part. As in Rocchio's rule, unwanted parts weigh less than wanted parts."""
@@ -36,9 +35,7 @@ def search(
         list[str] | None,
         typer.Argument(metavar="QUERY...", help="Texts and paths of images, added to one query."),
     ] = None,
-    source: Annotated[
-        str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")
-    ] = modelstore.LATEST,
+    source: Annotated[str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")] = LATEST,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="The number of results.")] = DEFAULT_K,
     captions: Annotated[
         bool, typer.Option("--captions", help="Find captions instead of images; needs an image in the query.")
@@ -112,8 +109,7 @@ def search(
         results, next_offset = answer.results, answer.next_offset
     else:
         require_no_key(context)
-        with console.Bars().stage("loading the artifact", None):
-            retriever = Retriever.load(source)
+        retriever = load_retriever(source, "searching an artifact, and not a service by --in URL")
         found = retriever.search(
             parts, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=conditions
         )

@@ -12,8 +12,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePath
 
-from PIL import features
-
+from clip_retrieval.errors import how_to_install
 from clip_retrieval.images import tiff_directory
 
 HEAD_BYTES = 4096
@@ -49,7 +48,7 @@ class Kind:
             case Reading.READ:
                 return ""
             case Reading.NEEDS_EXTRA:
-                return f"{self.name} needs one more package: pip install 'bento-clip[images]'"
+                return f"{self.name} needs one more package: {how_to_install('images')}"
             case Reading.NOT_READ if not self.is_image:
                 return f"it is {self.name}, not an image"
             case Reading.NOT_READ:
@@ -66,7 +65,7 @@ def kind_of(head: bytes, name: str = "", *, installed: Callable[[str], bool] | N
         return _unread(BY_SUFFIX.get(PurePath(name).suffix.lower()))
     if found in PACKAGES and not (installed or _installed)(PACKAGES[found]):
         return Kind(found, Reading.NEEDS_EXTRA)
-    if found in FORMATS and (found != "AVIF" or features.check("avif")):
+    if found in FORMATS and (found != "AVIF" or _reads_avif()):
         return Kind(found, Reading.READ)
     return _unread(found)
 
@@ -74,7 +73,7 @@ def kind_of(head: bytes, name: str = "", *, installed: Callable[[str], bool] | N
 def readable_formats() -> str:
     """The formats that this installation reads, for a message."""
     missing = {name for name, package in PACKAGES.items() if not _installed(package)}
-    missing |= set() if features.check("avif") else {"AVIF"}
+    missing |= set() if _reads_avif() else {"AVIF"}
     return ", ".join(name for name in FORMATS if name not in missing)
 
 
@@ -105,6 +104,12 @@ def _by_brand(head: bytes) -> str | None:
 
 def _unread(name: str | None) -> Kind | None:
     return None if name is None else Kind(name, Reading.NOT_READ, is_image=not name.startswith(("a ", "an ")))
+
+
+def _reads_avif() -> bool:
+    from PIL import features  # the command line alone knows kinds of files, and has no Pillow
+
+    return bool(features.check("avif"))
 
 
 @cache

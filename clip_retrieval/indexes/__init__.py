@@ -3,9 +3,10 @@
 base.py              the seam: what an index is asked, how it is described, what was measured of it
 faiss_parameters.py  how broadly FAISS searches, given with each search
 faiss_index.py       an index over unit vectors, built by FAISS
-milvus_place.py      where a Milvus is
+milvus_place.py      where a Milvus is, and how much it answers
 milvus_lite.py       Milvus Lite: the process that has it open, and those that ask it
 milvus_engine.py     Milvus: connections, deadlines and searches
+fetched_vectors.py   vectors that are in Milvus alone
 milvus_index.py      an index over unit vectors that Milvus searches
 milvus_writer.py     collections of Milvus that appear complete
 families.py          the kinds of FAISS index that a sweep tries

@@ -30,8 +30,6 @@ WRITE_S = 60.0
 """Seconds that one batch of rows, or one step of a build, may take."""
 PAUSE_S = 1.0
 """For so many seconds after a call that failed, the engine is not asked again."""
-MAX_FOUND = 16_384
-"""Most rows that Milvus gives for one query (its ``limit``)."""
 
 QUIET = {"grpc.keepalive_time_ms": 600_000}
 """Milvus Lite hangs up on a client that asks every ten seconds whether it is there, as pymilvus does. The client asks
@@ -115,6 +113,27 @@ class MilvusEngine:
         for line, found in zip(rows, self.asked(ask, name, is_patient=False), strict=True):
             line[: len(found)] = found.ids
         return rows
+
+    def fetch(self, name: str, rows: NDArray[np.int64], dim: int) -> Vectors:
+        """The vectors of these rows, which differ: float32 (len(rows), dim). Raises IndexAway."""
+
+        def ask(client: MilvusClient) -> Any:
+            return client.get(
+                name,
+                ids=rows.tolist(),
+                output_fields=[ROW, VECTOR],
+                consistency_level="Bounded",
+                timeout=self._search_s,
+            )
+
+        found = self.asked(ask, name, is_patient=False)
+        vectors = np.empty((len(rows), dim), np.float32)
+        if len(found) != len(rows):
+            raise self._noted(ValueError(f"{name} has {len(found)} of {len(rows)} rows; build the artifact again"))
+        places = {row: place for place, row in enumerate(rows.tolist())}
+        for one in found:
+            vectors[places[one[ROW]]] = one[VECTOR]
+        return vectors
 
     def probe(self, name: str) -> None:
         """Ask for nothing but whether the collection is there. Raises IndexAway."""

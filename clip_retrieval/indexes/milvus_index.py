@@ -21,13 +21,13 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged, MissingExtra
 from clip_retrieval.indexes.base import IndexSpec, SearchHits
 from clip_retrieval.indexes.faiss_index import FaissIndex
+from clip_retrieval.indexes.fetched_vectors import RESERVE, FetchedVectors, Source
+from clip_retrieval.indexes.milvus_place import MOST_FOUND
 
 EXACT_ROWS = 10_000
 """Up to this many allowed rows are compared one by one here: at 512 dimensions that takes 2.6 ms on one thread."""
-MOST_FOUND = 16_384
-"""Most rows that are asked for at once: Milvus gives no more."""
-RESERVE = 1.25
-"""How many more rows are asked for than are needed if the allowed rows are spread evenly."""
+FETCHED_ROWS = 1000
+"""The same where each vector is fetched: 2 MB."""
 
 
 def column_field(place: int) -> str:
@@ -40,15 +40,11 @@ def given_field(field: str) -> str:
     return f"{field}_given"
 
 
-class Engine(Protocol):
+class Engine(Source, Protocol):
     """What searches; ``MilvusEngine`` in production."""
 
     @property
     def trouble(self) -> str | None: ...
-
-    def search(
-        self, name: str, queries: Vectors, limit: int, parameters: Mapping[str, int], expression: str = ""
-    ) -> NDArray[np.int64]: ...
 
     def probe(self, name: str) -> None: ...
 
@@ -60,26 +56,31 @@ class MilvusIndex:
         self,
         spec: IndexSpec,
         engine: Engine,
-        vectors: Vectors,
+        vectors: Vectors | None,
         *,
         expression: str = "",
         among: int | None = None,
-        exact_rows: int = EXACT_ROWS,
+        exact_rows: int | None = None,
     ) -> None:
-        """``vectors``, unit float32 of shape (spec.rows, spec.dim), are those of the collection, row by row.
+        """``vectors``, unit float32 of shape (spec.rows, spec.dim), are those of the collection, row by row; without
+        them they are fetched from Milvus.
 
         ``expression`` is what Milvus filters by in a search among allowed rows; ``among`` is as in ``filtered_by``.
         Raises ArtifactDamaged for vectors of another shape and for a spec without a name.
         """
-        if spec.name is None or vectors.shape != (spec.rows, spec.dim):
-            raise ArtifactDamaged(
-                f"vectors of shape {vectors.shape} do not fit {spec.label()}; build the artifact again"
-            )
+        if spec.name is None or (vectors is not None and vectors.shape != (spec.rows, spec.dim)):
+            shape = None if vectors is None else vectors.shape
+            raise ArtifactDamaged(f"vectors of shape {shape} do not fit {spec.label()}; build the artifact again")
         self._spec, self._name, self._engine = spec, spec.name, engine
         self._vectors = vectors
-        self._expression, self._exact_rows = expression, exact_rows
+        self._expression = expression
+        self._exact_rows = (EXACT_ROWS if vectors is not None else FETCHED_ROWS) if exact_rows is None else exact_rows
         self._among = among if expression else spec.rows
-        self._exact = FaissIndex.build(IndexSpec(rows=spec.rows, dim=spec.dim), vectors)
+        self._exact: FaissIndex | FetchedVectors
+        if vectors is None:
+            self._exact = FetchedVectors(spec, engine, expression=expression, among=among)
+        else:
+            self._exact = FaissIndex.build(IndexSpec(rows=spec.rows, dim=spec.dim), vectors)
 
     @property
     def spec(self) -> IndexSpec:
@@ -162,8 +163,10 @@ class MilvusIndex:
         return rows if allowed is None else np.where((rows >= 0) & allowed[rows], rows, -1)
 
 
-def open_milvus(spec: IndexSpec, vectors: Vectors, uri: str) -> MilvusIndex:
-    """The index that ``spec`` describes, in the Milvus at ``uri``. Nothing is asked yet.
+def open_milvus(spec: IndexSpec, vectors: Vectors | None, uri: str) -> MilvusIndex:
+    """The index that ``spec`` describes, in the Milvus at ``uri``, over ``vectors`` or those of Milvus.
+
+    Nothing is asked yet.
 
     Raises MissingExtra without pymilvus, ArtifactDamaged as ``MilvusIndex``.
     """

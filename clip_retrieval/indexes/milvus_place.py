@@ -1,6 +1,9 @@
-"""Where a Milvus is: the address of a cluster, or the path of a Milvus Lite."""
+"""Where a Milvus is: the address of a cluster, or the path of a Milvus Lite. And how much it answers."""
 
 from urllib.parse import urlsplit
+
+MOST_FOUND = 16_384
+"""Most rows that Milvus gives for one query (its ``limit``)."""
 
 
 def is_file(uri: str) -> bool:

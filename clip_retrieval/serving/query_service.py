@@ -273,7 +273,7 @@ class QueryService:
     ) -> Encoded:
         content = part.content
         if isinstance(content, StoredImage):
-            return _kept(state.stored_vector(content.image_id))
+            return _kept(await self._stored_vector(content.image_id, state))
         if isinstance(content, str):
             tokens = prepared.tokens[QueryText(content, part.language)]
             if isinstance(tokens, InvalidQuery):
@@ -283,6 +283,12 @@ class QueryService:
         if isinstance(image := prepared.images[content.key], ImageRejected):
             raise PartRejected(number, image)
         return image
+
+    async def _stored_vector(self, image_id: str, state: SearchableCollection) -> Vectors:
+        """The vector of an image of the collection, which an engine elsewhere may have to be asked for."""
+        if not state.index("images").spec.is_elsewhere:
+            return state.stored_vector(image_id)
+        return await asyncio.get_running_loop().run_in_executor(self._asks, state.stored_vector, image_id)
 
     async def _encode_tokens(self, tokens: Tokens) -> Encoded:
         return self._known(tokens) or self._keep(tokens, await self.dispatcher.submit_text(EncodeJob(tokens)))

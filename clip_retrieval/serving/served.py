@@ -96,3 +96,8 @@ def check_engine(artifact: Artifact, settings: Settings, workers: int) -> None:
             f"{uri} is a Milvus Lite, which one process can open, and the service has {workers} workers; "
             "set BENTO_CLIP_WORKERS=1, or put the index into a Milvus cluster"
         )
+    if settings.changes is not None and not artifact.has_vectors:
+        raise ArtifactError(
+            f"{artifact.path} has no vectors, which a collection that takes changes needs: unset BENTO_CLIP_CHANGES, "
+            "or serve the artifact that it was exported from"
+        )

@@ -69,7 +69,15 @@ class Place:
         environment = self._environment | {f"BENTO_CLIP_{name.upper()}": value for name, value in settings.items()}
 
         def command(port: int) -> list[str]:
-            words = ["bentoml", "serve", "service:ClipRetrieval", "--host", "127.0.0.1", "--port", str(port)]
+            words = [
+                "bentoml",
+                "serve",
+                "clip_retrieval.service:ClipRetrieval",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ]
             return [sys.executable, "-m", *words]
 
         with serving(command, environment=environment) as server:

@@ -38,7 +38,8 @@ def serving(*, basic_formats: bool = False, buckets: bool = False, milvus: bool 
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["serve"]]
+    own = f"{project['name']}["  # the command line: an image has none
+    wanted = [*project["dependencies"], *(one for one in extras["serve"] if not one.startswith(own))]
     wanted += [] if basic_formats else extras["images"]  # phones upload HEIC
     wanted += [one for one in extras["shards"] if buckets and one.startswith("pyarrow")]
     wanted += extras["milvus"] if milvus else []

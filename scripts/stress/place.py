@@ -54,7 +54,15 @@ class Place:
         environment = {**self.environment, "BENTO_CLIP_ARTIFACT": tag, "BENTO_CLIP_ACCESS_LOG": "false", **settings}
 
         def words(port: int) -> list[str]:
-            serve = ["bentoml", "serve", "service:ClipRetrieval", "--host", "127.0.0.1", "--port", str(port)]
+            serve = [
+                "bentoml",
+                "serve",
+                "clip_retrieval.service:ClipRetrieval",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ]
             return [sys.executable, "-m", *serve]
 
         with serving(words, log=self.folder / "service.log", environment=environment) as served:

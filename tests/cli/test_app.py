@@ -87,6 +87,7 @@ class TestHelp:
             "add",
             "edit",
             "remove",
+            "mcp",
             "evaluate",
             "tune",
             "finetune",

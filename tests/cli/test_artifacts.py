@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import Manifest
+from clip_retrieval.artifacts.manifest import Manifest, write_manifest
 from clip_retrieval.cli import artifacts
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.samples import NAMES, write_collection
@@ -166,6 +167,25 @@ class TestExportAndImport:
     @pytest.mark.usefixtures("model_store")
     def test_a_file_that_is_not_there_is_one_sentence(self, cli: Cli, tmp_path: Path) -> None:
         assert_one_sentence(cli("artifacts", "import", tmp_path / "none.tar"))
+
+    def test_an_export_without_vectors_is_a_version_of_its_own_of_what_milvus_searches(
+        self, cli: Cli, stored_tag: str, artifact_copy: Artifact, cache_home: Path, tmp_path: Path
+    ) -> None:
+        done = cli("artifacts", "export", stored_tag, tmp_path / "slim.tar", "--without-vectors")
+        assert "only what is built with --index milvus can be without" in done.err
+        manifest = Artifact.open(modelstore.resolve(stored_tag)[1]).manifest
+        place = {"engine": "milvus", "uri": "http://127.0.0.1:1", "name": "c"}
+        built = {
+            name: one.model_copy(update={"spec": one.spec.model_copy(update=place)})
+            for name, one in (("images", manifest.images), ("captions", manifest.captions))
+        }
+        folder = shutil.copytree(modelstore.resolve(stored_tag)[1], tmp_path / "in-milvus")
+        write_manifest(folder, manifest.model_copy(update=built))
+        cli("artifacts", "export", folder, tmp_path / "slim.tar", "--without-vectors")
+        tag = cli("artifacts", "import", tmp_path / "slim.tar").out.strip()
+        assert tag != stored_tag
+        files = Artifact.open(modelstore.resolve(tag)[1]).manifest.files
+        assert set(manifest.files) - set(files) == {"images.npy", "captions.npy"}
 
     def test_an_export_does_not_write_over_a_file(self, cli: Cli, stored_tag: str, tmp_path: Path) -> None:
         (tmp_path / "a.tar").write_text("mine")

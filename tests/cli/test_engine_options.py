@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from clip_retrieval.errors import how_to_install
 from tests.cli.test_app import Cli, assert_one_sentence, cli
 
 __all__ = ["cli"]
@@ -56,7 +57,7 @@ def test_without_ray_the_option_says_what_to_install(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else find(name, *rest))
     done = cli("build", collection, "--model", "fake", "--engine", "ray")
     assert_one_sentence(done)
-    assert "embedding on Ray needs more packages: pip install 'bento-clip[ray]'" in done.err
+    assert f"embedding on Ray needs more packages: {how_to_install('ray')}" in done.err
 
 
 def test_shards_below_an_unknown_scheme_are_refused(cli: Cli, collection: Path) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from clip_retrieval.errors import how_to_install
 from scripts.common.paths import ROOT
 from tests.cli.test_app import Cli, cli
 
@@ -19,5 +20,5 @@ def test_without_its_package_it_says_what_to_install() -> None:
     hidden = "import sys; sys.modules['mcp'] = None; from clip_retrieval.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", hidden, "mcp"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "bento-clip[mcp]" in done.stderr
+    assert how_to_install("mcp") in done.stderr
     assert "Traceback" not in done.stderr

@@ -89,7 +89,17 @@ class Server:
 
 def bentoml_serve(port: int) -> list[str]:
     """BentoML's own command; the artifact is named by BENTO_CLIP_ARTIFACT."""
-    return [sys.executable, "-m", "bentoml", "serve", "service:ClipRetrieval", "--host", "127.0.0.1", "-p", str(port)]
+    return [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        "clip_retrieval.service:ClipRetrieval",
+        "--host",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
 
 
 def bento_clip_serve(port: int, artifact: str) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clip_retrieval.encoders.base import Tokens, Vectors
 from clip_retrieval.encoders.fake import FakeEncoder
-from service import ClipRetrieval
+from clip_retrieval.service import ClipRetrieval
 
 __all__ = ["ClipRetrieval"]
 

@@ -18,6 +18,7 @@ from clip_retrieval.contract.queries import image, image_id, text
 from scripts.common.paths import ROOT, SAMPLE
 from scripts.common.server import reserve_port
 from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from tests.e2e.versions import run
 from tests.indexes.milvus_lite import LiteServer
 
 pytestmark = pytest.mark.e2e
@@ -70,6 +71,15 @@ def test_photographs_have_the_same_answers_from_faiss_and_from_milvus(
         for asked in asked_of(first):
             one, other = asked(faiss), asked(milvus)
             assert one.results
+            assert [result.model_dump() for result in one.results] == [result.model_dump() for result in other.results]
+        # The same from a version without vectors, which takes over from the one with them.
+        slim, environment = str(tmp_path / "slim.tar"), {"BENTOML_HOME": str(tmp_path / "launched")}
+        exported = run("artifacts", "export", str(tmp_path / "artifact"), slim, "--without-vectors", **environment)
+        assert exported.returncode == 0, exported.stderr
+        tag = run("artifacts", "import", slim, **environment).stdout.strip()
+        assert milvus.swap(tag).artifact == tag == milvus.info().artifact
+        for asked in asked_of(first):
+            one, other = asked(faiss), asked(milvus)
             assert [result.model_dump() for result in one.results] == [result.model_dump() for result in other.results]
     server.terminate()
     assert server.wait() == 0, server.text()

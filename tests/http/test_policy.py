@@ -14,7 +14,7 @@ from clip_retrieval.http.policy import FORM, JSON, ROUTES, Needs, RoutePolicy, i
 ROUTES_OF_THE_SERVICE = """
 import json
 from _bentoml_impl.server.app import ServiceAppFactory
-import service
+from clip_retrieval import service
 
 service.ClipRetrieval.inject_config()
 bento = ServiceAppFactory(service.ClipRetrieval, is_main=True)()

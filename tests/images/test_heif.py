@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 pillow_heif = pytest.importorskip("pillow_heif")
 
-from clip_retrieval.errors import ImageRejected, NotAnImage
+from clip_retrieval.errors import ImageRejected, NotAnImage, how_to_install
 from clip_retrieval.images.decode import Limits, content_hash, decode_image
 from clip_retrieval.images.kinds import Reading, kind_of
 from tests.images.files import PHOTO, distance
@@ -52,7 +52,7 @@ def test_a_phone_s_format_is_read() -> None:
 def test_without_the_extra_the_reject_says_what_to_install() -> None:
     kind = kind_of(DATA, installed=lambda package: False)
     assert kind is not None
-    assert kind.reason == "HEIC needs one more package: pip install 'bento-clip[images]'"
+    assert kind.reason == f"HEIC needs one more package: {how_to_install('images')}"
     hidden = (
         "import sys; sys.modules['pillow_heif'] = None\n"
         "from clip_retrieval.images.decode import decode_image\n"

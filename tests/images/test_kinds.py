@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from clip_retrieval.errors import how_to_install
 from clip_retrieval.images.kinds import FORMATS, HEAD_BYTES, Kind, Reading, kind_of
 
 GREY = Image.new("RGB", (4, 3), "grey")
@@ -62,7 +63,7 @@ def test_a_format_of_the_extra_is_read_or_says_what_to_install(head: bytes, name
     assert kind_of(head, installed=lambda package: True) == Kind(name, Reading.READ)
     without = kind_of(head, "a.jpg", installed=lambda package: False)
     assert without == Kind(name, Reading.NEEDS_EXTRA)
-    assert without.reason == f"{name} needs one more package: pip install 'bento-clip[images]'"
+    assert without.reason == f"{name} needs one more package: {how_to_install('images')}"
 
 
 @pytest.mark.parametrize(

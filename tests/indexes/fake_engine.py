@@ -38,6 +38,11 @@ class FakeEngine:
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
         return np.where(np.take_along_axis(scores, rows, axis=1) > -np.inf, rows, -1)
 
+    def fetch(self, name: str, rows: NDArray[np.int64], dim: int) -> Vectors:
+        self.probe(name)
+        vectors: Vectors = self._vectors[rows]
+        return vectors
+
     def probe(self, name: str) -> None:
         if self.trouble is not None:
             raise IndexAway(self.trouble)

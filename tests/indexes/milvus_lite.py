@@ -48,10 +48,11 @@ def milvus_index(
     exact_rows: int = 20,
     uri: str | None = None,
     name: str = "vectors",
+    are_here: bool = True,
 ) -> MilvusIndex:
     """``vectors`` behind the Milvus at ``uri``, by default a Milvus Lite in ``folder``.
 
-    Filters of more than ``exact_rows`` rows reach Milvus.
+    Filters of more than ``exact_rows`` rows reach Milvus. The vectors ``are_here`` too, or fetched from there.
     """
     engine = MilvusWriter(uri or str(folder / "index.db"), search_s=20)
     filled(engine, vectors, index, name=name)
@@ -60,7 +61,7 @@ def milvus_index(
     spec = IndexSpec(
         engine="milvus", name=name, factory=index[0], search_parameters=parameters, depth=depth, rows=rows, dim=dim
     )
-    return MilvusIndex(spec, engine, vectors, exact_rows=exact_rows)
+    return MilvusIndex(spec, engine, vectors if are_here else None, exact_rows=exact_rows)
 
 
 SERVER = """

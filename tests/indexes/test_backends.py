@@ -32,6 +32,10 @@ BACKENDS: dict[str, tuple[Make, float]] = {
     "faiss IVF": (faiss("IVF16,SQ8", nprobe=12), 0.97),
     "milvus FLAT": (lambda folder, vectors: milvus_index(folder, vectors, EXACT, depth=96), 1.0),
     "milvus HNSW": (lambda folder, vectors: milvus_index(folder, vectors, GRAPH, depth=96), 0.99),
+    "milvus HNSW, vectors fetched": (
+        lambda folder, vectors: milvus_index(folder, vectors, GRAPH, depth=96, are_here=False),
+        0.99,
+    ),
 }
 """How each is made, and the least recall that it is held to."""
 
@@ -48,12 +52,13 @@ def queries() -> Vectors:
     return unit_rows(np.random.default_rng(4).standard_normal((10, DIM)))
 
 
-STANDALONE: dict[str, tuple[tuple[str, Mapping[str, int]], float]] = {
-    "milvus standalone FLAT": (EXACT, 1.0),
-    "milvus standalone HNSW": (GRAPH, 0.99),
-    "milvus standalone IVF": (LISTS, 0.97),
+STANDALONE: dict[str, tuple[tuple[str, Mapping[str, int]], float, bool]] = {
+    "milvus standalone FLAT": (EXACT, 1.0, True),
+    "milvus standalone HNSW": (GRAPH, 0.99, True),
+    "milvus standalone IVF": (LISTS, 0.97, True),
+    "milvus standalone HNSW, vectors fetched": (GRAPH, 0.99, False),
 }
-"""The same of a real Milvus, in slow tests."""
+"""The same of a real Milvus, in slow tests, and whether the vectors are here too."""
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +76,9 @@ def backend(
 ) -> tuple[VectorIndex, float]:
     folder = tmp_path_factory.mktemp("index")
     if request.param in STANDALONE:
-        index, recall = STANDALONE[request.param]
-        uri = request.getfixturevalue("milvus")
-        return milvus_index(folder, vectors, index, depth=96, uri=uri, name=f"vectors_{index[0]}"), recall
+        index, recall, are_here = STANDALONE[request.param]
+        uri, name = request.getfixturevalue("milvus"), f"vectors_{index[0]}_{are_here}"
+        return milvus_index(folder, vectors, index, depth=96, uri=uri, name=name, are_here=are_here), recall
     make, recall = BACKENDS[request.param]
     return make(folder, vectors), recall
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import IndexAway
 from clip_retrieval.indexes.base import IndexSpec
-from clip_retrieval.indexes.milvus_index import MOST_FOUND, MilvusIndex
+from clip_retrieval.indexes.milvus_index import MilvusIndex
+from clip_retrieval.indexes.milvus_place import MOST_FOUND
 from tests.indexes.fake_engine import FakeEngine
 
 ROWS, DIM, DEPTH = 2000, 8, 64

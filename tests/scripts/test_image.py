@@ -104,7 +104,11 @@ def test_only_an_artifact_in_milvus_brings_the_client_of_milvus(fake_artifact: A
 
 def test_the_bento_has_the_modules_that_the_service_imports_and_no_others() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in bento.modules(ROOT)}
-    assert {"service.py", "clip_retrieval/__init__.py", "clip_retrieval/encoders/openvino/encoder.py"} <= names
+    assert {
+        "clip_retrieval/service.py",
+        "clip_retrieval/__init__.py",
+        "clip_retrieval/encoders/openvino/encoder.py",
+    } <= names
     assert not names & {
         "clip_retrieval/cli/app.py",
         "clip_retrieval/build/pipeline.py",
@@ -124,7 +128,7 @@ def test_the_same_inputs_have_the_same_fingerprint(fake_artifact: Artifact, tmp_
         (tmp_path / name).mkdir()
         bento.stage(tmp_path / name, "clip-retrieval:1", fake_artifact)
     assert folder_fingerprint(tmp_path / "one") == folder_fingerprint(tmp_path / "two")
-    service = tmp_path / "two" / "service.py"
+    service = tmp_path / "two" / "clip_retrieval" / "service.py"
     service.write_text(service.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert folder_fingerprint(tmp_path / "one") != folder_fingerprint(tmp_path / "two")
 

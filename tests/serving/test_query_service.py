@@ -12,7 +12,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
@@ -403,12 +405,12 @@ def test_all_images_of_a_request_share_the_limit_of_pixels(retriever: Retriever)
 class InMilvus(Collection):
     """A collection whose images an engine elsewhere searches."""
 
-    def __init__(self, artifact: Artifact, engine: FakeEngine) -> None:
+    def __init__(self, artifact: Artifact, engine: FakeEngine, *, fetches: bool = False) -> None:
         super().__init__(artifact)
         vectors = artifact.vectors("images")
         rows, dim = vectors.shape
         spec = IndexSpec(engine="milvus", name="vectors", factory="FLAT", rows=rows, dim=dim)
-        self._in_milvus = MilvusIndex(spec, engine, vectors)
+        self._in_milvus = MilvusIndex(spec, engine, None if fetches else vectors)
 
     def index(self, target: Modality) -> VectorIndex:
         return self._in_milvus if target == "images" else super().index(target)
@@ -431,5 +433,29 @@ def test_searches_wait_for_an_engine_elsewhere_side_by_side_and_not_in_the_event
     service = state.serve(milvus, DirectDispatcher(milvus), "clip-retrieval:test")
     answers = ask(service, *(text(f"red {number}") for number in range(8)))
     assert all(isinstance(answer, QueryAnswer) for answer in answers)
+    state.decoders.shutdown()
+    milvus.close()
+
+
+def test_the_vector_of_an_image_of_the_collection_is_not_fetched_in_the_event_loop(fake_artifact: Artifact) -> None:
+    loop_thread = threading.get_ident()
+    fetched_in: set[int] = set()
+
+    class Fetching(FakeEngine):
+        def fetch(self, name: str, rows: NDArray[np.int64], dim: int) -> Vectors:
+            fetched_in.add(threading.get_ident())
+            return super().fetch(name, rows, dim)
+
+    milvus = Retriever(fake_artifact, FakeEncoder())
+    milvus.exchange(InMilvus(fake_artifact, Fetching(fake_artifact.vectors("images")), fetches=True)).close()
+    state = ServerState.of(Settings())
+    service = state.serve(milvus, DirectDispatcher(milvus), "clip-retrieval:test")
+    [found, missing] = ask(
+        service, Query((QueryPart(StoredImage("red-soft.png")),)), Query((QueryPart(StoredImage("nobody")),))
+    )
+    assert isinstance(found, QueryAnswer)
+    assert isinstance(missing, InvalidQuery)
+    assert fetched_in
+    assert loop_thread not in fetched_in
     state.decoders.shutdown()
     milvus.close()

@@ -47,6 +47,17 @@ def test_the_setting_says_where_the_index_of_what_is_served_is(fake_artifact: Ar
     loaded.retriever.close()
 
 
+def test_an_artifact_without_vectors_takes_no_changes(fake_artifact: Artifact, tmp_path: Path) -> None:
+    whole = in_milvus(fake_artifact, "http://milvus:19530")
+    files = {
+        name: digest for name, digest in whole.manifest.files.items() if not name.startswith(("images", "captions"))
+    }
+    slim = Artifact(whole.path, whole.manifest.model_copy(update={"files": files}))
+    check_engine(slim, Settings(), 2)
+    with pytest.raises(ArtifactError, match="has no vectors, which a collection that takes changes needs"):
+        check_engine(slim, Settings(changes=tmp_path), 2)
+
+
 @pytest.mark.parametrize("given", ["milvus", "redis://host"])
 def test_what_is_no_place_of_a_milvus_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="is no place of a Milvus"):

@@ -15,7 +15,7 @@ from PIL import Image
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Preprocessing, Tokens, Vectors, unit_rows
 from clip_retrieval.encoders.openvino.layouts import text_batch
-from clip_retrieval.encoders.openvino.memory import release_mapping, trim_heap
+from clip_retrieval.encoders.openvino.memory import mergeable, release_mapping, trim_heap
 from clip_retrieval.encoders.openvino.spec import TOWERS, RuntimeSpec, graph_file, read_spec
 from clip_retrieval.encoders.openvino.tower import BATCHES_AT_ONCE, CompiledTower, split_rows
 from clip_retrieval.encoders.tokenizer import Tokenizer
@@ -71,7 +71,7 @@ class OpenVinoEncoder(Encoder):
         # The binding fills its table of types on first use; two threads that do so at once deadlock (2026.4.1).
         openvino.Tensor(np.zeros(1, np.float32)).element_type.to_dtype()
         streams_by_graph = [(text_graph, 1), (image_graph, 1), *([(text_graph, threads)] if threads > 1 else [])]
-        with ThreadPoolExecutor(len(streams_by_graph)) as pool:
+        with mergeable(), ThreadPoolExecutor(len(streams_by_graph)) as pool:
             compiled_text, compiled_image, *side_by_side = pool.map(
                 lambda graph: _compile(core, graph[0], settings | {"NUM_STREAMS": graph[1]}), streams_by_graph
             )

@@ -1,4 +1,4 @@
-"""The BentoML service: wiring only. ``bentoml serve service:ClipRetrieval`` starts it.
+"""The BentoML service: wiring only. ``bentoml serve clip_retrieval.service:ClipRetrieval`` starts it.
 
 The encoder works behind BentoML's adaptive batching: the batchable APIs ``encode_texts`` and ``encode_images`` are
 native BentoML APIs, and the routes of the HTTP API feed the same two queues, so that both kinds of request share
