@@ -239,6 +239,11 @@ WRONG: dict[str, tuple[Callable[[Visit], object], str, str]] = {
         "A filter does not fit",
         "Clear filters",
     ),
+    "more parts than there is room for": (
+        lambda visit: visit.open("/?q=an+owl" + "+-hat" * 16),
+        "The search has too many parts",
+        "Start over",
+    ),
     "an image that is gone": (
         lambda visit: visit.open("/?q=an+owl&image=1+no-such-image"),
         "An image of this search is gone",
@@ -254,6 +259,8 @@ def test_a_search_that_is_refused_says_what_to_do(meet: Meet, what: str) -> None
     act(visit)
     expect(visit.page.get_by_role("heading", name=title)).to_be_visible()
     visit.page.locator("#state").get_by_role("button", name=mend).click()
+    if mend == "Start over":
+        visit.search("an owl")
     visit.settled()
     assert "owl" in visit.images()[0]
     visit.failures_are_expected()

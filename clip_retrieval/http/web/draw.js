@@ -142,7 +142,7 @@ function drawQuery() {
   const chips = [];
   if (words && query.parts.length) chips.push(chip(words, {
     weight: query.weight, set: (weight) => change(() => { query.weight = weight; }),
-    remove: () => change(() => { query.text = text.value = query.text.match(MINUS)?.join(" ").trim() ?? ""; query.weight = 1; }) }));
+    remove: () => change(() => { query.text = text.value = query.text.match(MINUS)?.map((each) => each.trim()).join(" ") ?? ""; query.weight = 1; }) }));
   for (const each of without) chips.push(chip(each, { weight: LESS, said: `without “${each}”`,
     remove: () => change(() => { query.text = text.value = query.text.replace(MINUS, (all, ...found) => ((found[0] ?? found[1]).trim() === each ? "" : all)).replace(/\s+/g, " ").trim(); }) }));
   for (const part of query.parts) {
