@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import Page, Route, ViewportSize, expect
 
 from tests.e2e.test_page import CHROMIUM, Meet, Visit, browser, choose, meet, visit
 
@@ -169,6 +169,46 @@ def test_a_minus_in_the_words_takes_away(visit: Visit) -> None:
     visit.settled()
 
 
+@pytest.mark.parametrize(
+    ("confidences", "line", "before"),
+    [
+        ((0.9, 0.5, 0.1), "Less near from here on", 2),
+        ((0.2, 0.1, 0.05), "Nothing here is near enough. These are the nearest.", 0),
+        ((0.9, 0.8, 0.7), None, 0),
+        ((None, None, None), None, 0),
+    ],
+)
+def test_a_line_parts_what_is_near_enough_from_what_is_only_nearest(
+    meet: Meet, confidences: tuple[float | None, ...], line: str | None, before: int
+) -> None:
+    """In a collection that has measured how many answers at a score are right; the service's answers are made here."""
+    visit = meet()
+
+    def information(route: Route) -> None:
+        if "json" not in route.request.headers["accept"]:
+            route.continue_()
+            return
+        route.fulfill(json={**route.fetch().json(), "confident_ways": ["text_to_image"]})
+
+    def answer(route: Route) -> None:
+        body = route.fetch().json()
+        found = [{**image, "confidence": one} for image, one in zip(body["results"], confidences, strict=False)]
+        route.fulfill(json={**body, "results": found, "next_offset": None})
+
+    visit.page.route(f"{visit.url}/", information)
+    visit.page.route("**/search", answer)
+    visit.open()
+    expect(visit.page.locator("#about")).to_contain_text("160 images")
+    visit.search("a small owl")
+    assert len(visit.images()) == 3
+    parts = visit.page.locator("#grid > li").evaluate_all("all => all.map(each => each.className.trim())")
+    if line is None:
+        assert parts == ["tile"] * 3
+    else:
+        assert parts.index("far") == before
+        expect(visit.page.locator(".far")).to_have_text(line)
+
+
 def test_scores_and_times_are_shown_to_those_who_ask(visit: Visit) -> None:
     visit.search("a small owl")
     expect(visit.page.locator("#grid .score").first).to_be_hidden()
@@ -199,6 +239,11 @@ WRONG: dict[str, tuple[Callable[[Visit], object], str, str]] = {
         "A filter does not fit",
         "Clear filters",
     ),
+    "more parts than there is room for": (
+        lambda visit: visit.open("/?q=an+owl" + "+-hat" * 16),
+        "The search has too many parts",
+        "Start over",
+    ),
     "an image that is gone": (
         lambda visit: visit.open("/?q=an+owl&image=1+no-such-image"),
         "An image of this search is gone",
@@ -214,6 +259,8 @@ def test_a_search_that_is_refused_says_what_to_do(meet: Meet, what: str) -> None
     act(visit)
     expect(visit.page.get_by_role("heading", name=title)).to_be_visible()
     visit.page.locator("#state").get_by_role("button", name=mend).click()
+    if mend == "Start over":
+        visit.search("an owl")
     visit.settled()
     assert "owl" in visit.images()[0]
     visit.failures_are_expected()

@@ -59,8 +59,22 @@ function append(answer) {
   results = results.concat(found);
   nextOffset = answer.next_offset;
   grid.hidden = !results.length;
-  grid.append(...found.map((image, i) => tile(image, from + i)));
+  grid.append(...tiles(from));
   $("more").hidden = nextOffset === null;
+}
+
+/* Where the collection knows how many answers at such a score are right, a line parts those that are near enough. */
+const isFar = ({ confidence }) => typeof confidence === "number" && confidence < ENOUGH;
+function firstFar() {
+  const judged = info?.confident_ways?.includes("text_to_image") && asked().length > 0 && asked().every((part) => part.text !== undefined);
+  return judged ? results.findIndex(isFar) : -1;
+}
+
+function tiles(from = 0) {
+  const far = firstFar();
+  return results.slice(from).flatMap((image, i) => [
+    ...(from + i === far ? [el("li", { className: "far" }, far ? "Less near from here on" : "Nothing here is near enough. These are the nearest.")] : []),
+    tile(image, from + i)]);
 }
 
 function tile(image, at) {
@@ -128,7 +142,7 @@ function drawQuery() {
   const chips = [];
   if (words && query.parts.length) chips.push(chip(words, {
     weight: query.weight, set: (weight) => change(() => { query.weight = weight; }),
-    remove: () => change(() => { query.text = text.value = query.text.match(MINUS)?.join(" ").trim() ?? ""; query.weight = 1; }) }));
+    remove: () => change(() => { query.text = text.value = query.text.match(MINUS)?.map((each) => each.trim()).join(" ") ?? ""; query.weight = 1; }) }));
   for (const each of without) chips.push(chip(each, { weight: LESS, said: `without “${each}”`,
     remove: () => change(() => { query.text = text.value = query.text.replace(MINUS, (all, ...found) => ((found[0] ?? found[1]).trim() === each ? "" : all)).replace(/\s+/g, " ").trim(); }) }));
   for (const part of query.parts) {

@@ -8,10 +8,10 @@ function asked() {
 }
 
 /* What is in the search box: words, and those that a minus takes away: tower -eiffel, or -"eiffel tower". */
-const MINUS = /(?<=^|\s)[-−](?:"([^"]+)"?|(\p{L}\S*))/gu, MOST_WITHOUT = 6;
+const MINUS = /(?:^|\s)[-−](?:"([^"]+)"?|(\p{L}\S*))/gu;
 function typed() {
   const without = [...query.text.matchAll(MINUS)].map((found) => (found[1] ?? found[2]).trim()).filter(Boolean);
-  return { words: query.text.replace(MINUS, " ").replace(/\s+/g, " ").trim(), without: without.slice(0, MOST_WITHOUT) };
+  return { words: query.text.replace(MINUS, " ").replace(/\s+/g, " ").trim(), without };
 }
 
 function request(target, offset, k) {

@@ -54,7 +54,7 @@ function redraw(images) {
   if (isHome()) return home();
   results = images;
   grid.hidden = !results.length;
-  grid.replaceChildren(...results.map((image, at) => tile(image, at)));
+  grid.replaceChildren(...tiles());
   announce();
 }
 

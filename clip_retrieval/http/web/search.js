@@ -141,6 +141,7 @@ function refused({ status, message }) {
   if (own) return ["Your image cannot be read", "The file is damaged, or of a kind that is not read here. JPEG, PNG and WebP always are.", ["Search without it", without("upload"), "full"]];
   if (/^there is no image /.test(message)) return ["An image of this search is gone", "The collection no longer has it.", ["Search without it", without("image_id"), "full"]];
   if (/^(where|sort)\b/.test(message)) return ["A filter does not fit this collection", "The link may be of another collection, or an older one.", ["Clear filters", () => { query.sort = null; unfilter(); }, "full"]];
+  if (/^queries: must have at most/.test(message)) return ["The search has too many parts", `There is room for ${MOST_PARTS}, words that a minus takes away included. Remove some.`];
   if (/cancel each other out/.test(message)) return ["The parts of the search cancel each other out", "Change a weight, or remove a part."];
   if (status === 403) return ["Your key does not allow this", "Whoever runs the service can give you one that does."];
   return ["This search does not work", "Change or remove a part of it."];
