@@ -23,7 +23,7 @@ from clip_retrieval.http.app import create_app
 from clip_retrieval.http.policy import route_of
 from clip_retrieval.http.stack import middleware, wire
 from clip_retrieval.indexes.milvus_place import is_file
-from clip_retrieval.serving import json_logs, log_lines, process
+from clip_retrieval.serving import json_logs, log_lines, process, start_profile
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
     IS_SUPERVISED,
@@ -44,6 +44,8 @@ from clip_retrieval.serving.worker import Worker
 MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
+_process: start_profile.Process = "worker" if IS_SUPERVISED else "supervisor"
+start_profile.mark(_process, "interpreter and imports")
 place = process.take_place()
 settings = process.read_settings()
 try:
@@ -98,11 +100,13 @@ class ClipRetrieval:
     @staticmethod
     def check() -> None:
         """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
+        start_profile.mark(_process, "routes and middleware")
         try:
             keys = check_keys(settings)
             first = process.check_artifact(settings, tag, folder)
         except ClipRetrievalError as error:
             raise SystemExit(f"bento-clip: {error}") from None
+        start_profile.mark(_process, "verifying")
         os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
         if settings.index_uri is not None and is_file(settings.index_uri):
             os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
@@ -111,6 +115,7 @@ class ClipRetrieval:
         process.lead(workers, settings, keys)
 
     def __init__(self) -> None:
+        start_profile.mark(_process, "routes and middleware")
         process.prefer_searches()
         try:
             self.worker = Worker(state, place, dispatch, metrics, encoder_threads=encoder_threads)

@@ -1,6 +1,7 @@
 """Runs ``bentoml serve`` for an artifact as a child process, reports when it is ready, and passes signals on."""
 
 import errno
+import json
 import signal
 import socket
 import subprocess
@@ -11,9 +12,9 @@ from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-import httpx
-
 from clip_retrieval.cli import console
+from clip_retrieval.cli.probe import QUERY, is_ready
+from clip_retrieval.cli.start_table import StartProfile
 from clip_retrieval.cli.tls import Tls
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import lifeline
@@ -22,19 +23,31 @@ Address = IPv4Address | IPv6Address
 SERVICE = "service:ClipRetrieval"
 SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """The folder of ``service.py``: the parent of the package, both in a checkout and in an installation."""
+POLL_S = 0.02
 
 
-def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str], tls: Tls | None = None) -> int:
+def serve_artifact(
+    tag: str,
+    host: str,
+    port: int,
+    environment: Mapping[str, str],
+    tls: Tls | None = None,
+    profile: StartProfile | None = None,
+) -> int:
     """Serve until the child process ends, and return its exit status.
 
-    ``host`` is an address or a name; with ``tls`` it is HTTPS. The status is not 0 if the child ended by itself before
-    it was ready. Raises ClipRetrievalError if the host is unknown or the port is in use.
+    ``host`` is an address or a name; with ``tls`` it is HTTPS. ``profile`` is told what the start took. The status is
+    not 0 if the child ended by itself before it was ready. Raises ClipRetrievalError if the host is unknown or the port
+    is in use.
     """
     address = address_of(host, port)
     _require_free(address, port)
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", str(address), "--port", str(port)]
     command += [] if tls is None else tls.options()
     variables = {"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag}
+    if profile is not None:
+        variables |= profile.variables()
+        profile.mark("checks")
     stopped = False
 
     def stop(*_: object) -> None:
@@ -54,10 +67,14 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
         signal.signal(signal.SIGHUP, stop)
     url = url_of(address, port, tls=tls)
     started = time.monotonic()
+    asked = url_of(address, port, shown=False, tls=tls)
     try:
         with console.Bars().stage("starting the service", None):
             asks_clients = tls is not None and tls.client_authority is not None
-            _wait_until_ready(child, url_of(address, port, shown=False, tls=tls), asks_clients=asks_clients)
+            _wait_until_ready(child, asked, asks_clients=asks_clients)
+            if profile is not None:
+                profile.mark("waiting until the service is ready")
+                profile.ask(asked)
     except _Ended:
         return _status(child.returncode) if stopped else _status(child.returncode) or 1
     took = time.monotonic() - started
@@ -65,10 +82,12 @@ def serve_artifact(tag: str, host: str, port: int, environment: Mapping[str, str
     console.err.print("try:", style="bold")
     console.err.print(
         f"curl -s {url}/search/images {key_header(environment)}-H 'Content-Type: application/json' "
-        """-d '{"text": "a red panda", "k": 3}'""",
+        f"-d '{json.dumps(QUERY)}'",
         highlight=False,
         soft_wrap=True,
     )
+    if profile is not None:
+        profile.show()
     return _status(child.wait())
 
 
@@ -91,25 +110,10 @@ class _Ended(Exception):
 
 
 def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, *, asks_clients: bool) -> None:
-    while not _is_ready(url, asks_clients=asks_clients):
+    while not is_ready(url, asks_clients=asks_clients):
         if child.poll() is not None:
             raise _Ended
-        time.sleep(0.1)
-
-
-def _is_ready(url: str, *, asks_clients: bool) -> bool:
-    """Whether the service answers there that it is ready.
-
-    Over TLS that is all that is asked: the certificate is for the names by which others reach it. A service that
-    ``asks_clients`` for a certificate ends the connection, since we have none; before its workers are ready nobody
-    does.
-    """
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False, verify=False).is_success
-    except (httpx.ReadError, httpx.RemoteProtocolError):
-        return asks_clients
-    except httpx.HTTPError:
-        return False
+        time.sleep(POLL_S)
 
 
 def address_of(host: str, port: int) -> Address:

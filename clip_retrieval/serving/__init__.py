@@ -1,6 +1,7 @@
 """The processes of a server: settings, encoding in batches, the way of a query, caches, clocks, counts and health.
 Knows no route.
 
+start_profile.py   when each stage of a start has ended
 settings.py        settings from the environment
 budget.py          the memory that requests may take
 entry.py           who may do what, from the settings

@@ -32,7 +32,7 @@ from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
 from clip_retrieval.progress import Silent
-from clip_retrieval.serving import lifeline
+from clip_retrieval.serving import lifeline, start_profile
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
 from clip_retrieval.serving.budget import Needs, memory_limit
 from clip_retrieval.serving.decoder import STANDING
@@ -210,9 +210,12 @@ def lead(workers: int, settings: Settings, keys: int | None) -> None:
     os.environ[SHARED] = str(shared.descriptor)
     os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
     lifeline.hold(os.environ)
-    supervise_by(
-        partial(supervisor, shared=shared, on_bound=lambda host: log.info("%s", opening(settings, host, keys)))
-    )
+
+    def on_bound(host: str | None) -> None:
+        start_profile.mark("supervisor", "until it listens")
+        log.info("%s", opening(settings, host, keys))
+
+    supervise_by(partial(supervisor, shared=shared, on_bound=on_bound))
 
 
 @dataclass(frozen=True)

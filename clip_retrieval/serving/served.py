@@ -9,6 +9,7 @@ from clip_retrieval.artifacts.artifact import ENCODER, Artifact
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving import start_profile
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.settings import Settings
 
@@ -63,11 +64,15 @@ class Loader:
         artifact = Artifact.open_checked(folder) if verify else Artifact.open(folder, verify=False)
         artifact = replace(artifact, index_uri=self._settings.index_uri)
         check_engine(artifact, self._settings, self._workers)
+        start_profile.mark("worker", "opening the artifact")
         if beside is not None and artifact.manifest.encoder == beside.engine.encoder.info:
             engine = beside.engine
         else:
             engine = Engine(lambda: artifact.encoder(precision=self._settings.precision, threads=self._threads))
-        return Served(tag, Retriever(artifact, engine.encoder), engine)
+        start_profile.mark("worker", "reading and compiling the model")
+        retriever = Retriever(artifact, engine.encoder)
+        start_profile.mark("worker", "opening indexes and records")
+        return Served(tag, retriever, engine)
 
 
 def second_model_bytes(folder: Path, beside: Served) -> int:

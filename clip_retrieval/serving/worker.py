@@ -8,7 +8,7 @@ from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.live.compacting import made_since
-from clip_retrieval.serving import process
+from clip_retrieval.serving import process, start_profile
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
 from clip_retrieval.serving.budget import Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
@@ -89,10 +89,12 @@ class Worker:
         """Warm up, then do what a worker does beside its requests; ends the service if the encoder does not answer."""
         served = self._state.served
         assert served is not None, "something is served from the start"
+        start_profile.mark("worker", "wiring, event loop")
         try:
             alone_s, _ = await asyncio.wait_for(asyncio.gather(served.warm_up(), self._decoders.start()), START_LIMIT_S)
         except TimeoutError:
             process.end_service(self._place.shared, f"the encoder did not answer within {START_LIMIT_S} s of its start")
+        start_profile.mark("worker", "warming up, decoders")
         if self._state.changes is not None:
             self._state.changes.start()
         process.freeze_heap()
@@ -107,6 +109,7 @@ class Worker:
         self._compactor.start()
         if self._state.replicas is not None:
             self._state.replicas.start()
+        start_profile.mark("worker", "until ready")
         self._place.ready()
 
     async def stop(self) -> None:
