@@ -11,11 +11,11 @@ from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.validate import validate
 from clip_retrieval.datasets import Source, SourceOptions, open_source
 from clip_retrieval.datasets.place import DEFAULT_OPTIONS
-from clip_retrieval.datasets.remote import shown_place, whole_place
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.images.decode import Limits, decode_blob
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import CaptionedImage, CaptionRecord, ImageRecord, Reject, Split, ValidImage
+from clip_retrieval.urls import shown_place, whole_place
 
 CALIBRATION_IMAGES = 300
 

@@ -1,6 +1,7 @@
 """The command line, with one file for each command. No other wing prints.
 
 console.py        progress bars and tables
+artifact_options.py  what says which artifact
 options.py        options that several commands share
 engine_options.py where a build embeds images
 pruned.py         what a clean-up of the model store did

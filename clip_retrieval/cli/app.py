@@ -3,31 +3,66 @@
 import codecs
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from clip_retrieval import __version__
-from clip_retrieval.cli import artifacts, console, keys
-from clip_retrieval.cli.add import add
-from clip_retrieval.cli.build import build_command
-from clip_retrieval.cli.check import check_command
-from clip_retrieval.cli.compact import compact_command
-from clip_retrieval.cli.edit import edit
-from clip_retrieval.cli.evaluate import evaluate_command
-from clip_retrieval.cli.finetune import finetune_command
-from clip_retrieval.cli.info import info
-from clip_retrieval.cli.models import models_command
-from clip_retrieval.cli.remove import remove
-from clip_retrieval.cli.search import search
-from clip_retrieval.cli.serve import serve
-from clip_retrieval.cli.swap import swap
-from clip_retrieval.cli.sync import sync
-from clip_retrieval.cli.tune import tune_command
+from clip_retrieval.cli import console
 from clip_retrieval.errors import ClipRetrievalError, Unauthorized
 from clip_retrieval.storage import exit_status, sentence
 
+COMMANDS = {
+    "check": "check_command",
+    "models": "models_command",
+    "build": "build_command",
+    "sync": "sync",
+    "info": "info",
+    "search": "search",
+    "serve": "serve",
+    "swap": "swap",
+    "compact": "compact_command",
+    "add": "add",
+    "edit": "edit",
+    "remove": "remove",
+    "evaluate": "evaluate_command",
+    "tune": "tune_command",
+    "finetune": "finetune_command",
+    "artifacts": "app",
+    "keys": "app",
+}
+"""What each command is in the file of its name: a function, or an application with commands of its own."""
+
+
+class Commands(TyperGroup):
+    """Imports the file of a command when that command is asked for: one needs a tenth of what all of them import."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's own signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - typer's own signature
+        if cmd_name not in COMMANDS:
+            for name in COMMANDS:  # whose names the error may suggest
+                self._load(name)
+        elif cmd_name not in self.commands:
+            self._load(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def _load(self, name: str) -> None:
+        what = getattr(import_module(f"clip_retrieval.cli.{name}"), COMMANDS[name])
+        alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        if isinstance(what, typer.Typer):
+            alone.add_typer(what, name=name)
+        else:
+            alone.command(name)(what)
+        self.commands[name] = get_group(alone).commands[name]
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -65,22 +100,3 @@ def version(
     if show:
         typer.echo(__version__)
         raise typer.Exit
-
-
-app.command("check")(check_command)
-app.command("models")(models_command)
-app.command("build")(build_command)
-app.command("sync")(sync)
-app.command("info")(info)
-app.command("search")(search)
-app.command("serve")(serve)
-app.command("swap")(swap)
-app.command("compact")(compact_command)
-app.command("add")(add)
-app.command("edit")(edit)
-app.command("remove")(remove)
-app.command("evaluate")(evaluate_command)
-app.command("tune")(tune_command)
-app.command("finetune")(finetune_command)
-app.add_typer(artifacts.app, name="artifacts")
-app.add_typer(keys.app, name="keys")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -22,12 +23,14 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from clip_retrieval.artifacts.compare import Comparison
-from clip_retrieval.artifacts.manifest import Manifest
-from clip_retrieval.build.report import Report
-from clip_retrieval.contract.answers import CaptionResult, ImageResult
-from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.records import ValidImage
+
+if TYPE_CHECKING:  # each command prints a few of these and has them already
+    from clip_retrieval.artifacts.compare import Comparison
+    from clip_retrieval.artifacts.manifest import Manifest
+    from clip_retrieval.build.report import Report
+    from clip_retrieval.contract.answers import CaptionResult, ImageResult
+    from clip_retrieval.datasets.taking import Taking
 
 # File names and captions are shown unchanged: [markup] and :emoji: in them have no effect.
 out = Console(markup=False, emoji=False)
@@ -89,7 +92,7 @@ def note(line: str) -> None:
     err.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def taken(taking: Taking) -> None:
+def taken(taking: "Taking") -> None:
     """Print what a source was taken for, on standard error."""
     for line in taking.lines():
         note(line)
@@ -131,7 +134,7 @@ def _width(cell: RenderableType) -> int:
     return max(map(cell_len, str(cell).splitlines()), default=0)
 
 
-def report_table(report: Report) -> None:
+def report_table(report: "Report") -> None:
     """Print what validation kept and rejected, on standard error."""
     err.print(
         f"kept [bold]{len(report.kept)}[/] images with {report.captions} captions, "
@@ -141,7 +144,7 @@ def report_table(report: Report) -> None:
     _rows("equal images", (Column("image ids", overflow="fold"),), [(", ".join(group),) for group in report.duplicates])
 
 
-def manifest_table(tag: str, manifest: Manifest) -> None:
+def manifest_table(tag: str, manifest: "Manifest") -> None:
     """Print the manifest of an artifact as a table."""
     shown = Table("", Column("", overflow="fold"), title=tag, show_header=False)
     rows = {
@@ -182,7 +185,7 @@ def artifacts_table(rows: Sequence[Mapping[str, object]]) -> None:
     table(shown)
 
 
-def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
+def comparison_table(tags: tuple[str, str], comparison: "Comparison") -> None:
     """Print the differences between two artifacts. Long lists are cut; ``--json`` prints them in full."""
     if not comparison:
         out.print("equal: the same encoder, images, captions, fields and indexes")
@@ -214,7 +217,7 @@ def comparison_table(tags: tuple[str, str], comparison: Comparison) -> None:
             out.print(f"  … and {len(names) - MAX_TABLE_ROWS} more; --json has all of them")
 
 
-def images_table(results: Sequence[ImageResult]) -> None:
+def images_table(results: "Sequence[ImageResult]") -> None:
     shown = Table("rank", "score", "confidence", "image", Column("captions", overflow="fold"))
     for r in results:
         shown.add_row(
@@ -227,14 +230,14 @@ def images_table(results: Sequence[ImageResult]) -> None:
     table(shown)
 
 
-def captions_table(results: Sequence[CaptionResult]) -> None:
+def captions_table(results: "Sequence[CaptionResult]") -> None:
     shown = Table("rank", "score", "confidence", Column("caption", overflow="fold"), "image")
     for r in results:
         shown.add_row(str(r.rank), f"{r.similarity_score:.4f}", f"{r.confidence:.3f}", r.caption, r.image_path)
     table(shown)
 
 
-def _index(manifest: Manifest, modality: str) -> str:
+def _index(manifest: "Manifest", modality: str) -> str:
     built = manifest.images if modality == "images" else manifest.captions
     spec, seen = built.spec, built.measured
     kind = "exact" if spec.exact else spec.label()

@@ -5,7 +5,8 @@ import typer
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, Tag
+from clip_retrieval.cli.artifact_options import Tag
+from clip_retrieval.cli.options import AsJson
 
 
 def info(source: Tag = modelstore.LATEST, as_json: AsJson = False) -> None:

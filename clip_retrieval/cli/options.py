@@ -36,7 +36,6 @@ TakeVectors = Annotated[
     ),
 ]
 NoCaptions = Annotated[bool, typer.Option("--no-captions", help="Take the images alone, whatever lies beside them.")]
-Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or the folder of an artifact.")]
 Model = Annotated[
     str,
     typer.Option(

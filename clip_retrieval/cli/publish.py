@@ -9,7 +9,7 @@ from typing import Any
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.retention import Group, group_of
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder

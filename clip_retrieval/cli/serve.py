@@ -8,14 +8,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.published import import_published
 from clip_retrieval.cli import console
+from clip_retrieval.cli.artifact_options import Tag
 from clip_retrieval.cli.bentoml_serve import serve_artifact
-from clip_retrieval.cli.options import Tag
 from clip_retrieval.cli.start_table import StartProfile
 from clip_retrieval.cli.tls import Tls
-from clip_retrieval.datasets.remote import is_url
+from clip_retrieval.urls import is_url
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
 KEYS_SETTING = "BENTO_CLIP_KEYS"
@@ -87,9 +85,10 @@ def serve(
     with ExitStack() as stack:
         profile = stack.enter_context(StartProfile(as_json=as_json)) if profile_start else None
         if is_url(source):
+            from clip_retrieval.artifacts.published import import_published
+
             source = import_published(source, console.Bars(), console.note)
-        tag, folder = modelstore.resolve(source)
-        Artifact.open(folder, verify=False)
+        tag, folder = modelstore.resolve_whole(source)
         if tag == source and Path(source).is_dir():
             tag = str(folder.resolve())  # the service has another working folder
         environment = _environment(changes, keys, insecure=insecure)

@@ -25,7 +25,6 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.published import import_published
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import StorageReadOnly
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
@@ -45,6 +44,7 @@ from clip_retrieval.serving.shared_state import GAUGES, SharedState, Slot
 from clip_retrieval.serving.state import FROZEN
 from clip_retrieval.serving.supervisor import BOUND, supervisor
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE
+from clip_retrieval.urls import is_url
 
 log = logging.getLogger("bentoml.changes")
 """A child of the logger that BentoML gives a handler."""
