@@ -9,8 +9,9 @@ from clip_retrieval.build.captions import check_captions
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.validate import validate
-from clip_retrieval.datasets import Source, SourceOptions, open_source
-from clip_retrieval.datasets.place import DEFAULT_OPTIONS
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.detect import open_source
+from clip_retrieval.datasets.place import DEFAULT_OPTIONS, SourceOptions
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.images.decode import Limits, decode_blob
 from clip_retrieval.progress import Progress

@@ -31,7 +31,7 @@ from clip_retrieval.cli.options import (
     require_no_source_options,
     source_options,
 )
-from clip_retrieval.datasets import SourceOptions
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from clip_retrieval.build.splits import Ratios, check_ratios
-from clip_retrieval.datasets import SourceOptions
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.images.decode import Limits
 
 

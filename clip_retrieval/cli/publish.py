@@ -19,7 +19,7 @@ from clip_retrieval.build.pipeline import BuildOutcome, Options, building
 from clip_retrieval.build.plan import ImageState, Plan, plan, states_of_records, states_of_source
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.cli import console
-from clip_retrieval.datasets import Source
+from clip_retrieval.datasets.base import Source
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.storage import storage

@@ -37,7 +37,7 @@ from clip_retrieval.cli.pruned import pruned_json, show_pruned
 from clip_retrieval.cli.publish import seen_files
 from clip_retrieval.cli.sync_target import ArtifactTarget, Look, Outcome, ServiceTarget, Target
 from clip_retrieval.cli.watching import changes_of
-from clip_retrieval.datasets import SourceOptions
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.records import Reject
