@@ -11,22 +11,39 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import bentoml
+
+from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.serving import process, start_profile
+from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
+from clip_retrieval.serving.served import Loader
+
+_process: start_profile.Process = "worker" if IS_SUPERVISED else "supervisor"
+start_profile.mark(_process, "interpreter and first imports")
+place = process.take_place()
+settings = process.read_settings()
+try:
+    tag, folder = process.find_artifact(settings.artifact)
+except ClipRetrievalError as error:
+    process.end_service(place.shared, error)
+workers, encoder_threads = process.share_cores(settings)
+loader = Loader(settings, encoder_threads, workers)
+if IS_SUPERVISED and not place.verifies:
+    loader.begin(folder)  # beside the imports that follow
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from starlette.types import Scope
 
 from clip_retrieval.contract.queries import TextToEncode
-from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.policy import route_of
 from clip_retrieval.http.stack import middleware, wire
 from clip_retrieval.indexes.milvus_place import is_file
-from clip_retrieval.serving import json_logs, log_lines, process, start_profile
+from clip_retrieval.serving import json_logs, log_lines
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
-    IS_SUPERVISED,
     TEXTS,
     BentoDispatch,
     count_by_route,
@@ -44,15 +61,7 @@ from clip_retrieval.serving.worker import Worker
 MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
-_process: start_profile.Process = "worker" if IS_SUPERVISED else "supervisor"
-start_profile.mark(_process, "interpreter and imports")
-place = process.take_place()
-settings = process.read_settings()
-try:
-    tag, folder = process.find_artifact(settings.artifact)
-except ClipRetrievalError as error:
-    process.end_service(place.shared, error)
-workers, encoder_threads = process.share_cores(settings)
+start_profile.mark(_process, "imports")
 if settings.log_format == "json":
     json_logs.use_json()
 else:
@@ -118,7 +127,7 @@ class ClipRetrieval:
         start_profile.mark(_process, "routes and middleware")
         process.prefer_searches()
         try:
-            self.worker = Worker(state, place, dispatch, metrics, encoder_threads=encoder_threads)
+            self.worker = Worker(state, place, dispatch, metrics, loader)
         except ClipRetrievalError as error:
             if not IS_SUPERVISED:
                 raise

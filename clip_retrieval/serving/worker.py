@@ -36,12 +36,11 @@ class Worker:
         place: Place,
         dispatch: BentoDispatch,
         metrics: PrometheusMetrics,
-        *,
-        encoder_threads: int,
+        loader: Loader,
     ) -> None:
-        """Load what is to be served. Raises ClipRetrievalError of the kind that applies."""
+        """Load what is to be served with ``loader``. Raises ClipRetrievalError of the kind that applies."""
         self._state, self._place, self._dispatch, self._metrics = state, place, dispatch, metrics
-        self._loader = Loader(state.settings, encoder_threads, process.share_cores(state.settings)[0])
+        self._loader = loader
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
         self._decoders = state.decode_in_processes()

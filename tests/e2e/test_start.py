@@ -15,9 +15,16 @@ pytestmark = pytest.mark.e2e
 
 STAGES = {
     "command": ["interpreter and imports", "checks", "waiting until the service is ready", "first answer"],
-    "supervisor": ["interpreter and imports", "routes and middleware", "verifying", "until it listens"],
+    "supervisor": [
+        "interpreter and first imports",
+        "imports",
+        "routes and middleware",
+        "verifying",
+        "until it listens",
+    ],
     "worker": [
-        "interpreter and imports",
+        "interpreter and first imports",
+        "imports",
         "routes and middleware",
         "opening the artifact",
         "reading and compiling the model",
