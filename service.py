@@ -16,9 +16,12 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import process, start_profile
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
 from clip_retrieval.serving.served import Loader
+from clip_retrieval.serving.without_cloud import load_service_parts
 
 _process: start_profile.Process = "worker" if IS_SUPERVISED else "supervisor"
 start_profile.mark(_process, "interpreter and first imports")
+if IS_SUPERVISED:
+    load_service_parts()
 place = process.take_place()
 settings = process.read_settings()
 try:

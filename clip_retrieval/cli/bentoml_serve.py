@@ -1,4 +1,4 @@
-"""Runs ``bentoml serve`` for an artifact as a child process, reports when it is ready, and passes signals on."""
+"""Runs the service of an artifact as a child process, reports when it is ready, and passes signals on."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import lifeline
 
 Address = IPv4Address | IPv6Address
-SERVICE = "service:ClipRetrieval"
+LAUNCH = "clip_retrieval.serving.launch"
 SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """The folder of ``service.py``: the parent of the package, both in a checkout and in an installation."""
 POLL_S = 0.02
@@ -42,7 +42,8 @@ def serve_artifact(
     """
     address = address_of(host, port)
     _require_free(address, port)
-    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", str(address), "--port", str(port)]
+    command = [sys.executable, "-m", LAUNCH, "--folder", str(SERVICE_FOLDER), "--host", str(address)]
+    command += ["--port", str(port)]
     command += [] if tls is None else tls.options()
     variables = {"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag}
     if profile is not None:
@@ -56,7 +57,7 @@ def serve_artifact(
         child.send_signal(signal.SIGTERM)
 
     child = subprocess.Popen(
-        [*command, "--working-dir", str(SERVICE_FOLDER)],
+        command,
         pass_fds=lifeline.hold(variables),
         env=variables,
         start_new_session=True,  # a Ctrl-C reaches the child once, through the handler below

@@ -26,6 +26,7 @@ decoders.py        images decoded beside the event loop
 engine.py          texts and images encoded a batch at a time
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder
+without_cloud.py   BentoML's parts for services, without its client of BentoCloud
 bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
 mirror.py          queries that two artifacts answer
@@ -43,4 +44,5 @@ supervisor.py      the process that starts and replaces the workers
 process.py         the interpreter's switches, a worker's place among the others, and how a process ends
 compactor.py       changes become an artifact, in the background
 worker.py          one worker process, wired
+launch.py          the supervisor, without the imports of BentoML's command
 """
