@@ -5,9 +5,7 @@ native BentoML APIs, and the routes of the HTTP API feed the same two queues, so
 batches. Settings come from the environment; ``clip_retrieval/serving/settings.py`` lists them.
 """
 
-import os
 from functools import partial
-from pathlib import Path
 from typing import Annotated, cast
 
 import bentoml
@@ -43,8 +41,6 @@ from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.policy import route_of
 from clip_retrieval.http.stack import middleware, wire
-from clip_retrieval.indexes.milvus_place import is_file
-from clip_retrieval.serving import json_logs, log_lines
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
     TEXTS,
@@ -55,7 +51,7 @@ from clip_retrieval.serving.bento_dispatch import (
     tracer,
 )
 from clip_retrieval.serving.engine import EncodeJob, Engine, encode_by_engine
-from clip_retrieval.serving.entry import check_keys, gate_of
+from clip_retrieval.serving.entry import gate_of
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
 from clip_retrieval.serving.state import ServerState
@@ -65,13 +61,8 @@ MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
 start_profile.mark(_process, "imports")
-if settings.log_format == "json":
-    json_logs.use_json()
-else:
-    json_logs.name_requests()
-json_logs.skip_unused_fields()
+process.use_log_format(settings)
 count_by_route(route_of)
-log_lines.use_lines()
 
 state = ServerState.of(settings, place.shared, place.number)
 try:
@@ -113,18 +104,7 @@ class ClipRetrieval:
     def check() -> None:
         """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
         start_profile.mark(_process, "routes and middleware")
-        try:
-            keys = check_keys(settings)
-            first = process.check_artifact(settings, tag, folder)
-        except ClipRetrievalError as error:
-            raise SystemExit(f"bento-clip: {error}") from None
-        start_profile.mark(_process, "verifying")
-        os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
-        if settings.index_uri is not None and is_file(settings.index_uri):
-            os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
-        if settings.keys is not None:
-            os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
-        process.lead(workers, settings, keys)
+        process.prepare(settings, tag, folder)
 
     def __init__(self) -> None:
         start_profile.mark(_process, "routes and middleware")

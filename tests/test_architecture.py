@@ -65,7 +65,7 @@ LIBRARIES = {
     "milvus_lite": set(),
     "grpc": {"indexes/milvus_engine"},
     "circus": {"serving/supervisor"},
-    "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "service"},
+    "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "serving/outline", "service"},
     "fastapi": {"http"},
     "starlette": {"http", "service"},
     "uvicorn": {"http"},

@@ -44,5 +44,6 @@ supervisor.py      the process that starts and replaces the workers
 process.py         the interpreter's switches, a worker's place among the others, and how a process ends
 compactor.py       changes become an artifact, in the background
 worker.py          one worker process, wired
+outline.py         the service as its supervisor sees it
 launch.py          the supervisor, without the imports of BentoML's command
 """

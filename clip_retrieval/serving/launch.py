@@ -12,8 +12,6 @@ from pathlib import Path
 
 from clip_retrieval.serving.without_cloud import load_service_parts
 
-SERVICE = "service:ClipRetrieval"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until a signal ends it. Raises SystemExit, with status 1 for a service that has failed."""
@@ -28,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = vars(parser.parse_args(arguments))
     load_service_parts()
     from clip_retrieval.serving.bento_dispatch import serve
+    from clip_retrieval.serving.process import OUTLINE
 
-    serve(SERVICE, given.pop("folder"), **given)
+    serve(OUTLINE, given.pop("folder"), **given)
 
 
 if __name__ == "__main__":

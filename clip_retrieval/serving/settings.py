@@ -17,6 +17,8 @@ from clip_retrieval.errors import SourceError
 from clip_retrieval.indexes.milvus_place import check_uri
 from clip_retrieval.urls import is_url
 
+FROZEN = "this collection is frozen: set BENTO_CLIP_CHANGES to a folder for its changes and start the service again"
+
 PREFIX = "BENTO_CLIP_"
 
 UVICORNS = "FORWARDED_ALLOW_IPS"

@@ -44,6 +44,7 @@ class Worker:
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
         self._decoders = state.decode_in_processes()
+        self._decoders.begin()
         rollout = Rollout(process.rollout_folder())
         served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
         opened = process.open_changes(state.settings, served.engine.encoder.info)

@@ -15,13 +15,7 @@ pytestmark = pytest.mark.e2e
 
 STAGES = {
     "command": ["interpreter and imports", "checks", "waiting until the service is ready", "first answer"],
-    "supervisor": [
-        "interpreter and first imports",
-        "imports",
-        "routes and middleware",
-        "verifying",
-        "until it listens",
-    ],
+    "supervisor": ["interpreter and imports", "verifying", "until it listens"],
     "worker": [
         "interpreter and first imports",
         "imports",
