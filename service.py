@@ -90,6 +90,8 @@ Images = Annotated[
 @bentoml.service(
     name="clip-retrieval",
     workers=workers,
+    resources={"cpu": "2", "memory": "1536Mi"},  # for BentoCloud alone, as is the concurrency
+    traffic={"concurrency": 64},
     logging={"access": {"enabled": False}},  # ``AccessLog`` has the line
     # ``traffic.timeout`` has no effect: ``Intake`` and ``Admission`` bound the time of a request.
     # BentoML makes spans even if nothing collects them: a quarter of the interpreter's time for a request.
