@@ -27,7 +27,7 @@ engine.py          texts and images encoded a batch at a time
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder
 without_cloud.py   BentoML's parts for services, without its client of BentoCloud
-bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
+bento_dispatch.py  BentoML's batch queues, and nearly every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
 mirror.py          queries that two artifacts answer
 rollout.py         what all workers of a host agree to serve

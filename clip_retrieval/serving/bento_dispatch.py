@@ -1,8 +1,9 @@
 """BentoML's batch dispatchers, fed by the routes of the HTTP API as well as by BentoML's own.
 
 BentoML's only public in-process way into a batchable API is a request to itself. Its application object, which each
-request carries, has the dispatchers. This file uses these private names of bentoml, and no other file uses any;
-bentoml is pinned, and tests/serving/test_bento_dispatch.py holds each name and says what depends on it:
+request carries, has the dispatchers. This file uses these private names of bentoml, and beside it only
+``without_cloud.py`` uses some, which comes before anything of bentoml. It is pinned, and
+tests/serving/test_bento_dispatch.py holds each name and says what depends on it:
 
     Route.endpoint.func.__self__                          a route of an API knows BentoML's application object
     ServiceAppFactory.dispatchers, batch_infer            jobs join the batches of an API
