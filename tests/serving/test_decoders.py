@@ -4,6 +4,9 @@ import asyncio
 import base64
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -338,3 +341,13 @@ def test_processes_that_were_begun_and_never_started_end_with_the_rest() -> None
 
     begun = asyncio.run(case())
     assert not begun & {child.pid for child in psutil.Process().children()}
+
+
+def test_a_process_whose_worker_ends_before_it_has_begun_ends_without_a_word() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-m", "clip_retrieval.serving.decoder", str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
+    ours.close()
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
