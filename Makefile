@@ -9,6 +9,7 @@ BENCH ?=
 SCALE ?=
 EMBED ?=
 LIVE ?=
+START ?=
 LOAD ?=
 CHAOS ?=
 ARTIFACT ?=
@@ -22,7 +23,7 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-embed-scale bench-threads bench-scale bench-live bench-engines bench-overload fidelity load chaos \
+.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-embed-scale bench-threads bench-scale bench-live bench-start bench-engines bench-overload fidelity load chaos \
   bento image image-test some-artifact lint format constraints clean
 
 help:  ## Show this list
@@ -97,6 +98,9 @@ bench-overload: $(DEV)  ## Measure what a crowd and slow clients cost the answer
 
 bench-live: $(DEV)  ## Measure a collection that changes while it is served (LIVE= for options)
 	$(BIN)/python -m scripts.bench_live $(LIVE)
+
+bench-start: $(DEV)  ## Measure a start from nothing to the first answer, by stage (START= for options)
+	$(BIN)/python -m scripts.bench_start $(START)
 
 fidelity: $(DEV)  ## Measure how much recall each numeric precision costs
 	$(BIN)/python -m scripts.fidelity

@@ -5,28 +5,44 @@ native BentoML APIs, and the routes of the HTTP API feed the same two queues, so
 batches. Settings come from the environment; ``clip_retrieval/serving/settings.py`` lists them.
 """
 
-import os
 from functools import partial
-from pathlib import Path
 from typing import Annotated, cast
 
 import bentoml
+
+from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.serving import process, start_profile
+from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
+from clip_retrieval.serving.served import Loader
+from clip_retrieval.serving.without_cloud import load_service_parts
+
+_process: start_profile.Process = "worker" if IS_SUPERVISED else "supervisor"
+start_profile.mark(_process, "interpreter and first imports")
+if IS_SUPERVISED:
+    load_service_parts()
+place = process.take_place()
+settings = process.read_settings()
+try:
+    tag, folder = process.find_artifact(settings.artifact)
+except ClipRetrievalError as error:
+    process.end_service(place.shared, error)
+workers, encoder_threads = process.share_cores(settings)
+loader = Loader(settings, encoder_threads, workers)
+if IS_SUPERVISED and not place.verifies:
+    loader.begin(folder)  # beside the imports that follow
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 from starlette.types import Scope
 
 from clip_retrieval.contract.queries import TextToEncode
-from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.policy import route_of
 from clip_retrieval.http.stack import middleware, wire
-from clip_retrieval.indexes.milvus_place import is_file
-from clip_retrieval.serving import json_logs, log_lines, process
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
-    IS_SUPERVISED,
     TEXTS,
     BentoDispatch,
     count_by_route,
@@ -35,7 +51,7 @@ from clip_retrieval.serving.bento_dispatch import (
     tracer,
 )
 from clip_retrieval.serving.engine import EncodeJob, Engine, encode_by_engine
-from clip_retrieval.serving.entry import check_keys, gate_of
+from clip_retrieval.serving.entry import gate_of
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
 from clip_retrieval.serving.state import ServerState
@@ -44,20 +60,9 @@ from clip_retrieval.serving.worker import Worker
 MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
-place = process.take_place()
-settings = process.read_settings()
-try:
-    tag, folder = process.find_artifact(settings.artifact)
-except ClipRetrievalError as error:
-    process.end_service(place.shared, error)
-workers, encoder_threads = process.share_cores(settings)
-if settings.log_format == "json":
-    json_logs.use_json()
-else:
-    json_logs.name_requests()
-json_logs.skip_unused_fields()
+start_profile.mark(_process, "imports")
+process.use_log_format(settings)
 count_by_route(route_of)
-log_lines.use_lines()
 
 state = ServerState.of(settings, place.shared, place.number)
 try:
@@ -85,6 +90,8 @@ Images = Annotated[
 @bentoml.service(
     name="clip-retrieval",
     workers=workers,
+    resources={"cpu": "2", "memory": "1536Mi"},  # for BentoCloud alone, as is the concurrency
+    traffic={"concurrency": 64},
     logging={"access": {"enabled": False}},  # ``AccessLog`` has the line
     # ``traffic.timeout`` has no effect: ``Intake`` and ``Admission`` bound the time of a request.
     # BentoML makes spans even if nothing collects them: a quarter of the interpreter's time for a request.
@@ -98,22 +105,14 @@ class ClipRetrieval:
     @staticmethod
     def check() -> None:
         """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
-        try:
-            keys = check_keys(settings)
-            first = process.check_artifact(settings, tag, folder)
-        except ClipRetrievalError as error:
-            raise SystemExit(f"bento-clip: {error}") from None
-        os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
-        if settings.index_uri is not None and is_file(settings.index_uri):
-            os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
-        if settings.keys is not None:
-            os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
-        process.lead(workers, settings, keys)
+        start_profile.mark(_process, "routes and middleware")
+        process.prepare(settings, tag, folder)
 
     def __init__(self) -> None:
+        start_profile.mark(_process, "routes and middleware")
         process.prefer_searches()
         try:
-            self.worker = Worker(state, place, dispatch, metrics, encoder_threads=encoder_threads)
+            self.worker = Worker(state, place, dispatch, metrics, loader)
         except ClipRetrievalError as error:
             if not IS_SUPERVISED:
                 raise

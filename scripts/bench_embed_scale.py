@@ -37,7 +37,7 @@ from clip_retrieval.build.embed import IMAGE_BATCH
 from clip_retrieval.build.embed_ray import RayWorkers
 from clip_retrieval.build.shards import ShardManifest
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import Encoder
 from clip_retrieval.images.decode import Limits, decode_blob

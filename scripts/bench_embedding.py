@@ -24,7 +24,7 @@ from clip_retrieval.build.embed import IMAGE_BATCH, TEXT_BATCH, Embedder, embed_
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder
 from clip_retrieval.images.decode import Limits, decode_blob

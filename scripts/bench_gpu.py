@@ -30,7 +30,7 @@ from clip_retrieval.build.embed import Embedder, embed_images
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.on_a_gpu import GPU_BATCH, least_cosine
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders import find_gpu, load_encoder, load_on_gpu
 from clip_retrieval.encoders.accelerator import Gpu
 from clip_retrieval.encoders.base import Encoder, Pixels

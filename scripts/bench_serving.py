@@ -40,7 +40,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import calibration
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.catalogue import entries
 from clip_retrieval.models.prepare import prepare_encoder

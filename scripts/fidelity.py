@@ -25,7 +25,7 @@ from clip_retrieval.build.check import calibration
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.validate import validate
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ClipRetrievalError

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from clip_retrieval.datasets import Source
+from clip_retrieval.datasets.base import Source
 from clip_retrieval.encoders.fake import COLOURS
 from clip_retrieval.errors import ImageRejected
 from clip_retrieval.records import CaptionedImage, Reject

@@ -21,7 +21,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "clip_retrieval"
 
-LEAVES = ("errors", "records", "cores", "progress", "parallel", "stages", "atomic", "work_folder", "storage")
+LEAVES = ("errors", "records", "cores", "progress", "parallel", "stages", "atomic", "work_folder", "storage", "urls")
 """Files at the root that any other may import; each imports only leaves above it."""
 
 WINGS = (
@@ -65,7 +65,7 @@ LIBRARIES = {
     "milvus_lite": {"indexes/milvus_lite"},
     "grpc": {"indexes/milvus_engine"},
     "circus": {"serving/supervisor"},
-    "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "service"},
+    "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "serving/outline", "service"},
     "fastapi": {"http"},
     "starlette": {"http", "service"},
     "uvicorn": {"http"},
@@ -241,6 +241,12 @@ def test_importing_the_service_loads_no_torch(fake_artifact: Artifact) -> None:
 
 def test_importing_the_command_line_loads_no_torch() -> None:
     assert not loaded_by("import clip_retrieval.cli.app") & {"torch", "torchvision", "open_clip", "openvino"}
+
+
+def test_handing_a_start_over_loads_nothing_that_the_service_loads_itself() -> None:
+    loaded = loaded_by("import clip_retrieval.cli.app, clip_retrieval.cli.serve")
+    assert {"typer", "rich"} <= loaded
+    assert not loaded & {"bentoml", "numpy", "faiss", "pydantic", "httpx", "PIL", "psutil", "fastapi", "openvino"}
 
 
 def test_importing_the_readers_loads_no_library_of_shards_or_stores() -> None:

@@ -13,11 +13,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import limits
-from limits.aio.storage import RedisStorage
-from limits.errors import StorageError
-from redis.asyncio import ConnectionPool
-
 from clip_retrieval.access.cost import UNIT
 from clip_retrieval.access.redis_url import spoken_url
 from clip_retrieval.access.shared_counts import SharedCounts
@@ -46,6 +41,8 @@ class Quota:
     @classmethod
     def of(cls, text: str) -> "Quota":
         """The quota that a text such as ``600/minute`` is. Raises ValueError if it is none."""
+        import limits
+
         try:
             (item,) = limits.parse_many(text)
         except ValueError:
@@ -74,6 +71,10 @@ class Store:
 
     def __init__(self, url: str) -> None:
         """``url`` is such as ``redis://host:6379/0``; nothing is asked yet. Raises ValueError if it is no such URL."""
+        from limits.aio.storage import RedisStorage
+        from limits.errors import StorageError
+        from redis.asyncio import ConnectionPool
+
         spoken = spoken_url(url)
         timeouts = {"socket_timeout": STORE_TIMEOUT_S, "socket_connect_timeout": STORE_TIMEOUT_S}
         self._pool = ConnectionPool.from_url(spoken, **timeouts)
@@ -82,6 +83,8 @@ class Store:
         self.counts = RedisStorage(
             "async+redis://localhost:6379", wrap_exceptions=True, implementation="redispy", **options
         )
+        self.failures = (StorageError, OSError, TimeoutError)
+        """What ``counts`` raises where the store does not answer."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -114,7 +117,7 @@ class Limiter:
             try:
                 taken = await self._store.counts.acquire_sliding_window_entry(key, quota.tenths, quota.window_s, cost)
                 counts = await self._store.counts.get_sliding_window(key, quota.window_s)
-            except (StorageError, OSError, TimeoutError) as error:
+            except self._store.failures as error:
                 self._lost(error)
             else:
                 self._found()

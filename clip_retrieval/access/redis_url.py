@@ -4,13 +4,13 @@ Both speak one protocol, and one client reaches both. A message about a URL neve
 may hold a password.
 """
 
-from redis.asyncio import ConnectionPool
-
 SCHEMES = ("redis", "rediss", "valkey", "valkeys")
 
 
 def spoken_url(url: str) -> str:
     """The URL as the client ``redis`` reads it. Raises ValueError if it is of no such server, or cannot be read."""
+    from redis.asyncio import ConnectionPool
+
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES:
         raise ValueError(

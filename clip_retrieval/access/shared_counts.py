@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from limits.aio.storage import SlidingWindowCounterSupport
-
 WAYS = 8
 """A caller's count is in one of so many places."""
 BUCKETS = 1024
@@ -18,15 +16,13 @@ _FIELDS = 4
 TABLE_BYTES = 8 * _FIELDS * WAYS * BUCKETS
 
 
-class SharedCounts(SlidingWindowCounterSupport):
+class SharedCounts:
     """A table of bounded size: of the 8,192 callers that it has room for, one that has come long ago makes room.
 
     The count of a caller is an approximation of the last ``expiry`` seconds: that of the present window, and of the one
     before the part that still lies in those seconds (the "sliding window counter" of ``limits``). All callers are
     counted with the same ``expiry``.
     """
-
-    base_exceptions = ()
 
     def __init__(
         self,
@@ -67,15 +63,6 @@ class SharedCounts(SlidingWindowCounterSupport):
         with self._lock():
             at = self._place(key, self._window(expiry)[0])
             self._cells[at + _NOW] = self._cells[at + _BEFORE] = 0
-
-    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        return self.take(key, limit, expiry, amount)
-
-    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        return self.look(key, expiry)
-
-    async def clear_sliding_window(self, key: str, expiry: int) -> None:
-        self.forget(key, expiry)
 
     def _window(self, expiry: int) -> tuple[int, float]:
         """The number of the present window, from 1, and the seconds until its end."""

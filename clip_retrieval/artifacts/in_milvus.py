@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers
-from clip_retrieval.artifacts.manifest import json_sha256
+from clip_retrieval.artifacts.manifest_file import json_sha256
 from clip_retrieval.artifacts.milvus_work import begin_filling, collection_name, drop_version
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.encoders.base import Vectors

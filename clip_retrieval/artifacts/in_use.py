@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import finalize
 
-from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.errors import ArtifactNotFound
 
 

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clip_retrieval.artifacts.manifest_file import MANIFEST, SCHEMA_VERSION, json_sha256
 from clip_retrieval.artifacts.thumbnails import FORMAT
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema
 from clip_retrieval.indexes.base import BuiltIndex
-
-SCHEMA_VERSION = 3
-MANIFEST = "manifest.json"
 
 
 class DataInfo(BaseModel):
@@ -140,8 +138,3 @@ def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def json_sha256(value: object) -> str:
-    """Hex SHA-256 of a value as JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

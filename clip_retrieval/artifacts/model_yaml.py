@@ -2,10 +2,10 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import bentoml
-
-from clip_retrieval.artifacts.manifest import Manifest
+if TYPE_CHECKING:
+    from clip_retrieval.artifacts.manifest import Manifest
 
 MODEL_YAML = "model.yaml"
 SOURCE = "source"
@@ -16,8 +16,10 @@ class _Described(Exception):
     """BentoML has written its file; the rest is not left to it."""
 
 
-def describe(tag: str, manifest: Manifest, folder: Path, source: str | None) -> None:
+def describe(tag: str, manifest: "Manifest", folder: Path, source: str | None) -> None:
     """Put BentoML's own file into ``folder``; ``source`` is the mark of the source, if it is known."""
+    import bentoml
+
     before = tempfile.tempdir
     tempfile.tempdir = str(folder)  # where BentoML makes its folder; so a kill leaves none elsewhere
     try:
@@ -42,7 +44,7 @@ def describe(tag: str, manifest: Manifest, folder: Path, source: str | None) -> 
         tempfile.tempdir = before
 
 
-def labels(manifest: Manifest) -> dict[str, str]:
+def labels(manifest: "Manifest") -> dict[str, str]:
     """BentoML labels that say what an artifact is made of."""
     return {
         "model": _label(manifest.encoder.name),

@@ -15,17 +15,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import bentoml
-from bentoml.exceptions import BentoMLException
+from typing import TYPE_CHECKING
 
 from clip_retrieval import atomic
-from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts import manifest_file
 from clip_retrieval.artifacts.model_yaml import MODEL_YAML, SOURCE, describe
-from clip_retrieval.artifacts.sharing import Shared
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ArtifactNotFound, BuildRunning, StorageFailed
 from clip_retrieval.storage import storage
 from clip_retrieval.work_folder import Say, work_folder
+
+if TYPE_CHECKING:
+    import bentoml
+
+    from clip_retrieval.artifacts.artifact import Artifact
 
 NAME = "clip-retrieval"
 LATEST = f"{NAME}:latest"
@@ -48,13 +50,15 @@ class Stored:
     """The mark of the source that it was built from, if it was built into this store."""
 
 
-def save(artifact: Artifact, say: Say = lambda _: None, *, source: str | None = None) -> str:
+def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None = None) -> str:
     """Move an artifact into the store and return its tag; an artifact that has this tag already is replaced.
 
     It appears in the store complete or not at all, and then leaves its folder. Files that another version has too are
     stored once. ``say`` gets a line if this waits for another process that saves, and if the file system cannot store
     equal files once. ``source`` is the mark of the source that it was built from: see ``source_mark``.
     """
+    from clip_retrieval.artifacts.sharing import Shared
+
     manifest = artifact.manifest
     tag = tag_of(manifest.version)
     target = _home() / manifest.version
@@ -161,6 +165,34 @@ def resolve(source: str) -> tuple[str, Path]:
     return str(model.tag), Path(model.path)
 
 
+def resolve_whole(source: str) -> tuple[str, Path]:
+    """What ``resolve`` finds, whose manifest can be read. Raises ArtifactError of the kind that applies.
+
+    Where a look at two small files shows an artifact, neither BentoML's store nor the artifact is loaded.
+    """
+    found = (source, Path(source)) if os.path.isdir(source) else _glance(source)  # noqa: PTH112 - as in ``resolve``
+    if found is None or not manifest_file.is_whole(found[1]):
+        from clip_retrieval.artifacts.artifact import Artifact
+
+        found = resolve(source)
+        Artifact.open(found[1], verify=False)
+    return found
+
+
+def _glance(source: str) -> tuple[str, Path] | None:
+    """What ``resolve`` finds for a full tag or for the latest, if the store is in order there; else None."""
+    try:
+        version = source.removeprefix(f"{NAME}:")
+        if source in {NAME, LATEST}:
+            version = (_home() / "latest").read_text(encoding="utf-8").strip()
+        folder = _home() / version
+        lines = (folder / MODEL_YAML).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    is_in_order = folder.parent == _home() and f"name: {NAME}" in lines and f"version: {version}" in lines
+    return (tag_of(version), folder) if is_in_order and not _staging().exists() else None
+
+
 def _home() -> Path:
     """The folder of our models in the store, where BentoML looks for it."""
     home = os.environ.get("BENTOML_HOME", "~/bentoml")
@@ -224,15 +256,20 @@ def _read(folder: Path) -> Stored:
     return Stored(tag, folder, model.creation_time.timestamp(), source=model.info.labels.get(SOURCE))
 
 
-def _artifacts() -> Iterator[Artifact]:
+def _artifacts() -> Iterator["Artifact"]:
     """The artifacts of the store, newest first, without a look at their files."""
+    from clip_retrieval.artifacts.artifact import Artifact
+
     for one in _newest_first():
         with suppress(ArtifactError):
             yield Artifact.open(one.path, verify=False)
 
 
-def _model(tag: str) -> bentoml.Model:
+def _model(tag: str) -> "bentoml.Model":
     """What BentoML has under ``tag``. Raises ArtifactDamaged, also if there is nothing."""
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
     try:
         model = bentoml.models.get(tag)
     except BentoMLException as error:

@@ -21,16 +21,18 @@ from typing import TypeVar
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST, Manifest, file_sha256, read_manifest
+from clip_retrieval.artifacts.manifest import Manifest, file_sha256, read_manifest
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.published_note import note, noted
 from clip_retrieval.artifacts.published_url import check_pointer, check_published
 from clip_retrieval.artifacts.transfer import MAX_MANIFEST_BYTES, VERSION, check_contents, require_plain
-from clip_retrieval.datasets.remote import open_objects, shown_place
+from clip_retrieval.datasets.remote import open_objects
 from clip_retrieval.datasets.remote_file import again
 from clip_retrieval.datasets.store import Objects
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ArtifactNotFound, StoreUnreachable
 from clip_retrieval.progress import Advance, Progress
 from clip_retrieval.storage import storage
+from clip_retrieval.urls import shown_place
 from clip_retrieval.work_folder import Say, work_folder
 
 T = TypeVar("T")

@@ -2,8 +2,8 @@
 
 import re
 
-from clip_retrieval.datasets.remote import BUCKETS, shown_place
 from clip_retrieval.errors import SourceError
+from clip_retrieval.urls import BUCKETS, shown_place
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _TAKEN = ("files", "versions")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST, file_sha256
+from clip_retrieval.artifacts.manifest import file_sha256
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.writer import link_or_copy
 
 

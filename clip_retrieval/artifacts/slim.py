@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import VECTORS, Artifact
-from clip_retrieval.artifacts.manifest import json_sha256
+from clip_retrieval.artifacts.manifest_file import json_sha256
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.errors import ArtifactError
 

@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST, Manifest, read_manifest
+from clip_retrieval.artifacts.manifest import Manifest, read_manifest
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.model_yaml import MODEL_YAML
 from clip_retrieval.atomic import new_file, new_folder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError

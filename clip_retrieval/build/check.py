@@ -9,13 +9,13 @@ from clip_retrieval.build.captions import check_captions
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.validate import validate
-from clip_retrieval.datasets import Source, SourceOptions, open_source
-from clip_retrieval.datasets.place import DEFAULT_OPTIONS
-from clip_retrieval.datasets.remote import shown_place, whole_place
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.place import DEFAULT_OPTIONS, SourceOptions
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.images.decode import Limits, decode_blob
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import CaptionedImage, CaptionRecord, ImageRecord, Reject, Split, ValidImage
+from clip_retrieval.urls import shown_place, whole_place
 
 CALIBRATION_IMAGES = 300
 
@@ -35,6 +35,8 @@ class ReadSource(Source):
 
 def read_source(path: Path | str, progress: Progress, options: SourceOptions = DEFAULT_OPTIONS) -> ReadSource:
     """Read a data source, without its images. Raises SourceError if it cannot be read or names no image."""
+    from clip_retrieval.datasets.detect import open_source
+
     source = open_source(path, options)
     items: list[CaptionedImage | Reject] = []
     with progress.stage("reading the source", None) as advance:

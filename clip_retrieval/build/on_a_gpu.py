@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from clip_retrieval.build.check import calibration
-from clip_retrieval.datasets import Source
+from clip_retrieval.datasets.base import Source
 from clip_retrieval.encoders import load_encoder, load_on_gpu, read_info
 from clip_retrieval.encoders.accelerator import Precision
 from clip_retrieval.encoders.base import LEAST_COSINE, Encoder, Vectors

@@ -30,7 +30,8 @@ from clip_retrieval.build.splits import Ratios, assign_splits
 from clip_retrieval.build.taken_vectors import take_vectors
 from clip_retrieval.build.thumbnails import ThumbnailPlans, thumbnail_notes
 from clip_retrieval.build.write import Parts, index_and_write
-from clip_retrieval.datasets import Source, open_source
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactError

@@ -7,10 +7,11 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from clip_retrieval.atomic import new_file
-from clip_retrieval.datasets.remote import BUCKETS, is_url, open_objects, shown_place
+from clip_retrieval.datasets.remote import open_objects
 from clip_retrieval.datasets.remote_file import again
 from clip_retrieval.datasets.store import Objects
 from clip_retrieval.errors import ClusterFailed
+from clip_retrieval.urls import BUCKETS, is_url, shown_place
 
 T = TypeVar("T")
 

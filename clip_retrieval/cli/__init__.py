@@ -1,12 +1,15 @@
 """The command line, with one file for each command. No other wing prints.
 
 console.py          progress bars and tables
+artifact_options.py what says which artifact
 options.py          options that several commands share
 engine_options.py   where a build embeds images
 pruned.py           what a clean-up of the model store did
 publish.py          a build into the model store or a folder
 tls.py              the files that HTTPS is served with
-bentoml_serve.py    ``bentoml serve`` as a child process
+probe.py            what the command asks of a service that starts
+start_table.py      what a start took, as a table or JSON
+bentoml_serve.py    the service as a child process
 check.py            ``bento-clip check``
 models.py           ``bento-clip models``
 build.py            ``bento-clip build``

@@ -4,31 +4,88 @@ import codecs
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from clip_retrieval import __version__
-from clip_retrieval.cli import console, keys
-from clip_retrieval.cli.add import add
-from clip_retrieval.cli.browse import browse
-from clip_retrieval.cli.edit import edit
-from clip_retrieval.cli.mcp import mcp_command
-from clip_retrieval.cli.remove import remove
-from clip_retrieval.cli.search import search
-from clip_retrieval.cli.swap import swap
+from clip_retrieval.cli import console
 from clip_retrieval.errors import ClipRetrievalError, MissingExtra, Unauthorized
 from clip_retrieval.storage import exit_status, sentence
 
-Command = Callable[..., object]
+COMMANDS = {
+    "demo": "demo",
+    "check": "check_command",
+    "models": "models_command",
+    "build": "build_command",
+    "sync": "sync",
+    "info": "info",
+    "search": "search",
+    "browse": "browse",
+    "serve": "serve",
+    "swap": "swap",
+    "compact": "compact_command",
+    "add": "add",
+    "edit": "edit",
+    "remove": "remove",
+    "mcp": "mcp_command",
+    "evaluate": "evaluate_command",
+    "tune": "tune_command",
+    "finetune": "finetune_command",
+    "artifacts": "app",
+    "keys": "app",
+}
+"""What each command is in the file of its name: a function, or an application with commands of its own."""
 
-ORDER = (
-    *("demo", "check", "models", "build", "sync", "info", "search", "browse", "serve", "swap"),
-    *("compact", "add", "edit", "remove", "mcp", "evaluate", "tune", "finetune", "artifacts"),
-)
-"""The commands as the help lists them."""
+
+class Commands(TyperGroup):
+    """Imports the file of a command when that command is asked for: one needs a tenth of what all of them import.
+
+    A command whose packages are not installed says which extra has them.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's own signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - typer's own signature
+        if cmd_name not in COMMANDS:
+            for name in COMMANDS:  # whose names the error may suggest
+                self._load(name)
+        elif cmd_name not in self.commands:
+            self._load(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def _load(self, name: str) -> None:
+        alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        try:
+            what = getattr(import_module(f"clip_retrieval.cli.{name}"), COMMANDS[name])
+        except ModuleNotFoundError as error:
+            package = error.name or ""
+            if package.startswith("clip_retrieval"):
+                raise
+            takes_all = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+            missing = MissingExtra(f"bento-clip {name} ({package})", "serve")
+            alone.command(name, help="Needs the extra serve.", context_settings=takes_all)(_refusal(missing))
+        else:
+            if isinstance(what, typer.Typer):
+                alone.add_typer(what, name=name)
+            else:
+                alone.command(name)(what)
+        self.commands[name] = get_group(alone).commands[name]
+
+
+def _refusal(missing: MissingExtra) -> Callable[[], None]:
+    def refuse() -> None:
+        raise missing
+
+    return refuse
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -66,80 +123,3 @@ def version(
     if show:
         typer.echo(__version__)
         raise typer.Exit
-
-
-def _of_a_service() -> dict[str, Command]:
-    """Those that need the extra ``cli`` alone: what they ask is a running service."""
-    return {
-        "search": search,
-        "browse": browse,
-        "swap": swap,
-        "add": add,
-        "edit": edit,
-        "remove": remove,
-        "mcp": mcp_command,
-    }
-
-
-def _of_this_machine() -> dict[str, Command | typer.Typer]:
-    """Those that read and make artifacts, which need the extra ``serve``."""
-    from clip_retrieval.cli import artifacts
-    from clip_retrieval.cli.build import build_command
-    from clip_retrieval.cli.check import check_command
-    from clip_retrieval.cli.compact import compact_command
-    from clip_retrieval.cli.demo import demo
-    from clip_retrieval.cli.evaluate import evaluate_command
-    from clip_retrieval.cli.finetune import finetune_command
-    from clip_retrieval.cli.info import info
-    from clip_retrieval.cli.models import models_command
-    from clip_retrieval.cli.serve import serve
-    from clip_retrieval.cli.sync import sync
-    from clip_retrieval.cli.tune import tune_command
-
-    return {
-        "demo": demo,
-        "check": check_command,
-        "models": models_command,
-        "build": build_command,
-        "sync": sync,
-        "info": info,
-        "serve": serve,
-        "compact": compact_command,
-        "evaluate": evaluate_command,
-        "tune": tune_command,
-        "finetune": finetune_command,
-        "artifacts": artifacts.app,
-    }
-
-
-def _register() -> None:
-    """Every command; one whose packages are not there says what to install."""
-    commands: dict[str, Command | typer.Typer] = {**_of_a_service()}
-    package = ""
-    try:
-        commands |= _of_this_machine()
-    except ModuleNotFoundError as error:
-        package = error.name or ""
-        if package.startswith("clip_retrieval"):
-            raise
-    for name in ORDER:
-        command = commands.get(name)
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
-        elif command is not None:
-            app.command(name)(command)
-        else:
-            takes_all = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-            missing = MissingExtra(f"bento-clip {name} ({package})", "serve")
-            app.command(name, help="Needs the extra serve.", context_settings=takes_all)(_refusal(missing))
-    app.add_typer(keys.app, name="keys")
-
-
-def _refusal(missing: MissingExtra) -> Command:
-    def refuse() -> None:
-        raise missing
-
-    return refuse
-
-
-_register()

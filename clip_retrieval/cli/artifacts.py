@@ -12,18 +12,19 @@ import typer
 from clip_retrieval.artifacts import modelstore, retention
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import compare
-from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.published import import_published, open_bucket
 from clip_retrieval.artifacts.published_url import check_pointer
 from clip_retrieval.artifacts.sharing import sizes
 from clip_retrieval.artifacts.slim import without_vectors
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, DryRun, Tag, Yes
+from clip_retrieval.cli.artifact_options import Tag
+from clip_retrieval.cli.options import AsJson, DryRun, Yes
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
-from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ClipRetrievalError
 from clip_retrieval.models.prepare import cache_dir
+from clip_retrieval.urls import is_url
 from clip_retrieval.work_folder import scratch_folder
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")

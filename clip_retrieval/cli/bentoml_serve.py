@@ -1,4 +1,4 @@
-"""Runs ``bentoml serve`` for an artifact as a child process, reports when it is ready, and passes signals on."""
+"""Runs the service of an artifact as a child process, reports when it is ready, and passes signals on."""
 
 import errno
 import json
@@ -8,22 +8,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-import httpx
-
 from clip_retrieval.cli import console
+from clip_retrieval.cli.probe import is_ready
+from clip_retrieval.cli.start_table import StartProfile
 from clip_retrieval.cli.tls import Tls
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import lifeline
 
 Address = IPv4Address | IPv6Address
-SERVICE = "clip_retrieval.service:ClipRetrieval"
+LAUNCH = "clip_retrieval.serving.launch"
 SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """The parent of the package, which BentoML imports the service from, in a checkout and in an installation."""
+POLL_S = 0.02
 
 
 def serve_artifact(
@@ -32,19 +33,24 @@ def serve_artifact(
     port: int,
     environment: Mapping[str, str],
     tls: Tls | None = None,
-    example: str | None = None,
+    profile: StartProfile | None = None,
+    example: Callable[[], str | None] = lambda: None,
 ) -> int:
     """Serve until the child process ends, and return its exit status.
 
-    ``host`` is an address or a name; with ``tls`` it is HTTPS. ``example`` is a text that finds something here.
-    The status is not 0 if the child ended by itself before it was ready. Raises ClipRetrievalError if the host is
-    unknown or the port is in use.
+    ``host`` is an address or a name; with ``tls`` it is HTTPS. ``profile`` is told what the start took. ``example``
+    gives a text that finds something here; it is asked when the service is ready. The status is not 0 if the child
+    ended by itself before it was ready. Raises ClipRetrievalError if the host is unknown or the port is in use.
     """
     address = address_of(host, port)
     _require_free(address, port)
-    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", str(address), "--port", str(port)]
+    command = [sys.executable, "-m", LAUNCH, "--folder", str(SERVICE_FOLDER), "--host", str(address)]
+    command += ["--port", str(port)]
     command += [] if tls is None else tls.options()
     variables = {"BENTOML_DO_NOT_TRACK": "True", **environment, "BENTO_CLIP_ARTIFACT": tag}
+    if profile is not None:
+        variables |= profile.variables()
+        profile.mark("checks")
     stopped = False
 
     def stop(*_: object) -> None:
@@ -53,7 +59,7 @@ def serve_artifact(
         child.send_signal(signal.SIGTERM)
 
     child = subprocess.Popen(
-        [*command, "--working-dir", str(SERVICE_FOLDER)],
+        command,
         pass_fds=lifeline.hold(variables),
         env=variables,
         start_new_session=True,  # a Ctrl-C reaches the child once, through the handler below
@@ -64,16 +70,22 @@ def serve_artifact(
         signal.signal(signal.SIGHUP, stop)
     url = url_of(address, port, tls=tls)
     started = time.monotonic()
+    asked = url_of(address, port, shown=False, tls=tls)
     try:
         console.note("starting the service")  # no spinner: the child writes its log to the same terminal
         asks_clients = tls is not None and tls.client_authority is not None
-        _wait_until_ready(child, url_of(address, port, shown=False, tls=tls), asks_clients=asks_clients)
+        _wait_until_ready(child, asked, asks_clients=asks_clients)
+        if profile is not None:
+            profile.mark("waiting until the service is ready")
+            profile.ask(asked)
     except _Ended:
         return _status(child.returncode) if stopped else _status(child.returncode) or 1
     took = time.monotonic() - started
     console.err.print(f"ready in {took:.1f} s: [bold]{url}[/] (API pages at {url}/docs)", soft_wrap=True)
     console.err.print("try:", style="bold")
-    console.err.print(try_line(url, key_header(environment), example), markup=False, highlight=False, soft_wrap=True)
+    console.err.print(try_line(url, key_header(environment), example()), markup=False, highlight=False, soft_wrap=True)
+    if profile is not None:
+        profile.show()
     return _status(child.wait())
 
 
@@ -104,25 +116,10 @@ class _Ended(Exception):
 
 
 def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, *, asks_clients: bool) -> None:
-    while not _is_ready(url, asks_clients=asks_clients):
+    while not is_ready(url, asks_clients=asks_clients):
         if child.poll() is not None:
             raise _Ended
-        time.sleep(0.1)
-
-
-def _is_ready(url: str, *, asks_clients: bool) -> bool:
-    """Whether the service answers there that it is ready.
-
-    Over TLS that is all that is asked: the certificate is for the names by which others reach it. A service that
-    ``asks_clients`` for a certificate ends the connection, since we have none; before its workers are ready nobody
-    does.
-    """
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False, verify=False).is_success
-    except (httpx.ReadError, httpx.RemoteProtocolError):
-        return asks_clients
-    except httpx.HTTPError:
-        return False
+        time.sleep(POLL_S)
 
 
 def address_of(host: str, port: int) -> Address:

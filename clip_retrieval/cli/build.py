@@ -48,12 +48,12 @@ from clip_retrieval.cli.options import (
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
 from clip_retrieval.cli.publish import build_and_publish, check_milvus, seen_files
-from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.encoders import find_gpu
 from clip_retrieval.encoders.accelerator import Gpu, Precision
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.milvus_place import check_uri
 from clip_retrieval.models.prepare import prepare_encoder
+from clip_retrieval.urls import shown_place
 
 
 class RuntimeOption(StrEnum):

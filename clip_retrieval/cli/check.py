@@ -21,8 +21,8 @@ from clip_retrieval.cli.options import (
     source_options,
 )
 from clip_retrieval.cli.publish import seen_files
-from clip_retrieval.datasets.remote import shown_place
 from clip_retrieval.images.decode import Limits
+from clip_retrieval.urls import shown_place
 
 
 def check_command(

@@ -13,7 +13,8 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, Key, Tag, require_no_key
+from clip_retrieval.cli.artifact_options import Tag
+from clip_retrieval.cli.options import AsJson, Key, require_no_key
 from clip_retrieval.client import Client
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.live.compacting import compact_log

@@ -27,13 +27,13 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from clip_retrieval.contract.answers import CaptionResult, ImageResult, ListedImage
 from clip_retrieval.records import ValidImage
 
-if TYPE_CHECKING:  # the extra ``cli`` alone has not what these need
+if TYPE_CHECKING:  # the extra ``cli`` alone has not what these need, and a command prints a few of them
     from clip_retrieval.artifacts.compare import Comparison
     from clip_retrieval.artifacts.manifest import Manifest
     from clip_retrieval.build.report import Report
+    from clip_retrieval.contract.answers import CaptionResult, ImageResult, ListedImage
     from clip_retrieval.datasets.taking import Taking
 
 # File names and captions are shown unchanged: [markup] and :emoji: in them have no effect.
@@ -255,7 +255,7 @@ def comparison_table(tags: tuple[str, str], comparison: "Comparison") -> None:
             out.print(f"  … and {len(names) - MAX_TABLE_ROWS} more; --json has all of them")
 
 
-def images_table(results: Sequence[ImageResult]) -> None:
+def images_table(results: "Sequence[ImageResult]") -> None:
     shown = Table("rank", "score", "confidence", "image", Column("captions", overflow="fold"))
     for r in results:
         shown.add_row(
@@ -268,7 +268,7 @@ def images_table(results: Sequence[ImageResult]) -> None:
     table(shown)
 
 
-def listed_table(images: Sequence[ListedImage], field: str | None) -> None:
+def listed_table(images: "Sequence[ListedImage]", field: str | None) -> None:
     """Images that no query ranked, with the value of the ``field`` that they are sorted by, if it is one."""
     shown = Table("rank", "image", *([] if field is None else [field]), Column("captions", overflow="fold"))
     for one in images:
@@ -277,7 +277,7 @@ def listed_table(images: Sequence[ListedImage], field: str | None) -> None:
     table(shown)
 
 
-def captions_table(results: Sequence[CaptionResult]) -> None:
+def captions_table(results: "Sequence[CaptionResult]") -> None:
     shown = Table("rank", "score", "confidence", Column("caption", overflow="fold"), "image")
     for r in results:
         shown.add_row(str(r.rank), f"{r.similarity_score:.4f}", f"{r.confidence:.3f}", r.caption, r.image_path)

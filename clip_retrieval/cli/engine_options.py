@@ -10,7 +10,7 @@ from clip_retrieval.build.embed_blocks import BLOCK_ITEMS, BlockEngine
 from clip_retrieval.build.embed_ray import RayWorkers, require_ray
 from clip_retrieval.build.engine import EmbeddingEngine
 from clip_retrieval.build.shard_place import shard_place
-from clip_retrieval.datasets.remote import is_url
+from clip_retrieval.urls import is_url
 
 
 class EngineOption(StrEnum):

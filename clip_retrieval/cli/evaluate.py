@@ -10,7 +10,7 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.build.check import read_source
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
@@ -31,8 +31,7 @@ from clip_retrieval.cli.options import (
     require_no_source_options,
     source_options,
 )
-from clip_retrieval.datasets import SourceOptions
-from clip_retrieval.datasets.remote import is_url
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
@@ -44,6 +43,7 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress
+from clip_retrieval.urls import is_url
 
 
 class GalleryOption(StrEnum):

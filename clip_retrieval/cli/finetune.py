@@ -30,13 +30,13 @@ from clip_retrieval.cli.options import (
     require_no_source_options,
     source_options,
 )
-from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.errors import InvalidQuery, MissingExtra
 from clip_retrieval.finetuning import data as sides
 from clip_retrieval.finetuning.guard import TOLERANCE
 from clip_retrieval.finetuning.settings import LEARNING_RATES, TrainedPart, TrainingSettings
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.models.prepare import DEMO, cache_dir, prepare_encoder
+from clip_retrieval.urls import is_url
 from clip_retrieval.work_folder import work_folder
 
 if TYPE_CHECKING:

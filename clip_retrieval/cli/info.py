@@ -8,8 +8,9 @@ import typer
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli import console
+from clip_retrieval.cli.artifact_options import Tag
 from clip_retrieval.cli.memory_table import memory_table
-from clip_retrieval.cli.options import AsJson, Tag
+from clip_retrieval.cli.options import AsJson
 from clip_retrieval.serving.memory_parts import opened_memory, service_memory
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.retention import Group, group_of
 from clip_retrieval.artifacts.writer import link_or_copy
 from clip_retrieval.atomic import new_folder
@@ -19,7 +19,7 @@ from clip_retrieval.build.pipeline import BuildOutcome, Options, building
 from clip_retrieval.build.plan import ImageState, Plan, plan, states_of_records, states_of_source
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.cli import console
-from clip_retrieval.datasets import Source
+from clip_retrieval.datasets.base import Source
 from clip_retrieval.errors import ArtifactError
 from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.storage import storage

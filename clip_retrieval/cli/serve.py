@@ -1,19 +1,19 @@
 """``bento-clip serve``: run the search service for one artifact."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.published import import_to_serve
 from clip_retrieval.cli import console
+from clip_retrieval.cli.artifact_options import Tag
 from clip_retrieval.cli.bentoml_serve import serve_artifact
-from clip_retrieval.cli.options import Tag
+from clip_retrieval.cli.start_table import StartProfile
 from clip_retrieval.cli.tls import Tls
-from clip_retrieval.datasets.remote import is_url
+from clip_retrieval.urls import is_url
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
 KEYS_SETTING = "BENTO_CLIP_KEYS"
@@ -60,6 +60,12 @@ def serve(
         Path | None,
         typer.Option("--ssl-ca-certs", help="Certificates of those that sign clients: one without is refused."),
     ] = None,
+    profile_start: Annotated[
+        bool, typer.Option("--profile-start", help="Say what the start took, stage by stage, with a first query.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the profile of the start as one line of JSON instead of a table.")
+    ] = False,
 ) -> NoReturn:
     """Serve an artifact with BentoML. When the service is ready, the command prints a request to try.
 
@@ -72,24 +78,32 @@ def serve(
     bento-clip serve --changes ~/photos-changes --insecure
     bento-clip serve --changes ~/photos-changes --keys keys.jsonl --host 0.0.0.0
     bento-clip serve --host 0.0.0.0 --ssl-certfile fullchain.pem --ssl-keyfile privkey.pem
+    bento-clip serve --profile-start
     ```
 
     Without keys, searching is open on this machine and changing is not.
     """
-    if is_url(source):
-        source = import_to_serve(source, console.Bars(), console.note)
-    tag, folder = modelstore.resolve(source)
-    example = _example(Artifact.open(folder, verify=False))
-    if tag == source and Path(source).is_dir():
-        tag = str(folder.resolve())  # the service has another working folder
-    tls = _tls(certificate, private_key, client_authority)
-    environment = _environment(changes, keys, insecure=insecure)
-    raise typer.Exit(serve_artifact(tag, host, port, environment, tls, example))
+    if as_json and not profile_start:
+        raise typer.BadParameter("it is the form of a profile: --profile-start", param_hint="--json")
+    with ExitStack() as stack:
+        profile = stack.enter_context(StartProfile(as_json=as_json)) if profile_start else None
+        if is_url(source):
+            from clip_retrieval.artifacts.published import import_to_serve
+
+            source = import_to_serve(source, console.Bars(), console.note)
+        tag, folder = modelstore.resolve_whole(source)
+        if tag == source and Path(source).is_dir():
+            tag = str(folder.resolve())  # the service has another working folder
+        environment = _environment(changes, keys, insecure=insecure)
+        tls = _tls(certificate, private_key, client_authority)
+        raise typer.Exit(serve_artifact(tag, host, port, environment, tls, profile, lambda: _example(folder)))
 
 
-def _example(artifact: Artifact) -> str | None:
+def _example(folder: Path) -> str | None:
     """A caption to try a search with: the first short one of the first images; None if they have none."""
-    with artifact.store() as store:
+    from clip_retrieval.artifacts.artifact import Artifact
+
+    with Artifact.open(folder, verify=False).store() as store:
         captions = [one.text for one in store.captions(range(min(LOOKED_AT, store.row_ends()[1])))]
     return next((text for text in captions if len(text) <= SHORT and text.isprintable()), None)
 

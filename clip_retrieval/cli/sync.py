@@ -37,11 +37,11 @@ from clip_retrieval.cli.pruned import pruned_json, show_pruned
 from clip_retrieval.cli.publish import seen_files
 from clip_retrieval.cli.sync_target import ArtifactTarget, Look, Outcome, ServiceTarget, Target
 from clip_retrieval.cli.watching import changes_of
-from clip_retrieval.datasets import SourceOptions
-from clip_retrieval.datasets.remote import is_url, shown_place
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.records import Reject
+from clip_retrieval.urls import is_url, shown_place
 
 AGAIN_S = 5
 """Seconds after which a round that failed is tried again while a folder is watched."""

@@ -12,7 +12,8 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.reindex import Tuned, tune
 from clip_retrieval.cli import console
-from clip_retrieval.cli.options import AsJson, Tag
+from clip_retrieval.cli.artifact_options import Tag
+from clip_retrieval.cli.options import AsJson
 from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.indexes.pareto_plot import plot_pareto_front

@@ -1,4 +1,4 @@
-"""Readers of image collections, one layout per file. ``open_source`` finds the reader that fits.
+"""Readers of image collections, one layout per file. ``detect.open_source`` finds the reader that fits.
 
 file_blob.py      an image in a file
 stored.py         files that are read at any place, and images that are a part of one
@@ -53,9 +53,3 @@ stamp.py          whether the bytes of an image may have changed
 remote.py         sources in stores
 detect.py         which reader reads a source
 """
-
-from clip_retrieval.datasets.base import Source
-from clip_retrieval.datasets.detect import open_source
-from clip_retrieval.datasets.place import SourceOptions
-
-__all__ = ["Source", "SourceOptions", "open_source"]

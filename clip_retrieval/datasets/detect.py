@@ -24,6 +24,7 @@ from clip_retrieval.datasets.sidecar import SidecarFolder
 from clip_retrieval.datasets.table_files import HIDDEN_TABLE, may_be_a_table, may_be_hidden_table
 from clip_retrieval.datasets.tar_place import TarPlace, tar_names
 from clip_retrieval.errors import SourceError
+from clip_retrieval.urls import is_url
 
 READERS: Sequence[Callable[[Place, SourceOptions], Fit | Miss | None]] = (
     vectors.fits,
@@ -63,7 +64,7 @@ def open_source(path: Path | str, options: SourceOptions = DEFAULT_OPTIONS) -> S
     A folder with files that look like captions and are not understood is an error, unless ``options.no_captions``.
     Raises SourceError with what was seen, and what would be read.
     """
-    if remote.is_url(str(path)):
+    if is_url(str(path)):
         return remote.open_remote(str(path), options, _detect)
     try:
         place = Place.at(Path(path))

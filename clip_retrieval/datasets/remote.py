@@ -19,29 +19,9 @@ from clip_retrieval.datasets.store import Listing, Objects, Store
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import MissingExtra, SourceError
 from clip_retrieval.records import Reject
+from clip_retrieval.urls import BUCKETS, shown_place
 
-BUCKETS = ("s3", "gs")
 SCHEMES = ("s3", "gs", "hf", "https", "http")
-
-
-def is_url(place: str) -> bool:
-    """Whether a place is a URL, and no path of this machine."""
-    return "://" in place
-
-
-def shown_place(place: str) -> str:
-    """A place for people and for records: a path as it is, a URL without what may be a secret."""
-    if not is_url(place):
-        return place
-    try:
-        return _without_secrets(urlsplit(place))
-    except ValueError:
-        return place.partition("?")[0]
-
-
-def whole_place(place: str) -> str:
-    """What records call a place: an absolute path, or a URL without what may be a secret."""
-    return shown_place(place) if is_url(place) else str(Path(place).resolve())
 
 
 Detect = Callable[[Place, SourceOptions], Source]
@@ -163,8 +143,3 @@ def _store(parts: SplitResult, shown: str) -> Store:
         raise SourceError(f"{shown} cannot be reached: {error}") from error
     except ValueError as error:
         raise SourceError(f"{shown} cannot be read: {error}") from error
-
-
-def _without_secrets(parts: SplitResult) -> str:
-    """The URL for people: without a password, and without a query, which may be a signature."""
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

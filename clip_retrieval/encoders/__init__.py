@@ -13,6 +13,7 @@ An encoder folder holds ``encoder.json`` (an ``EncoderInfo``) and the files that
     fake.py           eight colours and their words, for tests
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,15 @@ def load_encoder(
     except ModuleNotFoundError as error:
         extra = "build" if info.runtime == "torch" else "serve"
         raise MissingExtra(f"an encoder that runs on {info.runtime}", extra) from error
+
+
+def import_runtime(info: EncoderInfo) -> None:
+    """Import what ``load_encoder`` needs, which holds the lock of the interpreter. Raises MissingExtra."""
+    if info.runtime == "openvino":
+        try:
+            import_module("clip_retrieval.encoders.openvino.encoder")
+        except ModuleNotFoundError as error:
+            raise MissingExtra("an encoder that runs on openvino", "serve") from error
 
 
 def find_gpu() -> Gpu | None:

@@ -12,12 +12,12 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.check import ReadSource, check, check_source
 from clip_retrieval.build.splits import Ratios, assign_splits
 from clip_retrieval.datasets.file_blob import FileBlob
-from clip_retrieval.datasets.remote import shown_place, whole_place
 from clip_retrieval.errors import SourceError
 from clip_retrieval.finetuning.pairs import Pairs, TrainingImage
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS
+from clip_retrieval.urls import shown_place, whole_place
 
 SAMPLE = Path(__file__).parent.parent / "sample"
 MIN_CAPTIONED_IMAGES = 10

@@ -1,6 +1,7 @@
 """The processes of a server: settings, encoding in batches, the way of a query, caches, clocks, counts and health.
 Knows no route.
 
+start_profile.py   when each stage of a start has ended
 settings.py        settings from the environment
 budget.py          the memory that requests may take
 entry.py           who may do what, from the settings
@@ -26,7 +27,8 @@ engine.py          texts and images encoded a batch at a time
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder
 memory_parts.py    where the memory of a service is
-bento_dispatch.py  BentoML's batch queues, and every private name of BentoML
+without_cloud.py   BentoML's parts for services, without its client of BentoCloud
+bento_dispatch.py  BentoML's batch queues, and nearly every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
 mirror.py          queries that two artifacts answer
 rollout.py         what all workers of a host agree to serve
@@ -43,4 +45,6 @@ supervisor.py      the process that starts and replaces the workers
 process.py         the interpreter's switches, a worker's place among the others, and how a process ends
 compactor.py       changes become an artifact, in the background
 worker.py          one worker process, wired
+outline.py         the service as its supervisor sees it
+launch.py          the supervisor, without the imports of BentoML's command
 """

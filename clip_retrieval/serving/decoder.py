@@ -192,7 +192,8 @@ def main() -> None:
     with suppress(OSError):  # where memory is short after all, the kernel takes this process and not the worker
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are as many decoders as cores for them
-    serve(_Channel(socket.socket(fileno=int(sys.argv[1]))))
+    with suppress(EOFError, ConnectionError):  # the worker has ended, and nobody waits for what this process does
+        serve(_Channel(socket.socket(fileno=int(sys.argv[1]))))
 
 
 if __name__ == "__main__":

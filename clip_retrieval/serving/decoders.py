@@ -159,11 +159,19 @@ class DecoderProcesses:
         self._free = asyncio.Semaphore(count)
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
+        self._begun_early: list[_Process] = []
         self._jobs: set[asyncio.Task[Thumbnail | None]] = set()
+
+    def begin(self) -> None:
+        """Start all processes and wait for none: each needs a while for its imports. ``start`` waits for them."""
+        self._begun_early = [self._new() for _ in range(self.count)]
 
     async def start(self) -> None:
         """Start all processes, so that no first image waits for one. Raises Busy."""
-        started = await asyncio.gather(*(self._started() for _ in range(self.count)))
+        if not self._begun_early:
+            self.begin()
+        begun, self._begun_early = self._begun_early, []
+        started = await asyncio.gather(*map(self._started, begun))
         self._idle.extend(started)
 
     async def pixels(self, image: QueryImage, limits: Limits, encoder: Encoder) -> Decoded:
@@ -221,7 +229,7 @@ class DecoderProcesses:
         """One job from its beginning to its end; its pixels are the result of ``ready``."""
         thumbnail = None
         try:
-            process = process or await self._started()
+            process = process or await self._started(self._new())
             try:
                 async for reply in self._replies(process, message, is_kept=is_kept):
                     if isinstance(reply, Decoded):
@@ -282,9 +290,12 @@ class DecoderProcesses:
             "images; send it smaller"
         )
 
-    async def _started(self) -> "_Process":
+    def _new(self) -> "_Process":
         process = _Process()
         self._all.add(process)
+        return process
+
+    async def _started(self, process: "_Process") -> "_Process":
         try:
             await asyncio.wait_for(process.receive(), START_S)
         except (EOFError, OSError, TimeoutError):

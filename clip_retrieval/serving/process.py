@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import psutil
 from pydantic import ValidationError
@@ -22,29 +22,26 @@ from threadpoolctl import threadpool_limits
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.published import import_to_serve
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
-from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.encoders.base import EncoderInfo
-from clip_retrieval.errors import StorageReadOnly
-from clip_retrieval.indexes.faiss_index import search_on_one_thread
-from clip_retrieval.live.compacting import made_since
-from clip_retrieval.live.log import LOG_FILE, ChangeLog
-from clip_retrieval.progress import Silent
-from clip_retrieval.serving import lifeline
+from clip_retrieval.errors import ClipRetrievalError, StorageReadOnly
+from clip_retrieval.indexes.milvus_place import is_file
+from clip_retrieval.serving import json_logs, lifeline, log_lines, start_profile
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
 from clip_retrieval.serving.budget import Needs, memory_limit
 from clip_retrieval.serving.decoder import STANDING
 from clip_retrieval.serving.decoders import PROCESS_BYTES
-from clip_retrieval.serving.entry import opening
-from clip_retrieval.serving.prometheus import forget_process
+from clip_retrieval.serving.entry import check_keys, opening
 from clip_retrieval.serving.served import check_engine
-from clip_retrieval.serving.settings import Settings, unknown_settings
+from clip_retrieval.serving.settings import FROZEN, Settings, unknown_settings
 from clip_retrieval.serving.shared_state import DESCRIPTOR, GAUGES, SharedState, Slot
-from clip_retrieval.serving.state import FROZEN
 from clip_retrieval.serving.supervisor import BOUND, supervisor
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE
+from clip_retrieval.urls import is_url
+
+if TYPE_CHECKING:
+    from clip_retrieval.live.log import ChangeLog
 
 log = logging.getLogger("bentoml.changes")
 """A child of the logger that BentoML gives a handler."""
@@ -61,6 +58,9 @@ ROLLOUT = "BENTOCLIP_ROLLOUT"
 
 _PIXEL_BYTES = 3 * 4
 """Of a pixel as an encoder takes it: three channels in float32."""
+
+OUTLINE, SERVICE = "clip_retrieval.serving.outline:ClipRetrieval", "clip_retrieval.service:ClipRetrieval"
+"""What BentoML calls the service in the supervisor that ``launch.py`` makes, and in its workers."""
 
 CORES_PER_WORKER = 8
 """One event loop keeps the encoder of about so many cores busy."""
@@ -81,13 +81,15 @@ def read_settings() -> Settings:
         raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
 
 
-def open_changes(settings: Settings, encoder: EncoderInfo) -> ChangeLog | str:
+def open_changes(settings: Settings, encoder: EncoderInfo) -> "ChangeLog | str":
     """The log of the collection's changes, or why there is none, which is no error: the collection is frozen then.
 
     Raises ChangesError, EncoderMismatch and StorageFailed where there are changes that cannot be used.
     """
     if settings.changes is None:
         return FROZEN
+    from clip_retrieval.live.log import LOG_FILE, ChangeLog
+
     path = settings.changes / LOG_FILE
     try:
         return ChangeLog.open(path, fingerprint=encoder.fingerprint, dim=encoder.dim)
@@ -97,9 +99,14 @@ def open_changes(settings: Settings, encoder: EncoderInfo) -> ChangeLog | str:
         return f"this collection is frozen, because its folder for changes cannot be used: {error}"
 
 
-def find_artifact(
-    source: str, fetch: Callable[[str], str] = lambda url: import_to_serve(url, Silent(), log.warning)
-) -> tuple[str, Path]:
+def _fetch(url: str) -> str:
+    from clip_retrieval.artifacts.published import import_to_serve
+    from clip_retrieval.progress import Silent
+
+    return import_to_serve(url, Silent(), log.warning)
+
+
+def find_artifact(source: str, fetch: Callable[[str], str] = _fetch) -> tuple[str, Path]:
     """The name and the folder of what ``BENTO_CLIP_ARTIFACT`` says; what a bucket publishes is fetched first.
 
     While the bucket cannot be reached, that is what was fetched from there last.
@@ -124,6 +131,8 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     if isinstance(opened, str):
         log.info(opened)
         return name
+    from clip_retrieval.live.compacting import made_since
+
     with closing(opened):
         made = made_since(opened, artifact.manifest.sequence or 0)
     log.info("changes of the collection are taken and kept in %s", settings.changes)
@@ -132,6 +141,36 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     Artifact.open_checked(modelstore.resolve(made)[1])
     log.info("%s has the changes that %s lacks; it is served in its place", made, tag)
     return made
+
+
+def prepare(settings: Settings, tag: str, folder: Path) -> None:
+    """Make this process, which has yet to start workers, the supervisor of a service that can be started.
+
+    What cannot be used is refused here, before a worker is started and a port is opened. Raises SystemExit with one
+    sentence.
+    """
+    try:
+        keys = check_keys(settings)
+        first = check_artifact(settings, tag, folder)
+    except ClipRetrievalError as error:
+        raise SystemExit(f"bento-clip: {error}") from None
+    start_profile.mark("supervisor", "verifying")
+    os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
+    if settings.index_uri is not None and is_file(settings.index_uri):
+        os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
+    if settings.keys is not None:
+        os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
+    lead(share_cores(settings)[0], settings, keys)
+
+
+def use_log_format(settings: Settings) -> None:
+    """Write the log as the settings say."""
+    if settings.log_format == "json":
+        json_logs.use_json()
+    else:
+        json_logs.name_requests()
+    json_logs.skip_unused_fields()
+    log_lines.use_lines()
 
 
 def needs_of(settings: Settings, encoder: EncoderInfo) -> Needs:
@@ -180,6 +219,8 @@ def share_cores(settings: Settings) -> tuple[int, int]:
 
 def prefer_searches() -> None:
     """Have a search run in the thread that asks for it, and get the GIL soon after."""
+    from clip_retrieval.indexes.faiss_index import search_on_one_thread
+
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     search_on_one_thread()
     threadpool_limits(1, user_api="blas")  # numpy's threads, for exact searches, would wait for the encoder's
@@ -209,9 +250,12 @@ def lead(workers: int, settings: Settings, keys: int | None) -> None:
     os.environ[DESCRIPTOR] = str(shared.descriptor)
     os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
     lifeline.hold(os.environ)
-    supervise_by(
-        partial(supervisor, shared=shared, on_bound=lambda host: log.info("%s", opening(settings, host, keys)))
-    )
+
+    def on_bound(host: str | None) -> None:
+        start_profile.mark("supervisor", "until it listens")
+        log.info("%s", opening(settings, host, keys))
+
+    supervise_by(partial(supervisor, shared=shared, on_bound=on_bound, serve=(OUTLINE, SERVICE)))
 
 
 @dataclass(frozen=True)
@@ -248,6 +292,8 @@ def take_place() -> Place:
         place = Place(shared, number, verifies=shared.slots[number]["starts"] > 0)
     slot = place.slot
     if slot["pid"]:
+        from clip_retrieval.serving.prometheus import forget_process
+
         forget_process(slot["pid"])
     for gauge in GAUGES:
         slot[gauge] = 0

@@ -18,9 +18,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError
-
 from clip_retrieval.access.redis_url import spoken_url
 from clip_retrieval.serving.cache import RenderedPage
 from clip_retrieval.serving.shared_state import PLACE, Slot
@@ -45,7 +42,6 @@ LONGEST_TTL_S = 10 * 365 * 86400
 
 _DIGEST, _TOKEN = 16, 16
 _HEAD = struct.Struct(f">{_TOKEN}sQq?")
-_FAILURES = (RedisError, OSError, TimeoutError)
 
 
 class Connection(Protocol):
@@ -60,6 +56,8 @@ class Connection(Protocol):
 
 def connect(url: str) -> Connection:
     """A client of the server at ``url``; nothing is asked yet. Raises ValueError if it is no such URL."""
+    from redis.asyncio import BlockingConnectionPool, Redis
+
     pool = BlockingConnectionPool.from_url(
         spoken_url(url),
         max_connections=CONNECTIONS,
@@ -88,6 +86,9 @@ class ReplicaCache:
 
         ``slot`` takes the counts. ``on_clear`` is called when another service has cleared the store.
         """
+        from redis.exceptions import RedisError
+
+        self._failures = (RedisError, OSError, TimeoutError)
         self._store = store
         self._release = release
         self._ttl_ms = max(1, int(min(ttl_s, LONGEST_TTL_S) * 1000))
@@ -182,7 +183,7 @@ class ReplicaCache:
                 if generation is None:  # a new store, or one that had no room for it
                     await self._store.set(GENERATION, secrets.token_bytes(_TOKEN), nx=True)
                     (generation,) = await self._store.mget([GENERATION])
-        except _FAILURES as error:
+        except self._failures as error:
             self._lost(error)
             return False
         self._found()

@@ -1,14 +1,17 @@
 """What can answer queries: an artifact that is open, with an encoder that is loaded."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import ENCODER, Artifact
-from clip_retrieval.errors import ArtifactError
+from clip_retrieval.encoders import import_runtime
+from clip_retrieval.errors import ArtifactError, ClipRetrievalError
 from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving import start_profile
 from clip_retrieval.serving.budget import held_memory
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.settings import Settings
@@ -56,6 +59,26 @@ class Loader:
 
     def __init__(self, settings: Settings, encoder_threads: int, workers: int = 1) -> None:
         self._settings, self._threads, self._workers = settings, encoder_threads, workers
+        self._begun: tuple[Path, Future[Engine]] | None = None
+
+    def begin(self, folder: Path) -> None:
+        """Load the encoder of the artifact in ``folder`` in a thread, for the call that opens this artifact first.
+
+        Most of the work holds no lock of the interpreter, which imports the rest of the service meanwhile. What is
+        wrong is raised by that call. The artifact is not verified here: somebody has done so, or will before the
+        service is ready.
+        """
+        try:
+            artifact = Artifact.open(folder, verify=False)
+            import_runtime(artifact.manifest.encoder)
+        except ClipRetrievalError:
+            return  # the call says it
+        pool = ThreadPoolExecutor(1, "begin")
+        self._begun = artifact.path, pool.submit(self._engine, artifact)
+        pool.shutdown(wait=False)
+
+    def _engine(self, artifact: Artifact) -> Engine:
+        return Engine(lambda: artifact.encoder(precision=self._settings.precision, threads=self._threads))
 
     def __call__(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         """Open the artifact that ``source``, a tag or a path, means now, and load its encoder.
@@ -67,12 +90,17 @@ class Loader:
         artifact = Artifact.open_checked(folder) if verify else Artifact.open(folder, verify=False)
         artifact = replace(artifact, index_uri=self._settings.index_uri)
         check_engine(artifact, self._settings, self._workers)
+        start_profile.mark("worker", "opening the artifact")
         if beside is not None and artifact.manifest.encoder == beside.engine.encoder.info:
             engine = beside.engine
         else:
-            engine = Engine(lambda: artifact.encoder(precision=self._settings.precision, threads=self._threads))
+            path, begun = self._begun or (None, None)
+            self._begun = None
+            engine = begun.result() if begun is not None and path == artifact.path else self._engine(artifact)
+        start_profile.mark("worker", "reading and compiling the model")
         before = held_memory()
         retriever = Retriever(artifact, engine.encoder)
+        start_profile.mark("worker", "opening indexes and records")
         return Served(tag, retriever, engine, held_by_collection=max(0, held_memory() - before))
 
 

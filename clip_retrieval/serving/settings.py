@@ -13,9 +13,11 @@ from clip_retrieval.access.addresses import networks
 from clip_retrieval.access.limits import Quota, Store
 from clip_retrieval.access.redis_url import spoken_url
 from clip_retrieval.artifacts.published_url import check_published
-from clip_retrieval.datasets.remote import is_url
 from clip_retrieval.errors import SourceError
 from clip_retrieval.indexes.milvus_place import check_uri
+from clip_retrieval.urls import is_url
+
+FROZEN = "this collection is frozen: set BENTO_CLIP_CHANGES to a folder for its changes and start the service again"
 
 PREFIX = "BENTO_CLIP_"
 

@@ -28,12 +28,10 @@ from clip_retrieval.serving.query_service import Dispatcher, QueryService
 from clip_retrieval.serving.replica_cache import ReplicaCache, connect
 from clip_retrieval.serving.room import Room
 from clip_retrieval.serving.served import Served
-from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.settings import FROZEN, Settings
 from clip_retrieval.serving.shared_state import SharedState, Slot
 from clip_retrieval.serving.swap import Swapper
 from clip_retrieval.serving.traffic import Traffic
-
-FROZEN = "this collection is frozen: set BENTO_CLIP_CHANGES to a folder for its changes and start the service again"
 
 
 async def no_compaction() -> ArtifactStatus:

@@ -46,10 +46,15 @@ BOUND = "BENTOCLIP_BOUND"
 
 
 def supervisor(
-    bento_arbiter: Any, shared: SharedState, *, on_bound: Callable[[str | None], None] = lambda _: None
+    bento_arbiter: Any,
+    shared: SharedState,
+    *,
+    on_bound: Callable[[str | None], None] = lambda _: None,
+    serve: tuple[str, str] = ("", ""),
 ) -> Any:
     """The class of the supervisor, derived from BentoML's class of circus's ``Arbiter``.
 
+    ``serve`` is what BentoML calls the service in this process, and what it is in a worker.
     ``on_bound`` is told the address that the service is about to listen on; None if it is not known.
     """
     from circus.exc import ConflictError
@@ -62,6 +67,7 @@ def supervisor(
             on_bound(host)
             for watcher in watchers:
                 watcher.env[BOUND] = host or ""
+                watcher.args = [serve[1] if part == serve[0] else part for part in watcher.args]
                 watcher.respawn = True
                 watcher.hooks["before_spawn"] = lambda watcher, **_: starts.may_start(watcher.numprocesses)
             on_hangup = signal.getsignal(signal.SIGHUP)

@@ -23,7 +23,6 @@ import psutil
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.published import import_published
 from clip_retrieval.contract.status import ArtifactStatus, Mirrored
-from clip_retrieval.datasets.remote import is_url, shown_place
 from clip_retrieval.errors import ClipRetrievalError, StorageFailed, SwapInProgress, SwapRefused
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.progress import Silent
@@ -35,6 +34,7 @@ from clip_retrieval.serving.query_service import QueryService
 from clip_retrieval.serving.rollout import Lead, Report, Rollout, Wanted
 from clip_retrieval.serving.room import Room
 from clip_retrieval.serving.served import Load, Served, second_model_bytes
+from clip_retrieval.urls import is_url, shown_place
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.search.searchable import EngineElsewhere
-from clip_retrieval.serving import process
+from clip_retrieval.serving import process, start_profile
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
 from clip_retrieval.serving.budget import Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
@@ -35,15 +35,15 @@ class Worker:
         place: Place,
         dispatch: BentoDispatch,
         metrics: PrometheusMetrics,
-        *,
-        encoder_threads: int,
+        loader: Loader,
     ) -> None:
-        """Load what is to be served. Raises ClipRetrievalError of the kind that applies."""
+        """Load what is to be served with ``loader``. Raises ClipRetrievalError of the kind that applies."""
         self._state, self._place, self._dispatch, self._metrics = state, place, dispatch, metrics
-        self._loader = Loader(state.settings, encoder_threads, process.share_cores(state.settings)[0])
+        self._loader = loader
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
         self._decoders = state.decode_in_processes()
+        self._decoders.begin()
         rollout = Rollout(process.rollout_folder())
         served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
         opened = process.open_changes(state.settings, served.engine.encoder.info)
@@ -88,10 +88,12 @@ class Worker:
         """Warm up, then do what a worker does beside its requests; ends the service if the encoder does not answer."""
         served = self._state.served
         assert served is not None, "something is served from the start"
+        start_profile.mark("worker", "wiring, event loop")
         try:
             alone_s, _ = await asyncio.wait_for(asyncio.gather(served.warm_up(), self._decoders.start()), START_LIMIT_S)
         except TimeoutError:
             process.end_service(self._place.shared, f"the encoder did not answer within {START_LIMIT_S} s of its start")
+        start_profile.mark("worker", "warming up, decoders")
         if self._state.changes is not None:
             self._state.changes.start()
         process.freeze_heap()
@@ -106,6 +108,7 @@ class Worker:
         self._compactor.start()
         if self._state.replicas is not None:
             self._state.replicas.start()
+        start_profile.mark("worker", "until ready")
         self._place.ready()
 
     async def stop(self) -> None:

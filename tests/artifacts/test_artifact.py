@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import BLOCK_ROWS, NEEDED, RECORDS, THUMBNAILS, Artifact, are_finite
-from clip_retrieval.artifacts.manifest import MANIFEST, SCHEMA_VERSION, file_sha256, write_manifest
+from clip_retrieval.artifacts.manifest import file_sha256, write_manifest
+from clip_retrieval.artifacts.manifest_file import MANIFEST, SCHEMA_VERSION
 from clip_retrieval.artifacts.record_store import MIGRATIONS
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import (

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.errors import ArtifactNotFound
+from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound
 from clip_retrieval.work_folder import work_folder
 
 Tags = Callable[[], list[str]]
@@ -203,3 +205,56 @@ def test_a_save_waits_for_another_that_is_in_progress(model_store: Tags, artifac
             assert modelstore.tags() == [], "reading waits for nobody"
         tag = waiting.result(timeout=30)
         assert model_store() == [tag]
+
+
+WHOLE = """
+import sys
+from clip_retrieval.artifacts import modelstore
+print(modelstore.resolve_whole(sys.argv[1])[0], "bentoml" in sys.modules, "numpy" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", ["clip-retrieval", "clip-retrieval:latest", None])
+def test_a_whole_artifact_is_found_without_the_libraries_that_read_it(stored_tag: str, name: str | None) -> None:
+    command = [sys.executable, "-c", WHOLE, name or stored_tag]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == [
+        stored_tag,
+        "False",
+        "False",
+    ]
+    assert modelstore.resolve_whole(name or stored_tag) == modelstore.resolve(name or stored_tag)
+
+
+def spoil_manifest(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text(encoding="utf-8")
+    (folder / "manifest.json").write_text(text.replace('"images"', '"imagse"', 1), encoding="utf-8")
+
+
+def spoil_tag(folder: Path) -> None:
+    text = (folder / "model.yaml").read_text(encoding="utf-8")
+    (folder / "model.yaml").write_text(text.replace(folder.name, "0123456789abcdef"), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "says"),
+    [
+        (spoil_manifest, ArtifactDamaged, "manifest.json"),
+        (lambda folder: (folder / "manifest.json").unlink(), ArtifactNotFound, "is not an artifact"),
+        (spoil_tag, ArtifactNotFound, "is not a whole artifact"),
+        (lambda folder: (folder / "model.yaml").unlink(), ArtifactNotFound, "is not a whole artifact"),
+    ],
+)
+def test_what_is_not_whole_is_refused_with_the_reason(
+    stored_tag: str, spoil: Callable[[Path], object], error: type[Exception], says: str
+) -> None:
+    folder = modelstore.resolve(stored_tag)[1]
+    spoil(folder)
+    with pytest.raises(error, match=says):
+        modelstore.resolve_whole(stored_tag)
+    shutil.rmtree(folder)  # BentoML lists no store that has such a folder
+
+
+@pytest.mark.parametrize("name", ["clip-retrieval:latest", "clip-retrieval:..", "no/such/folder", "a b", "a\0b", ""])
+def test_what_is_nowhere_is_not_whole_either(model_store: Tags, name: str) -> None:
+    with pytest.raises(ArtifactNotFound, match=r"(?s)there is no artifact .*bento-clip build"):
+        modelstore.resolve_whole(name)

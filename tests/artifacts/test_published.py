@@ -11,7 +11,7 @@ import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import json_sha256
+from clip_retrieval.artifacts.manifest_file import json_sha256
 from clip_retrieval.artifacts.published import Bucket, import_published, import_to_serve
 from clip_retrieval.artifacts.published_url import check_pointer, check_published
 from clip_retrieval.errors import (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST, json_sha256
+from clip_retrieval.artifacts.manifest_file import MANIFEST, json_sha256
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema

@@ -12,7 +12,7 @@ from clip_retrieval.build.embed import Embedder, embed_images
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.validate import validate
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders.base import Encoder, Pixels, Vectors
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
 from clip_retrieval.images.decode import Limits

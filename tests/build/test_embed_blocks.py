@@ -16,7 +16,8 @@ from clip_retrieval.build.embed_blocks import BlockEngine
 from clip_retrieval.build.pipeline import BuildOutcome, Options, building
 from clip_retrieval.build.shard_place import ShardFolder
 from clip_retrieval.build.shards import ShardDamaged, ShardManifest, read_shard
-from clip_retrieval.datasets import Source, open_source
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import ClusterFailed, SourceError

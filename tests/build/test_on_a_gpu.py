@@ -10,7 +10,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.on_a_gpu import GPU_BATCH, Maker, least_cosine
 from clip_retrieval.build.pipeline import BuildOutcome, Options, building
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders.base import Pixels, Vectors, unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import EncoderFailed, ModelUnavailable

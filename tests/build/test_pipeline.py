@@ -29,7 +29,7 @@ from clip_retrieval.build.embed import EmbeddingCounts
 from clip_retrieval.build.pipeline import BuildOutcome, Options, build, building
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.thumbnails import ThumbnailPlans
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import BuildRunning, SourceError
 from clip_retrieval.images.decode import Limits, decode_image
@@ -391,7 +391,7 @@ import os, signal, sys
 from pathlib import Path
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.build.pipeline import Options, building
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.progress import Advance, Progress, Silent
 from clip_retrieval.records import CaptionedImage, Reject, SourceCaption

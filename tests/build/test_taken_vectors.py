@@ -14,7 +14,8 @@ pq = pytest.importorskip("pyarrow.parquet")
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.embed import EmbeddingCounts
 from clip_retrieval.build.pipeline import BuildOutcome, Options, build, building
-from clip_retrieval.datasets import SourceOptions, open_source
+from clip_retrieval.datasets.detect import open_source
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import SourceError
 from clip_retrieval.progress import Silent

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.names import ImageNames
 from clip_retrieval.datasets.other_kinds import other_kind

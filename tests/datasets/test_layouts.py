@@ -10,7 +10,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from clip_retrieval.datasets import Source, SourceOptions, open_source
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.detect import open_source
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject
 

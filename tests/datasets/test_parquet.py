@@ -15,8 +15,9 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-from clip_retrieval.datasets import open_source, parquet
+from clip_retrieval.datasets import parquet
 from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.parquet_images import RowBatches
 from clip_retrieval.datasets.place import Fit, Miss, Place, SourceOptions

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.records import CaptionedImage, Reject
 from tests.datasets.test_layouts import captions_of, photos, read, write
 

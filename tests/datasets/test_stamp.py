@@ -12,8 +12,8 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 from pyarrow import fs
 
-from clip_retrieval.datasets import open_source
 from clip_retrieval.datasets.arrow_store import ArrowStore
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.datasets.fsspec_store import FsspecStore
 from clip_retrieval.datasets.remote_file import Reading, RemoteFile
 from clip_retrieval.datasets.stamp import stamp_of

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.datasets import Source, SourceOptions, open_source
+from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.datasets.file_blob import FileBlob
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.stored import PartBlob
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject

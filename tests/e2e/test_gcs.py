@@ -16,7 +16,7 @@ if find_spec("gcp_storage_emulator") is None or find_spec("pyarrow") is None:
 
 from pyarrow import fs
 
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import CaptionedImage, Reject
 from scripts.common.server import reserve_port

@@ -29,8 +29,9 @@ from clip_retrieval.build.shard_place import shard_place
 from clip_retrieval.build.shards import ShardDamaged, find_manifest, forget_shard, read_shard
 from clip_retrieval.build.validate import validate
 from clip_retrieval.cli.app import app
-from clip_retrieval.datasets import img2dataset, open_source, parquet, webdataset
+from clip_retrieval.datasets import img2dataset, parquet, webdataset
 from clip_retrieval.datasets.base import Source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.datasets.place import Fit, Place, SourceOptions
 from clip_retrieval.datasets.remote import open_remote
 from clip_retrieval.encoders.fake import FakeEncoder

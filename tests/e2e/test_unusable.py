@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST, file_sha256, write_manifest
+from clip_retrieval.artifacts.manifest import file_sha256, write_manifest
+from clip_retrieval.artifacts.manifest_file import MANIFEST
 from scripts.common.server import reserve_port
 from tests.e2e.conftest import Launch, Server, bento_clip_serve
 

@@ -33,7 +33,11 @@ def tree(server: Server) -> list[psutil.Process]:
 
 
 def supervisor_of(server: Server) -> psutil.Process:
-    return next(process for process in tree(server) if "bentoml" in process.cmdline() and "serve" in process.cmdline())
+    return next(
+        process
+        for process in tree(server)
+        if "clip_retrieval.serving.launch" in process.cmdline() or {"bentoml", "serve"} <= {*process.cmdline()}
+    )
 
 
 def workers_of(server: Server) -> list[psutil.Process]:

@@ -28,7 +28,7 @@ from clip_retrieval.http.policy import ROUTES
 from clip_retrieval.http.stack import middleware
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.state import FROZEN
+from clip_retrieval.serving.settings import FROZEN
 from tests.encoders.marking import MarkingEncoder
 from tests.http.in_process import Api
 from tests.samples import captions_of, png, square, write_images

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import MANIFEST, json_sha256, read_manifest
+from clip_retrieval.artifacts.manifest import read_manifest
+from clip_retrieval.artifacts.manifest_file import MANIFEST, json_sha256
 from clip_retrieval.encoders.base import unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import InvalidChange

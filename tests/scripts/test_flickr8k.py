@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clip_retrieval.datasets import open_source
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage
 from scripts import flickr8k

@@ -4,6 +4,9 @@ import asyncio
 import base64
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -313,3 +316,38 @@ def test_decoding_takes_no_more_memory_than_is_taken_for_it(name: str) -> None:
             assert decoded.pixels.shape == (3, 224, 224)
 
     run(scenario)
+
+
+def test_processes_that_were_begun_are_those_that_start() -> None:
+    async def case() -> None:
+        async with processes(2) as (decoders, _):
+            decoders.begin()
+            begun = {child.pid for child in psutil.Process().children()}
+            await decoders.start()
+            assert {child.pid for child in psutil.Process().children()} == begun
+            decoded = await decoders.pixels(RED, LIMITS, RealEncoder())
+            assert decoded.size == square("red").size
+
+    before = {child.pid for child in psutil.Process().children()}
+    asyncio.run(case())
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
+def test_processes_that_were_begun_and_never_started_end_with_the_rest() -> None:
+    async def case() -> set[int]:
+        async with processes(2) as (decoders, _):
+            decoders.begin()
+            return {child.pid for child in psutil.Process().children()}
+
+    begun = asyncio.run(case())
+    assert not begun & {child.pid for child in psutil.Process().children()}
+
+
+def test_a_process_whose_worker_ends_before_it_has_begun_ends_without_a_word() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-m", "clip_retrieval.serving.decoder", str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
+    ours.close()
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0

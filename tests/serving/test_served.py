@@ -1,12 +1,13 @@
 """What can be served with which settings, where the index is in Milvus."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import ArtifactError
+from clip_retrieval.errors import ArtifactError, ArtifactNotFound, ModelUnavailable
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.served import Loader, Served, check_engine, second_model_bytes
@@ -87,3 +88,37 @@ def test_a_second_model_takes_about_as_much_memory_as_its_files_have_and_a_share
     (artifact_copy.path / "encoder" / "text.bin").write_bytes(bytes(1000))
     assert second_model_bytes(artifact_copy.path, served(AnotherEncoder())) == files + 1000
     assert second_model_bytes(artifact_copy.path, served(FakeEncoder())) == 0
+
+
+def test_an_encoder_that_was_begun_is_taken_by_the_call_that_opens_its_artifact(fake_artifact: Artifact) -> None:
+    loader = Loader(Settings(), 1)
+    loader.begin(fake_artifact.path)
+    first = loader(str(fake_artifact.path))
+    assert first.engine.encoder.info == fake_artifact.manifest.encoder
+    second = loader(str(fake_artifact.path))
+    assert second.engine is not first.engine, "once"
+    for served in (first, second):
+        served.retriever.close()
+
+
+def test_an_encoder_that_was_begun_for_another_artifact_is_not_taken(
+    fake_artifact: Artifact, artifact_copy: Artifact
+) -> None:
+    loader = Loader(Settings(), 1)
+    shutil.rmtree(artifact_copy.path / "encoder")
+    loader.begin(artifact_copy.path)
+    served = loader(str(fake_artifact.path))
+    assert served.folder == fake_artifact.path
+    served.retriever.close()
+
+
+def test_what_was_wrong_with_a_begun_encoder_is_said_by_the_call(artifact_copy: Artifact) -> None:
+    loader = Loader(Settings(), 1)
+    (artifact_copy.path / "encoder" / "encoder.json").write_text("{}")
+    loader.begin(artifact_copy.path)
+    with pytest.raises(ModelUnavailable, match=r"encoder\.json cannot be read"):
+        loader(str(artifact_copy.path), verify=False)
+    (artifact_copy.path / "manifest.json").unlink()
+    loader.begin(artifact_copy.path)
+    with pytest.raises(ArtifactNotFound, match="is not an artifact"):
+        loader(str(artifact_copy.path))

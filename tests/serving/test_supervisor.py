@@ -28,6 +28,7 @@ class FakeWatcher:
         self.respawn = False
         self.hooks: dict[str, Any] = {}
         self.env: dict[str, str] = {}
+        self.args = ["-m", "worker", "outline:Service", "--fd", "3"]
 
 
 @dataclass
@@ -241,3 +242,14 @@ def test_another_worker_in_the_same_place_begins_anew() -> None:
     for pid in range(10, 20):
         shared.slots[0]["pid"], shared.slots[0]["is_ready"] = pid, 1
         assert [still.look() for _ in range(3)] == [[]] * 3
+
+
+@pytest.mark.parametrize(
+    ("serve", "loaded"), [(("outline:Service", "service:Service"), "service:Service"), (("", ""), "outline:Service")]
+)
+def test_the_workers_load_the_whole_service_where_the_supervisor_has_an_outline(
+    shared: SharedState, serve: tuple[str, str], loaded: str
+) -> None:
+    watcher = FakeWatcher()
+    supervisor(FakeArbiter, shared, serve=serve)([watcher])
+    assert watcher.args == ["-m", "worker", loaded, "--fd", "3"]

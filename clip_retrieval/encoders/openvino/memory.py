@@ -39,9 +39,10 @@ def release_mapping(file: Path) -> None:
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None, use_errno=True)
+    mapped = str(file.resolve())
     for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5] == str(file.resolve()) and fields[1].startswith("r--"):
+        if len(fields) == 6 and fields[5] == mapped and fields[1].startswith("r--"):
             start, end = (int(address, 16) for address in fields[0].split("-"))
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 

@@ -1,0 +1,7 @@
+"""Arguments and options of commands that have an artifact or a service, and need no reader of sources for them."""
+
+from typing import Annotated
+
+import typer
+
+Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or the folder of an artifact.")]
