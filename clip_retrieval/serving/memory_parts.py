@@ -140,17 +140,17 @@ def _each(processes: Sequence[psutil.Process], slots: Mapping[int, Slot], superv
     parents = {ancestor.pid for ancestor in psutil.Process(supervisor).parents()}
     for process in processes:
         slot = slots.get(process.pid)
-        role: Role = "helper"
-        if slot is not None:
-            role = "worker"
-        elif process.pid == supervisor:
-            role = "supervisor"
-        elif process.pid in parents:
-            role = "command"
-        elif DECODER in process.cmdline():
-            role = "decoder"
         known = None if slot is None else (slot["before_encoder"], slot["encoder"], slot["collection"])
         with suppress(psutil.NoSuchProcess):  # a decoder that has just ended
+            role: Role = "helper"
+            if slot is not None:
+                role = "worker"
+            elif process.pid == supervisor:
+                role = "supervisor"
+            elif process.pid in parents:
+                role = "command"
+            elif DECODER in process.cmdline():
+                role = "decoder"
             yield _memory_of(process.pid, role, known)
 
 
