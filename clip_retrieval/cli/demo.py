@@ -10,7 +10,7 @@ from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
 from clip_retrieval.cli.publish import build_and_publish, seen_files
 from clip_retrieval.cli.serve import serve
-from clip_retrieval.datasets import SourceOptions
+from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.models.prepare import prepare_encoder
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample"

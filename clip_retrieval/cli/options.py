@@ -7,7 +7,7 @@ import typer
 from clip_retrieval.build.splits import Ratios, check_ratios
 
 if TYPE_CHECKING:  # the extra ``cli`` alone has not what these need
-    from clip_retrieval.datasets import SourceOptions
+    from clip_retrieval.datasets.place import SourceOptions
     from clip_retrieval.images.decode import Limits
 
 LATEST = "clip-retrieval:latest"
@@ -122,7 +122,7 @@ def source_options(
     take_vectors: bool = False,
 ) -> "SourceOptions":
     """What a person said about a source on the command line."""
-    from clip_retrieval.datasets import SourceOptions
+    from clip_retrieval.datasets.place import SourceOptions
 
     return SourceOptions(
         image_column=image_column,
@@ -138,7 +138,7 @@ def require_no_source_options(said: "SourceOptions", limits: "Limits | None" = N
 
     ``limits`` are those of images, None if the images of the artifact are read again.
     """
-    from clip_retrieval.datasets import SourceOptions
+    from clip_retrieval.datasets.place import SourceOptions
     from clip_retrieval.images.decode import Limits
 
     if said != SourceOptions():

@@ -2,6 +2,7 @@
 
 plain_words.py    what is wrong with a value, in plain words
 base.py           base models, bounds, scores and the error body
+cards.py          results as HTML for notebooks
 image_input.py    the images that a user may pass, as bytes with a name
 queries.py        the requests of the routes that search and encode
 answers.py        the answers of the routes that search and encode
