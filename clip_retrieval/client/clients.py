@@ -35,6 +35,7 @@ from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTra
 from clip_retrieval.contract.answers import (
     BrowseAnswer,
     CaptionsAnswer,
+    Drawn,
     ImageEmbedding,
     ImagesAnswer,
     SearchAnswer,
@@ -56,6 +57,7 @@ from clip_retrieval.contract.queries import (
     text,
 )
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
+from clip_retrieval.errors import ServiceError
 from clip_retrieval.records import Modality
 
 __all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "ImageInput", "Retries", "image", "image_id", "text"]
@@ -239,9 +241,19 @@ class Client(ChangeMethods):
 
     def _send(self, call: Call[M]) -> M:
         try:
-            return call.parse(self._http.request(call.method, call.path, **call.arguments()))
+            answer = call.parse(self._http.request(call.method, call.path, **call.arguments()))
         except httpx.RequestError as error:
             raise call.failure(error) from error
+        if isinstance(answer, Drawn):
+            answer.draw_with(self._thumbnail_if_any)
+        return answer
+
+    def _thumbnail_if_any(self, image_id: str) -> bytes | None:
+        """For a notebook, which may show an answer after the client was closed."""
+        try:
+            return None if self._http.is_closed else self.thumbnail(image_id)
+        except ServiceError:
+            return None
 
 
 class AsyncClient(AsyncChangeMethods):

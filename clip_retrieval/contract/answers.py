@@ -1,10 +1,12 @@
 """Answers of the routes that search and encode."""
 
+from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from clip_retrieval.contract.base import Confidence, ErrorBody, Frozen, Score
+from clip_retrieval.contract.cards import Card, Look, Thumbnail, cards, text_of
 from clip_retrieval.records import Modality, Scalar
 
 
@@ -41,7 +43,34 @@ class CaptionResult(Frozen):
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
-class ShortAnswer(Frozen):
+class Drawn(Frozen):
+    """An answer that a notebook shows as images."""
+
+    _look: Look = PrivateAttr(default_factory=Look)
+
+    def draw_with(self, thumbnail: Thumbnail) -> None:
+        """Have the images drawn that ``thumbnail`` gives."""
+        self._look = Look(thumbnail)
+
+    def _cards(self) -> list[Card]:
+        return []
+
+    def _repr_html_(self) -> str:
+        return cards(self._cards(), self._look)
+
+
+def _of_images(results: Sequence[ImageResult | CaptionResult]) -> list[Card]:
+    return [
+        Card(
+            one.image_id,
+            one.similarity_score,
+            one.caption if isinstance(one, CaptionResult) else text_of(one.captions, one.image_id),
+        )
+        for one in results
+    ]
+
+
+class ShortAnswer(Drawn):
     """What the answer of a short route says beside its results."""
 
     query: str = Field(description="The text, or the name of the uploaded file.")
@@ -57,11 +86,17 @@ class ImagesAnswer(ShortAnswer):
 
     results: list[ImageResult]
 
+    def _cards(self) -> list[Card]:
+        return _of_images(self.results)
+
 
 class CaptionsAnswer(ShortAnswer):
     """Captions, best first."""
 
     results: list[CaptionResult]
+
+    def _cards(self) -> list[Card]:
+        return _of_images(self.results)
 
 
 class TextEmbedding(Frozen):
@@ -83,7 +118,7 @@ class ImageEmbedding(Frozen):
     filename: str
 
 
-class SearchAnswerHead(Frozen):
+class SearchAnswerHead(Drawn):
     """What the answer of ``POST /search`` says beside its results."""
 
     target: Modality
@@ -102,6 +137,9 @@ class SearchAnswer(SearchAnswerHead):
     """One page of results, best first."""
 
     results: list[ImageResult] | list[CaptionResult]
+
+    def _cards(self) -> list[Card]:
+        return _of_images(self.results)
 
 
 class BrowseAnswer(SearchAnswerHead):

@@ -1,8 +1,10 @@
 """What a search found: hits as numbers, the same with their records, and a page of either."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+from clip_retrieval.contract.cards import Card, Look, cards, text_of
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.stages import Stage
 
@@ -87,3 +89,28 @@ class ResultPage:
     captions: list[CaptionHit]
     next_offset: int | None
     search: Stage
+    look: Look = field(default_factory=Look, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        return cards(_cards([*self.images, *self.captions]), self.look)
+
+
+H = TypeVar("H", bound=ImageHit | CaptionHit)
+
+
+class Hits(list[H]):
+    """Hits, best first, which a notebook shows with their images."""
+
+    def __init__(self, hits: Iterable[H], look: Look) -> None:
+        super().__init__(hits)
+        self._look = look
+
+    def _repr_html_(self) -> str:
+        return cards(_cards(self), self._look)
+
+
+def _cards(hits: Iterable[ImageHit | CaptionHit]) -> Iterator[Card]:
+    for hit in hits:
+        name = hit.image.image_id
+        captions = [hit.caption] if isinstance(hit, CaptionHit) else hit.captions
+        yield Card(name, hit.score, text_of((caption.text for caption in captions), name))

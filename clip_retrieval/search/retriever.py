@@ -19,6 +19,7 @@ from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.base import DEFAULT_K
+from clip_retrieval.contract.cards import Look
 from clip_retrieval.contract.queries import Part, Sort, Where, browse_request, search_request
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import InvalidQuery
@@ -26,7 +27,7 @@ from clip_retrieval.images.decode import DEFAULT_LIMITS, Limits, content_hash
 from clip_retrieval.records import Modality
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.compose import compose
-from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, Listed, ListedPage, ResultPage, SearchOutcome
+from clip_retrieval.search.hits import CaptionHit, Hit, Hits, ImageHit, Listed, ListedPage, ResultPage, SearchOutcome
 from clip_retrieval.search.query import FileImage, Query, QueryImage, QueryPart, StoredImage
 from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, Ranking, cut_page
 from clip_retrieval.search.searchable import SearchableCollection
@@ -77,23 +78,25 @@ class Retriever:
 
     def search_images(
         self, query: str | Image.Image | Path, k: int = DEFAULT_K, language: str | None = None
-    ) -> list[ImageHit]:
+    ) -> Hits[ImageHit]:
         """The ``k`` images nearest to a text or to an image, best first.
 
         ``language`` is that of a text, a code such as ``deu_Latn``, for a model that marks texts with it.
         """
         collection = self.collection
-        return collection.image_hits(self._search_one(query, "images", k, language, collection).hits)
+        found = collection.image_hits(self._search_one(query, "images", k, language, collection).hits)
+        return Hits(found, _look(collection))
 
     def search_captions(
         self, query: str | Image.Image | Path, k: int = DEFAULT_K, language: str | None = None
-    ) -> list[CaptionHit]:
+    ) -> Hits[CaptionHit]:
         """The ``k`` captions nearest to an image or to a text, best first; none in a collection without captions.
 
         ``language`` as in ``search_images``.
         """
         collection = self.collection
-        return collection.caption_hits(self._search_one(query, "captions", k, language, collection).hits)
+        found = collection.caption_hits(self._search_one(query, "captions", k, language, collection).hits)
+        return Hits(found, _look(collection))
 
     def search(
         self,
@@ -117,7 +120,7 @@ class Retriever:
         outcome = self.run(Query.of(request), collection=collection)
         images = collection.image_hits(outcome.hits) if target == "images" else []
         captions = collection.caption_hits(outcome.hits) if target == "captions" else []
-        return ResultPage(images, captions, outcome.next_offset, outcome.search)
+        return ResultPage(images, captions, outcome.next_offset, outcome.search, _look(collection))
 
     def browse(
         self,
@@ -238,6 +241,11 @@ def browse(query: Query, collection: SearchableCollection) -> Listed:
     rows = collection.in_order(query.sort, query.where, end + 1).tolist()
     search = Stage(start, time.perf_counter() - start)
     return Listed(rows[query.offset : end], query.offset, end if len(rows) > end else None, search)
+
+
+def _look(collection: SearchableCollection) -> Look:
+    """Small thumbnails from the collection, where it has them."""
+    return Look(lambda image_id: collection.thumbnail(image_id, "small")) if collection.has_thumbnails else Look()
 
 
 @dataclass(frozen=True, slots=True)
