@@ -4,6 +4,7 @@ record_store.py   the records in SQLite
 thumbnails.py     small images for people, in SQLite
 columns.py        split and metadata as typed columns, written once and memory-mapped
 record_arrays.py  other arrays that follow from the records
+confidence.py     the share of right answers at a cosine
 manifest.py       what an artifact says of itself
 artifact.py       the folder, open for reading
 writer.py         writes the folder

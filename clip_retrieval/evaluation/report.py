@@ -85,6 +85,34 @@ class GalleryQuality(_Ways):
     """How many more languages there are, those with the fewest captions, that were not measured."""
 
 
+class Bin(Frozen):
+    """Pairs of nearly the same confidence."""
+
+    said: float
+    """The mean of their confidence."""
+    found: float
+    """The share of right ones among them."""
+    pairs: int
+    weight: float
+    """How much they count: the pairs of each query count the same, right and wrong ones even."""
+
+
+class Reliability(Frozen):
+    """Whether the confidence of one way keeps what it says, and what the usual bound on it costs."""
+
+    way: Way
+    slope: float
+    intercept: float
+    queries: int
+    bins: tuple[Bin, ...]
+    mean_gap: float
+    """The mean of the distances between what is said and what is found (the expected calibration error)."""
+    min_confidence: float
+    least_cosine: float
+    lost: dict[str, float]
+    """By how much recall falls, by cutoff, where results below ``min_confidence`` are left out."""
+
+
 class Quality(Frozen):
     """The whole report of a model on a collection."""
 
@@ -96,6 +124,8 @@ class Quality(Frozen):
     resamples: int
     seed: int
     galleries: tuple[GalleryQuality, ...]
+    reliability: tuple[Reliability, ...] = ()
+    """For the whole collection; none for a way without a confidence."""
 
 
 def title(way: Way) -> str:

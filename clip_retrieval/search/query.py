@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from PIL import Image
 
+from clip_retrieval.artifacts.confidence import Way
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.conditions import Conditions
 from clip_retrieval.contract.queries import SearchRequest, Sort
@@ -126,6 +127,7 @@ class Query:
     dedupe: bool = False
     where: Conditions | None = None
     sort: Sort | None = None
+    min_confidence: float | None = None
 
     @classmethod
     def of(cls, request: SearchRequest) -> "Query":
@@ -150,6 +152,7 @@ class Query:
             dedupe=request.dedupe,
             where=request.where,
             sort=request.sort,
+            min_confidence=request.min_confidence,
         )
 
     @property
@@ -162,10 +165,17 @@ class Query:
         """The images that have to be decoded."""
         return [part.content for part in self.parts if not isinstance(part.content, str | StoredImage)]
 
+    @property
+    def way(self) -> Way | None:
+        """The way between texts and images that the search goes; None for images to images, and for mixes."""
+        if self.target == "images" and not self.images and len(self.texts) == len(self.parts):
+            return "text_to_image"
+        return "image_to_text" if self.target == "captions" and not self.texts else None
+
     def key(self) -> str:
         """The same text for queries that have the same answer, and for no others."""
         parts = [[*content_key(part), part.weight] for part in self.parts]
-        page = [self.target, self.k, self.offset, self.min_score, self.dedupe]
+        page = [self.target, self.k, self.offset, self.min_score, self.min_confidence, self.dedupe]
         sort = None if self.sort is None else [self.sort.field, self.sort.descending]
         return json.dumps([parts, page, canonical(self.where) if self.where else None, sort])
 
