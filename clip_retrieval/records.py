@@ -16,6 +16,17 @@ Modality = Literal["images", "captions"]
 """The kind of rows that an index holds and a search returns."""
 MODALITIES: tuple[Modality, ...] = ("images", "captions")
 
+Way = Literal["text_to_image", "image_to_text"]
+"""From what to what a search between texts and images goes."""
+WAYS: tuple[Way, ...] = ("text_to_image", "image_to_text")
+
+
+def way_of(target: Modality, *, has_texts: bool, has_images: bool) -> Way | None:
+    """The way of a search with such parts; None for images to images, texts to texts, and for mixes."""
+    if target == "images":
+        return "text_to_image" if has_texts and not has_images else None
+    return "image_to_text" if has_images and not has_texts else None
+
 
 @dataclass(frozen=True, slots=True)
 class SourceCaption:

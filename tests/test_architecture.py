@@ -73,7 +73,12 @@ LIBRARIES = {
     "h11": {"http"},
     "rich": {"cli"},
     "typer": {"cli"},
-    "matplotlib": {"indexes/pareto_plot", "evaluation/recall_plot", "finetuning/training_plot"},
+    "matplotlib": {
+        "indexes/pareto_plot",
+        "evaluation/recall_plot",
+        "evaluation/reliability_plot",
+        "finetuning/training_plot",
+    },
     "httpx": {"client", "cli"},
     "mcp": {"cli/mcp_tools"},
     "mcp_types": {"cli/mcp_tools"},

@@ -9,6 +9,7 @@
     caption_image_rows.npy   the image row of every caption, int32 (captions,)
     content_numbers.npy      a number for every image, int32 (images,); equal for equal pixels
     columns/                 split and metadata of every image, column by column
+    confidence.json          the share of right answers by cosine, unless an earlier release wrote the artifact
     thumbnails.sqlite        small images for people, unless the build made none
 
 An artifact is immutable. It does not open when a file is missing or changed, or when another schema version wrote it,
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.columns import DESCRIPTION, StoredColumn, open_columns
+from clip_retrieval.artifacts.confidence import CONFIDENCE, Curves, read_curves
 from clip_retrieval.artifacts.manifest import Manifest, file_sha256, read_manifest
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, CONTENT_NUMBERS, open_array
 from clip_retrieval.artifacts.record_store import RecordStore
@@ -119,6 +121,7 @@ class Artifact:
             raise ArtifactDamaged(f"{self.path / CAPTION_IMAGE_ROWS} names images that are not there; build it again")
         self.content_numbers()
         self.columns()
+        self.curves()
         if (thumbnails := self.thumbnails()) is not None:
             thumbnails.close()
 
@@ -204,6 +207,10 @@ class Artifact:
     def columns(self) -> list[StoredColumn]:
         """The metadata columns by name, then the split, memory-mapped. Raises ArtifactDamaged."""
         return open_columns(self.path / COLUMNS, self.manifest.images.rows)
+
+    def curves(self) -> Curves | None:
+        """The share of right answers by cosine; None if an earlier release wrote it. Raises ArtifactDamaged."""
+        return read_curves(self.path) if CONFIDENCE in self.manifest.files else None
 
     @property
     def has_thumbnails(self) -> bool:

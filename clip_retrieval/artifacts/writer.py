@@ -11,10 +11,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
+from clip_retrieval.artifacts.confidence import CONFIDENCE, curves_of, write_curves
 from clip_retrieval.artifacts.manifest import DataInfo, Manifest, file_sha256, files_in, write_manifest
-from clip_retrieval.artifacts.record_arrays import COLUMNS, write_record_arrays
+from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, write_record_arrays
 from clip_retrieval.atomic import new_folder
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactDamaged
@@ -47,9 +50,9 @@ def write_artifact(
     """Make the artifact ``target``; an artifact that has the name already is replaced when the new one is complete.
 
     ``fill`` writes the new files into a folder beside ``target``. If it writes records, the arrays that follow from
-    them are written too. Then come all files of ``parent`` that ``fill`` did not write, whatever they are, except
-    ``replaced``: paths, with forward slashes, of files and folders that the new artifact has in another form or lacks.
-    ``compacted`` says which changes of a live collection the artifact holds.
+    them are written too; so is what the vectors say of confidence. Then come all files of ``parent`` that ``fill`` did
+    not write, whatever they are, except ``replaced``: paths, with forward slashes, of files and folders that the new
+    artifact has in another form or lacks. ``compacted`` says which changes of a live collection the artifact holds.
 
     Raises ArtifactDamaged when a file of the parent differs from its hash, or when the records have gaps.
     """
@@ -59,7 +62,8 @@ def write_artifact(
             write_record_arrays(folder / RECORDS, folder)
             replaced = {*replaced, COLUMNS}
         if parent:
-            _inherit(parent, folder, replaced)
+            _inherit(parent, folder, {*replaced, CONFIDENCE})
+        _write_confidence(folder)
         manifest = Manifest(
             version=version,
             created=datetime.now(UTC).replace(microsecond=0),
@@ -75,6 +79,16 @@ def write_artifact(
         )
         write_manifest(folder, manifest)
     return Artifact(target, manifest)
+
+
+def _write_confidence(folder: Path) -> None:
+    """Write what the vectors say of confidence, if the folder has vectors that fit its records."""
+    names = ("images.npy", "captions.npy", CAPTION_IMAGE_ROWS)
+    if not all((folder / name).exists() for name in names):
+        return
+    images, captions, image_of = (np.load(folder / name, mmap_mode="r") for name in names)
+    if len(captions) == len(image_of):
+        write_curves(folder, curves_of(images, captions, image_of))
 
 
 def _inherit(parent: Artifact, folder: Path, replaced: Collection[str]) -> None:

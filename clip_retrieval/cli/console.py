@@ -261,7 +261,7 @@ def images_table(results: "Sequence[ImageResult]") -> None:
         shown.add_row(
             str(r.rank),
             f"{r.similarity_score:.4f}",
-            f"{r.confidence:.3f}",
+            _confidence(r),
             f"{r.image_path} (+{r.duplicates})" if r.duplicates else r.image_path,
             "\n".join(r.captions),
         )
@@ -277,10 +277,20 @@ def listed_table(images: "Sequence[ListedImage]", field: str | None) -> None:
     table(shown)
 
 
+def _confidence(result: "ImageResult | CaptionResult") -> str:
+    return "–" if result.confidence is None else f"{result.confidence:.2f}"
+
+
 def captions_table(results: "Sequence[CaptionResult]") -> None:
     shown = Table("rank", "score", "confidence", Column("caption", overflow="fold"), "image")
     for r in results:
-        shown.add_row(str(r.rank), f"{r.similarity_score:.4f}", f"{r.confidence:.3f}", r.caption, r.image_path)
+        shown.add_row(
+            str(r.rank),
+            f"{r.similarity_score:.4f}",
+            _confidence(r),
+            r.caption,
+            r.image_path,
+        )
     table(shown)
 
 

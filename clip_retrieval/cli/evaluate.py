@@ -38,7 +38,7 @@ from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artif
 from clip_retrieval.evaluation.index_report import IndexQuality, index_quality
 from clip_retrieval.evaluation.misses_page import page
 from clip_retrieval.evaluation.recall import Metrics
-from clip_retrieval.evaluation.report import Direction, GalleryQuality, Quality
+from clip_retrieval.evaluation.report import CUTOFFS, Direction, GalleryQuality, Quality, title
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
@@ -162,6 +162,7 @@ def _write(
 ) -> None:
     try:
         from clip_retrieval.evaluation.recall_plot import plot
+        from clip_retrieval.evaluation.reliability_plot import plot_reliability
     except ModuleNotFoundError as error:
         raise MissingExtra("drawing plots", "build") from error
     with progress.stage("writing the reports", None):
@@ -169,6 +170,9 @@ def _write(
         (output / "quality.json").write_text(quality.model_dump_json(indent=2), encoding="utf-8")
         (output / "misses.html").write_text(page(quality, data), encoding="utf-8")
         plot(quality, output / "recall.png")
+        (output / "reliability.png").unlink(missing_ok=True)
+        if quality.reliability:
+            plot_reliability(quality.reliability, output / "reliability.png")
         (output / "index.json").unlink(missing_ok=True)
         if indexes:
             body = [one.model_dump(mode="json") for one in indexes]
@@ -186,8 +190,22 @@ def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
                 console.note(note)
         for way, one in gallery.ways().items():
             _worst(one, f"worst queries, {gallery.gallery}, {way}")
+    _show_reliability(quality)
     if indexes:
         _show_indexes(indexes)
+
+
+def _show_reliability(quality: Quality) -> None:
+    if not quality.reliability:
+        console.note("no confidence: there are too few captions, or they do not tell right answers from wrong ones")
+        return
+    table = Table("", "queries", "mean gap", "least cosine", *(f"recall@{k} lost" for k in CUTOFFS))
+    least = quality.reliability[0].min_confidence
+    table.title, table.title_justify = f"confidence, and what a bound of {least} costs", "left"
+    for one in quality.reliability:
+        lost = (f"{one.lost[f'recall_at_{k}']:.4f}" for k in CUTOFFS)
+        table.add_row(title(one.way), str(one.queries), f"{one.mean_gap:.3f}", f"{one.least_cosine:.3f}", *lost)
+    console.table(table)
 
 
 def _figures(quality: Quality, gallery: GalleryQuality) -> Table:

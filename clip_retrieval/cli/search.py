@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +15,12 @@ from clip_retrieval.cli.options import LATEST, AsJson, Key, require_no_key
 from clip_retrieval.cli.where_option import WhereOption
 from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
-from clip_retrieval.contract.base import DEFAULT_K, MAX_K
+from clip_retrieval.contract.base import DEFAULT_K, DEFAULT_MIN_CONFIDENCE, MAX_K
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, image, image_id, text
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images import kinds
-from clip_retrieval.records import Modality
+from clip_retrieval.records import Modality, Way, way_of
 from clip_retrieval.search.results import results as results_of
 
 MINUS_WEIGHT = -0.5
@@ -49,6 +50,15 @@ def search(
     where: WhereOption = None,
     offset: Annotated[int, typer.Option(min=0, max=MAX_OFFSET, help="The number of results to skip.")] = 0,
     min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="The least score of a result.")] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="The least confidence of a result, the share of right answers at its score: "
+            f"{DEFAULT_MIN_CONFIDENCE} where the collection has it, 0 for all results.",
+        ),
+    ] = None,
     texts: Annotated[
         list[str] | None, typer.Option("--text", help="A text to add, also one that looks like the name of a file.")
     ] = None,
@@ -90,30 +100,46 @@ def search(
         *(image_id(identity) for identity in like or []),
         *(_part(query, MINUS_WEIGHT, language) for query in minus or []),
     ]
-    if not parts:
-        raise typer.BadParameter(
-            "give a text, an image or --like; bento-clip browse shows images without a query", param_hint="QUERY"
-        )
-    if captions and all(part.text is not None for part in parts):
-        raise InvalidQuery(f"--captions needs an image in the query; there is no file {parts[0].text}")
-    if language is not None and all(part.text is None for part in parts):
-        raise typer.BadParameter("the query has no text; leave it out", param_hint="--language")
+    _check_parts(parts, captions=captions, language=language)
     conditions = where_option.conditions(where or [])
     target: Modality = "captions" if captions else "images"
     results: list[ImageResult] | list[CaptionResult]
+    are_texts = {part.text is not None for part in parts}
+    way = way_of(target, has_texts=True in are_texts, has_images=False in are_texts)
     if source.startswith(("http://", "https://")):
         with Client(source, key=key) as client:
+            least = _least(min_confidence, way, lambda: client.info().confident_ways)
             answer = client.search(
-                parts, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=conditions
+                parts,
+                target=target,
+                k=k,
+                offset=offset,
+                min_score=min_score,
+                min_confidence=least,
+                dedupe=dedupe,
+                where=conditions,
             )
-        results, next_offset = answer.results, answer.next_offset
+        results, next_offset, below = answer.results, answer.next_offset, answer.below_confidence
     else:
         require_no_key(context)
         retriever = load_retriever(source, "searching an artifact, and not a service by --in URL")
+        from clip_retrieval.artifacts.confidence import confident_ways
+
+        least = _least(min_confidence, way, lambda: confident_ways(retriever.collection.curves))
         found = retriever.search(
-            parts, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=conditions
+            parts,
+            target=target,
+            k=k,
+            offset=offset,
+            min_score=min_score,
+            min_confidence=least,
+            dedupe=dedupe,
+            where=conditions,
         )
-        results, next_offset = results_of(found), found.next_offset
+        results, next_offset, below = results_of(found), found.next_offset, found.below
+    if below:
+        nothing = "" if results else "nothing here is near enough: "
+        console.note(f"{nothing}{below} results have a confidence below {least}; --min-confidence 0 shows them")
     if as_json:
         typer.echo(json.dumps([result.model_dump() for result in results], ensure_ascii=False))
         return
@@ -125,6 +151,25 @@ def search(
         console.images_table([r for r in results if isinstance(r, ImageResult)])
     if next_offset is not None:
         console.note(f"next page: --offset {next_offset}")
+
+
+def _check_parts(parts: Sequence[Part], *, captions: bool, language: str | None) -> None:
+    """Raise what says so where these parts are no query."""
+    if not parts:
+        raise typer.BadParameter(
+            "give a text, an image or --like; bento-clip browse shows images without a query", param_hint="QUERY"
+        )
+    if captions and all(part.text is not None for part in parts):
+        raise InvalidQuery(f"--captions needs an image in the query; there is no file {parts[0].text}")
+    if language is not None and all(part.text is None for part in parts):
+        raise typer.BadParameter("the query has no text; leave it out", param_hint="--language")
+
+
+def _least(given: float | None, way: Way | None, ways: Callable[[], Collection[str]]) -> float | None:
+    """The least confidence: what was given, else the usual one where the collection has it for this ``way``."""
+    if given is not None or way is None:
+        return given
+    return DEFAULT_MIN_CONFIDENCE if way in ways() else None
 
 
 def _print_paths(paths: list[str], root: Path | None) -> None:

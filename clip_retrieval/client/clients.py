@@ -109,25 +109,38 @@ class Client(ChangeMethods):
         language: str | None = None,
         *,
         where: Where | None = None,
+        min_confidence: float | None = None,
         min_sequence: int | None = None,
     ) -> ImagesAnswer:
         """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it.
 
-        ``where`` says which may be found, as in ``search``. Raises InvalidQuery for one that is wrong.
+        ``where`` and ``min_confidence`` say which may be found, as in ``search``. Raises InvalidQuery for a wrong one.
         """
-        return self._send(Calls.search_images(text, k, language, where).waiting_for(min_sequence))
+        return self._send(Calls.search_images(text, k, language, where, min_confidence).waiting_for(min_sequence))
 
     def search_captions(
-        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
+        self,
+        image: ImageInput,
+        k: int = DEFAULT_K,
+        *,
+        where: Where | None = None,
+        min_confidence: float | None = None,
+        min_sequence: int | None = None,
     ) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
-        return self._send(Calls.search_captions(image, k, where).waiting_for(min_sequence))
+        return self._send(Calls.search_captions(image, k, where, min_confidence).waiting_for(min_sequence))
 
     def search_similar(
-        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
+        self,
+        image: ImageInput,
+        k: int = DEFAULT_K,
+        *,
+        where: Where | None = None,
+        min_confidence: float | None = None,
+        min_sequence: int | None = None,
     ) -> ImagesAnswer:
         """Images that are similar to an image."""
-        return self._send(Calls.search_similar(image, k, where).waiting_for(min_sequence))
+        return self._send(Calls.search_similar(image, k, where, min_confidence).waiting_for(min_sequence))
 
     def search(
         self,
@@ -137,6 +150,7 @@ class Client(ChangeMethods):
         k: int = DEFAULT_K,
         offset: int = 0,
         min_score: float | None = None,
+        min_confidence: float | None = None,
         dedupe: bool = False,
         where: Where | None = None,
         state: str | None = None,
@@ -148,7 +162,15 @@ class Client(ChangeMethods):
         for a value out of bounds.
         """
         request = search_request(
-            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where, state=state
+            queries,
+            target=target,
+            k=k,
+            offset=offset,
+            min_score=min_score,
+            min_confidence=min_confidence,
+            dedupe=dedupe,
+            where=where,
+            state=state,
         )
         return self._send(Calls.search(request).waiting_for(min_sequence))
 
@@ -294,25 +316,38 @@ class AsyncClient(AsyncChangeMethods):
         language: str | None = None,
         *,
         where: Where | None = None,
+        min_confidence: float | None = None,
         min_sequence: int | None = None,
     ) -> ImagesAnswer:
         """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it.
 
-        ``where`` says which may be found, as in ``search``. Raises InvalidQuery for one that is wrong.
+        ``where`` and ``min_confidence`` say which may be found, as in ``search``. Raises InvalidQuery for a wrong one.
         """
-        return await self._send(Calls.search_images(text, k, language, where).waiting_for(min_sequence))
+        return await self._send(Calls.search_images(text, k, language, where, min_confidence).waiting_for(min_sequence))
 
     async def search_captions(
-        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
+        self,
+        image: ImageInput,
+        k: int = DEFAULT_K,
+        *,
+        where: Where | None = None,
+        min_confidence: float | None = None,
+        min_sequence: int | None = None,
     ) -> CaptionsAnswer:
         """Captions that match an image (``POST /search/text``)."""
-        return await self._send(Calls.search_captions(image, k, where).waiting_for(min_sequence))
+        return await self._send(Calls.search_captions(image, k, where, min_confidence).waiting_for(min_sequence))
 
     async def search_similar(
-        self, image: ImageInput, k: int = DEFAULT_K, *, where: Where | None = None, min_sequence: int | None = None
+        self,
+        image: ImageInput,
+        k: int = DEFAULT_K,
+        *,
+        where: Where | None = None,
+        min_confidence: float | None = None,
+        min_sequence: int | None = None,
     ) -> ImagesAnswer:
         """Images that are similar to an image."""
-        return await self._send(Calls.search_similar(image, k, where).waiting_for(min_sequence))
+        return await self._send(Calls.search_similar(image, k, where, min_confidence).waiting_for(min_sequence))
 
     async def search(
         self,
@@ -322,6 +357,7 @@ class AsyncClient(AsyncChangeMethods):
         k: int = DEFAULT_K,
         offset: int = 0,
         min_score: float | None = None,
+        min_confidence: float | None = None,
         dedupe: bool = False,
         where: Where | None = None,
         state: str | None = None,
@@ -333,7 +369,15 @@ class AsyncClient(AsyncChangeMethods):
         for a value out of bounds.
         """
         request = search_request(
-            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where, state=state
+            queries,
+            target=target,
+            k=k,
+            offset=offset,
+            min_score=min_score,
+            min_confidence=min_confidence,
+            dedupe=dedupe,
+            where=where,
+            state=state,
         )
         return await self._send(Calls.search(request).waiting_for(min_sequence))
 

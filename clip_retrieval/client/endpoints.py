@@ -96,17 +96,33 @@ class Calls:
     """One call per endpoint. Those with an image raise OSError where its file cannot be read."""
 
     @staticmethod
-    def search_images(text: str, k: int, language: str | None, where: Where | None) -> Call[ImagesAnswer]:
-        body = {"text": text, "k": k} | _marked(language) | _narrowed(where)
+    def search_images(
+        text: str, k: int, language: str | None, where: Where | None, least: float | None
+    ) -> Call[ImagesAnswer]:
+        body = {"text": text, "k": k} | _marked(language) | _narrowed(where, least)
         return Call("POST", "/search/images", ImagesAnswer, json=body)
 
     @staticmethod
-    def search_captions(image: ImageInput, k: int, where: Where | None) -> Call[CaptionsAnswer]:
-        return Call("POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), params=_params(k, where))
+    def search_captions(
+        image: ImageInput,
+        k: int,
+        where: Where | None,
+        least: float | None,
+    ) -> Call[CaptionsAnswer]:
+        return Call(
+            "POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), params=_params(k, where, least)
+        )
 
     @staticmethod
-    def search_similar(image: ImageInput, k: int, where: Where | None) -> Call[ImagesAnswer]:
-        return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params=_params(k, where))
+    def search_similar(
+        image: ImageInput,
+        k: int,
+        where: Where | None,
+        least: float | None,
+    ) -> Call[ImagesAnswer]:
+        return Call(
+            "POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params=_params(k, where, least)
+        )
 
     @staticmethod
     def encode_text(text: str, language: str | None) -> Call[TextEmbedding]:
@@ -193,12 +209,14 @@ def _marked(language: str | None) -> dict[str, Any]:
     return {} if language is None else {"language": language}
 
 
-def _narrowed(where: Where | None) -> dict[str, Any]:
-    return {} if where is None else {"where": plain_conditions(where)}
+def _narrowed(where: Where | None, least: float | None) -> dict[str, Any]:
+    given = {"where": None if where is None else plain_conditions(where), "min_confidence": least}
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def _params(k: int, where: Where | None) -> dict[str, Any]:
-    return {"k": k} if where is None else {"k": k, "where": json.dumps(plain_conditions(where))}
+def _params(k: int, where: Where | None, least: float | None) -> dict[str, Any]:
+    given = _narrowed(where, least)
+    return {"k": k} | given | ({"where": json.dumps(given["where"])} if where is not None else {})
 
 
 def _json(request: SearchRequest) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr
 
-from clip_retrieval.contract.base import Confidence, ErrorBody, Frozen, Score
+from clip_retrieval.contract.base import Confidence, ErrorBody, Frozen, Score, Share
 from clip_retrieval.contract.cards import Card, Look, Thumbnail, cards, text_of
 from clip_retrieval.records import Modality, Scalar
 
@@ -26,7 +26,8 @@ class ImageResult(ListedImage):
     """An image in the results."""
 
     similarity_score: Score
-    confidence: Confidence
+    confidence: Confidence = None
+    share: Share | None = None
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
@@ -39,7 +40,8 @@ class CaptionResult(Frozen):
     image_id: str
     image_path: str = Field(description="The path of the caption's image file within the collection.")
     similarity_score: Score
-    confidence: Confidence
+    confidence: Confidence = None
+    share: Share | None = None
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
 
 
@@ -79,6 +81,9 @@ class ShortAnswer(Drawn):
     query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
     cached: bool = Field(description="Whether the results came from the cache.")
     truncated: bool = Field(False, description="Whether the model read only the beginning of the text.")
+    below_confidence: int = Field(
+        0, description="How many results there would be here besides, with less than `min_confidence`."
+    )
 
 
 class ImagesAnswer(ShortAnswer):
@@ -128,6 +133,9 @@ class SearchAnswerHead(Drawn):
     query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
     cached: bool = Field(description="Whether the results came from the cache.")
     truncated: bool = Field(False, description="Whether the model read only the beginning of a text.")
+    below_confidence: int = Field(
+        0, description="How many results there would be here besides, with less than `min_confidence`."
+    )
     state: str | None = Field(
         None, description="The state of the collection; with it the next page comes from the same one, or is 410."
     )

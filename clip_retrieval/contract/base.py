@@ -38,6 +38,19 @@ Float = Annotated[float, BeforeValidator(_a_number)]
 Bool = Annotated[bool, BeforeValidator(_true_or_false)]
 """Values of requests: what JSON calls so, and numpy's."""
 
+DEFAULT_MIN_CONFIDENCE = 0.3
+"""What the page and the command line ask for, where a collection has the measure: see ``docs/queries.md``."""
+
+MinConfidence = Annotated[
+    Float,
+    Field(
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="The least `confidence` that a result may have; 0 is none. Refused where there is no `confidence`.",
+    ),
+]
+
 K = Annotated[
     Int,
     Field(
@@ -71,6 +84,15 @@ Language = Annotated[
 Score = Annotated[float, Field(description="Cosine of query and result in [-1, 1]; higher is better.")]
 
 Confidence = Annotated[
+    float | None,
+    Field(
+        description="The share of right answers at such a score, measured on the collection's own captions: from 0 to "
+        "1, of as many right as wrong pairs. Null where the collection has no captions to measure it on, or where the "
+        "query is not texts to images or images to captions."
+    ),
+]
+
+Share = Annotated[
     float,
     Field(
         description="Softmax of the returned scores at the model's own logit scale: the weight of each result among "

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clip_retrieval.contract.base import DEFAULT_K, Bool, Float, Int, K, Language, Strict, Text, describe
+from clip_retrieval.contract.base import DEFAULT_K, Bool, Float, Int, K, Language, MinConfidence, Strict, Text, describe
 from clip_retrieval.contract.conditions import MAX_NAME, Filter
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
@@ -100,6 +100,7 @@ class SearchRequest(Strict):
     min_score: Float | None = Field(
         None, ge=-1, le=1, allow_inf_nan=False, description="The lowest score that a result may have."
     )
+    min_confidence: MinConfidence | None = None
     dedupe: Bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
     where: Filter | None = None
     sort: Sort | None = Field(None, description="The order of images without `queries`: an object, or a field's name.")
@@ -120,7 +121,7 @@ class SearchRequest(Strict):
             return self
         if self.where is None and self.sort is None:
             raise ValueError("queries: must have at least 1 item, unless where or sort asks for images without a query")
-        given = [name for name in ("min_score", "dedupe") if getattr(self, name)]
+        given = [name for name in ("min_score", "min_confidence", "dedupe") if getattr(self, name)]
         if self.target != "images":
             raise ValueError("target: a search without queries finds images; give queries, or leave it out")
         if given:
@@ -164,6 +165,7 @@ def search_request(
     k: int = DEFAULT_K,
     offset: int = 0,
     min_score: float | None = None,
+    min_confidence: float | None = None,
     dedupe: bool = False,
     where: Where | None = None,
     state: str | None = None,
@@ -178,6 +180,7 @@ def search_request(
         k=k,
         offset=offset,
         min_score=min_score,
+        min_confidence=min_confidence,
         dedupe=dedupe,
         where=where,
         state=state,
@@ -217,6 +220,7 @@ class SearchImagesRequest(Strict):
     k: K = DEFAULT_K
     language: Language | None = None
     where: Filter | None = None
+    min_confidence: MinConfidence | None = None
 
 
 class EncodeTextRequest(Strict):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from clip_retrieval.contract.base import Bool, Frozen, Strict
+from clip_retrieval.contract.base import DEFAULT_MIN_CONFIDENCE, Bool, Frozen, Strict
 
 
 class ServiceInfo(Frozen):
@@ -18,6 +18,11 @@ class ServiceInfo(Frozen):
     captions: int
     artifact: str
     links: dict[str, str]
+    confident_ways: list[Literal["text_to_image", "image_to_text"]] = Field(
+        default=[],
+        description="The searches whose results have a `confidence`, so that `min_confidence` can be asked for; "
+        f"{DEFAULT_MIN_CONFIDENCE} is the usual one.",
+    )
     notes: list[str] = Field(description="Notices for users, such as a search that is turned off and the reason.")
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.evaluation.recall import IntArray, Ranks, bootstrap, image_to_text, summarise, text_to_image
-from clip_retrieval.evaluation.report import CUTOFFS, Direction, Miss, Way
+from clip_retrieval.evaluation.report import CUTOFFS, Direction, Miss
+from clip_retrieval.records import Way
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from clip_retrieval.evaluation.by_language import by_language, languages_of
 from clip_retrieval.evaluation.direction import Pool, measured
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
 from clip_retrieval.evaluation.recall import Ranks
-from clip_retrieval.evaluation.report import Direction, Gallery, GalleryQuality, Miss, Quality, Result, Way, title
+from clip_retrieval.evaluation.reliability import reliability
+from clip_retrieval.evaluation.report import Direction, Gallery, GalleryQuality, Miss, Quality, Result, title
 from clip_retrieval.progress import Progress
-from clip_retrieval.records import SPLITS, CaptionRecord
+from clip_retrieval.records import SPLITS, CaptionRecord, Way
 
 RESULTS_PER_MISS = 3
 """The number of first results that are kept for each miss."""
@@ -47,6 +48,8 @@ def evaluate(
         raise SourceError(f"the split {split} of {data.name} has no captions; splits with captions: {held}")
     try:
         galleries = tuple(_gallery(data, name, progress, worst, resamples, seed) for name in wanted)
+        with progress.stage("measuring the confidence", None):
+            reliable = reliability(data)
     except ValueError as error:
         raise ModelUnavailable(
             f"the vectors of {data.encoder.name} contain NaN or infinity; export or train the model again"
@@ -60,6 +63,7 @@ def evaluate(
         resamples=resamples,
         seed=seed,
         galleries=galleries,
+        reliability=reliable,
     )
 
 

@@ -4,10 +4,9 @@ from typing import Literal, TypeAlias
 
 from clip_retrieval.contract.base import Frozen
 from clip_retrieval.evaluation.recall import Interval, Metrics
+from clip_retrieval.records import WAYS, Way
 
 Gallery: TypeAlias = Literal["train", "val", "test", "all"]
-Way: TypeAlias = Literal["text_to_image", "image_to_text"]
-WAYS: tuple[Way, ...] = ("text_to_image", "image_to_text")
 CUTOFFS = (1, 5, 10)
 
 
@@ -85,6 +84,34 @@ class GalleryQuality(_Ways):
     """How many more languages there are, those with the fewest captions, that were not measured."""
 
 
+class Bin(Frozen):
+    """Pairs of nearly the same confidence."""
+
+    said: float
+    """The mean of their confidence."""
+    found: float
+    """The share of right ones among them."""
+    pairs: int
+    weight: float
+    """How much they count: the pairs of each query count the same, right and wrong ones even."""
+
+
+class Reliability(Frozen):
+    """Whether the confidence of one way keeps what it says, and what the usual bound on it costs."""
+
+    way: Way
+    slope: float
+    intercept: float
+    queries: int
+    bins: tuple[Bin, ...]
+    mean_gap: float
+    """The mean of the distances between what is said and what is found (the expected calibration error)."""
+    min_confidence: float
+    least_cosine: float
+    lost: dict[str, float]
+    """By how much recall falls, by cutoff, where results below ``min_confidence`` are left out."""
+
+
 class Quality(Frozen):
     """The whole report of a model on a collection."""
 
@@ -96,6 +123,8 @@ class Quality(Frozen):
     resamples: int
     seed: int
     galleries: tuple[GalleryQuality, ...]
+    reliability: tuple[Reliability, ...] = ()
+    """For the whole collection; none for a way without a confidence."""
 
 
 def title(way: Way) -> str:

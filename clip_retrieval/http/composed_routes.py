@@ -128,6 +128,7 @@ def _body(exchange: Exchange, asked: _Asked, answer: QueryAnswer) -> bytes:
         query_time_ms=exchange.so_far_ms,
         cached=answer.cached,
         truncated=answer.page.truncated,
+        below_confidence=answer.page.below,
         state=asked.collection.version,
     )
     return with_results(head, answer.page.results)

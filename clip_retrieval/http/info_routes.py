@@ -14,6 +14,7 @@ from clip_retrieval import __version__
 from clip_retrieval.access import cost
 from clip_retrieval.access.caller import includes
 from clip_retrieval.access.gate import READ_ONLY
+from clip_retrieval.artifacts.confidence import confident_ways
 from clip_retrieval.contract.base import DEFAULT_LISTED, MAX_LISTED, ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
 from clip_retrieval.contract.conditions import MAX_NAME
@@ -78,6 +79,7 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
                     **thumbnail_template(collection, changes=state.changes is not None),
                 }.items()
             },
+            confident_ways=confident_ways(collection.curves),
             notes=notes,
         )
 

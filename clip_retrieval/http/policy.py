@@ -63,7 +63,7 @@ WRITE = RoutePolicy(needs="write")
 PUT_IMAGE = RoutePolicy("image", FORM, None, needs="write")
 THUMBNAIL = RoutePolicy(needs="search", query=frozenset({"v"}), always_answers=True)  # a page asks for dozens at once
 SEQUENCE = frozenset({"min_sequence"})
-UPLOAD_SEARCH = RoutePolicy("image", FORM, None, needs="search", query=SEQUENCE | {"k", "where"})
+UPLOAD_SEARCH = RoutePolicy("image", FORM, None, needs="search", query=SEQUENCE | {"k", "where", "min_confidence"})
 
 _ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served

@@ -57,7 +57,13 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     async def search_images(body: SearchImagesRequest, request: Request) -> Response:
         exchange = Exchange(state, "search_images")
         await exchange.reach(request.scope)
-        query = Query((QueryPart(body.text, language=body.language),), "images", body.k, where=body.where)
+        query = Query(
+            (QueryPart(body.text, language=body.language),),
+            "images",
+            body.k,
+            where=body.where,
+            min_confidence=body.min_confidence,
+        )
         return await _answer(exchange, query, "text", body.text)
 
     @app.post(
@@ -70,7 +76,13 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     async def search_text(file: Upload, request: Request, options: Options) -> Response:
         exchange = Exchange(state, "search_text")
         await exchange.reach(request.scope)
-        query = Query((QueryPart(FileImage(await file.read())),), "captions", options.k, where=options.where)
+        query = Query(
+            (QueryPart(FileImage(await file.read())),),
+            "captions",
+            options.k,
+            where=options.where,
+            min_confidence=options.min_confidence,
+        )
         return await _answer(exchange, query, "image", file.filename or "")
 
     @app.post(
@@ -83,7 +95,13 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
     async def search_similar(file: Upload, request: Request, options: Options) -> Response:
         exchange = Exchange(state, "search_similar")
         await exchange.reach(request.scope)
-        query = Query((QueryPart(FileImage(await file.read())),), "images", options.k, where=options.where)
+        query = Query(
+            (QueryPart(FileImage(await file.read())),),
+            "images",
+            options.k,
+            where=options.where,
+            min_confidence=options.min_confidence,
+        )
         return await _answer(exchange, query, "image", file.filename or "")
 
     @app.post("/encode/text", response_model=TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
@@ -118,5 +136,6 @@ async def _answer(exchange: Exchange, query: Query, query_type: Literal["text", 
         query_time_ms=exchange.so_far_ms,
         cached=answer.cached,
         truncated=answer.page.truncated,
+        below_confidence=answer.page.below,
     )
     return exchange.respond_answer(with_results(head, answer.page.results), answer)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.columns import FieldType, StoredColumn
+from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Sort
@@ -128,6 +129,11 @@ class LiveCollection(SearchableCollection):
     @property
     def artifact(self) -> Artifact:
         return self.base.artifact
+
+    @property
+    def curves(self) -> Curves | None:
+        """Those of the base: a change does not fit them again, a compaction does."""
+        return self.base.curves
 
     @property
     def version(self) -> str:

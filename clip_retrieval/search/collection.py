@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
@@ -42,6 +43,7 @@ class Collection(SearchableCollection):
         }
         self._content_numbers = artifact.content_numbers()
         self._columns = artifact.columns()
+        self._curves = artifact.curves()
         self.filters = RowFilter(self._columns, artifact.caption_image_rows())
         self._fragments = FragmentCache()
         self.thumbnails = artifact.thumbnails()
@@ -51,6 +53,10 @@ class Collection(SearchableCollection):
     @property
     def artifact(self) -> Artifact:
         return self._artifact
+
+    @property
+    def curves(self) -> Curves | None:
+        return self._curves
 
     @property
     def version(self) -> str:

@@ -14,14 +14,16 @@ class Hit:
     """A found row, in numbers alone.
 
     ``rank`` counts from 1 over all pages. ``score`` is the cosine of query and row in [-1, 1], higher is better.
-    ``confidence`` is the softmax of the scores of its page at the encoder's logit scale. ``duplicates`` is the number
-    of near-duplicates that were folded into it.
+    ``confidence`` is the share of right answers at such a score (``artifacts/confidence.py``); None where the
+    collection cannot say. ``share`` is the softmax of the scores of its page at the encoder's logit scale.
+    ``duplicates`` is the number of near-duplicates that were folded into it.
     """
 
     row: int
     rank: int
     score: float
-    confidence: float
+    confidence: float | None
+    share: float
     duplicates: int = 0
 
 
@@ -31,7 +33,8 @@ class ImageHit:
 
     rank: int
     score: float
-    confidence: float
+    confidence: float | None
+    share: float
     image: ImageRecord
     captions: tuple[CaptionRecord, ...]
     duplicates: int = 0
@@ -43,7 +46,8 @@ class CaptionHit:
 
     rank: int
     score: float
-    confidence: float
+    confidence: float | None
+    share: float
     caption: CaptionRecord
     image: ImageRecord
     duplicates: int = 0
@@ -54,12 +58,14 @@ class SearchOutcome:
     """One page of a search as rows, and the offset of the next page if there is one.
 
     ``search`` is the wall time of the search alone: filter, index and folding, not the look-up of records.
+    ``below`` is how many results the page would have besides, without ``min_confidence``.
     """
 
     target: Modality
     hits: Sequence[Hit]
     next_offset: int | None
     search: Stage
+    below: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class ResultPage:
     captions: list[CaptionHit]
     next_offset: int | None
     search: Stage
+    below: int = 0
     look: Look = field(default_factory=Look, repr=False, compare=False)
 
     def _repr_html_(self) -> str:

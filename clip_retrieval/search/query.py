@@ -18,7 +18,7 @@ from clip_retrieval.contract.queries import SearchRequest, Sort
 from clip_retrieval.errors import ImageRejected
 from clip_retrieval.images.base64_text import bytes_of_base64
 from clip_retrieval.images.decode import Limits, decode_image
-from clip_retrieval.records import Modality
+from clip_retrieval.records import Modality, Way, way_of
 from clip_retrieval.search.filters import canonical
 
 
@@ -126,6 +126,7 @@ class Query:
     dedupe: bool = False
     where: Conditions | None = None
     sort: Sort | None = None
+    min_confidence: float | None = None
 
     @classmethod
     def of(cls, request: SearchRequest) -> "Query":
@@ -150,6 +151,7 @@ class Query:
             dedupe=request.dedupe,
             where=request.where,
             sort=request.sort,
+            min_confidence=request.min_confidence,
         )
 
     @property
@@ -162,10 +164,16 @@ class Query:
         """The images that have to be decoded."""
         return [part.content for part in self.parts if not isinstance(part.content, str | StoredImage)]
 
+    @property
+    def way(self) -> Way | None:
+        """The way between texts and images that the search goes; None for images to images, and for mixes."""
+        texts = len(self.texts)
+        return way_of(self.target, has_texts=texts > 0, has_images=texts < len(self.parts))
+
     def key(self) -> str:
         """The same text for queries that have the same answer, and for no others."""
         parts = [[*content_key(part), part.weight] for part in self.parts]
-        page = [self.target, self.k, self.offset, self.min_score, self.dedupe]
+        page = [self.target, self.k, self.offset, self.min_score, self.min_confidence, self.dedupe]
         sort = None if self.sort is None else [self.sort.field, self.sort.descending]
         return json.dumps([parts, page, canonical(self.where) if self.where else None, sort])
 

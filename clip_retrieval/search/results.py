@@ -17,11 +17,15 @@ from clip_retrieval.search.hits import CaptionHit, Hit, ImageHit, ListedPage, Re
 def render(hits: Iterable[Hit], fragments: Iterable[str]) -> bytes:
     """A JSON array of results; ``fragments`` are those of the rows of ``hits``, in the same order."""
     results = (
-        f'{{"rank":{hit.rank},"similarity_score":{hit.score!r},"confidence":{hit.confidence!r},'
+        f'{{"rank":{hit.rank},"similarity_score":{hit.score!r},"confidence":{_number(hit.confidence)},"share":{hit.share!r},'
         f'"duplicates":{hit.duplicates},{fragment}}}'
         for hit, fragment in zip(hits, fragments, strict=True)
     )
     return f"[{','.join(results)}]".encode()
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else repr(value)
 
 
 def render_listed(first: int, fragments: Iterable[str]) -> bytes:
@@ -70,6 +74,7 @@ def image_result(hit: ImageHit) -> ImageResult:
         height=hit.image.height,
         similarity_score=hit.score,
         confidence=hit.confidence,
+        share=hit.share,
         captions=[caption.text for caption in hit.captions],
         metadata=dict(hit.image.metadata),
         duplicates=hit.duplicates,
@@ -85,6 +90,7 @@ def caption_result(hit: CaptionHit) -> CaptionResult:
         image_path=hit.image.image_path,
         similarity_score=hit.score,
         confidence=hit.confidence,
+        share=hit.share,
         duplicates=hit.duplicates,
     )
 

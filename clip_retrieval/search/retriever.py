@@ -18,13 +18,14 @@ import numpy as np
 from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.confidence import LEAST_PAIRS, Curve, Curves
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.cards import Look
 from clip_retrieval.contract.queries import Part, Sort, Where, browse_request, search_request
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images.decode import DEFAULT_LIMITS, Limits, content_hash
-from clip_retrieval.records import Modality
+from clip_retrieval.records import Modality, Way
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.compose import compose
 from clip_retrieval.search.hits import CaptionHit, Hit, Hits, ImageHit, Listed, ListedPage, ResultPage, SearchOutcome
@@ -106,6 +107,7 @@ class Retriever:
         k: int = DEFAULT_K,
         offset: int = 0,
         min_score: float | None = None,
+        min_confidence: float | None = None,
         dedupe: bool = False,
         where: Where | None = None,
     ) -> ResultPage:
@@ -114,13 +116,21 @@ class Retriever:
         Raises InvalidQuery, or ImageRejected for an image that does not decode.
         """
         request = search_request(
-            queries, target=target, k=k, offset=offset, min_score=min_score, dedupe=dedupe, where=where
+            queries,
+            target=target,
+            k=k,
+            offset=offset,
+            min_score=min_score,
+            min_confidence=min_confidence,
+            dedupe=dedupe,
+            where=where,
         )
         collection = self.collection
         outcome = self.run(Query.of(request), collection=collection)
         images = collection.image_hits(outcome.hits) if target == "images" else []
         captions = collection.caption_hits(outcome.hits) if target == "captions" else []
-        return ResultPage(images, captions, outcome.next_offset, outcome.search, _look(collection))
+        look = _look(collection)
+        return ResultPage(images, captions, outcome.next_offset, outcome.search, outcome.below, look)
 
     def browse(
         self,
@@ -168,6 +178,7 @@ class Retriever:
         vector = compose(vectors, [part.weight for part in query.parts])
         named = [part.content.image_id for part in query.parts if isinstance(part.content, StoredImage)]
         without = [collection.row_of(image_id) for image_id in named] if target == "images" else []
+        curve = self._curve(query, collection)
         start = time.perf_counter()
         index, allowed = collection.searched(target, query.where)
         ranking = Ranking(
@@ -187,10 +198,24 @@ class Retriever:
             content=collection.content_numbers(target),
         )
         search = Stage(start, time.perf_counter() - start)
-        ranks = range(query.offset + 1, query.offset + 1 + len(page.rows))
-        confidence = self._confidence(page.scores)
-        hits = list(map(Hit, page.rows, ranks, page.scores, confidence, page.duplicates))
-        return SearchOutcome(target, hits, query.offset + query.k if page.more else None, search)
+        kept = len(page.rows)
+        if curve is not None and query.min_confidence:
+            least = curve.cosine(query.min_confidence)
+            kept = sum(score >= least for score in page.scores)  # best first
+        scores, below = page.scores[:kept], len(page.rows) - kept
+        confidence = [None if curve is None else curve.share(score) for score in scores]
+        ranks = range(query.offset + 1, query.offset + 1 + kept)
+        hits = list(map(Hit, page.rows, ranks, scores, confidence, self._shares(scores), page.duplicates))
+        more = page.more and not below
+        return SearchOutcome(target, hits, query.offset + query.k if more else None, search, below)
+
+    def _curve(self, query: Query, collection: SearchableCollection) -> Curve | None:
+        """The share of right answers for this query. Raises InvalidQuery if it asks for one and there is none."""
+        curves, way = collection.curves, query.way
+        curve = None if curves is None or way is None else curves.way(way)
+        if curve is None and query.min_confidence:
+            raise InvalidQuery(f"min_confidence: {no_confidence(curves, way)}; leave it out")
+        return curve
 
     def _search_one(
         self,
@@ -225,13 +250,22 @@ class Retriever:
         vector: Vectors = vectors[0]
         return vector
 
-    def _confidence(self, scores: Sequence[float]) -> list[float]:
+    def _shares(self, scores: Sequence[float]) -> list[float]:
         if not scores:
             return []
         best = max(scores)
         shares = [math.exp((score - best) * self.encoder.info.logit_scale) for score in scores]
         total = sum(shares)
         return [share / total for share in shares]
+
+
+def no_confidence(curves: Curves | None, way: Way | None) -> str:
+    """Why a query has no confidence, in words."""
+    if way is None:
+        return "is for texts that find images, or images that find captions"
+    if curves is None:
+        return "this artifact was made by an earlier release, which did not measure it; build or tune it again"
+    return f"the captions of this collection do not tell right answers from wrong ones, or are fewer than {LEAST_PAIRS}"
 
 
 def browse(query: Query, collection: SearchableCollection) -> Listed:

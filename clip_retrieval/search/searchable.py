@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.collection import FieldInfo
@@ -60,6 +61,11 @@ class SearchableCollection(ABC):
     def has_thumbnails(self) -> bool:
         """Whether there are small images for people."""
         return self.artifact.has_thumbnails
+
+    @property
+    @abstractmethod
+    def curves(self) -> Curves | None:
+        """The share of right answers by cosine; None if an earlier release wrote the artifact."""
 
     @property
     @abstractmethod
@@ -180,7 +186,7 @@ class SearchableCollection(ABC):
         """Hits of images with their records."""
         records = self.images([hit.row for hit in hits])
         return [
-            ImageHit(hit.rank, hit.score, hit.confidence, image, tuple(captions), hit.duplicates)
+            ImageHit(hit.rank, hit.score, hit.confidence, hit.share, image, tuple(captions), hit.duplicates)
             for hit, (image, captions) in zip(hits, records, strict=True)
         ]
 
@@ -188,6 +194,6 @@ class SearchableCollection(ABC):
         """Hits of captions with their records."""
         records = self.captions([hit.row for hit in hits])
         return [
-            CaptionHit(hit.rank, hit.score, hit.confidence, caption, image, hit.duplicates)
+            CaptionHit(hit.rank, hit.score, hit.confidence, hit.share, caption, image, hit.duplicates)
             for hit, (caption, image) in zip(hits, records, strict=True)
         ]

@@ -23,6 +23,8 @@ class RenderedPage:
     total: int
     next_offset: int | None
     truncated: bool
+    below: int = 0
+    """As in ``SearchOutcome``."""
 
 
 class AnswerCache:

@@ -239,6 +239,7 @@ class QueryService:
             total=len(outcome.hits),
             next_offset=outcome.next_offset,
             truncated=any(prepared.is_cut(text) for text in query.texts),
+            below=outcome.below,
         )
         stages = {"decode": prepared.decode} if prepared.decode is not None and query.images else {}
         stages["encode"] = max((part.encode for part in encoded), key=lambda stage: stage.seconds)

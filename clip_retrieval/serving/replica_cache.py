@@ -41,7 +41,7 @@ CONNECTIONS = 8
 LONGEST_TTL_S = 10 * 365 * 86400
 
 _DIGEST, _TOKEN = 16, 16
-_HEAD = struct.Struct(f">{_TOKEN}sQq?")
+_HEAD = struct.Struct(f">{_TOKEN}sQq?I")
 
 
 class Connection(Protocol):
@@ -217,7 +217,7 @@ class ReplicaCache:
         self._answers_now, self._was_lost, self._slow = True, False, 0
 
     def _name(self, version: str, key: str) -> str:
-        whole = "\0".join((self._release, version, key))
+        whole = "\0".join((self._release, _HEAD.format, version, key))
         return NAMESPACE + blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
     def _count(self, what: str, number: int) -> None:
@@ -229,7 +229,7 @@ def _pack(page: RenderedPage, name: str, generation: bytes) -> bytes | None:
     if len(generation) != _TOKEN:
         return None
     offset = -1 if page.next_offset is None else page.next_offset
-    rest = _HEAD.pack(generation, page.total, offset, page.truncated) + page.results
+    rest = _HEAD.pack(generation, page.total, offset, page.truncated, page.below) + page.results
     value = _digest(name, rest) + rest
     return value if len(value) <= MAX_VALUE_BYTES else None
 
@@ -241,10 +241,10 @@ def _unpack(value: bytes | None, name: str, generation: bytes | None) -> Rendere
     rest = value[_DIGEST:]
     if _digest(name, rest) != value[:_DIGEST]:
         return None
-    made_in, total, offset, truncated = _HEAD.unpack_from(rest)
+    made_in, total, offset, truncated, below = _HEAD.unpack_from(rest)
     if made_in != generation:
         return None
-    return RenderedPage(rest[_HEAD.size :], total, None if offset < 0 else offset, truncated)
+    return RenderedPage(rest[_HEAD.size :], total, None if offset < 0 else offset, truncated, below)
 
 
 def _digest(name: str, rest: bytes) -> bytes:

@@ -254,6 +254,7 @@ def test_the_manifest_says_what_the_artifact_was_made_of(fake_artifact: Artifact
         "content_numbers.npy",
         *(f"columns/{name}" for name in columns),
         THUMBNAILS,
+        "confidence.json",
         "encoder/encoder.json",
     }
 

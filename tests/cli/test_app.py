@@ -510,7 +510,11 @@ class TestSearch:
     def test_the_table_has_a_row_a_result(self, cli: Cli, fake_artifact: Artifact) -> None:
         done = cli("search", "blue", "--in", fake_artifact.path, "--count", 1)
         assert done.status == 0
-        assert re.search(r"1 .* 1\.0000 .* 1\.000 .* blue-bright\.png .* a blue square", done.out)
+        curves = fake_artifact.curves()
+        assert curves is not None
+        assert curves.text_to_image is not None
+        share = re.escape(f"{curves.text_to_image.share(1.0):.2f}")
+        assert re.search(rf"1 .* 1\.0000 .* {share} .* blue-bright\.png .* a blue square", done.out)
         assert "blue-soft.png" not in done.out
 
     def test_paths_alone_are_for_other_programs(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
@@ -605,7 +609,8 @@ class TestComposedSearch:
         """The JSON results of ``search`` with these arguments over the artifact."""
 
         def ask(*arguments: object) -> list[dict[str, Any]]:
-            done = cli("search", *arguments, "--in", fake_artifact.path, "--json")
+            every = () if "--min-confidence" in arguments else ("--min-confidence", 0)
+            done = cli("search", *arguments, *every, "--in", fake_artifact.path, "--json")
             assert done.status == 0, done.err
             results: list[dict[str, Any]] = json.loads(done.out)
             return results
@@ -653,7 +658,8 @@ class TestComposedSearch:
         assert sum(1 + r["duplicates"] for r in ask("red", "-k", 50, "--dedupe")) == 24
 
     def test_the_table_says_how_to_get_more(self, cli: Cli, fake_artifact: Artifact) -> None:
-        assert "next page: --offset 5" in cli("search", "red", "--in", fake_artifact.path).err
+        every = ["--min-confidence", 0, "--in", fake_artifact.path]
+        assert "next page: --offset 5" in cli("search", "red", *every).err
         assert "more with" not in cli("search", "red", "-k", 24, "--in", fake_artifact.path).err
 
     @pytest.mark.parametrize("condition", ["shade", "=soft", "~x", ""])
@@ -698,6 +704,17 @@ class TestComposedSearch:
         done = cli("search", path, "--language", "deu_Latn", "--in", fake_artifact.path)
         assert done.status == 2
         assert "the query has no text; leave it out" in done.err
+
+    def test_what_is_not_near_enough_is_not_shown_and_its_number_is_said(
+        self, cli: Cli, fake_artifact: Artifact
+    ) -> None:
+        """A red square is no blue one: of 24 the three shades of red are near to the word."""
+        done = cli("search", "red", "-k", 24, "--in", fake_artifact.path, "--json")
+        shades = ("bright", "soft", "dull")
+        assert {result["image_id"] for result in json.loads(done.out)} == {f"red-{shade}.png" for shade in shades}
+        assert "21 results have a confidence below 0.3; --min-confidence 0 shows them" in " ".join(done.err.split())
+        done = cli("search", "red", "--where", "shade = dull", "--min-confidence", 0.9999, "--in", fake_artifact.path)
+        assert "nothing here is near enough: 5 results" in " ".join(done.err.split())
 
     def test_images_are_browsed_by_a_filter_alone(self, cli: Cli, fake_artifact: Artifact) -> None:
         options = ["--where", "shade = soft or shade = dull", "--sort", "shade", "--descending", "--in"]

@@ -367,7 +367,8 @@ def test_the_short_searches_send_a_filter_as_a_tree(ask: Ask) -> None:
     ask(network, "search_images", "red", where="place != Paris")
     assert json.loads(network.request.content)["where"] == {"not": [{"place": "Paris"}]}
     network = Network(ok(IMAGES))
-    ask(network, "search_similar", RED, where=tree)
+    ask(network, "search_similar", RED, where=tree, min_confidence=0.35)
+    assert network.request.url.params["min_confidence"] == "0.35"
     assert json.loads(network.request.url.params["where"]) == tree
     with pytest.raises(InvalidQuery, match="where: position 8: a value must follow ="):
         ask(network, "search_images", "red", where="place =")

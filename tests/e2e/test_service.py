@@ -79,7 +79,7 @@ def test_answers_equal_the_retrievers(client: Client, retriever: Retriever) -> N
         assert [r.image_id for r in found.results] == [h.image.image_id for h in hits]
         assert [r.captions for r in found.results] == [[c.text for c in h.captions] for h in hits]
         assert [r.similarity_score for r in found.results] == pytest.approx([h.score for h in hits])
-        assert [r.confidence for r in found.results] == pytest.approx([h.confidence for h in hits])
+        assert [r.share for r in found.results] == pytest.approx([h.share for h in hits])
         assert found.truncated is retriever.encoder.tokenize(text).is_cut
     for colour in ("red", "cyan", "black"):
         image = square(colour, "soft")

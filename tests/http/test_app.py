@@ -35,10 +35,19 @@ from tests.samples import captions_of, png, square, write_images
 
 RED = png(square("red"))
 TEXT, IMAGE = "/search/images", "/search/text"
-RESULT_FIELDS = {"rank", "image_id", "image_path", "similarity_score", "confidence", "duplicates"}
+RESULT_FIELDS = {"rank", "image_id", "image_path", "similarity_score", "confidence", "share", "duplicates"}
 IMAGE_FIELDS = RESULT_FIELDS | {"captions", "metadata", "width", "height"}
 CAPTION_FIELDS = RESULT_FIELDS | {"caption", "caption_id"}
-ANSWER_FIELDS = {"query", "query_type", "results", "total_results", "query_time_ms", "cached", "truncated"}
+ANSWER_FIELDS = {
+    "query",
+    "query_type",
+    "results",
+    "total_results",
+    "query_time_ms",
+    "cached",
+    "truncated",
+    "below_confidence",
+}
 
 
 @pytest.fixture
@@ -80,6 +89,7 @@ def test_the_root_says_what_is_served(api: Api, fake_artifact: Artifact) -> None
         "version": __version__,
         "model": "fake",
         "images": 24,
+        "confident_ways": ["text_to_image", "image_to_text"],
         "captions": 48,
         "artifact": "clip-retrieval:test",
         "links": {
@@ -197,22 +207,22 @@ def test_an_image_finds_images_like_it(api: Api) -> None:
 
 def test_answers_are_the_retrievers_own(api: Api, retriever: Retriever) -> None:
     for text in ("red", "a dull blue square", "yellow or cyan"):
-        found = [(r["image_id"], r["similarity_score"], r["confidence"]) for r in api.search(text, 7)["results"]]
+        found = [(r["image_id"], r["similarity_score"], r["share"]) for r in api.search(text, 7)["results"]]
         hits = retriever.search_images(text, 7)
-        assert found == [(h.image.image_id, pytest.approx(h.score), pytest.approx(h.confidence)) for h in hits]
+        assert found == [(h.image.image_id, pytest.approx(h.score), pytest.approx(h.share)) for h in hits]
     captions = [(r["caption_id"], r["similarity_score"]) for r in api.upload("/search/text", RED, k=7)["results"]]
     by_image = retriever.search_captions(square("red"), 7)
     assert captions == [(h.caption.caption_id, pytest.approx(h.score)) for h in by_image]
 
 
 @pytest.mark.parametrize("k", [1, 3, 50])
-def test_confidence_is_the_softmax_of_the_returned_scores_at_the_logit_scale(api: Api, k: int) -> None:
+def test_share_is_the_softmax_of_the_returned_scores_at_the_logit_scale(api: Api, k: int) -> None:
     results = api.search("a red or blue square", k)["results"]
     scores = np.array([result["similarity_score"] for result in results])
     shares = np.exp(scores * FakeEncoder().info.logit_scale)
-    confidence = [result["confidence"] for result in results]
-    assert sum(confidence) == pytest.approx(1)
-    assert confidence == pytest.approx((shares / shares.sum()).tolist(), rel=1e-5)
+    share = [result["share"] for result in results]
+    assert sum(share) == pytest.approx(1)
+    assert share == pytest.approx((shares / shares.sum()).tolist(), rel=1e-5)
     assert (np.diff(scores) <= 0).all()
     assert (np.abs(scores) <= 1).all()
 
@@ -662,9 +672,13 @@ def test_a_text_to_images_is_filtered_as_search_is(api: Api) -> None:
 @pytest.mark.parametrize(
     ("path", "name", "detail"),
     [
-        (IMAGE, "top_k", "there is no form field top_k; did you mean k? this path reads file, k, where"),
-        (IMAGE, "image", "there is no form field image; this path reads file, k, where"),
-        ("/search/similar", "colour", "there is no form field colour; this path reads file, k, where"),
+        (
+            IMAGE,
+            "top_k",
+            "there is no form field top_k; did you mean k? this path reads file, k, min_confidence, where",
+        ),
+        (IMAGE, "image", "there is no form field image; this path reads file, k, min_confidence, where"),
+        ("/search/similar", "colour", "there is no form field colour; this path reads file, k, min_confidence, where"),
         ("/encode/image", "k", "there is no form field k; this path reads file"),
     ],
 )

@@ -34,6 +34,7 @@ ANSWER_FIELDS = {
     "query_time_ms",
     "cached",
     "truncated",
+    "below_confidence",
 }
 
 
@@ -344,6 +345,28 @@ def test_a_part_that_makes_no_sense_is_refused_by_its_place(api: Api, part: Any,
     assert api.dispatcher.batches == 0
 
 
+def test_results_below_the_least_confidence_are_counted_and_not_shown(api: Api) -> None:
+    """In every kind of search that has a confidence; a batch says for each what is wrong."""
+    near = search(api, {"text": "red"}, k=5, min_confidence=0.35)
+    assert {result["image_id"].split("-")[0] for result in near["results"]} == {"red"}
+    assert (near["total_results"], near["below_confidence"], near["next_offset"]) == (3, 2, None)
+    assert all(result["confidence"] >= 0.35 for result in near["results"])
+    short = api.post("/search/images", json={"text": "red", "k": 5, "min_confidence": 0.35})
+    assert (short["results"], short["below_confidence"], short["cached"]) == (near["results"], 2, True)
+    files = {"file": png(square("red"))}
+    every = api.post("/search/text", files=files, params={"k": 50})
+    some = api.post("/search/text", files=files, params={"k": 50, "min_confidence": 0.35})
+    assert 0 < some["total_results"] < every["total_results"] == some["total_results"] + some["below_confidence"]
+    detail = api.refused("POST", "/search/similar", 422, files=files, data={"min_confidence": "0.35"})
+    assert detail.startswith("min_confidence: is for texts that find images, or images that find captions")
+    asked: list[dict[str, Any]] = [{"queries": [{"text": "red"}], "k": 5, "min_confidence": 0.35}]
+    asked.append({"queries": [{"image_id": "red-soft.png"}], "min_confidence": 0.35})
+    first, second = api.post(BATCH, json={"searches": asked})["answers"]
+    assert (first["answer"]["below_confidence"], second["status"]) == (2, 422)
+    assert api.refused("POST", SEARCH, 422, json={**asked[0], "min_confidence": 1}).startswith("min_confidence: ")
+    assert api.get("/")["confident_ways"] == ["text_to_image", "image_to_text"]
+
+
 def test_without_queries_images_are_shown_by_filter_and_order(api: Api) -> None:
     """No score, nothing encoded, the same pages as any search; also in a batch."""
     asked = {"where": "shade in (soft, dull)", "sort": {"field": "shade", "descending": True}}
@@ -352,7 +375,9 @@ def test_without_queries_images_are_shown_by_filter_and_order(api: Api) -> None:
     shown = first["results"] + second["results"]
     assert [result["metadata"]["shade"] for result in shown] == ["soft"] * 8 + ["dull"] * 8
     assert [result["rank"] for result in shown] == list(range(1, 17))
-    assert all(result.keys() == IMAGE_FIELDS - {"similarity_score", "confidence", "duplicates"} for result in shown)
+    assert all(
+        result.keys() == IMAGE_FIELDS - {"similarity_score", "confidence", "share", "duplicates"} for result in shown
+    )
     assert (first["total_results"], second["next_offset"], first["cached"]) == (10, None, False)
     assert api.post(SEARCH, json={**asked, "k": 10})["cached"]
     assert [

@@ -19,7 +19,8 @@ hits = st.builds(
     row=st.just(0),
     rank=st.integers(1, 10_000),
     score=st.floats(-1, 1, width=32),
-    confidence=st.floats(0, 1),
+    confidence=st.none() | st.floats(0, 1),
+    share=st.floats(0, 1),
     duplicates=st.integers(0, 500),
 )
 
@@ -32,7 +33,7 @@ def test_a_rendered_image_is_the_model_of_the_contract(
     image = ImageRecord(0, image_id, path, "0" * 64, 640, 480, "train", metadata)
     records = tuple(CaptionRecord(row, f"{row}", 0, text) for row, text in enumerate(captions))
     [result] = json.loads(render([hit], [image_fragment(image, records)]))
-    full = ImageHit(hit.rank, hit.score, hit.confidence, image, records, hit.duplicates)
+    full = ImageHit(hit.rank, hit.score, hit.confidence, hit.share, image, records, hit.duplicates)
     assert result == json.loads(image_result(full).model_dump_json())
     ImageResult.model_validate(result)
 
@@ -43,7 +44,7 @@ def test_a_rendered_caption_is_the_model_of_the_contract(hit: Hit, text: str, im
     image = ImageRecord(0, image_id, "a.jpg", "0" * 64, 640, 480, "train", {})
     caption = CaptionRecord(7, "a#0", 0, text)
     [result] = json.loads(render([hit], [caption_fragment(caption, image)]))
-    full = CaptionHit(hit.rank, hit.score, hit.confidence, caption, image, hit.duplicates)
+    full = CaptionHit(hit.rank, hit.score, hit.confidence, hit.share, caption, image, hit.duplicates)
     assert result == json.loads(caption_result(full).model_dump_json())
     CaptionResult.model_validate(result)
 

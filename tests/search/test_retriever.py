@@ -121,14 +121,14 @@ class TestImageQueries:
 class TestConfidence:
     @pytest.mark.parametrize("k", [1, 2, 5, 24])
     def test_adds_up_to_one_over_the_results(self, retriever: Retriever, k: int) -> None:
-        assert sum(hit.confidence for hit in retriever.search_images("blue", k)) == pytest.approx(1)
-        assert sum(hit.confidence for hit in retriever.search_captions(square("blue"), k)) == pytest.approx(1)
+        assert sum(hit.share for hit in retriever.search_images("blue", k)) == pytest.approx(1)
+        assert sum(hit.share for hit in retriever.search_captions(square("blue"), k)) == pytest.approx(1)
 
     def test_is_the_softmax_of_the_scores_at_the_logit_scale(self, retriever: Retriever) -> None:
         first, *others = retriever.search_images("blue", k=5)
         scale = FakeEncoder().info.logit_scale
         for other in others:  # softmax: the ratio of two shares is the exponential of the difference of their logits
-            assert first.confidence / other.confidence == pytest.approx(math.exp(scale * (first.score - other.score)))
+            assert first.share / other.share == pytest.approx(math.exp(scale * (first.score - other.score)))
 
 
 class TestQueriesOutOfRange:

@@ -18,7 +18,7 @@ from clip_retrieval.serving.state import ServerState
 from tests.http.in_process import DirectDispatcher
 from tests.serving.test_query_service import text
 
-PAGE = RenderedPage(b'[{"image_id": "red"}]', total=1, next_offset=None, truncated=False)
+PAGE = RenderedPage(b'[{"image_id": "red"}]', total=1, next_offset=None, truncated=False, below=4)
 
 
 class Store:
