@@ -27,7 +27,7 @@ from clip_retrieval.records import WAYS, Way
 
 CONFIDENCE = "confidence.json"
 LEAST_PAIRS = 20
-"""Fewer captions, or fewer images with captions, say nothing about others."""
+"""Fewer images with captions say nothing about others."""
 MOST_QUERIES = 5_000
 """Captions or images that are looked at."""
 WRONG_FOR_EACH = 8
@@ -120,9 +120,9 @@ def pairs_of(way: Way, images: Vectors, captions: Vectors, image_of: NDArray[np.
 
 def fit(pairs: Pairs) -> Curve | None:
     """The curve of these pairs; None if they are too few, or if a higher cosine is not a better sign."""
-    queries = len(np.unique(pairs.queries[pairs.is_right]))
+    images = len(np.unique(pairs.queries[pairs.is_right]))
     right, wrong = int(pairs.is_right.sum()), int((~pairs.is_right).sum())
-    if queries < LEAST_PAIRS or not wrong:
+    if images < LEAST_PAIRS or not wrong:
         return None
     targets = np.where(pairs.is_right, (right + 1) / (right + 2), 1 / (right + 2))
     inputs = np.stack([pairs.cosines, np.ones_like(pairs.cosines)], axis=1)
@@ -141,7 +141,8 @@ def fit(pairs: Pairs) -> Curve | None:
     slope, intercept = found.tolist()
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope > 0):
         return None
-    return Curve(slope=slope, intercept=intercept, queries=queries if right == queries else right)
+    queries = round(float(pairs.weights[pairs.is_right].sum()))  # those of one query add up to 1
+    return Curve(slope=slope, intercept=intercept, queries=queries)
 
 
 def curves_of(images: Vectors, captions: Vectors, image_of: NDArray[np.int32]) -> Curves:

@@ -265,7 +265,7 @@ def no_confidence(curves: Curves | None, way: Way | None) -> str:
         return "is for texts that find images, or images that find captions"
     if curves is None:
         return "this artifact was made by an earlier release, which did not measure it; build or tune it again"
-    return f"the captions of this collection do not tell right answers from wrong ones, or are fewer than {LEAST_PAIRS}"
+    return f"this collection has fewer than {LEAST_PAIRS} images with captions, or these do not tell right from wrong"
 
 
 def browse(query: Query, collection: SearchableCollection) -> Listed:

@@ -63,6 +63,8 @@ def test_the_shares_of_other_captions_are_those_that_the_curve_says(images: int)
         if inside.sum() > 100:
             assert is_right[inside].mean() == pytest.approx(said[inside].mean(), abs=0.12)
     assert confident_ways(curves) == ["text_to_image", "image_to_text"]
+    assert curves.image_to_text is not None
+    assert (curve.queries, curves.image_to_text.queries) == (2 * images, images)
 
 
 def test_what_says_nothing_has_no_curve() -> None:

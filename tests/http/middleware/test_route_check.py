@@ -59,9 +59,13 @@ def test_every_row_refuses_a_query_parameter_that_it_does_not_read_but_for_probe
         (
             "/search/text",
             "top_k=2",
-            "there is no query parameter top_k; did you mean k? this path reads k, min_se",
+            "there is no query parameter top_k; did you mean k? this path reads k, min_confidence, min_se",
         ),
-        ("/search/text", "K=2", "there is no query parameter K; did you mean k? this path reads k, min_sequence"),
+        (
+            "/search/text",
+            "K=2",
+            "there is no query parameter K; did you mean k? this path reads k, min_confidence, min_sequence, where",
+        ),
         ("/search/text", "k=2&k=3", "k: one is enough, and the query has several"),
         (
             "/search",
