@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,6 +14,7 @@ from clip_retrieval.cli.artifact_options import Tag
 from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.start_table import StartProfile
 from clip_retrieval.cli.tls import Tls
+from clip_retrieval.errors import MissingExtra
 from clip_retrieval.urls import is_url
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
@@ -83,6 +85,8 @@ def serve(
 
     Without keys, searching is open on this machine and changing is not.
     """
+    if missing := _missing():
+        raise MissingExtra(f"bento-clip serve ({missing})", "serve")
     if as_json and not profile_start:
         raise typer.BadParameter("it is the form of a profile: --profile-start", param_hint="--json")
     with ExitStack() as stack:
@@ -97,6 +101,14 @@ def serve(
         environment = _environment(changes, keys, insecure=insecure)
         tls = _tls(certificate, private_key, client_authority)
         raise typer.Exit(serve_artifact(tag, host, port, environment, tls, profile, lambda: _example(folder)))
+
+
+def _missing() -> str | None:
+    """A package that the service needs and that is not installed; none of them is imported here."""
+    try:
+        return next((package for package in ("bentoml", "faiss") if find_spec(package) is None), None)
+    except ModuleNotFoundError as error:  # a finder may say so instead
+        return error.name
 
 
 def _example(folder: Path) -> str | None:

@@ -42,9 +42,11 @@ def test_the_light_command_line_asks_a_service_and_says_what_an_artifact_needs()
     assert (here.status, how_to_install("serve") in here.err) == (1, True)
 
 
-@pytest.mark.parametrize("command", ["serve", "build", "artifacts"])
-def test_a_command_whose_packages_are_not_there_says_what_to_install(command: str) -> None:
-    refused = light(command, "--help")
+@pytest.mark.parametrize(
+    ("command", "argument"), [("serve", "no-artifact"), ("build", "--help"), ("artifacts", "--help")]
+)
+def test_a_command_whose_packages_are_not_there_says_what_to_install(command: str, argument: str) -> None:
+    refused = light(command, argument)
     assert refused.status == 1
     assert f"bento-clip {command} (" in refused.err
     assert how_to_install("serve") in refused.err
