@@ -63,7 +63,8 @@ def write_artifact(
             replaced = {*replaced, COLUMNS}
         if parent:
             _inherit(parent, folder, {*replaced, CONFIDENCE})
-        _write_confidence(folder)
+        if not _write_confidence(folder) and parent:
+            _inherit(parent, folder, replaced)
         manifest = Manifest(
             version=version,
             created=datetime.now(UTC).replace(microsecond=0),
@@ -81,14 +82,16 @@ def write_artifact(
     return Artifact(target, manifest)
 
 
-def _write_confidence(folder: Path) -> None:
-    """Write what the vectors say of confidence, if the folder has vectors that fit its records."""
+def _write_confidence(folder: Path) -> bool:
+    """Write what the vectors say of confidence, if the folder has vectors that fit its records; whether it has."""
     names = ("images.npy", "captions.npy", CAPTION_IMAGE_ROWS)
     if not all((folder / name).exists() for name in names):
-        return
+        return False
     images, captions, image_of = (np.load(folder / name, mmap_mode="r") for name in names)
-    if len(captions) == len(image_of):
-        write_curves(folder, curves_of(images, captions, image_of))
+    if len(captions) != len(image_of):
+        return False
+    write_curves(folder, curves_of(images, captions, image_of))
+    return True
 
 
 def _inherit(parent: Artifact, folder: Path, replaced: Collection[str]) -> None:

@@ -1,6 +1,7 @@
 """From a model's name to an encoder folder in the cache. Models that need torch are in the tests of their encoder."""
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -10,7 +11,7 @@ import pytest
 from clip_retrieval.encoders import INFO_FILE, load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import BuildRunning, MissingExtra, ModelUnavailable
+from clip_retrieval.errors import BuildRunning, MissingExtra, ModelUnavailable, how_to_install
 from clip_retrieval.models.prepare import cache_dir, cache_key, prepare_encoder
 from clip_retrieval.work_folder import work_folder
 
@@ -165,7 +166,7 @@ def test_a_model_folder_that_does_not_exist_is_refused(cache_home: Path, tmp_pat
 def test_without_torch_the_error_names_the_extra(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     monkeypatch.delitem(__import__("sys").modules, "clip_retrieval.models.local_dir", raising=False)
-    with pytest.raises(MissingExtra, match=r"bento-clip\[build\]"):
+    with pytest.raises(MissingExtra, match=re.escape(how_to_install("build"))):
         prepare_encoder("ViT-B-32", "openai")
 
 

@@ -334,12 +334,15 @@ def test_processes_that_were_begun_are_those_that_start() -> None:
 
 
 def test_processes_that_were_begun_and_never_started_end_with_the_rest() -> None:
+    before = {child.pid for child in psutil.Process().children()}
+
     async def case() -> set[int]:
         async with processes(2) as (decoders, _):
             decoders.begin()
-            return {child.pid for child in psutil.Process().children()}
+            return {child.pid for child in psutil.Process().children()} - before
 
     begun = asyncio.run(case())
+    assert len(begun) == 2
     assert not begun & {child.pid for child in psutil.Process().children()}
 
 
