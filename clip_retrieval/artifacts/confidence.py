@@ -70,6 +70,13 @@ class Curves(BaseModel):
         """The curve of one way."""
         return self.text_to_image if way == "text_to_image" else self.image_to_text
 
+    def with_those_of(self, other: "Curves") -> "Curves":
+        """These curves, and those of ``other`` for a way that has none here."""
+        return Curves(
+            text_to_image=self.text_to_image or other.text_to_image,
+            image_to_text=self.image_to_text or other.image_to_text,
+        )
+
 
 NO_CURVES = Curves(text_to_image=None, image_to_text=None)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
-from clip_retrieval.artifacts.confidence import CONFIDENCE, curves_of, write_curves
+from clip_retrieval.artifacts.confidence import CONFIDENCE, NO_CURVES, curves_of, write_curves
 from clip_retrieval.artifacts.manifest import DataInfo, Manifest, file_sha256, files_in, write_manifest
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, write_record_arrays
 from clip_retrieval.atomic import new_folder
@@ -50,9 +50,10 @@ def write_artifact(
     """Make the artifact ``target``; an artifact that has the name already is replaced when the new one is complete.
 
     ``fill`` writes the new files into a folder beside ``target``. If it writes records, the arrays that follow from
-    them are written too; so is what the vectors say of confidence. Then come all files of ``parent`` that ``fill`` did
-    not write, whatever they are, except ``replaced``: paths, with forward slashes, of files and folders that the new
-    artifact has in another form or lacks. ``compacted`` says which changes of a live collection the artifact holds.
+    them are written too; so is what the vectors say of confidence, where ``parent`` says nothing. Then come all files
+    of ``parent`` that ``fill`` did not write, whatever they are, except ``replaced``: paths, with forward slashes, of
+    files and folders that the new artifact has in another form or lacks. ``compacted`` says which changes of a live
+    collection the artifact holds.
 
     Raises ArtifactDamaged when a file of the parent differs from its hash, or when the records have gaps.
     """
@@ -63,8 +64,7 @@ def write_artifact(
             replaced = {*replaced, COLUMNS}
         if parent:
             _inherit(parent, folder, {*replaced, CONFIDENCE})
-        if not _write_confidence(folder) and parent:
-            _inherit(parent, folder, replaced)
+        _write_confidence(folder, parent)
         manifest = Manifest(
             version=version,
             created=datetime.now(UTC).replace(microsecond=0),
@@ -82,16 +82,19 @@ def write_artifact(
     return Artifact(target, manifest)
 
 
-def _write_confidence(folder: Path) -> bool:
-    """Write what the vectors say of confidence, if the folder has vectors that fit its records; whether it has."""
+def _write_confidence(folder: Path, parent: Artifact | None) -> None:
+    """Write what the vectors say of confidence; what ``parent`` says stays, since its answers stay as they are."""
+    known = NO_CURVES
+    if parent and CONFIDENCE in parent.manifest.files:
+        _check_hash(parent, CONFIDENCE, parent.path / CONFIDENCE)
+        known = parent.curves() or NO_CURVES
     names = ("images.npy", "captions.npy", CAPTION_IMAGE_ROWS)
-    if not all((folder / name).exists() for name in names):
-        return False
-    images, captions, image_of = (np.load(folder / name, mmap_mode="r") for name in names)
-    if len(captions) != len(image_of):
-        return False
-    write_curves(folder, curves_of(images, captions, image_of))
-    return True
+    if all((folder / name).exists() for name in names):
+        images, captions, image_of = (np.load(folder / name, mmap_mode="r") for name in names)
+        if len(captions) == len(image_of):
+            write_curves(folder, known.with_those_of(curves_of(images, captions, image_of)))
+    elif known != NO_CURVES:
+        write_curves(folder, known)
 
 
 def _inherit(parent: Artifact, folder: Path, replaced: Collection[str]) -> None:
@@ -105,10 +108,15 @@ def _inherit(parent: Artifact, folder: Path, replaced: Collection[str]) -> None:
         if not left_out & {name, *(above.as_posix() for above in path.parents)}:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(parent.path / path, folder / path)
-            if file_sha256(folder / path) != parent.manifest.files[name]:  # a new hash would hide the damage
-                raise ArtifactDamaged(
-                    f"{parent.path / path} differs from its hash in the manifest; restore or build the artifact again"
-                )
+            _check_hash(parent, name, folder / path)
+
+
+def _check_hash(parent: Artifact, name: str, file: Path) -> None:
+    """Raise ArtifactDamaged unless ``file`` is what ``parent`` has under ``name``: a new hash would hide the damage."""
+    if file_sha256(file) != parent.manifest.files[name]:
+        raise ArtifactDamaged(
+            f"{parent.path / name} differs from its hash in the manifest; restore or build the artifact again"
+        )
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

@@ -9,7 +9,16 @@ import pytest
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.confidence import CONFIDENCE, LEAST_PAIRS, Curve, Pairs, confident_ways, curves_of, fit
+from clip_retrieval.artifacts.confidence import (
+    CONFIDENCE,
+    LEAST_PAIRS,
+    Curve,
+    Curves,
+    Pairs,
+    confident_ways,
+    curves_of,
+    fit,
+)
 from clip_retrieval.artifacts.manifest import read_manifest, write_manifest
 from clip_retrieval.contract.queries import image_id, text
 from clip_retrieval.encoders.base import Vectors, unit_rows
@@ -127,3 +136,11 @@ class TestSearch:
         (tmp_path / CONFIDENCE).write_text(json.dumps({"text_to_image": 5}))
         with pytest.raises(ArtifactDamaged, match=r"confidence\.json cannot be read"):
             Artifact(tmp_path, fake_artifact.manifest).curves()
+
+
+def test_a_curve_that_is_there_stays_and_one_that_is_not_comes_from_the_others() -> None:
+    old, new = (Curve(slope=slope, intercept=0.0, queries=20) for slope in (1.0, 2.0))
+    known = Curves(text_to_image=old, image_to_text=None)
+    assert known.with_those_of(Curves(text_to_image=new, image_to_text=new)) == Curves(
+        text_to_image=old, image_to_text=new
+    )
