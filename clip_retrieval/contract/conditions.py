@@ -23,6 +23,7 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -147,10 +148,18 @@ class FilterTree(RootModel[Annotated[dict[str, "Entry"], Field(max_length=MAX_CO
     _read = model_validator(mode="before")(_with_trees)
 
 
+_TREES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {},
+    "description": "Of `and`, `or` and `not`: filters like the one around them.",
+}
+"""Generators of clients do not understand a schema that is inside of itself, nor objects in such a list."""
+
 Entry: TypeAlias = Annotated[
     Annotated[Value, Tag("value")]
     | Annotated[Condition, Tag("condition")]
-    | Annotated[list[FilterTree], Tag("filters")],
+    | Annotated[list[FilterTree], WithJsonSchema(_TREES), Tag("filters")],
     Discriminator(_kind),
 ]
 
