@@ -14,10 +14,10 @@ from bento_clip_client.models import (
     BodyAddImage,
     BodySearchCaptions,
     EmbeddingsRequest,
+    FilterTree,
     Part,
     SearchImagesRequest,
     SearchRequest,
-    SearchRequestWhereType0,
 )
 from bento_clip_client.types import File
 
@@ -32,7 +32,7 @@ def main(url: str, path: Path) -> None:
     first = found.results[0]
     captions = search_captions.sync(client=client, body=BodySearchCaptions(file=file()), k=2)
     parts = [Part(text="red"), Part(image_id=first.image_id, weight=0.5)]
-    where = SearchRequestWhereType0.from_dict({"split": {"in": ["train", "val", "test"]}})
+    where = FilterTree.from_dict({"split": {"in": ["train", "val", "test"]}})
     mixed = search.sync(client=client, body=SearchRequest(queries=parts, where=where))
     vectors = create_embeddings.sync(client=client, body=EmbeddingsRequest(input_=["red", "blue"]))
     names = fields.sync(client=client)
