@@ -12,7 +12,8 @@ __all__ = ["browser", "meet", "visit"]
 
 PHONE = {"viewport": ViewportSize(width=390, height=844), "has_touch": True, "is_mobile": True}
 FOUR_PARTS = "/?q=the+Eiffel+Tower&text=1+a+tower&text=1+blue+sky&text=-0.5+people+in+a+park"
-TOPS = "all => all.map(each => Math.round(each.getBoundingClientRect().top))"
+TOPS = "all => all.map(each => each.className === 'far' ? null : Math.round(each.getBoundingClientRect().top))"
+"""Of each image of the grid, and null for the line that parts those that are near enough."""
 
 pytestmark = [
     pytest.mark.e2e,
@@ -21,9 +22,13 @@ pytestmark = [
 
 
 def rows(page: Page) -> list[int]:
-    """How many images are in each row of the grid, the last one left out."""
-    tops: list[int] = page.locator("#grid a").evaluate_all(TOPS)
-    return [tops.count(top) for top in dict.fromkeys(tops)][:-1]
+    """How many images are in each row of the grid, without the last row, also of those that are near enough."""
+    counted: list[int] = []
+    tops: list[int | None] = [*page.locator("#grid > li").evaluate_all(TOPS), None]
+    while tops:
+        part, tops = tops[: (end := tops.index(None))], tops[end + 1 :]
+        counted += [part.count(top) for top in dict.fromkeys(part)][:-1]
+    return counted
 
 
 def top_of(page: Page, what: str) -> float:
