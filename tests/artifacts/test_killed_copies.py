@@ -25,6 +25,7 @@ def exported(fake_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) 
     return file
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_the_whole_file_or_none(fake_artifact: Artifact, exported: Path, tmp_path: Path) -> None:
     file = tmp_path / "out" / "artifact.tar"
     file.parent.mkdir()

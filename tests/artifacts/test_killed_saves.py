@@ -134,6 +134,7 @@ def test_a_save_that_replaces_and_is_killed_leaves_the_old_one_or_the_new_one(
         assert whole_in_store() == [other], "what had stepped aside is back"
 
 
+@pytest.mark.slow
 def test_a_killed_deletion_leaves_the_whole_artifact_or_nothing(
     model_store: Tags, fake_artifact: Artifact, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def start(tmp_path: Path) -> Start:
     return run
 
 
+@pytest.mark.slow
 def test_builds_of_the_same_inputs_at_the_same_time_all_end_well(
     start: Start, collection: Path, tmp_path: Path
 ) -> None:

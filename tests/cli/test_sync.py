@@ -170,6 +170,7 @@ def test_a_service_that_does_not_answer_is_one_sentence(cli: Cli, source: Path) 
     assert_one_sentence(cli("sync", source, "--to", "http://127.0.0.1:9"))
 
 
+@pytest.mark.slow
 def test_a_folder_is_watched(start: Start, source: Path, tmp_path: Path) -> None:
     first, _ = start("build", source, "--model", "fake").communicate(timeout=120)
     watching = start("sync", source, "--watch", "--json", PYTHONUNBUFFERED="1")

@@ -16,6 +16,7 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(capsys: pytest.CaptureFix
     assert not any(name.endswith("per_s") for name in said)
 
 
+@pytest.mark.slow
 def test_its_figures_are_of_both_precisions_and_of_a_build() -> None:
     gpu = Gpu("a GPU", (9, 0), 80 * 10**9)
     said = report(gpu, {"float32": FakeEncoder(), "float16": FakeEncoder()}, 0.01)
