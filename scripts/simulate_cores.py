@@ -36,6 +36,8 @@ from rich.table import Table
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.models.prepare import prepare_encoder
+from clip_retrieval.serving.process import share_cores
+from clip_retrieval.serving.settings import Settings
 from scripts.bench.artifact import MODEL, make_artifact, random_weights
 from scripts.bench.core_model import Costs, Machine, simulate
 from scripts.bench_serving import TEXT_CLIENTS, queries_file, run_clients, served
@@ -44,8 +46,6 @@ from scripts.common.machine import commit, cpu
 from scripts.common.paths import ROOT
 
 CORES = (1, 2, 4, 8, 16, 32)
-CORES_A_WORKER = 8
-"""The rule of the service: docs/serving.md."""
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
 def row(costs: Costs, cores: int, workers: int, clients: int) -> dict[str, float]:
     """What the simulation says of one machine, with a thread a core as the service has them."""
     found = simulate(costs, Machine(cores, workers, max(1, cores // workers)), clients)
-    is_rule = workers == max(1, cores // CORES_A_WORKER)
+    is_rule = workers == share_cores(Settings(), cores)[0]
     return {"cores": cores, "workers": workers, "is_rule": is_rule, **asdict(found)}
 
 

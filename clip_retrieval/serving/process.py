@@ -62,8 +62,9 @@ _PIXEL_BYTES = 3 * 4
 OUTLINE, SERVICE = "clip_retrieval.serving.outline:ClipRetrieval", "clip_retrieval.service:ClipRetrieval"
 """What BentoML calls the service in the supervisor that ``launch.py`` makes, and in its workers."""
 
-CORES_PER_WORKER = 8
-"""One event loop keeps the encoder of about so many cores busy."""
+CORES_PER_WORKER = 4
+"""One event loop keeps about so many cores busy with texts: with AMX three, on a slower processor more, since a text
+takes the encoder longer there and the event loop as long (docs/serving.md, ``scripts/simulate_cores.py``)."""
 
 
 def read_settings() -> Settings:
@@ -211,10 +212,11 @@ def _remove(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def share_cores(settings: Settings) -> tuple[int, int]:
-    """How many workers, and how many encoder threads for each."""
-    workers = settings.workers or max(1, usable_cores() // CORES_PER_WORKER)
-    return workers, settings.encoder_threads or max(1, usable_cores() // workers)
+def share_cores(settings: Settings, cores: int | None = None) -> tuple[int, int]:
+    """How many workers, and how many encoder threads for each, on this machine or on one with so many ``cores``."""
+    cores = cores or usable_cores()
+    workers = settings.workers or max(1, cores // CORES_PER_WORKER)
+    return workers, settings.encoder_threads or max(1, cores // workers)
 
 
 def prefer_searches() -> None:

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         default=0.005, gt=0, le=1, description="seconds after which a request no longer waits for that server"
     )
     workers: int | None = Field(
-        default=None, ge=1, description="server processes, each with its own encoder; default: one for every 8 cores"
+        default=None, ge=1, description="server processes, each with its own encoder; default: one for every 4 cores"
     )
     encoder_threads: int | None = Field(
         default=None, ge=1, description="threads of each worker's encoder; default: the cores divided by the workers"

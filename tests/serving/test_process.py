@@ -15,7 +15,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.serving.budget import MIB
-from clip_retrieval.serving.process import check_artifact, find_artifact
+from clip_retrieval.serving.process import check_artifact, find_artifact, share_cores
 from clip_retrieval.serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -121,3 +121,15 @@ def test_what_a_bucket_publishes_is_fetched_before_it_is_served_and_nothing_else
     assert find_artifact("s3://shelf/photos/latest", fetch) == (folder, fake_artifact.path)
     assert find_artifact(folder, fetch) == (folder, fake_artifact.path)
     assert asked == ["s3://shelf/photos/latest"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads"), [(1, 1, 1), (2, 1, 2), (4, 1, 4), (7, 1, 7), (8, 2, 4), (16, 4, 4), (32, 8, 4)]
+)
+def test_every_four_cores_have_a_worker_and_each_core_an_encoder_thread(cores: int, workers: int, threads: int) -> None:
+    assert share_cores(Settings(), cores) == (workers, threads)
+
+
+def test_numbers_that_a_person_gives_are_taken() -> None:
+    assert share_cores(Settings(workers=2), 8) == (2, 4)
+    assert share_cores(Settings(workers=2, encoder_threads=3), 8) == (2, 3)
