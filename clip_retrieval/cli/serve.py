@@ -1,7 +1,7 @@
 """``bento-clip serve``: run the search service for one artifact."""
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,7 +14,7 @@ from clip_retrieval.cli.artifact_options import Tag
 from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.start_table import StartProfile
 from clip_retrieval.cli.tls import Tls
-from clip_retrieval.errors import MissingExtra
+from clip_retrieval.errors import ClipRetrievalError, MissingExtra
 from clip_retrieval.urls import is_url
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
@@ -112,12 +112,16 @@ def _missing() -> str | None:
 
 
 def _example(folder: Path) -> str | None:
-    """A caption to try a search with: the first short one of the first images; None if they have none."""
+    """A caption to try a search with: the first short one of the first images; None if they have none.
+
+    None also where the files went meanwhile: the service says so itself when it needs them.
+    """
     from clip_retrieval.artifacts.artifact import Artifact
 
-    with Artifact.open(folder, verify=False).store() as store:
+    with suppress(ClipRetrievalError, OSError), Artifact.open(folder, verify=False).store() as store:
         captions = [one.text for one in store.captions(range(min(LOOKED_AT, store.row_ends()[1])))]
-    return next((text for text in captions if len(text) <= SHORT and text.isprintable()), None)
+        return next((text for text in captions if len(text) <= SHORT and text.isprintable()), None)
+    return None
 
 
 def _tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -97,8 +98,10 @@ def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
     with Client(server.url) as client:
         assert client.info().artifact == store.tag
         assert client.search_images("a red square").results
-    lines = [json.loads(line) for line in server.text().splitlines()]
-    assert "POST /search/images 200" in [line["message"] for line in lines]
+    deadline = time.monotonic() + 10  # a line of the log may come after the answer
+    while "POST /search/images 200" not in [json.loads(line)["message"] for line in server.text().splitlines()]:
+        assert time.monotonic() < deadline, server.text()
+        time.sleep(0.05)
     server.terminate()
     assert server.wait() == 0, server.text()
     with pytest.raises(httpx.ConnectError):
