@@ -15,7 +15,7 @@ from clip_retrieval.client import Client
 from scripts.common.server import reserve_port
 from tests.e2e.conftest import Launch, Server, bentoml_serve
 from tests.e2e.test_compaction import change_some, ids
-from tests.e2e.test_workers import wait_until_all_are_ready
+from tests.e2e.test_workers import wait_for, wait_until_all_are_ready
 from tests.e2e.versions import WITHOUT_RED, Results, load, results, run, served
 from tests.indexes.milvus_standalone import standalone
 from tests.samples import NAMES, write_collection
@@ -95,6 +95,7 @@ def test_versions_in_one_milvus_take_over_from_each_other_and_from_changes_and_n
             known[colour].append(found)
         with load(server, known, clients=2) as seen:
             assert client.swap(first, force=True).state == "serving"
+            wait_for(lambda: seen.seen == {0, 1}, 30, server)
         assert (seen.failed, seen.wrong, seen.seen) == ([], [], {0, 1})
         change_some(client)
         before, listed = answers(server), ids(client)
