@@ -49,7 +49,7 @@ from scripts.bench.artifact import MODEL, make_artifact, random_weights
 from scripts.common.console import err
 from scripts.common.machine import commit, cpu, memory
 from scripts.common.paths import ROOT, SAMPLE
-from scripts.common.server import NotReady, Served, serving
+from scripts.common.server import NotReady, Served, bentoml_serve, serving
 
 REFERENCE = "reference"
 TEXT_CLIENTS, IMAGE_CLIENTS = 64, 16
@@ -228,18 +228,9 @@ def served(side: str, reference_model: Path, artifact: Artifact, **settings: str
     environment |= {"BENTO_CLIP_ARTIFACT": str(artifact.path)}
 
     def command(port: int) -> list[str]:
-        if side == REFERENCE:
-            words = ["scripts.bench.reference", str(reference_model), str(artifact.path), str(port)]
-        else:
-            words = [
-                "bentoml",
-                "serve",
-                "clip_retrieval.service:ClipRetrieval",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-            ]
+        if side != REFERENCE:
+            return bentoml_serve(port)
+        words = ["scripts.bench.reference", str(reference_model), str(artifact.path), str(port)]
         return [sys.executable, "-m", *words]
 
     try:

@@ -18,7 +18,7 @@ from clip_retrieval.models.prepare import DEMO, prepare_encoder
 from scripts.bench import collection
 from scripts.bench.artifact import make_artifact
 from scripts.common.paths import ROOT, SAMPLE
-from scripts.common.server import Served, serving
+from scripts.common.server import Served, bentoml_serve, serving
 
 WORKERS, CLIENTS = 2, 16
 QUERIES_PER_S, WARM_UP_S = 1_500, 2
@@ -68,19 +68,7 @@ class Place:
         settings |= {"artifact": str(artifact), "workers": str(WORKERS), "changes": str(changes or "")}
         environment = self._environment | {f"BENTO_CLIP_{name.upper()}": value for name, value in settings.items()}
 
-        def command(port: int) -> list[str]:
-            words = [
-                "bentoml",
-                "serve",
-                "clip_retrieval.service:ClipRetrieval",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-            ]
-            return [sys.executable, "-m", *words]
-
-        with serving(command, environment=environment) as server:
+        with serving(bentoml_serve, environment=environment) as server:
             yield server
 
 

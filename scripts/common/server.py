@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +52,12 @@ def reserve_port() -> int:
             accepted.close()  # the side that closes first gets TIME_WAIT: the server's
             client.recv(1)
     return address[1]
+
+
+def bentoml_serve(port: int) -> list[str]:
+    """BentoML's own command for the service; BENTO_CLIP_ARTIFACT names the artifact."""
+    service = "clip_retrieval.service:ClipRetrieval"
+    return [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def is_ready(url: str) -> bool:

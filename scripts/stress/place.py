@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from scripts.common.paths import ROOT, SAMPLE
-from scripts.common.server import Served, serving
+from scripts.common.server import Served, bentoml_serve, serving
 
 MODEL = "demo"
 
@@ -53,19 +53,7 @@ class Place:
         """A service that is ready; its log is ``service.log``."""
         environment = {**self.environment, "BENTO_CLIP_ARTIFACT": tag, "BENTO_CLIP_ACCESS_LOG": "false", **settings}
 
-        def words(port: int) -> list[str]:
-            serve = [
-                "bentoml",
-                "serve",
-                "clip_retrieval.service:ClipRetrieval",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-            ]
-            return [sys.executable, "-m", *serve]
-
-        with serving(words, log=self.folder / "service.log", environment=environment) as served:
+        with serving(bentoml_serve, log=self.folder / "service.log", environment=environment) as served:
             yield served
 
 

@@ -24,7 +24,7 @@ import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
 from scripts.common.paths import ROOT, SAMPLE
-from scripts.common.server import reserve_port, wait_until_ready
+from scripts.common.server import bentoml_serve, reserve_port, wait_until_ready
 
 READY_S = 60
 STOP_S = 20
@@ -85,21 +85,6 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-
-def bentoml_serve(port: int) -> list[str]:
-    """BentoML's own command; the artifact is named by BENTO_CLIP_ARTIFACT."""
-    return [
-        sys.executable,
-        "-m",
-        "bentoml",
-        "serve",
-        "clip_retrieval.service:ClipRetrieval",
-        "--host",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ]
 
 
 def bento_clip_serve(port: int, artifact: str) -> list[str]:

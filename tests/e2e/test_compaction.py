@@ -17,8 +17,8 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.client import Client, Retries
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.records import Scalar
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 from tests.e2e.test_workers import kill_9, wait_for, wait_until_all_are_ready
 from tests.e2e.versions import Results, healths, results, run, served
 from tests.samples import NAMES, png, square

@@ -26,9 +26,9 @@ from PIL import Image
 
 from clip_retrieval.client import Client
 from scripts.common.paths import ROOT
-from scripts.common.server import reserve_port
+from scripts.common.server import bentoml_serve, reserve_port
 from tests.deploy.test_deploy import ALERTS, COMPOSE, CONTAINER, expressions
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve, start
+from tests.e2e.conftest import Launch, Server, Store, start
 
 pytestmark = pytest.mark.e2e
 

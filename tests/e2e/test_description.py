@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from scripts.common.paths import ROOT
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 
 pytestmark = pytest.mark.e2e
 

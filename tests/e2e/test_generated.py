@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 from tests.samples import png, square
 
 pytestmark = pytest.mark.e2e

@@ -16,8 +16,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from clip_retrieval.client import Client
 from clip_retrieval.errors import Overloaded
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve, start
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store, start
 from tests.e2e.reverse_proxy import reverse_proxy
 
 pytestmark = pytest.mark.e2e

@@ -16,8 +16,8 @@ from clip_retrieval.access.caller import Scope
 from clip_retrieval.access.key_file import change_keys
 from clip_retrieval.access.keys import lines_of, new_key
 from scripts.common.paths import ROOT
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 from tests.samples import png, square
 
 pytestmark = pytest.mark.e2e

@@ -16,8 +16,8 @@ from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.writer import write_artifact
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, bento_clip_serve, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, bento_clip_serve
 from tests.samples import png
 
 pytestmark = pytest.mark.e2e

@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from scripts.common.paths import ROOT
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bento_clip_serve, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store, bento_clip_serve
 from tests.e2e.test_workers import tree, wait_until_all_are_ready
 
 pytestmark = pytest.mark.e2e

@@ -13,8 +13,8 @@ import pytest
 from clip_retrieval.client import Client, delete, image_id, put, text
 from clip_retrieval.errors import RequestRejected
 from scripts.common.paths import ROOT
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 from tests.e2e.test_workers import kill_9
 from tests.samples import NAMES, png, square
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from scripts.common.paths import ROOT
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 
 pytestmark = pytest.mark.e2e
 

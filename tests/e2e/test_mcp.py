@@ -15,8 +15,8 @@ from mcp_types import CallToolResult, ImageContent, TextContent
 from PIL import Image
 
 from scripts.common.paths import ROOT
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 from tests.samples import png, square
 
 pytestmark = pytest.mark.e2e

@@ -16,8 +16,8 @@ from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionsAnswer, ImagesAnswer, SearchAnswer
 from clip_retrieval.contract.queries import image, image_id, text
 from scripts.common.paths import ROOT, SAMPLE
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 from tests.e2e.versions import run
 from tests.indexes.milvus_lite import LiteServer
 

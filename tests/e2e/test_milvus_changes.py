@@ -12,8 +12,8 @@ import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.client import Client
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server
 from tests.e2e.test_compaction import change_some, ids
 from tests.e2e.test_workers import wait_for, wait_until_all_are_ready
 from tests.e2e.versions import WITHOUT_RED, Results, load, results, run, served

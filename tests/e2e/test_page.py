@@ -19,8 +19,8 @@ from playwright.sync_api import Browser, Page, Request, Route, ViewportSize, exp
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.progress import Silent
 from scripts.common.paths import SAMPLE
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server
 from tests.samples import write_images
 
 CHROMIUM = Path("/usr/bin/chromium")

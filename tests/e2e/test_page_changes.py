@@ -14,8 +14,8 @@ from playwright.sync_api import expect
 
 from clip_retrieval.access.key_file import change_keys
 from clip_retrieval.access.keys import new_key
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Server, Store, bentoml_serve, start
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Server, Store, start
 from tests.e2e.test_page import CHROMIUM, LOOKS, WINDMILL, Meet, Visit, browser, hand_over, meet
 
 __all__ = ["browser", "meet"]

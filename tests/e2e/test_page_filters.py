@@ -10,8 +10,8 @@ from playwright.sync_api import Page, expect
 
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.progress import Silent
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Server, bentoml_serve, start
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Server, start
 from tests.e2e.test_page import CHROMIUM, Meet, Visit, browser, meet
 from tests.samples import NAMES, write_images
 

@@ -10,8 +10,8 @@ from playwright.sync_api import expect
 
 from clip_retrieval.access.key_file import change_keys
 from clip_retrieval.access.keys import new_key
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store
 from tests.e2e.test_page import CHROMIUM, LOOKS, Meet, Visit, browser, meet
 
 __all__ = ["browser", "meet"]

@@ -20,8 +20,8 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.published import open_bucket
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.progress import Advance, Silent
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Store, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Store
 from tests.e2e.test_s3 import Proxy, credentials, moto
 from tests.e2e.test_workers import wait_for
 from tests.e2e.versions import WITHOUT_RED, Results, load, results, run, save, served

@@ -11,8 +11,8 @@ import pytest
 from clip_retrieval.serving.cache import RenderedPage
 from clip_retrieval.serving.replica_cache import ReplicaCache, connect
 from clip_retrieval.serving.shared_state import SharedState
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server
 from tests.e2e.test_workers import wait_for
 from tests.e2e.valkey import PASSWORD, Valkey
 from tests.e2e.versions import load, results

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from clip_retrieval.images.jpeg import MAX_SCANS
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server
 from tests.samples import png, square
 
 pytestmark = pytest.mark.e2e

@@ -20,8 +20,8 @@ from clip_retrieval.errors import RequestRejected
 from clip_retrieval.indexes.base import IndexSpec
 from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.progress import Silent
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bentoml_serve, start
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store, start
 from tests.e2e.test_load import last_line, load_test
 from tests.e2e.test_workers import wait_for, wait_until_all_are_ready, workers_of
 from tests.e2e.versions import WITHOUT_RED, Results, healths, load, results, run, save, served

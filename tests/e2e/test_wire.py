@@ -15,8 +15,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, bentoml_serve
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server
 from tests.samples import png, square
 
 pytestmark = pytest.mark.e2e

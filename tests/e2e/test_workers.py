@@ -18,8 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from clip_retrieval.artifacts.artifact import Artifact
-from scripts.common.server import reserve_port
-from tests.e2e.conftest import Launch, Server, Store, bento_clip_serve, bentoml_serve, start
+from scripts.common.server import bentoml_serve, reserve_port
+from tests.e2e.conftest import Launch, Server, Store, bento_clip_serve, start
 
 pytestmark = pytest.mark.e2e
 
