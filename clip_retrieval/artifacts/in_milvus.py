@@ -84,7 +84,7 @@ def index_in_milvus(
     killed has left in this Milvus is dropped. Raises IndexAway.
     """
     if is_file(uri):
-        uri = str(Path(uri).resolve())  # whoever serves it has another working folder
+        uri = str(Path(uri).resolve())  # a service has another working folder
     place = without_secrets(place or uri)
     engine = MilvusWriter(uri, search_s=WRITE_S)  # nobody waits, and hours of embedding came before
     version = json_sha256([artifact.manifest.version, "milvus", SCHEMA, recall])[:16]

@@ -1,4 +1,4 @@
-"""An artifact without its vectors, for whoever serves it: they are in Milvus, and on the disk of the one who builds."""
+"""An artifact without its vectors, for services: they are in Milvus, and on the disk of the machine that builds."""
 
 from pathlib import Path
 
