@@ -27,6 +27,8 @@ try:
 except ClipRetrievalError as error:
     process.end_service(place.shared, error)
 workers, encoder_threads = process.share_cores(settings)
+if IS_SUPERVISED:
+    process.reserve_core(settings)
 loader = Loader(settings, encoder_threads, workers)
 if IS_SUPERVISED and not place.verifies:
     loader.begin(folder)  # beside the imports that follow

@@ -12,6 +12,7 @@ shared_state.py    what the workers of one service share
 room.py            the memory for work beside requests
 memory_watch.py    what a worker holds, and what it has for its requests
 lifeline.py        processes that live and die together
+priority.py        which thread runs first, and on which core
 large_bodies.py    what is large is read in a thread
 pace.py            when refusals are given
 traffic.py         requests in progress, and how many were rejected

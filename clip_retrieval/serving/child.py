@@ -5,12 +5,11 @@ Work that takes long and needs the GIL is done there, so that no search of this 
 
 import asyncio
 import json
-import os
 import sys
 from contextlib import suppress
 from typing import Any
 
-from clip_retrieval.serving.engine import ENCODER_NICENESS
+from clip_retrieval.serving.priority import lower_priority_of
 
 
 class ChildFailed(Exception):
@@ -31,8 +30,7 @@ async def run_module(module: str, *arguments: str, limit_s: float | None = None)
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    with suppress(ProcessLookupError):  # it has ended already
-        os.setpriority(os.PRIO_PROCESS, child.pid, ENCODER_NICENESS)
+    lower_priority_of(child.pid)
     try:
         out, err = await asyncio.wait_for(child.communicate(), limit_s)
     finally:

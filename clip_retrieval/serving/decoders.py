@@ -28,6 +28,7 @@ from clip_retrieval.images.shrink import Plan, Thumbnail, shrink
 from clip_retrieval.search.query import QueryImage
 from clip_retrieval.serving.budget import MIB, Share
 from clip_retrieval.serving.decoder import HEAD, REJECTIONS, STANDING, packed, unpacked
+from clip_retrieval.serving.priority import keep_off
 from clip_retrieval.stages import Stage
 
 GRACE_S = 1.0
@@ -107,7 +108,7 @@ class DecoderThreads:
     """Decodes in threads of this process. Their work cannot be ended: for the reference runtime and for tests."""
 
     def __init__(self, count: int) -> None:
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(count, "decode", initializer=keep_off)
 
     async def pixels(self, image: QueryImage, limits: Limits, encoder: Encoder) -> Decoded:
         def work() -> Decoded:
@@ -325,6 +326,7 @@ class _Process:
             self._process = subprocess.Popen(
                 command, env={**_MALLOC, **os.environ}, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
             )
+        keep_off(self._process.pid)
         ours.setblocking(False)
         self._socket = ours
 

@@ -5,9 +5,6 @@ decoded and validated before: texts are not empty, images are preprocessed pixel
 """
 
 import asyncio
-import os
-import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +19,9 @@ from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.batch_watch import BatchWatch
 from clip_retrieval.serving.budget import held_memory
+from clip_retrieval.serving.priority import keep_off, lower_priority
 from clip_retrieval.serving.request_id import CURRENT
 from clip_retrieval.stages import Stage
-
-ENCODER_NICENESS = 10
-"""Unix niceness of the threads that compute. An encoder keeps every core busy for a whole batch; a search takes a
-fraction of a millisecond, less than a scheduler's slice that it might wait for."""
 
 
 @dataclass(slots=True)
@@ -85,7 +79,7 @@ class Engine:
             self.encoder = loading.submit(load).result()
         self.held_by_encoder = max(0, held_memory() - self.held_before)
         """What the process holds more since, in bytes."""
-        initializer = None if self.encoder.owns_threads else lower_priority
+        initializer = keep_off if self.encoder.owns_threads else lower_priority
         self.text_batches = BatchWatch()
         self.image_batches = BatchWatch()
         self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)
@@ -207,9 +201,3 @@ def _tokens(encoder: Encoder, jobs: Sequence[EncodeJob]) -> list[Tokens]:
         job.content if isinstance(job.content, Tokens) else encoder.tokenize(str(job.content), job.language)
         for job in jobs
     ]
-
-
-def lower_priority() -> None:
-    """Let the calling thread compute only what others leave; its future threads inherit that."""
-    if sys.platform == "linux":  # elsewhere niceness is of a whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)

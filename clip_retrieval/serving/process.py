@@ -8,10 +8,10 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -27,7 +27,7 @@ from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ClipRetrievalError, StorageReadOnly
 from clip_retrieval.indexes.milvus_place import is_file
-from clip_retrieval.serving import json_logs, lifeline, log_lines, start_profile
+from clip_retrieval.serving import json_logs, lifeline, log_lines, priority, start_profile
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
 from clip_retrieval.serving.budget import Needs, memory_limit
 from clip_retrieval.serving.decoder import STANDING
@@ -212,9 +212,27 @@ def _remove(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+_usable_cores = cache(usable_cores)
+"""Of the process, as it began: later on its threads have cores of their own."""
+
+
+def reserve_core(settings: Settings, cores: Iterable[int] | None = None) -> int | None:
+    """Keep one of ``cores`` for the event loop of this worker, if the settings want it and there are enough.
+
+    By default those are the cores that the process may use. In a container that may use a share of more cores than
+    that, nobody knows which of them are free, so none is kept. Returns the core.
+    """
+    if not settings.reserve_core or not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = set(os.sched_getaffinity(0) if cores is None else cores)
+    if _usable_cores() < len(allowed):
+        return None
+    return priority.reserve_core(allowed, share_cores(settings, len(allowed))[0])
+
+
 def share_cores(settings: Settings, cores: int | None = None) -> tuple[int, int]:
     """How many workers, and how many encoder threads for each, on this machine or on one with so many ``cores``."""
-    cores = cores or usable_cores()
+    cores = cores or _usable_cores()
     workers = settings.workers or max(1, cores // CORES_PER_WORKER)
     return workers, settings.encoder_threads or max(1, cores // workers)
 

@@ -20,6 +20,7 @@ from clip_retrieval.encoders.base import Pixels, Tokens, Vectors
 from clip_retrieval.errors import ImageRejected, InvalidQuery, PartRejected
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
+from clip_retrieval.records import MODALITIES
 from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
@@ -30,6 +31,7 @@ from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, Rendered
 from clip_retrieval.serving.decoders import Decoders, decode_together
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.large_bodies import read_by_size
+from clip_retrieval.serving.priority import keep_off
 from clip_retrieval.serving.replica_cache import ReplicaCache
 from clip_retrieval.serving.shared_state import PLACE, SharedState, Slot
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE, TEXTS_A_PLACE
@@ -99,8 +101,12 @@ class QueryService:
         self.dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
-        self._searches = ThreadPoolExecutor(1, "search", initializer=search_on_one_thread)
-        self._asks = ThreadPoolExecutor(ENGINE_THREADS, "ask", initializer=search_on_one_thread)
+        is_large = any(retriever.collection.index(one).compared_values > EXACT_VALUES_IN_LOOP for one in MODALITIES)
+        # A composed search follows the event loop on its core: another core may be busy, and the loop waits for it.
+        self._searches = ThreadPoolExecutor(
+            1, "search", initializer=_search_apart if is_large else search_on_one_thread
+        )
+        self._asks = ThreadPoolExecutor(ENGINE_THREADS, "ask", initializer=_search_apart)
         self.on_answer: Callable[[Query, RenderedPage], None] | None = None
         """Told of each answer that did not come from the cache."""
         # The last request that began with this service may end long after another service has taken over.
@@ -427,6 +433,11 @@ def _wrong_filter(query: Query, state: SearchableCollection) -> InvalidQuery | N
     except InvalidQuery as error:
         return error
     return None
+
+
+def _search_apart() -> None:
+    search_on_one_thread()
+    keep_off()
 
 
 def _is_short(query: Query, state: SearchableCollection) -> bool:

@@ -115,6 +115,11 @@ class Settings(BaseSettings):
     encoder_threads: int | None = Field(
         default=None, ge=1, description="threads of each worker's encoder; default: the cores divided by the workers"
     )
+    reserve_core: bool = Field(
+        default=True,
+        description="whether the event loop of each worker has a core, which nothing else of the service computes on "
+        "but the encoder while it is idle; only on Linux, with more cores than workers",
+    )
     access_log: bool = Field(default=True, description="whether each request is logged")
     traces: bool = Field(
         default=False, description="whether spans are recorded; BentoML's configuration says where they are sent"

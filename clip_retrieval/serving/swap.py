@@ -27,9 +27,9 @@ from clip_retrieval.errors import ClipRetrievalError, StorageFailed, SwapInProgr
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.progress import Silent
 from clip_retrieval.serving.budget import WORKER
-from clip_retrieval.serving.engine import lower_priority
 from clip_retrieval.serving.judge import Judge, judge_in_a_process, refuse_shortfalls
 from clip_retrieval.serving.mirror import Mirror
+from clip_retrieval.serving.priority import lower_priority
 from clip_retrieval.serving.query_service import QueryService
 from clip_retrieval.serving.rollout import Lead, Report, Rollout, Wanted
 from clip_retrieval.serving.room import Room

@@ -15,7 +15,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.serving.budget import MIB
-from clip_retrieval.serving.process import check_artifact, find_artifact, share_cores
+from clip_retrieval.serving.process import check_artifact, find_artifact, reserve_core, share_cores
 from clip_retrieval.serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +128,11 @@ def test_what_a_bucket_publishes_is_fetched_before_it_is_served_and_nothing_else
 )
 def test_every_four_cores_have_a_worker_and_each_core_an_encoder_thread(cores: int, workers: int, threads: int) -> None:
     assert share_cores(Settings(), cores) == (workers, threads)
+
+
+def test_no_core_is_kept_where_the_settings_or_a_share_of_the_machine_forbid_it() -> None:
+    assert reserve_core(Settings(reserve_core=False)) is None
+    assert reserve_core(Settings(), range(10_000)) is None  # the quota of this process is less
 
 
 def test_numbers_that_a_person_gives_are_taken() -> None:

@@ -1,0 +1,100 @@
+"""Which thread runs first, and on which core: no search waits for a core while something else computes.
+
+A search takes a fraction of a millisecond. A scheduler lets a thread that runs go on for longer than that, also one of
+greater niceness. So where a worker can have a core for its event loop, it has one: of the service's threads only those
+of low priority come there beside it, and those in the scheduling policy ``SCHED_IDLE``, which gives way at once
+(https://man7.org/linux/man-pages/man7/sched.7.html). Everything else, such as images that are decoded, has the other
+cores. Elsewhere, threads of low priority have a great niceness and nothing else is set.
+
+What is set here belongs to this process, as its affinity does.
+"""
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+NICENESS = 10
+"""Unix niceness of threads of low priority."""
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """The cores of a worker that has one for its event loop."""
+
+    loop: int
+    others: frozenset[int]
+    """The cores that are no worker's event loop's."""
+    all: frozenset[int]
+    claim: socket.socket
+    """Held as long as this process runs."""
+
+
+_reserved: Reserved | None = None
+
+
+def reserve_core(cores: Iterable[int], workers: int) -> int | None:
+    """Keep one of ``cores``, which this service has for itself and its ``workers``, for the event loop of this process.
+
+    To be called before the process has threads; those that it starts from then on run on other cores. Returns the
+    core; None if each is needed, or if another service of this machine keeps them already.
+    """
+    global _reserved  # noqa: PLW0603 - the affinity that it stands for is the process's, too
+    numbers = sorted(cores)
+    if sys.platform != "linux" or len(numbers) <= workers:
+        return None
+    for core in numbers[:workers]:
+        if (claim := _claim(core)) is not None:
+            _reserved = Reserved(core, frozenset(numbers[workers:]), frozenset(numbers), claim)
+            keep_off()
+            return core
+    return None
+
+
+def take_core() -> None:
+    """Have the calling thread, that of the event loop, run on the core that is kept for it.
+
+    So do the threads that it starts, unless they say otherwise.
+    """
+    if _reserved is not None:
+        os.sched_setaffinity(0, {_reserved.loop})
+
+
+def keep_off(process: int = 0) -> None:
+    """Have the calling thread, or the ``process`` with that number, run on other cores than the event loop."""
+    if _reserved is not None:
+        with suppress(ProcessLookupError):  # it has ended already
+            os.sched_setaffinity(process, _reserved.others)
+
+
+def lower_priority() -> None:
+    """Let the calling thread compute only what others leave; its future threads inherit that."""
+    _give_way(threading.get_native_id())
+
+
+def lower_priority_of(process: int) -> None:
+    """The same for a process that has just been started."""
+    with suppress(ProcessLookupError):  # it has ended already
+        _give_way(process)
+
+
+def _give_way(number: int) -> None:
+    if _reserved is not None:
+        os.sched_setscheduler(number, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setaffinity(number, _reserved.all)
+    elif sys.platform == "linux":  # elsewhere niceness is of a whole process
+        os.setpriority(os.PRIO_PROCESS, number, NICENESS)
+
+
+def _claim(core: int) -> socket.socket | None:
+    """What no other process of this machine has at the same time; the kernel takes it back when the process ends."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0bento-clip-core-{core}")  # a name that is in no folder, see unix(7)
+    except OSError:
+        claim.close()
+        return None
+    return claim

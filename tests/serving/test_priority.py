@@ -1,0 +1,90 @@
+"""Which thread runs first, and on which core. That belongs to a process, so each test asks a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread a core of its own"),
+    pytest.mark.skipif(
+        not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="it takes two cores"
+    ),
+]
+
+ASK = """
+import json, os, subprocess, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from clip_retrieval.serving import priority
+
+def seen(initializer=lambda: None):
+    with ThreadPoolExecutor(1, initializer=initializer) as pool:
+        return pool.submit(here).result()
+
+def here():
+    niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    return [sorted(os.sched_getaffinity(0)), os.sched_getscheduler(0), niceness]
+
+cores = sorted(os.sched_getaffinity(0))
+answer = {"cores": cores, "kept": priority.reserve_core(cores, int(sys.argv[1])), "loading": here()}
+answer["encoder"] = seen(priority.lower_priority)
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+priority.lower_priority_of(child.pid)
+answer["child"] = [sorted(os.sched_getaffinity(child.pid)), os.sched_getscheduler(child.pid)]
+priority.keep_off(child.pid)
+answer["decoder"] = sorted(os.sched_getaffinity(child.pid))
+child.communicate(b"\\n")
+priority.lower_priority_of(child.pid)  # it has ended
+priority.keep_off(child.pid)
+priority.take_core()
+answer["loop"] = here()
+answer["search"] = seen()
+answer["other"] = seen(priority.keep_off)
+print(json.dumps(answer), flush=True)
+input()
+"""
+
+
+class Asked:
+    """A process that kept a core, for as long as the block runs."""
+
+    def __init__(self, workers: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ASK, str(workers)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def __enter__(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(b"\n")
+
+
+def test_the_event_loop_has_a_core_on_which_only_its_searches_and_the_idle_encoder_run() -> None:
+    with Asked(1) as seen:
+        core, all_cores = seen["kept"], seen["cores"]
+        if core is None:
+            pytest.skip("a service of this machine keeps its core at the moment")
+        others = [number for number in all_cores if number != core]
+        assert seen["loop"] == [[core], os.SCHED_OTHER, 0]
+        assert seen["search"][0] == [core]
+        assert seen["other"] == seen["loading"] == [others, os.SCHED_OTHER, 0]
+        assert seen["decoder"] == others
+        assert seen["encoder"][:2] == seen["child"] == [all_cores, os.SCHED_IDLE]
+
+
+def test_a_core_is_kept_once_on_a_machine_and_then_nothing_else_is_set() -> None:
+    with Asked(1), Asked(1) as seen:
+        all_cores = seen["cores"]
+        assert seen["kept"] is None
+        assert seen["loop"] == seen["other"] == seen["loading"] == [all_cores, os.SCHED_OTHER, 0]
+        assert seen["encoder"] == [all_cores, os.SCHED_OTHER, 10]
+
+
+def test_no_core_is_kept_where_the_workers_need_each() -> None:
+    with Asked(len(os.sched_getaffinity(0))) as seen:
+        assert seen["kept"] is None
