@@ -5,9 +5,9 @@
     python -m scripts.bench_live --images 100000          # the synthetic collection of the other benchmarks instead
     python -m scripts.bench_live --swaps 100 --kills 20   # more of what must never happen
 
-Real servers with two workers each and the demo model: one that is frozen; one whose log already has ``--added`` images
-and has removed 5 % of the artifact's; one that swaps; one that is killed. Prints a progress bar on standard error and
-one JSON line last:
+Real servers with the demo model. With as many workers as a service has on these cores: one that is frozen, and one
+whose log already has ``--added`` images and has removed 5 % of the artifact's. With two workers: another one with that
+log, one that swaps, one that is killed. Prints a progress bar on standard error and one JSON line last:
 
     visible_ms_p99        from the answer to a change until every worker shows it, while nobody searches;
                           visible_ms_p99_busy while others write and search

@@ -60,12 +60,17 @@ class Place:
         return self._store / "models" / name / version
 
     @contextmanager
-    def served(self, artifact: Path, changes: Path | None, **settings: str) -> Iterator[Served]:
+    def served(
+        self, artifact: Path, changes: Path | None, *, workers: int | None = WORKERS, **settings: str
+    ) -> Iterator[Served]:
         """The service of an artifact, with changes in a folder or frozen. Raises NotReady.
 
-        ``settings`` are those of ``clip_retrieval/serving/settings.py``.
+        ``workers`` None means as many as the cores are good for. ``settings`` are those of
+        ``clip_retrieval/serving/settings.py``.
         """
-        settings |= {"artifact": str(artifact), "workers": str(WORKERS), "changes": str(changes or "")}
+        settings |= {"artifact": str(artifact), "changes": str(changes or "")}
+        if workers is not None:
+            settings["workers"] = str(workers)
         environment = self._environment | {f"BENTO_CLIP_{name.upper()}": value for name, value in settings.items()}
 
         with serving(bentoml_serve, environment=environment) as server:

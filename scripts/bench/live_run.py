@@ -13,6 +13,8 @@ import numpy as np
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.client import Client
+from clip_retrieval.serving.process import share_cores
+from clip_retrieval.serving.settings import Settings
 from scripts.bench.live_changes import add_and_encode_ms, change_speeds, visible_ms
 from scripts.bench.live_images import NewImages
 from scripts.bench.live_place import (
@@ -36,8 +38,8 @@ LOAD_WRITERS, KILL_WRITERS = 2, 8
 SWAP_TEXTS = 100
 ROOM = 20_000
 """Images that may be added after the start."""
-LOADS = 4
-"""Searches under load: frozen, quiet, while others write, while it compacts."""
+LOADS = 5
+"""Searches under load: frozen, beside looks at two workers, quiet, while others write, while it compacts."""
 TIMED_FIRST, ENCODER_S = 10_000_000, 4.0
 
 
@@ -80,11 +82,14 @@ class Bench:
             advance(1)
             frozen, frozen_mb = self._frozen(first)
             advance(1)
-            live = self._live(first, filled, advance)
+            visible = self._visible(first, filled)
+            advance(1)
+            live = self._searched(first, filled, advance)
             tally = self._swaps(first, second)
             advance(1)
             found = self._kills(first, base.has_thumbnails, advance)
         return {
+            **visible,
             **live,
             "search_p50_ms_frozen": frozen[0],
             "search_p99_ms_frozen": frozen[1],
@@ -98,37 +103,54 @@ class Bench:
             "images": base.manifest.data.images,
             "added": amounts.added,
             "workers": WORKERS,
+            "workers_searched": share_cores(Settings())[0],
             "clients": CLIENTS,
         }
 
     def _frozen(self, artifact: Path) -> tuple[tuple[float, float], float]:
-        with self._place.served(artifact, None) as server:
+        with self._place.served(artifact, None, workers=None) as server:
             return self._searches.ask(server.url), memory(server.pid)["rss_mb"]
 
-    def _live(self, artifact: Path, filled: Path, advance: Callable[[int], None]) -> dict[str, Any]:
-        amounts, changes = self._amounts, Path(shutil.copytree(filled, self._scratch / "live"))
+    def _visible(self, artifact: Path, filled: Path) -> dict[str, Any]:
+        """What changes take, with two workers: a change is to be seen in the other one."""
+        amounts, changes = self._amounts, Path(shutil.copytree(filled, self._scratch / "visible"))
         with self._place.served(artifact, changes, compact_at="0", max_added=str(amounts.added + ROOM)) as server:
             wait_until_idle(server.pid)
-            quiet = self._searches.ask(server.url)
-            advance(1)
             visible = visible_ms(server.url, server.pid, 2 * amounts.changes)
             add_ms, encode_ms = add_and_encode_ms(server.url, self._new, amounts.changes, TIMED_FIRST)
             speeds = change_speeds(server.url, self._new, amounts.changes)
-            advance(1)
             writers = [Writer(number, self._new) for number in range(LOAD_WRITERS)]
             with writing(server.url, writers), ThreadPoolExecutor(1) as pool:
-                watching = pool.submit(visible_ms, server.url, server.pid, amounts.changes // 2)
+                searching = pool.submit(self._searches.ask, server.url)
+                busy = visible_ms(server.url, server.pid, amounts.changes // 2)
+                searching.result()
+        return {
+            "visible_ms_p50": percentile(visible, 50),
+            "visible_ms_p99": percentile(visible, 99),
+            "visible_ms_p99_busy": percentile(busy, 99),
+            "add_ms": add_ms,
+            "encode_ms": encode_ms,
+            "add_to_encode_ratio": add_ms / encode_ms,
+            **speeds,
+        }
+
+    def _searched(self, artifact: Path, filled: Path, advance: Callable[[int], None]) -> dict[str, Any]:
+        """What changes cost searches, with as many workers as the service has by itself."""
+        amounts, changes = self._amounts, Path(shutil.copytree(filled, self._scratch / "live"))
+        room = str(amounts.added + ROOM)
+        with self._place.served(artifact, changes, workers=None, compact_at="0", max_added=room) as server:
+            wait_until_idle(server.pid)
+            quiet = self._searches.ask(server.url)
+            advance(1)
+            writers = [Writer(number, self._new) for number in range(LOAD_WRITERS)]
+            with writing(server.url, writers):
                 written = self._searches.ask(server.url)
-                busy = watching.result()
             advance(1)
             memory_mb, disk_mb = memory(server.pid)["rss_mb"], folder_mb(changes)
             compacting, compact_s = self._compact(server.url)
             advance(1)
             after = {"memory": memory(server.pid)["rss_mb"], "disk": folder_mb(changes)}
         return {
-            "visible_ms_p50": percentile(visible, 50),
-            "visible_ms_p99": percentile(visible, 99),
-            "visible_ms_p99_busy": percentile(busy, 99),
             "search_p50_ms": written[0],
             "search_p99_ms": written[1],
             "search_p50_ms_quiet": quiet[0],
@@ -138,10 +160,6 @@ class Bench:
             "compact_s": compact_s,
             "changes_while_searching": sum(writer.made for writer in writers),
             "changes_refused": sum(writer.refused for writer in writers),
-            "add_ms": add_ms,
-            "encode_ms": encode_ms,
-            "add_to_encode_ratio": add_ms / encode_ms,
-            **speeds,
             "memory_mb": {"live": memory_mb, "after_compaction": after["memory"]},
             "disk_mb": {"changes": disk_mb, "changes_after_compaction": after["disk"]},
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from clip_retrieval.serving.process import HUGE_PAGES
 from tests.e2e.conftest import Server
 
 pytestmark = [
@@ -40,6 +41,7 @@ def test_the_event_loop_of_a_worker_runs_on_its_core_alone_and_decodes_elsewhere
     core = min(cores)
     assert core in kept, "the service of this test keeps the first core, unless another one does"
     worker = kept[core]
+    assert worker.environ()["GLIBC_TUNABLES"] == HUGE_PAGES
     assert os.sched_getaffinity(worker.pid) == {core}
     threads = {thread.id: os.sched_getaffinity(thread.id) for thread in worker.threads()}
     policies = {thread: os.sched_getscheduler(thread) for thread in threads}
