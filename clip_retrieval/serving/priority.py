@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 NICENESS = 10
 """Unix niceness of threads of low priority."""
@@ -39,8 +40,8 @@ _reserved: Reserved | None = None
 def reserve_core(cores: Iterable[int], workers: int) -> int | None:
     """Keep one of ``cores``, which this service has for itself and its ``workers``, for the event loop of this process.
 
-    To be called before the process has threads; those that it starts from then on run on other cores. Returns the
-    core; None if each is needed, or if another service of this machine keeps them already.
+    Until ``take_core`` all threads may use it, since a start has use for every core. Returns the core; None if each is
+    needed, or if another service of this machine keeps them already.
     """
     global _reserved  # noqa: PLW0603 - the affinity that it stands for is the process's, too
     numbers = sorted(cores)
@@ -49,18 +50,24 @@ def reserve_core(cores: Iterable[int], workers: int) -> int | None:
     for core in numbers[:workers]:
         if (claim := _claim(core)) is not None:
             _reserved = Reserved(core, frozenset(numbers[workers:]), frozenset(numbers), claim)
-            keep_off()
             return core
     return None
 
 
 def take_core() -> None:
-    """Have the calling thread, that of the event loop, run on the core that is kept for it.
+    """Have the calling thread, that of the event loop, run on the core that is kept for it, and all other threads of
+    this process but those of low priority on others.
 
-    So do the threads that it starts, unless they say otherwise.
+    Threads that it starts later run where it does, unless they say otherwise.
     """
-    if _reserved is not None:
-        os.sched_setaffinity(0, {_reserved.loop})
+    if _reserved is None:
+        return
+    for task in Path("/proc/self/task").iterdir():
+        thread = int(task.name)
+        with suppress(ProcessLookupError):  # it has ended already
+            if os.sched_getscheduler(thread) != os.SCHED_IDLE:
+                os.sched_setaffinity(thread, _reserved.others)
+    os.sched_setaffinity(0, {_reserved.loop})
 
 
 def keep_off(process: int = 0) -> None:

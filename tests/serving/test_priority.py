@@ -39,7 +39,10 @@ answer["decoder"] = sorted(os.sched_getaffinity(child.pid))
 child.communicate(b"\\n")
 priority.lower_priority_of(child.pid)  # it has ended
 priority.keep_off(child.pid)
-priority.take_core()
+with ThreadPoolExecutor(1) as earlier, ThreadPoolExecutor(1, initializer=priority.lower_priority) as computing:
+    earlier.submit(here).result(), computing.submit(here).result()
+    priority.take_core()
+    answer["earlier"], answer["computing"] = earlier.submit(here).result(), computing.submit(here).result()
 answer["loop"] = here()
 answer["search"] = seen()
 answer["other"] = seen(priority.keep_off)
@@ -72,9 +75,10 @@ def test_the_event_loop_has_a_core_on_which_only_its_searches_and_the_idle_encod
         others = [number for number in all_cores if number != core]
         assert seen["loop"] == [[core], os.SCHED_OTHER, 0]
         assert seen["search"][0] == [core]
-        assert seen["other"] == seen["loading"] == [others, os.SCHED_OTHER, 0]
+        assert seen["other"] == seen["earlier"] == [others, os.SCHED_OTHER, 0]
+        assert seen["loading"] == [all_cores, os.SCHED_OTHER, 0]
         assert seen["decoder"] == others
-        assert seen["encoder"][:2] == seen["child"] == [all_cores, os.SCHED_IDLE]
+        assert seen["encoder"][:2] == seen["computing"][:2] == seen["child"] == [all_cores, os.SCHED_IDLE]
 
 
 def test_a_core_is_kept_once_on_a_machine_and_then_nothing_else_is_set() -> None:
