@@ -217,9 +217,14 @@ class Artifact:
         """The share of right answers by cosine; None if an earlier release wrote it. Raises ArtifactDamaged."""
         return read_curves(self.path) if CONFIDENCE in self.manifest.files else None
 
+    @property
+    def has_words(self) -> bool:
+        """Whether it knows which rows have a word; it does not if an earlier release wrote it."""
+        return f"{WORDS}/{DATABASE}" in self.manifest.files
+
     def words(self) -> StoredWords | None:
-        """Which rows have a word, open for reading; None if an earlier release wrote it. Raises ArtifactDamaged."""
-        if f"{WORDS}/{DATABASE}" not in self.manifest.files:
+        """Which rows have a word, open for reading; None if it does not know. Raises ArtifactDamaged."""
+        if not self.has_words:
             return None
         rows = {target: self._built(target).rows for target in MODALITIES}
         return StoredWords.open(self.path / WORDS, rows)
