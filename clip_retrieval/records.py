@@ -21,6 +21,11 @@ Way = Literal["text_to_image", "image_to_text"]
 WAYS: tuple[Way, ...] = ("text_to_image", "image_to_text")
 
 
+Mode = Literal["vector", "words", "both"]
+"""What finds: the vectors, the words of captions, file names and metadata, or both."""
+MODES: tuple[Mode, ...] = ("vector", "words", "both")
+
+
 def way_of(target: Modality, *, has_texts: bool, has_images: bool) -> Way | None:
     """The way of a search with such parts; None for images to images, texts to texts, and for mixes."""
     if target == "images":

@@ -4,6 +4,10 @@ record_store.py   the records in SQLite
 thumbnails.py     small images for people, in SQLite
 columns.py        split and metadata as typed columns, written once and memory-mapped
 record_arrays.py  other arrays that follow from the records
+word_split.py     texts and names as words
+words.py          which images and captions have a word, in SQLite FTS5
+word_search.py    which rows have the words of a query, and how well
+word_fusion.py    one order of what vectors found and what words found
 manifest_file.py  the file of the manifest: its name, its schema, its hash
 confidence.py     the share of right answers at a cosine
 manifest.py       what an artifact says of itself

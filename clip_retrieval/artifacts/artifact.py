@@ -9,6 +9,7 @@
     caption_image_rows.npy   the image row of every caption, int32 (captions,)
     content_numbers.npy      a number for every image, int32 (images,); equal for equal pixels
     columns/                 split and metadata of every image, column by column
+    words/                   which images and captions have a word, unless an earlier release wrote the artifact
     confidence.json          the share of right answers by cosine, unless an earlier release wrote the artifact
     thumbnails.sqlite        small images for people, unless the build made none
 
@@ -36,6 +37,7 @@ from clip_retrieval.artifacts.manifest import Manifest, file_sha256, read_manife
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, CONTENT_NUMBERS, open_array
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Thumbnails
+from clip_retrieval.artifacts.words import DATABASE, WORDS, StoredWords
 from clip_retrieval.encoders import INFO_FILE, load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError, EncoderMismatch
@@ -122,6 +124,9 @@ class Artifact:
         self.content_numbers()
         self.columns()
         self.curves()
+        if (words := self.words()) is not None:
+            with closing(words):
+                words.check()
         if (thumbnails := self.thumbnails()) is not None:
             thumbnails.close()
 
@@ -211,6 +216,26 @@ class Artifact:
     def curves(self) -> Curves | None:
         """The share of right answers by cosine; None if an earlier release wrote it. Raises ArtifactDamaged."""
         return read_curves(self.path) if CONFIDENCE in self.manifest.files else None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether it knows which rows have a word; it does not if an earlier release wrote it."""
+        return f"{WORDS}/{DATABASE}" in self.manifest.files
+
+    def words(self) -> StoredWords | None:
+        """Which rows have a word, open for reading; None if it does not know. Raises ArtifactDamaged."""
+        if not self.has_words:
+            return None
+        rows = {target: self._built(target).rows for target in MODALITIES}
+        return StoredWords.open(self.path / WORDS, rows)
+
+    def word_columns(self) -> tuple[str, ...] | None:
+        """The metadata columns that its build named for words; None for those of text. Raises ArtifactDamaged."""
+        words = self.words()
+        if words is None:
+            return None
+        with closing(words):
+            return words.columns
 
     @property
     def has_thumbnails(self) -> bool:

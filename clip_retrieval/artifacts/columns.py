@@ -125,6 +125,14 @@ def write_columns(folder: Path, rows: Iterable[tuple[Split, Mapping[str, Scalar]
     (folder / DESCRIPTION).write_text(described, encoding="utf-8")
 
 
+def described(folder: Path) -> list[FieldInfo]:
+    """What the columns in ``folder`` hold. Raises ArtifactDamaged when their description cannot be read."""
+    try:
+        return _INFOS.validate_json((folder / DESCRIPTION).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactDamaged(f"{folder} cannot be read ({error}); restore or build the artifact again") from error
+
+
 def open_columns(folder: Path, rows: int) -> list[StoredColumn]:
     """The columns in ``folder``, memory-mapped for reading.
 

@@ -48,7 +48,8 @@ class Comparison:
     """By field of ``IndexSpec`` and ``Measurement``. Times are reported only beside another change: alone they are
     the machine's noise."""
     data: Mapping[str, Change]
-    """By field of ``DataInfo``, without its fingerprint: the records show in full what differs."""
+    """By field of ``DataInfo``, without its fingerprint: the records show in full what differs. ``words`` are the
+    columns that words come from; None in an artifact without words."""
 
     def __bool__(self) -> bool:
         """Whether anything differs."""
@@ -77,8 +78,15 @@ def compare(first: Artifact, second: Artifact) -> Comparison:
         fields=_field_changes(first, second),
         image_index=_index_changes(a.images, b.images),
         caption_index=_index_changes(a.captions, b.captions),
-        data=_changes(a.data.model_dump(exclude={"fingerprint"}), b.data.model_dump(exclude={"fingerprint"})),
+        data=_changes(_data(first), _data(second)),
     )
+
+
+def _data(artifact: Artifact) -> dict[str, Any]:
+    columns = artifact.word_columns()
+    chosen = "all of text" if columns is None else ", ".join(columns)
+    words = chosen if artifact.has_words else None
+    return artifact.manifest.data.model_dump(exclude={"fingerprint"}) | {"words": words}
 
 
 def _records(artifact: Artifact) -> tuple[dict[str, ImageRecord], Counter[Caption]]:

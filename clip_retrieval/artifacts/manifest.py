@@ -6,7 +6,7 @@ every other file.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clip_retrieval.artifacts.manifest_file import MANIFEST, SCHEMA_VERSION, json_sha256
 from clip_retrieval.artifacts.thumbnails import FORMAT
+from clip_retrieval.artifacts.words import FORMAT as WORDS_FORMAT
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, ArtifactSchema
 from clip_retrieval.indexes.base import BuiltIndex
@@ -61,11 +62,22 @@ class Manifest(BaseModel):
     """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""
 
 
-def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thumbnails_mb: int = 0) -> str:
-    """The version that a build from these inputs has: 16 hex digits."""
+def artifact_version(
+    encoder: EncoderInfo,
+    data: DataInfo,
+    recall: float,
+    *,
+    thumbnails_mb: int = 0,
+    words_from: Sequence[str] | None = None,
+) -> str:
+    """The version that a build from these inputs has: 16 hex digits.
+
+    ``words_from`` are the metadata columns that it takes words from, if they were named.
+    """
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), recall]
     if thumbnails_mb:
         inputs.append({"thumbnails_mb": thumbnails_mb, "format": FORMAT})
+    inputs.append({"words": WORDS_FORMAT, "from": words_from and list(words_from)})
     return json_sha256(inputs)[:16]
 
 

@@ -4,7 +4,7 @@ An artifact is written beside its place and renamed into it, so half an artifact
 """
 
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,9 +15,11 @@ import numpy as np
 
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
+from clip_retrieval.artifacts.columns import SPLIT, described
 from clip_retrieval.artifacts.confidence import CONFIDENCE, NO_CURVES, curves_of, write_curves
 from clip_retrieval.artifacts.manifest import DataInfo, Manifest, file_sha256, files_in, write_manifest
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, write_record_arrays
+from clip_retrieval.artifacts.words import WORDS, write_words
 from clip_retrieval.atomic import new_folder
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactDamaged
@@ -46,14 +48,17 @@ def write_artifact(
     parent: Artifact | None = None,
     replaced: Collection[str] = (),
     compacted: Compacted | None = None,
+    words_from: Sequence[str] | None = None,
 ) -> Artifact:
     """Make the artifact ``target``; an artifact that has the name already is replaced when the new one is complete.
 
     ``fill`` writes the new files into a folder beside ``target``. If it writes records, the arrays that follow from
     them are written too; so is what the vectors say of confidence, where ``parent`` says nothing. Then come all files
     of ``parent`` that ``fill`` did not write, whatever they are, except ``replaced``: paths, with forward slashes, of
-    files and folders that the new artifact has in another form or lacks. ``compacted`` says which changes of a live
-    collection the artifact holds.
+    files and folders that the new artifact has in another form or lacks. The words of new records are indexed, and
+    those of a parent of an earlier release; ``words_from`` are the metadata columns that count, by default those that
+    the build of the parent named, else those of text. ``compacted`` says which changes of a live collection the
+    artifact holds.
 
     Raises ArtifactDamaged when a file of the parent differs from its hash, or when the records have gaps.
     """
@@ -61,9 +66,11 @@ def write_artifact(
         fill(folder)
         if (folder / RECORDS).exists():
             write_record_arrays(folder / RECORDS, folder)
-            replaced = {*replaced, COLUMNS}
+            replaced = {*replaced, COLUMNS, WORDS}
         if parent:
             _inherit(parent, folder, {*replaced, CONFIDENCE})
+        if (folder / RECORDS).exists() and not (folder / WORDS).exists():
+            _write_words(folder, words_from, parent)
         _write_confidence(folder, parent)
         manifest = Manifest(
             version=version,
@@ -80,6 +87,14 @@ def write_artifact(
         )
         write_manifest(folder, manifest)
     return Artifact(target, manifest)
+
+
+def _write_words(folder: Path, chosen: Sequence[str] | None, parent: Artifact | None) -> None:
+    """Index the words of the records; of metadata those of the ``chosen`` columns, else of those of ``parent``."""
+    if chosen is None and parent is not None:
+        chosen = parent.word_columns()
+    text = [info.name for info in described(folder / COLUMNS) if info.type == "text" and info.name != SPLIT]
+    write_words(folder / RECORDS, folder / WORDS, text, chosen)
 
 
 def _write_confidence(folder: Path, parent: Artifact | None) -> None:

@@ -83,6 +83,16 @@ def _no_image(rejects: Sequence[Reject], source: str, notes: Sequence[str] = ())
     return SourceError(f"{source} has no usable image ({reasons or 'it is empty'})")
 
 
+def require_columns(items: Sequence[CaptionedImage | Reject], names: Sequence[str]) -> None:
+    """Raise SourceError for a metadata column to take words from of which no image has a value."""
+    known = sorted({name for item in items if isinstance(item, CaptionedImage) for name in item.metadata})
+    for name in names:
+        if name not in known:
+            raise SourceError(
+                f"there is no column {name} to take words from; the columns are {', '.join(known) or 'none'}"
+            )
+
+
 def require_no_reject(report: Report) -> None:
     """Raise SourceError if anything was rejected."""
     if report.rejects:

@@ -62,6 +62,9 @@ class Options:
     """Most megabytes (10⁶ bytes) of thumbnails; 0 makes none."""
     batch: int = IMAGE_BATCH
     """Images that are encoded together."""
+    words_from: tuple[str, ...] | None = None
+    """The metadata columns whose words are found beside those of captions and file names; None for those of text.
+    A column that no image has gives none."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,9 @@ def building(
 
         splits = assign_splits(report.kept, options.ratios, options.seed)
         data = _describe(source, name, report, splits, options, embedded)
-        version = artifact_version(info, data, options.recall, thumbnails_mb=thumbnails_mb)
+        version = artifact_version(
+            info, data, options.recall, thumbnails_mb=thumbnails_mb, words_from=options.words_from
+        )
         made = [*(one.path for one in earlier if one.manifest.version == version), workspace / version, work / version]
         artifact = None if fresh else _stored(made)
         if artifact is None:
@@ -191,7 +196,9 @@ def building(
                 plan = thumbnails.write(first_plan, report.kept, work / THUMBNAILS, options.limits, progress)
                 notes += thumbnail_notes(plan, thumbnails_mb)
                 small = None if plan is None else work / THUMBNAILS
-            parts = Parts(encoder_folder, info, data, images, captions, embedder, work, small)
+            parts = Parts(
+                encoder_folder, info, data, images, captions, embedder, work, small, words_from=options.words_from
+            )
             artifact = index_and_write(parts, work / version, options.recall, progress)
         yield BuildOutcome(artifact, report, embedder.counts(report), tuple(notes))
         shutil.rmtree(work)  # last of all: whatever fails above finds its vectors here the next time

@@ -1,6 +1,7 @@
 """The last step of a build: index the vectors and write the artifact."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Parts:
     work: Path
     thumbnails: Path | None
     """The file of thumbnails; None for an artifact without."""
+    words_from: Sequence[str] | None = None
+    """The metadata columns whose words are found; None for those of text."""
 
 
 def index_and_write(parts: Parts, target: Path, recall: float, progress: Progress) -> Artifact:
@@ -75,4 +78,5 @@ def index_and_write(parts: Parts, target: Path, recall: float, progress: Progres
             images=image_index.built,
             captions=caption_index.built,
             fill=fill,
+            words_from=parts.words_from,
         )

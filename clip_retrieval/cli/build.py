@@ -11,7 +11,13 @@ import typer
 
 from clip_retrieval.artifacts import retention
 from clip_retrieval.artifacts.artifact import INDEX_URI
-from clip_retrieval.build.check import calibration, check_source, read_source, require_no_reject
+from clip_retrieval.build.check import (
+    calibration,
+    check_source,
+    read_source,
+    require_columns,
+    require_no_reject,
+)
 from clip_retrieval.build.on_a_gpu import gpu_maker
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
@@ -44,6 +50,7 @@ from clip_retrieval.cli.options import (
     TakeVectors,
     TextLanguage,
     Wait,
+    WordsFrom,
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
@@ -116,6 +123,7 @@ def build_command(
     thumbnails_mb: Annotated[
         int, typer.Option(min=0, help="The most megabytes of thumbnails for the search page; 0 makes none.")
     ] = Options.thumbnails_mb,
+    words_from: WordsFrom = [],  # noqa: B006 - Typer makes a list of its own for each call
     output: Annotated[
         Path | None, typer.Option(help="Write the artifact to this new folder instead of the model store.")
     ] = None,
@@ -185,11 +193,20 @@ def build_command(
     )
     bars = console.Bars()
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
-    options = Options(ratios=split, seed=seed, recall=recall, limits=limits, strict=strict, thumbnails_mb=thumbnails_mb)
+    options = Options(
+        ratios=split,
+        seed=seed,
+        recall=recall,
+        limits=limits,
+        strict=strict,
+        thumbnails_mb=thumbnails_mb,
+        words_from=tuple(words_from) or None,
+    )
     # Before the model is prepared: a wrong path should not cost a download.
     said = source_options(image_column, caption_columns, encoding, no_captions=no_captions, take_vectors=take_vectors)
     data = read_source(source, bars, said)
     console.taken(data.taking)
+    require_columns(data.items, words_from)
     if take_vectors and precision is PrecisionOption.INT8:
         raise typer.BadParameter("int8 is calibrated with images, and vectors have none", param_hint="--precision")
     if strict and not take_vectors and embedding is None:  # likewise a reject; workers find it as they go

@@ -255,8 +255,11 @@ def comparison_table(tags: tuple[str, str], comparison: "Comparison") -> None:
             out.print(f"  … and {len(names) - MAX_TABLE_ROWS} more; --json has all of them")
 
 
-def images_table(results: "Sequence[ImageResult]") -> None:
-    shown = Table("rank", "score", "confidence", "image", Column("captions", overflow="fold"))
+def images_table(results: "Sequence[ImageResult]", *, found_by: bool = False) -> None:
+    """Images, best first; with ``found_by`` also what found each."""
+    shown = Table(
+        "rank", "score", "confidence", "image", Column("captions", overflow="fold"), *_finder_column(found_by)
+    )
     for r in results:
         shown.add_row(
             str(r.rank),
@@ -264,8 +267,13 @@ def images_table(results: "Sequence[ImageResult]") -> None:
             _confidence(r),
             f"{r.image_path} (+{r.duplicates})" if r.duplicates else r.image_path,
             "\n".join(r.captions),
+            *([r.found_by] if found_by else []),
         )
     table(shown)
+
+
+def _finder_column(found_by: bool) -> list[str]:
+    return ["found by"] if found_by else []
 
 
 def listed_table(images: "Sequence[ListedImage]", field: str | None) -> None:
@@ -281,8 +289,9 @@ def _confidence(result: "ImageResult | CaptionResult") -> str:
     return "–" if result.confidence is None else f"{result.confidence:.2f}"
 
 
-def captions_table(results: "Sequence[CaptionResult]") -> None:
-    shown = Table("rank", "score", "confidence", Column("caption", overflow="fold"), "image")
+def captions_table(results: "Sequence[CaptionResult]", *, found_by: bool = False) -> None:
+    """Captions, best first; with ``found_by`` also what found each."""
+    shown = Table("rank", "score", "confidence", Column("caption", overflow="fold"), "image", *_finder_column(found_by))
     for r in results:
         shown.add_row(
             str(r.rank),
@@ -290,6 +299,7 @@ def captions_table(results: "Sequence[CaptionResult]") -> None:
             _confidence(r),
             r.caption,
             r.image_path,
+            *([r.found_by] if found_by else []),
         )
     table(shown)
 

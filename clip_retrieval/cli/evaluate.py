@@ -1,10 +1,13 @@
 """``bento-clip evaluate``: measure the recall of an artifact, or of a model on a data source."""
 
 import json
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import typer
 from rich.table import Table
 
@@ -32,8 +35,11 @@ from clip_retrieval.cli.options import (
     source_options,
 )
 from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.encoders import load_encoder
+from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import MissingExtra
 from clip_retrieval.evaluation import evaluate as evaluator
+from clip_retrieval.evaluation.by_mode import Encode
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
 from clip_retrieval.evaluation.index_report import IndexQuality, index_quality
 from clip_retrieval.evaluation.misses_page import page
@@ -43,7 +49,10 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress
+from clip_retrieval.records import MODES
 from clip_retrieval.urls import is_url
+
+TEXTS_AT_ONCE = 32
 
 
 class GalleryOption(StrEnum):
@@ -104,19 +113,21 @@ def evaluate_command(
     """
     bars = console.Bars()
     artifact = None
+    load: Callable[[], Encoder]
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     said = source_options(image_column, caption_columns, encoding, no_captions=no_captions)
     if _is_data_source(source):
         encoder = _Encoder(model or "demo", pretrained, quick_gelu, text_language)
-        data = _embedded(source, said, encoder, Options(seed=seed, limits=limits), bars)
+        data, load = _embedded(source, said, encoder, Options(seed=seed, limits=limits), bars)
     elif model or pretrained or text_language or quick_gelu is not None:
         raise typer.BadParameter("an artifact has its own model; give a data source", param_hint="--model")
     else:
         require_no_source_options(said, limits)
         tag, folder = modelstore.resolve(source)
         artifact = Artifact.open(folder)
+        load = artifact.encoder
         data = of_artifact(tag, artifact, images)
-    quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed)
+    quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed, encode=_encode_of(load))
     indexes: tuple[IndexQuality, ...] = ()
     if artifact is not None:
         search_on_one_thread()  # as the service searches
@@ -143,7 +154,7 @@ def _is_data_source(source: str) -> bool:
 
 def _embedded(
     source: str, said: SourceOptions, encoder: _Encoder, options: Options, bars: console.Bars
-) -> EmbeddedDataset:
+) -> tuple[EmbeddedDataset, Callable[[], Encoder]]:
     data = read_source(source, bars, said)  # before the model is prepared, so that a wrong path costs no download
     console.taken(data.taking)
     with bars.stage(f"preparing the model {encoder.model}", None):
@@ -154,7 +165,20 @@ def _embedded(
             text_language=encoder.text_language,
             say=console.note,
         )
-    return of_source(data, folder, cache_dir() / "evaluations", options, bars, say=console.note)
+    embedded = of_source(data, folder, cache_dir() / "evaluations", options, bars, say=console.note)
+    return embedded, partial(load_encoder, folder)
+
+
+def _encode_of(load: Callable[[], Encoder]) -> Encode:
+    """What encodes texts, with an encoder that is loaded when there are some."""
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        encoder = load()
+        tokens = [encoder.tokenize(text) for text in texts]
+        starts = range(0, len(tokens), TEXTS_AT_ONCE)
+        return np.concatenate([encoder.encode_tokens(tokens[start : start + TEXTS_AT_ONCE]) for start in starts])
+
+    return encode
 
 
 def _write(
@@ -191,6 +215,7 @@ def _show(quality: Quality, indexes: tuple[IndexQuality, ...]) -> None:
         for way, one in gallery.ways().items():
             _worst(one, f"worst queries, {gallery.gallery}, {way}")
     _show_reliability(quality)
+    _show_modes(quality)
     if indexes:
         _show_indexes(indexes)
 
@@ -205,6 +230,19 @@ def _show_reliability(quality: Quality) -> None:
     for one in quality.reliability:
         lost = (f"{one.lost[f'recall_at_{k}']:.4f}" for k in CUTOFFS)
         table.add_row(title(one.way), str(one.queries), f"{one.mean_gap:.3f}", f"{one.least_cosine:.3f}", *lost)
+    console.table(table)
+
+
+def _show_modes(quality: Quality) -> None:
+    table = Table("queries", "", *MODES, "gain of both [95 %]", title_justify="left")
+    table.title = "searches for images by vectors, by words and by both; the query's own caption is held out"
+    for one in quality.modes:
+        for number, k in enumerate(CUTOFFS):
+            name = f"recall_at_{k}"
+            ends = one.gain_intervals[name]
+            recalls = (f"{one.recalls[mode][name]:.3f}" for mode in MODES)
+            gain = f"{one.gain[name]:+.3f} [{ends.low:+.3f}, {ends.high:+.3f}]"
+            table.add_row("" if number else f"{one.queries} {one.kind}", f"recall@{k}", *recalls, gain)
     console.table(table)
 
 

@@ -22,7 +22,7 @@ from clip_retrieval.client import AsyncClient, image, image_id, text
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.queries import Part
 from clip_retrieval.errors import ClipRetrievalError, RequestRejected
-from clip_retrieval.records import Scalar
+from clip_retrieval.records import Mode, Scalar
 
 MAX_SHOWN = 12
 """Images of one answer: an assistant has to look at each of them."""
@@ -42,6 +42,13 @@ Filter = Annotated[
     Field(
         description='Conditions on fields of describe_collection: {"year": {"gte": 2020}, "split": "train"}; '
         "operators are in, gt, gte, lt, lte, contains."
+    ),
+]
+ModeOption = Annotated[
+    Mode,
+    Field(
+        description="vector: by what the images show. words: by literal words of captions, file names and text fields; "
+        "for names, numbers and file names. both: fused."
     ),
 ]
 ImageId = Annotated[str, Field(description="The image_id of an image of the collection.")]
@@ -109,10 +116,11 @@ class _Tools:
         k: Shown = 5,
         offset: Annotated[int, Field(ge=0, le=10_000, description="How many results to skip.")] = 0,
         where: Filter = None,
+        mode: ModeOption = "vector",
     ) -> Answer:
-        """Find images of the collection by what they show, best first."""
+        """Find images of the collection by what they show, by words of their captions and names, or both."""
         parts = [text(words), *([text(without, -0.5)] if without else [])]
-        return await self._found(parts, k=k, offset=offset, where=where)
+        return await self._found(parts, k=k, offset=offset, where=where, mode=mode)
 
     async def find_similar(
         self,
@@ -170,9 +178,16 @@ class _Tools:
         return [_text("it is removed")]
 
     async def _found(
-        self, parts: Sequence[Part], *, k: int, offset: int = 0, where: dict[str, Any] | None, skip: str = ""
+        self,
+        parts: Sequence[Part],
+        *,
+        k: int,
+        offset: int = 0,
+        where: dict[str, Any] | None,
+        skip: str = "",
+        mode: Mode = "vector",
     ) -> Answer:
-        answer = await self._client.search(parts, k=k + bool(skip), offset=offset, where=where)
+        answer = await self._client.search(parts, k=k + bool(skip), offset=offset, where=where, mode=mode)
         results = [one for one in answer.results if isinstance(one, ImageResult) and one.image_id != skip][:k]
         if not results:
             return [_text("Nothing is found: no image passes the filter." if where else "Nothing is found.")]

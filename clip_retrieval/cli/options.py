@@ -64,6 +64,16 @@ SplitRatios = Annotated[
     tuple[float, float, float],
     typer.Option(help="The ratios of train, validation and test; their sum is 1.", callback=_ratios),
 ]
+WordsFrom = Annotated[
+    list[str],
+    typer.Option(
+        "--words-from",
+        metavar="COLUMN",
+        help="A metadata column whose words are found by --mode words and both, beside those of captions and file"
+        " names; repeat the option for several.",
+        show_default="all columns of text",
+    ),
+]
 Keep = Annotated[
     int | None,
     typer.Option(

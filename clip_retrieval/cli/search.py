@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from clip_retrieval.contract.queries import MAX_OFFSET, Part, image, image_id, t
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images import kinds
-from clip_retrieval.records import Modality, Way, way_of
+from clip_retrieval.records import Modality, Mode, Way, way_of
 from clip_retrieval.search.results import results as results_of
 
 MINUS_WEIGHT = -0.5
@@ -28,6 +29,12 @@ MINUS_WEIGHT = -0.5
 
 FILE_SUFFIXES = IMAGE_SUFFIXES | {".svg", ".pdf"} | kinds.BY_SUFFIX.keys()
 """What no text ends with: suffixes of images, also of those that are not read."""
+
+
+class ModeOption(StrEnum):
+    VECTOR = "vector"
+    WORDS = "words"
+    BOTH = "both"
 
 
 def search(
@@ -39,7 +46,7 @@ def search(
     source: Annotated[str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")] = LATEST,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="The number of results.")] = DEFAULT_K,
     captions: Annotated[
-        bool, typer.Option("--captions", help="Find captions instead of images; needs an image in the query.")
+        bool, typer.Option("--captions", help="Find captions instead of images; needs an image or --mode words.")
     ] = False,
     minus: Annotated[
         list[str] | None, typer.Option("--minus", help=f"A text or image to subtract, with weight {MINUS_WEIGHT}.")
@@ -59,6 +66,13 @@ def search(
             f"{DEFAULT_MIN_CONFIDENCE} where the collection has it, 0 for all results.",
         ),
     ] = None,
+    mode: Annotated[
+        ModeOption,
+        typer.Option(
+            help="What finds: vector, what images show; words, the literal words of captions, file names and text"
+            " columns; both, fused by rank."
+        ),
+    ] = ModeOption.VECTOR,
     texts: Annotated[
         list[str] | None, typer.Option("--text", help="A text to add, also one that looks like the name of a file.")
     ] = None,
@@ -86,6 +100,7 @@ def search(
     bento-clip search windmill.jpg --captions -k 3
     bento-clip search "a dog" park.jpg --minus snow --dedupe
     bento-clip search --like owl-1 --where 'year >= 2020 and not place = "New York"'
+    bento-clip search "owl 0042" --mode both
     bento-clip search "an owl" --in http://localhost:3000 --json
     bento-clip search "an owl" --paths --root ~/photos | xargs -d "\\n" xdg-open
     ```
@@ -100,12 +115,14 @@ def search(
         *(image_id(identity) for identity in like or []),
         *(_part(query, MINUS_WEIGHT, language) for query in minus or []),
     ]
-    _check_parts(parts, captions=captions, language=language)
+    _check_parts(parts, captions=captions, language=language, mode=mode.value)
     conditions = where_option.conditions(where or [])
     target: Modality = "captions" if captions else "images"
     results: list[ImageResult] | list[CaptionResult]
     are_texts = {part.text is not None for part in parts}
     way = way_of(target, has_texts=True in are_texts, has_images=False in are_texts)
+    if mode is ModeOption.WORDS:
+        way = None  # what has the words is found whatever its confidence
     if source.startswith(("http://", "https://")):
         with Client(source, key=key) as client:
             least = _least(min_confidence, way, lambda: client.info().confident_ways)
@@ -118,6 +135,7 @@ def search(
                 min_confidence=least,
                 dedupe=dedupe,
                 where=conditions,
+                mode=mode.value,
             )
         results, next_offset, below = answer.results, answer.next_offset, answer.below_confidence
     else:
@@ -135,31 +153,33 @@ def search(
             min_confidence=least,
             dedupe=dedupe,
             where=conditions,
+            mode=mode.value,
         )
         results, next_offset, below = results_of(found), found.next_offset, found.below
     if below:
         nothing = "" if results else "nothing here is near enough: "
         console.note(f"{nothing}{below} results have a confidence below {least}; --min-confidence 0 shows them")
+    shows_finder = mode is ModeOption.BOTH
     if as_json:
         typer.echo(json.dumps([result.model_dump() for result in results], ensure_ascii=False))
         return
     if paths:
         _print_paths(list(dict.fromkeys(result.image_path for result in results)), root)
     elif captions:
-        console.captions_table([r for r in results if isinstance(r, CaptionResult)])
+        console.captions_table([r for r in results if isinstance(r, CaptionResult)], found_by=shows_finder)
     else:
-        console.images_table([r for r in results if isinstance(r, ImageResult)])
+        console.images_table([r for r in results if isinstance(r, ImageResult)], found_by=shows_finder)
     if next_offset is not None:
         console.note(f"next page: --offset {next_offset}")
 
 
-def _check_parts(parts: Sequence[Part], *, captions: bool, language: str | None) -> None:
+def _check_parts(parts: Sequence[Part], *, captions: bool, language: str | None, mode: Mode) -> None:
     """Raise what says so where these parts are no query."""
     if not parts:
         raise typer.BadParameter(
             "give a text, an image or --like; bento-clip browse shows images without a query", param_hint="QUERY"
         )
-    if captions and all(part.text is not None for part in parts):
+    if captions and mode == "vector" and all(part.text is not None for part in parts):
         raise InvalidQuery(f"--captions needs an image in the query; there is no file {parts[0].text}")
     if language is not None and all(part.text is None for part in parts):
         raise typer.BadParameter("the query has no text; leave it out", param_hint="--language")

@@ -88,7 +88,12 @@ class ArtifactTarget:
         if plan.is_empty:
             return Outcome(self.tag)
         data = self._artifact.manifest.data
-        options = replace(self._options, ratios=data.split_ratios, seed=data.split_seed)
+        options = replace(
+            self._options,
+            ratios=data.split_ratios,
+            seed=data.split_seed,
+            words_from=self._artifact.word_columns(),
+        )
         if not self._artifact.has_thumbnails:
             options = replace(options, thumbnails_mb=0)
         built = build_and_publish(

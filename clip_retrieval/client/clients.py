@@ -58,7 +58,7 @@ from clip_retrieval.contract.queries import (
 )
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import ServiceError
-from clip_retrieval.records import Modality
+from clip_retrieval.records import Modality, Mode
 
 __all__ = ["DEFAULT_TIMEOUT", "AsyncClient", "Client", "ImageInput", "Retries", "image", "image_id", "text"]
 
@@ -110,13 +110,16 @@ class Client(ChangeMethods):
         *,
         where: Where | None = None,
         min_confidence: float | None = None,
+        mode: Mode = "vector",
         min_sequence: int | None = None,
     ) -> ImagesAnswer:
         """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it.
 
-        ``where`` and ``min_confidence`` say which may be found, as in ``search``. Raises InvalidQuery for a wrong one.
+        ``where`` and ``min_confidence`` say which may be found, as in ``search``; so does ``mode``, by what. Raises
+        InvalidQuery for a wrong one.
         """
-        return self._send(Calls.search_images(text, k, language, where, min_confidence).waiting_for(min_sequence))
+        call = Calls.search_images(text, k, language, where, min_confidence, mode)
+        return self._send(call.waiting_for(min_sequence))
 
     def search_captions(
         self,
@@ -154,12 +157,14 @@ class Client(ChangeMethods):
         dedupe: bool = False,
         where: Where | None = None,
         state: str | None = None,
+        mode: Mode = "vector",
         min_sequence: int | None = None,
     ) -> SearchAnswer:
         """One page of the images or captions nearest to a weighted mix of texts and images.
 
-        With the ``state`` of an earlier page this one comes from the same state of the collection. Raises InvalidQuery
-        for a value out of bounds.
+        ``mode`` says what finds: the vectors, the words of the texts (``words``), or ``both``. With the ``state`` of an
+        earlier page this one comes from the same state of the collection. Raises InvalidQuery for a value out of
+        bounds.
         """
         request = search_request(
             queries,
@@ -171,6 +176,7 @@ class Client(ChangeMethods):
             dedupe=dedupe,
             where=where,
             state=state,
+            mode=mode,
         )
         return self._send(Calls.search(request).waiting_for(min_sequence))
 
@@ -317,13 +323,16 @@ class AsyncClient(AsyncChangeMethods):
         *,
         where: Where | None = None,
         min_confidence: float | None = None,
+        mode: Mode = "vector",
         min_sequence: int | None = None,
     ) -> ImagesAnswer:
         """Images that match a text; ``language`` is its code (``deu_Latn``), for models that mark texts with it.
 
-        ``where`` and ``min_confidence`` say which may be found, as in ``search``. Raises InvalidQuery for a wrong one.
+        ``where`` and ``min_confidence`` say which may be found, as in ``search``; so does ``mode``, by what. Raises
+        InvalidQuery for a wrong one.
         """
-        return await self._send(Calls.search_images(text, k, language, where, min_confidence).waiting_for(min_sequence))
+        call = Calls.search_images(text, k, language, where, min_confidence, mode)
+        return await self._send(call.waiting_for(min_sequence))
 
     async def search_captions(
         self,
@@ -361,12 +370,14 @@ class AsyncClient(AsyncChangeMethods):
         dedupe: bool = False,
         where: Where | None = None,
         state: str | None = None,
+        mode: Mode = "vector",
         min_sequence: int | None = None,
     ) -> SearchAnswer:
         """One page of the images or captions nearest to a weighted mix of texts and images.
 
-        With the ``state`` of an earlier page this one comes from the same state of the collection. Raises InvalidQuery
-        for a value out of bounds.
+        ``mode`` says what finds: the vectors, the words of the texts (``words``), or ``both``. With the ``state`` of an
+        earlier page this one comes from the same state of the collection. Raises InvalidQuery for a value out of
+        bounds.
         """
         request = search_request(
             queries,
@@ -378,6 +389,7 @@ class AsyncClient(AsyncChangeMethods):
             dedupe=dedupe,
             where=where,
             state=state,
+            mode=mode,
         )
         return await self._send(Calls.search(request).waiting_for(min_sequence))
 

@@ -39,6 +39,7 @@ from clip_retrieval.errors import (
     Unauthorized,
     Unreachable,
 )
+from clip_retrieval.records import Mode
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -97,9 +98,15 @@ class Calls:
 
     @staticmethod
     def search_images(
-        text: str, k: int, language: str | None, where: Where | None, least: float | None
+        text: str,
+        k: int,
+        language: str | None,
+        where: Where | None,
+        least: float | None,
+        mode: Mode = "vector",
     ) -> Call[ImagesAnswer]:
-        body = {"text": text, "k": k} | _marked(language) | _narrowed(where, least)
+        asked = {} if mode == "vector" else {"mode": mode}
+        body = {"text": text, "k": k} | _marked(language) | _narrowed(where, least) | asked
         return Call("POST", "/search/images", ImagesAnswer, json=body)
 
     @staticmethod

@@ -7,7 +7,7 @@ from pydantic import Field, PrivateAttr
 
 from clip_retrieval.contract.base import Confidence, ErrorBody, Frozen, Score, Share
 from clip_retrieval.contract.cards import Card, Look, Thumbnail, cards, text_of
-from clip_retrieval.records import Modality, Scalar
+from clip_retrieval.records import Modality, Mode, Scalar
 
 
 class ListedImage(Frozen):
@@ -29,6 +29,7 @@ class ImageResult(ListedImage):
     confidence: Confidence = None
     share: Share | None = None
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
+    found_by: Mode = Field(default="vector", description="What found it: its vector, its words, or both; see `mode`.")
 
 
 class CaptionResult(Frozen):
@@ -43,6 +44,7 @@ class CaptionResult(Frozen):
     confidence: Confidence = None
     share: Share | None = None
     duplicates: int = Field(0, description="How many near-duplicates were folded into this result.")
+    found_by: Mode = Field(default="vector", description="What found it: its vector, its words, or both; see `mode`.")
 
 
 class Drawn(Frozen):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from clip_retrieval.contract.plain_words import in_plain_words
+from clip_retrieval.records import Mode
 
 MAX_K = 50
 DEFAULT_K = 5
@@ -78,6 +79,14 @@ Language = Annotated[
         max_length=MAX_LANGUAGE,
         description="The language of the text, for models that mark texts with it (NLLB's): a code of FLORES-200 such "
         "as `deu_Latn`. Without it, the language that the collection was built with. Other models refuse it.",
+    ),
+]
+
+SearchMode = Annotated[
+    Mode,
+    Field(
+        description="What finds: `vector`; `words`, the literal words of the texts in captions, file names and text "
+        "fields; or `both`, fused by rank. Refused where the artifact has no words, and for queries without a text."
     ),
 ]
 

@@ -11,11 +11,23 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clip_retrieval.contract.base import DEFAULT_K, Bool, Float, Int, K, Language, MinConfidence, Strict, Text, describe
+from clip_retrieval.contract.base import (
+    DEFAULT_K,
+    Bool,
+    Float,
+    Int,
+    K,
+    Language,
+    MinConfidence,
+    SearchMode,
+    Strict,
+    Text,
+    describe,
+)
 from clip_retrieval.contract.conditions import MAX_NAME, Filter
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.records import Modality
+from clip_retrieval.records import Modality, Mode
 
 MAX_PARTS = 16
 MAX_WEIGHT = 10.0
@@ -101,6 +113,7 @@ class SearchRequest(Strict):
         None, ge=-1, le=1, allow_inf_nan=False, description="The lowest score that a result may have."
     )
     min_confidence: MinConfidence | None = None
+    mode: SearchMode = "vector"
     dedupe: Bool = Field(False, description="Whether near-duplicates are folded into the best of them.")
     where: Filter | None = None
     sort: Sort | None = Field(None, description="The order of images without `queries`: an object, or a field's name.")
@@ -124,6 +137,8 @@ class SearchRequest(Strict):
         given = [name for name in ("min_score", "min_confidence", "dedupe") if getattr(self, name)]
         if self.target != "images":
             raise ValueError("target: a search without queries finds images; give queries, or leave it out")
+        if self.mode != "vector":
+            raise ValueError(f"mode: {self.mode} needs a text; give queries, or leave it out")
         if given:
             raise ValueError(f"{given[0]}: needs scores, and a search without queries has none; leave it out")
         return self
@@ -169,6 +184,7 @@ def search_request(
     dedupe: bool = False,
     where: Where | None = None,
     state: str | None = None,
+    mode: Mode = "vector",
 ) -> SearchRequest:
     """A search. Raises InvalidQuery if a value is out of bounds, or if there are no queries: see ``browse_request``."""
     if not queries:
@@ -184,6 +200,7 @@ def search_request(
         dedupe=dedupe,
         where=where,
         state=state,
+        mode=mode,
     )
 
 
@@ -221,6 +238,7 @@ class SearchImagesRequest(Strict):
     language: Language | None = None
     where: Filter | None = None
     min_confidence: MinConfidence | None = None
+    mode: SearchMode = "vector"
 
 
 class EncodeTextRequest(Strict):

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from clip_retrieval.contract.base import DEFAULT_MIN_CONFIDENCE, Bool, Frozen, Strict
+from clip_retrieval.records import Mode
 
 
 class ServiceInfo(Frozen):
@@ -23,6 +24,7 @@ class ServiceInfo(Frozen):
         description="The searches whose results have a `confidence`, so that `min_confidence` can be asked for; "
         f"{DEFAULT_MIN_CONFIDENCE} is the usual one.",
     )
+    modes: list[Mode] = Field(default=["vector"], description="What `mode` of a search may be with this artifact.")
     notes: list[str] = Field(description="Notices for users, such as a search that is turned off and the reason.")
 
 

@@ -6,6 +6,7 @@ direction.py          one direction on one gallery
 by_language.py        the same for each language of the captions
 embedded_dataset.py   a collection with its vectors
 reliability.py        whether a confidence keeps what it says
+by_mode.py            searches by vectors, by words and by both
 evaluate.py           the model's quality, by exact search
 index_report.py       an index against exact search
 misses_page.py        the worst misses as an HTML file

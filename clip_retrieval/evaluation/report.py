@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 from clip_retrieval.contract.base import Frozen
 from clip_retrieval.evaluation.recall import Interval, Metrics
-from clip_retrieval.records import WAYS, Way
+from clip_retrieval.records import WAYS, Mode, Way
 
 Gallery: TypeAlias = Literal["train", "val", "test", "all"]
 CUTOFFS = (1, 5, 10)
@@ -112,6 +112,20 @@ class Reliability(Frozen):
     """By how much recall falls, by cutoff, where results below ``min_confidence`` are left out."""
 
 
+class ModesQuality(Frozen):
+    """Searches for images by vectors, by words and by both; see ``by_mode.py``."""
+
+    kind: str
+    """What was asked: ``captions`` or ``named captions``."""
+    queries: int
+    recalls: dict[Mode, dict[str, float]]
+    """By mode and cutoff."""
+    gain: dict[str, float]
+    """By how much ``both`` finds more than ``vector``, by cutoff."""
+    gain_intervals: dict[str, Interval]
+    """95 % bootstrap intervals of that; images are resampled."""
+
+
 class Quality(Frozen):
     """The whole report of a model on a collection."""
 
@@ -125,6 +139,8 @@ class Quality(Frozen):
     galleries: tuple[GalleryQuality, ...]
     reliability: tuple[Reliability, ...] = ()
     """For the whole collection; none for a way without a confidence."""
+    modes: tuple[ModesQuality, ...] = ()
+    """For the whole collection."""
 
 
 def title(way: Way) -> str:

@@ -28,6 +28,7 @@ from clip_retrieval.http.page_routes import thumbnail_template
 from clip_retrieval.http.request_context import RequestContext, charge
 from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
+from clip_retrieval.records import MODES
 from clip_retrieval.search.results import image_info
 from clip_retrieval.serving.state import ServerState
 
@@ -80,6 +81,7 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
                 }.items()
             },
             confident_ways=confident_ways(collection.curves),
+            modes=["vector"] if collection.words is None else list(MODES),
             notes=notes,
         )
 

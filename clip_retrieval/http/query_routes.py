@@ -63,6 +63,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
             body.k,
             where=body.where,
             min_confidence=body.min_confidence,
+            mode=body.mode,
         )
         return await _answer(exchange, query, "text", body.text)
 

@@ -12,11 +12,13 @@ edit.py             what a change makes of the present state of an image
 growing.py          arrays that only grow
 thumbnail_spool.py  thumbnails of added images, outside of memory
 added_fields.py     the values of added images, field by field
+added_words.py      the words of added images and captions
 added.py            what was added: rows that all states of a collection share
 live_index.py       one index over the rows of several, without removed rows
 live_fields.py      what the fields hold, counted over base and added rows
 live_filter.py      which rows a ``where`` lets through, and which metadata a change may bring
 live_rows.py        which rows a state has, and which of them can be found
+live_words.py       which rows of a state have a word
 frozen.py           indexes over many added rows
 live_collection.py  a collection and its changes as one state that is searched
 compaction.py       a live collection becomes an artifact

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.live.added_fields import AddedFields
+from clip_retrieval.live.added_words import AddedWords
 from clip_retrieval.live.change import LiveImage
 from clip_retrieval.live.growing import GrowingArray
 from clip_retrieval.live.thumbnail_spool import ThumbnailSpool
@@ -41,6 +42,10 @@ class AddedRows:
         """The number among the added images of the image of each added caption."""
         self.content = _ContentNumbers(base)
         self.fields = AddedFields()
+        stored = base.stored_words
+        types = {field.name: field.type for field in base.fields}
+        self.words = None if stored is None else AddedWords(stored.columns, types)
+        """None where the base has none."""
         self.fragments = FragmentCache()
         self.rows_of: dict[str, list[tuple[int, int | None]]] = {}
         """By image id: the number of each change, and the row that it made; None for a removal."""
@@ -90,6 +95,8 @@ class AddedRows:
         )
         if image.thumbnail is not None:
             self.thumbnails.put(row, image.thumbnail)
+        if self.words is not None:
+            self.words.add(record, captions)
         self.images.append((record, captions))
         self.sequences.append(sequence)
         self.rows_of.setdefault(image.image_id, []).append((sequence, row))

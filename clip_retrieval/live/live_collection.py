@@ -17,6 +17,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.columns import FieldType, StoredColumn
 from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.thumbnails import Size
+from clip_retrieval.artifacts.word_search import Words
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Sort
 from clip_retrieval.encoders.base import Vectors
@@ -28,6 +29,7 @@ from clip_retrieval.live.frozen import FREEZE_ROWS, Frozen, spread
 from clip_retrieval.live.live_filter import LiveFilter
 from clip_retrieval.live.live_index import LiveIndex
 from clip_retrieval.live.live_rows import LiveRows, live_image
+from clip_retrieval.live.live_words import LiveWords
 from clip_retrieval.records import MODALITIES, CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.browse import Rows, first_rows
 from clip_retrieval.search.collection import Collection
@@ -52,6 +54,8 @@ class LiveCollection(SearchableCollection):
         self._counts = {target: rows.count_added(target) for target in MODALITIES}
         self._indexes: dict[Modality, VectorIndex] = {target: self._index(target) for target in MODALITIES}
         caption_images = rows.added.caption_images.first(self._counts["captions"])
+        stored, added = self.base.stored_words, rows.added.words
+        self._words = None if stored is None or added is None else LiveWords(stored, added, rows.live)
         self._filter = LiveFilter(self.base.filters, columns, rows.added.fields, rows.live, caption_images)
 
     @classmethod
@@ -134,6 +138,10 @@ class LiveCollection(SearchableCollection):
     def curves(self) -> Curves | None:
         """Those of the base: a change does not fit them again, a compaction does."""
         return self.base.curves
+
+    @property
+    def words(self) -> Words | None:
+        return self._words
 
     @property
     def version(self) -> str:

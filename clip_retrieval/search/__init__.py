@@ -8,9 +8,12 @@ query.py          one query of any caller: parts, target and page
 compose.py        one query vector from several
 ranking.py        one order of all rows, and pages cut from it
 hits.py           what a search found
+fusion.py         the orders by words, and by words and vectors
 results.py        hits as the JSON of the API's results
 fragments.py      parts of that JSON that are kept
 searchable.py     what a search asks of a collection
+modes.py          whether a collection can answer by words
+page.py           the page of a query
 collection.py     one artifact, open for searching
 retriever.py      a collection and its encoder: the one search
 """

@@ -15,6 +15,8 @@ from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
+from clip_retrieval.artifacts.word_search import BaseWords, Words
+from clip_retrieval.artifacts.words import StoredWords
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Sort
 from clip_retrieval.indexes.base import VectorIndex
@@ -47,8 +49,10 @@ class Collection(SearchableCollection):
         self.filters = RowFilter(self._columns, artifact.caption_image_rows())
         self._fragments = FragmentCache()
         self.thumbnails = artifact.thumbnails()
+        self.stored_words = artifact.words()
+        self._words = None if self.stored_words is None else BaseWords(self.stored_words)
         # A server exchanges collections; one is closed when the last request that began with it is done.
-        self._finalizer = weakref.finalize(self, _close, self.store, self.thumbnails, self._in_use)
+        self._finalizer = weakref.finalize(self, _close, self.store, self.thumbnails, self.stored_words, self._in_use)
 
     @property
     def artifact(self) -> Artifact:
@@ -57,6 +61,10 @@ class Collection(SearchableCollection):
     @property
     def curves(self) -> Curves | None:
         return self._curves
+
+    @property
+    def words(self) -> Words | None:
+        return self._words
 
     @property
     def version(self) -> str:
@@ -148,8 +156,10 @@ class Collection(SearchableCollection):
         self._finalizer()
 
 
-def _close(store: RecordStore, thumbnails: Thumbnails | None, in_use: InUse) -> None:
+def _close(store: RecordStore, thumbnails: Thumbnails | None, words: StoredWords | None, in_use: InUse) -> None:
     store.close()
+    if words is not None:
+        words.close()
     if thumbnails is not None:
         thumbnails.close()
     in_use.close()

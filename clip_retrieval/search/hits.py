@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from clip_retrieval.contract.cards import Card, Look, cards, text_of
-from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
+from clip_retrieval.records import CaptionRecord, ImageRecord, Modality, Mode
 from clip_retrieval.stages import Stage
+
+Finder: TypeAlias = Mode
+"""What found a row: its vector, its words, or both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class Hit:
     ``rank`` counts from 1 over all pages. ``score`` is the cosine of query and row in [-1, 1], higher is better.
     ``confidence`` is the share of right answers at such a score (``artifacts/confidence.py``); None where the
     collection cannot say. ``share`` is the softmax of the scores of its page at the encoder's logit scale.
-    ``duplicates`` is the number of near-duplicates that were folded into it.
+    ``duplicates`` is the number of near-duplicates that were folded into it. ``found_by`` says what found it.
     """
 
     row: int
@@ -25,6 +28,7 @@ class Hit:
     confidence: float | None
     share: float
     duplicates: int = 0
+    found_by: Finder = "vector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class ImageHit:
     image: ImageRecord
     captions: tuple[CaptionRecord, ...]
     duplicates: int = 0
+    found_by: Finder = "vector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class CaptionHit:
     caption: CaptionRecord
     image: ImageRecord
     duplicates: int = 0
+    found_by: Finder = "vector"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,14 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from PIL import Image
 
+from clip_retrieval.artifacts.word_search import wanted_words
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.conditions import Conditions
 from clip_retrieval.contract.queries import SearchRequest, Sort
 from clip_retrieval.errors import ImageRejected
 from clip_retrieval.images.base64_text import bytes_of_base64
 from clip_retrieval.images.decode import Limits, decode_image
-from clip_retrieval.records import Modality, Way, way_of
+from clip_retrieval.records import Modality, Mode, Way, way_of
 from clip_retrieval.search.filters import canonical
 
 
@@ -127,6 +128,7 @@ class Query:
     where: Conditions | None = None
     sort: Sort | None = None
     min_confidence: float | None = None
+    mode: Mode = "vector"
 
     @classmethod
     def of(cls, request: SearchRequest) -> "Query":
@@ -152,12 +154,18 @@ class Query:
             where=request.where,
             sort=request.sort,
             min_confidence=request.min_confidence,
+            mode=request.mode,
         )
 
     @property
     def texts(self) -> list[QueryText]:
         """The texts that have to be tokenised."""
         return [QueryText(part.content, part.language) for part in self.parts if isinstance(part.content, str)]
+
+    @property
+    def words(self) -> dict[str, float]:
+        """The words of the texts, each with its weight; see ``word_search.py``."""
+        return wanted_words((part.content, part.weight) for part in self.parts if isinstance(part.content, str))
 
     @property
     def images(self) -> list[QueryImage]:
@@ -173,7 +181,7 @@ class Query:
     def key(self) -> str:
         """The same text for queries that have the same answer, and for no others."""
         parts = [[*content_key(part), part.weight] for part in self.parts]
-        page = [self.target, self.k, self.offset, self.min_score, self.min_confidence, self.dedupe]
+        page = [self.target, self.k, self.offset, self.min_score, self.min_confidence, self.dedupe, self.mode]
         sort = None if self.sort is None else [self.sort.field, self.sort.descending]
         return json.dumps([parts, page, canonical(self.where) if self.where else None, sort])
 

@@ -9,7 +9,7 @@ is in the order once, so a search returns k results if k rows are allowed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,17 @@ class BeyondFront(Exception):
     """More rows are asked for than the front has, and only the front is to be searched."""
 
 
+class Order(Protocol):
+    """An order of rows of an index. Pages are cut from it."""
+
+    @property
+    def index(self) -> VectorIndex: ...
+
+    def first(self, count: int) -> tuple[Rows, Scores]:
+        """The first ``count`` rows of the order (all, if fewer exist) and their cosines. Raises BeyondFront."""
+        ...
+
+
 class Ranking:
     """The order of the rows of one index for one unit vector of shape (dim,), float32."""
 
@@ -65,7 +76,7 @@ class Ranking:
         ``front_only`` means that no row is searched for behind the front, which takes an exact search.
         """
         front = front_rows(index) if front is None else front
-        self.index = index
+        self.index, self.front_rows = index, front
         self._front_only = front_only
         self._vector = vector
         self._allowed = allowed
@@ -80,6 +91,11 @@ class Ranking:
             self.total = index.spec.rows - len(self._without)
         else:
             self.total = int(np.count_nonzero(allowed)) - int(np.count_nonzero(allowed[self._without]))
+
+    @property
+    def front(self) -> tuple[Rows, Scores]:
+        """The rows of the front and their cosines, best first: ``front_rows`` of them or fewer."""
+        return self._rows, self._scores
 
     def first(self, count: int) -> tuple[Rows, Scores]:
         """The first ``count`` rows of the order (all, if fewer exist) and their cosines, best first.
@@ -114,9 +130,14 @@ class RankedPage:
     more: bool
     """Whether another row follows this page."""
 
+    def first(self, count: int) -> "RankedPage":
+        """The first ``count`` rows; if that is not all of them, no other row follows."""
+        more = self.more and count >= len(self.rows)
+        return RankedPage(self.rows[:count], self.scores[:count], self.duplicates[:count], more)
+
 
 def cut_page(
-    ranking: Ranking,
+    ranking: Order,
     k: int,
     offset: int = 0,
     *,
@@ -131,14 +152,14 @@ def cut_page(
     """
     wanted = offset + k + 1
     if dedupe:
-        rows, scores = _above(*ranking.first(FOLD_BLOCK_ROWS), min_score)
+        rows, scores = above(*ranking.first(FOLD_BLOCK_ROWS), min_score)
         kept, counts = fold(ranking.index.vectors_of(rows), wanted, None if content is None else content[rows])
         if len(kept) < wanted and len(rows) == FOLD_BLOCK_ROWS:
-            rows, scores = _above(*ranking.first(MAX_FOLDED_ROWS), min_score)
+            rows, scores = above(*ranking.first(MAX_FOLDED_ROWS), min_score)
             kept, counts = fold(ranking.index.vectors_of(rows), wanted, None if content is None else content[rows])
         rows, scores = rows[kept], scores[kept]
     else:
-        rows, scores = _above(*ranking.first(wanted), min_score)
+        rows, scores = above(*ranking.first(wanted), min_score)
         counts = [0] * len(rows)
     part = slice(offset, offset + k)
     return RankedPage(rows[part].tolist(), scores[part].tolist(), counts[part], len(rows) > offset + k)
@@ -179,7 +200,8 @@ def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None 
     return kept, counts
 
 
-def _above(rows: Rows, scores: Scores, least: float | None) -> tuple[Rows, Scores]:
+def above(rows: Rows, scores: Scores, least: float | None) -> tuple[Rows, Scores]:
+    """Ranked rows up to the first whose score is below ``least``."""
     if least is None:
         return rows, scores
     below = scores < least

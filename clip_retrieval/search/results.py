@@ -18,7 +18,7 @@ def render(hits: Iterable[Hit], fragments: Iterable[str]) -> bytes:
     """A JSON array of results; ``fragments`` are those of the rows of ``hits``, in the same order."""
     results = (
         f'{{"rank":{hit.rank},"similarity_score":{hit.score!r},"confidence":{_number(hit.confidence)},"share":{hit.share!r},'
-        f'"duplicates":{hit.duplicates},{fragment}}}'
+        f'"duplicates":{hit.duplicates},"found_by":"{hit.found_by}",{fragment}}}'
         for hit, fragment in zip(hits, fragments, strict=True)
     )
     return f"[{','.join(results)}]".encode()
@@ -78,6 +78,7 @@ def image_result(hit: ImageHit) -> ImageResult:
         captions=[caption.text for caption in hit.captions],
         metadata=dict(hit.image.metadata),
         duplicates=hit.duplicates,
+        found_by=hit.found_by,
     )
 
 
@@ -92,6 +93,7 @@ def caption_result(hit: CaptionHit) -> CaptionResult:
         confidence=hit.confidence,
         share=hit.share,
         duplicates=hit.duplicates,
+        found_by=hit.found_by,
     )
 
 

@@ -25,12 +25,13 @@ from clip_retrieval.contract.queries import Part, Sort, Where, browse_request, s
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images.decode import DEFAULT_LIMITS, Limits, content_hash
-from clip_retrieval.records import Modality, Way
+from clip_retrieval.records import Modality, Mode, Way
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.compose import compose
 from clip_retrieval.search.hits import CaptionHit, Hit, Hits, ImageHit, Listed, ListedPage, ResultPage, SearchOutcome
+from clip_retrieval.search.modes import check_mode
+from clip_retrieval.search.page import find_page
 from clip_retrieval.search.query import FileImage, Query, QueryImage, QueryPart, StoredImage
-from clip_retrieval.search.ranking import FOLD_BLOCK_ROWS, Ranking, cut_page
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.stages import Stage
 
@@ -110,6 +111,7 @@ class Retriever:
         min_confidence: float | None = None,
         dedupe: bool = False,
         where: Where | None = None,
+        mode: Mode = "vector",
     ) -> ResultPage:
         """One page of what is nearest to a weighted mix of texts and images; ``docs/queries.md`` has the rules.
 
@@ -124,6 +126,7 @@ class Retriever:
             min_confidence=min_confidence,
             dedupe=dedupe,
             where=where,
+            mode=mode,
         )
         collection = self.collection
         outcome = self.run(Query.of(request), collection=collection)
@@ -155,6 +158,7 @@ class Retriever:
         Raises InvalidQuery or ImageRejected.
         """
         collection = collection or self.collection
+        check_mode(query, collection)
         vectors = np.stack([self._vector_of(part, collection) for part in query.parts])
         return self.answer(query, vectors, collection=collection)
 
@@ -174,40 +178,22 @@ class Retriever:
         This is the one search: every route of the API, the command line and every call from Python ends here. Images
         of the collection that the query names are not among the results.
         """
-        collection, target = collection or self.collection, query.target
+        collection = collection or self.collection
+        check_mode(query, collection)
         vector = compose(vectors, [part.weight for part in query.parts])
         named = [part.content.image_id for part in query.parts if isinstance(part.content, StoredImage)]
-        without = [collection.row_of(image_id) for image_id in named] if target == "images" else []
+        without = [collection.row_of(image_id) for image_id in named] if query.target == "images" else []
         curve = self._curve(query, collection)
+        least = None if curve is None or not query.min_confidence else curve.cosine(query.min_confidence)
         start = time.perf_counter()
-        index, allowed = collection.searched(target, query.where)
-        ranking = Ranking(
-            index,
-            vector,
-            front=FOLD_BLOCK_ROWS if query.dedupe else None,
-            allowed=allowed,
-            without=without,
-            front_only=front_only,
-        )
-        page = cut_page(
-            ranking,
-            query.k,
-            query.offset,
-            min_score=query.min_score,
-            dedupe=query.dedupe,
-            content=collection.content_numbers(target),
-        )
+        found = find_page(query, vector, collection, without, least, front_only=front_only)
         search = Stage(start, time.perf_counter() - start)
-        kept = len(page.rows)
-        if curve is not None and query.min_confidence:
-            least = curve.cosine(query.min_confidence)
-            kept = sum(score >= least for score in page.scores)  # best first
-        scores, below = page.scores[:kept], len(page.rows) - kept
-        confidence = [None if curve is None else curve.share(score) for score in scores]
-        ranks = range(query.offset + 1, query.offset + 1 + kept)
-        hits = list(map(Hit, page.rows, ranks, scores, confidence, self._shares(scores), page.duplicates))
-        more = page.more and not below
-        return SearchOutcome(target, hits, query.offset + query.k if more else None, search, below)
+        page = found.page
+        confidence = [None if curve is None else curve.share(score) for score in page.scores]
+        ranks = range(query.offset + 1, query.offset + 1 + len(page.rows))
+        shares = self._shares(page.scores)
+        hits = list(map(Hit, page.rows, ranks, page.scores, confidence, shares, page.duplicates, found.found_by))
+        return SearchOutcome(query.target, hits, query.offset + query.k if page.more else None, search, found.below)
 
     def _curve(self, query: Query, collection: SearchableCollection) -> Curve | None:
         """The share of right answers for this query. Raises InvalidQuery if it asks for one and there is none."""

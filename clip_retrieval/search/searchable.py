@@ -15,6 +15,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.thumbnails import Size
+from clip_retrieval.artifacts.word_search import Words
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.queries import Sort
 from clip_retrieval.encoders.base import Vectors
@@ -66,6 +67,11 @@ class SearchableCollection(ABC):
     @abstractmethod
     def curves(self) -> Curves | None:
         """The share of right answers by cosine; None if an earlier release wrote the artifact."""
+
+    @property
+    @abstractmethod
+    def words(self) -> Words | None:
+        """Which rows have which words; None if an earlier release wrote the artifact."""
 
     @property
     @abstractmethod
@@ -186,7 +192,9 @@ class SearchableCollection(ABC):
         """Hits of images with their records."""
         records = self.images([hit.row for hit in hits])
         return [
-            ImageHit(hit.rank, hit.score, hit.confidence, hit.share, image, tuple(captions), hit.duplicates)
+            ImageHit(
+                hit.rank, hit.score, hit.confidence, hit.share, image, tuple(captions), hit.duplicates, hit.found_by
+            )
             for hit, (image, captions) in zip(hits, records, strict=True)
         ]
 
@@ -194,6 +202,6 @@ class SearchableCollection(ABC):
         """Hits of captions with their records."""
         records = self.captions([hit.row for hit in hits])
         return [
-            CaptionHit(hit.rank, hit.score, hit.confidence, hit.share, caption, image, hit.duplicates)
+            CaptionHit(hit.rank, hit.score, hit.confidence, hit.share, caption, image, hit.duplicates, hit.found_by)
             for hit, (caption, image) in zip(hits, records, strict=True)
         ]

@@ -22,6 +22,7 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.records import MODALITIES
 from clip_retrieval.search.hits import SearchOutcome
+from clip_retrieval.search.modes import check_mode
 from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.results import render, render_listed
@@ -40,6 +41,10 @@ from clip_retrieval.stages import Stage
 EXACT_VALUES_IN_LOOP = 2**22
 """An exact search of more values than these (rows × dimensions: 8,192 rows of 512) would hold up the event loop. On a
 busy Xeon this many take 0.8 ms and twice as many 1.4; the search thread waits 0.1 to 0.3 ms for the GIL."""
+
+WORDS_IN_LOOP = 2_000
+"""Images or captions whose words are looked up in the event loop, which takes a millisecond at most; the words of more
+are for the search thread."""
 
 ENGINE_THREADS = 16
 """Searches that wait for an engine outside of this process at the same time. Its own deadline bounds each."""
@@ -126,7 +131,7 @@ class QueryService:
         await read_by_size(*_sizes_and_keys(image for query in queries for image in query.images))
         keys = [query.key() for query in queries]
         pages, store = await self._kept_pages(version, keys, generation)
-        wrong = [None if page else _wrong_filter(query, state) for query, page in zip(queries, pages, strict=True)]
+        wrong = [None if page else _wrong(query, state) for query, page in zip(queries, pages, strict=True)]
         new = [query for query, page, error in zip(queries, pages, wrong, strict=True) if not page and not error]
         tokens = await self._tokenize(dict.fromkeys(text for query in new for text in query.texts))
         images, decode = await self._encode_images({image.key: image for query in new for image in query.images})
@@ -427,8 +432,10 @@ def _sizes_and_keys(images: Iterable[QueryImage]) -> tuple[int, Callable[[], obj
     return sum(image.size for image in each), lambda: [image.key for image in each]
 
 
-def _wrong_filter(query: Query, state: SearchableCollection) -> InvalidQuery | None:
+def _wrong(query: Query, state: SearchableCollection) -> InvalidQuery | None:
+    """What this state can never answer, before anything is encoded."""
     try:
+        check_mode(query, state)
         state.check_where(query.where or {})
     except InvalidQuery as error:
         return error
@@ -444,6 +451,8 @@ def _is_short(query: Query, state: SearchableCollection) -> bool:
     """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
     index = state.index(query.target)
     if index.spec.is_elsewhere or index.compared_values > EXACT_VALUES_IN_LOOP:
+        return False
+    if query.mode != "vector" and (state.words is None or state.words.documents(query.target) > WORDS_IN_LOOP):
         return False
     if query.where is None:
         return True

@@ -255,6 +255,7 @@ def test_the_manifest_says_what_the_artifact_was_made_of(fake_artifact: Artifact
         *(f"columns/{name}" for name in columns),
         THUMBNAILS,
         "confidence.json",
+        *(f"words/{name}" for name in ("words.sqlite", "images.npy", "captions.npy")),
         "encoder/encoder.json",
     }
 

@@ -11,6 +11,7 @@ from clip_retrieval.artifacts.compare import Caption, compare
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.progress import Silent
+from tests.artifacts.test_words import without_words
 from tests.samples import NAMES, captions_of, png, square, write_collection, write_images
 
 Make = Callable[[Path], Artifact]
@@ -28,6 +29,10 @@ def test_an_artifact_equals_itself(fake_artifact: Artifact) -> None:
     comparison = compare(fake_artifact, fake_artifact)
     assert not comparison
     assert comparison.to_json()["equal"] is True
+
+
+def test_the_columns_that_words_come_from_are_compared(artifact_copy: Artifact, fake_artifact: Artifact) -> None:
+    assert compare(fake_artifact, without_words(artifact_copy)).data == {"words": ("all of text", None)}
 
 
 def test_images_added_and_removed_are_named_with_their_captions(make: Make, tmp_path: Path) -> None:

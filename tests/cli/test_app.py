@@ -193,6 +193,19 @@ class TestBuild:
         assert model_store() == [done.out.strip()]
         assert "kept 24 images" in done.err
 
+    def test_words_come_from_the_columns_that_are_named(
+        self, cli: Cli, collection: Path, model_store: Callable[[], list[str]], tmp_path: Path
+    ) -> None:
+        usual = cli("build", collection, "--model", "fake", "--output", tmp_path / "usual")
+        named = cli("build", collection, "--model", "fake", "--words-from", "shade", "--output", tmp_path / "named")
+        assert (usual.status, named.status) == (0, 0), named.err
+        artifacts = [Artifact.open(tmp_path / name) for name in ("usual", "named")]
+        assert [artifact.word_columns() for artifact in artifacts] == [None, ("shade",)]
+        assert artifacts[0].manifest.version != artifacts[1].manifest.version
+        wrong = cli("build", collection, "--model", "fake", "--words-from", "colour")
+        assert_one_sentence(wrong)
+        assert "there is no column colour to take words from; the columns are shade" in wrong.err
+
     def test_building_again_gives_the_same_tag(
         self, cli: Cli, collection: Path, model_store: Callable[[], list[str]]
     ) -> None:
@@ -433,6 +446,8 @@ class TestEvaluate:
         assert {file.name for file in tmp_path.iterdir()} >= {"quality.json", "index.json", "recall.png", "misses.html"}
         assert "recall@10" in done.out
         assert "slowest searches" in done.out
+        assert "searches for images by vectors, by words and by both" in done.out
+        assert "48 captions" in done.out
         assert "p99" not in (tmp_path / "quality.json").read_text()
         assert "data:image/jpeg" in (tmp_path / "misses.html").read_text()
         cli("evaluate", collection, "--model", "fake", "--output", tmp_path)
@@ -516,6 +531,19 @@ class TestSearch:
         share = re.escape(f"{curves.text_to_image.share(1.0):.2f}")
         assert re.search(rf"1 .* 1\.0000 .* {share} .* blue-bright\.png .* a blue square", done.out)
         assert "blue-soft.png" not in done.out
+
+    def test_words_find_and_the_table_says_what_found(self, cli: Cli, fake_artifact: Artifact) -> None:
+        search = ("search", "dull red", "--in", fake_artifact.path)
+        found = json.loads(cli(*search, "--mode", "words", "--json", "-k", 1).out)
+        assert [(one["image_path"], one["found_by"]) for one in found] == [("red-dull.png", "words")]
+        both = cli(*search, "--mode", "both")
+        assert "found by" in both.out
+        assert re.search(r"1 .* red-dull\.png .* both", both.out)
+        captions = cli("search", "soft blue", "--in", fake_artifact.path, "--mode", "words", "--captions", "-k", 1)
+        assert "a soft blue square" in captions.out
+        refused = cli(*search, "--mode", "words", "--min-confidence", 0.5)
+        assert_one_sentence(refused)
+        assert "min_confidence: what has the words is found whatever its vector" in refused.err
 
     def test_paths_alone_are_for_other_programs(self, cli: Cli, fake_artifact: Artifact, tmp_path: Path) -> None:
         search = ("search", "blue", "--in", fake_artifact.path, "-k", 2, "--paths")

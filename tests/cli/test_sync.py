@@ -77,6 +77,14 @@ def test_the_next_version_is_that_of_a_build_and_only_what_is_new_is_encoded(
     assert cli("sync", source).out.strip() == made
 
 
+def test_the_columns_that_words_come_from_stay(cli: Cli, source: Path, model_store: Tags) -> None:
+    cli("build", source, "--model", "fake", "--words-from", "shade")
+    change(source)
+    made = cli("sync", source).out.strip()
+    assert Artifact.open(modelstore.resolve(made)[1]).word_columns() == ("shade",)
+    assert made == cli("build", source, "--model", "fake", "--words-from", "shade", "--fresh").out.strip()
+
+
 def test_a_collection_that_is_equal_is_not_built_again(cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
     done = cli("sync", source, "--to", tag, "--json")
     result = json.loads(done.out)

@@ -360,6 +360,18 @@ def test_browsing_sends_a_filter_and_an_order_and_no_query(ask: Ask) -> None:
         ask(network, "search", [])
 
 
+def test_the_mode_is_sent_where_it_is_not_the_usual_one(ask: Ask) -> None:
+    network = Network(ok(IMAGES), ok(FOUND_IMAGES), ok(IMAGES), ok(FOUND_IMAGES))
+    ask(network, "search_images", "red", mode="both")
+    answer = ask(network, "search", [text("red")], mode="words")
+    ask(network, "search_images", "red", mode="vector")
+    ask(network, "search", [text("red")])
+    assert [json.loads(request.content).get("mode") for request in network.requests] == ["both", "words", None, None]
+    assert answer.results[0].found_by == "vector", "a service before this field found by vectors alone"
+    with pytest.raises(InvalidQuery, match="mode"):
+        ask(network, "search", [text("red")], mode="all")
+
+
 def test_the_short_searches_send_a_filter_as_a_tree(ask: Ask) -> None:
     """An upload has it in the URL, as JSON. A text that is no filter is refused before anything is sent."""
     tree = {"not": [{"place": "Paris"}], "year": {"gte": 2020}}

@@ -15,7 +15,7 @@ from clip_retrieval.client import AsyncClient, Client, image, image_id, text
 from clip_retrieval.contract.answers import CaptionResult, ImageResult, SearchAnswer
 from clip_retrieval.contract.queries import Part, search_request
 from clip_retrieval.errors import RequestRejected
-from clip_retrieval.records import Modality
+from clip_retrieval.records import Modality, Mode
 from clip_retrieval.search.hits import ResultPage
 from clip_retrieval.search.retriever import Retriever
 from scripts.common.paths import ROOT
@@ -73,6 +73,21 @@ def test_answers_equal_the_retrievers(
     assert rows(answer.results) == rows_of(expected)
     assert [r.duplicates for r in answer.results] == [h.duplicates for h in expected.images or expected.captions]
     assert answer.next_offset == expected.next_offset
+
+
+@pytest.mark.parametrize("mode", ["words", "both"])
+def test_words_are_searched_as_the_retriever_searches_them(
+    service: Server, client: Client, retriever: Retriever, mode: Mode
+) -> None:
+    parts = [text("a dull red"), text("soft", -0.5)]
+    expected = retriever.search(parts, k=9, mode=mode)
+    answer = client.search(parts, k=9, mode=mode)
+    assert rows(answer.results) == rows_of(expected)
+    assert [result.found_by for result in answer.results] == [hit.found_by for hit in expected.images]
+    command = [sys.executable, "-m", "clip_retrieval", "search", "a dull red", "--minus", "soft", "--mode", mode]
+    options = ["-k", "9", "--min-confidence", "0", "--in", service.url, "--json"]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert rows([ImageResult.model_validate(result) for result in json.loads(done.stdout)]) == rows_of(expected)
 
 
 def test_a_batch_answers_in_order_with_what_is_wrong_in_its_place(client: Client, retriever: Retriever) -> None:

@@ -35,7 +35,7 @@ from tests.samples import captions_of, png, square, write_images
 
 RED = png(square("red"))
 TEXT, IMAGE = "/search/images", "/search/text"
-RESULT_FIELDS = {"rank", "image_id", "image_path", "similarity_score", "confidence", "share", "duplicates"}
+RESULT_FIELDS = {"rank", "image_id", "image_path", "similarity_score", "confidence", "share", "duplicates", "found_by"}
 IMAGE_FIELDS = RESULT_FIELDS | {"captions", "metadata", "width", "height"}
 CAPTION_FIELDS = RESULT_FIELDS | {"caption", "caption_id"}
 ANSWER_FIELDS = {
@@ -90,6 +90,7 @@ def test_the_root_says_what_is_served(api: Api, fake_artifact: Artifact) -> None
         "model": "fake",
         "images": 24,
         "confident_ways": ["text_to_image", "image_to_text"],
+        "modes": ["vector", "words", "both"],
         "captions": 48,
         "artifact": "clip-retrieval:test",
         "links": {

@@ -376,7 +376,8 @@ def test_without_queries_images_are_shown_by_filter_and_order(api: Api) -> None:
     assert [result["metadata"]["shade"] for result in shown] == ["soft"] * 8 + ["dull"] * 8
     assert [result["rank"] for result in shown] == list(range(1, 17))
     assert all(
-        result.keys() == IMAGE_FIELDS - {"similarity_score", "confidence", "share", "duplicates"} for result in shown
+        result.keys() == IMAGE_FIELDS - {"similarity_score", "confidence", "share", "duplicates", "found_by"}
+        for result in shown
     )
     assert (first["total_results"], second["next_offset"], first["cached"]) == (10, None, False)
     assert api.post(SEARCH, json={**asked, "k": 10})["cached"]
@@ -528,3 +529,50 @@ def test_no_search_whatever_makes_the_service_fail(module_api: Api, body: dict[s
 
 def test_the_example_in_the_documentation_is_a_request() -> None:
     assert len(SearchRequest.model_validate(EXAMPLE).queries) == 3
+
+
+# Words
+
+
+def test_words_and_both_are_modes_of_every_search_with_a_text(api: Api) -> None:
+    named = search(api, {"text": "dull red"}, mode="words", k=1)["results"]
+    assert [(one["image_id"], one["found_by"]) for one in named] == [("red-dull.png", "words")]
+    both = search(api, {"text": "dull red"}, mode="both", k=3)
+    assert (both["results"][0]["image_id"], both["results"][0]["found_by"]) == ("red-dull.png", "both")
+    short = api.post("/search/images", json={"text": "dull red", "mode": "both", "k": 3})
+    assert (short["results"], short["cached"]) == (both["results"], True), "one search, one cache"
+    assert not search(api, {"text": "dull red"}, k=3)["cached"], "another mode is another answer"
+    captions = search(api, {"text": "soft blue"}, mode="words", target="captions", k=1)["results"]
+    assert [(one["caption"], one["found_by"]) for one in captions] == [("a soft blue square", "words")]
+    asked = [{"queries": [{"text": "dull"}], "mode": mode, "k": 8} for mode in ("words", "both", "none")]
+    first, second, third = api.post(BATCH, json={"searches": asked})["answers"]
+    assert sorted(ids(first["answer"])) == sorted(name for name in NAMES if "dull" in name)
+    assert (second["status"], third["status"]) == (200, 422)
+    assert api.get("/")["modes"] == ["vector", "words", "both"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"queries": [{"image_id": "red-soft.png"}], "mode": "both"}, "mode: both needs a text"),
+        ({"queries": [{"text": "red"}, {"image": RED}], "mode": "words"}, "mode: an image has no words; use both"),
+        ({"queries": [{"text": "red"}], "mode": "words", "min_score": 0.1}, "min_score: what has the words is found"),
+        ({"queries": [{"text": "…"}], "mode": "words"}, "mode: the text has neither letters nor digits"),
+        ({"queries": [{"text": "red"}], "mode": "text"}, "mode: "),
+        ({"queries": [{"text": "red"}], "mode": ["both"]}, "mode: "),
+        ({"sort": "shade", "mode": "words"}, "mode: words needs a text; give queries, or leave it out"),
+    ],
+)
+def test_a_mode_that_has_no_answer_is_refused_in_words(api: Api, asked: dict[str, Any], says: str) -> None:
+    assert api.refused("POST", SEARCH, 422, json=asked).startswith(says)
+    assert api.dispatcher.batches == 0, "nothing was encoded"
+
+
+@pytest.mark.parametrize(
+    "text", ['"', "red AND NOT (dull", "{images}: red*", "'; DROP TABLE images; --", "\x00", "🙂", "(" * 1000]
+)
+@pytest.mark.parametrize("mode", ["words", "both"])
+def test_no_text_makes_a_search_by_words_fail(api: Api, text: str, mode: str) -> None:
+    response = api.request("POST", SEARCH, json={"queries": [{"text": text}], "mode": mode})
+    assert response.status_code in {200, 422}, response.text
+    assert "sqlite" not in response.text.lower()

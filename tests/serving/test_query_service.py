@@ -19,6 +19,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.word_search import BaseWords, Words
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.queries import text as part
@@ -30,7 +31,7 @@ from clip_retrieval.indexes.base import IndexSpec, VectorIndex
 from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.indexes.milvus_index import MilvusIndex
 from clip_retrieval.progress import Silent
-from clip_retrieval.records import Modality
+from clip_retrieval.records import Modality, Mode
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.columns import Mask
 from clip_retrieval.search.filters import Wanted
@@ -41,7 +42,7 @@ from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading
-from clip_retrieval.serving.query_service import QueryAnswer, QueryService
+from clip_retrieval.serving.query_service import WORDS_IN_LOOP, QueryAnswer, QueryService
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.shared_state import SharedState
 from clip_retrieval.serving.state import ServerState
@@ -229,6 +230,27 @@ def test_a_flat_index_of_many_values_is_searched_in_another_thread(
 
     collection = LargeCollection(retriever.collection.artifact)
     assert threads_of_searches(retriever, text("red"), collection=collection) == [in_loop]
+    collection.close()
+
+
+@pytest.mark.parametrize(("more", "in_loop"), [(0, True), (1, False)])
+@pytest.mark.parametrize("mode", ["words", "both"])
+def test_the_words_of_many_images_are_looked_up_in_another_thread(
+    retriever: Retriever, mode: Mode, more: int, in_loop: bool
+) -> None:
+    class ManyWords(BaseWords):
+        def documents(self, target: Modality) -> int:
+            return WORDS_IN_LOOP + more
+
+    class ManyImages(Collection):
+        @property
+        def words(self) -> Words:
+            assert self.stored_words is not None
+            return ManyWords(self.stored_words)
+
+    collection = ManyImages(retriever.collection.artifact)
+    asked = dataclasses.replace(text("red"), mode=mode)
+    assert threads_of_searches(retriever, asked, collection=collection) == [in_loop]
     collection.close()
 
 
