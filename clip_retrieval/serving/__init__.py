@@ -50,6 +50,7 @@ supervisor.py      BentoML's supervisor, with other manners
 process.py         the interpreter's switches, a worker's place among the others, and how a process ends
 compactor.py       changes become an artifact, in the background
 worker.py          one worker process, wired
+work.py            one worker as a process, without what no worker needs
 workers.py         the processes of workers, without BentoML's supervisor
 launch.py          the supervisor that starts fast and stays small
 """

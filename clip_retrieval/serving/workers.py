@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_retrieval.serving.leading import BOUND, IS_SMALL
+from clip_retrieval.serving.leading import BOUND, IS_SMALL, SERVICE
 from clip_retrieval.serving.replacing import (
     CHECK_S,
     NO_WORKER,
@@ -32,6 +32,9 @@ from clip_retrieval.serving.shared_state import SharedState
 
 BACKLOG = 2048
 """Connections that may wait for a worker; as BentoML has it."""
+
+WORK = "clip_retrieval.serving.work"
+"""What a worker runs."""
 
 NAME = "clip-retrieval"
 """That of the service."""
@@ -52,8 +55,7 @@ class Served:
 
     def command(self, number: int) -> list[str]:
         """The command of a worker; numbers begin with 1."""
-        module = "_bentoml_impl.worker.service"
-        command = [sys.executable, "-m", module, self.identifier, "--fd", str(self.listening.fileno())]
+        command = [sys.executable, "-m", WORK, self.identifier, "--fd", str(self.listening.fileno())]
         command += ["--service-name", NAME, "--backlog", str(BACKLOG), "--worker-id", str(number), "--args", "{}"]
         return [*command, *self.options]
 
@@ -74,6 +76,9 @@ class Served:
         scheme = "https" if "--ssl-certfile" in self.options else "http"
         place = f"{scheme}://{self.host}:{self.listening.getsockname()[1]}"
         added = {"BENTOML_RUNNER_MAP": json.dumps({NAME: place}), BOUND: self.host, IS_SMALL: "1"}
+        if self.identifier != SERVICE:  # a Bento, which has the code in a folder of its own
+            paths = [str(Path(self.identifier) / "src"), os.environ.get("PYTHONPATH")]
+            added["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         return {**os.environ, **added, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
 
 

@@ -54,7 +54,7 @@ def test_a_worker_is_started_as_bentomls_supervisor_starts_it(served: Served) ->
     assert 'env = {"PROMETHEUS_MULTIPROC_DIR": ensure_prometheus_dir()}' in source, "workers lack a variable"
     assert 'inject_env = {"BENTOML_RUNNER_MAP": json.dumps(dependency_map)}' in source, "workers lack a variable"
     descriptor = str(served.listening.fileno())
-    expected = [sys.executable, "-m", "_bentoml_impl.worker.service", SERVICE, "--fd", descriptor]
+    expected = [sys.executable, "-m", "clip_retrieval.serving.work", SERVICE, "--fd", descriptor]
     expected += ["--service-name", "clip-retrieval", "--backlog", str(BACKLOG), "--worker-id", "2", "--args", "{}"]
     assert served.command(2) == expected
 
@@ -82,6 +82,17 @@ def test_a_worker_knows_where_the_service_listens(
     assert environment["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "metrics")
     assert IS_SMALL in environment
     assert one.command(1)[-len(options) :] == [*options] or not options
+
+
+def test_a_worker_of_a_bento_runs_the_code_that_is_inside(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_bento = Served(str(tmp_path), tmp_path, served.listening, "127.0.0.1")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert of_bento.environment(tmp_path)["PYTHONPATH"] == f"{tmp_path}/src"
+    monkeypatch.setenv("PYTHONPATH", "/other")
+    assert of_bento.environment(tmp_path)["PYTHONPATH"] == f"{tmp_path}/src:/other"
+    assert served.environment(tmp_path)["PYTHONPATH"] == "/other"
 
 
 class Place:
