@@ -14,6 +14,8 @@ from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import process, start_profile
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
 from clip_retrieval.serving.served import Loader
+from clip_retrieval.serving.service_folder import service_folder
+from clip_retrieval.serving.verification import Verification
 from clip_retrieval.serving.without_cloud import load_service_parts
 
 _process: start_profile.Process = "worker" if IS_SUPERVISED else "supervisor"
@@ -21,17 +23,20 @@ start_profile.mark(_process, "interpreter and first imports")
 if IS_SUPERVISED:
     load_service_parts()
 place = process.take_place()
-settings = process.read_settings()
+settings = process.read_settings(place.shared)
+process.use_log_format(settings)
 try:
-    tag, folder = process.find_artifact(settings.artifact)
+    tag, folder = process.find_first(settings) if IS_SUPERVISED else process.find_artifact(settings.artifact)
 except ClipRetrievalError as error:
     process.end_service(place.shared, error)
 workers, encoder_threads = process.share_cores(settings)
 if IS_SUPERVISED:
     process.reserve_core(settings)
 loader = Loader(settings, encoder_threads, workers)
+verification: Verification | None = None
 if IS_SUPERVISED and not place.verifies:
     loader.begin(folder)  # beside the imports that follow
+    verification = Verification(folder, place.shared, service_folder())
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +68,6 @@ MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
 start_profile.mark(_process, "imports")
-process.use_log_format(settings)
 count_by_route(route_of)
 
 state = ServerState.of(settings, place.shared, place.number)
@@ -106,19 +110,17 @@ class ClipRetrieval:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Refuse an artifact that cannot be used in the supervisor, before it starts a worker and listens."""
-        start_profile.mark(_process, "routes and middleware")
+        """Make this process the supervisor, before it starts a worker and listens."""
         process.prepare(settings, tag, folder)
 
     def __init__(self) -> None:
         start_profile.mark(_process, "routes and middleware")
         process.prefer_searches()
         try:
-            self.worker = Worker(state, place, dispatch, metrics, loader)
-        except ClipRetrievalError as error:
-            if not IS_SUPERVISED:
-                raise
-            process.end_service(place.shared, error)
+            self.worker = Worker(state, place, dispatch, metrics, loader, tag, verification)
+        except Exception as error:
+            _end_of_start(error)
+            raise
         for api in (TEXTS, IMAGES):
             # BentoML binds an API anew each time that it is looked up: 9 % of the event loop. Bound here it is the
             # method itself, which is what BentoML's batches call; called on ``self`` it would not batch.
@@ -129,7 +131,11 @@ class ClipRetrieval:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        await self.worker.start()
+        try:
+            await self.worker.start()
+        except Exception as error:
+            _end_of_start(error)
+            raise
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
@@ -146,6 +152,19 @@ class ClipRetrieval:
         """Unit vectors of base64-encoded images, float32 (n, dim)."""
         jobs = cast("list[EncodeJob]", images)
         return results_of(jobs, await encode_by_engine(jobs, self.worker.engine, Engine.encode_images))
+
+
+def _end_of_start(error: Exception) -> None:
+    """End the service if this worker knows a reason why no worker of it can start; a damaged artifact is the first."""
+    if not IS_SUPERVISED:
+        return
+    try:
+        if verification is not None:
+            verification.wait()
+    except ClipRetrievalError as damage:
+        process.end_service(place.shared, damage)
+    if isinstance(error, ClipRetrievalError):
+        process.end_service(place.shared, error)
 
 
 def _refresh_metrics() -> None:

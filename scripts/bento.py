@@ -3,10 +3,10 @@
     python -m scripts.bento                                     # the newest artifact
     python -m scripts.bento --artifact clip-retrieval:66db36be071e8cf4
 
-A staging folder gets exactly the contents of the Bento: the modules that ``service.py`` imports, directly or not,
-the other files that ``bentofile.yaml`` includes, the pins, and ``bentofile.yaml`` with the artifact and the labels
-filled in. ``bentoml build`` packs it. The version is ``<artifact>-<hash of the staging folder>``, so that the same
-inputs have the same version and the same content. The last line on standard output is the tag.
+A staging folder gets exactly the contents of the Bento: the modules that the service and its launcher import, directly
+or not, the other files that ``bentofile.yaml`` includes, the pins, and ``bentofile.yaml`` with the artifact and the
+labels filled in. ``bentoml build`` packs it. The version is ``<artifact>-<hash of the staging folder>``, so that the
+same inputs have the same version and the same content. The last line on standard output is the tag.
 """
 
 import argparse
@@ -102,9 +102,10 @@ def labels(artifact: Artifact) -> dict[str, str]:
 
 
 def modules(root: Path) -> list[Path]:
-    """``service.py`` and every file of the package that it imports, directly or not, at the top or in functions."""
-    service = root / PACKAGE / "service.py"
-    found, waiting = {service}, [service]
+    """The service, what starts it in the image, and every file of the package that these import, directly or not, at
+    the top or in functions."""
+    waiting = [root / PACKAGE / "service.py", root / PACKAGE / "serving" / "launch.py"]
+    found = {*waiting}
     while waiting:
         new = {path for name in _imports(waiting.pop()) for path in _files(root, name)} - found
         found |= new

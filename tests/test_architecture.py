@@ -65,7 +65,7 @@ LIBRARIES = {
     "milvus_lite": {"indexes/milvus_lite"},
     "grpc": {"indexes/milvus_engine"},
     "circus": {"serving/supervisor"},
-    "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "serving/outline", "service"},
+    "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "service"},
     "fastapi": {"http"},
     "starlette": {"http", "service"},
     "uvicorn": {"http"},
@@ -252,6 +252,13 @@ def test_handing_a_start_over_loads_nothing_that_the_service_loads_itself() -> N
     loaded = loaded_by("import clip_retrieval.cli.app, clip_retrieval.cli.serve")
     assert {"typer", "rich"} <= loaded
     assert not loaded & {"bentoml", "numpy", "faiss", "pydantic", "httpx", "PIL", "psutil", "fastapi", "openvino"}
+
+
+def test_the_supervisor_loads_no_package() -> None:
+    """It is the one process of a service that does nothing for requests, and its imports are before all others."""
+    loaded = loaded_by("import clip_retrieval.serving.launch, clip_retrieval.serving.starting")
+    assert {"asyncio", "clip_retrieval"} <= loaded
+    assert loaded - sys.stdlib_module_names - loaded_by("pass") <= {"clip_retrieval"}
 
 
 def test_importing_the_readers_loads_no_library_of_shards_or_stores() -> None:

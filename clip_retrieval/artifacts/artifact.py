@@ -94,17 +94,17 @@ class Artifact:
         artifact.check_contents()
         return artifact
 
-    def check_files(self, names: Collection[str]) -> None:
+    def check_files(self, names: Collection[str], *, threads: int | None = None) -> None:
         """Check those of these files that the manifest names against their hashes. Raises ArtifactDamaged."""
         expected = [(name, digest) for name, digest in self.manifest.files.items() if name in names]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(lambda item: _check_file(self.path, *item), expected):
                 pass
 
-    def check_contents(self) -> None:
+    def check_contents(self, *, indexes: bool = True) -> None:
         """Raise ArtifactDamaged unless the files that answers need are there and fit each other and the manifest.
 
-        The encoder is not loaded. Every vector is read once.
+        The encoder is not loaded, and without ``indexes`` no index is. Every vector is read once.
         """
         needed = NEEDED if self.is_in_milvus and not self.has_vectors else (*VECTORS.values(), *NEEDED)
         if missing := [name for name in needed if name not in self.manifest.files]:
@@ -112,7 +112,8 @@ class Artifact:
         with closing(self.store()) as store:
             store.check()
         for modality in MODALITIES:
-            self.index(modality)
+            if indexes:
+                self.index(modality)
             if self.has_vectors and not are_finite(self.vectors(modality)):
                 raise ArtifactDamaged(
                     f"{self.path / modality}.npy holds vectors that are not finite, which no search finds; "

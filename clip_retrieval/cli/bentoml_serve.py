@@ -24,7 +24,7 @@ Address = IPv4Address | IPv6Address
 LAUNCH = "clip_retrieval.serving.launch"
 SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """The parent of the package, which BentoML imports the service from, in a checkout and in an installation."""
-POLL_S = 0.02
+POLL_S = 0.05
 
 
 def serve_artifact(

@@ -15,10 +15,12 @@ from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.start_table import StartProfile
 from clip_retrieval.cli.tls import Tls
 from clip_retrieval.errors import ClipRetrievalError, MissingExtra
+from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.urls import is_url
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
 KEYS_SETTING = "BENTO_CLIP_KEYS"
+INDEX_URI_SETTING = "BENTO_CLIP_INDEX_URI"
 INSECURE_SETTING = "BENTO_CLIP_INSECURE"
 LOOKED_AT = 50
 SHORT = 80
@@ -138,6 +140,11 @@ def _tls(certificate: Path | None, key: Path | None, client_authority: Path | No
 
 def _environment(changes: Path | None, keys: Path | None, *, insecure: bool) -> dict[str, str]:
     """That of the service, which has another working folder."""
-    paths = {CHANGES_SETTING: changes, KEYS_SETTING: keys}
+    index = os.environ.get(INDEX_URI_SETTING, "")
+    paths = {
+        CHANGES_SETTING: changes,
+        KEYS_SETTING: keys,
+        INDEX_URI_SETTING: Path(index) if is_file(index) else None,
+    }
     said = {name: str(path.expanduser().absolute()) for name, path in paths.items() if path is not None}
     return {**os.environ, **said, **({INSECURE_SETTING: "true"} if insecure else {})}

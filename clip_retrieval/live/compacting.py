@@ -7,7 +7,6 @@ from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.live.compaction import compact
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.log import ChangeLog
 from clip_retrieval.progress import Progress
@@ -43,6 +42,8 @@ def compact_log(
     The log stays as it is; ``Transaction.compacted`` drops the changes when every process serves the new artifact.
     Raises what ``compact`` and ``save`` raise.
     """
+    from clip_retrieval.live.compaction import compact  # with half of a build, which no worker needs
+
     with closing(Collection(artifact)) as base:
         state = LiveCollection.of(base)
         while entries := log.after(state.sequence, BLOCK):

@@ -9,10 +9,14 @@ request_id.py      the id of the request that is being answered
 log_lines.py       what a log record becomes before it is written
 json_logs.py       log lines as JSON
 shared_state.py    what the workers of one service share
+service_folder.py  the folder that they share, and what all serve first
 room.py            the memory for work beside requests
 memory_watch.py    what a worker holds, and what it has for its requests
 lifeline.py        processes that live and die together
 priority.py        which thread runs first, and on which core
+leading.py         what a supervisor has ready for its workers
+replacing.py       when a worker takes the place of another
+starting.py        what is answered while no worker is ready
 large_bodies.py    what is large is read in a thread
 pace.py            when refusals are given
 traffic.py         requests in progress, and how many were rejected
@@ -27,6 +31,7 @@ decoders.py        images decoded beside the event loop
 engine.py          texts and images encoded a batch at a time
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder
+verification.py    the artifact that is served first is verified beside loading it
 memory_parts.py    where the memory of a service is
 without_cloud.py   BentoML's parts for services, without its client of BentoCloud
 bento_dispatch.py  BentoML's batch queues, and nearly every private name of BentoML
@@ -42,10 +47,11 @@ changes.py         changes are made, and those of other processes followed
 state.py           what a process keeps between requests
 health.py          whether a worker really answers
 native_inputs.py   inputs of BentoML's own APIs as jobs
-supervisor.py      the process that starts and replaces the workers
+supervisor.py      BentoML's supervisor, with other manners
 process.py         the interpreter's switches, a worker's place among the others, and how a process ends
 compactor.py       changes become an artifact, in the background
 worker.py          one worker process, wired
-outline.py         the service as its supervisor sees it
-launch.py          the supervisor, without the imports of BentoML's command
+work.py            one worker as a process, without what no worker needs
+workers.py         the processes of workers, without BentoML's supervisor
+launch.py          the supervisor that starts fast and stays small
 """

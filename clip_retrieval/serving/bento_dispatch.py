@@ -14,22 +14,18 @@ tests/serving/test_bento_dispatch.py holds each name and says what depends on it
     BentoMLContainer.tracer_provider                      spans of stages join BentoML's request span
     BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``
     bentoml._internal.utils.circus.Arbiter                the class of the supervisor
-    _bentoml_impl.loader.load, .server.serve_http         what ``bentoml serve`` does in the end
-    bentoml._internal.log.configure_server_logging        the same, before
     bentoml._internal.server.http.instruments.RunnerTrafficMetricsMiddleware   what counts requests, by their path
     bentoml._internal.server.http.traffic.TimeoutMiddleware   a limit of time that counts the upload
 """
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml.exceptions import BentoMLException, ServiceUnavailable
+from bentoml.exceptions import ServiceUnavailable
 from opentelemetry.trace import Tracer
 
 from clip_retrieval import __version__
@@ -140,22 +136,6 @@ def supervise_by(derived: Callable[[Any], Any]) -> None:
     from bentoml._internal.utils import circus
 
     circus.Arbiter = derived(circus.Arbiter)  # type: ignore[misc]
-
-
-def serve(identifier: str, folder: Path, **options: Any) -> None:
-    """Do what ``bentoml serve`` does with the service ``identifier`` in ``folder``, with its options by their names."""
-    from _bentoml_impl.loader import load
-    from _bentoml_impl.server import serve_http
-    from bentoml._internal.log import configure_server_logging
-
-    bentoml.server_context.service_type = "cli"  # which the lines of the log name
-    configure_server_logging()  # type: ignore[no-untyped-call]
-    sys.path.insert(0, str(folder))
-    try:
-        load(identifier, str(folder)).inject_config()
-        serve_http(identifier, working_dir=str(folder), **options)
-    except BentoMLException as error:
-        raise SystemExit(f"bento-clip: {error}") from error
 
 
 def count_by_route(route_of: Callable[[str], str | None]) -> None:

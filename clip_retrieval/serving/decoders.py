@@ -160,20 +160,24 @@ class DecoderProcesses:
         self._free = asyncio.Semaphore(count)
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
-        self._begun_early: list[_Process] = []
+        self._begun_early: _Process | None = None
         self._jobs: set[asyncio.Task[Thumbnail | None]] = set()
 
     def begin(self) -> None:
-        """Start all processes and wait for none: each needs a while for its imports. ``start`` waits for them."""
-        self._begun_early = [self._new() for _ in range(self.count)]
+        """Start one process and do not wait for it: it needs a while for its imports. ``start`` waits for it."""
+        self._begun_early = self._new()
 
     async def start(self) -> None:
-        """Start all processes, so that no first image waits for one. Raises Busy."""
-        if not self._begun_early:
+        """Start one process, so that a first image does not wait for it. Raises Busy.
+
+        Another one is started when an image comes while the others decode: it takes a fifth of a second of a start and
+        30 MB, and who sends one image at a time never needs it.
+        """
+        if self._begun_early is None:
             self.begin()
-        begun, self._begun_early = self._begun_early, []
-        started = await asyncio.gather(*map(self._started, begun))
-        self._idle.extend(started)
+        begun, self._begun_early = self._begun_early, None
+        assert begun is not None, "it has begun"
+        self._idle.append(await self._started(begun))
 
     async def pixels(self, image: QueryImage, limits: Limits, encoder: Encoder) -> Decoded:
         if encoder.preprocessing is None:

@@ -1,34 +1,92 @@
-"""The supervisor of a service, as ``bentoml serve`` makes it, without the imports of BentoML's other commands.
+"""The supervisor of a service that starts fast and stays small; ``bentoml serve`` starts the same service with its own.
 
     python -m clip_retrieval.serving.launch --folder FOLDER --host 127.0.0.1 --port 3000
+    python -m clip_retrieval.serving.launch --bento FOLDER
 
-BentoML's command imports its client of BentoCloud, its builder and what the cloud's commands need before it knows which
-command it is. The service is the same, and so are its workers.
+It listens at once, starts the workers, and answers itself until one of them is ready. With ``--bento`` it serves a
+Bento, as ``bentoml serve FOLDER`` does, at ``BENTOML_HOST`` and ``BENTOML_PORT``. What those variables of BentoML say
+that only its own supervisor understands, that one does: then this process becomes ``bentoml serve``.
 """
 
 import argparse
-from collections.abc import Sequence
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clip_retrieval.serving.without_cloud import load_service_parts
+from clip_retrieval.serving import lifeline, service_folder, start_profile
+from clip_retrieval.serving.leading import SERVICE, lead, usual_workers
+from clip_retrieval.serving.workers import Served, Workers, listen
+
+BENTOS = frozenset({"BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS", "BENTOML_API_WORKERS", "BENTOML_TIMEOUT"})
+"""Variables that may say something about BentoML's own supervisor."""
+
+WORKERS = "BENTO_CLIP_WORKERS"
+TLS = ("--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs", "--ssl-cert-reqs")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until a signal ends it. Raises SystemExit, with status 1 for a service that has failed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until ``run``; an interrupted import would be a stack trace
+    lifeline.follow(os.environ, lifeline.end_soon)
     parser = argparse.ArgumentParser(prog="python -m clip_retrieval.serving.launch")
-    parser.add_argument("--folder", type=Path, required=True, help="where service.py is")
-    parser.add_argument("--host", required=True, help="the address to listen on")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ssl-certfile")
-    parser.add_argument("--ssl-keyfile")
-    parser.add_argument("--ssl-ca-certs")
-    parser.add_argument("--ssl-cert-reqs", type=int)
-    given = vars(parser.parse_args(arguments))
-    load_service_parts()
-    from clip_retrieval.serving.bento_dispatch import serve
-    from clip_retrieval.serving.process import OUTLINE
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--folder", type=Path, help="where the package is")
+    what.add_argument("--bento", type=Path, help="the folder of a Bento")
+    parser.add_argument("--host", default=os.environ.get("BENTOML_HOST") or "0.0.0.0", help="the address to listen on")
+    parser.add_argument("--port", default=os.environ.get("BENTOML_PORT") or 3000, type=int)
+    for option in TLS:
+        parser.add_argument(option)
+    given = parser.parse_args(arguments)
+    options = [text for option in TLS if (value := _value(given, option)) is not None for text in (option, value)]
+    folder = (given.bento or given.folder).absolute()
+    identifier = str(folder) if given.bento else SERVICE
+    if any(os.environ.get(name) for name in BENTOS):
+        command = [sys.executable, "-m", "bentoml", "serve", identifier]
+        command += ["--host", given.host, "--port", str(given.port)]
+        os.execv(sys.executable, [*command, *options, *([] if given.bento else ["--working-dir", str(folder)])])
+    raise SystemExit(_serve(identifier, folder, given.host, given.port, options))
 
-    serve(OUTLINE, given.pop("folder"), **given)
+
+def workers_of(environment: Mapping[str, str]) -> int:
+    """How many workers there are to be. Ends the process with one sentence if the setting is not valid.
+
+    A plain number is read here; what else may be one is for the settings, whose import takes longer than all of this.
+    """
+    said = next((value for name, value in environment.items() if name.upper() == WORKERS), None)
+    if said is None:
+        return usual_workers()
+    if said.isascii() and said.isdigit() and int(said) > 0:
+        return int(said)
+    from clip_retrieval.serving.process import read_settings
+
+    return read_settings().workers or usual_workers()
+
+
+def _serve(identifier: str, folder: Path, host: str, port: int, options: Sequence[str]) -> int:
+    start_profile.mark("supervisor", "interpreter and imports")
+    count = workers_of(os.environ)
+    try:
+        listening = listen(host, port)
+    except OSError as error:
+        raise SystemExit(f"bento-clip: cannot listen on {host}:{port} ({error.strerror})") from None
+    start_profile.mark("supervisor", "until it listens")
+    shared = lead(count)
+    metrics = service_folder.service_folder() / "metrics"
+    metrics.mkdir()
+    served = Served(identifier, folder, listening, host, options)
+    workers = Workers(count, shared, lambda number: served.spawn(number, metrics))
+    workers.start()
+    start_profile.mark("supervisor", "until its workers start")
+    import asyncio  # see ``Workers.run``
+
+    return asyncio.run(workers.run(served))
+
+
+def _value(given: argparse.Namespace, option: str) -> str | None:
+    value: str | None = getattr(given, option.removeprefix("--").replace("-", "_"))
+    return value
 
 
 if __name__ == "__main__":

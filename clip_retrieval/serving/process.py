@@ -1,13 +1,10 @@
 """What a server process does to itself: its settings, the interpreter's switches, its place, and how it ends."""
 
-import atexit
 import gc
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +13,6 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import psutil
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
@@ -25,18 +21,20 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import EncoderInfo
-from clip_retrieval.errors import ClipRetrievalError, StorageReadOnly
+from clip_retrieval.errors import StorageReadOnly
 from clip_retrieval.indexes.milvus_place import is_file
-from clip_retrieval.serving import json_logs, lifeline, log_lines, priority, start_profile
+from clip_retrieval.serving import json_logs, lifeline, log_lines, priority
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
 from clip_retrieval.serving.budget import Needs, memory_limit
 from clip_retrieval.serving.decoder import STANDING
 from clip_retrieval.serving.decoders import PROCESS_BYTES
 from clip_retrieval.serving.entry import check_keys, opening
+from clip_retrieval.serving.leading import BOUND, IS_SMALL, lead, usual_workers
 from clip_retrieval.serving.served import check_engine
+from clip_retrieval.serving.service_folder import first_of_all, service_folder
 from clip_retrieval.serving.settings import FROZEN, Settings, unknown_settings
 from clip_retrieval.serving.shared_state import DESCRIPTOR, GAUGES, SharedState, Slot
-from clip_retrieval.serving.supervisor import BOUND, supervisor
+from clip_retrieval.serving.supervisor import supervisor
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE
 from clip_retrieval.urls import is_url
 
@@ -53,38 +51,31 @@ GC_THRESHOLD = 10_000
 """64 concurrent requests hold about 7,000 objects. Python's default of 700 would have them scanned constantly, and
 requests leave no reference cycles."""
 
-ROLLOUT = "BENTOCLIP_ROLLOUT"
-"""The environment variable with the folder of the service's ``Rollout``."""
-
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
-"""Has the GNU C library ask for huge pages for what is large (its manual, Memory Allocation Tunables). A search right
-after the encoder waits for the addresses of the index's codes nearly as long as for the codes: 0.36 ms in place of 0.48
-for 40,000 captions, for 6 MB more."""
-
 _PIXEL_BYTES = 3 * 4
 """Of a pixel as an encoder takes it: three channels in float32."""
 
-OUTLINE, SERVICE = "clip_retrieval.serving.outline:ClipRetrieval", "clip_retrieval.service:ClipRetrieval"
-"""What BentoML calls the service in the supervisor that ``launch.py`` makes, and in its workers."""
 
-CORES_PER_WORKER = 4
-"""One event loop keeps about so many cores busy with texts: with AMX three, on a slower processor more, since a text
-takes the encoder longer there and the event loop as long (docs/serving.md, ``scripts/simulate_cores.py``)."""
-
-
-def read_settings() -> Settings:
-    """The settings of the environment; ends the process with one sentence if one of them is not valid.
+def read_settings(shared: SharedState | None = None) -> Settings:
+    """The settings of the environment; ends the process with one sentence if one of them is not valid, and with it the
+    service whose worker it is.
 
     A variable that looks like a setting and is none is a warning: other software also sets variables, and a server that
     starts today must start tomorrow. The supervisor of ``bentoml serve`` prints it, its workers do not.
     """
     if not IS_SUPERVISED:
-        for line in unknown_settings(os.environ):
-            sys.stderr.write(f"bento-clip: warning: {line}\n")
+        warn_of_unknown_settings()
     try:
         return Settings()
     except ValidationError as error:
-        raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
+        reason = f"a BENTO_CLIP_ setting is not valid: {describe(error.errors())}"
+        if shared is not None:
+            end_service(shared, reason)
+        raise SystemExit(f"bento-clip: {reason}") from None
+
+
+def warn_of_unknown_settings() -> None:
+    for line in unknown_settings(os.environ):
+        sys.stderr.write(f"bento-clip: warning: {line}\n")
 
 
 def open_changes(settings: Settings, encoder: EncoderInfo) -> "ChangeLog | str":
@@ -122,17 +113,36 @@ def find_artifact(source: str, fetch: Callable[[str], str] = _fetch) -> tuple[st
     return modelstore.resolve(fetch(source) if is_url(source) else source)
 
 
-def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
-    """Verify what is to be served, and say in the log whether changes are taken; returns the artifact to serve first.
+def find_first(settings: Settings) -> tuple[str, Path]:
+    """The name and the folder of the artifact that the workers of this service serve first.
+
+    One of them decides for all, and says in the log what the service lets everybody do, and whether it takes changes.
+    Raises ClipRetrievalError of the kind that applies for what cannot be used.
+    """
+
+    def find() -> str:
+        if IS_SMALL in os.environ:
+            warn_of_unknown_settings()
+        keys = check_keys(settings)
+        name = choose_first(settings, *find_artifact(settings.artifact))
+        log.info("%s", opening(settings, bound_host(), keys))
+        return name
+
+    return modelstore.resolve(first_of_all(service_folder(), find))
+
+
+def choose_first(settings: Settings, tag: str, folder: Path) -> str:
+    """Say in the log whether changes are taken; returns the artifact to serve first.
 
     That is the one in ``folder``, called ``tag``, or the one that a compaction has made of it since. Raises
-    ArtifactError, ChangesError, EncoderMismatch, ShortOfMemory and StorageFailed of the kind that applies.
+    ArtifactError, ChangesError, EncoderMismatch, ShortOfMemory and StorageFailed of the kind that applies. The files
+    of the artifact are not looked at but for the manifest.
     """
-    artifact = Artifact.open_checked(folder)
+    artifact = Artifact.open(folder, verify=False)
     check_engine(artifact, settings, share_cores(settings)[0])
     # Without the model, which may take half as much as its files: each worker looks again when it has loaded it.
     needs_of(settings, artifact.manifest.encoder).check(limit_of(settings))
-    name = str(folder.resolve()) if Path(tag).is_dir() else tag  # workers have another working folder
+    name = str(folder.resolve()) if Path(tag).is_dir() else tag
     opened = open_changes(settings, artifact.manifest.encoder)
     if isinstance(opened, str):
         log.info(opened)
@@ -144,29 +154,23 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     log.info("changes of the collection are taken and kept in %s", settings.changes)
     if made is None:
         return name
-    Artifact.open_checked(modelstore.resolve(made)[1])
     log.info("%s has the changes that %s lacks; it is served in its place", made, tag)
     return made
 
 
 def prepare(settings: Settings, tag: str, folder: Path) -> None:
-    """Make this process, which has yet to start workers, the supervisor of a service that can be started.
+    """Make this process, which has yet to start workers, the supervisor of ``bentoml serve``.
 
-    What cannot be used is refused here, before a worker is started and a port is opened. Raises SystemExit with one
-    sentence.
+    The artifact in ``folder``, called ``tag``, was found for the settings. A worker finds out whether it is whole,
+    and ends the service if not.
     """
-    try:
-        keys = check_keys(settings)
-        first = check_artifact(settings, tag, folder)
-    except ClipRetrievalError as error:
-        raise SystemExit(f"bento-clip: {error}") from None
-    start_profile.mark("supervisor", "verifying")
-    os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
+    name = str(folder.resolve()) if Path(tag).is_dir() else tag
+    os.environ["BENTO_CLIP_ARTIFACT"] = name  # workers have another working folder
     if settings.index_uri is not None and is_file(settings.index_uri):
         os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
     if settings.keys is not None:
-        os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
-    lead(share_cores(settings)[0], settings, keys)
+        os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())
+    supervise_by(partial(supervisor, shared=lead(share_cores(settings)[0])))
 
 
 def use_log_format(settings: Settings) -> None:
@@ -192,31 +196,6 @@ def limit_of(settings: Settings) -> int:
     return settings.memory_limit_bytes or memory_limit()
 
 
-def rollout_folder() -> Path:
-    """The folder in which the workers of this service agree on what they serve."""
-    return Path(os.environ.get(ROLLOUT) or _private_folder(os.getpid()))
-
-
-def _private_folder(pid: int) -> Path:
-    """A folder of the process with this number, for this user alone. Those of processes that have ended are removed."""
-    prefix = f"bento-clip-{os.getuid()}-"
-    place = Path(tempfile.gettempdir())
-    for left in place.glob(f"{prefix}*"):
-        number = left.name.removeprefix(prefix)
-        if number.isdigit() and not psutil.pid_exists(int(number)) and left.stat().st_uid == os.getuid():
-            shutil.rmtree(left, ignore_errors=True)
-    folder = place / f"{prefix}{pid}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
-    atexit.register(_remove, folder, os.getpid())
-    return folder
-
-
-def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a forked child inherits what is to be done at the end
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 _usable_cores = cache(usable_cores)
 """Of the process, as it began: later on its threads have cores of their own."""
 
@@ -238,7 +217,7 @@ def reserve_core(settings: Settings, cores: Iterable[int] | None = None) -> int 
 def share_cores(settings: Settings, cores: int | None = None) -> tuple[int, int]:
     """How many workers, and how many encoder threads for each, on this machine or on one with so many ``cores``."""
     cores = cores or _usable_cores()
-    workers = settings.workers or max(1, cores // CORES_PER_WORKER)
+    workers = settings.workers or usual_workers(cores)
     return workers, settings.encoder_threads or max(1, cores // workers)
 
 
@@ -258,30 +237,13 @@ def freeze_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(GC_THRESHOLD)
 
 
 def bound_host() -> str | None:
     """The address that the service of this worker listens on; None where nobody has said."""
     return os.environ.get(BOUND) or None
-
-
-def lead(workers: int, settings: Settings, keys: int | None) -> None:
-    """Make this process, which has yet to start workers, the supervisor of a service of so many.
-
-    It says in the log what the service lets everybody do; ``keys`` is the number of API keys, None if none are set.
-    """
-    shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
-    os.environ[DESCRIPTOR] = str(shared.descriptor)
-    os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
-    os.environ.setdefault("GLIBC_TUNABLES", HUGE_PAGES)
-    lifeline.hold(os.environ)
-
-    def on_bound(host: str | None) -> None:
-        start_profile.mark("supervisor", "until it listens")
-        log.info("%s", opening(settings, host, keys))
-
-    supervise_by(partial(supervisor, shared=shared, on_bound=on_bound, serve=(OUTLINE, SERVICE)))
 
 
 @dataclass(frozen=True)
@@ -291,8 +253,8 @@ class Place:
     shared: SharedState
     number: int
     verifies: bool
-    """Whether the worker has to check the artifact against its hashes. The supervisor has done so just before the
-    first worker in this place, and nobody has since."""
+    """Whether the worker has to check the artifact against its hashes before it loads it: a file may have changed since
+    there was a worker in this place, or may have ended that one. The first in its place does so meanwhile."""
 
     @property
     def slot(self) -> Slot:

@@ -8,7 +8,8 @@ nothing is left behind however the service ends, and no other user can reach it.
     spent         what each caller has spent of its limit; each worker writes it, with ``lock``
 
 A read is a look at memory, about 50 ns. A worker that takes another one's place goes on with its slot, so counts are
-since the start of the service. Only ``advance`` and ``lock`` make a system call.
+since the start of the service. Only ``advance`` and ``lock`` make a system call. A supervisor needs none of the
+packages that are imported below in functions.
 """
 
 import fcntl
@@ -20,14 +21,14 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
-
-import numpy as np
-import psutil
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, get_args
 
 from clip_retrieval.access.shared_counts import TABLE_BYTES, SharedCounts
 from clip_retrieval.stages import STAGES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DESCRIPTOR = "BENTOCLIP_SHARED"
 """The environment variable of a service's processes with the descriptor of what they share. It has not the prefix of
@@ -83,7 +84,7 @@ PLACE = {name: place for place, name in enumerate(FIELDS)}
 GAUGES = ("is_ready", "beat", "is_failing", "apart", "cache_size", "pending", *(f"queued_{queue}" for queue in QUEUES))
 """What begins at 0 with each process; all other numbers go on."""
 
-_SLOTS, _WINDOW, _CREATED_NS, _CREATOR, _HAS_FAILED, *_GENERATIONS = range(5 + len(get_args(Generation)))
+_SLOTS, _WINDOW, _CREATED_NS, _CREATOR, _HAS_FAILED, _IS_VERIFIED, *_GENERATIONS = range(6 + len(get_args(Generation)))
 _GENERATION = dict(zip(get_args(Generation), _GENERATIONS, strict=True))
 _HEADER_BYTES = 8 * (_GENERATIONS[-1] + 1)
 
@@ -104,12 +105,16 @@ class Slot:
     def __setitem__(self, name: str, value: int) -> None:
         self.cells[PLACE[name]] = value
 
-    def seconds(self, stage: str) -> NDArray[np.float64]:
+    def seconds(self, stage: str) -> "NDArray[np.float64]":
         """The latencies of the newest requests that went through a stage, in no order: float64 (n,)."""
+        import numpy as np
+
         return np.array(self.rings[stage])[: self[f"recorded_{stage}"]]
 
     def is_alive(self) -> bool:
         """Whether the process that has this slot runs."""
+        import psutil
+
         try:
             return self["pid"] > 0 and psutil.Process(self["pid"]).status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
@@ -184,6 +189,15 @@ class SharedState:
             is_first = not self.has_failed
             self._header[_HAS_FAILED] = 1
         return is_first
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether a worker has found that the artifact which all serve first is whole."""
+        return self._header[_IS_VERIFIED] != 0
+
+    def verified(self) -> None:
+        """Note that it is."""
+        self._header[_IS_VERIFIED] = 1
 
     def generation(self, name: Generation) -> int:
         return self._header[_GENERATION[name]]

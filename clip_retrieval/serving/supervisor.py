@@ -1,7 +1,9 @@
-"""The process that starts the workers and replaces them: BentoML's supervisor, which is circus, with other manners.
+"""What ``bentoml serve`` starts the workers with and replaces them: BentoML's supervisor, which is circus, with other
+manners. ``bento-clip serve`` and the image have ``workers.py`` for that.
 
-- It opens no port. Circus opens two ports on 127.0.0.1, and any user who can connect to the first may run commands as
-  the user of the service. Here its sockets are of the kind that exists inside the process only.
+- It answers those who connect before a worker is ready: see ``starting.py``.
+- It opens no other port. Circus opens two ports on 127.0.0.1, and any user who can connect to the first may run
+  commands as the user of the service. Here its sockets are of the kind that exists inside the process only.
 - It replaces a worker within a second or two, in a container too. BentoML looks every ten seconds, and in a container
   lets a service of two workers go on with one.
 - It kills a worker whose event loop stands still, which no worker can do to itself.
@@ -11,6 +13,7 @@
 A worker looks after its encoder itself: see ``health.py``.
 """
 
+import asyncio
 import os
 import shutil
 import signal
@@ -24,50 +27,26 @@ from typing import Any
 
 import psutil
 
-from clip_retrieval.serving.shared_state import SharedState, Slot
-
-CHECK_S = 1.0
-"""Seconds between two looks at the workers."""
-
-STILL_CHECKS = 30
-"""So many looks in a row without a beat of its event loop are the end of a worker. Looks are counted and not seconds:
-when the whole machine stood still, the workers are not to blame."""
+from clip_retrieval.serving.leading import BOUND
+from clip_retrieval.serving.replacing import CHECK_S, NO_WORKER, Starts, StillWorkers, say_that_it_stands_still
+from clip_retrieval.serving.shared_state import SharedState
+from clip_retrieval.serving.starting import answer_until, tls_of
 
 RETRY_S = 0.05
 
-TRIES = 3
-"""So many times in a row each worker may be started before one is ready."""
 
-NO_WORKER = "bento-clip: no worker could be started; the reason is in the lines above\n"
-
-
-BOUND = "BENTOCLIP_BOUND"
-"""The environment variable of workers with the address that the service listens on. It is no setting."""
-
-
-def supervisor(
-    bento_arbiter: Any,
-    shared: SharedState,
-    *,
-    on_bound: Callable[[str | None], None] = lambda _: None,
-    serve: tuple[str, str] = ("", ""),
-) -> Any:
-    """The class of the supervisor, derived from BentoML's class of circus's ``Arbiter``.
-
-    ``serve`` is what BentoML calls the service in this process, and what it is in a worker.
-    ``on_bound`` is told the address that the service is about to listen on; None if it is not known.
-    """
+def supervisor(bento_arbiter: Any, shared: SharedState) -> Any:
+    """The class of the supervisor, derived from BentoML's class of circus's ``Arbiter``."""
     from circus.exc import ConflictError
 
     class Supervisor(bento_arbiter):  # type: ignore[misc]
         def __init__(self, watchers: Sequence[Any], *, plugins: Sequence[Any] | None = None, **options: Any) -> None:
             starts = Starts(shared)
             sockets = options.get("sockets") or []
-            host = getattr(sockets[-1], "host", None) if sockets else None  # the last is the service's own
-            on_bound(host)
+            self._listening: Any = sockets[-1] if sockets else None  # the last is the service's own
+            self._starting: asyncio.Task[None] | None = None
             for watcher in watchers:
-                watcher.env[BOUND] = host or ""
-                watcher.args = [serve[1] if part == serve[0] else part for part in watcher.args]
+                watcher.env[BOUND] = getattr(self._listening, "host", None) or ""
                 watcher.respawn = True
                 watcher.hooks["before_spawn"] = lambda watcher, **_: starts.may_start(watcher.numprocesses)
             on_hangup = signal.getsignal(signal.SIGHUP)
@@ -79,6 +58,19 @@ def supervisor(
             if private:
                 self.exit_stack.callback(shutil.rmtree, private, ignore_errors=True)
             signal.signal(signal.SIGHUP, signal.SIG_IGN if on_hangup == signal.SIG_IGN else _stop)
+
+        def initialize(self) -> None:
+            """Open the port, and answer those who come before a worker is ready."""
+            super().initialize()
+            if self._listening is not None:
+                self.loop.add_callback(self._answer)
+
+        def _answer(self) -> None:
+            def is_started() -> bool:
+                return shared.total("times_ready") > 0
+
+            tls = tls_of([part for watcher in self.watchers for part in watcher.args])
+            self._starting = asyncio.ensure_future(answer_until(is_started, self._listening, tls))
 
         def start(self, cb: Callable[[Any], Any] | None = None) -> None:
             """Run until the end of the service. Raises SystemExit with status 1 if it ends by a failure."""
@@ -100,6 +92,8 @@ def supervisor(
 
         def stop(self) -> Any:
             """Circus drops a SIGTERM that comes while another of its commands is under way."""
+            if self._starting is not None:
+                self._starting.cancel()
             try:
                 return super().stop()
             except ConflictError:
@@ -107,46 +101,6 @@ def supervisor(
                 return None
 
     return Supervisor
-
-
-class Starts:
-    """Counts the workers that were started since one became ready."""
-
-    def __init__(self, shared: SharedState) -> None:
-        self._shared = shared
-        self._times_ready = 0
-        self._in_vain = 0
-
-    def may_start(self, workers: int) -> bool:
-        """Whether another try to start one of so many workers is worth it; if not, the service has failed."""
-        if (times_ready := self._shared.total("times_ready")) != self._times_ready:
-            self._times_ready, self._in_vain = times_ready, 0
-        self._in_vain += 1
-        if self._in_vain <= TRIES * workers:
-            return True
-        if self._shared.fail():
-            sys.stderr.write(f"bento-clip: workers ended {TRIES * workers} times in a row before one was ready\n")
-        return False
-
-
-class StillWorkers:
-    """Finds workers whose event loop stands still, by looks at their beats."""
-
-    def __init__(self, shared: SharedState, checks: int = STILL_CHECKS) -> None:
-        self._shared = shared
-        self._checks = checks
-        self._seen: dict[int, tuple[tuple[int, int] | None, int]] = {}
-
-    def look(self) -> list[int]:
-        """The process ids of those that have not moved for too many looks; each is named once."""
-        return [slot["pid"] for number, slot in enumerate(self._shared.slots) if self._is_still(number, slot)]
-
-    def _is_still(self, number: int, slot: Slot) -> bool:
-        moment = (slot["pid"], slot["beat"])
-        before, looks = self._seen.get(number, (None, 0))
-        looks = looks + 1 if moment == before and slot["is_ready"] else 0
-        self._seen[number] = (moment, looks)
-        return looks == self._checks
 
 
 def _watch(shared: SharedState) -> None:
@@ -157,7 +111,7 @@ def _watch(shared: SharedState) -> None:
             with suppress(psutil.Error):
                 worker = psutil.Process(pid)
                 if worker.ppid() == os.getpid():
-                    sys.stderr.write(f"bento-clip: worker {pid} stands still; it is replaced\n")
+                    say_that_it_stands_still(pid)
                     worker.kill()
 
 

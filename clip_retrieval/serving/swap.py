@@ -21,7 +21,6 @@ from typing import Any, Literal, TypeVar
 import psutil
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.published import import_published
 from clip_retrieval.contract.status import ArtifactStatus, Mirrored
 from clip_retrieval.errors import ClipRetrievalError, StorageFailed, SwapInProgress, SwapRefused
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
@@ -52,6 +51,12 @@ MIRROR_QUERIES, MIRROR_S = 100, 60
 """A mirror ends after so many queries or so many seconds."""
 
 
+def _fetch(url: str) -> str:
+    from clip_retrieval.artifacts.published import import_published  # with the readers of stores
+
+    return import_published(url, Silent())
+
+
 class Swapper:
     """The swaps of one worker process. Used from the event loop."""
 
@@ -67,7 +72,7 @@ class Swapper:
         mirror: float = 0,
         judge: Judge | None = None,
         resolve: Callable[[str], tuple[str, Path]] = modelstore.resolve,
-        fetch: Callable[[str], str] = lambda url: import_published(url, Silent()),
+        fetch: Callable[[str], str] = _fetch,
         give_up: Callable[[str], None] = lambda _: None,
         room: Room | None = None,
         weigh: Callable[[Path, Served], int] = second_model_bytes,

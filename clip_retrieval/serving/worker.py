@@ -21,8 +21,10 @@ from clip_retrieval.serving.prometheus import PrometheusMetrics
 from clip_retrieval.serving.query_service import QueryService
 from clip_retrieval.serving.rollout import Rollout
 from clip_retrieval.serving.served import Loader, Served
+from clip_retrieval.serving.service_folder import service_folder
 from clip_retrieval.serving.state import ServerState
 from clip_retrieval.serving.swap import Swapper
+from clip_retrieval.serving.verification import Verification
 
 START_LIMIT_S = 300
 """An encoder that needs longer for its first image and its first text never ends."""
@@ -38,16 +40,22 @@ class Worker:
         dispatch: BentoDispatch,
         metrics: PrometheusMetrics,
         loader: Loader,
+        first: str,
+        verification: Verification | None = None,
     ) -> None:
-        """Load what is to be served with ``loader``. Raises ClipRetrievalError of the kind that applies."""
+        """Load with ``loader`` what is to be served: ``first``, unless the workers have agreed on another one since.
+
+        ``verification`` is that of ``first``, which is under way. Raises ClipRetrievalError of the kind that applies.
+        """
+        self._verification = verification
         self._state, self._place, self._dispatch, self._metrics = state, place, dispatch, metrics
         self._loader = loader
         self._health: Health | None = None
         self._looking: asyncio.Task[None] | None = None
         self._decoders = state.decode_in_processes()
         self._decoders.begin()
-        rollout = Rollout(process.rollout_folder())
-        served = self._loader(rollout.agreed() or state.settings.artifact, verify=place.verifies)
+        rollout = Rollout(service_folder())
+        served = self._loader(rollout.agreed() or first, verify=place.verifies)
         opened = process.open_changes(state.settings, served.engine.encoder.info)
         if not isinstance(opened, str) and (made := made_since(opened, served.sequence)) is not None:
             served = self._loader(made, served)
@@ -87,7 +95,10 @@ class Worker:
         return self._state.served.engine
 
     async def start(self) -> None:
-        """Warm up, then do what a worker does beside its requests; ends the service if the encoder does not answer."""
+        """Warm up, then do what a worker does beside its requests; ends the service if the encoder does not answer.
+
+        Raises ArtifactError if the artifact that was loaded is not whole.
+        """
         served = self._state.served
         assert served is not None, "something is served from the start"
         start_profile.mark("worker", "wiring, event loop")
@@ -98,6 +109,10 @@ class Worker:
         except TimeoutError:
             process.end_service(self._place.shared, f"the encoder did not answer within {START_LIMIT_S} s of its start")
         start_profile.mark("worker", "warming up, decoders")
+        if self._verification is not None:
+            await self._verification.ended()
+            self._verification = None
+        start_profile.mark("worker", "waiting until it is verified")
         if self._state.changes is not None:
             self._state.changes.start()
         process.freeze_heap()

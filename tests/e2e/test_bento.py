@@ -108,6 +108,21 @@ def test_it_serves_its_own_artifact_from_any_folder_after_a_newer_one_was_made(
         httpx.get(f"{server.url}/livez", trust_env=False)
 
 
+def test_the_launcher_serves_it_as_in_the_image(
+    bento: Path, homes: list[Path], store: Store, launch: Launch, tmp_path: Path
+) -> None:
+    port, elsewhere = reserve_port(), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = ["env", "-C", str(elsewhere), sys.executable, "-m", "clip_retrieval.serving.launch"]
+    settings = {"BENTOML_HOME": str(homes[0]), "BENTOML_HOST": "127.0.0.1", "BENTOML_PORT": str(port)}
+    server = launch([*command, "--bento", str(bento)], port, PYTHONPATH=str(bento / "src"), **settings)
+    with Client(server.wait_until_ready().url) as client:
+        assert client.info().artifact == store.tag
+        assert client.search_images("a red square").results
+    server.terminate()
+    assert server.wait() == 0, server.text()
+
+
 def test_bentoml_build_typed_by_hand_takes_the_newest_artifact(store: Store, tmp_path: Path) -> None:
     home = Path(shutil.copytree(store.environment["BENTOML_HOME"], tmp_path / "home"))
     command = [sys.executable, "-m", "bentoml", "build", "--output", "tag"]

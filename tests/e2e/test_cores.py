@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from clip_retrieval.serving.process import HUGE_PAGES
+from clip_retrieval.serving.leading import HUGE_PAGES
 from tests.e2e.conftest import Server
 
 pytestmark = [

@@ -239,7 +239,7 @@ def test_all_processes_of_a_service_end_together(
     server = launch(bento_clip_serve(port, str(fake_artifact.path)), port, BENTO_CLIP_WORKERS="2")
     wait_until_all_are_ready(server, 2)
     processes = tree(server)
-    assert len(processes) == 8, "the command, the supervisor, two workers, and two decoders of each"
+    assert len(processes) == 6, "the command, the supervisor, two workers, and a decoder of each"
     with httpx.Client() as http:  # a connection that is kept alive does not hold the end up
         assert http.get(f"{server.url}/health").is_success
         (processes[0] if whom == "command" else supervisor_of(server)).send_signal(end)
@@ -269,7 +269,7 @@ def test_with_nohup_a_service_outlives_its_terminal(launch: Launch, fake_artifac
         process.send_signal(signal.SIGHUP)
     time.sleep(1)
     assert httpx.get(f"{server.url}/readyz", timeout=5).is_success
-    assert len(tree(server)) == 5, "the command, the supervisor, a worker and its two decoders"
+    assert len(tree(server)) == 4, "the command, the supervisor, a worker and its decoder"
 
 
 def ended(server: Server, sentence: str, seconds: float = 40) -> None:

@@ -1,5 +1,6 @@
 """The pure parts of making and proving the image; ``make image-test`` runs the rest for real."""
 
+import json
 import re
 import socket
 import threading
@@ -106,10 +107,11 @@ def test_what_bentoml_build_by_hand_installs_is_what_make_bento_installs() -> No
     assert (ROOT / "requirements.txt").read_text(encoding="utf-8") == pins.requirements(), "run: make constraints"
 
 
-def test_the_bento_has_the_modules_that_the_service_imports_and_no_others() -> None:
+def test_the_bento_has_the_modules_that_the_service_and_its_launcher_import_and_no_others() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in bento.modules(ROOT)}
     assert {
         "clip_retrieval/service.py",
+        "clip_retrieval/serving/launch.py",
         "clip_retrieval/__init__.py",
         "clip_retrieval/encoders/openvino/encoder.py",
     } <= names
@@ -118,6 +120,15 @@ def test_the_bento_has_the_modules_that_the_service_imports_and_no_others() -> N
         "clip_retrieval/build/pipeline.py",
         "clip_retrieval/models/export.py",
     }
+
+
+def test_the_image_starts_with_the_launcher_and_has_bentomls_command_too() -> None:
+    """BentoML's script, which is the entry point, runs a command that it does not know as it is."""
+    lines = (ROOT / "deploy" / "oci" / "Dockerfile.j2").read_text(encoding="utf-8").splitlines()
+    assert 'ENTRYPOINT ["bash", "{{ bento__path }}/env/docker/entrypoint.sh"]' in lines
+    [command] = [json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD ")]
+    assert command == ["python", "-m", "clip_retrieval.serving.launch", "--bento", "{{ bento__path }}"]
+    assert any("PYTHONPATH={{ bento__path }}/src" in line for line in lines)
 
 
 def test_the_labels_say_what_is_inside(fake_artifact: Artifact) -> None:

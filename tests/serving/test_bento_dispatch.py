@@ -231,13 +231,3 @@ def test_each_job_of_a_mixed_batch_gets_what_it_wants() -> None:
     object.__setattr__(encoded[0], "vector", "vector")
     jobs = [EncodeJob("red", vector_only=True), EncodeJob("blue"), EncodeJob("green", abandoned=True)]
     assert results_of(jobs, [*encoded, None]) == ["vector", encoded[1], None]
-
-
-def test_a_service_is_started_as_bentomls_own_command_starts_it() -> None:
-    code = "import inspect, bentoml_cli.serve as s, _bentoml_impl.server as i, _bentoml_impl.loader as l;"
-    shown = "print(inspect.getsource(s), inspect.signature(i.serve_http), inspect.signature(l.load))"
-    source = subprocess.run([sys.executable, "-c", f"{code}{shown}"], capture_output=True, text=True, check=True).stdout
-    for step in ("configure_server_logging()", "svc = load(", "svc.inject_config()", "serve_http("):
-        assert step in source, f"bentoml serve starts in another way, without {step}"
-    for option in ("working_dir", "host", "port", "ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "ssl_cert_reqs"):
-        assert f"{option}:" in source, f"--{option} of bento-clip serve has no effect"

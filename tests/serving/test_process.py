@@ -15,7 +15,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.serving.budget import MIB
-from clip_retrieval.serving.process import check_artifact, find_artifact, reserve_core, share_cores
+from clip_retrieval.serving.process import choose_first, find_artifact, reserve_core, share_cores
 from clip_retrieval.serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ place.ready()
 place.shared.advance("cache")
 """
     first, second = (json.loads(out) for out, *_ in run(code, code))
-    assert first == [0, False, True, 0, 0, 0, 0, 0], "the supervisor has verified just before"
+    assert first == [0, False, True, 0, 0, 0, 0, 0], "the first in its place is verified beside loading"
     assert second == [0, True, True, 0, 5, 0, 1, 1], "what was cleared before it began is not there to be cleared"
 
 
@@ -96,9 +96,9 @@ def test_without_a_supervisor_nothing_but_a_sentence_ends_the_process() -> None:
     assert (done.returncode, done.stderr) == (1, "bento-clip: there is no artifact x\n")
 
 
-def test_a_service_is_refused_by_the_supervisor_where_its_memory_does_not_do(fake_artifact: Artifact) -> None:
+def test_a_service_is_refused_before_it_loads_where_its_memory_does_not_do(fake_artifact: Artifact) -> None:
     def check(**options: Any) -> str:
-        return check_artifact(Settings(artifact=str(fake_artifact.path), **options), "tag", fake_artifact.path)
+        return choose_first(Settings(artifact="tag", **options), "tag", fake_artifact.path)
 
     with pytest.raises(ShortOfMemory, match=r"may take 256 MiB of memory and needs \d{3} MiB: raise the limit"):
         check(memory_limit_bytes=256 * MIB)
@@ -138,3 +138,35 @@ def test_no_core_is_kept_where_the_settings_or_a_share_of_the_machine_forbid_it(
 def test_numbers_that_a_person_gives_are_taken() -> None:
     assert share_cores(Settings(workers=2), 8) == (2, 4)
     assert share_cores(Settings(workers=2, encoder_threads=3), 8) == (2, 3)
+
+
+def test_a_setting_that_is_not_valid_ends_the_service_of_a_worker_with_one_sentence() -> None:
+    code = """
+os.environ["BENTO_CLIP_MAX_BATCH_SIZE"] = "many"
+process.read_settings(place.shared)
+"""
+    first, second = run(code, code)
+    sentence = "bento-clip: a BENTO_CLIP_ setting is not valid: max_batch_size: must be a whole number\n"
+    assert first[:3] == ["", sentence, 1]
+    assert second[:3] == ["", "", 1]
+    assert (first[3], second[3]) == (1, 2), "the supervisor was told"
+
+
+def test_workers_serve_first_what_the_first_of_them_found_and_only_it_says_what_is_open(
+    fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    code = f"""
+import logging
+from clip_retrieval.serving.service_folder import VARIABLE
+os.environ |= {{VARIABLE: {str(tmp_path)!r}, "BENTO_CLIP_ARTIFACT": NAME, "BENTO_CLIP_MAX_PENDNG": "3"}}
+os.environ["BENTOCLIP_SMALL_SUPERVISOR"] = "1"
+logging.getLogger("bentoml.changes").setLevel(logging.INFO)
+logging.getLogger("bentoml.changes").addHandler(logging.StreamHandler())
+print(*process.find_first(process.read_settings(place.shared)))
+"""
+    path = str(fake_artifact.path)
+    first, second = run(f"NAME = {path!r}{code}", f"NAME = 'clip-retrieval:newer'{code}")
+    assert first[0].split() == second[0].split() == [path, path]
+    assert "BENTO_CLIP_MAX_PENDNG is no setting" in first[1]
+    assert "only the probes" in first[1]
+    assert second[1] == ""

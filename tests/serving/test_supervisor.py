@@ -1,9 +1,10 @@
-"""The supervisor: what it makes of circus, when it stops to start workers, and which workers it takes for dead.
+"""The supervisor of ``bentoml serve``: what it makes of circus.
 
 If one of the first tests fails after an upgrade of BentoML, its message says what no longer works. What a supervisor
 does with real workers is for ``e2e/test_workers.py``.
 """
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 from circus.exc import ConflictError
 
+from clip_retrieval.serving.leading import BOUND
 from clip_retrieval.serving.shared_state import SharedState
-from clip_retrieval.serving.supervisor import BOUND, TRIES, Starts, StillWorkers, supervisor
+from clip_retrieval.serving.supervisor import supervisor
+from clip_retrieval.serving.workers import listen
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +31,7 @@ class FakeWatcher:
         self.respawn = False
         self.hooks: dict[str, Any] = {}
         self.env: dict[str, str] = {}
-        self.args = ["-m", "worker", "outline:Service", "--fd", "3"]
+        self.args = ["-m", "worker", "service:Service", "--fd", "3"]
 
 
 @dataclass
@@ -109,10 +112,8 @@ def test_circus_says_where_it_listens_and_a_watcher_has_the_environment_of_its_w
 def test_the_supervisor_tells_the_workers_where_the_service_listens(
     shared: SharedState, sockets: list[Any] | None, host: str | None
 ) -> None:
-    told: list[str | None] = []
     watcher = FakeWatcher()
-    supervisor(FakeArbiter, shared, on_bound=told.append)([watcher], sockets=sockets)
-    assert told == [host]
+    supervisor(FakeArbiter, shared)([watcher], sockets=sockets)
     assert watcher.env == {BOUND: host or ""}
 
 
@@ -200,56 +201,41 @@ def test_an_order_to_stop_that_comes_at_a_bad_moment_is_not_lost(shared: SharedS
     assert (busy.refusals, busy.stops) == (0, 1)
 
 
-def test_workers_that_end_before_they_are_ready_are_started_a_few_times(
-    shared: SharedState, capsys: pytest.CaptureFixture[str]
-) -> None:
-    starts = Starts(shared)
-    assert [starts.may_start(2) for _ in range(2 * TRIES + 2)] == [True] * (2 * TRIES) + [False] * 2
-    assert shared.has_failed
-    assert capsys.readouterr().err == "bento-clip: workers ended 6 times in a row before one was ready\n"
+def test_the_port_answers_as_soon_as_circus_has_opened_it(shared: SharedState) -> None:
+    """Circus opens it in ``initialize``, in a loop of tornado, which is one of asyncio."""
+
+    async def scenario() -> None:
+        listening = listen("127.0.0.1", 0)
+
+        class Loop:
+            def add_callback(self, call: Any) -> None:
+                asyncio.get_running_loop().call_soon(call)
+
+        class Opening(FakeArbiter):
+            def __init__(self, watchers: list[Any], **options: Any) -> None:
+                super().__init__(watchers, **options)
+                self.watchers, self.loop, self.is_open = watchers, Loop(), False
+
+            def initialize(self) -> None:
+                self.is_open = True
+
+        with listening:
+            opening = supervisor(Opening, shared)([FakeWatcher()], sockets=[listening])
+            opening.initialize()
+            assert opening.is_open
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+            writer.close()
+            shared.slots[0]["times_ready"] += 1
+            await asyncio.wait_for(opening._starting, 5)
+
+    asyncio.run(scenario())
 
 
-def test_workers_that_end_after_they_were_ready_are_replaced_for_ever(shared: SharedState) -> None:
-    starts = Starts(shared)
-    for number in range(50):
-        assert starts.may_start(2)
-        shared.slots[number % 2]["times_ready"] += 1
-    assert not shared.has_failed
-
-
-def test_a_worker_without_a_beat_is_named_once() -> None:
-    shared = SharedState.create(slots=2)
-    for slot, pid in zip(shared.slots, (11, 12), strict=True):
-        slot["pid"], slot["is_ready"] = pid, 1
-    still = StillWorkers(shared, checks=3)
-    found = []
-    for _ in range(8):
-        shared.slots[0]["beat"] += 1
-        found.append(still.look())
-    assert found == [[], [], [], [12], [], [], [], []]
-
-
-def test_a_worker_that_loads_is_given_its_time() -> None:
-    shared = SharedState.create()
-    shared.slots[0]["pid"] = 11
-    still = StillWorkers(shared, checks=3)
-    assert [still.look() for _ in range(10)] == [[]] * 10
-
-
-def test_another_worker_in_the_same_place_begins_anew() -> None:
-    shared = SharedState.create()
-    still = StillWorkers(shared, checks=3)
-    for pid in range(10, 20):
-        shared.slots[0]["pid"], shared.slots[0]["is_ready"] = pid, 1
-        assert [still.look() for _ in range(3)] == [[]] * 3
-
-
-@pytest.mark.parametrize(
-    ("serve", "loaded"), [(("outline:Service", "service:Service"), "service:Service"), (("", ""), "outline:Service")]
-)
-def test_the_workers_load_the_whole_service_where_the_supervisor_has_an_outline(
-    shared: SharedState, serve: tuple[str, str], loaded: str
-) -> None:
-    watcher = FakeWatcher()
-    supervisor(FakeArbiter, shared, serve=serve)([watcher])
-    assert watcher.args == ["-m", "worker", loaded, "--fd", "3"]
+def test_circus_opens_the_port_and_has_its_loop_in_initialize() -> None:
+    code = "import inspect, circus.arbiter as a; print(inspect.getsource(a.Arbiter))"
+    source = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    start = source[source.index("def start(self, cb=None)") :]
+    assert "self.sockets.bind_and_listen_all()" in source[source.index("def initialize(self)") :], "it is not open yet"
+    assert start.index("self.initialize()") < start.index("self.start_io_loop()"), "nobody answers"
