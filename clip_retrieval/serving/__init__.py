@@ -24,6 +24,9 @@ batch_watch.py     whether batches end, and how
 decoder.py         a process that decodes images
 decoders.py        images decoded beside the event loop
 engine.py          texts and images encoded a batch at a time
+vector_text.py     arrays as text, for messages between services
+remote_engine.py   the same by a service that encodes for this one
+encoder_proxy.py   that service as BentoML gives it
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder
 memory_parts.py    where the memory of a service is
@@ -45,6 +48,7 @@ supervisor.py      the process that starts and replaces the workers
 process.py         the interpreter's switches, a worker's place among the others, and how a process ends
 compactor.py       changes become an artifact, in the background
 worker.py          one worker process, wired
+encoder_worker.py  one worker process of a service that encodes for others
 outline.py         the service as its supervisor sees it
 launch.py          the supervisor, without the imports of BentoML's command
 """

@@ -8,10 +8,10 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -59,8 +59,14 @@ ROLLOUT = "BENTOCLIP_ROLLOUT"
 _PIXEL_BYTES = 3 * 4
 """Of a pixel as an encoder takes it: three channels in float32."""
 
-OUTLINE, SERVICE = "clip_retrieval.serving.outline:ClipRetrieval", "clip_retrieval.service:ClipRetrieval"
-"""What BentoML calls the service in the supervisor that ``launch.py`` makes, and in its workers."""
+OUTLINE = "clip_retrieval.serving.outline:ClipRetrieval"
+"""What BentoML calls the service in the supervisor that ``launch.py`` makes."""
+
+SERVICE, SPLIT = "clip_retrieval.service:ClipRetrieval", "clip_retrieval.split_service:ClipRetrieval"
+"""The same in its workers; the second where another service encodes."""
+
+ENCODER_WORKERS = 1
+"""Of the service that encodes, where that is a service of its own: one process computes on all cores, or on the GPU."""
 
 CORES_PER_WORKER = 4
 """One event loop keeps about so many cores busy with texts: with AMX three, on a slower processor more, since a text
@@ -75,11 +81,17 @@ def read_settings() -> Settings:
     """
     if not IS_SUPERVISED:
         for line in unknown_settings(os.environ):
-            sys.stderr.write(f"bento-clip: warning: {line}\n")
+            _warn_once(line)
     try:
         return Settings()
     except ValidationError as error:
         raise SystemExit(f"bento-clip: a BENTO_CLIP_ setting is not valid: {describe(error.errors())}") from None
+
+
+@cache
+def _warn_once(line: str) -> None:
+    """Two services may be defined in one process."""
+    sys.stderr.write(f"bento-clip: warning: {line}\n")
 
 
 def open_changes(settings: Settings, encoder: EncoderInfo) -> "ChangeLog | str":
@@ -144,11 +156,11 @@ def check_artifact(settings: Settings, tag: str, folder: Path) -> str:
     return made
 
 
-def prepare(settings: Settings, tag: str, folder: Path) -> None:
+def prepare(settings: Settings, tag: str, folder: Path, beside: Mapping[str, int] | None = None) -> None:
     """Make this process, which has yet to start workers, the supervisor of a service that can be started.
 
-    What cannot be used is refused here, before a worker is started and a port is opened. Raises SystemExit with one
-    sentence.
+    ``beside`` has the number of workers of each service that it depends on. What cannot be used is refused here, before
+    a worker is started and a port is opened. Raises SystemExit with one sentence.
     """
     try:
         keys = check_keys(settings)
@@ -161,7 +173,23 @@ def prepare(settings: Settings, tag: str, folder: Path) -> None:
         os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
     if settings.keys is not None:
         os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
-    lead(share_cores(settings)[0], settings, keys)
+    service = SERVICE if settings.encoder_url is None else SPLIT
+    lead(share_cores(settings)[0], lambda host: opening(settings, host, keys), beside, service)
+
+
+def prepare_encoder(tag: str, folder: Path) -> None:
+    """As ``prepare`` for the service that encodes, where it is served alone; beside a search it is prepared already.
+
+    Raises SystemExit with one sentence.
+    """
+    if DESCRIPTOR in os.environ:
+        return
+    try:
+        Artifact.open_checked(folder)
+    except ClipRetrievalError as error:
+        raise SystemExit(f"bento-clip: {error}") from None
+    os.environ["BENTO_CLIP_ARTIFACT"] = str(folder.resolve()) if Path(tag).is_dir() else tag
+    lead(ENCODER_WORKERS, lambda host: f"encodes for everybody who reaches {host or 'the port'}, without a key")
 
 
 def use_log_format(settings: Settings) -> None:
@@ -243,21 +271,28 @@ def bound_host() -> str | None:
     return os.environ.get(BOUND) or None
 
 
-def lead(workers: int, settings: Settings, keys: int | None) -> None:
+def lead(
+    workers: int,
+    opened: Callable[[str | None], str],
+    beside: Mapping[str, int] | None = None,
+    service: str = SERVICE,
+) -> None:
     """Make this process, which has yet to start workers, the supervisor of a service of so many.
 
-    It says in the log what the service lets everybody do; ``keys`` is the number of API keys, None if none are set.
+    ``opened`` says what the service lets everybody do who reaches a host, for the log. ``beside`` has the number of
+    workers of each service that this one depends on. ``service`` is what workers load in place of ``OUTLINE``.
     """
     shared = SharedState.create(2 * workers)  # a worker may begin before the one that it replaces has ended
+    others = {name: SharedState.create(2 * count) for name, count in (beside or {}).items()}
     os.environ[DESCRIPTOR] = str(shared.descriptor)
     os.environ[ROLLOUT] = str(_private_folder(os.getpid()))
     lifeline.hold(os.environ)
 
     def on_bound(host: str | None) -> None:
         start_profile.mark("supervisor", "until it listens")
-        log.info("%s", opening(settings, host, keys))
+        log.info("%s", opened(host))
 
-    supervise_by(partial(supervisor, shared=shared, on_bound=on_bound, serve=(OUTLINE, SERVICE)))
+    supervise_by(partial(supervisor, shared=shared, beside=others, on_bound=on_bound, serve=(OUTLINE, service)))
 
 
 @dataclass(frozen=True)
