@@ -48,6 +48,7 @@ class EncoderWorker:
             self._engine = Engine(lambda: artifact.encoder(precision=self._settings.precision, threads=threads))
         except ClipRetrievalError as error:
             process.end_service(place.shared, error)
+        place.slot["before_encoder"], place.slot["encoder"] = self._engine.held_before, self._engine.held_by_encoder
 
     async def start(self) -> None:
         """Encode one input of each kind, and look after the encoder from then on."""

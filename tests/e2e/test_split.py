@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from clip_retrieval.serving.memory_parts import service_memory
 from scripts.common.server import bentoml_serve, reserve_port
 from tests.e2e.conftest import MAX_UPLOAD_BYTES, Launch, Server, Store, start
 from tests.samples import png, square
@@ -124,6 +125,13 @@ def test_the_encoder_is_reached_by_no_port(split: Server) -> None:
     listening = [one for one in encoder_of(split).net_connections(kind="inet") if one.status == psutil.CONN_LISTEN]
     assert {one.laddr.port for one in listening} <= {split.port}, "BentoML's sockets are inherited by all workers"
     assert answer(split, "POST", "/fingerprint", {}).status_code == 404
+
+
+def test_the_memory_of_both_is_told_apart(split: Server) -> None:
+    memory = service_memory(split.process.pid)
+    workers = [one.pid for one in memory.processes if one.role == "worker"]
+    assert len(workers) == 2
+    assert encoder_of(split).pid in workers
 
 
 def test_without_the_encoder_words_are_refused_at_once_and_the_rest_goes_on(split: Server) -> None:
