@@ -10,6 +10,7 @@
     │   └── PartRejected       a part of a query is not acceptable; the message says which and why
     ├── IndexAway              the engine that searches does not answer; the client can retry
     ├── Busy                   the server cannot accept a request now; the client can retry
+    │   └── EncoderAway        the service that encodes for this one does not answer
     ├── TooCostly              a request takes more than the server has; the message has the numbers
     ├── ShortOfMemory          there is less memory than a server needs
     ├── LimitReached           a caller has asked for as much as one caller may for now
@@ -97,6 +98,10 @@ class PartRejected(InvalidQuery):
 
 class Busy(ClipRetrievalError):
     """The server cannot accept a request now: it is starting, or too many are in progress. The client can retry."""
+
+
+class EncoderAway(Busy):
+    """The service that encodes for this one does not answer, or has another model. The client can retry."""
 
 
 class IndexAway(ClipRetrievalError):

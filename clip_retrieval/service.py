@@ -6,13 +6,13 @@ batches. Settings come from the environment; ``clip_retrieval/serving/settings.p
 """
 
 from functools import partial
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import bentoml
 
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import process, start_profile
-from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED
+from clip_retrieval.serving.bento_dispatch import ENCODER, IS_SUPERVISED, is_served_beside
 from clip_retrieval.serving.served import Loader
 from clip_retrieval.serving.service_folder import service_folder
 from clip_retrieval.serving.verification import Verification
@@ -35,7 +35,8 @@ if IS_SUPERVISED:
 loader = Loader(settings, encoder_threads, workers)
 verification: Verification | None = None
 if IS_SUPERVISED and not place.verifies:
-    loader.begin(folder)  # beside the imports that follow
+    if not is_served_beside(ENCODER) and settings.encoder_url is None:
+        loader.begin(folder)  # beside the imports that follow
     verification = Verification(folder, place.shared, service_folder())
 
 import numpy as np
@@ -56,7 +57,9 @@ from clip_retrieval.serving.bento_dispatch import (
     no_time_limit_of_bentoml,
     results_of,
     tracer,
+    unless_away,
 )
+from clip_retrieval.serving.encoder_proxy import EncoderProxy
 from clip_retrieval.serving.engine import EncodeJob, Engine, encode_by_engine
 from clip_retrieval.serving.entry import gate_of
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
@@ -93,29 +96,43 @@ Images = Annotated[
 ]
 
 
-@bentoml.service(
-    name="clip-retrieval",
-    workers=workers,
-    resources={"cpu": "2", "memory": "1536Mi"},  # for BentoCloud alone, as is the concurrency
-    traffic={"concurrency": 64},
-    logging={"access": {"enabled": False}},  # ``AccessLog`` has the line
+options: dict[str, Any] = {
+    "name": "clip-retrieval",
+    "workers": workers,
+    "logging": {"access": {"enabled": False}},  # ``AccessLog`` has the line
     # ``traffic.timeout`` has no effect: ``Intake`` and ``Admission`` bound the time of a request.
     # BentoML makes spans even if nothing collects them: a quarter of the interpreter's time for a request.
     **({} if settings.traces else {"tracing": {"excluded_urls": ".*"}}),
+}
+
+
+@bentoml.service(
+    resources={"cpu": "2", "memory": "1536Mi"},  # for BentoCloud alone, as is the concurrency
+    traffic={"concurrency": 2 * settings.max_batch_size},  # a full batch is computed, the next one gathers
+    **options,
 )
 @bentoml.asgi_app(app, path="/")
 class ClipRetrieval:
     """Text and images to images and captions."""
 
+    encoder: Any = None
+    """The service that encodes for this one, if there is such a one: ``split_service.py``."""
+
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
         """Make this process the supervisor, before it starts a worker and listens."""
+        if settings.encoder_url is not None:
+            raise SystemExit(
+                f"bento-clip: BENTO_CLIP_ENCODER_URL is set, of which this service makes no use: serve {process.SPLIT}"
+            )
         process.prepare(settings, tag, folder)
 
     def __init__(self) -> None:
         start_profile.mark(_process, "routes and middleware")
         process.prefer_searches()
+        if self.encoder is not None:
+            loader.ask(EncoderProxy(self.encoder))
         try:
             self.worker = Worker(state, place, dispatch, metrics, loader, tag, verification)
         except Exception as error:
@@ -145,13 +162,13 @@ class ClipRetrieval:
     async def encode_texts(self, texts: Texts) -> NDArray[np.float32]:
         """Unit vectors of texts, float32 (n, dim)."""
         jobs = cast("list[EncodeJob]", texts)  # validation made them
-        return results_of(jobs, await encode_by_engine(jobs, self.worker.engine, Engine.encode_texts))
+        return results_of(jobs, await unless_away(encode_by_engine(jobs, self.worker.engine, Engine.encode_texts)))
 
     @bentoml.api(batchable=True, max_batch_size=settings.max_batch_size, max_latency_ms=MAX_LATENCY_MS)
     async def encode_images(self, images: Images) -> NDArray[np.float32]:
         """Unit vectors of base64-encoded images, float32 (n, dim)."""
         jobs = cast("list[EncodeJob]", images)
-        return results_of(jobs, await encode_by_engine(jobs, self.worker.engine, Engine.encode_images))
+        return results_of(jobs, await unless_away(encode_by_engine(jobs, self.worker.engine, Engine.encode_images)))
 
 
 def _end_of_start(error: Exception) -> None:
@@ -180,10 +197,14 @@ def _attach_dispatch(scope: Scope) -> bool:
     return True
 
 
-_service = cast("bentoml.Service[ClipRetrieval]", ClipRetrieval)
-try:
-    _stack = middleware(state, before_scrape=_refresh_metrics, on_request=_attach_dispatch)
-except ClipRetrievalError as error:
-    process.end_service(place.shared, error)
-for _middleware, _options in _stack:
-    _service.add_asgi_middleware(_middleware, **_options)
+def add_middleware(service: bentoml.Service[Any]) -> None:
+    """Put the middleware around a service; ends the process if a setting of it cannot be used."""
+    try:
+        stack = middleware(state, before_scrape=_refresh_metrics, on_request=_attach_dispatch)
+    except ClipRetrievalError as error:
+        process.end_service(place.shared, error)
+    for each, its_options in stack:
+        service.add_asgi_middleware(each, **its_options)
+
+
+add_middleware(cast("bentoml.Service[Any]", ClipRetrieval))

@@ -44,7 +44,13 @@ WINGS = (
     "cli",
 )
 
-FACES = {"retriever": "search", "service": "http", "__main__": "cli"}
+FACES = {
+    "retriever": "search",
+    "service": "http",
+    "encoder_service": "http",
+    "split_service": "http",
+    "__main__": "cli",
+}
 """Files at the root that only pass on what a wing has, under the name by which it is known outside."""
 
 STRANGERS = {"serving": {"http"}, "evaluation": {"search", "serving"}, "finetuning": {"search", "serving"}}
@@ -65,9 +71,13 @@ LIBRARIES = {
     "milvus_lite": {"indexes/milvus_lite"},
     "grpc": {"indexes/milvus_engine"},
     "circus": {"serving/supervisor"},
-    "bentoml": {"artifacts/model_yaml", "artifacts/modelstore", "serving/bento_dispatch", "service"},
+    "bentoml": {
+        *("artifacts/model_yaml", "artifacts/modelstore"),
+        *("serving/bento_dispatch", "serving/encoder_proxy"),
+        *("service", "encoder_service", "split_service"),
+    },
     "fastapi": {"http"},
-    "starlette": {"http", "service"},
+    "starlette": {"http", "service", "encoder_service"},
     "uvicorn": {"http"},
     "httptools": {"http"},
     "h11": {"http"},
@@ -90,7 +100,7 @@ LIBRARIES = {
     "limits": {"access/limits", "access/shared_counts"},
     "redis": {"access/limits", "access/redis_url", "serving/replica_cache"},
     "fsspec": {"datasets/fsspec_store"},
-    "aiohttp": {"datasets/fsspec_store"},
+    "aiohttp": {"datasets/fsspec_store", "serving/encoder_proxy"},
     "ray": {"build/embed_ray"},
 }
 """The files, or the wings as a whole, that may import each of these libraries."""

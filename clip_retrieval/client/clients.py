@@ -15,6 +15,7 @@ where its file cannot be read.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Self, TypeVar
 
 import httpx
@@ -301,10 +302,19 @@ class AsyncClient(AsyncChangeMethods):
 
         ``key`` is an API key of the service, ``headers`` go with every request. Raises KeysError for a key that has
         characters which no key has.
+
+        A notebook draws an answer while its event loop stands still, so the thumbnails come by a connection that is
+        not asynchronous. With a ``transport`` that is only asynchronous there is none, and answers are drawn as text.
         """
         resending = AsyncRetryTransport(retries, transport)
         given = {**_HEADERS, **(headers or {}), **key_header(key)}
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=resending, headers=given)
+        also = transport if isinstance(transport, httpx.BaseTransport) else None
+        self._drawing: Client | None = None
+        self._new_drawing = partial(
+            Client, url, key=key, headers=headers, timeout=timeout, retries=retries, transport=also
+        )
+        self._can_draw = transport is None or also is not None
 
     async def __aenter__(self) -> Self:
         return self
@@ -314,6 +324,8 @@ class AsyncClient(AsyncChangeMethods):
 
     async def aclose(self) -> None:
         await self._http.aclose()
+        if self._drawing is not None:
+            self._drawing.close()
 
     async def search_images(
         self,
@@ -484,6 +496,17 @@ class AsyncClient(AsyncChangeMethods):
 
     async def _send(self, call: Call[M]) -> M:
         try:
-            return call.parse(await self._http.request(call.method, call.path, **call.arguments()))
+            answer = call.parse(await self._http.request(call.method, call.path, **call.arguments()))
         except httpx.RequestError as error:
             raise call.failure(error) from error
+        if isinstance(answer, Drawn) and self._can_draw:
+            answer.draw_with(self._thumbnail_if_any)
+        return answer
+
+    def _thumbnail_if_any(self, image_id: str) -> bytes | None:
+        """As that of ``Client``, whose connection is made when a notebook asks for the first thumbnail."""
+        if self._http.is_closed:
+            return None
+        if self._drawing is None:
+            self._drawing = self._new_drawing()
+        return self._drawing._thumbnail_if_any(image_id)

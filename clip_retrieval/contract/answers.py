@@ -157,6 +157,9 @@ class BrowseAnswer(SearchAnswerHead):
 
     results: list[ListedImage]
 
+    def _cards(self) -> list[Card]:
+        return [Card(one.image_id, None, text_of(one.captions, one.image_id)) for one in self.results]
+
 
 class BatchItem(Frozen):
     """The outcome of one search: its answer, or its error with the status that it would have alone."""

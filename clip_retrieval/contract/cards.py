@@ -38,7 +38,8 @@ class Card(NamedTuple):
     """One result: its image, the line above and the text below."""
 
     image_id: str
-    score: float
+    score: float | None
+    """None of an image that no query ranked."""
     text: str
 
 
@@ -55,7 +56,8 @@ def _card(result: Card, look: Look) -> str:
     if data is not None:
         source = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
         image = f'<img src="{source}" alt="{name}" style="{_IMAGE}">'
-    return f'<div style="{_CARD}" title="{name}">{image}<b>{result.score:.3f}</b> {escape(result.text)}</div>'
+    score = "" if result.score is None else f"<b>{result.score:.3f}</b> "
+    return f'<div style="{_CARD}" title="{name}">{image}{score}{escape(result.text)}</div>'
 
 
 def text_of(captions: Iterable[Any], otherwise: str) -> str:

@@ -46,6 +46,11 @@ class Health(Frozen):
         None,
         description="What is wrong with the engine of the index, where that is not in the service; null if nothing.",
     )
+    encoder: str | None = Field(
+        None,
+        description="What is wrong with the service that encodes, where that is another one; null if nothing. "
+        "Meanwhile what needs no new vector is answered, and `/readyz` stays 200.",
+    )
     takes_changes: bool = Field(False, description="Whether images can be added, changed and removed.")
     may_change: bool = Field(
         False, description="Whether the one who asks may do so: changes are taken, and the key allows them."

@@ -11,6 +11,7 @@ An encoder folder holds ``encoder.json`` (an ``EncoderInfo``) and the files that
     torch.py          the reference runtime, and bulk encoding on a GPU
     openvino/         the serving runtime
     fake.py           eight colours and their words, for tests
+    inputs.py         what prepares texts and images for an encoder that runs elsewhere
 """
 
 from importlib import import_module
@@ -58,6 +59,32 @@ def load_encoder(
     except ModuleNotFoundError as error:
         extra = "build" if info.runtime == "torch" else "serve"
         raise MissingExtra(f"an encoder that runs on {info.runtime}", extra) from error
+
+
+def load_inputs(folder: Path) -> Encoder:
+    """What prepares the inputs of the encoder in ``folder``, which is to run elsewhere.
+
+    The reference has no tokenizer without its model, which is loaded with it. Raises ModelUnavailable, or MissingExtra
+    if packages are not installed.
+    """
+    from clip_retrieval.encoders.inputs import Inputs
+
+    info = read_info(folder)
+    if info.runtime != "openvino":
+        return Inputs.of(load_encoder(folder))
+    try:
+        from clip_retrieval.encoders.openvino.spec import read_spec
+        from clip_retrieval.encoders.tokenizer import Tokenizer
+    except ModuleNotFoundError as error:
+        raise MissingExtra("the tokenizer of an encoder", "serve") from error
+    tokenizer, preprocess = Tokenizer.load(folder), read_spec(folder).preprocess
+    return Inputs(
+        info,
+        tokenize=tokenizer.tokenize,
+        preprocess=preprocess,
+        languages=tokenizer.languages,
+        preprocessing=preprocess,
+    )
 
 
 def import_runtime(info: EncoderInfo) -> None:

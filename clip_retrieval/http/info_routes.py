@@ -38,6 +38,9 @@ NO_IMAGE: Mapping[int | str, dict[str, Any]] = {
 }
 
 
+_NOT_FOR_ALL = ("artifact", "version", "index", "encoder", "changes")
+"""What ``/health`` says only to who may search."""
+
 After = Annotated[
     str, QueryParameter(max_length=MAX_NAME, description="The `next` of the page before: ids behind this one follow.")
 ]
@@ -107,13 +110,14 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             version=state.service.retriever.collection.version if state.service else None,
             sequence=state.service.retriever.collection.sequence if state.service else 0,
             index=state.index_trouble(),
+            encoder=state.encoder_trouble(),
             takes_changes=takes_changes,
             may_change=takes_changes and (context is None or includes(context.caller.scope, "write")),
             changes=place,
         )
         if context is None or includes(context.caller.scope, "search"):
             return health
-        return health.model_copy(update={"artifact": None, "version": None, "index": None, "changes": None})
+        return health.model_copy(update=dict.fromkeys(_NOT_FOR_ALL))
 
     @app.get("/stats", response_model=Stats, summary="Counts and latencies since the start, of all workers")
     async def stats() -> Stats:

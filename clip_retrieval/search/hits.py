@@ -91,6 +91,10 @@ class ListedPage:
     images: list[tuple[ImageRecord, list[CaptionRecord]]]
     offset: int
     next_offset: int | None
+    look: Look = field(default_factory=Look, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        return cards((_listed_card(*one) for one in self.images), self.look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +131,7 @@ def _cards(hits: Iterable[ImageHit | CaptionHit]) -> Iterator[Card]:
         name = hit.image.image_id
         captions = [hit.caption] if isinstance(hit, CaptionHit) else hit.captions
         yield Card(name, hit.score, text_of((caption.text for caption in captions), name))
+
+
+def _listed_card(image: ImageRecord, captions: list[CaptionRecord]) -> Card:
+    return Card(image.image_id, None, text_of((caption.text for caption in captions), image.image_id))

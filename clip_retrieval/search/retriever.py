@@ -150,7 +150,7 @@ class Retriever:
         request = browse_request(k=k, offset=offset, where=where, sort=sort)
         collection = self.collection
         found = browse(Query.of(request), collection)
-        return ListedPage(collection.images(found.rows), found.offset, found.next_offset)
+        return ListedPage(collection.images(found.rows), found.offset, found.next_offset, _look(collection))
 
     def run(self, query: Query, *, collection: SearchableCollection | None = None) -> SearchOutcome:
         """Encode the parts of a query and answer it from ``collection``, which is the present one if none is given.

@@ -29,6 +29,9 @@ batch_watch.py     whether batches end, and how
 decoder.py         a process that decodes images
 decoders.py        images decoded beside the event loop
 engine.py          texts and images encoded a batch at a time
+vector_text.py     arrays as text, for messages between services
+remote_engine.py   the same by a service that encodes for this one
+encoder_proxy.py   that service as BentoML gives it
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder
 verification.py    the artifact that is served first is verified beside loading it
@@ -51,6 +54,7 @@ supervisor.py      BentoML's supervisor, with other manners
 process.py         the interpreter's switches, a worker's place among the others, and how a process ends
 compactor.py       changes become an artifact, in the background
 worker.py          one worker process, wired
+encoder_worker.py  one worker process of a service that encodes for others
 work.py            one worker as a process, without what no worker needs
 workers.py         the processes of workers, without BentoML's supervisor
 launch.py          the supervisor that starts fast and stays small

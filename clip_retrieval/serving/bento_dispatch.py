@@ -12,16 +12,19 @@ tests/serving/test_bento_dispatch.py holds each name and says what depends on it
     CorkDispatcher._sema.sema                             batches in flight
     CorkDispatcher._queue                                 the length of the queue, for the metrics
     BentoMLContainer.tracer_provider                      spans of stages join BentoML's request span
-    BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``
+    BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``: where each service is
+    --service-name                                        the option of a worker that says which service it is of
     bentoml._internal.utils.circus.Arbiter                the class of the supervisor
     bentoml._internal.server.http.instruments.RunnerTrafficMetricsMiddleware   what counts requests, by their path
     bentoml._internal.server.http.traffic.TimeoutMiddleware   a limit of time that counts the upload
 """
 
 import asyncio
+import json
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
@@ -29,7 +32,7 @@ from bentoml.exceptions import ServiceUnavailable
 from opentelemetry.trace import Tracer
 
 from clip_retrieval import __version__
-from clip_retrieval.errors import Busy
+from clip_retrieval.errors import Busy, EncoderAway
 from clip_retrieval.serving.engine import Encoded, EncodeJob, Engine
 from clip_retrieval.serving.shared_state import QUEUES
 
@@ -42,6 +45,31 @@ _AS_IT_CAME = "bento_clip.scope_as_it_came"
 
 IS_SUPERVISED = "BENTOML_RUNNER_MAP" in os.environ
 """Whether this process is a worker of ``bentoml serve``, and not the supervisor itself."""
+
+
+ENCODER = "clip-encoder"
+"""The name of the service that encodes, where that is a service of its own."""
+
+Result = TypeVar("Result")
+
+
+def service_of_worker() -> str | None:
+    """The name of the service that this process is a worker of; None if it is no worker."""
+    following = dict(zip(sys.argv, sys.argv[1:], strict=False))
+    return following.get("--service-name") if IS_SUPERVISED else None
+
+
+def is_served_beside(name: str) -> bool:
+    """Whether BentoML says to this worker where the service with this name is."""
+    return name in json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}"))
+
+
+async def unless_away(encoding: Awaitable[Result]) -> Result:
+    """The result of a batch. That the service that encodes is away is BentoML's 503 too, for its own APIs."""
+    try:
+        return await encoding
+    except EncoderAway as error:
+        raise ServiceUnavailable(str(error)) from error
 
 
 class BentoDispatch:

@@ -99,7 +99,7 @@ class Engine:
         if len(texts) < len(wanted):  # tokenising long texts would hold up the event loop
             texts = await asyncio.get_running_loop().run_in_executor(self._texts, _tokens, self.encoder, wanted)
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        vectors, end = await _in_thread(self._texts, self.encoder.prepare_tokens(list(distinct)))
+        vectors, end = await self.vectors_of_texts(list(distinct))
         encode = Stage(start, end - start)
         return [Encoded(vectors[distinct[text]], encode, len(texts)) for text in texts]
 
@@ -111,12 +111,17 @@ class Engine:
             return [None] * len(jobs)
         return _in_order(alive, await self.image_batches.follow(self._encode_images(wanted)))
 
-    async def _encode_images(self, wanted: Sequence[EncodeJob]) -> list[Encoded]:
-        def compute() -> Vectors:
-            return self.encoder.encode_pixels(np.stack([np.asarray(job.content) for job in wanted]))
+    async def vectors_of_texts(self, texts: Sequence[Tokens]) -> tuple[Vectors, float]:
+        """The unit vectors (n, dim) of texts, which all differ, and when that ended, by ``time.perf_counter``."""
+        return await _in_thread(self._texts, self.encoder.prepare_tokens(texts))
 
+    async def vectors_of_images(self, images: Sequence[Pixels]) -> tuple[Vectors, float]:
+        """The unit vectors (n, dim) of images, and when that ended."""
+        return await _in_thread(self._images, lambda: self.encoder.encode_pixels(np.stack(images)))
+
+    async def _encode_images(self, wanted: Sequence[EncodeJob]) -> list[Encoded]:
         start = time.perf_counter()
-        vectors, end = await _in_thread(self._images, compute)
+        vectors, end = await self.vectors_of_images([np.asarray(job.content) for job in wanted])
         encode = Stage(start, end - start)
         return [Encoded(vector, encode, len(wanted)) for vector in vectors]
 
@@ -146,7 +151,7 @@ class Engine:
     async def try_text(self, submit: Submit, retriever: Retriever) -> None:
         """Have one text encoded and search each index of ``retriever`` in this process with it.
 
-        An engine elsewhere says nothing about the encoder, and is asked by ``IndexWatch``.
+        An engine elsewhere says nothing about the encoder, and is asked by ``OutsideWatch``.
         """
         encoded = await submit(EncodeJob(self.encoder.tokenize(TRIAL)))
         collection = retriever.collection

@@ -90,8 +90,8 @@ class Tried:
         self._fails = error is not None
 
 
-class IndexWatch:
-    """Whether the engine of an index outside of this process answers: not the encoder's fault, nor this process's."""
+class OutsideWatch:
+    """Whether what is outside of this process answers, an index or an encoder: that it does not is no fault of this."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class IndexWatch:
     ) -> None:
         """``trouble`` says what was wrong with the last call; ``probe`` makes one.
 
-        While something is wrong the engine is asked at every look, else every ``idle_s`` seconds.
+        While something is wrong it is asked at every look, else every ``idle_s`` seconds.
         """
         self._trouble, self._probe, self._idle_s, self._clock = trouble, probe, idle_s, clock
         self._asking: asyncio.Future[None] | None = None
@@ -112,7 +112,7 @@ class IndexWatch:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with the engine, as a sentence; None if it answers."""
+        """What is wrong with it, as a sentence; None if it answers."""
         return self._trouble()
 
     def look(self) -> None:
@@ -138,18 +138,20 @@ class Health:
         slot: Slot,
         *,
         give_up: Callable[[str], None],
-        index: IndexWatch | None = None,
+        index: OutsideWatch | None = None,
+        encoder: OutsideWatch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``give_up`` gets the reason; it ends the process, if there is somebody to replace it.
 
         ``index`` watches an engine elsewhere: without it queries are not answered, and another process would not help.
+        ``encoder`` watches a service that encodes: without it what needs no new vector is answered, so this is ready.
         """
         self._tried = tried
         self._shared = shared
         self._slot = slot
         self._give_up = give_up
-        self._index = index
+        self._index, self._encoder = index, encoder
         self._clock = clock
         self._own: str | None = None
         self._since: float | None = None
@@ -167,10 +169,16 @@ class Health:
         """Why the engine of the index does not search, as a sentence; None if it does, or if there is none."""
         return None if self._index is None else self._index.trouble
 
+    @property
+    def encoder_trouble(self) -> str | None:
+        """Why the service that encodes does not, as a sentence; None if it does, or if there is none."""
+        return None if self._encoder is None else self._encoder.trouble
+
     def look(self) -> None:
         """One look at everything."""
-        if self._index is not None:
-            self._index.look()
+        for outside in (self._index, self._encoder):
+            if outside is not None:
+                outside.look()
         self._own = next((trouble for tried in self._tried if (trouble := tried.look())), None)
         self._slot["is_failing"] = self._own is not None
         if self._own is None:

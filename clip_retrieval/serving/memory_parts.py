@@ -120,14 +120,14 @@ def service_memory(pid: int) -> ServiceMemory:
     try:
         root = psutil.Process(pid)
         processes = [root, *root.children(recursive=True)]
-        shared = next(filter(None, map(_shared_state, processes)), None)
-        if shared is None:
+        shared = [one for one in map(_shared_state, processes) if one is not None]  # two services have two
+        if not shared:
             raise ClipRetrievalError(
                 f"process {pid} is not one of a service that runs: give the process id of bento-clip serve or "
                 "bentoml serve, which has workers"
             )
-        slots = {slot["pid"]: slot for slot in shared.slots}
-        return ServiceMemory(list(_each(processes, slots, shared.creator)))
+        slots = {slot["pid"]: slot for one in shared for slot in one.slots}
+        return ServiceMemory(list(_each(processes, slots, shared[0].creator)))
     except psutil.NoSuchProcess as error:
         raise ClipRetrievalError(f"there is no process {error.pid}: the service has ended or never ran") from error
     except psutil.AccessDenied as error:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,7 +21,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.base import describe
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import EncoderInfo
-from clip_retrieval.errors import StorageReadOnly
+from clip_retrieval.errors import ClipRetrievalError, StorageReadOnly
 from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.serving import json_logs, lifeline, log_lines, priority
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
@@ -54,6 +54,12 @@ requests leave no reference cycles."""
 _PIXEL_BYTES = 3 * 4
 """Of a pixel as an encoder takes it: three channels in float32."""
 
+SPLIT = "clip_retrieval.split_service:ClipRetrieval"
+"""What BentoML calls the service where another one encodes."""
+
+ENCODER_WORKERS = 1
+"""Of the service that encodes, where that is a service of its own: one process computes on all cores, or on the GPU."""
+
 
 def read_settings(shared: SharedState | None = None) -> Settings:
     """The settings of the environment; ends the process with one sentence if one of them is not valid, and with it the
@@ -75,7 +81,13 @@ def read_settings(shared: SharedState | None = None) -> Settings:
 
 def warn_of_unknown_settings() -> None:
     for line in unknown_settings(os.environ):
-        sys.stderr.write(f"bento-clip: warning: {line}\n")
+        _warn_once(line)
+
+
+@cache
+def _warn_once(line: str) -> None:
+    """Two services may be defined in one process."""
+    sys.stderr.write(f"bento-clip: warning: {line}\n")
 
 
 def open_changes(settings: Settings, encoder: EncoderInfo) -> "ChangeLog | str":
@@ -158,11 +170,11 @@ def choose_first(settings: Settings, tag: str, folder: Path) -> str:
     return made
 
 
-def prepare(settings: Settings, tag: str, folder: Path) -> None:
+def prepare(settings: Settings, tag: str, folder: Path, beside: Mapping[str, int] | None = None) -> None:
     """Make this process, which has yet to start workers, the supervisor of ``bentoml serve``.
 
     The artifact in ``folder``, called ``tag``, was found for the settings. A worker finds out whether it is whole,
-    and ends the service if not.
+    and ends the service if not. ``beside`` has the number of workers of each service that it depends on.
     """
     name = str(folder.resolve()) if Path(tag).is_dir() else tag
     os.environ["BENTO_CLIP_ARTIFACT"] = name  # workers have another working folder
@@ -170,7 +182,23 @@ def prepare(settings: Settings, tag: str, folder: Path) -> None:
         os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
     if settings.keys is not None:
         os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())
-    supervise_by(partial(supervisor, shared=lead(share_cores(settings)[0])))
+    others = {name: SharedState.create(2 * count) for name, count in (beside or {}).items()}
+    supervise_by(partial(supervisor, shared=lead(share_cores(settings)[0]), beside=others))
+
+
+def prepare_encoder(tag: str, folder: Path) -> None:
+    """As ``prepare`` for the service that encodes, where it is served alone; beside a search it is prepared already.
+
+    Raises SystemExit with one sentence.
+    """
+    if DESCRIPTOR in os.environ:
+        return
+    try:
+        Artifact.open_checked(folder)
+    except ClipRetrievalError as error:
+        raise SystemExit(f"bento-clip: {error}") from None
+    os.environ["BENTO_CLIP_ARTIFACT"] = str(folder.resolve()) if Path(tag).is_dir() else tag
+    supervise_by(partial(supervisor, shared=lead(ENCODER_WORKERS)))
 
 
 def use_log_format(settings: Settings) -> None:

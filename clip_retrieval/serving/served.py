@@ -7,13 +7,14 @@ from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import ENCODER, Artifact
-from clip_retrieval.encoders import import_runtime
-from clip_retrieval.errors import ArtifactError, ClipRetrievalError
+from clip_retrieval.encoders import import_runtime, load_inputs
+from clip_retrieval.errors import ArtifactError, ClipRetrievalError, EncoderMismatch
 from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import start_profile
 from clip_retrieval.serving.budget import held_memory
 from clip_retrieval.serving.engine import Engine
+from clip_retrieval.serving.remote_engine import EncoderService, RemoteEngine
 from clip_retrieval.serving.settings import Settings
 
 
@@ -60,6 +61,11 @@ class Loader:
     def __init__(self, settings: Settings, encoder_threads: int, workers: int = 1) -> None:
         self._settings, self._threads, self._workers = settings, encoder_threads, workers
         self._begun: tuple[Path, Future[Engine]] | None = None
+        self._elsewhere: EncoderService | None = None
+
+    def ask(self, service: EncoderService) -> None:
+        """Have what is opened from now on encoded by ``service``; no encoder is loaded for it."""
+        self._elsewhere = service
 
     def begin(self, folder: Path) -> None:
         """Load the encoder of the artifact in ``folder`` in a thread, for the call that opens this artifact first.
@@ -78,13 +84,15 @@ class Loader:
         pool.shutdown(wait=False)
 
     def _engine(self, artifact: Artifact) -> Engine:
+        if self._elsewhere is not None:
+            return RemoteEngine(lambda: load_inputs(artifact.path / ENCODER), self._elsewhere)
         return Engine(lambda: artifact.encoder(precision=self._settings.precision, threads=self._threads))
 
     def __call__(self, source: str, beside: Served | None = None, *, verify: bool = True) -> Served:
         """Open the artifact that ``source``, a tag or a path, means now, and load its encoder.
 
-        The encoder of ``beside`` is used where it is the same one. Raises ArtifactError of the kind that applies,
-        ModelUnavailable or MissingExtra.
+        The encoder of ``beside`` is used where it is the same one; it has to be if another service encodes. Raises
+        ArtifactError of the kind that applies, ModelUnavailable or MissingExtra.
         """
         tag, folder = modelstore.resolve(source)
         artifact = Artifact.open_checked(folder) if verify else Artifact.open(folder, verify=False)
@@ -93,6 +101,11 @@ class Loader:
         start_profile.mark("worker", "opening the artifact")
         if beside is not None and artifact.manifest.encoder == beside.engine.encoder.info:
             engine = beside.engine
+        elif beside is not None and self._elsewhere is not None:
+            raise EncoderMismatch(
+                f"{tag} has the model {artifact.manifest.encoder.name}, and the encoder service has "
+                f"{beside.engine.encoder.info.name}: start both services again with the new artifact"
+            )
         else:
             path, begun = self._begun or (None, None)
             self._begun = None

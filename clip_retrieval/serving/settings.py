@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         description="whether the event loop of each worker has a core, which nothing else of the service computes on "
         "but the encoder while it is idle; only on Linux, with more cores than workers",
     )
+    encoder_url: str | None = Field(
+        default=None,
+        description="where another service encodes for this one, such as http://encoder:3000; only for "
+        "clip_retrieval.split_service, which else starts it itself",
+    )
     access_log: bool = Field(default=True, description="whether each request is logged")
     traces: bool = Field(
         default=False, description="whether spans are recorded; BentoML's configuration says where they are sent"
@@ -141,7 +146,14 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", mode="before")
+    @field_validator("encoder_url")
+    @classmethod
+    def _reached_by_http(cls, given: str | None) -> str | None:
+        if given is not None and not re.fullmatch(r"https?://[^/\s]+/?", given):
+            raise ValueError(f"{given} is no URL of a service; write http://encoder:3000")
+        return given
+
+    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", "encoder_url", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""

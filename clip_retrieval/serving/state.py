@@ -87,6 +87,8 @@ class ServerState:
     """Why queries are not answered, as a sentence; None if they are."""
     index_trouble: Callable[[], str | None] = lambda: None
     """Why an engine outside of this process does not search, as a sentence; None if it does or if there is none."""
+    encoder_trouble: Callable[[], str | None] = lambda: None
+    """Why the service that encodes for this one does not, as a sentence; None if it does or if there is none."""
     measure_memory: Callable[[], None] = lambda: None
     """Divides what memory there is for requests, by what the process holds now."""
     observe: Callable[[str, float], None] = lambda _stage, _seconds: None

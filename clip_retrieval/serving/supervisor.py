@@ -21,34 +21,47 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
 
 from clip_retrieval.serving.leading import BOUND
 from clip_retrieval.serving.replacing import CHECK_S, NO_WORKER, Starts, StillWorkers, say_that_it_stands_still
-from clip_retrieval.serving.shared_state import SharedState
+from clip_retrieval.serving.shared_state import DESCRIPTOR, SharedState
 from clip_retrieval.serving.starting import answer_until, tls_of
 
 RETRY_S = 0.05
 
 
-def supervisor(bento_arbiter: Any, shared: SharedState) -> Any:
-    """The class of the supervisor, derived from BentoML's class of circus's ``Arbiter``."""
+DEPENDED_ON = "service_"
+"""BentoML's name for the watcher of a service that the one that is served depends on begins so."""
+
+
+def supervisor(bento_arbiter: Any, shared: SharedState, *, beside: Mapping[str, SharedState] | None = None) -> Any:
+    """The class of the supervisor, derived from BentoML's class of circus's ``Arbiter``.
+
+    The workers of the service have ``shared``, and those of a service that it depends on what ``beside`` has under its
+    name.
+    """
     from circus.exc import ConflictError
+
+    others = {f"{DEPENDED_ON}{name}": its for name, its in (beside or {}).items()}
+    each = (shared, *others.values())
 
     class Supervisor(bento_arbiter):  # type: ignore[misc]
         def __init__(self, watchers: Sequence[Any], *, plugins: Sequence[Any] | None = None, **options: Any) -> None:
-            starts = Starts(shared)
             sockets = options.get("sockets") or []
             self._listening: Any = sockets[-1] if sockets else None  # the last is the service's own
             self._starting: asyncio.Task[None] | None = None
             for watcher in watchers:
-                watcher.env[BOUND] = getattr(self._listening, "host", None) or ""
+                its = others.get(watcher.name, shared)
+                host = getattr(self._listening, "host", None) or ""
+                watcher.env |= {BOUND: host, DESCRIPTOR: str(its.descriptor)}
                 watcher.respawn = True
-                watcher.hooks["before_spawn"] = lambda watcher, **_: starts.may_start(watcher.numprocesses)
+                watcher.hooks["before_spawn"] = partial(_may_start, starts=Starts(its))
             on_hangup = signal.getsignal(signal.SIGHUP)
             # ``bentoml serve --reload`` has a plugin, which is a process: the folder lets in this user alone.
             private = tempfile.mkdtemp(prefix="bento-clip-") if plugins else None
@@ -74,14 +87,14 @@ def supervisor(bento_arbiter: Any, shared: SharedState) -> Any:
 
         def start(self, cb: Callable[[Any], Any] | None = None) -> None:
             """Run until the end of the service. Raises SystemExit with status 1 if it ends by a failure."""
-            threading.Thread(target=_watch, args=(shared,), name="watch-workers", daemon=True).start()
+            threading.Thread(target=_watch, args=each, name="watch-workers", daemon=True).start()
             try:
                 super().start(cb)
             except RuntimeError:  # circus has no worker and could start none
                 self.exit_stack.close()
                 if shared.fail():
                     sys.stderr.write(NO_WORKER)
-            if shared.has_failed:
+            if any(one.has_failed for one in each):
                 raise SystemExit(1)
 
         def manage_watchers(self) -> Any:
@@ -89,6 +102,13 @@ def supervisor(bento_arbiter: Any, shared: SharedState) -> Any:
             with suppress(ConflictError):
                 return super().manage_watchers()
             return None
+
+        async def _stop_watchers(self, close_output_streams: bool = False, watcher_iter_func: Any = None) -> None:
+            """Circus stops all at once. A service needs those beside it for its last requests, so it is first."""
+            for watcher in self.iter_watchers() if others else ():
+                if watcher.name not in others:
+                    await watcher._stop(close_output_streams)
+            await super()._stop_watchers(close_output_streams, watcher_iter_func)
 
         def stop(self) -> Any:
             """Circus drops a SIGTERM that comes while another of its commands is under way."""
@@ -103,11 +123,15 @@ def supervisor(bento_arbiter: Any, shared: SharedState) -> Any:
     return Supervisor
 
 
-def _watch(shared: SharedState) -> None:
-    workers = StillWorkers(shared)
+def _may_start(watcher: Any, *, starts: Starts, **_: object) -> bool:
+    return starts.may_start(watcher.numprocesses)
+
+
+def _watch(*shared: SharedState) -> None:
+    services = [StillWorkers(one) for one in shared]
     while True:
         time.sleep(CHECK_S)
-        for pid in workers.look():
+        for pid in [pid for workers in services for pid in workers.look()]:
             with suppress(psutil.Error):
                 worker = psutil.Process(pid)
                 if worker.ppid() == os.getpid():

@@ -13,12 +13,13 @@ from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
 from clip_retrieval.serving.budget import Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
 from clip_retrieval.serving.engine import Engine
-from clip_retrieval.serving.health import IDLE_S, Health, IndexWatch, Tried, patience
+from clip_retrieval.serving.health import IDLE_S, Health, OutsideWatch, Tried, patience
 from clip_retrieval.serving.memory_watch import MemoryWatch
 from clip_retrieval.serving.priority import keep_off, take_core
 from clip_retrieval.serving.process import Place
 from clip_retrieval.serving.prometheus import PrometheusMetrics
 from clip_retrieval.serving.query_service import QueryService
+from clip_retrieval.serving.remote_engine import RemoteEngine
 from clip_retrieval.serving.rollout import Rollout
 from clip_retrieval.serving.served import Loader, Served
 from clip_retrieval.serving.service_folder import service_folder
@@ -122,6 +123,7 @@ class Worker:
         self._state.room.left = self._memory.left_beside_requests
         self._state.trouble = lambda: self._health.trouble if self._health is not None else None
         self._state.index_trouble = lambda: self._health.index_trouble if self._health is not None else None
+        self._state.encoder_trouble = lambda: self._health.encoder_trouble if self._health is not None else None
         self._look_after(served, alone_s)
         self._swapper.start(self._state.settings.follow)
         self._compactor.start()
@@ -186,16 +188,22 @@ class Worker:
         def patience_s(kind: str) -> float:
             return patience(alone_s[kind], settings.max_batch_size, settings.request_timeout_s)
 
-        tried = (
-            Tried("texts", engine.text_batches, try_text, patience_s=patience_s("texts"), idle_s=IDLE_S),
-            Tried("images", engine.image_batches, try_image, patience_s=patience_s("images")),
-        )
+        encoder = None
+        tried: tuple[Tried, ...] = ()
+        if isinstance(engine, RemoteEngine):
+            encoder = OutsideWatch(lambda: engine.trouble, engine.probe, idle_s=0)
+        else:
+            tried = (
+                Tried("texts", engine.text_batches, try_text, patience_s=patience_s("texts"), idle_s=IDLE_S),
+                Tried("images", engine.image_batches, try_image, patience_s=patience_s("images")),
+            )
         self._health = Health(
             tried,
             self._place.shared,
             self._place.slot,
             give_up=process.end_worker,
             index=_index_watch(served.retriever.collection.engine),
+            encoder=encoder,
         )
         if self._looking is not None:
             self._looking.cancel()
@@ -207,7 +215,7 @@ def _beside() -> int:
     return held_memory(os.getppid()) if IS_SUPERVISED else 0
 
 
-def _index_watch(engine: EngineElsewhere | None) -> IndexWatch | None:
+def _index_watch(engine: EngineElsewhere | None) -> OutsideWatch | None:
     """What watches the engine of the index, where that is outside of this process."""
     if engine is None:
         return None
@@ -215,4 +223,4 @@ def _index_watch(engine: EngineElsewhere | None) -> IndexWatch | None:
     async def probe() -> None:
         await asyncio.get_running_loop().run_in_executor(None, engine.probe)
 
-    return IndexWatch(lambda: engine.trouble, probe)
+    return OutsideWatch(lambda: engine.trouble, probe)

@@ -54,9 +54,8 @@ def reserve_port() -> int:
     return address[1]
 
 
-def bentoml_serve(port: int) -> list[str]:
-    """BentoML's own command for the service; BENTO_CLIP_ARTIFACT names the artifact."""
-    service = "clip_retrieval.service:ClipRetrieval"
+def bentoml_serve(port: int, service: str = "clip_retrieval.service:ClipRetrieval") -> list[str]:
+    """BentoML's own command for a service; BENTO_CLIP_ARTIFACT names the artifact."""
     return [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
 
 

@@ -4,6 +4,7 @@
     service     ``bentoml serve``, started once for the session, stopped with SIGTERM at its end
     demo        the bundled photographs with the demo model, built once for the session
     photographs ``bento-clip serve`` over that
+    wheel       the built wheel of this project
     launch      starts another server, or a command that should fail; what still runs at the test's end is killed
 
 Everything is open in these servers (``BENTO_CLIP_INSECURE``) but for those whose test is about keys.
@@ -37,6 +38,10 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 print(modelstore.save(Artifact.open(Path(sys.argv[1]))))
 """
+
+
+SOURCES = ("clip_retrieval", "pyproject.toml", "README.md", "LICENSE")
+"""What a wheel of this project is built of."""
 
 
 @dataclass(frozen=True)
@@ -193,3 +198,35 @@ def launch(store: Store, tmp_path: Path) -> Iterator[Launch]:
     yield launch
     for server in servers:
         server.kill()
+
+
+def run(*command: str | Path, folder: Path, **environment: str) -> str:
+    """What a command prints; the test fails with its messages if it fails."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built of a copy: setuptools leaves its work in the folder that it builds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        source, target = ROOT / name, folder / "source" / name
+        target.parent.mkdir(exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    command: list[str | Path] = ["-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, folder / "source"]
+    run(sys.executable, *command, folder=folder)
+    [built] = folder.glob("*.whl")
+    return built

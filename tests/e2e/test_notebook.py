@@ -14,16 +14,25 @@ from tests.e2e.conftest import Server, Store
 pytestmark = pytest.mark.e2e
 
 RUN = """
-import ast, json, sys
+import ast, asyncio, inspect, json, sys
 names = {}
-drawn = []
-for source in json.loads(sys.argv[1]):
-    *body, last = ast.parse(source).body
-    exec(compile(ast.Module(body, []), "cell", "exec"), names)
-    drawn.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names)._repr_html_())
-print(json.dumps(drawn))
+
+async def run(part, mode):
+    value = eval(compile(part, "cell", mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    return await value if inspect.isawaitable(value) else value
+
+async def notebook():
+    for source in json.loads(sys.argv[1]):
+        *body, last = ast.parse(source).body
+        await run(ast.Module(body, []), "exec")
+        yield (await run(ast.Expression(last.value), "eval"))._repr_html_()
+
+async def drawn():
+    return [html async for html in notebook()]
+
+print(json.dumps(asyncio.run(drawn())))
 """
-"""What a notebook does: runs the statements of a cell, and asks its last value for HTML."""
+"""What a notebook does: runs the statements of a cell in an event loop, and asks its last value for HTML."""
 
 
 def test_each_cell_runs_and_shows_images(photographs: Server, demo: Store) -> None:
@@ -37,5 +46,5 @@ def test_each_cell_runs_and_shows_images(photographs: Server, demo: Store) -> No
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     drawn = json.loads(done.stdout.splitlines()[-1])
-    assert [html.count('<img src="data:image/webp;base64,') for html in drawn] == [4, 4, 3, 4, 4]
+    assert [html.count('<img src="data:image/webp;base64,') for html in drawn] == [4, 4, 3, 4, 4, 4]
     assert "red_panda" in drawn[0]

@@ -5,8 +5,6 @@ asks for, and installs nothing but the wheel. With the extra ``cli`` it comes in
 """
 
 import os
-import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -16,43 +14,9 @@ import pytest
 from clip_retrieval.client import Client
 from scripts.common.paths import ROOT
 from scripts.common.server import reserve_port
-from tests.e2e.conftest import Server, start
+from tests.e2e.conftest import Server, run, start
 
 pytestmark = pytest.mark.e2e
-
-SOURCES = ("clip_retrieval", "pyproject.toml", "README.md", "LICENSE")
-
-
-def run(*command: str | Path, folder: Path, **environment: str) -> str:
-    """What a command prints; the test fails with its messages if it fails."""
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env={**clean, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built of a copy: setuptools leaves its work in the folder that it builds."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        source, target = ROOT / name, folder / "source" / name
-        target.parent.mkdir(exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target)
-    command: list[str | Path] = ["-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, folder / "source"]
-    run(sys.executable, *command, folder=folder)
-    [built] = folder.glob("*.whl")
-    return built
 
 
 @pytest.fixture

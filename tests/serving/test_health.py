@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from clip_retrieval.errors import Busy, IndexAway
+from clip_retrieval.errors import Busy, EncoderAway, IndexAway
 from clip_retrieval.serving.batch_watch import BatchWatch
-from clip_retrieval.serving.health import ANOTHER_WORKER, REPLACE_AFTER_S, Health, IndexWatch, Trial, Tried, patience
+from clip_retrieval.serving.health import ANOTHER_WORKER, REPLACE_AFTER_S, Health, OutsideWatch, Trial, Tried, patience
 from clip_retrieval.serving.shared_state import SharedState
 from tests.serving.test_batch_watch import Clock
 
@@ -288,6 +288,23 @@ def test_patience_follows_what_one_input_took(single_s: float, batch: int, timeo
     assert patience(single_s, batch, timeout_s) == pytest.approx(expected)
 
 
+def test_an_encoder_elsewhere_that_is_away_is_told_and_leaves_the_worker_ready() -> None:
+    async def probe() -> None:
+        raise EncoderAway("the encoder service does not answer")
+
+    async def run() -> None:
+        shared, given_up = SharedState.create(slots=1), list[str]()
+        watch = OutsideWatch(lambda: "the encoder service does not answer", probe, idle_s=0)
+        health = Health((), shared, shared.slots[0], give_up=given_up.append, encoder=watch)
+        for _ in range(40):
+            health.look()
+            await asyncio.sleep(0)
+        assert health.encoder_trouble == "the encoder service does not answer"
+        assert (health.trouble, health.index_trouble, given_up) == (None, None, [])
+
+    asyncio.run(run())
+
+
 def test_an_engine_that_is_away_is_trouble_but_no_reason_to_give_up() -> None:
     clock, asked, away = Clock(), list[float](), [True]
 
@@ -298,7 +315,7 @@ def test_an_engine_that_is_away_is_trouble_but_no_reason_to_give_up() -> None:
 
     async def run() -> None:
         shared, given_up = SharedState.create(slots=1), list[str]()
-        watch = IndexWatch(lambda: "Milvus does not answer" if away[0] else None, probe, idle_s=IDLE_S, clock=clock)
+        watch = OutsideWatch(lambda: "Milvus does not answer" if away[0] else None, probe, idle_s=IDLE_S, clock=clock)
         health = Health((), shared, shared.slots[0], give_up=given_up.append, index=watch, clock=clock)
 
         async def look(seconds: int) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import write_manifest
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import ArtifactError, ArtifactNotFound, ModelUnavailable
+from clip_retrieval.encoders.inputs import Inputs
+from clip_retrieval.errors import ArtifactError, ArtifactNotFound, EncoderMismatch, ModelUnavailable
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Engine
+from clip_retrieval.serving.remote_engine import RemoteEngine
 from clip_retrieval.serving.served import Loader, Served, check_engine, second_model_bytes
 from clip_retrieval.serving.settings import Settings
+from tests.serving.test_remote_engine import FakeService
 
 
 def in_milvus(artifact: Artifact, uri: str) -> Artifact:
@@ -122,3 +126,20 @@ def test_what_was_wrong_with_a_begun_encoder_is_said_by_the_call(artifact_copy: 
     loader.begin(artifact_copy.path)
     with pytest.raises(ArtifactNotFound, match="is not an artifact"):
         loader(str(artifact_copy.path))
+
+
+def test_where_another_service_encodes_no_encoder_is_loaded_and_another_model_is_refused(
+    fake_artifact: Artifact, artifact_copy: Artifact
+) -> None:
+    loader = Loader(Settings(), 1)
+    loader.ask(FakeService())
+    first = loader(str(fake_artifact.path))
+    assert isinstance(first.engine, RemoteEngine)
+    assert isinstance(first.engine.encoder, Inputs)
+    again = loader(str(artifact_copy.path), first)
+    assert again.engine is first.engine
+    write_manifest(artifact_copy.path, artifact_copy.manifest.model_copy(update={"encoder": AnotherEncoder().info}))
+    with pytest.raises(EncoderMismatch, match="has the model another, and the encoder service has fake: start both"):
+        loader(str(artifact_copy.path), first, verify=False)
+    for served in (first, again):
+        served.retriever.close()

@@ -78,6 +78,8 @@ def test_several_values_stand_in_one_variable(
         ("CORS_ORIGINS", "https://example.org/", "https://example.org/ is no origin"),
         ("CORS_ORIGINS", "https://*.example.org", "is no origin"),
         ("HOSTS", "https://example.org", "is no name of a host; write example.org"),
+        ("ENCODER_URL", "encoder:3000", "encoder:3000 is no URL of a service; write http://encoder:3000"),
+        ("ENCODER_URL", "http://encoder/encode", "is no URL of a service"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_what_would_be_right(
@@ -92,7 +94,9 @@ def test_values_that_are_right_are_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("BENTO_CLIP_ROOT_PATH", "/clip/")
     monkeypatch.setenv("BENTO_CLIP_CORS_ORIGINS", "https://a.example http://localhost:5173, chrome-extension://abc")
     monkeypatch.setenv("BENTO_CLIP_HOSTS", "a.example, *.b.example, [::1], 127.0.0.1:3000, localhost")
+    monkeypatch.setenv("BENTO_CLIP_ENCODER_URL", "http://encoder:3000")
     settings = Settings()
+    assert settings.encoder_url == "http://encoder:3000"
     assert settings.root_path == "/clip"
     assert len(settings.cors_origins) == 3
     assert len(settings.hosts) == 5

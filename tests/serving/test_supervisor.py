@@ -17,8 +17,8 @@ import pytest
 from circus.exc import ConflictError
 
 from clip_retrieval.serving.leading import BOUND
-from clip_retrieval.serving.shared_state import SharedState
-from clip_retrieval.serving.supervisor import supervisor
+from clip_retrieval.serving.shared_state import DESCRIPTOR, SharedState
+from clip_retrieval.serving.supervisor import DEPENDED_ON, supervisor
 from clip_retrieval.serving.workers import listen
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 class FakeWatcher:
     numprocesses = 2
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "service") -> None:
+        self.name = name
         self.respawn = False
         self.hooks: dict[str, Any] = {}
         self.env: dict[str, str] = {}
@@ -114,7 +115,77 @@ def test_the_supervisor_tells_the_workers_where_the_service_listens(
 ) -> None:
     watcher = FakeWatcher()
     supervisor(FakeArbiter, shared)([watcher], sockets=sockets)
-    assert watcher.env == {BOUND: host or ""}
+    assert watcher.env == {BOUND: host or "", DESCRIPTOR: str(shared.descriptor)}
+
+
+def test_the_workers_of_a_service_beside_have_places_of_their_own(shared: SharedState) -> None:
+    beside = SharedState.create(slots=2)
+    search, encoder = FakeWatcher(), FakeWatcher("service_clip-encoder")
+    made_one = supervisor(FakeArbiter, shared, beside={"clip-encoder": beside})([encoder, search])
+    assert search.env[DESCRIPTOR] == str(shared.descriptor)
+    assert encoder.env[DESCRIPTOR] == str(beside.descriptor)
+    for watcher in (search, encoder):
+        tries = [watcher.hooks["before_spawn"](watcher=watcher, arbiter=made_one, hook_name="before_spawn")]
+        assert tries == [True]
+    while encoder.hooks["before_spawn"](watcher=encoder):
+        assert not beside.has_failed
+    assert not shared.has_failed, "the search has not failed to start"
+    with pytest.raises(SystemExit) as ended:
+        made_one.start()
+    assert ended.value.code == 1, "nor does a service go on whose encoder cannot start"
+
+
+def test_a_service_ends_before_what_it_depends_on(shared: SharedState) -> None:
+    ended: list[str] = []
+
+    class Ending(FakeWatcher):
+        async def _stop(self, _: bool) -> None:
+            ended.append(self.name)
+
+    class Arbiter(FakeArbiter):
+        def __init__(self, watchers: list[Any], **options: Any) -> None:
+            super().__init__(watchers, **options)
+            self.watchers = watchers
+
+        def iter_watchers(self) -> list[Any]:
+            return self.watchers
+
+        async def _stop_watchers(self, *_: Any) -> None:
+            ended.append("all")
+
+    beside = {"clip-encoder": SharedState.create(slots=2)}
+    pair = [Ending("service_clip-encoder"), Ending()]
+    asyncio.run(supervisor(Arbiter, shared, beside=beside)(pair)._stop_watchers(True))
+    assert ended == ["service", "all"]
+    ended.clear()
+    asyncio.run(supervisor(Arbiter, shared)([Ending()])._stop_watchers(True))
+    assert ended == ["all"]
+
+
+def test_circus_stops_its_watchers_in_one_place() -> None:
+    source = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import inspect, circus.arbiter as a, circus.watcher as w;"
+            "print(inspect.getsource(a), inspect.getsource(w))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "yield self._stop_watchers(close_output_streams=True)" in source, "an encoder ends before its last requests"
+    assert "def _stop(self, close_output_streams=False):\n        if self.is_stopped():" in source, "likewise"
+
+
+def test_bentoml_names_the_watcher_of_a_service_beside() -> None:
+    source = subprocess.run(
+        [sys.executable, "-c", "import inspect, _bentoml_impl.server.serving as s; print(inspect.getsource(s))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f'name=f"{DEPENDED_ON}{{svc.name}}"' in source, "workers of both services take the same places"
 
 
 def test_workers_inherit_descriptors() -> None:
