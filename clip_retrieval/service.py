@@ -114,6 +114,8 @@ class ClipRetrieval:
     def __init__(self) -> None:
         start_profile.mark(_process, "routes and middleware")
         process.prefer_searches()
+        if IS_SUPERVISED:
+            process.leave_alone()
         try:
             self.worker = Worker(state, place, dispatch, metrics, loader, tag, verification)
         except Exception as error:
