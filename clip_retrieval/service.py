@@ -13,6 +13,7 @@ import bentoml
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import process, start_profile
 from clip_retrieval.serving.bento_dispatch import ENCODER, IS_SUPERVISED, is_served_beside
+from clip_retrieval.serving.leading import SPLIT
 from clip_retrieval.serving.served import Loader
 from clip_retrieval.serving.service_folder import service_folder
 from clip_retrieval.serving.verification import Verification
@@ -124,7 +125,7 @@ class ClipRetrieval:
         """Make this process the supervisor, before it starts a worker and listens."""
         if settings.encoder_url is not None:
             raise SystemExit(
-                f"bento-clip: BENTO_CLIP_ENCODER_URL is set, of which this service makes no use: serve {process.SPLIT}"
+                f"bento-clip: BENTO_CLIP_ENCODER_URL is set, of which this service makes no use: serve {SPLIT}"
             )
         process.prepare(settings, tag, folder)
 
@@ -133,6 +134,8 @@ class ClipRetrieval:
         process.prefer_searches()
         if self.encoder is not None:
             loader.ask(EncoderProxy(self.encoder))
+        if IS_SUPERVISED:
+            process.leave_alone()
         try:
             self.worker = Worker(state, place, dispatch, metrics, loader, tag, verification)
         except Exception as error:

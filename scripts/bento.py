@@ -34,6 +34,8 @@ from scripts.common.paths import ROOT
 from scripts.oci import pins
 
 PACKAGE = "clip_retrieval"
+STARTED = ("service.py", "serving/launch.py", "serving/work.py")
+"""What a process begins with: the service, what starts it in the image, and each of its workers."""
 BUCKETS = "bring pyarrow, with which the service follows what is published in S3 or Google Cloud Storage"
 BASIC_FORMATS = "leave out HEIC and JPEG XL, whose packages are under the GPL"
 
@@ -102,9 +104,9 @@ def labels(artifact: Artifact) -> dict[str, str]:
 
 
 def modules(root: Path) -> list[Path]:
-    """The service, what starts it in the image, and every file of the package that these import, directly or not, at
-    the top or in functions."""
-    waiting = [root / PACKAGE / "service.py", root / PACKAGE / "serving" / "launch.py"]
+    """What processes begin with, and every file of the package that these import, directly or not, at the top or in
+    functions."""
+    waiting = [root / PACKAGE / name for name in STARTED]
     found = {*waiting}
     while waiting:
         new = {path for name in _imports(waiting.pop()) for path in _files(root, name)} - found

@@ -5,7 +5,8 @@
 
 It listens at once, starts the workers, and answers itself until one of them is ready. With ``--bento`` it serves a
 Bento, as ``bentoml serve FOLDER`` does, at ``BENTOML_HOST`` and ``BENTOML_PORT``. What those variables of BentoML say
-that only its own supervisor understands, that one does: then this process becomes ``bentoml serve``.
+that only its own supervisor understands, that one does: then this process becomes ``bentoml serve``. So it does where
+the service is two, an encoder and a search.
 """
 
 import argparse
@@ -16,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clip_retrieval.serving import lifeline, service_folder, start_profile
-from clip_retrieval.serving.leading import SERVICE, lead, usual_workers
+from clip_retrieval.serving.leading import SERVICE, SPLIT, lead, usual_workers
 from clip_retrieval.serving.workers import Served, Workers, listen
 
 BENTOS = frozenset({"BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS", "BENTOML_API_WORKERS", "BENTOML_TIMEOUT"})
 """Variables that may say something about BentoML's own supervisor."""
 
-WORKERS = "BENTO_CLIP_WORKERS"
+WORKERS, ENCODER_URL = "BENTO_CLIP_WORKERS", "BENTO_CLIP_ENCODER_URL"
 TLS = ("--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs", "--ssl-cert-reqs")
 
 
@@ -41,12 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     options = [text for option in TLS if (value := _value(given, option)) is not None for text in (option, value)]
     folder = (given.bento or given.folder).absolute()
-    identifier = str(folder) if given.bento else SERVICE
-    if any(os.environ.get(name) for name in BENTOS):
+    identifier = str(folder) if given.bento else SPLIT if said(ENCODER_URL) else SERVICE
+    if any(os.environ.get(name) for name in BENTOS) or said(ENCODER_URL) or (given.bento and not _is_one(folder)):
         command = [sys.executable, "-m", "bentoml", "serve", identifier]
         command += ["--host", given.host, "--port", str(given.port)]
         os.execv(sys.executable, [*command, *options, *([] if given.bento else ["--working-dir", str(folder)])])
     raise SystemExit(_serve(identifier, folder, given.host, given.port, options))
+
+
+def said(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """What a setting says, in letters of any case; None if it is not set."""
+    return next((value for key, value in environment.items() if key.upper() == name), None)
 
 
 def workers_of(environment: Mapping[str, str]) -> int:
@@ -54,14 +60,20 @@ def workers_of(environment: Mapping[str, str]) -> int:
 
     A plain number is read here; what else may be one is for the settings, whose import takes longer than all of this.
     """
-    said = next((value for name, value in environment.items() if name.upper() == WORKERS), None)
-    if said is None:
+    number = said(WORKERS, environment)
+    if number is None:
         return usual_workers()
-    if said.isascii() and said.isdigit() and int(said) > 0:
-        return int(said)
+    if number.isascii() and number.isdigit() and int(number) > 0:
+        return int(number)
     from clip_retrieval.serving.process import read_settings
 
     return read_settings().workers or usual_workers()
+
+
+def _is_one(bento: Path) -> bool:
+    """Whether a Bento has the service that is one; a line of its description says which it has."""
+    text = (bento / "bento.yaml").read_text(encoding="utf-8")
+    return any(line.rstrip() == f"service: {SERVICE}" for line in text.splitlines())
 
 
 def _serve(identifier: str, folder: Path, host: str, port: int, options: Sequence[str]) -> int:

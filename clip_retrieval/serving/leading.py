@@ -16,8 +16,8 @@ CORES_PER_WORKER = 4
 """One event loop keeps about so many cores busy with texts: with AMX three, on a slower processor more, since a text
 takes the encoder longer there and the event loop as long (docs/serving.md, ``scripts/simulate_cores.py``)."""
 
-SERVICE = "clip_retrieval.service:ClipRetrieval"
-"""What BentoML calls the service."""
+SERVICE, SPLIT = "clip_retrieval.service:ClipRetrieval", "clip_retrieval.split_service:ClipRetrieval"
+"""What BentoML calls the service, and the one that is two."""
 
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"

@@ -54,9 +54,6 @@ requests leave no reference cycles."""
 _PIXEL_BYTES = 3 * 4
 """Of a pixel as an encoder takes it: three channels in float32."""
 
-SPLIT = "clip_retrieval.split_service:ClipRetrieval"
-"""What BentoML calls the service where another one encodes."""
-
 ENCODER_WORKERS = 1
 """Of the service that encodes, where that is a service of its own: one process computes on all cores, or on the GPU."""
 
@@ -263,10 +260,18 @@ def freeze_heap() -> None:
 
     Without this a collection scans all of it under load, and nothing is answered for a quarter of a second.
     """
-    gc.collect()
-    gc.freeze()
+    leave_alone()
     gc.enable()
     gc.set_threshold(GC_THRESHOLD)
+
+
+def leave_alone() -> None:
+    """Have the garbage collector never again look at what exists now, beside what is garbage.
+
+    A worker does so while its model is compiled in other threads: what its imports have left takes a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def bound_host() -> str | None:

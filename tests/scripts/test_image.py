@@ -112,6 +112,7 @@ def test_the_bento_has_the_modules_that_the_service_and_its_launcher_import_and_
     assert {
         "clip_retrieval/service.py",
         "clip_retrieval/serving/launch.py",
+        "clip_retrieval/serving/work.py",
         "clip_retrieval/__init__.py",
         "clip_retrieval/encoders/openvino/encoder.py",
     } <= names

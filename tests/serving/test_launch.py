@@ -70,3 +70,21 @@ def test_what_only_bentomls_supervisor_understands_has_it_started(what: str, tmp
     rest = [] if what == "--bento" else ["--working-dir", str(tmp_path)]
     expected = ["serve", *service, "--host", "127.0.0.1", "--port", port, "--ssl-certfile", "a.pem", *rest]
     assert done.stdout.strip().split("|") == expected, done.stderr
+
+
+def called(folder: Path, *options: str, **environment: str) -> list[str]:
+    """How ``bentoml`` is called: here a file in its place says so."""
+    (folder / "bentoml.py").write_text("import sys; print(*sys.argv[1:], sep='|')")
+    done = launch(*options, "--host", "127.0.0.1", PYTHONPATH=f"{folder}:{ROOT}", **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().split("|")[:2]
+
+
+def test_a_search_with_its_encoder_elsewhere_is_the_service_that_is_two(tmp_path: Path) -> None:
+    expected = ["serve", "clip_retrieval.split_service:ClipRetrieval"]
+    assert called(tmp_path, "--folder", str(tmp_path), bento_clip_encoder_url="http://127.0.0.1:9") == expected
+
+
+def test_a_bento_of_two_services_has_bentomls_supervisor(tmp_path: Path) -> None:
+    (tmp_path / "bento.yaml").write_text("service: clip_retrieval.split_service:ClipRetrieval\nname: two\n")
+    assert called(tmp_path, "--bento", str(tmp_path)) == ["serve", str(tmp_path)]
