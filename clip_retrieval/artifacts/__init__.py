@@ -5,7 +5,9 @@ thumbnails.py     small images for people, in SQLite
 columns.py        split and metadata as typed columns, written once and memory-mapped
 record_arrays.py  other arrays that follow from the records
 manifest_file.py  the file of the manifest: its name, its schema, its hash
-confidence.py     the share of right answers at a cosine
+regression.py     logistic regression
+trials.py         captions as if they were searched for, with their image and without
+confidence.py     the share of right answers at a cosine, and the bound of what is near enough
 manifest.py       what an artifact says of itself
 artifact.py       the folder, open for reading
 writer.py         writes the folder

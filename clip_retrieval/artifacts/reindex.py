@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
+from clip_retrieval.artifacts.confidence import FORM_OF_CURVES, NO_CURVES, confident_ways
 from clip_retrieval.artifacts.manifest import tuned_version
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
@@ -79,7 +80,15 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
         built = {modality: _without_rows(one) for modality, one in built.items()}
     built |= {modality: candidate.built for modality, candidate in chosen.items() if candidate is not None}
     thumbnails = manifest.files.get(THUMBNAILS)
-    version = tuned_version(manifest.encoder, manifest.data, built["images"], built["captions"], thumbnails=thumbnails)
+    curves = artifact.curves() or NO_CURVES
+    version = tuned_version(
+        manifest.encoder,
+        manifest.data,
+        built["images"],
+        built["captions"],
+        thumbnails=thumbnails,
+        form_of_curves=curves.form if confident_ways(curves) else FORM_OF_CURVES,
+    )
 
     def fill(folder: Path) -> None:
         for modality in MODALITIES:

@@ -201,7 +201,7 @@ def _show_reliability(quality: Quality) -> None:
         return
     table = Table("", "queries", "mean gap", "least cosine", *(f"recall@{k} lost" for k in CUTOFFS))
     least = quality.reliability[0].min_confidence
-    table.title, table.title_justify = f"confidence, and what a bound of {least} costs", "left"
+    table.title, table.title_justify = f"confidence, and what the collection's bound of {least} costs", "left"
     for one in quality.reliability:
         lost = (f"{one.lost[f'recall_at_{k}']:.4f}" for k in CUTOFFS)
         table.add_row(title(one.way), str(one.queries), f"{one.mean_gap:.3f}", f"{one.least_cosine:.3f}", *lost)

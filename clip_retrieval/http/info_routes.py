@@ -80,6 +80,7 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
                 }.items()
             },
             confident_ways=confident_ways(collection.curves),
+            min_confidence=collection.curves.bound if collection.curves and confident_ways(collection.curves) else None,
             notes=notes,
         )
 

@@ -24,7 +24,7 @@ from clip_retrieval.search.hits import SearchOutcome
 from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.results import render, render_listed
-from clip_retrieval.search.retriever import Retriever, browse
+from clip_retrieval.search.retriever import Retriever, asks_captions, browse
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.decoders import Decoders, decode_together
@@ -432,7 +432,10 @@ def _wrong_filter(query: Query, state: SearchableCollection) -> InvalidQuery | N
 def _is_short(query: Query, state: SearchableCollection) -> bool:
     """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
     index = state.index(query.target)
-    if index.spec.is_elsewhere or index.compared_values > EXACT_VALUES_IN_LOOP:
+    compared = index.compared_values
+    if asks_captions(query, state):
+        compared += state.index("captions").compared_values
+    if index.spec.is_elsewhere or compared > EXACT_VALUES_IN_LOOP:
         return False
     if query.where is None:
         return True

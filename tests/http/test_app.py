@@ -90,6 +90,7 @@ def test_the_root_says_what_is_served(api: Api, fake_artifact: Artifact) -> None
         "model": "fake",
         "images": 24,
         "confident_ways": ["text_to_image", "image_to_text"],
+        "min_confidence": 0.5,
         "captions": 48,
         "artifact": "clip-retrieval:test",
         "links": {

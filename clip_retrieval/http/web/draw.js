@@ -64,7 +64,7 @@ function append(answer) {
 }
 
 /* Where the collection knows how many answers at such a score are right, a line parts those that are near enough. */
-const isFar = ({ confidence }) => typeof confidence === "number" && confidence < ENOUGH;
+const isFar = ({ confidence }) => typeof confidence === "number" && confidence < (info?.min_confidence ?? ENOUGH);
 function firstFar() {
   const judged = info?.confident_ways?.includes("text_to_image") && asked().length > 0 && asked().every((part) => part.text !== undefined);
   return judged ? results.findIndex(isFar) : -1;
