@@ -27,6 +27,7 @@ from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ClipRetrievalError, StorageReadOnly
 from clip_retrieval.indexes.milvus_place import is_file
+from clip_retrieval.query_log.folder import prepare as prepare_log
 from clip_retrieval.serving import json_logs, lifeline, log_lines, start_profile
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
 from clip_retrieval.serving.budget import Needs, memory_limit
@@ -153,12 +154,16 @@ def prepare(settings: Settings, tag: str, folder: Path) -> None:
     try:
         keys = check_keys(settings)
         first = check_artifact(settings, tag, folder)
+        if settings.query_log is not None:
+            prepare_log(settings.query_log)
     except ClipRetrievalError as error:
         raise SystemExit(f"bento-clip: {error}") from None
     start_profile.mark("supervisor", "verifying")
     os.environ["BENTO_CLIP_ARTIFACT"] = first  # of all workers, also of those that start later
     if settings.index_uri is not None and is_file(settings.index_uri):
         os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
+    if settings.query_log is not None:
+        os.environ["BENTO_CLIP_QUERY_LOG"] = str(settings.query_log.absolute())
     if settings.keys is not None:
         os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())  # workers have another working folder
     lead(share_cores(settings)[0], settings, keys)

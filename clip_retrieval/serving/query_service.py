@@ -62,6 +62,8 @@ class QueryAnswer:
     cached: bool = False
     batch_size: int | None = None
     """How many queries were encoded together, where the query has one part."""
+    vectors: Vectors | None = None
+    """The unit vectors of its parts, float32 (parts, dim); None if it was cached, or has no parts."""
 
 
 class QueryService:
@@ -232,7 +234,8 @@ class QueryService:
         if not query.parts:
             return await self._browse(query, state)
         encoded = await asyncio.gather(*(self._encode(n, part, prepared, state) for n, part in enumerate(query.parts)))
-        outcome = await self._find(query, np.stack([part.vector for part in encoded]), state)
+        vectors = np.stack([part.vector for part in encoded])
+        outcome = await self._find(query, vectors, state)
         fragments = state.fragments(query.target, [hit.row for hit in outcome.hits])
         page = RenderedPage(
             results=render(outcome.hits, fragments),
@@ -244,7 +247,8 @@ class QueryService:
         stages = {"decode": prepared.decode} if prepared.decode is not None and query.images else {}
         stages["encode"] = max((part.encode for part in encoded), key=lambda stage: stage.seconds)
         stages["search"] = outcome.search
-        return QueryAnswer(page, stages, batch_size=encoded[0].batch_size if len(encoded) == 1 else None)
+        batch_size = encoded[0].batch_size if len(encoded) == 1 else None
+        return QueryAnswer(page, stages, batch_size=batch_size, vectors=vectors)
 
     async def _browse(self, query: Query, state: SearchableCollection) -> QueryAnswer:
         """The first look at the ids of a large collection reads them all, so this is for the search thread."""

@@ -39,6 +39,7 @@ function ghosts() {
 
 function draw(answer, headers) {
   clearResults();
+  searchId = answer.search_id ?? null;
   $("state").replaceChildren();
   $("captions").hidden = true;
   drawTiming(headers, answer);
@@ -84,7 +85,7 @@ function tile(image, at) {
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // the browser opens the link in its own way
     event.preventDefault();
     if (picked) pick(image.image_id, item);
-    else open(image.image_id, at);
+    else { clicked(image.image_id); open(image.image_id, at); }
   } }, imageElement(image, "small", words));
   if (image.duplicates > 0) shot.append(el("span", { className: "mark" }, `+${image.duplicates}`, hiddenText(" near-duplicates")));
   if (image.similarity_score !== undefined) shot.append(el("span", { className: "score" }, hiddenText("similarity "), image.similarity_score.toFixed(2)));
