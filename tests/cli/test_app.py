@@ -94,6 +94,7 @@ class TestHelp:
             "finetune",
             "artifacts",
             "keys",
+            "queries",
         )
 
     def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:
