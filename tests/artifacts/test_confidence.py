@@ -32,7 +32,8 @@ from clip_retrieval.artifacts.trials import trials_of
 from clip_retrieval.contract.queries import Part, image_id, text
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import ArtifactDamaged, InvalidQuery
-from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.query import Query, QueryPart
+from clip_retrieval.search.retriever import Retriever, asks_captions
 
 
 def drawn(slope: float, intercept: float, count: int = 20_000) -> Pairs:
@@ -278,6 +279,12 @@ class TestSearchWithCaptions:
         plain = Curve(slope=8, intercept=-2, queries=48)
         for hit in with_term.search(parts, k=24, min_confidence=0).images:
             assert hit.confidence == pytest.approx(plain.share(hit.score))
+
+    def test_a_text_that_is_marked_with_a_language_is_judged_by_its_score_alone(self, with_term: Retriever) -> None:
+        """The captions may be in another one, which makes them all far."""
+        plain, marked = (Query((QueryPart("rot", language=code),), min_confidence=0) for code in (None, "deu_Latn"))
+        assert asks_captions(plain, with_term.collection)
+        assert not asks_captions(marked, with_term.collection)
 
     def test_a_bound_leaves_out_what_is_below(self, with_term: Retriever) -> None:
         every = with_term.search([text("red")], k=24, min_confidence=0).images

@@ -11,7 +11,7 @@ import pytest
 from clip_retrieval.query_log.reader import log_of
 from scripts.common.paths import ROOT
 from scripts.common.server import bentoml_serve, reserve_port
-from tests.e2e.conftest import Launch, Server, Store
+from tests.e2e.conftest import Launch, Server, Store, bento_clip_serve
 from tests.e2e.test_workers import search, wait_for, wait_until_all_are_ready, workers_of
 
 pytestmark = pytest.mark.e2e
@@ -21,13 +21,8 @@ def test_every_search_of_all_workers_is_in_the_log_also_after_a_kill(
     launch: Launch, store: Store, tmp_path: Path
 ) -> None:
     log, port = tmp_path / "queries", reserve_port()
-    server = launch(
-        bentoml_serve(port),
-        port,
-        BENTO_CLIP_ARTIFACT=store.tag,
-        BENTO_CLIP_WORKERS="2",
-        BENTO_CLIP_QUERY_LOG=str(log),
-    )
+    command = [*bento_clip_serve(port, store.tag), "--query-log", str(log)]
+    server = launch(command, port, BENTO_CLIP_WORKERS="2")
     wait_until_all_are_ready(server, 2)
     ids = [asked(server, f"red {number}") for number in range(40)]
     wait_for(lambda: log.exists() and len(held(log)) >= 40, 10, server)
