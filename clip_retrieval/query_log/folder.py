@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from clip_retrieval.errors import StorageFailed
@@ -42,7 +43,18 @@ def collection_of(head: bytes) -> str | None:
 
 def files_of(folder: Path) -> list[Path]:
     """The files in the folder of a collection, the oldest first."""
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
+    return [folder / name for name in sizes_of(folder)]
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """The bytes of each file by its name, the oldest first. A file that is removed meanwhile is left out."""
+    sizes = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if entry.name.endswith(SUFFIX) and entry.is_file():
+                    sizes[entry.name] = entry.stat().st_size
+    return dict(sorted(sizes.items()))
 
 
 def make_private(folder: Path) -> None:

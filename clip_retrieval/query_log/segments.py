@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from clip_retrieval.atomic import locked
-from clip_retrieval.query_log.folder import SUFFIX, files_of, head_of, make_private
+from clip_retrieval.query_log.folder import SUFFIX, head_of, make_private, sizes_of
 
 FILES = 16
 """Into so many files the bound is divided: what goes at once is a sixteenth of the log."""
@@ -78,11 +78,11 @@ class Segments:
 
     def _make_room(self, needed: int) -> None:
         """Remove the oldest files until there is room for so many bytes; never the one that is written."""
-        sizes = {path: path.stat().st_size for path in files_of(self._folder)}
+        sizes = sizes_of(self._folder)
         total = sum(sizes.values())
-        for path, size in sizes.items():
+        for name, size in sizes.items():
             if total + needed <= self._max_bytes:
                 return
-            if path != self._path:
-                path.unlink(missing_ok=True)
+            if self._path is None or name != self._path.name:
+                (self._folder / name).unlink(missing_ok=True)
                 total -= size

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.cli.traffic import traffic_of
 from clip_retrieval.encoders.fake import COLOURS, FakeEncoder
+from clip_retrieval.evaluation.embedded_dataset import of_artifact
+from clip_retrieval.evaluation.index_report import index_quality
+from clip_retrieval.progress import Silent
 from clip_retrieval.query_log.entry import LoggedClick, LoggedPart, LoggedSearch, line_of, now, packed
 from clip_retrieval.query_log.writer import LogWriter
 from tests.cli.test_app import Cli, cli
@@ -59,6 +63,18 @@ def test_a_log_is_cleared_for_one_collection_or_for_all(cli: Cli, log: Path) -> 
     assert "holds no query log" in cli("queries", "show", "--log", log).err
 
 
+def test_an_index_is_measured_with_what_was_asked_of_it(log: Path, fake_artifact: Artifact) -> None:
+    data = of_artifact("squares", fake_artifact)
+    traffic = traffic_of(log, fake_artifact, data)
+    images, captions = index_quality(fake_artifact, data, Silent(), asked=traffic.queries)
+    assert (images.queries, images.logged, images.query_kind, images.recall_at_10) == (120, True, "captions", 1)
+    assert {query.query for query in images.slowest} <= set(COLOURS)
+    assert (captions.queries, captions.logged) == (24, False)
+    assert traffic.clicked is not None
+    assert traffic.clicked.recall["recall_at_1"] == 1
+
+
+@pytest.mark.slow
 def test_an_evaluation_takes_what_was_asked_and_what_was_opened(
     cli: Cli, log: Path, fake_artifact: Artifact, tmp_path: Path
 ) -> None:

@@ -41,8 +41,10 @@ def logging_server(demo: Store, tmp_path_factory: pytest.TempPathFactory, log: P
         server.kill()
 
 
-def test_what_is_opened_of_a_search_is_logged(meet: Meet, logging_server: Server, log: Path) -> None:
-    open_first(meet(logging_server.url))
+def test_what_is_opened_of_a_search_is_logged_and_no_example_of_the_first_view(
+    meet: Meet, logging_server: Server, log: Path
+) -> None:
+    visit = open_first(meet(logging_server.url))
 
     def held() -> CollectionLog:
         return log_of(log, "sample")
@@ -52,6 +54,12 @@ def test_what_is_opened_of_a_search_is_logged(meet: Meet, logging_server: Server
     assert held().searches[-1].words == "a red panda"
     assert click.search_id == held().searches[-1].search_id
     assert click.image_id
+    visit.page.keyboard.press("Escape")
+    visit.page.get_by_label("Describe an image").fill("")
+    expect(visit.page.locator("#hero")).to_be_visible()
+    visit.page.locator("#grid .tile a").first.click()
+    expect(visit.page.locator("#dialog[open]")).to_be_visible()
+    assert sum(request.url.endswith("/clicks") for request in visit.requests) == 1
 
 
 def test_a_service_without_a_log_is_told_nothing(meet: Meet) -> None:

@@ -18,6 +18,7 @@ function state(where, name, title, words, actions, reason = "") {
 
 function clearResults() {
   results = [];
+  searchId = null;
   nextOffset = null;
   grid.replaceChildren();
   grid.className = "grid";
