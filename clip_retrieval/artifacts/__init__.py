@@ -6,6 +6,7 @@ columns.py        split and metadata as typed columns, written once and memory-m
 record_arrays.py  other arrays that follow from the records
 manifest_file.py  the file of the manifest: its name, its schema, its hash
 regression.py     logistic regression
+pairs.py          captions and images as pairs, right and wrong ones
 trials.py         captions as if they were searched for, with their image and without
 confidence.py     the share of right answers at a cosine, and the bound of what is near enough
 manifest.py       what an artifact says of itself

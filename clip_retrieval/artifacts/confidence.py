@@ -22,12 +22,12 @@ own held-out captions, and its own images, no more than ``MOST_LOST`` of recall@
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clip_retrieval.artifacts.pairs import Pairs, best_of_each, pairs_of
 from clip_retrieval.artifacts.regression import Numbers, logistic, regress
 from clip_retrieval.artifacts.trials import Trials, trials_of
 from clip_retrieval.contract.base import DEFAULT_MIN_CONFIDENCE
@@ -40,10 +40,6 @@ FORM_OF_CURVES = 2
 """A part of the version of what is built, since equal versions have equal answers. The first knew scores alone."""
 LEAST_PAIRS = 20
 """Fewer images with captions say nothing about others."""
-MOST_QUERIES = 5_000
-"""Captions or images that are looked at."""
-WRONG_FOR_EACH = 8
-"""Wrong pairs for each of these."""
 LOST_AT = 10
 MOST_LOST = 0.02
 """Of recall@10, by the bound that a collection chooses."""
@@ -52,7 +48,6 @@ HIGHEST_BOUND = 0.5
 TOO_ALIKE = 0.9
 """Where half of the captions have one of another image that is as near, as captions by a template have, they do not say
 how near to one a text is that somebody types."""
-_SEED = 0
 
 
 class CaptionTerm(BaseModel):
@@ -139,50 +134,6 @@ class Curves(BaseModel):
 NO_CURVES = Curves(text_to_image=None, image_to_text=None)
 
 
-class Pairs(NamedTuple):
-    """Cosines of pairs, float64 of shape (n,), each with its weight: a query's own count together as its wrong ones."""
-
-    cosines: Numbers
-    is_right: NDArray[np.bool_]
-    weights: Numbers
-    queries: NDArray[np.int64]
-    """Shape (n,): the image of the query of each pair, so that what is fitted can be tried on other queries."""
-
-
-def pairs_of(way: Way, images: Vectors, captions: Vectors, image_of: NDArray[np.int32]) -> Pairs:
-    """Right and wrong pairs of images (m, dim) and captions (n, dim), unit vectors; ``image_of`` (n,) has image rows.
-
-    The draw is the same for the same collection.
-    """
-    rng = np.random.default_rng(_SEED)
-    picked = np.arange(len(captions))
-    if way == "image_to_text":
-        owners = np.unique(image_of)
-        owners = np.sort(rng.permutation(owners)[:MOST_QUERIES])
-        picked = np.flatnonzero(np.isin(image_of, owners))
-    else:
-        picked = np.sort(rng.permutation(picked)[:MOST_QUERIES])
-    own = image_of[picked]
-    counts = np.bincount(own, minlength=len(images))[own] if way == "image_to_text" else np.ones(len(own))
-    if way == "text_to_image":
-        others = rng.integers(len(images), size=(len(picked), WRONG_FOR_EACH))
-        wrong = np.stack([_cosines(captions[picked], images[column]) for column in others.T], axis=1)
-        is_wrong = others != own[:, None]
-    else:
-        others = rng.integers(len(captions), size=(len(picked), WRONG_FOR_EACH))
-        wrong = np.stack([_cosines(images[own], captions[column]) for column in others.T], axis=1)
-        is_wrong = image_of[others] != own[:, None]
-    share = 1 / counts
-    weights = np.where(is_wrong, (share / np.maximum(is_wrong.sum(axis=1), 1))[:, None], 0)
-    kept = is_wrong.ravel()
-    return Pairs(
-        np.concatenate([_cosines(captions[picked], images[own]), wrong.ravel()[kept]]),
-        np.concatenate([np.ones(len(own), np.bool_), np.zeros(int(kept.sum()), np.bool_)]),
-        np.concatenate([share, weights.ravel()[kept]]),
-        np.concatenate([own, np.repeat(own, WRONG_FOR_EACH)[kept]]).astype(np.int64),
-    )
-
-
 def fit(pairs: Pairs) -> Curve | None:
     """The curve of these pairs; None if they are too few, or if a higher cosine is not a better sign."""
     images = len(np.unique(pairs.queries[pairs.is_right]))
@@ -241,14 +192,6 @@ def shares_of(curve: Curve, trials: Trials) -> Numbers:
     return np.array([curve.given(caption).share(own) for own, caption in each])
 
 
-def best_of_each(pairs: Pairs) -> Numbers:
-    """The highest cosine among the right pairs of each query."""
-    queries, places = np.unique(pairs.queries[pairs.is_right], return_inverse=True)
-    best = np.full(len(queries), -np.inf)
-    np.maximum.at(best, places, pairs.cosines[pairs.is_right])
-    return best
-
-
 def confident_ways(curves: Curves | None) -> list[Way]:
     """The ways that have a curve."""
     return [way for way in WAYS if curves is not None and curves.way(way) is not None]
@@ -265,8 +208,3 @@ def read_curves(folder: Path) -> Curves:
         return Curves.model_validate(json.loads((folder / CONFIDENCE).read_bytes()))
     except (OSError, ValueError, ValidationError) as error:
         raise ArtifactDamaged(f"{folder / CONFIDENCE} cannot be read ({error}); build the artifact again") from error
-
-
-def _cosines(first: Vectors, second: Vectors) -> Numbers:
-    """The cosine of each row of the one with the same row of the other: shape (n,)."""
-    return np.asarray(np.einsum("nd,nd->n", first, second), np.float64)

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.confidence import (
     CaptionTerm,
     Curve,
-    Pairs,
     curves_of,
     fit,
     fit_captions,
-    pairs_of,
 )
+from clip_retrieval.artifacts.pairs import Pairs, pairs_of
 from clip_retrieval.artifacts.regression import Numbers
 from clip_retrieval.artifacts.trials import Trials, trials_of
 from clip_retrieval.evaluation.direction import Pool

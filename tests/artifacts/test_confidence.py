@@ -19,7 +19,6 @@ from clip_retrieval.artifacts.confidence import (
     CaptionTerm,
     Curve,
     Curves,
-    Pairs,
     chosen_bound,
     confident_ways,
     curves_of,
@@ -28,6 +27,7 @@ from clip_retrieval.artifacts.confidence import (
     write_curves,
 )
 from clip_retrieval.artifacts.manifest import file_sha256, read_manifest, write_manifest
+from clip_retrieval.artifacts.pairs import Pairs
 from clip_retrieval.artifacts.trials import trials_of
 from clip_retrieval.contract.queries import Part, image_id, text
 from clip_retrieval.encoders.base import Vectors, unit_rows
