@@ -180,6 +180,8 @@ class Retriever:
         without = [collection.row_of(image_id) for image_id in named] if target == "images" else []
         curve = self._curve(query, collection)
         start = time.perf_counter()
+        if curve is not None and asks_captions(query, collection):
+            curve = _given_captions(curve, vector, collection)
         index, allowed = collection.searched(target, query.where)
         ranking = Ranking(
             index,
@@ -197,8 +199,6 @@ class Retriever:
             dedupe=query.dedupe,
             content=collection.content_numbers(target),
         )
-        if curve is not None and page.rows and asks_captions(query, collection):
-            curve = _given_captions(curve, vector, collection)
         search = Stage(start, time.perf_counter() - start)
         kept = len(page.rows)
         if curve is not None and query.min_confidence:
