@@ -33,6 +33,8 @@
     │   └── CollectionFull     as many images were added as may be before they are compacted
     ├── StateGone              the state of the collection that a page is to come from is kept no more
     ├── NotYetVisible          a change is not visible here in time
+    ├── QueryLogError          the log of a service's searches cannot be used
+    │   └── QueryLogOff        a service keeps none
     ├── KeysError              the API keys of a service cannot be used, or one cannot be made
     ├── ClusterFailed          machines that embed for a build cannot be used
     ├── MissingExtra           an optional dependency is not installed
@@ -204,6 +206,14 @@ class StateGone(ClipRetrievalError):
 
 class NotYetVisible(ClipRetrievalError):
     """A change is not visible here in time."""
+
+
+class QueryLogError(ClipRetrievalError):
+    """The log of a service's searches cannot be used."""
+
+
+class QueryLogOff(QueryLogError):
+    """The service keeps no log of its searches."""
 
 
 class KeysError(ClipRetrievalError):

@@ -33,6 +33,7 @@ WINGS = (
     "encoders",
     "models",
     "indexes",
+    "query_log",
     "artifacts",
     "search",
     "build",

@@ -9,7 +9,10 @@ words.py          which images and captions have a word, in SQLite FTS5
 word_search.py    which rows have the words of a query, and how well
 word_fusion.py    one order of what vectors found and what words found
 manifest_file.py  the file of the manifest: its name, its schema, its hash
-confidence.py     the share of right answers at a cosine
+regression.py     logistic regression
+pairs.py          captions and images as pairs, right and wrong ones
+trials.py         captions as if they were searched for, with their image and without
+confidence.py     the share of right answers at a cosine, and the bound of what is near enough
 manifest.py       what an artifact says of itself
 artifact.py       the folder, open for reading
 writer.py         writes the folder

@@ -5,37 +5,67 @@ others it makes wrong pairs. As many of the ones as of the others would make the
 
     share(cosine) = 1 / (1 + exp(-(slope * cosine + intercept)))
 
-which is fitted by logistic regression, with the smoothed targets of Platt (1999, "Probabilistic outputs for support
-vector machines") so that pairs without overlap have a finite slope. Text → image and image → text are fitted each by
-itself: every caption, or every image that has captions, counts the same. The share does not depend on how large the
-collection is. A wrong pair may fit as well as a right one (two photographs of one tower), which makes the share a low
-estimate.
+which is fitted by logistic regression. Text → image and image → text are fitted each by itself: every caption, or every
+image that has captions, counts the same. The share does not depend on how large the collection is. A wrong pair may fit
+as well as a right one (two photographs of one tower), which makes the share a low estimate.
+
+An image may be near to a text that it has nothing to do with. Such a text is most often far from every caption, so for
+text → image there is a second curve, over two cosines: that to the image, and that of the text to the nearest caption
+of the collection (``trials.py``). It is for one text alone.
+
+    share = 1 / (1 + exp(-(slope * cosine + caption_slope * caption + intercept)))
+
+``min_confidence`` is what the collection chose itself as the bound of what is near enough: the highest that costs its
+own held-out captions, and its own images, no more than ``MOST_LOST`` of recall@10.
 """
 
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clip_retrieval.artifacts.pairs import Pairs, best_of_each, pairs_of
+from clip_retrieval.artifacts.regression import Numbers, logistic, regress
+from clip_retrieval.artifacts.trials import Trials, trials_of
+from clip_retrieval.contract.base import DEFAULT_MIN_CONFIDENCE
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.records import WAYS, Way
 
 CONFIDENCE = "confidence.json"
+FORM_OF_CURVES = 2
+"""A part of the version of what is built, since equal versions have equal answers. The first knew scores alone."""
 LEAST_PAIRS = 20
 """Fewer images with captions say nothing about others."""
-MOST_QUERIES = 5_000
-"""Captions or images that are looked at."""
-WRONG_FOR_EACH = 8
-"""Wrong pairs for each of these."""
-_STEPS = 100
-_SEED = 0
+LOST_AT = 10
+MOST_LOST = 0.02
+"""Of recall@10, by the bound that a collection chooses."""
+HIGHEST_BOUND = 0.5
+"""What is more likely right than wrong is near enough, however well a collection tells the two apart."""
+TOO_ALIKE = 0.9
+"""Where half of the captions have one of another image that is as near, as captions by a template have, they do not say
+how near to one a text is that somebody types."""
 
-Numbers: TypeAlias = NDArray[np.float64]
+
+class CaptionTerm(BaseModel):
+    """The curve over two cosines: to the image, and to the nearest caption of the collection."""
+
+    model_config = ConfigDict(frozen=True)
+
+    slope: float
+    caption_slope: float
+    """Both above 0."""
+    intercept: float
+    low: float
+    high: float
+    """The cosines to captions that it was fitted to; one beyond is taken for the nearer of the two."""
+
+    def at(self, caption: float) -> tuple[float, float]:
+        """The slope and the intercept of the curve over the cosine to the image, for this cosine to a caption."""
+        return self.slope, self.intercept + self.caption_slope * min(max(caption, self.low), self.high)
 
 
 class Curve(BaseModel):
@@ -48,10 +78,19 @@ class Curve(BaseModel):
     intercept: float
     queries: int
     """The captions or images that it was fitted to."""
+    with_caption: CaptionTerm | None = None
+    """The curve that also takes the nearest caption; None where captions tell nothing, and of an earlier release."""
+
+    def given(self, caption: float) -> "Curve":
+        """The curve of a text whose cosine to the nearest caption is ``caption``."""
+        if self.with_caption is None:
+            return self
+        slope, intercept = self.with_caption.at(caption)
+        return Curve(slope=slope, intercept=intercept, queries=self.queries)
 
     def share(self, cosine: float) -> float:
         """From 0 to 1; see above."""
-        return 1 / (1 + math.exp(-max(-700.0, min(700.0, self.slope * cosine + self.intercept))))
+        return logistic(self.slope * cosine + self.intercept)
 
     def cosine(self, share: float) -> float:
         """The cosine of a share above 0 and below 1."""
@@ -65,98 +104,92 @@ class Curves(BaseModel):
 
     text_to_image: Curve | None
     image_to_text: Curve | None
+    min_confidence: float | None = None
+    """The bound that the collection chose, from 0 to below 1; None of an earlier release."""
+
+    @property
+    def form(self) -> int:
+        """Which release fitted them; see ``FORM_OF_CURVES``."""
+        return 1 if self.min_confidence is None else FORM_OF_CURVES
+
+    @property
+    def bound(self) -> float:
+        """The bound that the collection chose, or the usual one."""
+        return DEFAULT_MIN_CONFIDENCE if self.min_confidence is None else self.min_confidence
 
     def way(self, way: Way) -> Curve | None:
         """The curve of one way."""
         return self.text_to_image if way == "text_to_image" else self.image_to_text
 
     def with_those_of(self, other: "Curves") -> "Curves":
-        """These curves, and those of ``other`` for a way that has none here."""
+        """These curves, and those of ``other`` for a way that has none here; its bound, if all are its own."""
+        none_here = self.text_to_image is None and self.image_to_text is None
         return Curves(
             text_to_image=self.text_to_image or other.text_to_image,
             image_to_text=self.image_to_text or other.image_to_text,
+            min_confidence=other.min_confidence if none_here else self.min_confidence,
         )
 
 
 NO_CURVES = Curves(text_to_image=None, image_to_text=None)
 
 
-class Pairs(NamedTuple):
-    """Cosines of pairs, float64 of shape (n,), each with its weight: a query's own count together as its wrong ones."""
-
-    cosines: Numbers
-    is_right: NDArray[np.bool_]
-    weights: Numbers
-    queries: NDArray[np.int64]
-    """Shape (n,): the image of the query of each pair, so that what is fitted can be tried on other queries."""
-
-
-def pairs_of(way: Way, images: Vectors, captions: Vectors, image_of: NDArray[np.int32]) -> Pairs:
-    """Right and wrong pairs of images (m, dim) and captions (n, dim), unit vectors; ``image_of`` (n,) has image rows.
-
-    The draw is the same for the same collection.
-    """
-    rng = np.random.default_rng(_SEED)
-    picked = np.arange(len(captions))
-    if way == "image_to_text":
-        owners = np.unique(image_of)
-        owners = np.sort(rng.permutation(owners)[:MOST_QUERIES])
-        picked = np.flatnonzero(np.isin(image_of, owners))
-    else:
-        picked = np.sort(rng.permutation(picked)[:MOST_QUERIES])
-    own = image_of[picked]
-    counts = np.bincount(own, minlength=len(images))[own] if way == "image_to_text" else np.ones(len(own))
-    if way == "text_to_image":
-        others = rng.integers(len(images), size=(len(picked), WRONG_FOR_EACH))
-        wrong = np.stack([_cosines(captions[picked], images[column]) for column in others.T], axis=1)
-        is_wrong = others != own[:, None]
-    else:
-        others = rng.integers(len(captions), size=(len(picked), WRONG_FOR_EACH))
-        wrong = np.stack([_cosines(images[own], captions[column]) for column in others.T], axis=1)
-        is_wrong = image_of[others] != own[:, None]
-    share = 1 / counts
-    weights = np.where(is_wrong, (share / np.maximum(is_wrong.sum(axis=1), 1))[:, None], 0)
-    kept = is_wrong.ravel()
-    return Pairs(
-        np.concatenate([_cosines(captions[picked], images[own]), wrong.ravel()[kept]]),
-        np.concatenate([np.ones(len(own), np.bool_), np.zeros(int(kept.sum()), np.bool_)]),
-        np.concatenate([share, weights.ravel()[kept]]),
-        np.concatenate([own, np.repeat(own, WRONG_FOR_EACH)[kept]]).astype(np.int64),
-    )
-
-
 def fit(pairs: Pairs) -> Curve | None:
     """The curve of these pairs; None if they are too few, or if a higher cosine is not a better sign."""
     images = len(np.unique(pairs.queries[pairs.is_right]))
-    right, wrong = int(pairs.is_right.sum()), int((~pairs.is_right).sum())
-    if images < LEAST_PAIRS or not wrong:
+    if images < LEAST_PAIRS or pairs.is_right.all():
         return None
-    targets = np.where(pairs.is_right, (right + 1) / (right + 2), 1 / (right + 2))
-    inputs = np.stack([pairs.cosines, np.ones_like(pairs.cosines)], axis=1)
-    found = np.zeros(2)
-    for _ in range(_STEPS):  # Newton's method; the loss is convex
-        shares = 1 / (1 + np.exp(-np.clip(inputs @ found, -700, 700)))
-        gradient = inputs.T @ (pairs.weights * (targets - shares))
-        curvature = (inputs * (pairs.weights * shares * (1 - shares))[:, None]).T @ inputs
-        try:
-            step = np.linalg.solve(curvature, gradient)
-        except np.linalg.LinAlgError:
-            return None
-        found += step * min(1.0, 10 / max(np.abs(step).max(), 1e-12))
-        if np.abs(step).max() < 1e-9:
-            break
-    slope, intercept = found.tolist()
-    if not (math.isfinite(slope) and math.isfinite(intercept) and slope > 0):
+    found = regress(pairs.cosines[:, None], pairs.is_right, pairs.weights)
+    if found is None or found[0] <= 0:
         return None
     queries = round(float(pairs.weights[pairs.is_right].sum()))  # those of one query add up to 1
-    return Curve(slope=slope, intercept=intercept, queries=queries)
+    return Curve(slope=found[0], intercept=found[1], queries=queries)
+
+
+def fit_captions(trials: Trials) -> CaptionTerm | None:
+    """The curve over two cosines; None if there are too few trials, or the nearest caption tells nothing."""
+    if len(np.unique(trials.images)) < LEAST_PAIRS or np.median(trials.caption) >= TOO_ALIKE:
+        return None
+    pairs = trials.pairs()
+    found = regress(pairs.cosines, pairs.is_right, pairs.weights)
+    if found is None or min(found[:2]) <= 0:
+        return None
+    low, high = pairs.cosines[:, 1].min(), pairs.cosines[:, 1].max()
+    slope, caption_slope, intercept = found
+    return CaptionTerm(slope=slope, caption_slope=caption_slope, intercept=intercept, low=float(low), high=float(high))
+
+
+def chosen_bound(shares: Numbers, ranks: NDArray[np.int64]) -> float:
+    """The highest bound that costs no more than ``MOST_LOST`` of recall@10, to three digits.
+
+    ``shares`` and ``ranks``, of shape (queries,), are of what is right for each query.
+    """
+    found = np.sort(shares[ranks <= LOST_AT])
+    lost = math.floor(MOST_LOST * len(shares))
+    highest = float(found[lost]) if lost < len(found) else HIGHEST_BOUND
+    return max(1, math.floor(1000 * min(highest, HIGHEST_BOUND))) / 1000
 
 
 def curves_of(images: Vectors, captions: Vectors, image_of: NDArray[np.int32]) -> Curves:
     """Both curves of a collection; arguments as in ``pairs_of``."""
     if len(images) < 2 or not len(captions):
         return NO_CURVES
-    return Curves(**{way: fit(pairs_of(way, images, captions, image_of)) for way in WAYS})
+    pairs = {way: pairs_of(way, images, captions, image_of) for way in WAYS}
+    text, image = fit(pairs["text_to_image"]), fit(pairs["image_to_text"])
+    bounds = []
+    if text is not None and (trials := trials_of(images, captions, image_of)) is not None:
+        text = text.model_copy(update={"with_caption": fit_captions(trials)})
+        bounds.append(chosen_bound(shares_of(text, trials), trials.ranks))
+    if image is not None:
+        shares = np.array([image.share(cosine) for cosine in best_of_each(pairs["image_to_text"]).tolist()])
+        bounds.append(chosen_bound(shares, np.ones(len(shares), np.int64)))
+    return Curves(text_to_image=text, image_to_text=image, min_confidence=min(bounds, default=None))
+
+
+def shares_of(curve: Curve, trials: Trials) -> Numbers:
+    """The share at the own image of each trial, shape (n,)."""
+    each = zip(trials.own.tolist(), trials.caption.tolist(), strict=True)
+    return np.array([curve.given(caption).share(own) for own, caption in each])
 
 
 def confident_ways(curves: Curves | None) -> list[Way]:
@@ -175,8 +208,3 @@ def read_curves(folder: Path) -> Curves:
         return Curves.model_validate(json.loads((folder / CONFIDENCE).read_bytes()))
     except (OSError, ValueError, ValidationError) as error:
         raise ArtifactDamaged(f"{folder / CONFIDENCE} cannot be read ({error}); build the artifact again") from error
-
-
-def _cosines(first: Vectors, second: Vectors) -> Numbers:
-    """The cosine of each row of the one with the same row of the other: shape (n,)."""
-    return np.asarray(np.einsum("nd,nd->n", first, second), np.float64)

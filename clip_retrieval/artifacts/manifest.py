@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from clip_retrieval.artifacts.confidence import FORM_OF_CURVES
 from clip_retrieval.artifacts.manifest_file import MANIFEST, SCHEMA_VERSION, json_sha256
 from clip_retrieval.artifacts.thumbnails import FORMAT
 from clip_retrieval.artifacts.words import FORMAT as WORDS_FORMAT
@@ -75,6 +76,8 @@ def artifact_version(
     ``words_from`` are the metadata columns that it takes words from, if they were named.
     """
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), recall]
+    if data.captions:
+        inputs.append({"confidence": FORM_OF_CURVES})
     if thumbnails_mb:
         inputs.append({"thumbnails_mb": thumbnails_mb, "format": FORMAT})
     inputs.append({"words": WORDS_FORMAT, "from": words_from and list(words_from)})
@@ -82,11 +85,18 @@ def artifact_version(
 
 
 def tuned_version(
-    encoder: EncoderInfo, data: DataInfo, images: BuiltIndex, captions: BuiltIndex, *, thumbnails: str | None = None
+    encoder: EncoderInfo,
+    data: DataInfo,
+    images: BuiltIndex,
+    captions: BuiltIndex,
+    *,
+    thumbnails: str | None = None,
+    form_of_curves: int = 1,
 ) -> str:
     """The version of an artifact whose indexes were chosen to a budget: the same for the same choice.
 
-    ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one.
+    ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one. ``form_of_curves`` is that of the parent,
+    whose curves it has.
     """
     specs = (images.spec, captions.spec)
     chosen = [
@@ -97,6 +107,8 @@ def tuned_version(
         for spec in specs
     ]
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), chosen]
+    if form_of_curves > 1:
+        inputs.append({"confidence": form_of_curves})
     return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
 
 

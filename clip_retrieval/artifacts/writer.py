@@ -16,7 +16,7 @@ import numpy as np
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
 from clip_retrieval.artifacts.columns import SPLIT, described
-from clip_retrieval.artifacts.confidence import CONFIDENCE, NO_CURVES, curves_of, write_curves
+from clip_retrieval.artifacts.confidence import CONFIDENCE, NO_CURVES, confident_ways, curves_of, write_curves
 from clip_retrieval.artifacts.manifest import DataInfo, Manifest, file_sha256, files_in, write_manifest
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, write_record_arrays
 from clip_retrieval.artifacts.words import WORDS, write_words
@@ -24,6 +24,7 @@ from clip_retrieval.atomic import new_folder
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.indexes.base import BuiltIndex
+from clip_retrieval.records import WAYS
 
 LIBRARIES = ("faiss-cpu", "numpy", "pillow", "open_clip_torch", "torch", "openvino")
 """The packages whose versions a manifest names, if they are installed."""
@@ -104,7 +105,7 @@ def _write_confidence(folder: Path, parent: Artifact | None) -> None:
         _check_hash(parent, CONFIDENCE, parent.path / CONFIDENCE)
         known = parent.curves() or NO_CURVES
     names = ("images.npy", "captions.npy", CAPTION_IMAGE_ROWS)
-    if all((folder / name).exists() for name in names):
+    if len(confident_ways(known)) < len(WAYS) and all((folder / name).exists() for name in names):
         images, captions, image_of = (np.load(folder / name, mmap_mode="r") for name in names)
         if len(captions) == len(image_of):
             write_curves(folder, known.with_those_of(curves_of(images, captions, image_of)))

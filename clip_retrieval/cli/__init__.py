@@ -34,10 +34,13 @@ watching.py         when to look at a folder again
 sync.py             ``bento-clip sync``
 mcp_tools.py        what an assistant can do with a running service
 mcp.py              ``bento-clip mcp``
+logged.py           the searches of a query log as queries
+traffic.py          an artifact judged by what its service was asked
 evaluate.py         ``bento-clip evaluate``
 tune.py             ``bento-clip tune``
 finetune.py         ``bento-clip finetune``
 artifacts.py        ``bento-clip artifacts``
 keys.py             ``bento-clip keys``
+queries.py          ``bento-clip queries``
 app.py              the application, which holds all commands
 """

@@ -37,6 +37,7 @@ COMMANDS = {
     "finetune": "finetune_command",
     "artifacts": "app",
     "keys": "app",
+    "queries": "app",
 }
 """What each command is in the file of its name: a function, or an application with commands of its own."""
 

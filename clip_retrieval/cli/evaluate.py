@@ -18,6 +18,7 @@ from clip_retrieval.build.check import read_source
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.cli import console
 from clip_retrieval.cli.language_table import language_notes, language_table
+from clip_retrieval.cli.logged import QueryLogOption
 from clip_retrieval.cli.options import (
     AllowTruncated,
     AsJson,
@@ -34,6 +35,7 @@ from clip_retrieval.cli.options import (
     require_no_source_options,
     source_options,
 )
+from clip_retrieval.cli.traffic import show_traffic, traffic_of, write_traffic
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
@@ -86,6 +88,7 @@ def evaluate_command(
     images: Annotated[
         Path | None, typer.Option(help="For an artifact: the folder that it was built from, to show its images.")
     ] = None,
+    queries: QueryLogOption = None,
     worst: Annotated[int, typer.Option(min=0, help="The number of worst queries to list in each direction.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="The seed of the bootstrap, and of the split of a data source.")] = 0,
     image_column: ImageColumn = None,
@@ -100,7 +103,7 @@ def evaluate_command(
     """Measure retrieval in both directions by exact search, with 95 % intervals.
 
     For an artifact, the indexes are measured too. The command writes
-    quality.json, recall.png and misses.html; for an artifact also index.json.
+    quality.json, recall.png and misses.html; for an artifact also index.json, and with --queries also queries.json.
 
     Examples:
 
@@ -108,6 +111,7 @@ def evaluate_command(
     bento-clip evaluate
     bento-clip evaluate clip-retrieval:latest --split all --images my-photos
     bento-clip evaluate my-photos --model ViT-B-32 --pretrained laion2b_s34b_b79k --output reports/vit
+    bento-clip evaluate --queries queries
     bento-clip evaluate photos.csv --model demo --image-column photo --caption-column alt_text
     ```
     """
@@ -117,6 +121,8 @@ def evaluate_command(
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     said = source_options(image_column, caption_columns, encoding, no_captions=no_captions)
     if _is_data_source(source):
+        if queries is not None:
+            raise typer.BadParameter("a query log is of an artifact that was served; give its tag or its folder")
         encoder = _Encoder(model or "demo", pretrained, quick_gelu, text_language)
         data, load = _embedded(source, said, encoder, Options(seed=seed, limits=limits), bars)
     elif model or pretrained or text_language or quick_gelu is not None:
@@ -129,15 +135,22 @@ def evaluate_command(
         data = of_artifact(tag, artifact, images)
     quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed, encode=_encode_of(load))
     indexes: tuple[IndexQuality, ...] = ()
+    asked = None
     if artifact is not None:
+        asked = None if queries is None else traffic_of(queries, artifact, data)
         search_on_one_thread()  # as the service searches
-        indexes = index_quality(artifact, data, bars, seed=seed)
+        indexes = index_quality(artifact, data, bars, seed=seed, asked=None if asked is None else asked.queries)
     _write(output, quality, indexes, data, bars)
+    write_traffic(output, asked)
     if as_json:
         found = {"quality": quality.model_dump(mode="json"), "index": [one.model_dump(mode="json") for one in indexes]}
+        if asked is not None:
+            found["queries"] = asked.described
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:
         _show(quality, indexes)
+        if asked is not None:
+            show_traffic(asked)
         console.note(f"written: {', '.join(sorted(str(file) for file in output.iterdir()))}")
 
 
@@ -226,7 +239,7 @@ def _show_reliability(quality: Quality) -> None:
         return
     table = Table("", "queries", "mean gap", "least cosine", *(f"recall@{k} lost" for k in CUTOFFS))
     least = quality.reliability[0].min_confidence
-    table.title, table.title_justify = f"confidence, and what a bound of {least} costs", "left"
+    table.title, table.title_justify = f"confidence, and what the collection's bound of {least} costs", "left"
     for one in quality.reliability:
         lost = (f"{one.lost[f'recall_at_{k}']:.4f}" for k in CUTOFFS)
         table.add_row(title(one.way), str(one.queries), f"{one.mean_gap:.3f}", f"{one.least_cosine:.3f}", *lost)
@@ -280,7 +293,7 @@ def _show_indexes(indexes: tuple[IndexQuality, ...]) -> None:
     slow = Table("ms", "query", title="slowest searches", title_justify="left")
     for one in indexes:
         recalls = [f"{recall:.4f}" for recall in (one.recall_at_1, one.recall_at_10, one.recall_at_50)]
-        asked = f"{one.queries} {one.query_kind}"
+        asked = f"{one.queries} {'logged' if one.logged else one.query_kind}"
         table.add_row(one.index, one.kind, str(one.rows), asked, *recalls, f"{one.p50_ms:.3f}", f"{one.p99_ms:.3f}")
         for query in one.slowest:
             slow.add_row(f"{query.ms:.3f}", query.query)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
 from clip_retrieval.contract.base import DEFAULT_K, DEFAULT_MIN_CONFIDENCE, MAX_K
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, image, image_id, text
+from clip_retrieval.contract.status import ServiceInfo
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images import kinds
@@ -62,8 +63,8 @@ def search(
         typer.Option(
             min=0,
             max=1,
-            help="The least confidence of a result, the share of right answers at its score: "
-            f"{DEFAULT_MIN_CONFIDENCE} where the collection has it, 0 for all results.",
+            help="The least confidence of a result, the share of right answers at its score: by default the bound that "
+            "the collection chose, if it has one; 0 for all results.",
         ),
     ] = None,
     mode: Annotated[
@@ -125,7 +126,7 @@ def search(
         way = None  # what has the words is found whatever its confidence
     if source.startswith(("http://", "https://")):
         with Client(source, key=key) as client:
-            least = _least(min_confidence, way, lambda: client.info().confident_ways)
+            least = _least(min_confidence, way, lambda: _bound_of(client.info(), way))
             answer = client.search(
                 parts,
                 target=target,
@@ -143,7 +144,8 @@ def search(
         retriever = load_retriever(source, "searching an artifact, and not a service by --in URL")
         from clip_retrieval.artifacts.confidence import confident_ways
 
-        least = _least(min_confidence, way, lambda: confident_ways(retriever.collection.curves))
+        curves = retriever.collection.curves
+        least = _least(min_confidence, way, lambda: curves.bound if curves and way in confident_ways(curves) else None)
         found = retriever.search(
             parts,
             target=target,
@@ -185,11 +187,16 @@ def _check_parts(parts: Sequence[Part], *, captions: bool, language: str | None,
         raise typer.BadParameter("the query has no text; leave it out", param_hint="--language")
 
 
-def _least(given: float | None, way: Way | None, ways: Callable[[], Collection[str]]) -> float | None:
-    """The least confidence: what was given, else the usual one where the collection has it for this ``way``."""
-    if given is not None or way is None:
-        return given
-    return DEFAULT_MIN_CONFIDENCE if way in ways() else None
+def _least(given: float | None, way: Way | None, bound: Callable[[], float | None]) -> float | None:
+    """The least confidence: what was given, else the collection's own ``bound`` for a search that goes one way."""
+    return given if given is not None or way is None else bound()
+
+
+def _bound_of(info: ServiceInfo, way: Way | None) -> float | None:
+    """The bound of a service for one way; an earlier release does not say it."""
+    if way not in info.confident_ways:
+        return None
+    return DEFAULT_MIN_CONFIDENCE if info.min_confidence is None else info.min_confidence
 
 
 def _print_paths(paths: list[str], root: Path | None) -> None:

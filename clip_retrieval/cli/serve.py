@@ -21,6 +21,7 @@ from clip_retrieval.urls import is_url
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
 KEYS_SETTING = "BENTO_CLIP_KEYS"
 INDEX_URI_SETTING = "BENTO_CLIP_INDEX_URI"
+QUERY_LOG_SETTING = "BENTO_CLIP_QUERY_LOG"
 INSECURE_SETTING = "BENTO_CLIP_INSECURE"
 LOOKED_AT = 50
 SHORT = 80
@@ -46,6 +47,15 @@ def serve(
             metavar="FILE",
             help="The file of API keys, which say who may do what.",
             envvar=KEYS_SETTING,
+        ),
+    ] = None,
+    query_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--query-log",
+            help="A folder where searches, and what was opened of them, are logged: what to evaluate and tune with. "
+            "Without it nothing is.",
+            envvar=QUERY_LOG_SETTING,
         ),
     ] = None,
     insecure: Annotated[
@@ -82,6 +92,7 @@ def serve(
     bento-clip serve --changes ~/photos-changes --insecure
     bento-clip serve --changes ~/photos-changes --keys keys.jsonl --host 0.0.0.0
     bento-clip serve --host 0.0.0.0 --ssl-certfile fullchain.pem --ssl-keyfile privkey.pem
+    bento-clip serve --query-log queries
     bento-clip serve --profile-start
     ```
 
@@ -100,7 +111,7 @@ def serve(
         tag, folder = modelstore.resolve_whole(source)
         if tag == source and Path(source).is_dir():
             tag = str(folder.resolve())  # the service has another working folder
-        environment = _environment(changes, keys, insecure=insecure)
+        environment = _environment(changes, keys, query_log, insecure=insecure)
         tls = _tls(certificate, private_key, client_authority)
         raise typer.Exit(serve_artifact(tag, host, port, environment, tls, profile, lambda: _example(folder)))
 
@@ -138,12 +149,13 @@ def _tls(certificate: Path | None, key: Path | None, client_authority: Path | No
     return tls
 
 
-def _environment(changes: Path | None, keys: Path | None, *, insecure: bool) -> dict[str, str]:
+def _environment(changes: Path | None, keys: Path | None, query_log: Path | None, *, insecure: bool) -> dict[str, str]:
     """That of the service, which has another working folder."""
     index = os.environ.get(INDEX_URI_SETTING, "")
     paths = {
         CHANGES_SETTING: changes,
         KEYS_SETTING: keys,
+        QUERY_LOG_SETTING: query_log,
         INDEX_URI_SETTING: Path(index) if is_file(index) else None,
     }
     said = {name: str(path.expanduser().absolute()) for name, path in paths.items() if path is not None}

@@ -10,15 +10,20 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.reindex import Tuned, tune
+from clip_retrieval.artifacts.reindex import AskedVectors, Tuned, tune
 from clip_retrieval.cli import console
 from clip_retrieval.cli.artifact_options import Tag
+from clip_retrieval.cli.logged import QueryLogOption, queries_of
 from clip_retrieval.cli.options import AsJson
 from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.indexes.pareto_plot import plot_pareto_front
 from clip_retrieval.indexes.sweep import Budget, SweepOutcome, Trial, pareto_front
 from clip_retrieval.models.prepare import cache_dir
+from clip_retrieval.records import MODALITIES, Modality
+
+LEAST_ASKED = 100
+"""Fewer logged searches say too little of an index: half of them choose, the others confirm."""
 
 
 def tune_command(
@@ -42,6 +47,7 @@ def tune_command(
             "that they read no vectors, are tried too.",
         ),
     ] = None,
+    queries: QueryLogOption = None,
     report: Annotated[Path, typer.Option(help="The folder for the plots of the Pareto fronts.")] = Path("reports/tune"),
     as_json: AsJson = False,
 ) -> None:
@@ -56,13 +62,15 @@ def tune_command(
     bento-clip tune --recall 0.99 --p99-ms 1 --memory-mb 50
     bento-clip tune clip-retrieval:latest --recall 0.95 --json
     bento-clip tune --recall 0.95 --resident-mb 700
+    bento-clip tune --queries queries
     ```
     """
     _, folder = modelstore.resolve(source)
     artifact = Artifact.open(folder)
     budget = Budget(recall, p99_ms, memory_mb, resident_mb)
+    asked = {} if queries is None else _asked(queries, artifact)
     search_on_one_thread()
-    done = tune(artifact, budget, cache_dir() / "builds", console.Bars(), say=console.note)
+    done = tune(artifact, budget, cache_dir() / "builds", console.Bars(), say=console.note, asked=asked)
     for modality, outcome in done.outcomes.items():
         name = "images" if modality == "images" else "captions"
         plot_pareto_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
@@ -75,6 +83,23 @@ def tune_command(
         typer.echo(tag)
     if tag is None:
         raise typer.Exit(1)
+
+
+def _asked(log: Path, artifact: Artifact) -> dict[Modality, AskedVectors]:
+    """What the service was asked, for each index that was asked enough; says what the others are tuned with."""
+    _, found = queries_of(log, artifact)
+    asked = {}
+    for modality, searches in found.by_target.items():
+        if len(searches.vectors) >= LEAST_ASKED:
+            asked[modality] = AskedVectors(searches.vectors, searches.kind)
+            console.note(f"{modality}: tuned with {len(searches.vectors):,} logged searches")
+    for modality in MODALITIES:
+        if modality not in asked:
+            held = len(found.by_target[modality].vectors) if modality in found.by_target else 0
+            console.note(
+                f"{modality}: {held} logged searches are too few, {LEAST_ASKED} do; tuned with the collection's own"
+            )
+    return asked
 
 
 def _show(name: str, outcome: SweepOutcome, budget: Budget) -> None:

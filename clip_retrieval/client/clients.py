@@ -44,6 +44,7 @@ from clip_retrieval.contract.answers import (
     TextEmbedding,
 )
 from clip_retrieval.contract.base import DEFAULT_K
+from clip_retrieval.contract.clicks import ClickLogged
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.image_input import ImageInput
 from clip_retrieval.contract.queries import (
@@ -202,6 +203,13 @@ class Client(ChangeMethods):
     def search_batch(self, requests: Sequence[SearchRequest], *, min_sequence: int | None = None) -> SearchBatchAnswer:
         """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
         return self._send(Calls.search_batch(requests).waiting_for(min_sequence))
+
+    def click(self, search_id: str, image_id: str) -> ClickLogged:
+        """Tell a service that logs its searches that an image among the results of one was opened.
+
+        ``search_id`` is that of the search's answer.
+        """
+        return self._send(Calls.click(search_id, image_id))
 
     def fields(self) -> FieldsAnswer:
         """The fields that ``where`` can filter by."""
@@ -428,6 +436,13 @@ class AsyncClient(AsyncChangeMethods):
     ) -> SearchBatchAnswer:
         """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
         return await self._send(Calls.search_batch(requests).waiting_for(min_sequence))
+
+    async def click(self, search_id: str, image_id: str) -> ClickLogged:
+        """Tell a service that logs its searches that an image among the results of one was opened.
+
+        ``search_id`` is that of the search's answer.
+        """
+        return await self._send(Calls.click(search_id, image_id))
 
     async def fields(self) -> FieldsAnswer:
         """The fields that ``where`` can filter by."""

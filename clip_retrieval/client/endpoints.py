@@ -24,6 +24,7 @@ from clip_retrieval.contract.answers import (
     TextEmbedding,
 )
 from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.clicks import ClickLogged
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.conditions import plain_conditions
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
@@ -151,6 +152,10 @@ class Calls:
     def search_batch(requests: Sequence[SearchRequest]) -> Call[SearchBatchAnswer]:
         body = {"searches": [_json(request) for request in requests]}
         return Call("POST", "/search/batch", SearchBatchAnswer, json=body)
+
+    @staticmethod
+    def click(search_id: str, image_id: str) -> Call[ClickLogged]:
+        return Call("POST", "/clicks", ClickLogged, json={"search_id": search_id, "image_id": image_id})
 
     @staticmethod
     def image(image_id: str) -> Call[ImageInfo]:

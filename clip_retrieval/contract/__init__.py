@@ -8,6 +8,7 @@ filter_language.py  filters as a person writes them
 conditions.py       filters as a tree of conditions
 image_input.py      the images that a user may pass, as bytes with a name
 queries.py          the requests of the routes that search and encode
+clicks.py           what was opened among the results of a search
 answers.py          the answers of the routes that search and encode
 embeddings.py       embeddings in the form of OpenAI's API
 collection.py       the answers about the collection

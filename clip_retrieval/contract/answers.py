@@ -7,6 +7,7 @@ from pydantic import Field, PrivateAttr
 
 from clip_retrieval.contract.base import Confidence, ErrorBody, Frozen, Score, Share
 from clip_retrieval.contract.cards import Card, Look, Thumbnail, cards, text_of
+from clip_retrieval.contract.clicks import SearchId
 from clip_retrieval.records import Modality, Mode, Scalar
 
 
@@ -86,6 +87,7 @@ class ShortAnswer(Drawn):
     below_confidence: int = Field(
         0, description="How many results there would be here besides, with less than `min_confidence`."
     )
+    search_id: SearchId = None
 
 
 class ImagesAnswer(ShortAnswer):
@@ -141,6 +143,7 @@ class SearchAnswerHead(Drawn):
     state: str | None = Field(
         None, description="The state of the collection; with it the next page comes from the same one, or is 410."
     )
+    search_id: SearchId = None
 
 
 class SearchAnswer(SearchAnswerHead):

@@ -40,7 +40,7 @@ Bool = Annotated[bool, BeforeValidator(_true_or_false)]
 """Values of requests: what JSON calls so, and numpy's."""
 
 DEFAULT_MIN_CONFIDENCE = 0.3
-"""What the page and the command line ask for, where a collection has the measure: see ``docs/queries.md``."""
+"""The bound of a collection that has the measure and chose none itself: see ``docs/queries.md``."""
 
 MinConfidence = Annotated[
     Float,
@@ -48,7 +48,9 @@ MinConfidence = Annotated[
         ge=0,
         lt=1,
         allow_inf_nan=False,
-        description="The least `confidence` that a result may have; 0 is none. Refused where there is no `confidence`.",
+        description="The least `confidence` that a result may have; 0 leaves nothing out. With it, 0 too, the "
+        "`confidence` of a single text takes the nearest caption of the collection into account. Refused where there "
+        "is no `confidence`.",
     ),
 ]
 
@@ -96,7 +98,8 @@ Confidence = Annotated[
     float | None,
     Field(
         description="The share of right answers at such a score, measured on the collection's own captions: from 0 to "
-        "1, of as many right as wrong pairs. Null where the collection has no captions to measure it on, or where the "
+        "1, of as many right as wrong pairs; with `min_confidence`, for a single text, at such a distance to the "
+        "nearest caption too. Null where the collection has no captions to measure it on, or where the "
         "query is not texts to images or images to captions."
     ),
 ]

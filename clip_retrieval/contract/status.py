@@ -21,8 +21,13 @@ class ServiceInfo(Frozen):
     links: dict[str, str]
     confident_ways: list[Literal["text_to_image", "image_to_text"]] = Field(
         default=[],
-        description="The searches whose results have a `confidence`, so that `min_confidence` can be asked for; "
-        f"{DEFAULT_MIN_CONFIDENCE} is the usual one.",
+        description="The searches whose results have a `confidence`, so that `min_confidence` can be asked for.",
+    )
+    min_confidence: float | None = Field(
+        None,
+        description="The `min_confidence` that the collection chose: the highest that costs its own captions no more "
+        f"than 0.02 of recall@10, or {DEFAULT_MIN_CONFIDENCE} where an earlier release built it. Searches ask for none "
+        "by themselves. Null where nothing has a `confidence`.",
     )
     modes: list[Mode] = Field(default=["vector"], description="What `mode` of a search may be with this artifact.")
     notes: list[str] = Field(description="Notices for users, such as a search that is turned off and the reason.")

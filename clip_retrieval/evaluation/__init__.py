@@ -5,6 +5,7 @@ report.py             the result of an evaluation, as plain values
 direction.py          one direction on one gallery
 by_language.py        the same for each language of the captions
 embedded_dataset.py   a collection with its vectors
+clicked.py            where the images stand that people opened
 reliability.py        whether a confidence keeps what it says
 by_mode.py            searches by vectors, by words and by both
 evaluate.py           the model's quality, by exact search

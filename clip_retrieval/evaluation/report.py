@@ -97,17 +97,21 @@ class Bin(Frozen):
 
 
 class Reliability(Frozen):
-    """Whether the confidence of one way keeps what it says, and what the usual bound on it costs."""
+    """Whether the confidence of one way keeps what it says, and what the collection's bound on it costs."""
 
     way: Way
     slope: float
     intercept: float
+    caption_slope: float | None = None
+    """How much the nearest caption counts; None where it does not, as for image → text."""
     queries: int
     bins: tuple[Bin, ...]
     mean_gap: float
     """The mean of the distances between what is said and what is found (the expected calibration error)."""
     min_confidence: float
+    """The bound."""
     least_cosine: float
+    """The score at that confidence; where the nearest caption counts, for a text as near to one as the median."""
     lost: dict[str, float]
     """By how much recall falls, by cutoff, where results below ``min_confidence`` are left out."""
 

@@ -27,6 +27,7 @@ upload_options.py     what the URL or the form of an upload says beside the imag
 query_routes.py       the short routes: queries of one part
 embeddings_routes.py  embeddings and models in the form of OpenAI's API
 composed_routes.py    queries of several parts, and several queries at once
+click_routes.py       what was opened among the results of a search
 change_routes.py      images are added, changed and removed
 described_operations.py  what the description of the API calls each operation, and in which order
 described_keys.py     what the description of the API says of keys

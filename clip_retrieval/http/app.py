@@ -18,6 +18,7 @@ from clip_retrieval.contract.plain_words import NO_FILE_NAME
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.artifact_routes import add_artifact_routes
 from clip_retrieval.http.change_routes import add_change_routes
+from clip_retrieval.http.click_routes import add_click_routes
 from clip_retrieval.http.composed_routes import add_composed_routes
 from clip_retrieval.http.described_operations import operation_id
 from clip_retrieval.http.description import describe_api
@@ -58,6 +59,7 @@ def create_app(state: ServerState) -> FastAPI:
     add_query_routes(app, state)
     add_embeddings_routes(app, state)
     add_composed_routes(app, state)
+    add_click_routes(app, state)
     add_change_routes(app, state)
     add_docs_pages(app)
     describe_api(app, asks_for_keys=lambda: state.gate.asks_for_keys)

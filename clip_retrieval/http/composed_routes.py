@@ -130,6 +130,7 @@ def _body(exchange: Exchange, asked: _Asked, answer: QueryAnswer) -> bytes:
         truncated=answer.page.truncated,
         below_confidence=answer.page.below,
         state=asked.collection.version,
+        search_id=exchange.log(asked.query, answer),
     )
     return with_results(head, answer.page.results)
 

@@ -17,6 +17,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[tuple[str, str], str]]] = {
             ("/search/similar", "post"): "search_similar",
             ("/search", "post"): "search",
             ("/search/batch", "post"): "search_batch",
+            ("/clicks", "post"): "click",
         },
     ),
     "Collection": (

@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.http.change_headers import min_sequence
+from clip_retrieval.search.query import Query
 from clip_retrieval.serving.change_work import Reply
 from clip_retrieval.serving.query_service import QueryAnswer
 from clip_retrieval.serving.shared_state import Kind
@@ -84,6 +85,10 @@ class Exchange:
         if wanted > self.collection.sequence:
             await self._state.require_changes().wait_for(wanted, self._state.patience_s)
             self._begin()
+
+    def log(self, query: Query, answer: QueryAnswer) -> str | None:
+        """The id of the search in the query log; None if it is not logged."""
+        return self._state.query_log.search(query, answer.vectors, self.collection)
 
     def respond(self, body: bytes, stages: Mapping[str, Stage], batch_size: int | None = None) -> Response:
         """The answer, with its stages traced, counted and in ``Server-Timing`` (W3C Server Timing, milliseconds).

@@ -85,6 +85,7 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             },
             confident_ways=confident_ways(collection.curves),
             modes=["vector"] if collection.words is None else list(MODES),
+            min_confidence=collection.curves.bound if collection.curves and confident_ways(collection.curves) else None,
             notes=notes,
         )
 

@@ -21,6 +21,7 @@ SCRIPTS = (
     "service",
     "query",
     "search",
+    "clicks",
     "key",
     "draw",
     "filters",

@@ -95,6 +95,7 @@ _ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/v1/embeddings": {"POST": RoutePolicy("mixed", JSON, None, MAX_INPUTS * VALUES_OF_INPUT, needs="search")},
     "/v1/models": {"GET": ALWAYS},
     "/v1/models/{model}": {"GET": ALWAYS},
+    "/clicks": {"POST": RoutePolicy(media_type=JSON, max_values=8, needs="search")},
     # operation
     "/health": {"GET": PROBE},
     "/stats": {"GET": STATS},

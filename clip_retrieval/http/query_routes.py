@@ -138,5 +138,6 @@ async def _answer(exchange: Exchange, query: Query, query_type: Literal["text", 
         cached=answer.cached,
         truncated=answer.page.truncated,
         below_confidence=answer.page.below,
+        search_id=exchange.log(query, answer),
     )
     return exchange.respond_answer(with_results(head, answer.page.results), answer)

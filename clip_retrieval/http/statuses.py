@@ -26,6 +26,7 @@ from clip_retrieval.errors import (
     ModelUnavailable,
     NotAnImage,
     NotYetVisible,
+    QueryLogOff,
     StateGone,
     StorageFailed,
     StorageFull,
@@ -43,6 +44,7 @@ STATUS: tuple[tuple[type[ClipRetrievalError], HTTPStatus], ...] = (
     (IndexAway, HTTPStatus.SERVICE_UNAVAILABLE),
     (EncoderFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     (LimitReached, HTTPStatus.TOO_MANY_REQUESTS),
+    (QueryLogOff, HTTPStatus.CONFLICT),
     # another artifact
     (ArtifactNotFound, HTTPStatus.NOT_FOUND),
     (ArtifactError, HTTPStatus.CONFLICT),

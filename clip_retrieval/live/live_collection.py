@@ -136,7 +136,7 @@ class LiveCollection(SearchableCollection):
 
     @property
     def curves(self) -> Curves | None:
-        """Those of the base: a change does not fit them again, a compaction does."""
+        """Those of the base: neither a change nor a compaction fits them again."""
         return self.base.curves
 
     @property

@@ -6,6 +6,7 @@ filters.py        which rows a ``where`` lets through
 expressions.py    conditions as a filter expression of Milvus
 query.py          one query of any caller: parts, target and page
 compose.py        one query vector from several
+logged.py         the searches of a query log as vectors
 ranking.py        one order of all rows, and pages cut from it
 hits.py           what a search found
 fusion.py         the orders by words, and by words and vectors

@@ -184,8 +184,10 @@ class Retriever:
         named = [part.content.image_id for part in query.parts if isinstance(part.content, StoredImage)]
         without = [collection.row_of(image_id) for image_id in named] if query.target == "images" else []
         curve = self._curve(query, collection)
-        least = None if curve is None or not query.min_confidence else curve.cosine(query.min_confidence)
         start = time.perf_counter()
+        if curve is not None and asks_captions(query, collection):
+            curve = _given_captions(curve, vector, collection)
+        least = None if curve is None or not query.min_confidence else curve.cosine(query.min_confidence)
         found = find_page(query, vector, collection, without, least, front_only=front_only)
         search = Stage(start, time.perf_counter() - start)
         page = found.page
@@ -243,6 +245,25 @@ class Retriever:
         shares = [math.exp((score - best) * self.encoder.info.logit_scale) for score in scores]
         total = sum(shares)
         return [share / total for share in shares]
+
+
+def asks_captions(query: Query, collection: SearchableCollection) -> bool:
+    """Whether the confidence of a query takes the nearest caption too: it is one text, in the captions' own language.
+
+    A mix of texts, or one that subtracts, is nobody's caption. It takes a search more, so it is done where
+    ``min_confidence`` asks for it; 0 asks and leaves nothing out.
+    """
+    curves, parts = collection.curves, query.parts
+    if query.min_confidence is None or curves is None or query.way != "text_to_image" or len(parts) != 1:
+        return False
+    has_term = curves.text_to_image is not None and curves.text_to_image.with_caption is not None
+    return has_term and parts[0].weight > 0 and parts[0].language is None and collection.count("captions") > 0
+
+
+def _given_captions(curve: Curve, vector: Vectors, collection: SearchableCollection) -> Curve:
+    """The curve of a text by its nearest caption of all, whatever filter the images have to pass."""
+    found = collection.index("captions").search(vector[None], 1, allowed=collection.allowed("captions", None))
+    return curve if found.rows[0, 0] < 0 else curve.given(float(found.scores[0, 0]))
 
 
 def no_confidence(curves: Curves | None, way: Way | None) -> str:

@@ -39,6 +39,7 @@ memory_parts.py    where the memory of a service is
 without_cloud.py   BentoML's parts for services, without its client of BentoCloud
 bento_dispatch.py  BentoML's batch queues, and nearly every private name of BentoML
 query_service.py   the one way of a query: cache, encode, search, render
+asked.py           searches and clicks for the query log
 mirror.py          queries that two artifacts answer
 rollout.py         what all workers of a host agree to serve
 judge.py           an artifact is measured before it takes over

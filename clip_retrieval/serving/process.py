@@ -23,6 +23,7 @@ from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.errors import ClipRetrievalError, StorageReadOnly
 from clip_retrieval.indexes.milvus_place import is_file
+from clip_retrieval.query_log.folder import prepare as prepare_log
 from clip_retrieval.serving import json_logs, lifeline, log_lines, priority
 from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
 from clip_retrieval.serving.budget import Needs, memory_limit
@@ -133,6 +134,8 @@ def find_first(settings: Settings) -> tuple[str, Path]:
         if IS_SMALL in os.environ:
             warn_of_unknown_settings()
         keys = check_keys(settings)
+        if settings.query_log is not None:
+            prepare_log(settings.query_log)
         name = choose_first(settings, *find_artifact(settings.artifact))
         log.info("%s", opening(settings, bound_host(), keys))
         return name
@@ -177,6 +180,8 @@ def prepare(settings: Settings, tag: str, folder: Path, beside: Mapping[str, int
     os.environ["BENTO_CLIP_ARTIFACT"] = name  # workers have another working folder
     if settings.index_uri is not None and is_file(settings.index_uri):
         os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
+    if settings.query_log is not None:
+        os.environ["BENTO_CLIP_QUERY_LOG"] = str(settings.query_log.absolute())
     if settings.keys is not None:
         os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())
     others = {name: SharedState.create(2 * count) for name, count in (beside or {}).items()}

@@ -26,7 +26,7 @@ from clip_retrieval.search.modes import check_mode
 from clip_retrieval.search.query import Query, QueryImage, QueryPart, QueryText, StoredImage
 from clip_retrieval.search.ranking import BeyondFront
 from clip_retrieval.search.results import render, render_listed
-from clip_retrieval.search.retriever import Retriever, browse
+from clip_retrieval.search.retriever import Retriever, asks_captions, browse
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.cache import AnswerCache, QueryVectorCache, RenderedPage
 from clip_retrieval.serving.decoders import Decoders, decode_together
@@ -69,6 +69,8 @@ class QueryAnswer:
     cached: bool = False
     batch_size: int | None = None
     """How many queries were encoded together, where the query has one part."""
+    vectors: Vectors | None = None
+    """The unit vectors of its parts, float32 (parts, dim); None if it was cached, or has no parts."""
 
 
 class QueryService:
@@ -243,7 +245,8 @@ class QueryService:
         if not query.parts:
             return await self._browse(query, state)
         encoded = await asyncio.gather(*(self._encode(n, part, prepared, state) for n, part in enumerate(query.parts)))
-        outcome = await self._find(query, np.stack([part.vector for part in encoded]), state)
+        vectors = np.stack([part.vector for part in encoded])
+        outcome = await self._find(query, vectors, state)
         fragments = state.fragments(query.target, [hit.row for hit in outcome.hits])
         page = RenderedPage(
             results=render(outcome.hits, fragments),
@@ -255,7 +258,8 @@ class QueryService:
         stages = {"decode": prepared.decode} if prepared.decode is not None and query.images else {}
         stages["encode"] = max((part.encode for part in encoded), key=lambda stage: stage.seconds)
         stages["search"] = outcome.search
-        return QueryAnswer(page, stages, batch_size=encoded[0].batch_size if len(encoded) == 1 else None)
+        batch_size = encoded[0].batch_size if len(encoded) == 1 else None
+        return QueryAnswer(page, stages, batch_size=batch_size, vectors=vectors)
 
     async def _browse(self, query: Query, state: SearchableCollection) -> QueryAnswer:
         """The first look at the ids of a large collection reads them all, so this is for the search thread."""
@@ -450,7 +454,10 @@ def _search_apart() -> None:
 def _is_short(query: Query, state: SearchableCollection) -> bool:
     """Whether the front of the ranking, which is most often enough, is found within half a millisecond or so."""
     index = state.index(query.target)
-    if index.spec.is_elsewhere or index.compared_values > EXACT_VALUES_IN_LOOP:
+    compared = index.compared_values
+    if asks_captions(query, state):
+        compared += state.index("captions").compared_values
+    if index.spec.is_elsewhere or compared > EXACT_VALUES_IN_LOOP:
         return False
     if query.mode != "vector" and (state.words is None or state.words.documents(query.target) > WORDS_IN_LOOP):
         return False

@@ -146,6 +146,26 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
+    query_log: Path | None = Field(
+        default=None,
+        description="folder where searches and clicks are logged, for bento-clip evaluate and tune; without it none is",
+    )
+    query_log_keep: Literal["text", "vectors"] = Field(
+        default="text", description="what of a search is logged: its texts, or only its vector and no words"
+    )
+    query_log_bytes: int = Field(
+        default=64 * 2**20,
+        ge=2**20,
+        description="most bytes of that log for one collection; beyond them the oldest searches go",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_log(self) -> Self:
+        for name in ("query_log_keep", "query_log_bytes"):
+            if self.query_log is None and name in self.model_fields_set:
+                raise ValueError(f"{PREFIX}{name.upper()} has no effect without {PREFIX}QUERY_LOG, a folder")
+        return self
+
     @field_validator("encoder_url")
     @classmethod
     def _reached_by_http(cls, given: str | None) -> str | None:
@@ -153,7 +173,10 @@ class Settings(BaseSettings):
             raise ValueError(f"{given} is no URL of a service; write http://encoder:3000")
         return given
 
-    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", "encoder_url", mode="before")
+    @field_validator(
+        *("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", "encoder_url", "query_log"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""

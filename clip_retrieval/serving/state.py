@@ -17,6 +17,7 @@ from clip_retrieval.live.log import ChangeLog
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.search.searchable import SearchableCollection
+from clip_retrieval.serving.asked import QueryLog
 from clip_retrieval.serving.budget import Budget
 from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.serving.change_inputs import ChangeEncoder
@@ -72,6 +73,8 @@ class ServerState:
     """Makes an artifact of what is served and its changes, and serves it."""
     on_exchange: Callable[[Served], None] = lambda _: None
     """Told of what is served from now on."""
+    query_log: QueryLog = field(default_factory=QueryLog)
+    """Where searches and clicks are logged, if an operator wants them."""
     kept_states: KeptStates = field(default_factory=KeptStates)
     """The states of a changing collection that next pages may still come from."""
     changes: Changes | None = None
@@ -109,6 +112,7 @@ class ServerState:
             shared=shared,
             slot=slot,
             room=Room(shared, slot),
+            query_log=QueryLog.of(settings),
             limiter=None
             if settings.limit is None
             else Limiter(Quota.of(settings.limit), shared.spent, settings.limits_url),

@@ -142,6 +142,7 @@ class Worker:
             await self._state.limiter.close()
         if self._state.replicas is not None:
             await self._state.replicas.close()
+        await asyncio.get_running_loop().run_in_executor(None, self._state.query_log.close)
         self._decoders.shutdown()
 
     @property

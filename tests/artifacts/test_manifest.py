@@ -70,8 +70,9 @@ class TestVersion:
             tuned_version(ENCODER, DATA, other, flat),
             tuned_version(ENCODER, DATA, flat, other, thumbnails="ab" * 32),
             tuned_version(ENCODER, DATA, flat, other, thumbnails="cd" * 32),
+            tuned_version(ENCODER, DATA, flat, other, form_of_curves=2),
         ]
-        assert len({version, *others}) == 4
+        assert len({version, *others}) == 5
 
 
 counts = st.integers(0, 2**40)

@@ -94,6 +94,7 @@ class TestHelp:
             "finetune",
             "artifacts",
             "keys",
+            "queries",
         )
 
     def test_without_arguments_the_commands_are_listed(self, cli: Cli) -> None:
@@ -740,7 +741,7 @@ class TestComposedSearch:
         done = cli("search", "red", "-k", 24, "--in", fake_artifact.path, "--json")
         shades = ("bright", "soft", "dull")
         assert {result["image_id"] for result in json.loads(done.out)} == {f"red-{shade}.png" for shade in shades}
-        assert "21 results have a confidence below 0.3; --min-confidence 0 shows them" in " ".join(done.err.split())
+        assert "21 results have a confidence below 0.5; --min-confidence 0 shows them" in " ".join(done.err.split())
         done = cli("search", "red", "--where", "shade = dull", "--min-confidence", 0.9999, "--in", fake_artifact.path)
         assert "nothing here is near enough: 5 results" in " ".join(done.err.split())
 

@@ -37,6 +37,7 @@ from clip_retrieval.contract.answers import (
     TextEmbedding,
 )
 from clip_retrieval.contract.changes import Changed, ChangesAnswer, delete
+from clip_retrieval.contract.clicks import ClickLogged
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
 from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
@@ -265,6 +266,7 @@ def test_a_key_that_cannot_be_one_is_said_and_not_shown(make: type[Client] | typ
         ("search", ([text("red")],), FOUND_IMAGES, SearchAnswer, "POST", "/search"),
         ("browse", (), FOUND_LISTED, BrowseAnswer, "POST", "/search"),
         ("search_batch", ([search_request([text("red")])],), BATCH, SearchBatchAnswer, "POST", "/search/batch"),
+        ("click", ("0" * 32, "red"), {"message": "logged"}, ClickLogged, "POST", "/clicks"),
         ("fields", (), FIELDS, FieldsAnswer, "GET", "/fields"),
         ("image", ("red",), IMAGE, ImageInfo, "GET", "/images/red"),
         ("info", (), INFO, ServiceInfo, "GET", "/"),
@@ -831,6 +833,7 @@ def test_the_public_names_are_these() -> None:
         "search",
         "browse",
         "search_batch",
+        "click",
         "fields",
         "image",
         "thumbnail",

@@ -193,7 +193,7 @@ def test_a_line_parts_what_is_near_enough_from_what_is_only_nearest(
         if "json" not in route.request.headers["accept"]:
             route.continue_()
             return
-        route.fulfill(json={**route.fetch().json(), "confident_ways": ["text_to_image"]})
+        route.fulfill(json={**route.fetch().json(), "confident_ways": ["text_to_image"], "min_confidence": 0.4})
 
     def answer(route: Route) -> None:
         body = route.fetch().json()

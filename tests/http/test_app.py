@@ -47,6 +47,7 @@ ANSWER_FIELDS = {
     "cached",
     "truncated",
     "below_confidence",
+    "search_id",
 }
 
 
@@ -91,6 +92,7 @@ def test_the_root_says_what_is_served(api: Api, fake_artifact: Artifact) -> None
         "images": 24,
         "confident_ways": ["text_to_image", "image_to_text"],
         "modes": ["vector", "words", "both"],
+        "min_confidence": 0.5,
         "captions": 48,
         "artifact": "clip-retrieval:test",
         "links": {
@@ -452,6 +454,7 @@ ENDPOINTS = {
     ("post", "/search/similar"): ("ImagesAnswer", SEARCH),
     ("post", "/search"): ("SearchAnswer | BrowseAnswer", SEARCH | {"410"}),
     ("post", "/search/batch"): ("SearchBatchAnswer", SEARCH),
+    ("post", "/clicks"): ("ClickLogged", BODY | {"404", "409"}),
     ("get", "/fields"): ("FieldsAnswer", BOUNDED),
     ("get", "/images/{image_id}"): ("ImageInfo", BOUNDED | {"404", "422"}),
     ("post", "/encode/text"): ("TextEmbedding", BODY),
@@ -549,7 +552,7 @@ def test_each_json_body_has_an_example_that_it_takes(api: Api) -> None:
             for example in examples:
                 jsonschema.validate(example, {**body, "components": schema["components"]})
             bodies += 1
-    assert bodies == 10
+    assert bodies == 11
 
 
 def test_the_size_of_a_thumbnail_is_one_of_two(api: Api) -> None:

@@ -35,6 +35,7 @@ ANSWER_FIELDS = {
     "cached",
     "truncated",
     "below_confidence",
+    "search_id",
 }
 
 

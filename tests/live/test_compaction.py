@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
-from clip_retrieval.artifacts.manifest import file_sha256
+from clip_retrieval.artifacts.confidence import CONFIDENCE, CaptionTerm, Curve, Curves, write_curves
+from clip_retrieval.artifacts.manifest import file_sha256, write_manifest
 from clip_retrieval.artifacts.reindex import tune
 from clip_retrieval.artifacts.thumbnails import Thumbnails
 from clip_retrieval.contract.queries import search_request
@@ -240,3 +241,19 @@ def test_a_disk_without_room_is_told_and_nothing_is_left(state: LiveCollection, 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_curves_and_the_bound_of_the_base_stay_also_over_captions_that_came_later(
+    base: Artifact, tmp_path: Path
+) -> None:
+    term = CaptionTerm(slope=8, caption_slope=4, intercept=-2, low=0.2, high=0.8)
+    curve = Curve(slope=8, intercept=-2, queries=40)
+    curves = Curves(
+        text_to_image=curve.model_copy(update={"with_caption": term}), image_to_text=curve, min_confidence=0.4
+    )
+    write_curves(base.path, curves)
+    files = {**base.manifest.files, CONFIDENCE: file_sha256(base.path / CONFIDENCE)}
+    write_manifest(base.path, base.manifest.model_copy(update={"files": files}))
+    with closing(LiveCollection.of(Collection(Artifact.open(base.path)))) as first:
+        changed = first.with_changes([LogEntry(1, "new", live_image("new", 101, captions=["one", "two"]))])
+        assert compact(changed, tmp_path / "compacted", Silent()).curves() == curves

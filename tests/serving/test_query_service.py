@@ -19,6 +19,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.confidence import CaptionTerm, Curve, Curves
 from clip_retrieval.artifacts.word_search import BaseWords, Words
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.contract.queries import search_request
@@ -251,6 +252,35 @@ def test_the_words_of_many_images_are_looked_up_in_another_thread(
     collection = ManyImages(retriever.collection.artifact)
     asked = dataclasses.replace(text("red"), mode=mode)
     assert threads_of_searches(retriever, asked, collection=collection) == [in_loop]
+    collection.close()
+
+
+@pytest.mark.parametrize(("least", "in_loop"), [(None, True), (0.0, False)])
+def test_many_captions_are_looked_at_in_another_thread_where_a_confidence_is_asked_for(
+    retriever: Retriever, least: float | None, in_loop: bool
+) -> None:
+    """The index of the images is small; the nearest of the captions is looked for besides."""
+
+    class Large(FaissIndex):
+        @property
+        def compared_values(self) -> int:
+            return 8192 * 512
+
+    class ManyCaptions(Collection):
+        @property
+        def curves(self) -> Curves:
+            term = CaptionTerm(slope=8, caption_slope=4, intercept=-2, low=0.2, high=0.8)
+            curve = Curve(slope=8, intercept=-2, queries=48, with_caption=term)
+            return Curves(text_to_image=curve, image_to_text=None, min_confidence=0.4)
+
+        def index(self, target: Modality) -> VectorIndex:
+            small = super().index(target)
+            return (
+                Large(small.spec, None, small.vectors_of(np.arange(small.spec.rows))) if target == "captions" else small
+            )
+
+    collection = ManyCaptions(retriever.collection.artifact)
+    assert threads_of_searches(retriever, text("red", min_confidence=least), collection=collection) == [in_loop]
     collection.close()
 
 

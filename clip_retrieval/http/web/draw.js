@@ -18,6 +18,7 @@ function state(where, name, title, words, actions, reason = "") {
 
 function clearResults() {
   results = [];
+  searchId = null;
   nextOffset = null;
   grid.replaceChildren();
   grid.className = "grid";
@@ -39,6 +40,7 @@ function ghosts() {
 
 function draw(answer, headers) {
   clearResults();
+  searchId = answer.search_id ?? null;
   $("state").replaceChildren();
   $("captions").hidden = true;
   drawTiming(headers, answer);
@@ -64,7 +66,7 @@ function append(answer) {
 }
 
 /* Where the collection knows how many answers at such a score are right, a line parts those that are near enough. */
-const isFar = ({ confidence }) => typeof confidence === "number" && confidence < ENOUGH;
+const isFar = ({ confidence }) => typeof confidence === "number" && confidence < (info?.min_confidence ?? ENOUGH);
 function firstFar() {
   const judged = info?.confident_ways?.includes("text_to_image") && asked().length > 0 && asked().every((part) => part.text !== undefined);
   return judged ? results.findIndex(isFar) : -1;
@@ -84,7 +86,7 @@ function tile(image, at) {
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // the browser opens the link in its own way
     event.preventDefault();
     if (picked) pick(image.image_id, item);
-    else open(image.image_id, at);
+    else { clicked(image.image_id); open(image.image_id, at); }
   } }, imageElement(image, "small", words));
   if (image.duplicates > 0) shot.append(el("span", { className: "mark" }, `+${image.duplicates}`, hiddenText(" near-duplicates")));
   if (image.similarity_score !== undefined) shot.append(el("span", { className: "score" }, hiddenText("similarity "), image.similarity_score.toFixed(2)));

@@ -19,6 +19,7 @@ function request(target, offset, k) {
   if (Object.keys(query.where).length) body.where = query.where;
   if (!queries.length) return query.sort ? { ...body, sort: query.sort } : body;
   Object.assign(body, { queries, target });
+  if (target === "images") body.min_confidence = 0; // leaves nothing out, and has the nearest caption count
   if (query.dedupe && target === "images") body.dedupe = true;
   if (query.twins && target === "images") body.min_score = TWINS;
   return body;
