@@ -39,7 +39,7 @@ from clip_retrieval.cli.traffic import show_traffic, traffic_of, write_traffic
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
-from clip_retrieval.errors import MissingExtra
+from clip_retrieval.errors import MissingExtra, ModelUnavailable
 from clip_retrieval.evaluation import evaluate as evaluator
 from clip_retrieval.evaluation.by_mode import Encode
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
@@ -133,7 +133,7 @@ def evaluate_command(
         artifact = Artifact.open(folder)
         load = artifact.encoder
         data = of_artifact(tag, artifact, images)
-    quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed, encode=_encode_of(load))
+    quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed, encode=encode_of(load))
     indexes: tuple[IndexQuality, ...] = ()
     asked = None
     if artifact is not None:
@@ -182,11 +182,16 @@ def _embedded(
     return embedded, partial(load_encoder, folder)
 
 
-def _encode_of(load: Callable[[], Encoder]) -> Encode:
-    """What encodes texts, with an encoder that is loaded when there are some."""
+def encode_of(load: Callable[[], Encoder]) -> Encode | None:
+    """What encodes texts; None, with a note, where the encoder cannot be loaded here: its vectors are enough for the
+    rest."""
+    try:
+        encoder = load()
+    except (MissingExtra, ModelUnavailable) as error:
+        console.note(f"captions with names are not measured: {error}")
+        return None
 
     def encode(texts: Sequence[str]) -> Vectors:
-        encoder = load()
         tokens = [encoder.tokenize(text) for text in texts]
         starts = range(0, len(tokens), TEXTS_AT_ONCE)
         return np.concatenate([encoder.encode_tokens(tokens[start : start + TEXTS_AT_ONCE]) for start in starts])

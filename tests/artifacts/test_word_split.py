@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval.artifacts.word_split import MAX_WORD, words_of
@@ -41,6 +41,7 @@ def test_the_words_of_words_are_these_words(text: str) -> None:
     assert [again for word in words for again in words_of(word)] == words
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(min_size=1))
 def test_sqlite_takes_words_as_they_are(text: str) -> None:
     words = sorted(set(words_of(text)))

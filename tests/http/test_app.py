@@ -118,6 +118,12 @@ def test_a_collection_without_captions_says_that_caption_search_is_off(encoder_f
     api.close()
 
 
+def test_health_says_that_the_encoder_is_away_while_the_rest_is_answered(api: Api) -> None:
+    api.state.encoder_trouble = lambda: "the encoder service does not answer"
+    health = api.get("/health")
+    assert (health["status"], health["encoder"]) == ("healthy", "the encoder service does not answer")
+
+
 def test_health_of_a_service_that_is_ready(api: Api, fake_artifact: Artifact) -> None:
     health = api.get("/health")
     assert health.pop("uptime_seconds") >= 0
@@ -130,6 +136,7 @@ def test_health_of_a_service_that_is_ready(api: Api, fake_artifact: Artifact) ->
         "version": fake_artifact.manifest.version,
         "sequence": 0,
         "index": None,
+        "encoder": None,
         "takes_changes": False,
         "may_change": False,
         "changes": FROZEN,

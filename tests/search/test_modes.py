@@ -209,7 +209,7 @@ def test_whatever_a_person_types_is_words(retriever: Retriever, words: str, mode
     assert ids(retriever.search([text("red")], mode="words")), "the index is as it was"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=200), st.sampled_from(["words", "both"]))
 def test_no_text_makes_a_search_fail_otherwise_than_in_words(retriever: Retriever, words: str, mode: Mode) -> None:
     with suppress(InvalidQuery):
