@@ -196,9 +196,9 @@ class Client(ChangeMethods):
         """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
         return self._send(Calls.search_batch(requests).waiting_for(min_sequence))
 
-    def fields(self) -> FieldsAnswer:
-        """The fields that ``where`` can filter by."""
-        return self._send(Calls.fields)
+    def fields(self, where: Where | None = None) -> FieldsAnswer:
+        """The fields that ``where`` can filter by, counted over the images that meet its conditions on other fields."""
+        return self._send(Calls.fields(where))
 
     def image(self, image_id: str) -> ImageInfo:
         """Everything that the collection holds about one image."""
@@ -405,9 +405,9 @@ class AsyncClient(AsyncChangeMethods):
         """The outcomes of up to 64 searches in one request, in order; ``search_request`` makes a search."""
         return await self._send(Calls.search_batch(requests).waiting_for(min_sequence))
 
-    async def fields(self) -> FieldsAnswer:
-        """The fields that ``where`` can filter by."""
-        return await self._send(Calls.fields)
+    async def fields(self, where: Where | None = None) -> FieldsAnswer:
+        """The fields that ``where`` can filter by, counted over the images that meet its conditions on other fields."""
+        return await self._send(Calls.fields(where))
 
     async def image(self, image_id: str) -> ImageInfo:
         """Everything that the collection holds about one image."""

@@ -149,7 +149,11 @@ class Calls:
     def image(image_id: str) -> Call[ImageInfo]:
         return Call("GET", image_url(image_id), ImageInfo)
 
-    fields = Call("GET", "/fields", FieldsAnswer)
+    @staticmethod
+    def fields(where: Where | None) -> Call[FieldsAnswer]:
+        params = None if where is None else {"where": json.dumps(plain_conditions(where))}
+        return Call("GET", "/fields", FieldsAnswer, params=params)
+
     info = Call("GET", "/", ServiceInfo)
     health = Call("GET", "/health", Health)
     stats = Call("GET", "/stats", Stats)

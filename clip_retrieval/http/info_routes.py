@@ -17,7 +17,7 @@ from clip_retrieval.access.gate import READ_ONLY
 from clip_retrieval.artifacts.confidence import confident_ways
 from clip_retrieval.contract.base import DEFAULT_LISTED, MAX_LISTED, ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
-from clip_retrieval.contract.conditions import MAX_NAME
+from clip_retrieval.contract.conditions import MAX_NAME, read_conditions
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.any_text import IMAGE_ID
@@ -44,6 +44,20 @@ Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LISTED, description="Images o
 
 
 async def _pay_for_listing(request: Request, limit: Limit = DEFAULT_LISTED) -> None:
+Beside = Annotated[
+    str | None,
+    QueryParameter(
+        description="Conditions, as a text or the JSON of a `where`: each field is counted over the images that meet "
+        "those which name other fields. Without it, over the whole collection."
+    ),
+]
+
+
+async def _pay_for_counting(request: Request, where: Beside = None) -> None:
+    if where is not None:
+        await charge(request.scope, cost.FILTER)
+
+
     await charge(request.scope, cost.of_listing(limit))
 
 
@@ -134,11 +148,20 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             )
         return CacheCleared(message=message, previous_cache_size=previous, current_cache_size=0)
 
-    @app.get("/fields", response_model=FieldsAnswer, summary="What where can filter by")
-    async def fields() -> FieldsAnswer:
-        return FieldsAnswer(fields=state.require_service().retriever.collection.fields)
+    # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk and for no count.
+    @app.get(
+        "/fields",
+        response_model=FieldsAnswer,
+        responses={422: ERRORS[422]},
+        summary="What where can filter by, and how many images each value has",
+        dependencies=[Depends(_pay_for_counting)],
+    )
+    def fields(where: Beside = None) -> FieldsAnswer:
+        collection = state.require_service().retriever.collection
+        if where is None:
+            return FieldsAnswer(fields=collection.fields)
+        return FieldsAnswer(fields=collection.fields_beside(read_conditions(where)))
 
-    # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk.
     @app.get(
         "/images",
         response_model=ImagesPage,

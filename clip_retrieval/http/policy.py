@@ -70,7 +70,7 @@ _ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/": {"GET": PAGE},
     "/examples": {"GET": ALWAYS},
     "/thumbnails/{size}/{image_id}": {"GET": THUMBNAIL},
-    "/fields": {"GET": READ},
+    "/fields": {"GET": RoutePolicy(needs="search", query=frozenset({"where"}))},
     "/images": {"GET": RoutePolicy(needs="search", query=frozenset({"after", "limit"})), "POST": PUT_IMAGE},
     "/images/{image_id}": {
         "GET": READ,

@@ -14,7 +14,6 @@ thumbnail_spool.py  thumbnails of added images, outside of memory
 added_fields.py     the values of added images, field by field
 added.py            what was added: rows that all states of a collection share
 live_index.py       one index over the rows of several, without removed rows
-live_fields.py      what the fields hold, counted over base and added rows
 live_filter.py      which rows a ``where`` lets through, and which metadata a change may bring
 live_rows.py        which rows a state has, and which of them can be found
 frozen.py           indexes over many added rows

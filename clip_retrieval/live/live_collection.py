@@ -158,6 +158,9 @@ class LiveCollection(SearchableCollection):
 
     def index(self, target: Modality) -> VectorIndex:
         return self._indexes[target]
+    def fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        return self._filter.fields_beside(where)
+
 
     def content_numbers(self, target: Modality) -> NDArray[np.int32] | None:
         return self._rows.added.content.first(len(self._rows.live["images"])) if target == "images" else None

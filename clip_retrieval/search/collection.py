@@ -24,6 +24,7 @@ from clip_retrieval.search.browse import Rows, first_rows
 from clip_retrieval.search.columns import Mask
 from clip_retrieval.search.expressions import expression_of
 from clip_retrieval.search.filters import RowFilter, Wanted
+from clip_retrieval.search.field_counts import KeptCounts, fields_beside
 from clip_retrieval.search.fragments import FragmentCache
 from clip_retrieval.search.results import caption_fragment, image_fragment
 from clip_retrieval.search.searchable import EngineElsewhere, SearchableCollection
@@ -46,6 +47,7 @@ class Collection(SearchableCollection):
         self._curves = artifact.curves()
         self.filters = RowFilter(self._columns, artifact.caption_image_rows())
         self._fragments = FragmentCache()
+        self._counts = KeptCounts()
         self.thumbnails = artifact.thumbnails()
         # A server exchanges collections; one is closed when the last request that began with it is done.
         self._finalizer = weakref.finalize(self, _close, self.store, self.thumbnails, self._in_use)
@@ -73,6 +75,13 @@ class Collection(SearchableCollection):
 
     def count(self, target: Modality) -> int:
         return self._indexes[target].spec.rows
+    def fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        return self._counts.get(where, lambda: self._fields_beside(where))
+
+    def _fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        self.check_where(where)
+        return fields_beside(self._columns, where, lambda part: self.filters.mask(part, "images"))
+
 
     def index(self, target: Modality) -> VectorIndex:
         return self._indexes[target]
@@ -149,6 +158,7 @@ class Collection(SearchableCollection):
 
 
 def _close(store: RecordStore, thumbnails: Thumbnails | None, in_use: InUse) -> None:
+        self._counts.forget()
     store.close()
     if thumbnails is not None:
         thumbnails.close()

@@ -88,6 +88,14 @@ class SearchableCollection(ABC):
 
     @abstractmethod
     def index(self, target: Modality) -> VectorIndex:
+    @abstractmethod
+    def fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        """The same fields, each counted over the images that fulfil the conditions of ``where`` on other fields.
+
+        A condition that names several fields, such as an ``or`` of two, counts for all of them. The latest are kept.
+        Raises InvalidQuery as ``allowed`` does.
+        """
+
         """The index over all rows of ``target``."""
 
     @abstractmethod

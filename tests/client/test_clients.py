@@ -291,6 +291,12 @@ def test_each_method_asks_its_endpoint_once_and_answers_with_its_model(
     assert network.slept == []
 
 
+def test_fields_are_asked_for_beside_a_filter(ask: Ask) -> None:
+    network = Network(ok(FIELDS))
+    assert ask(network, "fields", "year >= 2020 and place = Paris") == FieldsAnswer.model_validate(FIELDS)
+    assert json.loads(network.request.url.params["where"]) == {"year": {"gte": "2020"}, "place": "Paris"}
+
+
 def test_a_thumbnail_is_the_bytes_of_its_file(ask: Ask) -> None:
     network = Network(httpx.Response(200, content=b"webp"))
     assert ask(network, "thumbnail", "a/b 1.jpg", "large") == b"webp"

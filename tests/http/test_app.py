@@ -451,7 +451,7 @@ ENDPOINTS = {
     ("post", "/search/similar"): ("ImagesAnswer", SEARCH),
     ("post", "/search"): ("SearchAnswer | BrowseAnswer", SEARCH | {"410"}),
     ("post", "/search/batch"): ("SearchBatchAnswer", SEARCH),
-    ("get", "/fields"): ("FieldsAnswer", BOUNDED),
+    ("get", "/fields"): ("FieldsAnswer", BOUNDED | {"422"}),
     ("get", "/images/{image_id}"): ("ImageInfo", BOUNDED | {"404", "422"}),
     ("post", "/encode/text"): ("TextEmbedding", BODY),
     ("post", "/encode/image"): ("ImageEmbedding", BODY),
