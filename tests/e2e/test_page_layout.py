@@ -62,7 +62,7 @@ def test_on_a_phone_two_images_are_in_each_row_and_the_search_leaves_them_the_ro
 def test_a_wide_screen_shows_more_images_over_its_whole_width(meet: Meet) -> None:
     shown = {}
     for width, height in ((1280, 800), (1920, 1080), (2560, 1440)):
-        visit = meet(viewport={"width": width, "height": height}).open("/?q=a+bird+on+a+branch")
+        visit = meet(viewport={"width": width, "height": height}).open("/?q=a+bird+on+a+branch&far=1")
         visit.settled()
         shown[width] = sum(top < height for top in visit.page.locator("#grid img").evaluate_all(TOPS))
         right = visit.page.locator("#grid a").evaluate_all(
@@ -138,7 +138,8 @@ def test_an_image_is_a_link_that_opens_in_another_tab(visit: Visit) -> None:
 
 @pytest.mark.parametrize("return_by", ["a reload", "the back button"])
 def test_a_reload_and_the_back_button_keep_the_place(visit: Visit, return_by: str) -> None:
-    visit.search("anything")
+    visit.open("/?q=anything&far=1")
+    visit.settled()
     more = "count => document.querySelectorAll('#grid img').length > count"
     for count in (24, 48):
         visit.page.mouse.wheel(0, 100_000)
@@ -183,7 +184,7 @@ def test_a_minus_in_the_words_takes_away(visit: Visit) -> None:
         ((None, None, None), None, 0),
     ],
 )
-def test_a_line_parts_what_is_near_enough_from_what_is_only_nearest(
+def test_a_line_parts_what_is_near_enough_where_all_of_it_is_shown(
     meet: Meet, confidences: tuple[float | None, ...], line: str | None, before: int
 ) -> None:
     """In a collection that has measured how many answers at a score are right; the service's answers are made here."""
@@ -202,9 +203,8 @@ def test_a_line_parts_what_is_near_enough_from_what_is_only_nearest(
 
     visit.page.route(f"{visit.url}/", information)
     visit.page.route("**/search", answer)
-    visit.open()
-    expect(visit.page.locator("#about")).to_contain_text("160 images")
-    visit.search("a small owl")
+    visit.open("/?q=a+small+owl&far=1")
+    visit.settled()
     assert len(visit.images()) == 3
     parts = visit.page.locator("#grid > li").evaluate_all("all => all.map(each => each.className.trim())")
     if line is None:
@@ -212,6 +212,59 @@ def test_a_line_parts_what_is_near_enough_from_what_is_only_nearest(
     else:
         assert parts.index("far") == before
         expect(visit.page.locator(".far")).to_have_text(line)
+
+
+def test_what_is_less_near_than_the_cut_off_comes_after_a_click(visit: Visit) -> None:
+    visit.search("a small owl")
+    assert 0 < visit.asked()[-1]["min_confidence"] < 1
+    near = len(visit.images())
+    assert 0 < near < 160
+    visit.page.get_by_role("button", name="Show what is less near").click()
+    expect(visit.page.locator(".far")).to_have_text("Less near from here on")
+    visit.settled()
+    parts = visit.page.locator("#grid > li").evaluate_all("all => all.map(each => each.className.trim())")
+    assert parts.index("far") == near
+    assert len(visit.images()) > near
+    expect(visit.page).to_have_url(re.compile("far=1"))
+    visit.page.reload()
+    visit.settled()
+    expect(visit.page.locator(".far")).to_have_text("Less near from here on")
+    visit.search("windmills")
+    expect(visit.page.locator(".far")).to_have_count(0)
+    expect(visit.page).not_to_have_url(re.compile("far=1"))
+
+
+def test_a_search_that_takes_words_away_is_not_cut_off(visit: Visit) -> None:
+    """It lowers all scores, and the cut-off was measured without it."""
+    visit.search("tower -eiffel")
+    assert "min_confidence" not in visit.asked()[-1]
+    assert len(visit.images()) == 24
+
+
+def test_where_nothing_is_near_enough_the_nearest_are_shown_on_demand(meet: Meet) -> None:
+    visit = meet().open("/?q=a+tax+form")
+    expect(visit.page.get_by_role("heading", name="Nothing here is near enough")).to_be_visible()
+    expect(visit.page.locator("#status")).to_have_text("No image is near enough.")
+    assert visit.images() == []
+    visit.page.get_by_role("button", name="Show the nearest").click()
+    expect(visit.page.locator("#grid img").nth(23)).to_be_visible()
+    expect(visit.page.locator(".far")).to_have_text("Nothing here is near enough. These are the nearest.")
+    expect(visit.page.locator("#state")).to_be_empty()
+
+
+def test_the_cut_off_is_the_one_of_the_collection(meet: Meet) -> None:
+    visit = meet()
+
+    def information(route: Route) -> None:
+        if "json" not in route.request.headers["accept"]:
+            route.continue_()
+            return
+        route.fulfill(json={**route.fetch().json(), "confidence": {"cut_off": 0.625}})
+
+    visit.page.route(f"{visit.url}/", information)
+    visit.open("/?q=a+small+owl")
+    visit.settled()
+    assert visit.asked()[-1]["min_confidence"] == 0.625
 
 
 def test_scores_and_times_are_shown_to_those_who_ask(visit: Visit) -> None:

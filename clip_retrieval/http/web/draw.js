@@ -18,7 +18,8 @@ function state(where, name, title, words, actions, reason = "") {
 
 function clearResults() {
   results = [];
-  nextOffset = null;
+  nextOffset = rest = null;
+  $("rest").replaceChildren();
   grid.replaceChildren();
   grid.className = "grid";
   grid.hidden = true;
@@ -42,8 +43,11 @@ function draw(answer, headers) {
   $("state").replaceChildren();
   $("captions").hidden = true;
   drawTiming(headers, answer);
-  append(answer);
-  if (!results.length) {
+  append(answer, 0);
+  if (!results.length && rest !== null) {
+    state($("state"), "search", "Nothing here is near enough", [`Nothing ${Object.keys(query.where).length ? "that passes the filters" : "in the collection"} fits these words well.`],
+      [["Show the nearest", showRest, "full"], ["Start over", startOver, "line"]]);
+  } else if (!results.length) {
     const filtered = Object.keys(query.where).length > 0;
     if (query.twins) state($("state"), "search", "No near-duplicates", ["No other image of this collection is nearly the same."], [["All similar images", () => change(() => { query.twins = false; }), "full"]]);
     else state($("state"), "search", filtered ? "No image passes these filters" : "Nothing found",
@@ -54,21 +58,21 @@ function draw(answer, headers) {
   watch();
 }
 
-function append(answer) {
+function append(answer, offset) {
   const from = results.length, found = answer.results.filter(isThere);
   results = results.concat(found);
   nextOffset = answer.next_offset;
   grid.hidden = !results.length;
   grid.append(...tiles(from));
   $("more").hidden = nextOffset === null;
+  rest = answer.below_confidence > 0 ? offset + answer.results.length : null;
+  $("rest").replaceChildren(...(rest === null || !results.length ? [] : [el("p", {}, "Nothing else is near enough."),
+    el("button", { className: "pill line", type: "button", onclick: showRest }, "Show what is less near")]));
 }
 
-/* Where the collection knows how many answers at such a score are right, a line parts those that are near enough. */
-const isFar = ({ confidence }) => typeof confidence === "number" && confidence < ENOUGH;
-function firstFar() {
-  const judged = info?.confident_ways?.includes("text_to_image") && asked().length > 0 && asked().every((part) => part.text !== undefined);
-  return judged ? results.findIndex(isFar) : -1;
-}
+/* Where the others are shown too, a line parts those that are near enough. */
+const isFar = ({ confidence }) => typeof confidence === "number" && confidence < cutOff();
+const firstFar = () => (least === undefined && isJudged("images") ? results.findIndex(isFar) : -1);
 
 function tiles(from = 0) {
   const far = firstFar();
@@ -97,7 +101,7 @@ function tile(image, at) {
 }
 
 function announce(also = "") {
-  if (!results.length) { say("No image found."); return; }
+  if (!results.length) { say(rest === null ? "No image found." : "No image is near enough."); return; }
   say(`${plural(results.length, "image")}${nextOffset === null ? "" : " so far"}${asked().length ? ", nearest first" : ""}.${also}`);
 }
 
