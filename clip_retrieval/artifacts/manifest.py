@@ -61,20 +61,34 @@ class Manifest(BaseModel):
     """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""
 
 
-def artifact_version(encoder: EncoderInfo, data: DataInfo, recall: float, *, thumbnails_mb: int = 0) -> str:
-    """The version that a build from these inputs has: 16 hex digits."""
+def artifact_version(
+    encoder: EncoderInfo, data: DataInfo, recall: float, *, thumbnails_mb: int = 0, originals: str | None = None
+) -> str:
+    """The version that a build from these inputs has: 16 hex digits.
+
+    ``originals`` names the original files that are kept, if they are.
+    """
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), recall]
     if thumbnails_mb:
         inputs.append({"thumbnails_mb": thumbnails_mb, "format": FORMAT})
+    if originals is not None:
+        inputs.append({"originals": originals})
     return json_sha256(inputs)[:16]
 
 
 def tuned_version(
-    encoder: EncoderInfo, data: DataInfo, images: BuiltIndex, captions: BuiltIndex, *, thumbnails: str | None = None
+    encoder: EncoderInfo,
+    data: DataInfo,
+    images: BuiltIndex,
+    captions: BuiltIndex,
+    *,
+    thumbnails: str | None = None,
+    originals: str | None = None,
 ) -> str:
     """The version of an artifact whose indexes were chosen to a budget: the same for the same choice.
 
-    ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one.
+    ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one, ``originals`` that of the hashes of the
+    original files.
     """
     specs = (images.spec, captions.spec)
     chosen = [
@@ -85,7 +99,11 @@ def tuned_version(
         for spec in specs
     ]
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), chosen]
-    return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
+    if thumbnails:
+        inputs.append(thumbnails)
+    if originals:
+        inputs.append({"originals": originals})
+    return json_sha256(inputs)[:16]
 
 
 def compacted_version(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import tuned_version
+from clip_retrieval.artifacts.originals import ORIGINAL_HASHES
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
 from clip_retrieval.indexes.choose import Candidate, TuningQueries
@@ -78,8 +79,14 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
     if artifact.is_in_milvus:
         built = {modality: _without_rows(one) for modality, one in built.items()}
     built |= {modality: candidate.built for modality, candidate in chosen.items() if candidate is not None}
-    thumbnails = manifest.files.get(THUMBNAILS)
-    version = tuned_version(manifest.encoder, manifest.data, built["images"], built["captions"], thumbnails=thumbnails)
+    version = tuned_version(
+        manifest.encoder,
+        manifest.data,
+        built["images"],
+        built["captions"],
+        thumbnails=manifest.files.get(THUMBNAILS),
+        originals=manifest.files.get(ORIGINAL_HASHES),
+    )
 
     def fill(folder: Path) -> None:
         for modality in MODALITIES:

@@ -18,6 +18,7 @@ from clip_retrieval.errors import ClipRetrievalError, MissingExtra
 from clip_retrieval.urls import is_url
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
+ORIGINALS_SETTING = "BENTO_CLIP_ORIGINALS"
 KEYS_SETTING = "BENTO_CLIP_KEYS"
 INSECURE_SETTING = "BENTO_CLIP_INSECURE"
 LOOKED_AT = 50
@@ -36,6 +37,14 @@ def serve(
         typer.Option(
             help="A folder for changes of the collection while it is served; without it the collection is frozen.",
             envvar=CHANGES_SETTING,
+        ),
+    ] = None,
+    originals: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The folder that the artifact was built from: its files are given out as the originals of the images.",
+            envvar=ORIGINALS_SETTING,
         ),
     ] = None,
     keys: Annotated[
@@ -98,7 +107,7 @@ def serve(
         tag, folder = modelstore.resolve_whole(source)
         if tag == source and Path(source).is_dir():
             tag = str(folder.resolve())  # the service has another working folder
-        environment = _environment(changes, keys, insecure=insecure)
+        environment = _environment(changes, originals, keys, insecure=insecure)
         tls = _tls(certificate, private_key, client_authority)
         raise typer.Exit(serve_artifact(tag, host, port, environment, tls, profile, lambda: _example(folder)))
 
@@ -136,8 +145,8 @@ def _tls(certificate: Path | None, key: Path | None, client_authority: Path | No
     return tls
 
 
-def _environment(changes: Path | None, keys: Path | None, *, insecure: bool) -> dict[str, str]:
+def _environment(changes: Path | None, originals: Path | None, keys: Path | None, *, insecure: bool) -> dict[str, str]:
     """That of the service, which has another working folder."""
-    paths = {CHANGES_SETTING: changes, KEYS_SETTING: keys}
+    paths = {CHANGES_SETTING: changes, ORIGINALS_SETTING: originals, KEYS_SETTING: keys}
     said = {name: str(path.expanduser().absolute()) for name, path in paths.items() if path is not None}
     return {**os.environ, **said, **({INSECURE_SETTING: "true"} if insecure else {})}

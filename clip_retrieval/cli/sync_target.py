@@ -91,6 +91,7 @@ class ArtifactTarget:
         options = replace(self._options, ratios=data.split_ratios, seed=data.split_seed)
         if not self._artifact.has_thumbnails:
             options = replace(options, thumbnails_mb=0)
+        options = replace(options, keep_originals=self._artifact.has_originals)
         built = build_and_publish(
             look.source,
             data.name,

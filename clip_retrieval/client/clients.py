@@ -28,6 +28,7 @@ from clip_retrieval.client.endpoints import (
     bytes_of,
     failure_of,
     key_header,
+    original_url,
     require_swapped,
     thumbnail_url,
 )
@@ -207,6 +208,14 @@ class Client(ChangeMethods):
     def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
         """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
         path = thumbnail_url(image_id, size)
+        try:
+            return bytes_of(self._http.get(path))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
+
+    def original(self, image_id: str) -> bytes:
+        """The original file of an image of the collection. Raises RequestRejected where there is none."""
+        path = original_url(image_id)
         try:
             return bytes_of(self._http.get(path))
         except httpx.RequestError as error:
@@ -416,6 +425,14 @@ class AsyncClient(AsyncChangeMethods):
     async def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
         """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
         path = thumbnail_url(image_id, size)
+        try:
+            return bytes_of(await self._http.get(path))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
+
+    async def original(self, image_id: str) -> bytes:
+        """The original file of an image of the collection. Raises RequestRejected where there is none."""
+        path = original_url(image_id)
         try:
             return bytes_of(await self._http.get(path))
         except httpx.RequestError as error:

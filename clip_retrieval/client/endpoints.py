@@ -171,6 +171,11 @@ def thumbnail_url(image_id: str, size: ThumbnailSize) -> str:
     return f"/thumbnails/{size}/{_in_a_path(image_id)}"
 
 
+def original_url(image_id: str) -> str:
+    """The path of the original file of an image."""
+    return f"/originals/{_in_a_path(image_id)}"
+
+
 def bytes_of(response: httpx.Response) -> bytes:
     """An answer that is no JSON. Raises RequestRejected, Overloaded or ServerFailure."""
     if not response.is_success:

@@ -23,6 +23,7 @@ from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.exchange import ERRORS
+from clip_retrieval.http.original_routes import original_template
 from clip_retrieval.http.page import Page
 from clip_retrieval.http.page_routes import thumbnail_template
 from clip_retrieval.http.request_context import RequestContext, charge
@@ -43,7 +44,6 @@ After = Annotated[
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LISTED, description="Images of one page.")]
 
 
-async def _pay_for_listing(request: Request, limit: Limit = DEFAULT_LISTED) -> None:
 Beside = Annotated[
     str | None,
     QueryParameter(
@@ -58,6 +58,7 @@ async def _pay_for_counting(request: Request, where: Beside = None) -> None:
         await charge(request.scope, cost.FILTER)
 
 
+async def _pay_for_listing(request: Request, limit: Limit = DEFAULT_LISTED) -> None:
     await charge(request.scope, cost.of_listing(limit))
 
 
@@ -91,6 +92,7 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
                     "openapi": "/docs.json",
                     "metrics": "/metrics",
                     **thumbnail_template(collection, changes=state.changes is not None),
+                    **original_template(collection, state),
                 }.items()
             },
             confident_ways=confident_ways(collection.curves),

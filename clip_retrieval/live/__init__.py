@@ -2,6 +2,7 @@
 
 change.py           the state of an image after a change, and an entry of the log
 image_bytes.py      that state as bytes, and back
+kept_originals.py   the original files of added images, beside the log
 log_file.py         the files of the log: how they are opened, and their errors in one sentence
 log_rows.py         the rows of the log: its schema, and a hash for every row
 transaction.py      what one transaction of the log reads and writes

@@ -44,7 +44,7 @@ def compact_log(
     Raises what ``compact`` and ``save`` raise.
     """
     with closing(Collection(artifact)) as base:
-        state = LiveCollection.of(base)
+        state = LiveCollection.of(base, kept_originals=log.originals)
         while entries := log.after(state.sequence, BLOCK):
             state = state.with_changes(entries)
         if state.sequence == base.sequence:

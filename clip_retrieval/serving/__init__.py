@@ -23,6 +23,7 @@ prometheus.py      metrics for ``/metrics``
 batch_watch.py     whether batches end, and how
 decoder.py         a process that decodes images
 decoders.py        images decoded beside the event loop
+originals_folder.py  the original files where they still are
 engine.py          texts and images encoded a batch at a time
 child.py           a module in a process of its own, at low priority
 served.py          an artifact that is open, with its encoder

@@ -136,7 +136,20 @@ class Settings(BaseSettings):
         description="folder where changes of the collection are kept; without it the collection is frozen",
     )
 
-    @field_validator("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", mode="before")
+    originals: Path | None = Field(
+        default=None,
+        description="folder that the artifact was built from; the original files in it are given out, those alone that "
+        "show images of the collection",
+    )
+
+    @field_validator("originals")
+    @classmethod
+    def _a_folder(cls, given: Path | None) -> Path | None:
+        if given is not None and not given.is_dir():
+            raise ValueError(f"{given} is no folder; name the one that the artifact was built from")
+        return given
+
+    @field_validator("changes", "originals", "follow", "limit", "limits_url", "index_uri", "cache_url", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         """As compose files and charts set what is not set; no working folder and no nameless tag is meant."""

@@ -303,6 +303,14 @@ def test_a_thumbnail_is_the_bytes_of_its_file(ask: Ask) -> None:
     assert network.request.url.raw_path == b"/thumbnails/large/a%2Fb%201%2Ejpg"
 
 
+def test_an_original_is_the_bytes_of_its_file(ask: Ask) -> None:
+    network = Network(httpx.Response(200, content=b"jpeg"))
+    assert ask(network, "original", "a/b 1.jpg") == b"jpeg"
+    assert network.request.url.raw_path == b"/originals/a%2Fb%201%2Ejpg"
+    with pytest.raises(RequestRejected, match="what is wrong"):
+        ask(Network(error(404)), "original", "red")
+
+
 def test_a_thumbnail_that_there_is_not_is_an_error_as_everywhere(ask: Ask) -> None:
     with pytest.raises(RequestRejected, match="what is wrong"):
         ask(Network(error(404)), "thumbnail", "red")
@@ -828,6 +836,7 @@ def test_the_public_names_are_these() -> None:
         "fields",
         "image",
         "thumbnail",
+        "original",
         "encode_text",
         "encode_image",
         "info",
