@@ -15,6 +15,8 @@ FOUR_PARTS = "/?q=the+Eiffel+Tower&text=1+a+tower&text=1+blue+sky&text=-0.5+peop
 TOPS = "all => all.map(each => each.className === 'far' ? null : Math.round(each.getBoundingClientRect().top))"
 """Of each image of the grid, and null for the line that parts those that are near enough."""
 
+CLASSES = "all => all.map(each => each.className.trim())"
+
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}; make browser installs it"),
@@ -24,7 +26,7 @@ pytestmark = [
 def rows(page: Page) -> list[int]:
     """How many images are in each row of the grid, without the last row, also of those that are near enough."""
     counted: list[int] = []
-    tops: list[int | None] = [*page.locator("#grid > li").evaluate_all(TOPS), None]
+    tops: list[int | None] = [*page.locator("#grid > li:not(.fill)").evaluate_all(TOPS), None]
     while tops:
         part, tops = tops[: (end := tops.index(None))], tops[end + 1 :]
         counted += [part.count(top) for top in dict.fromkeys(part)][:-1]
@@ -70,6 +72,23 @@ def test_a_wide_screen_shows_more_images_over_its_whole_width(meet: Meet) -> Non
         )
         assert right > 0.95 * width
     assert shown[1280] < 0.7 * shown[1920] < 0.7 * 0.7 * shown[2560]
+
+
+def test_few_images_have_the_room_to_be_larger(meet: Meet) -> None:
+    visit = meet(viewport={"width": 2560, "height": 1440}).open("/?q=a+small+owl")
+    visit.settled()
+    assert len(visit.images()) <= 6
+
+    def height() -> float:
+        box = visit.page.locator("#grid a").first.bounding_box()
+        assert box is not None
+        return box["height"]
+
+    few = height()
+    expect(visit.page.locator("#grid img").first).to_have_attribute("src", re.compile("/thumbnails/large/"))
+    visit.open("/?q=a+small+owl&far=1")
+    visit.settled()
+    assert few > 1.3 * height()
 
 
 def test_the_page_asks_for_no_font_that_it_does_not_bring(visit: Visit) -> None:
@@ -206,7 +225,7 @@ def test_a_line_parts_what_is_near_enough_where_all_of_it_is_shown(
     visit.open("/?q=a+small+owl&far=1")
     visit.settled()
     assert len(visit.images()) == 3
-    parts = visit.page.locator("#grid > li").evaluate_all("all => all.map(each => each.className.trim())")
+    parts = visit.page.locator("#grid > li:not(.fill)").evaluate_all(CLASSES)
     if line is None:
         assert parts == ["tile"] * 3
     else:
@@ -222,7 +241,7 @@ def test_what_is_less_near_than_the_cut_off_comes_after_a_click(visit: Visit) ->
     visit.page.get_by_role("button", name="Show what is less near").click()
     expect(visit.page.locator(".far")).to_have_text("Less near from here on")
     visit.settled()
-    parts = visit.page.locator("#grid > li").evaluate_all("all => all.map(each => each.className.trim())")
+    parts = visit.page.locator("#grid > li:not(.fill)").evaluate_all(CLASSES)
     assert parts.index("far") == near
     assert len(visit.images()) > near
     expect(visit.page).to_have_url(re.compile("far=1"))

@@ -3,7 +3,7 @@
 
 const PAGE = innerWidth < 1600 ? 24 : 48, MOST_AGAIN = 480, CAPTIONS = 6, DEBOUNCE_MS = 180, GHOST_MS = 200, BURST_MS = 2000, STEP = 0.5, HEAVIEST = 3, LESS = -0.5;
 const WAITS = new Set([429, 503]);
-const CHOICES = 8, OFFERED = 5, LARGEST = 1024, LARGEST_ORIGINAL = 4096, WHOLE_MS = 300, SMALLEST_FRAME = 320, SWIPE = 50, TWINS = 0.97, ENOUGH = 0.25, UNDO_MS = 8000, TOGETHER = 3, MOST_PARTS = 16, MOST_CHANGES = 64, SENT_SIDE = 1024, SENT_BYTES = 1 << 20, LONGEST_WAIT_S = 30;
+const CHOICES = 8, FEW = 6, OFFERED = 5, LARGEST = 1024, LARGEST_ORIGINAL = 4096, WHOLE_MS = 300, SMALLEST_FRAME = 320, SWIPE = 50, TWINS = 0.97, ENOUGH = 0.25, UNDO_MS = 8000, TOGETHER = 3, MOST_PARTS = 16, MOST_CHANGES = 64, SENT_SIDE = 1024, SENT_BYTES = 1 << 20, LONGEST_WAIT_S = 30;
 const CREDIT = /^(author|artist|attribution|copyright|creator|credits?|licen[cs]e(_url)?|photographer|source|url)$/i;
 const $ = (id) => document.getElementById(id);
 const text = $("text"), grid = $("grid"), dialog = $("dialog");

@@ -63,6 +63,7 @@ function append(answer, offset) {
   results = results.concat(found);
   nextOffset = answer.next_offset;
   grid.hidden = !results.length;
+  grid.classList.toggle("few", nextOffset === null && results.length <= FEW); // they have the room to be larger
   grid.append(...tiles(from));
   $("more").hidden = nextOffset === null;
   rest = answer.below_confidence > 0 ? offset + answer.results.length : null;
@@ -77,6 +78,7 @@ const firstFar = () => (least === undefined && isJudged("images") ? results.find
 function tiles(from = 0) {
   const far = firstFar();
   return results.slice(from).flatMap((image, i) => [
+    ...(from + i === far && far ? [el("li", { className: "fill", "aria-hidden": "true" })] : []),
     ...(from + i === far ? [el("li", { className: "far" }, far ? "Less near from here on" : "Nothing here is near enough. These are the nearest.")] : []),
     tile(image, from + i)]);
 }
@@ -89,7 +91,7 @@ function tile(image, at) {
     event.preventDefault();
     if (picked) pick(image.image_id, item);
     else open(image.image_id, at);
-  } }, imageElement(image, "small", words));
+  } }, imageElement(image, grid.classList.contains("few") ? "large" : "small", words));
   if (image.duplicates > 0) shot.append(el("span", { className: "mark" }, `+${image.duplicates}`, hiddenText(" near-duplicates")));
   if (image.similarity_score !== undefined) shot.append(el("span", { className: "score" }, hiddenText("similarity "), image.similarity_score.toFixed(2)));
   shot.append(el("span", { className: "tick", "aria-hidden": "true" }, icon("check")));
