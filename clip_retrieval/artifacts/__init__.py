@@ -2,6 +2,7 @@
 
 record_store.py   the records in SQLite
 thumbnails.py     small images for people, in SQLite
+originals.py      the original files of the images
 columns.py        split and metadata as typed columns, written once and memory-mapped
 record_arrays.py  other arrays that follow from the records
 word_split.py     texts and names as words

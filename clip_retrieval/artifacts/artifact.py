@@ -12,6 +12,7 @@
     words/                   which images and captions have a word, unless an earlier release wrote the artifact
     confidence.json          the share of right answers by cosine, unless an earlier release wrote the artifact
     thumbnails.sqlite        small images for people, unless the build made none
+    originals.npy, originals/  the original files, if the build kept them
 
 An artifact is immutable. It does not open when a file is missing or changed, or when another schema version wrote it,
 and it refuses an encoder with another fingerprint than that of the encoder that made its vectors. Nothing that grows
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.columns import DESCRIPTION, StoredColumn, open_columns
 from clip_retrieval.artifacts.confidence import CONFIDENCE, Curves, read_curves
 from clip_retrieval.artifacts.manifest import Manifest, file_sha256, read_manifest
+from clip_retrieval.artifacts.originals import ORIGINAL_HASHES, Originals, is_bucket
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, CONTENT_NUMBERS, open_array
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Thumbnails
@@ -79,12 +81,13 @@ class Artifact:
     def open(cls, path: Path, *, verify: bool = True) -> Self:
         """Read the manifest in the folder ``path`` and, with ``verify``, check every file against its hash.
 
+        Originals are checked when they are given out: they may be a thousand times as large as all the rest.
         Raises ArtifactNotFound, ArtifactSchema or ArtifactDamaged.
         """
         manifest = read_manifest(path)
         artifact = cls(path, manifest)
         if verify:
-            artifact.check_files(manifest.files)
+            artifact.check_files([name for name in manifest.files if not is_bucket(name)])
         return artifact
 
     @classmethod
@@ -100,6 +103,10 @@ class Artifact:
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(lambda item: _check_file(self.path, *item), expected):
                 pass
+
+    def check_originals(self) -> None:
+        """Check the files of originals, which ``open`` leaves out, against their hashes. Raises ArtifactDamaged."""
+        self.check_files(list(filter(is_bucket, self.manifest.files)))
 
     def check_contents(self, *, indexes: bool = True) -> None:
         """Raise ArtifactDamaged unless the files that answers need are there and fit each other and the manifest.
@@ -130,6 +137,10 @@ class Artifact:
                 words.check()
         if (thumbnails := self.thumbnails()) is not None:
             thumbnails.close()
+        self.originals()
+        for name in filter(is_bucket, self.manifest.files):
+            if not (self.path / name).is_file():
+                raise ArtifactDamaged(f"{self.path / name} is missing; restore or build the artifact again")
 
     def vectors(self, modality: Modality) -> Vectors:
         """The vectors, memory-mapped for reading: float32 (rows, dim).
@@ -246,6 +257,15 @@ class Artifact:
     def thumbnails(self) -> Thumbnails | None:
         """The thumbnails; None if the artifact was built without them."""
         return Thumbnails.open(self.path / THUMBNAILS) if self.has_thumbnails else None
+
+    @property
+    def has_originals(self) -> bool:
+        """Whether the original files of the images are kept."""
+        return ORIGINAL_HASHES in self.manifest.files
+
+    def originals(self) -> Originals | None:
+        """The original files; None if the artifact was built without them. Raises ArtifactDamaged."""
+        return Originals.open(self.path, self.manifest.images.rows) if self.has_originals else None
 
     def thumbnail_plan(self) -> Plan | None:
         """How the thumbnails were made; None if the artifact was built without them."""

@@ -70,10 +70,12 @@ def artifact_version(
     *,
     thumbnails_mb: int = 0,
     words_from: Sequence[str] | None = None,
+    originals: str | None = None,
 ) -> str:
     """The version that a build from these inputs has: 16 hex digits.
 
-    ``words_from`` are the metadata columns that it takes words from, if they were named.
+    ``words_from`` are the metadata columns that it takes words from, if they were named; ``originals`` names the
+    original files that are kept, if they are.
     """
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), recall]
     if data.captions:
@@ -81,6 +83,8 @@ def artifact_version(
     if thumbnails_mb:
         inputs.append({"thumbnails_mb": thumbnails_mb, "format": FORMAT})
     inputs.append({"words": WORDS_FORMAT, "from": words_from and list(words_from)})
+    if originals is not None:
+        inputs.append({"originals": originals})
     return json_sha256(inputs)[:16]
 
 
@@ -91,12 +95,13 @@ def tuned_version(
     captions: BuiltIndex,
     *,
     thumbnails: str | None = None,
+    originals: str | None = None,
     form_of_curves: int = 1,
 ) -> str:
     """The version of an artifact whose indexes were chosen to a budget: the same for the same choice.
 
-    ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one. ``form_of_curves`` is that of the parent,
-    whose curves it has.
+    ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one, ``originals`` that of the hashes of the
+    original files. ``form_of_curves`` is that of the parent, whose curves it has.
     """
     specs = (images.spec, captions.spec)
     chosen = [
@@ -109,7 +114,11 @@ def tuned_version(
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), chosen]
     if form_of_curves > 1:
         inputs.append({"confidence": form_of_curves})
-    return json_sha256([*inputs, thumbnails] if thumbnails else inputs)[:16]
+    if thumbnails:
+        inputs.append(thumbnails)
+    if originals:
+        inputs.append({"originals": originals})
+    return json_sha256(inputs)[:16]
 
 
 def compacted_version(

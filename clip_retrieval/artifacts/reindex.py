@@ -10,6 +10,7 @@ from typing import NamedTuple
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.confidence import FORM_OF_CURVES, NO_CURVES, confident_ways
 from clip_retrieval.artifacts.manifest import tuned_version
+from clip_retrieval.artifacts.originals import ORIGINAL_HASHES
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import BuiltIndex, IndexSpec
@@ -92,14 +93,14 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
     if artifact.is_in_milvus:
         built = {modality: _without_rows(one) for modality, one in built.items()}
     built |= {modality: candidate.built for modality, candidate in chosen.items() if candidate is not None}
-    thumbnails = manifest.files.get(THUMBNAILS)
     curves = artifact.curves() or NO_CURVES
     version = tuned_version(
         manifest.encoder,
         manifest.data,
         built["images"],
         built["captions"],
-        thumbnails=thumbnails,
+        thumbnails=manifest.files.get(THUMBNAILS),
+        originals=manifest.files.get(ORIGINAL_HASHES),
         form_of_curves=curves.form if confident_ways(curves) else FORM_OF_CURVES,
     )
 

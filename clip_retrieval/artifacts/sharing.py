@@ -46,13 +46,14 @@ class Shared:
         for name, digest in {MANIFEST: "", **artifact.manifest.files}.items():
             source, target = artifact.path / name, folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not self._link(digest, source.stat().st_size, target, sharing):
+            if not self._link(digest, source, target, sharing):
                 link_or_copy(source, target)
         return sharing
 
-    def _link(self, digest: str, size: int, target: Path, sharing: Sharing) -> bool:
+    def _link(self, digest: str, source: Path, target: Path, sharing: Sharing) -> bool:
+        size = source.stat().st_size
         for known in self.files.get(digest, ()):
-            if not _is_whole(known, size, digest):
+            if not (_is_same(known, source) or _is_whole(known, size, digest)):
                 continue
             try:
                 target.hardlink_to(known)
@@ -77,6 +78,14 @@ def sizes(folder: Path) -> tuple[int, int]:
             inside.append(seen.st_size)
             own += seen.st_size * (len(inside) == seen.st_nlink)
     return total, own
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether both are names of one file."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _is_whole(path: Path, size: int, digest: str) -> bool:

@@ -18,6 +18,7 @@ from clip_retrieval.artifacts.artifact import RECORDS, Artifact
 from clip_retrieval.artifacts.columns import SPLIT, described
 from clip_retrieval.artifacts.confidence import CONFIDENCE, NO_CURVES, confident_ways, curves_of, write_curves
 from clip_retrieval.artifacts.manifest import DataInfo, Manifest, file_sha256, files_in, write_manifest
+from clip_retrieval.artifacts.originals import is_bucket
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, write_record_arrays
 from clip_retrieval.artifacts.words import WORDS, write_words
 from clip_retrieval.atomic import new_folder
@@ -68,8 +69,7 @@ def write_artifact(
         if (folder / RECORDS).exists():
             write_record_arrays(folder / RECORDS, folder)
             replaced = {*replaced, COLUMNS, WORDS}
-        if parent:
-            _inherit(parent, folder, {*replaced, CONFIDENCE})
+        unchecked = _inherit(parent, folder, {*replaced, CONFIDENCE}) if parent else {}
         if (folder / RECORDS).exists() and not (folder / WORDS).exists():
             _write_words(folder, words_from, parent)
         _write_confidence(folder, parent)
@@ -84,7 +84,7 @@ def write_artifact(
             parent=compacted.parent if compacted else None,
             sequence=compacted.sequence if compacted else None,
             libraries=_library_versions(),
-            files={name: file_sha256(folder / name) for name in files_in(folder)},
+            files={name: unchecked.get(name) or file_sha256(folder / name) for name in files_in(folder)},
         )
         write_manifest(folder, manifest)
     return Artifact(target, manifest)
@@ -113,18 +113,24 @@ def _write_confidence(folder: Path, parent: Artifact | None) -> None:
         write_curves(folder, known)
 
 
-def _inherit(parent: Artifact, folder: Path, replaced: Collection[str]) -> None:
+def _inherit(parent: Artifact, folder: Path, replaced: Collection[str]) -> dict[str, str]:
     """Put every file that the manifest of ``parent`` names into ``folder``, unless it is there or replaced.
 
-    Other files beside them, such as those of a model store, are not the artifact's.
+    Other files beside them, such as those of a model store, are not the artifact's. Returns the hashes of those that
+    are not read: files of originals, which keep the hash that they have, and are checked when they are given out.
     """
+    unchecked = {}
     left_out = {*files_in(folder), *replaced}
     for name in parent.manifest.files:
         path = Path(name)
         if not left_out & {name, *(above.as_posix() for above in path.parents)}:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(parent.path / path, folder / path)
-            _check_hash(parent, name, folder / path)
+            if is_bucket(name):
+                unchecked[name] = parent.manifest.files[name]
+            else:
+                _check_hash(parent, name, folder / path)
+    return unchecked
 
 
 def _check_hash(parent: Artifact, name: str, file: Path) -> None:

@@ -9,6 +9,7 @@ check.py          a source without an encoder; and validated images become recor
 splits.py         the split of each image: train, val or test
 vector_cache.py   vectors by key in append-only files
 known.py          vectors and thumbnails of earlier artifacts
+originals.py      the original files, read once more and kept
 thumbnails.py     thumbnails within a budget, made beside the embedding
 on_a_gpu.py       vectors by the same model on a GPU, held against the encoder that serves
 embed.py          vectors of images and captions, each distinct one encoded once

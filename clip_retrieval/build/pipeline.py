@@ -19,11 +19,13 @@ from pathlib import Path
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import DataInfo, artifact_version
+from clip_retrieval.artifacts.originals import ORIGINALS
 from clip_retrieval.build.check import count_images, records_of, require_images, require_no_reject
 from clip_retrieval.build.embed import IMAGE_BATCH, Embedder, EmbeddingCounts
 from clip_retrieval.build.engine import EmbeddingEngine, ImageTask, LocalEngine
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.on_a_gpu import Maker, checked
+from clip_retrieval.build.originals import gather_originals
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.build.splits import Ratios, assign_splits
@@ -34,7 +36,7 @@ from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders import load_encoder, read_info
 from clip_retrieval.encoders.base import EncoderInfo
-from clip_retrieval.errors import ArtifactError
+from clip_retrieval.errors import ArtifactError, SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.progress import Progress
@@ -60,6 +62,8 @@ class Options:
     """Whether any reject stops the build."""
     thumbnails_mb: int = 500
     """Most megabytes (10⁶ bytes) of thumbnails; 0 makes none."""
+    keep_originals: bool = False
+    """Whether the artifact keeps the original files of the images."""
     batch: int = IMAGE_BATCH
     """Images that are encoded together."""
     words_from: tuple[str, ...] | None = None
@@ -137,6 +141,8 @@ def building(
     SourceError, ModelUnavailable, MissingExtra, EncoderFailed, StorageFailed, or, without ``say``, BuildRunning instead
     of waiting.
     """
+    if options.keep_originals and source.vectors_mark is not None:
+        raise SourceError("vectors that another program made come without image files, so there are none to keep")
     items = list(source)
     info = read_info(encoder_folder)
     embedded = None if maker is None else maker.how
@@ -180,10 +186,20 @@ def building(
         if options.strict:
             require_no_reject(report)
 
+        originals = None
+        if options.keep_originals:
+            with progress.stage("keeping the original files", len(report.kept)) as advance:
+                originals = gather_originals(report.kept, work / ORIGINALS, options.limits, seen, advance)
+            notes.append(originals.note())
         splits = assign_splits(report.kept, options.ratios, options.seed)
         data = _describe(source, name, report, splits, options, embedded)
         version = artifact_version(
-            info, data, options.recall, thumbnails_mb=thumbnails_mb, words_from=options.words_from
+            info,
+            data,
+            options.recall,
+            thumbnails_mb=thumbnails_mb,
+            words_from=options.words_from,
+            originals=None if originals is None else originals.fingerprint,
         )
         made = [*(one.path for one in earlier if one.manifest.version == version), workspace / version, work / version]
         artifact = None if fresh else _stored(made)
@@ -197,7 +213,8 @@ def building(
                 notes += thumbnail_notes(plan, thumbnails_mb)
                 small = None if plan is None else work / THUMBNAILS
             parts = Parts(
-                encoder_folder, info, data, images, captions, embedder, work, small, words_from=options.words_from
+                *(encoder_folder, info, data, images, captions, embedder, work, small, originals),
+                words_from=options.words_from,
             )
             artifact = index_and_write(parts, work / version, options.recall, progress)
         yield BuildOutcome(artifact, report, embedder.counts(report), tuple(notes))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from clip_retrieval.artifacts.artifact import ENCODER, RECORDS, THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import DataInfo
+from clip_retrieval.artifacts.originals import write_originals
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.writer import write_artifact
 from clip_retrieval.build.embed import Embedder
+from clip_retrieval.build.originals import GatheredOriginals
 from clip_retrieval.encoders.base import EncoderInfo, Vectors
 from clip_retrieval.indexes.choose import Candidate, choose_index
 from clip_retrieval.progress import Progress
@@ -44,6 +46,8 @@ class Parts:
     work: Path
     thumbnails: Path | None
     """The file of thumbnails; None for an artifact without."""
+    originals: GatheredOriginals | None
+    """The original files; None for an artifact without."""
     words_from: Sequence[str] | None = None
     """The metadata columns whose words are found; None for those of text."""
 
@@ -51,7 +55,7 @@ class Parts:
 def index_and_write(parts: Parts, target: Path, recall: float, progress: Progress) -> Artifact:
     """Choose both indexes for ``recall`` and write the artifact to the new folder ``target``, named by its version.
 
-    Vectors and thumbnails are moved out of the work folder.
+    Vectors, thumbnails and originals are moved out of the work folder.
     """
     images, captions, work = parts.images, parts.captions, parts.work
     image_vectors = parts.embedder.gather_images(images, work / "images.npy")
@@ -64,6 +68,8 @@ def index_and_write(parts: Parts, target: Path, recall: float, progress: Progres
             vectors.replace(folder / vectors.name)
         if parts.thumbnails is not None:
             parts.thumbnails.replace(folder / THUMBNAILS)
+        if parts.originals is not None:
+            write_originals(folder, parts.originals.digests, parts.originals.find, moves=True)
         image_index.index.save(folder / "images.faiss")
         caption_index.index.save(folder / "captions.faiss")
         with RecordStore.create(folder / RECORDS) as store:

@@ -272,9 +272,11 @@ def _confirm(question: str, otherwise: str) -> None:
 
 
 def _open(source: str) -> tuple[str, Artifact]:
-    """The name and the artifact. Its files are checked against their hashes and each other."""
+    """The name and the artifact. All of its files are checked against their hashes and each other."""
     tag, folder = modelstore.resolve(source)
-    return tag, Artifact.open_checked(folder)
+    artifact = Artifact.open_checked(folder)
+    artifact.check_originals()
+    return tag, artifact
 
 
 def _tag_if_undamaged(version: str) -> str | None:

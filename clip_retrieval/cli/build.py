@@ -124,6 +124,12 @@ def build_command(
         int, typer.Option(min=0, help="The most megabytes of thumbnails for the search page; 0 makes none.")
     ] = Options.thumbnails_mb,
     words_from: WordsFrom = [],  # noqa: B006 - Typer makes a list of its own for each call
+    keep_originals: Annotated[
+        bool,
+        typer.Option(
+            "--keep-originals", help="Keep the original files in the artifact, with all that cameras wrote into them."
+        ),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Write the artifact to this new folder instead of the model store.")
     ] = None,
@@ -174,6 +180,8 @@ def build_command(
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
     if take_vectors and device is not None:
         raise typer.BadParameter("vectors that are taken are made nowhere; leave it out", param_hint="--device")
+    if take_vectors and keep_originals:
+        raise typer.BadParameter("vectors come without image files; leave it out", param_hint="--keep-originals")
     gpu_computes_in = gpu_precision(device, runtime)
     if keep is not None and output is not None:
         raise typer.BadParameter("it is for artifacts in the model store; leave --output out", param_hint="--keep")
@@ -201,6 +209,7 @@ def build_command(
         strict=strict,
         thumbnails_mb=thumbnails_mb,
         words_from=tuple(words_from) or None,
+        keep_originals=keep_originals,
     )
     # Before the model is prepared: a wrong path should not cost a download.
     said = source_options(image_column, caption_columns, encoding, no_captions=no_captions, take_vectors=take_vectors)

@@ -1,6 +1,7 @@
 """``bento-clip serve``: run the search service for one artifact."""
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.urls import is_url
 
 CHANGES_SETTING = "BENTO_CLIP_CHANGES"
+ORIGINALS_SETTING = "BENTO_CLIP_ORIGINALS"
 KEYS_SETTING = "BENTO_CLIP_KEYS"
 INDEX_URI_SETTING = "BENTO_CLIP_INDEX_URI"
 QUERY_LOG_SETTING = "BENTO_CLIP_QUERY_LOG"
@@ -39,6 +41,14 @@ def serve(
         typer.Option(
             help="A folder for changes of the collection while it is served; without it the collection is frozen.",
             envvar=CHANGES_SETTING,
+        ),
+    ] = None,
+    originals: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The folder that the artifact was built from: its files are given out as the originals of the images.",
+            envvar=ORIGINALS_SETTING,
         ),
     ] = None,
     keys: Annotated[
@@ -111,7 +121,13 @@ def serve(
         tag, folder = modelstore.resolve_whole(source)
         if tag == source and Path(source).is_dir():
             tag = str(folder.resolve())  # the service has another working folder
-        environment = _environment(changes, keys, query_log, insecure=insecure)
+        paths = {
+            CHANGES_SETTING: changes,
+            ORIGINALS_SETTING: originals,
+            KEYS_SETTING: keys,
+            QUERY_LOG_SETTING: query_log,
+        }
+        environment = _environment(paths, insecure=insecure)
         tls = _tls(certificate, private_key, client_authority)
         raise typer.Exit(serve_artifact(tag, host, port, environment, tls, profile, lambda: _example(folder)))
 
@@ -149,14 +165,9 @@ def _tls(certificate: Path | None, key: Path | None, client_authority: Path | No
     return tls
 
 
-def _environment(changes: Path | None, keys: Path | None, query_log: Path | None, *, insecure: bool) -> dict[str, str]:
-    """That of the service, which has another working folder."""
+def _environment(given: Mapping[str, Path | None], *, insecure: bool) -> dict[str, str]:
+    """That of the service, which has another working folder, with the paths that were ``given`` by their settings."""
     index = os.environ.get(INDEX_URI_SETTING, "")
-    paths = {
-        CHANGES_SETTING: changes,
-        KEYS_SETTING: keys,
-        QUERY_LOG_SETTING: query_log,
-        INDEX_URI_SETTING: Path(index) if is_file(index) else None,
-    }
+    paths = {**given, INDEX_URI_SETTING: Path(index) if is_file(index) else None}
     said = {name: str(path.expanduser().absolute()) for name, path in paths.items() if path is not None}
     return {**os.environ, **said, **({INSECURE_SETTING: "true"} if insecure else {})}

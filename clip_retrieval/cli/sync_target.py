@@ -96,6 +96,7 @@ class ArtifactTarget:
         )
         if not self._artifact.has_thumbnails:
             options = replace(options, thumbnails_mb=0)
+        options = replace(options, keep_originals=self._artifact.has_originals)
         built = build_and_publish(
             look.source,
             data.name,

@@ -29,6 +29,7 @@ from clip_retrieval.client.endpoints import (
     bytes_of,
     failure_of,
     key_header,
+    original_url,
     require_swapped,
     thumbnail_url,
 )
@@ -211,9 +212,9 @@ class Client(ChangeMethods):
         """
         return self._send(Calls.click(search_id, image_id))
 
-    def fields(self) -> FieldsAnswer:
-        """The fields that ``where`` can filter by."""
-        return self._send(Calls.fields)
+    def fields(self, where: Where | None = None) -> FieldsAnswer:
+        """The fields that ``where`` can filter by, counted over the images that meet its conditions on other fields."""
+        return self._send(Calls.fields(where))
 
     def image(self, image_id: str) -> ImageInfo:
         """Everything that the collection holds about one image."""
@@ -222,6 +223,14 @@ class Client(ChangeMethods):
     def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
         """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
         path = thumbnail_url(image_id, size)
+        try:
+            return bytes_of(self._http.get(path))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
+
+    def original(self, image_id: str) -> bytes:
+        """The original file of an image of the collection. Raises RequestRejected where there is none."""
+        path = original_url(image_id)
         try:
             return bytes_of(self._http.get(path))
         except httpx.RequestError as error:
@@ -444,9 +453,9 @@ class AsyncClient(AsyncChangeMethods):
         """
         return await self._send(Calls.click(search_id, image_id))
 
-    async def fields(self) -> FieldsAnswer:
-        """The fields that ``where`` can filter by."""
-        return await self._send(Calls.fields)
+    async def fields(self, where: Where | None = None) -> FieldsAnswer:
+        """The fields that ``where`` can filter by, counted over the images that meet its conditions on other fields."""
+        return await self._send(Calls.fields(where))
 
     async def image(self, image_id: str) -> ImageInfo:
         """Everything that the collection holds about one image."""
@@ -455,6 +464,14 @@ class AsyncClient(AsyncChangeMethods):
     async def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
         """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
         path = thumbnail_url(image_id, size)
+        try:
+            return bytes_of(await self._http.get(path))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
+
+    async def original(self, image_id: str) -> bytes:
+        """The original file of an image of the collection. Raises RequestRejected where there is none."""
+        path = original_url(image_id)
         try:
             return bytes_of(await self._http.get(path))
         except httpx.RequestError as error:

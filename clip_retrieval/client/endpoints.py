@@ -161,7 +161,11 @@ class Calls:
     def image(image_id: str) -> Call[ImageInfo]:
         return Call("GET", image_url(image_id), ImageInfo)
 
-    fields = Call("GET", "/fields", FieldsAnswer)
+    @staticmethod
+    def fields(where: Where | None) -> Call[FieldsAnswer]:
+        params = None if where is None else {"where": json.dumps(plain_conditions(where))}
+        return Call("GET", "/fields", FieldsAnswer, params=params)
+
     info = Call("GET", "/", ServiceInfo)
     health = Call("GET", "/health", Health)
     stats = Call("GET", "/stats", Stats)
@@ -177,6 +181,11 @@ class Calls:
 def thumbnail_url(image_id: str, size: ThumbnailSize) -> str:
     """The path of the thumbnail of an image."""
     return f"/thumbnails/{size}/{_in_a_path(image_id)}"
+
+
+def original_url(image_id: str) -> str:
+    """The path of the original file of an image."""
+    return f"/originals/{_in_a_path(image_id)}"
 
 
 def bytes_of(response: httpx.Response) -> bytes:

@@ -32,7 +32,10 @@ class FieldValue(Frozen):
 
 
 class FieldInfo(Frozen):
-    """A field that ``where`` can filter by."""
+    """A field that ``where`` can filter by.
+
+    Beside a `where`, every number is of the images that meet its conditions on other fields.
+    """
 
     name: str
     type: Literal["text", "number", "boolean"]

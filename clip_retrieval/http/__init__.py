@@ -20,6 +20,7 @@ change_headers.py     the headers that change requests bring
 exchange.py           one request: its clock and its answer
 page.py               the search page, made of the files in ``web/``, as a response
 page_routes.py        the page's thumbnails and examples
+original_routes.py    the original file of an image
 info_routes.py        what is served, health, counts, the collection's fields and records
 artifact_routes.py    which artifact is served, and another one in its place
 image_form.py         the form that an image is uploaded with

@@ -27,6 +27,7 @@ from clip_retrieval.http.embeddings_routes import add_embeddings_routes
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.info_routes import add_info_routes
 from clip_retrieval.http.json_bounds import JsonRoute
+from clip_retrieval.http.original_routes import add_original_routes
 from clip_retrieval.http.page_routes import add_page_routes
 from clip_retrieval.http.query_routes import add_query_routes
 from clip_retrieval.http.statuses import STATUS, status_of
@@ -54,6 +55,7 @@ def create_app(state: ServerState) -> FastAPI:
     for error, _ in STATUS:
         app.add_exception_handler(error, _refused)
     add_page_routes(app, state)
+    add_original_routes(app, state)
     add_info_routes(app, state)
     add_artifact_routes(app, state)
     add_query_routes(app, state)

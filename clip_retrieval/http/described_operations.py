@@ -29,6 +29,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[tuple[str, str], str]]] = {
             ("/images", "get"): "images_page",
             ("/images/{image_id}", "get"): "image",
             ("/thumbnails/{size}/{image_id}", "get"): "thumbnail",
+            ("/originals/{image_id}", "get"): "original",
         },
     ),
     "Vectors": (

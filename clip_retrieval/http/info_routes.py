@@ -17,12 +17,13 @@ from clip_retrieval.access.gate import READ_ONLY
 from clip_retrieval.artifacts.confidence import confident_ways
 from clip_retrieval.contract.base import DEFAULT_LISTED, MAX_LISTED, ErrorBody
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
-from clip_retrieval.contract.conditions import MAX_NAME
+from clip_retrieval.contract.conditions import MAX_NAME, read_conditions
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.exchange import ERRORS
+from clip_retrieval.http.original_routes import original_template
 from clip_retrieval.http.page import Page
 from clip_retrieval.http.page_routes import thumbnail_template
 from clip_retrieval.http.request_context import RequestContext, charge
@@ -45,6 +46,20 @@ After = Annotated[
     str, QueryParameter(max_length=MAX_NAME, description="The `next` of the page before: ids behind this one follow.")
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LISTED, description="Images of one page.")]
+
+
+Beside = Annotated[
+    str | None,
+    QueryParameter(
+        description="Conditions, as a text or the JSON of a `where`: each field is counted over the images that meet "
+        "those which name other fields. Without it, over the whole collection."
+    ),
+]
+
+
+async def _pay_for_counting(request: Request, where: Beside = None) -> None:
+    if where is not None:
+        await charge(request.scope, cost.FILTER)
 
 
 async def _pay_for_listing(request: Request, limit: Limit = DEFAULT_LISTED) -> None:
@@ -81,6 +96,7 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
                     "openapi": "/docs.json",
                     "metrics": "/metrics",
                     **thumbnail_template(collection, changes=state.changes is not None),
+                    **original_template(collection, state),
                 }.items()
             },
             confident_ways=confident_ways(collection.curves),
@@ -141,11 +157,20 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             )
         return CacheCleared(message=message, previous_cache_size=previous, current_cache_size=0)
 
-    @app.get("/fields", response_model=FieldsAnswer, summary="What where can filter by")
-    async def fields() -> FieldsAnswer:
-        return FieldsAnswer(fields=state.require_service().retriever.collection.fields)
+    # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk and for no count.
+    @app.get(
+        "/fields",
+        response_model=FieldsAnswer,
+        responses={422: ERRORS[422]},
+        summary="What where can filter by, and how many images each value has",
+        dependencies=[Depends(_pay_for_counting)],
+    )
+    def fields(where: Beside = None) -> FieldsAnswer:
+        collection = state.require_service().retriever.collection
+        if where is None:
+            return FieldsAnswer(fields=collection.fields)
+        return FieldsAnswer(fields=collection.fields_beside(read_conditions(where)))
 
-    # Plain functions: FastAPI runs them in threads, so the event loop waits for no disk.
     @app.get(
         "/images",
         response_model=ImagesPage,

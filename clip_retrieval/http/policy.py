@@ -62,6 +62,7 @@ DOCS = RoutePolicy(needs="docs", query=None)
 WRITE = RoutePolicy(needs="write")
 PUT_IMAGE = RoutePolicy("image", FORM, None, needs="write")
 THUMBNAIL = RoutePolicy(needs="search", query=frozenset({"v"}), always_answers=True)  # a page asks for dozens at once
+ORIGINAL = RoutePolicy(needs="search", query=frozenset({"download"}), always_answers=True)  # however long it takes
 SEQUENCE = frozenset({"min_sequence"})
 UPLOAD_SEARCH = RoutePolicy("image", FORM, None, needs="search", query=SEQUENCE | {"k", "where", "min_confidence"})
 
@@ -70,7 +71,8 @@ _ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     "/": {"GET": PAGE},
     "/examples": {"GET": ALWAYS},
     "/thumbnails/{size}/{image_id}": {"GET": THUMBNAIL},
-    "/fields": {"GET": READ},
+    "/originals/{image_id}": {"GET": ORIGINAL},
+    "/fields": {"GET": RoutePolicy(needs="search", query=frozenset({"where"}))},
     "/images": {"GET": RoutePolicy(needs="search", query=frozenset({"after", "limit"})), "POST": PUT_IMAGE},
     "/images/{image_id}": {
         "GET": READ,

@@ -2,6 +2,7 @@
 
 change.py           the state of an image after a change, and an entry of the log
 image_bytes.py      that state as bytes, and back
+kept_originals.py   the original files of added images, beside the log
 log_file.py         the files of the log: how they are opened, and their errors in one sentence
 log_rows.py         the rows of the log: its schema, and a hash for every row
 transaction.py      what one transaction of the log reads and writes
@@ -15,7 +16,6 @@ added_fields.py     the values of added images, field by field
 added_words.py      the words of added images and captions
 added.py            what was added: rows that all states of a collection share
 live_index.py       one index over the rows of several, without removed rows
-live_fields.py      what the fields hold, counted over base and added rows
 live_filter.py      which rows a ``where`` lets through, and which metadata a change may bring
 live_rows.py        which rows a state has, and which of them can be found
 live_words.py       which rows of a state have a word

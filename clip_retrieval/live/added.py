@@ -15,6 +15,7 @@ from clip_retrieval.live.added_fields import AddedFields
 from clip_retrieval.live.added_words import AddedWords
 from clip_retrieval.live.change import LiveImage
 from clip_retrieval.live.growing import GrowingArray
+from clip_retrieval.live.kept_originals import KeptOriginals
 from clip_retrieval.live.thumbnail_spool import ThumbnailSpool
 from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.collection import Collection
@@ -31,8 +32,10 @@ class AddedRows:
     so has the first added caption.
     """
 
-    def __init__(self, base: Collection, spool: Path | None = None) -> None:
-        """``spool`` is a folder for thumbnails; without it they are in memory."""
+    def __init__(
+        self, base: Collection, spool: Path | None = None, kept_originals: KeptOriginals | None = None
+    ) -> None:
+        """``spool`` is a folder for thumbnails; without it they are in memory. ``kept_originals`` has the originals."""
         dim = base.manifest.encoder.dim
         self.starts: dict[Modality, int] = {target: base.index(target).spec.rows for target in ("images", "captions")}
         self.vectors = {target: GrowingArray(np.float32, (dim,)) for target in self.starts}
@@ -53,6 +56,9 @@ class AddedRows:
         """The number of the change that made each added image."""
         self.thumbnails = ThumbnailSpool(spool)
         """By row of the image, until it is changed or removed."""
+        self.originals: list[str | None] = []
+        """The hash of the original of each added image."""
+        self.kept_originals = kept_originals
         self.spool = spool
         self.generation = 0
         """How often rows were added or masked: the newest state is that of this generation."""
@@ -97,6 +103,7 @@ class AddedRows:
             self.thumbnails.put(row, image.thumbnail)
         if self.words is not None:
             self.words.add(record, captions)
+        self.originals.append(image.original)
         self.images.append((record, captions))
         self.sequences.append(sequence)
         self.rows_of.setdefault(image.image_id, []).append((sequence, row))

@@ -25,7 +25,7 @@ class LiveImage:
 
     ``image_path`` is the name that users see. ``content_hash`` is as in ``ValidImage``. ``vector`` has the shape
     (dim,), ``caption_vectors`` (captions, dim); both are float32, their rows of unit length. ``thumbnail`` is None in a
-    collection without thumbnails.
+    collection without thumbnails. ``original`` is the hex SHA-256 of the original file, None where that is not kept.
     """
 
     image_id: str
@@ -39,6 +39,7 @@ class LiveImage:
     vector: Vectors
     caption_vectors: Vectors
     thumbnail: Thumbnail | None
+    original: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def compact_log(
     from clip_retrieval.live.compaction import compact  # with half of a build, which no worker needs
 
     with closing(Collection(artifact)) as base:
-        state = LiveCollection.of(base)
+        state = LiveCollection.of(base, kept_originals=log.originals)
         while entries := log.after(state.sequence, BLOCK):
             state = state.with_changes(entries)
         if state.sequence == base.sequence:

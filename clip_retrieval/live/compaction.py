@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import RECORDS, THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import DataInfo, compacted_version
+from clip_retrieval.artifacts.originals import ORIGINAL_HASHES, grouped, write_originals
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import FORMAT, write_thumbnails
 from clip_retrieval.artifacts.writer import Compacted, write_artifact
@@ -63,6 +64,10 @@ def compact(
     with progress.stage("reading the records", None):
         data = source.describe(base.manifest.data)
     version = compacted_version(encoder, data, recall, parent, state.sequence, has_thumbnails=base.has_thumbnails)
+    kept = state.base.originals
+    originals = [] if kept is None else source.originals()
+    before, after = {} if kept is None else kept.buckets(), grouped(originals)
+    unchanged = {name for name, group in after.items() if before.get(name) == group}
     with storage(workspace), work_folder(workspace / f"{version}.compact", say, temporary=True) as work:
         with progress.stage("copying the vectors", None):
             images, captions = (source.write_vectors(target, work / f"{target}.npy") for target in MODALITIES)
@@ -83,6 +88,8 @@ def compact(
                 made_as = min(of_base.made_as, FORMAT)
                 out = folder / THUMBNAILS
                 write_thumbnails(source.thumbnails(), of_base.plan, out, sys.maxsize, made_as=made_as)
+            if kept is not None:
+                write_originals(folder, originals, state.find_original, there=unchanged)
 
         with progress.stage("writing the artifact", None):
             made = write_artifact(
@@ -94,7 +101,7 @@ def compact(
                 captions=caption_index.built,
                 fill=fill,
                 parent=base,
-                replaced=["images.faiss", "captions.faiss", THUMBNAILS],
+                replaced=["images.faiss", "captions.faiss", THUMBNAILS, ORIGINAL_HASHES, *(before.keys() - unchanged)],
                 compacted=Compacted(parent, state.sequence),
             )
         return _in_the_milvus_of(base, made, workspace, work, progress, recall) if base.is_in_milvus else made
@@ -164,6 +171,10 @@ class _Source:
     def thumbnails(self) -> Iterator[Thumbnail | None]:
         """The thumbnail of each image, if it has one."""
         return map(self._state.thumbnail_of_row, self._rows["images"].tolist())
+
+    def originals(self) -> list[str | None]:
+        """The hex SHA-256 of the original file of each image, if one is kept."""
+        return [self._state.original_of_row(row) for row in self._rows["images"].tolist()]
 
     def _records(self) -> Iterator[tuple[ImageRecord, list[CaptionRecord]]]:
         numbers = count()

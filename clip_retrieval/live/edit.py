@@ -4,6 +4,7 @@ The images and texts of a change are encoded before; the present state is looked
 between. So an ``Edit`` says what is wanted, and ``edited`` what that means for the image as it is.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -32,6 +33,8 @@ class EncodedImage:
     height: int
     vector: Vectors
     thumbnail: Thumbnail | None
+    original: bytes | None = None
+    """The file itself, where the collection keeps originals."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +135,7 @@ def _put(current: LiveImage | None, edit: Edit, image: EncodedImage, ratios: Rat
         vector=image.vector,
         caption_vectors=current.caption_vectors if current else image.vector[None][:0],
         thumbnail=image.thumbnail,
+        original=None if image.original is None else hashlib.sha256(image.original).hexdigest(),
     )
     return _with_captions(bare, edit)
 

@@ -39,7 +39,7 @@ def image_to_bytes(image: LiveImage, dim: int) -> bytes:
         "metadata": dict(image.metadata),
         "captions": [(caption.caption_id, caption.text) for caption in image.captions],
         "thumbnail": None if thumbnail is None else (len(thumbnail.small), thumbnail.large is not None),
-    }
+    } | ({} if image.original is None else {"original": image.original})
     head = _encode(header).encode()
     floats = (image.vector.astype("<f4").tobytes(), image.caption_vectors.astype("<f4").tobytes())
     webp = () if thumbnail is None else (thumbnail.small, thumbnail.large or b"")
@@ -64,3 +64,10 @@ def image_from_bytes(image_id: str, data: bytes, dim: int) -> LiveImage:
         caption_vectors=vectors[1:],
         thumbnail=None if sizes is None else Thumbnail(webp[: sizes[0]], webp[sizes[0] :] if sizes[1] else None),
     )
+
+
+def original_in(data: bytes) -> str | None:
+    """The hash of the original file in the bytes that ``image_to_bytes`` made; None where none is kept."""
+    (length,) = _LENGTH.unpack_from(data)
+    original: str | None = json.loads(data[_LENGTH.size : _LENGTH.size + length]).get("original")
+    return original

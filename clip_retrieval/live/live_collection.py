@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.columns import FieldType, StoredColumn
 from clip_retrieval.artifacts.confidence import Curves
+from clip_retrieval.artifacts.originals import FilePart, Original
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.artifacts.word_search import Words
 from clip_retrieval.contract.collection import FieldInfo
@@ -26,6 +27,7 @@ from clip_retrieval.indexes.base import VectorIndex
 from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.frozen import FREEZE_ROWS, Frozen, spread
+from clip_retrieval.live.kept_originals import KeptOriginals
 from clip_retrieval.live.live_filter import LiveFilter
 from clip_retrieval.live.live_index import LiveIndex
 from clip_retrieval.live.live_rows import LiveRows, live_image
@@ -59,13 +61,21 @@ class LiveCollection(SearchableCollection):
         self._filter = LiveFilter(self.base.filters, columns, rows.added.fields, rows.live, caption_images)
 
     @classmethod
-    def of(cls, base: Collection, *, sequence: int | None = None, spool: Path | None = None) -> Self:
+    def of(
+        cls,
+        base: Collection,
+        *,
+        sequence: int | None = None,
+        spool: Path | None = None,
+        kept_originals: KeptOriginals | None = None,
+    ) -> Self:
         """The state without changes. ``sequence`` is that of the last change which ``base`` holds.
 
         It is what the manifest says, and 0 without, if it is not given. ``spool`` is a folder that may be written, such
-        as that of the log: thumbnails of added images are in a file there, without it in memory.
+        as that of the log: thumbnails of added images are in a file there, without it in memory. ``kept_originals`` has
+        the original files of added images, where the log keeps them.
         """
-        rows = LiveRows.of(base, base.sequence if sequence is None else sequence, spool)
+        rows = LiveRows.of(base, base.sequence if sequence is None else sequence, spool, kept_originals)
         return cls(rows, Frozen.none(rows.added), base.artifact.columns())
 
     def with_changes(self, entries: Sequence[LogEntry]) -> "LiveCollection":
@@ -156,6 +166,9 @@ class LiveCollection(SearchableCollection):
     def fields(self) -> list[FieldInfo]:
         return self._filter.fields
 
+    def fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        return self._filter.fields_beside(where)
+
     @property
     def field_types(self) -> Mapping[str, FieldType]:
         """The type of each field, for ``live_filter.check_metadata``."""
@@ -241,6 +254,20 @@ class LiveCollection(SearchableCollection):
         """The whole thumbnail of the image in this row, if it has one."""
         return self._rows.thumbnail(row)
 
+    def original(self, image_id: str) -> Original | None:
+        row = self.find_row(image_id)
+        digest = None if row is None else self._rows.original(row)
+        part = None if digest is None else self._rows.find_original(digest)
+        return None if digest is None or part is None else Original(digest, part)
+
+    def original_of_row(self, row: int) -> str | None:
+        """The hex SHA-256 of the original file of the image in this row; None where none is kept."""
+        return self._rows.original(row)
+
+    def find_original(self, digest: str) -> FilePart | None:
+        """Where the original with this hex SHA-256 is; None if it is nowhere."""
+        return self._rows.find_original(digest)
+
     def live_rows(self, target: Modality) -> NDArray[np.int64]:
         """The rows that can be found, in order: shape (count(target),)."""
         return np.flatnonzero(self._rows.live[target])
@@ -257,7 +284,9 @@ class LiveCollection(SearchableCollection):
         [(image, captions)] = self.images([row])
         vectors = self.index("images").vectors_of(np.array([row]))
         caption_vectors = self.index("captions").vectors_of(np.array([caption.row for caption in captions], np.int64))
-        return live_image(image, captions, vectors[0], caption_vectors, self._rows.thumbnail(row))
+        return live_image(
+            image, captions, vectors[0], caption_vectors, self._rows.thumbnail(row), self._rows.original(row)
+        )
 
     def etag(self, image_id: str) -> str | None:
         """The name of an image's state; see ``etag.py``. None if there is no image of that id."""

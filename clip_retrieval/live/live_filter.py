@@ -18,10 +18,10 @@ from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.conditions import conditions_of
 from clip_retrieval.errors import InvalidChange
 from clip_retrieval.live.added_fields import AddedFields, fits
-from clip_retrieval.live.live_fields import live_info
 from clip_retrieval.records import Modality, Scalar
 from clip_retrieval.search.browse import Keys, joined_keys, keys_of
 from clip_retrieval.search.columns import Column, Mask, column_of
+from clip_retrieval.search.field_counts import KeptCounts, OtherConditions, counted_info
 from clip_retrieval.search.filters import MaskCache, RowFilter, Wanted, check_fields, check_sort, fulfilling
 
 _SHOWN = 40
@@ -47,6 +47,7 @@ class LiveFilter:
         self._stored = {column.info.name: column for column in columns}
         self._base_rows = columns[0].rows if columns else 0
         self._masks = MaskCache()
+        self._counts = KeptCounts()
         self._columns: dict[str, Column] = {}
         self._lock = threading.Lock()
 
@@ -62,12 +63,24 @@ class LiveFilter:
     @cached_property
     def fields(self) -> list[FieldInfo]:
         """What each field holds."""
-        live_base = self._live["images"][: self._base_rows]
-        rows = len(self._live_added)
-        return [
-            live_info(self._stored.get(name), self._added.column(name, kind, rows), live_base, self._live_added)
-            for name, kind in self.types.items()
-        ]
+        return [self._info(name, self._live["images"]) for name in self.types]
+
+    def fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        """What each field holds in the live rows that fulfil the conditions which are not its own.
+
+        Raises InvalidQuery as ``mask`` does.
+        """
+        return self._counts.get(where, lambda: self._fields_beside(where))
+
+    def _fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        self.check(where)
+        others = OtherConditions(where, self._live["images"], lambda part: self._mask(part, "images"))
+        return [self._info(name, others.mask(name)) for name in self.types]
+
+    def _info(self, name: str, rows: Mask) -> FieldInfo:
+        """What a field holds in these rows, of base and added ones together."""
+        added = self._added.column(name, self.types[name], len(self._live_added))
+        return counted_info(self._stored.get(name), added, rows[: self._base_rows], rows[self._base_rows :])
 
     def keys(self, field: str) -> Keys:
         """What the rows of the base and the added rows are sorted by. Raises InvalidQuery for an unknown field."""
@@ -103,8 +116,9 @@ class LiveFilter:
         return self._masks.keeps(where, target)
 
     def forget(self) -> None:
-        """Drop the masks that are kept."""
+        """Drop the masks and the counts that are kept."""
         self._masks.forget()
+        self._counts.forget()
 
     @property
     def _live_added(self) -> Mask:

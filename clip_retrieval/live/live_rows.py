@@ -12,10 +12,12 @@ from typing import Self
 
 import numpy as np
 
+from clip_retrieval.artifacts.originals import FilePart
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.images.shrink import Thumbnail
 from clip_retrieval.live.added import AddedRows
 from clip_retrieval.live.change import LiveCaption, LiveImage, LogEntry
+from clip_retrieval.live.kept_originals import KeptOriginals
 from clip_retrieval.records import MODALITIES, CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.columns import Mask
@@ -41,10 +43,10 @@ class LiveRows:
     generation: int
 
     @classmethod
-    def of(cls, base: Collection, sequence: int, spool: Path | None) -> Self:
-        """The rows of an artifact without changes; ``spool`` as in ``AddedRows``."""
+    def of(cls, base: Collection, sequence: int, spool: Path | None, kept_originals: KeptOriginals | None) -> Self:
+        """The rows of an artifact without changes; ``spool`` and ``kept_originals`` as in ``AddedRows``."""
         live = {target: np.ones(base.index(target).spec.rows, dtype=np.bool_) for target in MODALITIES}
-        return cls(base, AddedRows(base, spool), sequence, live, dict.fromkeys(MODALITIES, 0), 0)
+        return cls(base, AddedRows(base, spool, kept_originals), sequence, live, dict.fromkeys(MODALITIES, 0), 0)
 
     def count_added(self, target: Modality) -> int:
         """How many rows were added, masked ones included."""
@@ -86,6 +88,18 @@ class LiveRows:
         if row >= self.added.starts["images"]:
             return self.added.thumbnails.get(row)
         return None if self.base.thumbnails is None else self.base.thumbnails.both(row)
+
+    def original(self, row: int) -> str | None:
+        """The hex SHA-256 of the original file of the image in this row; None where none is kept."""
+        start = self.added.starts["images"]
+        if row >= start:
+            return self.added.originals[row - start]
+        return None if self.base.originals is None else self.base.originals.hash_of(row)
+
+    def find_original(self, digest: str) -> FilePart | None:
+        """Where the original with this hex SHA-256 is: beside the log, or in the base."""
+        kept = None if self.added.kept_originals is None else self.added.kept_originals.find(digest)
+        return kept if kept is not None or self.base.originals is None else self.base.originals.find(digest)
 
     def extended(self, entries: Sequence[LogEntry]) -> "LiveRows":
         """The rows after these changes, which are in order and come after ``sequence``.
@@ -131,6 +145,7 @@ class LiveRows:
             self.added.vectors_of("images", number, number + 1)[0],
             self.added.vectors_of("captions", first, first + len(captions)),
             self.added.thumbnails.get(row),
+            self.added.originals[number],
         )
 
     def _made(self, image_id: str, sequence: int) -> list[int | None]:
@@ -174,7 +189,9 @@ class LiveRows:
         starts = self.added.starts
         live = {target: self.live[target][: starts[target]] for target in MODALITIES}
         masked = {target: int(np.count_nonzero(~live[target])) for target in MODALITIES}
-        bare = LiveRows(self.base, AddedRows(self.base, self.added.spool), self.sequence, live, masked, 0)
+        bare = LiveRows(
+            self.base, AddedRows(self.base, self.added.spool, self.added.kept_originals), self.sequence, live, masked, 0
+        )
         entries = []
         for number in np.flatnonzero(self.live["images"][starts["images"] :]).tolist():
             image = self.live_image(starts["images"] + number)
@@ -188,6 +205,7 @@ def live_image(
     vector: Vectors,
     caption_vectors: Vectors,
     thumbnail: Thumbnail | None,
+    original: str | None,
 ) -> LiveImage:
     """The whole state of an image from its parts."""
     return LiveImage(
@@ -202,4 +220,5 @@ def live_image(
         vector=vector,
         caption_vectors=caption_vectors,
         thumbnail=thumbnail,
+        original=original,
     )

@@ -18,6 +18,8 @@ from typing import Self
 
 from clip_retrieval.errors import Busy, ClipRetrievalError
 from clip_retrieval.live.change import LogEntry
+from clip_retrieval.live.image_bytes import original_in
+from clip_retrieval.live.kept_originals import KeptOriginals
 from clip_retrieval.live.log_file import Acknowledged, HeaderCheck, connect, damaged, log_errors
 from clip_retrieval.live.log_rows import ALL, Encoder, State, check, check_encoder, entries_after, make_tables
 from clip_retrieval.live.transaction import Clock, Transaction
@@ -52,6 +54,8 @@ class ChangeLog:
         self._note, self._encoder, self._clock = note, encoder, clock
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._seen = self._data_version()
+        self.originals = KeptOriginals(path.parent)
+        """The original files that its changes name."""
 
     @classmethod
     def open(cls, path: Path, *, fingerprint: str, dim: int, wait_s: float = WAIT_S, clock: Clock = time.time) -> Self:
@@ -165,6 +169,7 @@ class ChangeLog:
                 state = State.read(self._writer, self._path)
                 if state.base_sequence == before.base_sequence:  # else another compaction was faster, and wipes as well
                     replace(state, wipe=0).write(self._writer)
+                    self._drop_originals()
                 self._writer.execute("COMMIT")
                 return True
         except ClipRetrievalError as error:
@@ -178,6 +183,12 @@ class ChangeLog:
             self._writer.close()
             self._header.close()
             self._note.close()
+
+    def _drop_originals(self) -> None:
+        """Delete the originals that no change names any more. Inside a transaction, so that none comes meanwhile."""
+        if not self.originals.is_empty:
+            rows = self._writer.execute("SELECT image FROM changes WHERE image IS NOT NULL")
+            self.originals.keep_only({digest for (image,) in rows if (digest := original_in(image)) is not None})
 
     @contextmanager
     def _rolled_back(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from typing import Any
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.image_bytes import image_to_bytes
+from clip_retrieval.live.kept_originals import KeptOriginals
 from clip_retrieval.live.log_file import log_errors
 from clip_retrieval.live.log_rows import Encoder, State, Value, check_encoder, check_row, entries_after, hash_of
 
@@ -39,6 +40,10 @@ class Transaction:
         """As ``ChangeLog.after``, with what this transaction wrote: a writer catches up before it checks conditions."""
         with log_errors(self._path):
             return entries_after(self._connection, self._path, sequence, self._state.dim)
+
+    def keep_original(self, data: bytes) -> None:
+        """Keep the original file of an image that is put next. Raises StorageFailed of the kind that applies."""
+        KeptOriginals(self._path.parent).put(data)
 
     def put(self, image: LiveImage) -> int:
         """Log the state of a new or changed image; returns the number of the change.

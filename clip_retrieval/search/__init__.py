@@ -3,6 +3,7 @@
 columns.py        which rows fulfil a condition on one column
 browse.py         images in an order of their own
 filters.py        which rows a ``where`` lets through
+field_counts.py   what the fields of some rows hold, counted; also beside the other conditions of a filter
 expressions.py    conditions as a filter expression of Milvus
 query.py          one query of any caller: parts, target and page
 compose.py        one query vector from several

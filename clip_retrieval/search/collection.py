@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.in_use import InUse
+from clip_retrieval.artifacts.originals import Original
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Size, Thumbnails
 from clip_retrieval.artifacts.word_search import BaseWords, Words
@@ -25,6 +26,7 @@ from clip_retrieval.records import CaptionRecord, ImageRecord, Modality
 from clip_retrieval.search.browse import Rows, first_rows
 from clip_retrieval.search.columns import Mask
 from clip_retrieval.search.expressions import expression_of
+from clip_retrieval.search.field_counts import KeptCounts, fields_beside
 from clip_retrieval.search.filters import RowFilter, Wanted
 from clip_retrieval.search.fragments import FragmentCache
 from clip_retrieval.search.results import caption_fragment, image_fragment
@@ -47,10 +49,12 @@ class Collection(SearchableCollection):
         self._columns = artifact.columns()
         self._curves = artifact.curves()
         self.filters = RowFilter(self._columns, artifact.caption_image_rows())
+        self._counts = KeptCounts()
         self._fragments = FragmentCache()
         self.thumbnails = artifact.thumbnails()
         self.stored_words = artifact.words()
         self._words = None if self.stored_words is None else BaseWords(self.stored_words)
+        self.originals = artifact.originals()
         # A server exchanges collections; one is closed when the last request that began with it is done.
         self._finalizer = weakref.finalize(self, _close, self.store, self.thumbnails, self.stored_words, self._in_use)
 
@@ -78,6 +82,13 @@ class Collection(SearchableCollection):
     @property
     def fields(self) -> list[FieldInfo]:
         return self.filters.fields
+
+    def fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        return self._counts.get(where, lambda: self._fields_beside(where))
+
+    def _fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        self.check_where(where)
+        return fields_beside(self._columns, where, lambda part: self.filters.mask(part, "images"))
 
     def count(self, target: Modality) -> int:
         return self._indexes[target].spec.rows
@@ -143,12 +154,19 @@ class Collection(SearchableCollection):
         row = self.store.row_of(image_id)
         return None if row is None or self.thumbnails is None else self.thumbnails.get(row, size)
 
+    def original(self, image_id: str) -> Original | None:
+        row = self.store.row_of(image_id)
+        digest = None if row is None or self.originals is None else self.originals.hash_of(row)
+        part = None if digest is None or self.originals is None else self.originals.find(digest)
+        return None if digest is None or part is None else Original(digest, part)
+
     def sample_rows(self, count: int) -> list[int]:
         images = self.count("images")
         return [images * number // count for number in range(count)] if images > count else list(range(images))
 
     def forget(self) -> None:
         self.filters.forget()
+        self._counts.forget()
         self._fragments.forget()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.manifest import Manifest
+from clip_retrieval.artifacts.originals import Original
 from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.artifacts.word_search import Words
 from clip_retrieval.contract.collection import FieldInfo
@@ -64,6 +65,11 @@ class SearchableCollection(ABC):
         return self.artifact.has_thumbnails
 
     @property
+    def has_originals(self) -> bool:
+        """Whether the original files of the images are kept."""
+        return self.artifact.has_originals
+
+    @property
     @abstractmethod
     def curves(self) -> Curves | None:
         """The share of right answers by cosine; None if an earlier release wrote the artifact."""
@@ -87,6 +93,14 @@ class SearchableCollection(ABC):
     @abstractmethod
     def fields(self) -> list[FieldInfo]:
         """The fields that ``where`` can name."""
+
+    @abstractmethod
+    def fields_beside(self, where: Wanted) -> list[FieldInfo]:
+        """The same fields, each counted over the images that fulfil the conditions of ``where`` on other fields.
+
+        A condition that names several fields, such as an ``or`` of two, counts for all of them. The latest are kept.
+        Raises InvalidQuery as ``allowed`` does.
+        """
 
     @abstractmethod
     def count(self, target: Modality) -> int:
@@ -154,6 +168,10 @@ class SearchableCollection(ABC):
     @abstractmethod
     def thumbnail(self, image_id: str, size: Size) -> bytes | None:
         """The WebP of an image; None if there is no image of that id, or no thumbnail of it."""
+
+    @abstractmethod
+    def original(self, image_id: str) -> Original | None:
+        """The original file of an image; None if there is no image of that id, or no original of it is kept."""
 
     @abstractmethod
     def sample_rows(self, count: int) -> list[int]:

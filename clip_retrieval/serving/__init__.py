@@ -28,6 +28,7 @@ prometheus.py      metrics for ``/metrics``
 batch_watch.py     whether batches end, and how
 decoder.py         a process that decodes images
 decoders.py        images decoded beside the event loop
+originals_folder.py  the original files where they still are
 engine.py          texts and images encoded a batch at a time
 vector_text.py     arrays as text, for messages between services
 remote_engine.py   the same by a service that encodes for this one

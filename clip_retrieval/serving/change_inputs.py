@@ -61,13 +61,18 @@ class ChangeEncoder:
         limits: Limits,
         decoders: Decoders,
         plan: Plan | None,
+        keeps_originals: bool = False,
     ) -> None:
-        """``limits`` hold for each image. ``plan`` is that of the collection's thumbnails, None if it has none."""
+        """``limits`` hold for each image. ``plan`` is that of the collection's thumbnails, None if it has none.
+
+        ``keeps_originals`` says whether the collection keeps the original files.
+        """
         self._encoder = encoder
         self._dispatcher = dispatcher
         self._limits = limits
         self._decoders = decoders
         self._plan = plan
+        self._keeps_originals = keeps_originals
 
     async def edits(
         self, wanted: Sequence[Wanted], present: Sequence[LiveImage | None]
@@ -127,7 +132,8 @@ class ChangeEncoder:
             encoded, thumbnail = await asyncio.gather(self._dispatcher.submit_image(EncodeJob(decoded.pixels)), making)
             vector = encoded.vector
             stages["encode"] = encoded.encode
-        return EncodedImage(decoded.content_hash, *decoded.size, vector, thumbnail), stages
+        original = image.data if self._keeps_originals and isinstance(image.data, bytes) else None
+        return EncodedImage(decoded.content_hash, *decoded.size, vector, thumbnail, original), stages
 
     async def _vectors(self, captions: Sequence[str], present: LiveImage | None) -> Vectors:
         """The unit vectors of captions, shape (captions, dim); equal texts are encoded once."""

@@ -244,7 +244,7 @@ class Changes:
                 "service with it and another folder for changes (BENTO_CLIP_CHANGES), and bring the images that were "
                 "added to that one from where they came: bento-clip sync SOURCE --to URL"
             )
-        state = LiveCollection.of(collection, spool=self._spool)
+        state = LiveCollection.of(collection, spool=self._spool, kept_originals=self._log.originals)
         with self._extending:
             while entries := self._following(state):
                 state = state.with_changes(entries)
@@ -374,6 +374,8 @@ class Changes:
                     f"{self._max_added} images were added or changed since the artifact was made, which is the limit "
                     "(BENTO_CLIP_MAX_ADDED); compact the changes into a new artifact, or raise the limit"
                 )
+            if edit.image is not None and edit.image.original is not None:
+                transaction.keep_original(edit.image.original)
             sequence = present.note(after.image_id, after, transaction.put(after))
             return changed_image(after.image_id, sequence, created=before is None, changed=True, etag=etag)
         except ChangeRejected as error:

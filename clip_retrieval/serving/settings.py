@@ -173,8 +173,31 @@ class Settings(BaseSettings):
             raise ValueError(f"{given} is no URL of a service; write http://encoder:3000")
         return given
 
+    originals: Path | None = Field(
+        default=None,
+        description="folder that the artifact was built from; the original files in it are given out, those alone that "
+        "show images of the collection",
+    )
+
+    @field_validator("originals")
+    @classmethod
+    def _a_folder(cls, given: Path | None) -> Path | None:
+        if given is not None and not given.is_dir():
+            raise ValueError(f"{given} is no folder; name the one that the artifact was built from")
+        return given
+
     @field_validator(
-        *("changes", "follow", "limit", "limits_url", "index_uri", "cache_url", "encoder_url", "query_log"),
+        *(
+            "changes",
+            "originals",
+            "follow",
+            "limit",
+            "limits_url",
+            "index_uri",
+            "cache_url",
+            "encoder_url",
+            "query_log",
+        ),
         mode="before",
     )
     @classmethod

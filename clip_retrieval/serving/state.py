@@ -25,6 +25,7 @@ from clip_retrieval.serving.changes import Changes, check_base
 from clip_retrieval.serving.decoders import DecoderProcesses, Decoders, DecoderThreads
 from clip_retrieval.serving.kept_states import KeptStates
 from clip_retrieval.serving.latencies import Recorder
+from clip_retrieval.serving.originals_folder import OriginalsFolder
 from clip_retrieval.serving.query_service import Dispatcher, QueryService
 from clip_retrieval.serving.replica_cache import ReplicaCache, connect
 from clip_retrieval.serving.room import Room
@@ -54,6 +55,8 @@ class ServerState:
     """The answers that many services share; None where they share none."""
     shared: SharedState
     """What the workers of this service share."""
+    originals: OriginalsFolder | None = field(default=None, kw_only=True)
+    """Where the original files of the collection still are; None where the operator names no folder."""
     slot: Slot
     """This worker's own numbers there."""
     room: Room
@@ -109,6 +112,9 @@ class ServerState:
             decoders=DecoderThreads(settings.decode_threads),
             answers=AnswerCache(settings.cache_size, settings.cache_ttl_s, slot),
             replicas=_replica_cache(settings, shared, slot),
+            originals=None
+            if settings.originals is None
+            else OriginalsFolder(settings.originals, Limits(max_pixels=settings.max_pixels)),
             shared=shared,
             slot=slot,
             room=Room(shared, slot),
@@ -186,7 +192,7 @@ class ServerState:
         self.changes = Changes(
             service.retriever,
             log,
-            LiveCollection.of(collection, spool=self.settings.changes),
+            LiveCollection.of(collection, spool=self.settings.changes, kept_originals=log.originals),
             self._change_encoder(service),
             place=place,
             max_added=self.settings.max_added,
@@ -196,9 +202,14 @@ class ServerState:
         return self.changes
 
     def _change_encoder(self, service: QueryService) -> ChangeEncoder:
-        plan = service.retriever.collection.artifact.thumbnail_plan()
+        artifact = service.retriever.collection.artifact
         return ChangeEncoder(
-            service.retriever.encoder, service.dispatcher, limits=self.limits, decoders=self.decoders, plan=plan
+            service.retriever.encoder,
+            service.dispatcher,
+            limits=self.limits,
+            decoders=self.decoders,
+            plan=artifact.thumbnail_plan(),
+            keeps_originals=artifact.has_originals,
         )
 
     def forget_removed(self) -> None:

@@ -204,3 +204,19 @@ def _becomes_equal(start: Start, source: Path) -> bool:
         if plan["unchanged"] == 8 and not (plan["added"] or plan["changed"] or plan["removed"]):
             return True
     return False
+
+
+def test_the_next_version_keeps_original_files_where_the_one_before_does(
+    cli: Cli, source: Path, model_store: Tags
+) -> None:
+    built = cli("build", source, "--model", "fake", "--keep-originals")
+    assert "originals: 8 files, " in built.err
+    change(source)
+    tag = cli("sync", source).out.split()[-1]
+    originals = Artifact.open(modelstore.resolve(tag)[1]).originals()
+    assert originals is not None
+    assert len({digest for digest in originals.hashes() if digest is not None}) == 8
+    assert cli("artifacts", "inspect", tag).status == 0
+    bucket = next((modelstore.resolve(tag)[1] / "originals").iterdir())
+    bucket.write_bytes(b"damaged")
+    assert "differs from its hash" in cli("artifacts", "inspect", tag).err

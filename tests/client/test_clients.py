@@ -293,10 +293,24 @@ def test_each_method_asks_its_endpoint_once_and_answers_with_its_model(
     assert network.slept == []
 
 
+def test_fields_are_asked_for_beside_a_filter(ask: Ask) -> None:
+    network = Network(ok(FIELDS))
+    assert ask(network, "fields", "year >= 2020 and place = Paris") == FieldsAnswer.model_validate(FIELDS)
+    assert json.loads(network.request.url.params["where"]) == {"year": {"gte": "2020"}, "place": "Paris"}
+
+
 def test_a_thumbnail_is_the_bytes_of_its_file(ask: Ask) -> None:
     network = Network(httpx.Response(200, content=b"webp"))
     assert ask(network, "thumbnail", "a/b 1.jpg", "large") == b"webp"
     assert network.request.url.raw_path == b"/thumbnails/large/a%2Fb%201%2Ejpg"
+
+
+def test_an_original_is_the_bytes_of_its_file(ask: Ask) -> None:
+    network = Network(httpx.Response(200, content=b"jpeg"))
+    assert ask(network, "original", "a/b 1.jpg") == b"jpeg"
+    assert network.request.url.raw_path == b"/originals/a%2Fb%201%2Ejpg"
+    with pytest.raises(RequestRejected, match="what is wrong"):
+        ask(Network(error(404)), "original", "red")
 
 
 def test_a_thumbnail_that_there_is_not_is_an_error_as_everywhere(ask: Ask) -> None:
@@ -837,6 +851,7 @@ def test_the_public_names_are_these() -> None:
         "fields",
         "image",
         "thumbnail",
+        "original",
         "encode_text",
         "encode_image",
         "info",

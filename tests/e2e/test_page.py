@@ -438,7 +438,8 @@ def test_filters_are_those_of_the_collection(visit: Visit) -> None:
 
 
 def test_scrolling_shows_every_image_once(visit: Visit) -> None:
-    visit.search("anything")
+    visit.open("/?q=anything&far=1")
+    visit.settled()
     more = "count => document.querySelectorAll('#grid img').length > count"
     while (count := len(visit.images())) < 160:
         visit.page.mouse.wheel(0, 100_000)
@@ -452,7 +453,8 @@ def test_scrolling_shows_every_image_once(visit: Visit) -> None:
 def test_a_button_shows_more_where_nothing_scrolls(meet: Meet) -> None:
     visit = meet()
     visit.page.add_init_script("window.IntersectionObserver = class { observe() {} unobserve() {} };")
-    visit.open().search("anything")
+    visit.open("/?q=anything&far=1")
+    visit.settled()
     assert len(visit.images()) == 24
     visit.page.get_by_role("button", name="Show more").press("Enter")
     expect(visit.page.locator("#grid img")).to_have_count(48)

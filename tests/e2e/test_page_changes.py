@@ -106,7 +106,7 @@ def test_images_are_added_many_at_once_and_what_is_refused_says_why(
     expect(first).to_have_attribute("alt", "the magenta flag of Utopia")
     expect(writer.page.locator("#about")).to_contain_text("162 images")
     with writer.page.expect_request("**/search") as searched:
-        writer.search("a field of one colour")
+        writer.page.get_by_label("Describe an image").fill("a field of one colour")
     assert int(searched.value.headers["min-sequence"]) >= 2, "a search waits for one's own changes"
     assert record(living, keys, "flag.png").json()["captions"] == ["the magenta flag of Utopia"]
     assert record(living, keys, "windmill.jpg").json()["width"] == 232

@@ -55,7 +55,7 @@ def albums(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def filters(meet: Meet, albums: Server) -> Visit:
-    visit = meet(albums.url).open("/?q=red")
+    visit = meet(albums.url).open("/?q=red&far=1")
     visit.settled()
     visit.page.get_by_role("button", name="Filters").click()
     return visit
@@ -102,15 +102,30 @@ def test_many_values_are_searched_and_ticked(filters: Visit) -> None:
     assert box_values in ({"photo_by": {"in": ["Jan"]}}, {"photo_by": {"in": ["Jana"]}})
 
 
-def test_counts_of_the_whole_collection_are_hidden_beside_another_filter(filters: Visit) -> None:
-    oslo = filters.page.locator(".choice", has_text="Oslo")
-    expect(oslo.locator("small")).to_have_text("12")
-    oslo.get_by_role("checkbox").check()
+def count_beside(filters: Visit, value: str, count: str) -> None:
+    shown = filters.page.locator(".choice", has_text=value).locator("small")
+    expect(shown).to_be_visible()
+    expect(shown).to_have_text(count)
+
+
+def test_the_number_beside_a_value_is_of_the_images_that_pass_the_other_filters(filters: Visit) -> None:
+    count_beside(filters, "Oslo", "12")
+    filters.page.get_by_label("Oslo").check()
     found(filters, 12)
-    expect(oslo.locator("small")).to_be_visible()
-    filters.page.get_by_label("Room Number to").fill("5")
+    count_beside(filters, "Oslo", "12")
+    count_beside(filters, "Rome", "12")
+    filters.page.get_by_label("Room Number to").fill("4")
     found(filters, 3)
-    expect(oslo.locator("small")).to_be_hidden()
+    count_beside(filters, "Oslo", "3")
+    count_beside(filters, "Rome", "2")
+    filters.page.get_by_label("Photo by").fill("bob")
+    expect(filters.page.get_by_role("heading", name="No image passes these filters")).to_be_visible()
+    count_beside(filters, "Oslo", "0")
+    count_beside(filters, "Rome", "1")
+    expect(filters.page.get_by_label("Indoors").locator("option")).to_have_text(["any", "yes (0)", "no (0)"])
+    filters.page.reload()
+    filters.page.locator("#filter").click()
+    count_beside(filters, "Rome", "1")
 
 
 def test_filters_without_words_show_what_passes_them_in_an_order(meet: Meet, albums: Server) -> None:
@@ -128,6 +143,7 @@ def test_filters_without_words_show_what_passes_them_in_an_order(meet: Meet, alb
     expect(visit.page.get_by_label("Order of the images")).to_have_value("-roomNumber")
     visit.search("red")
     expect(visit.page.get_by_label("Order of the images")).to_be_hidden()
+    visit.page.get_by_role("button", name="Show what is less near").click()
     found(visit, 12)
 
 

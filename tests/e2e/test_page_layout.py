@@ -15,6 +15,8 @@ FOUR_PARTS = "/?q=the+Eiffel+Tower&text=1+a+tower&text=1+blue+sky&text=-0.5+peop
 TOPS = "all => all.map(each => each.className === 'far' ? null : Math.round(each.getBoundingClientRect().top))"
 """Of each image of the grid, and null for the line that parts those that are near enough."""
 
+CLASSES = "all => all.map(each => each.className.trim())"
+
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}; make browser installs it"),
@@ -24,7 +26,7 @@ pytestmark = [
 def rows(page: Page) -> list[int]:
     """How many images are in each row of the grid, without the last row, also of those that are near enough."""
     counted: list[int] = []
-    tops: list[int | None] = [*page.locator("#grid > li").evaluate_all(TOPS), None]
+    tops: list[int | None] = [*page.locator("#grid > li:not(.fill)").evaluate_all(TOPS), None]
     while tops:
         part, tops = tops[: (end := tops.index(None))], tops[end + 1 :]
         counted += [part.count(top) for top in dict.fromkeys(part)][:-1]
@@ -62,7 +64,7 @@ def test_on_a_phone_two_images_are_in_each_row_and_the_search_leaves_them_the_ro
 def test_a_wide_screen_shows_more_images_over_its_whole_width(meet: Meet) -> None:
     shown = {}
     for width, height in ((1280, 800), (1920, 1080), (2560, 1440)):
-        visit = meet(viewport={"width": width, "height": height}).open("/?q=a+bird+on+a+branch")
+        visit = meet(viewport={"width": width, "height": height}).open("/?q=a+bird+on+a+branch&far=1")
         visit.settled()
         shown[width] = sum(top < height for top in visit.page.locator("#grid img").evaluate_all(TOPS))
         right = visit.page.locator("#grid a").evaluate_all(
@@ -70,6 +72,23 @@ def test_a_wide_screen_shows_more_images_over_its_whole_width(meet: Meet) -> Non
         )
         assert right > 0.95 * width
     assert shown[1280] < 0.7 * shown[1920] < 0.7 * 0.7 * shown[2560]
+
+
+def test_few_images_have_the_room_to_be_larger(meet: Meet) -> None:
+    visit = meet(viewport={"width": 2560, "height": 1440}).open("/?q=a+small+owl")
+    visit.settled()
+    assert len(visit.images()) <= 6
+
+    def height() -> float:
+        box = visit.page.locator("#grid a").first.bounding_box()
+        assert box is not None
+        return box["height"]
+
+    few = height()
+    expect(visit.page.locator("#grid img").first).to_have_attribute("src", re.compile("/thumbnails/large/"))
+    visit.open("/?q=a+small+owl&far=1")
+    visit.settled()
+    assert few > 1.3 * height()
 
 
 def test_the_page_asks_for_no_font_that_it_does_not_bring(visit: Visit) -> None:
@@ -138,7 +157,8 @@ def test_an_image_is_a_link_that_opens_in_another_tab(visit: Visit) -> None:
 
 @pytest.mark.parametrize("return_by", ["a reload", "the back button"])
 def test_a_reload_and_the_back_button_keep_the_place(visit: Visit, return_by: str) -> None:
-    visit.search("anything")
+    visit.open("/?q=anything&far=1")
+    visit.settled()
     more = "count => document.querySelectorAll('#grid img').length > count"
     for count in (24, 48):
         visit.page.mouse.wheel(0, 100_000)
@@ -183,7 +203,7 @@ def test_a_minus_in_the_words_takes_away(visit: Visit) -> None:
         ((None, None, None), None, 0),
     ],
 )
-def test_a_line_parts_what_is_near_enough_from_what_is_only_nearest(
+def test_a_line_parts_what_is_near_enough_where_all_of_it_is_shown(
     meet: Meet, confidences: tuple[float | None, ...], line: str | None, before: int
 ) -> None:
     """In a collection that has measured how many answers at a score are right; the service's answers are made here."""
@@ -202,16 +222,68 @@ def test_a_line_parts_what_is_near_enough_from_what_is_only_nearest(
 
     visit.page.route(f"{visit.url}/", information)
     visit.page.route("**/search", answer)
-    visit.open()
-    expect(visit.page.locator("#about")).to_contain_text("160 images")
-    visit.search("a small owl")
+    visit.open("/?q=a+small+owl&far=1")
+    visit.settled()
     assert len(visit.images()) == 3
-    parts = visit.page.locator("#grid > li").evaluate_all("all => all.map(each => each.className.trim())")
+    parts = visit.page.locator("#grid > li:not(.fill)").evaluate_all(CLASSES)
     if line is None:
         assert parts == ["tile"] * 3
     else:
         assert parts.index("far") == before
         expect(visit.page.locator(".far")).to_have_text(line)
+
+
+def test_what_is_less_near_than_the_cut_off_comes_after_a_click(visit: Visit) -> None:
+    visit.search("a small owl")
+    assert 0 < visit.asked()[-1]["min_confidence"] < 1
+    near = len(visit.images())
+    assert 0 < near < 160
+    visit.page.get_by_role("button", name="Show what is less near").click()
+    expect(visit.page.locator(".far")).to_have_text("Less near from here on")
+    visit.settled()
+    parts = visit.page.locator("#grid > li:not(.fill)").evaluate_all(CLASSES)
+    assert parts.index("far") == near
+    assert len(visit.images()) > near
+    expect(visit.page).to_have_url(re.compile("far=1"))
+    visit.page.reload()
+    visit.settled()
+    expect(visit.page.locator(".far")).to_have_text("Less near from here on")
+    visit.search("windmills")
+    expect(visit.page.locator(".far")).to_have_count(0)
+    expect(visit.page).not_to_have_url(re.compile("far=1"))
+
+
+def test_a_search_that_takes_words_away_is_not_cut_off(visit: Visit) -> None:
+    """It lowers all scores, and the cut-off was measured without it."""
+    visit.search("tower -eiffel")
+    assert "min_confidence" not in visit.asked()[-1]
+    assert len(visit.images()) == 24
+
+
+def test_where_nothing_is_near_enough_the_nearest_are_shown_on_demand(meet: Meet) -> None:
+    visit = meet().open("/?q=a+tax+form")
+    expect(visit.page.get_by_role("heading", name="Nothing here is near enough")).to_be_visible()
+    expect(visit.page.locator("#status")).to_have_text("No image is near enough.")
+    assert visit.images() == []
+    visit.page.get_by_role("button", name="Show the nearest").click()
+    expect(visit.page.locator("#grid img").nth(23)).to_be_visible()
+    expect(visit.page.locator(".far")).to_have_text("Nothing here is near enough. These are the nearest.")
+    expect(visit.page.locator("#state")).to_be_empty()
+
+
+def test_the_cut_off_is_the_one_of_the_collection(meet: Meet) -> None:
+    visit = meet()
+
+    def information(route: Route) -> None:
+        if "json" not in route.request.headers["accept"]:
+            route.continue_()
+            return
+        route.fulfill(json={**route.fetch().json(), "min_confidence": 0.625})
+
+    visit.page.route(f"{visit.url}/", information)
+    visit.open("/?q=a+small+owl")
+    visit.settled()
+    assert visit.asked()[-1]["min_confidence"] == 0.625
 
 
 def test_scores_and_times_are_shown_to_those_who_ask(visit: Visit) -> None:

@@ -462,7 +462,7 @@ ENDPOINTS = {
     ("post", "/search"): ("SearchAnswer | BrowseAnswer", SEARCH | {"410"}),
     ("post", "/search/batch"): ("SearchBatchAnswer", SEARCH),
     ("post", "/clicks"): ("ClickLogged", BODY | {"404", "409"}),
-    ("get", "/fields"): ("FieldsAnswer", BOUNDED),
+    ("get", "/fields"): ("FieldsAnswer", BOUNDED | {"422"}),
     ("get", "/images/{image_id}"): ("ImageInfo", BOUNDED | {"404", "422"}),
     ("post", "/encode/text"): ("TextEmbedding", BODY),
     ("post", "/encode/image"): ("ImageEmbedding", BODY),
@@ -498,6 +498,9 @@ def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) ->
     thumbnail = operations.pop(("get", "/thumbnails/{size}/{image_id}"))
     assert thumbnail["responses"]["200"]["content"].keys() == {"image/webp"}
     assert thumbnail["responses"].keys() == {"200", "304", "404", "422", *READY}
+    original = operations.pop(("get", "/originals/{image_id}"))
+    assert original["responses"]["206"]["content"].keys() == {"image/*"}
+    assert original["responses"].keys() == {"200", "206", "304", "404", "416", "422", "500", *READY}
     for place, errors in OF_BENTOML.items():
         assert operations.pop(place)["responses"].keys() == {"200", *errors}, place
     assert operations.keys() == ENDPOINTS.keys()

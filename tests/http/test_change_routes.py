@@ -12,7 +12,9 @@ from urllib.parse import quote
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
 from tests.http.in_process import Api
 from tests.samples import NAMES, png, square
@@ -681,3 +683,44 @@ def test_an_id_of_any_characters_is_put_found_patched_and_deleted(api: Api, imag
     assert image_id in [one["image_id"] for one in api.get("/images?limit=1000")["images"]]
     assert api.request("DELETE", f"/images/{path}").status_code == 200
     assert api.request("GET", f"/images/{path}").status_code == 404
+
+
+# Original files
+
+
+@pytest.fixture(scope="module")
+def keeping(collection: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """An artifact that keeps the original files of its images."""
+    options = Options(keep_originals=True)
+    return build(collection, encoder_folder, tmp_path_factory.mktemp("keeping"), options, Silent()).artifact
+
+
+def test_an_image_that_is_put_or_posted_keeps_its_original_where_the_artifact_does(
+    keeping: Artifact, api: Api, tmp_path: Path
+) -> None:
+    def original(of: Api, image_id: str) -> bytes | None:
+        answer = of.request("GET", f"/originals/{image_id}")
+        return answer.content if answer.status_code == 200 else None
+
+    keeper = Api(Retriever(keeping, FakeEncoder()), changes=tmp_path / "kept")
+    put(keeper, "new")
+    keeper.request("POST", "/images", files={"file": ("posted.png", BLUE)})
+    green = png(square("green", size=31))
+    change = {"op": "put", "image_id": "changed", "image": base64.b64encode(green).decode()}
+    keeper.post("/changes", json={"changes": [change]})
+    assert [original(keeper, name) for name in ("new", "posted.png", "changed")] == [RED, BLUE, green]
+    keeper.request("PATCH", "/images/new", json={"captions": ["a garnet"]})
+    assert original(keeper, "new") == RED
+    put(keeper, "new", BLUE, status=200)
+    assert original(keeper, "new") == BLUE
+    keeper.request("DELETE", "/images/new")
+    keeper.request("DELETE", f"/images/{NAMES[0]}")
+    assert original(keeper, "new") is original(keeper, NAMES[0]) is None
+    assert original(keeper, NAMES[1]) is not None
+    restarted = Api(Retriever(keeping, FakeEncoder()), changes=tmp_path / "kept")
+    assert original(restarted, "posted.png") == BLUE
+    keeper.close()
+    restarted.close()
+    put(api, "new")
+    assert original(api, "new") is None
+    assert not (tmp_path / "changes" / "originals").exists()

@@ -460,6 +460,20 @@ def test_fields_tell_what_can_be_filtered(api: Api) -> None:
     assert (split["name"], sum(value["count"] for value in split["values"])) == ("split", 24)
 
 
+def test_fields_are_counted_beside_a_filter(api: Api) -> None:
+    """Of other fields, as a text or in JSON; what is wrong with it is said as in a search."""
+    of_all, split = api.get("/fields")["fields"]
+    rare = min(split["values"], key=lambda one: one["count"])
+    for where in (f"split = {rare['value']}", f'{{"split": "{rare["value"]}"}}'):
+        beside = api.request("GET", "/fields", params={"where": where}).json()["fields"]
+        assert beside[1] == split, "its own condition does not count"
+        assert beside[0]["count"] == rare["count"] < of_all["count"]
+        assert sum(value["count"] for value in beside[0]["values"]) == rare["count"]
+    refused = {"colour = red": "where: there is no field colour", "shade =": "where: position 8: a value must follow ="}
+    for where, detail in refused.items():
+        assert api.refused("GET", "/fields", 422, params={"where": where}).startswith(detail)
+
+
 def test_an_image_has_a_record(api: Api) -> None:
     record = api.get("/images/red-soft.png")
     assert record.pop("split") in {"train", "val", "test"}

@@ -1,6 +1,7 @@
 """Settings from the environment: what is misspelt is named."""
 
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -44,6 +45,15 @@ def test_what_kubernetes_sets_for_a_service_of_this_name_is_passed_over() -> Non
     }
     assert unknown_settings(linked) == []
     assert len(unknown_settings({"BENTO_CLIP_PORT": "3000"})) == 1, "a person may mean --port"
+
+
+def test_the_folder_of_originals_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for given, wanted in (("", None), (str(tmp_path), tmp_path)):
+        monkeypatch.setenv("BENTO_CLIP_ORIGINALS", given)
+        assert Settings().originals == wanted
+    monkeypatch.setenv("BENTO_CLIP_ORIGINALS", str(tmp_path / "none"))
+    with pytest.raises(ValidationError, match="none is no folder; name the one that the artifact was built from"):
+        Settings()
 
 
 def test_an_empty_folder_for_changes_and_an_empty_tag_to_follow_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,14 @@
 
 const PAGE = innerWidth < 1600 ? 24 : 48, MOST_AGAIN = 480, CAPTIONS = 6, DEBOUNCE_MS = 180, GHOST_MS = 200, BURST_MS = 2000, STEP = 0.5, HEAVIEST = 3, LESS = -0.5;
 const WAITS = new Set([429, 503]);
-const CHOICES = 8, OFFERED = 5, LARGEST = 1024, SMALLEST_FRAME = 320, SWIPE = 50, TWINS = 0.97, ENOUGH = 0.25, UNDO_MS = 8000, TOGETHER = 3, MOST_PARTS = 16, MOST_CHANGES = 64, SENT_SIDE = 1024, SENT_BYTES = 1 << 20, LONGEST_WAIT_S = 30;
+const CHOICES = 8, FEW = 6, OFFERED = 5, LARGEST = 1024, LARGEST_ORIGINAL = 4096, WHOLE_MS = 300, SMALLEST_FRAME = 320, SWIPE = 50, TWINS = 0.97, ENOUGH = 0.25, UNDO_MS = 8000, TOGETHER = 3, MOST_PARTS = 16, MOST_CHANGES = 64, SENT_SIDE = 1024, SENT_BYTES = 1 << 20, LONGEST_WAIT_S = 30;
 const CREDIT = /^(author|artist|attribution|copyright|creator|credits?|licen[cs]e(_url)?|photographer|source|url)$/i;
 const $ = (id) => document.getElementById(id);
 const text = $("text"), grid = $("grid"), dialog = $("dialog");
 
-let query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, twins: false, sort: null };
+let query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, twins: false, far: false, sort: null };
 let results = [], known = new Map(), nextOffset = null, running = null, loading = null, timer = 0, retryTimer = 0, attempts = 0, searched = null;
-let info = null, fields = [], examples = [], shown = null, lost = false, typedAt = 0, opener = null, returned = null, place = null, seen = 0, mayChange = false;
+let info = null, fields = [], examples = [], shown = null, lost = false, typedAt = 0, opener = null, returned = null, place = null, least, rest = null, seen = 0, mayChange = false;
 const uploads = new Map();
 
 /* The key of a visitor who has one. It is in this tab alone: no other tab, no disk, no cookie that other sites could have

@@ -19,7 +19,8 @@ function state(where, name, title, words, actions, reason = "") {
 function clearResults() {
   results = [];
   searchId = null;
-  nextOffset = null;
+  nextOffset = rest = null;
+  $("rest").replaceChildren();
   grid.replaceChildren();
   grid.className = "grid";
   grid.hidden = true;
@@ -44,8 +45,11 @@ function draw(answer, headers) {
   $("state").replaceChildren();
   $("captions").hidden = true;
   drawTiming(headers, answer);
-  append(answer);
-  if (!results.length) {
+  append(answer, 0);
+  if (!results.length && rest !== null) {
+    state($("state"), "search", "Nothing here is near enough", [`Nothing ${Object.keys(query.where).length ? "that passes the filters" : "in the collection"} fits these words well.`],
+      [["Show the nearest", showRest, "full"], ["Start over", startOver, "line"]]);
+  } else if (!results.length) {
     const filtered = Object.keys(query.where).length > 0;
     if (query.twins) state($("state"), "search", "No near-duplicates", ["No other image of this collection is nearly the same."], [["All similar images", () => change(() => { query.twins = false; }), "full"]]);
     else state($("state"), "search", filtered ? "No image passes these filters" : "Nothing found",
@@ -56,25 +60,27 @@ function draw(answer, headers) {
   watch();
 }
 
-function append(answer) {
+function append(answer, offset) {
   const from = results.length, found = answer.results.filter(isThere);
   results = results.concat(found);
   nextOffset = answer.next_offset;
   grid.hidden = !results.length;
+  grid.classList.toggle("few", nextOffset === null && results.length <= FEW); // they have the room to be larger
   grid.append(...tiles(from));
   $("more").hidden = nextOffset === null;
+  rest = answer.below_confidence > 0 ? offset + answer.results.length : null;
+  $("rest").replaceChildren(...(rest === null || !results.length ? [] : [el("p", {}, "Nothing else is near enough."),
+    el("button", { className: "pill line", type: "button", onclick: showRest }, "Show what is less near")]));
 }
 
-/* Where the collection knows how many answers at such a score are right, a line parts those that are near enough. */
-const isFar = ({ confidence }) => typeof confidence === "number" && confidence < (info?.min_confidence ?? ENOUGH);
-function firstFar() {
-  const judged = info?.confident_ways?.includes("text_to_image") && asked().length > 0 && asked().every((part) => part.text !== undefined);
-  return judged ? results.findIndex(isFar) : -1;
-}
+/* Where the others are shown too, a line parts those that are near enough. */
+const isFar = ({ confidence }) => typeof confidence === "number" && confidence < cutOff();
+const firstFar = () => (least === undefined && isJudged("images") ? results.findIndex(isFar) : -1);
 
 function tiles(from = 0) {
   const far = firstFar();
   return results.slice(from).flatMap((image, i) => [
+    ...(from + i === far && far ? [el("li", { className: "fill", "aria-hidden": "true" })] : []),
     ...(from + i === far ? [el("li", { className: "far" }, far ? "Less near from here on" : "Nothing here is near enough. These are the nearest.")] : []),
     tile(image, from + i)]);
 }
@@ -87,7 +93,7 @@ function tile(image, at) {
     event.preventDefault();
     if (picked) pick(image.image_id, item);
     else { clicked(image.image_id); open(image.image_id, at); }
-  } }, imageElement(image, "small", words));
+  } }, imageElement(image, grid.classList.contains("few") ? "large" : "small", words));
   if (image.duplicates > 0) shot.append(el("span", { className: "mark" }, `+${image.duplicates}`, hiddenText(" near-duplicates")));
   if (image.similarity_score !== undefined) shot.append(el("span", { className: "score" }, hiddenText("similarity "), image.similarity_score.toFixed(2)));
   shot.append(el("span", { className: "tick", "aria-hidden": "true" }, icon("check")));
@@ -99,7 +105,7 @@ function tile(image, at) {
 }
 
 function announce(also = "") {
-  if (!results.length) { say("No image found."); return; }
+  if (!results.length) { say(rest === null ? "No image found." : "No image is near enough."); return; }
   say(`${plural(results.length, "image")}${nextOffset === null ? "" : " so far"}${asked().length ? ", nearest first" : ""}.${also}`);
 }
 

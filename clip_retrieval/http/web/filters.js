@@ -3,27 +3,47 @@
 function drawFilters() {
   $("filter").hidden = false;
   $("dedupe").checked = query.dedupe;
+  recounts.length = 0;
   $("fields").replaceChildren(...fields.filter(({ name }) => name !== "split").map(field));
-  drawCounts();
+  recount();
 }
 
-/* The counts are of the whole collection: beside a filter of another column they would mislead. */
-function drawCounts() {
-  for (const node of $("fields").children) node.classList.toggle("uncounted", Object.keys(query.where).some((name) => name !== node.dataset.name));
+/* The number beside a value says how many images one would see with it: of those that pass the filters of all other
+   columns. It is asked for while the filters are seen, and while it is not known none is shown. */
+let besides = null, counting = null;
+const recounts = [], MOST_VALUES = 50;
+const beside = (column) => besides?.get(column.name) ?? column;
+const countOf = (column, value) => beside(column).values.find((each) => each.value === value)?.count ?? (beside(column).values.length < MOST_VALUES ? 0 : undefined);
+
+async function recount(wait = 0) {
+  counting?.abort();
+  const mine = (counting = new AbortController()), filtered = Object.keys(query.where).length > 0;
+  $("fields").classList.toggle("uncounted", filtered);
+  if (filtered) $("fields").querySelectorAll("option").forEach((option) => { option.textContent = option.value; });
+  if (filtered && $("filters").hidden) return;
+  try {
+    if (wait) await new Promise((resolve) => setTimeout(resolve, wait));
+    if (mine.signal.aborted) return;
+    const answer = filtered ? (await ask(`fields?${new URLSearchParams({ where: JSON.stringify(query.where) })}`, { signal: mine.signal }))[0].fields : null;
+    if (mine.signal.aborted) return;
+    besides = answer && new Map(answer.map((column) => [column.name, column]));
+  } catch {
+    return; // a search with this filter says what is wrong with it, or that the service is busy
+  }
+  recounts.forEach((draw) => draw());
+  $("fields").classList.remove("uncounted");
 }
 
 function setWhere(name, condition, typing = false) {
   change(() => { query.where = { ...query.where, [name]: condition }; if (condition === undefined) delete query.where[name]; }, { typing });
-  drawCounts();
+  recount(typing ? DEBOUNCE_MS : 0);
 }
 
 function field(column, at) {
-  const { name, type, count, values = [] } = column, set = query.where[name], id = `field-${at}`;
+  const { type, count, values } = column, set = query.where[column.name], id = `field-${at}`;
   const few = values.length && values.length <= CHOICES && values.reduce((sum, each) => sum + each.count, 0) >= count;
-  const node = type === "number" ? numbers(column, set) : type === "boolean" ? truth(column, set, id)
+  return type === "number" ? numbers(column, set) : type === "boolean" ? truth(column, set, id)
     : isDate(values) ? dates(column, set) : few ? choices(column, set) : words(column, set, id);
-  node.dataset.name = name;
-  return node;
 }
 
 const bounds = (name, ...nodes) => el("fieldset", {}, el("legend", {}, named(name)), el("div", { className: "range" }, nodes[0], "–", nodes[1]));
@@ -55,36 +75,48 @@ function dates({ name }, set) {
   return bounds(name, bound("after", 1, "from"), bound("before", -1, "to"));
 }
 
-function truth({ name }, set, id) {
-  const select = el("select", { id, onchange: (event) => setWhere(name, { yes: true, no: false }[event.target.value]) },
+function truth(column, set, id) {
+  const { name } = column, answers = { yes: true, no: false };
+  const select = el("select", { id, onchange: (event) => setWhere(name, answers[event.target.value]) },
     ...["any", "yes", "no"].map((value) => el("option", { value }, value)));
   select.value = set === true ? "yes" : set === false ? "no" : "any";
+  recounts.push(() => [...select.options].slice(1).forEach((option) => { option.textContent = `${option.value} (${number(countOf(column, answers[option.value]))})`; }));
   return el("div", {}, el("label", { className: "name", htmlFor: id }, named(name)), select);
 }
 
 const pickedOf = (set) => new Set(Array.isArray(set?.in) ? set.in : set === undefined || typeof set === "object" ? [] : [set]);
 
-function choice(name, { value, count }, picked, then = () => {}) {
+function choice({ name }, value, picked, then = () => {}) {
   return el("label", { className: "choice" }, el("input", { type: "checkbox", checked: picked.has(value),
     onchange: (event) => { event.target.checked ? picked.add(value) : picked.delete(value); setWhere(name, picked.size ? { in: [...picked] } : undefined); then(); } }),
-  shorten(String(value), 40), ...(count === undefined ? [] : [el("small", {}, number(count))]));
+  shorten(String(value), 40), el("small"));
 }
 
-function choices({ name, values }, set) {
-  const picked = pickedOf(set);
-  return el("fieldset", {}, el("legend", {}, named(name)), el("div", { className: "choices" }, ...values.map((each) => choice(name, each, picked))));
+function showCount(label, count) {
+  label.querySelector("small").textContent = count === undefined ? "" : number(count);
+  label.classList.toggle("none", count === 0);
+}
+
+function choices(column, set) {
+  const picked = pickedOf(set), labels = column.values.map(({ value }) => choice(column, value, picked));
+  recounts.push(() => labels.forEach((label, i) => showCount(label, countOf(column, column.values[i].value))));
+  return el("fieldset", {}, el("legend", {}, named(column.name)), el("div", { className: "choices" }, ...labels));
 }
 
 /* Many values: what is typed is looked for in them, and the frequent ones that have it can be ticked. */
-function words({ name, values }, set, id) {
-  const picked = pickedOf(set), among = el("div", { className: "choices" });
+function words(column, set, id) {
+  const { name } = column, picked = pickedOf(set), among = el("div", { className: "choices" });
+  let offered = [];
+  const count = () => [...among.children].forEach((label, i) => showCount(label, countOf(column, offered[i])));
   const draw = (typed) => {
-    const counts = new Map(values.map(({ value, count }) => [value, count]));
-    const frequent = values.filter(({ value, count }) => !picked.has(value) && (typed ? String(value).toLowerCase().includes(typed.toLowerCase()) : count > 1));
-    among.replaceChildren(...[...[...picked].map((value) => ({ value, count: counts.get(value) })), ...frequent.slice(0, typed ? CHOICES : OFFERED)]
-      .map((each) => choice(name, each, picked, () => { input.value = ""; draw(""); })));
-    among.hidden = !among.childElementCount;
+    const frequent = beside(column).values.filter(({ value, count: held }) => !picked.has(value) && (typed ? String(value).toLowerCase().includes(typed.toLowerCase()) : held > 1));
+    offered = [...picked, ...frequent.slice(0, typed ? CHOICES : OFFERED).map(({ value }) => value)];
+    among.replaceChildren(...offered.map((value) => choice(column, value, picked, () => { input.value = ""; draw(""); })));
+    among.hidden = !offered.length;
+    count();
   };
+  // Nothing that has the focus is drawn anew.
+  recounts.push(() => (among.contains(document.activeElement) ? count() : draw(input.value.trim())));
   const input = el("input", { id, type: "text", maxLength: 200, autocomplete: "off", placeholder: "contains …", value: typeof set?.contains === "string" ? set.contains : "",
     oninput: (event) => {
       const typed = event.target.value.trim();
@@ -101,6 +133,7 @@ function unfilter() { change(() => { query.where = {}; query.dedupe = false; });
 function toggleFilters(is) {
   $("filter").setAttribute("aria-expanded", is);
   $("filters").hidden = !is;
+  if (is) recount();
 }
 
 /* A filter in words: a condition of a column, or a tree of them that a link brought. */

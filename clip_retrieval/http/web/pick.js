@@ -57,16 +57,30 @@ async function copyLinks(ids) {
   toast(ids.length > 1 ? `${number(ids.length)} links are copied.` : "The link is copied.");
 }
 
+/* The file that an image came from; where there is none, the large thumbnail. */
+async function largest(id) {
+  const sources = [original(id), thumbnail(id, "large")].filter(Boolean);
+  let response;
+  for (const source of sources) {
+    response = await fetch(source, { headers: credentials() });
+    if (response.status !== 404) break;
+  }
+  return response;
+}
+
+function fileName(id, response) {
+  const given = /filename\*=UTF-8''([^;]+)/.exec(response.headers.get("Content-Disposition") ?? "");
+  return given ? decodeURIComponent(given[1]) : `${(known.get(id)?.image_path ?? id).split("/").pop().replace(/[.][^.]+$/, "")}.webp`;
+}
+
 async function download(ids) {
   let failures = 0;
   for (const id of ids) {
-    const source = thumbnail(id, "large");
     try {
-      const response = await fetch(source, { headers: credentials() });
-      if (!response.ok) throw new Error(response.statusText);
+      const response = await largest(id);
+      if (!response?.ok) throw new Error(response?.statusText);
       const url = URL.createObjectURL(await response.blob());
-      const name = (known.get(id)?.image_path ?? id).split("/").pop().replace(/[.][^.]+$/, "");
-      el("a", { href: url, download: `${name}.webp` }).click();
+      el("a", { href: url, download: fileName(id, response) }).click();
       setTimeout(() => URL.revokeObjectURL(url), 10_000);
     } catch {
       failures += 1;

@@ -14,12 +14,24 @@ function typed() {
   return { words: query.text.replace(MINUS, " ").replace(/\s+/g, " ").trim(), without };
 }
 
-function request(target, offset, k) {
+/* Whether the collection has measured how many answers at such a score are right, for a search like this one. What is taken
+   away lowers all scores: no caption was measured so. */
+function isJudged(target) {
+  const parts = asked(), way = target === "images" ? "text_to_image" : "image_to_text";
+  return parts.length > 0 && Boolean(info?.confident_ways?.includes(way)) && parts.every((part) => (part.text !== undefined) === (target === "images") && part.weight > 0);
+}
+
+/* Where it has, what is less near than its cut-off is shown to those who ask for it: every search would end in it else. */
+const cutOff = () => info.min_confidence ?? ENOUGH;
+const leastOf = (target) => (isJudged(target) && !(query.far && target === "images") ? cutOff() : undefined);
+
+function request(target, offset, k, confidence) {
   const queries = asked(), body = { k, offset };
   if (Object.keys(query.where).length) body.where = query.where;
   if (!queries.length) return query.sort ? { ...body, sort: query.sort } : body;
   Object.assign(body, { queries, target });
-  if (target === "images") body.min_confidence = 0; // leaves nothing out, and has the nearest caption count
+  if (confidence !== undefined) body.min_confidence = confidence;
+  else if (isJudged(target)) body.min_confidence = 0; // leaves nothing out, and has the nearest caption count
   if (query.dedupe && target === "images") body.dedupe = true;
   if (query.twins && target === "images") body.min_score = TWINS;
   return body;
@@ -39,6 +51,7 @@ function address(image = shown) {
   if (query.sort) params.set("sort", `${query.sort.descending ? "-" : ""}${query.sort.field}`);
   if (query.dedupe) params.set("fold", "1");
   if (query.twins) params.set("twins", "1");
+  if (query.far) params.set("far", "1");
   if (image !== null) params.set("show", image);
   const search = params.toString();
   return location.pathname + (search ? `?${search}` : "");
@@ -65,7 +78,7 @@ function recall(kept) {
   const before = Array.isArray(kept?.parts) ? kept.parts : parts;
   lost = before.some((part) => part.kind === "upload" && !uploads.has(part.value));
   query = {
-    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", twins: params.get("twins") === "1", sort: sortOf(params.get("sort") ?? ""),
+    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", twins: params.get("twins") === "1", far: params.get("far") === "1", sort: sortOf(params.get("sort") ?? ""),
     parts: before.filter((part) => part.kind !== "upload" || uploads.has(part.value)),
   };
   shown = params.get("show");
@@ -74,7 +87,9 @@ function recall(kept) {
 }
 
 function change(edit, { typing = false } = {}) {
+  const before = JSON.stringify([query.text, query.parts]);
   edit();
+  if (JSON.stringify([query.text, query.parts]) !== before) query.far = false;
   lost = false;
   shown = null;
   place = { y: 0, count: 0 };

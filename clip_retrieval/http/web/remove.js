@@ -41,7 +41,9 @@ async function settle() {
     why = error.message;
   }
   const removed = mine.ids.length - left.size;
-  if (nextOffset !== null) nextOffset = Math.max(0, nextOffset - mine.before.filter(({ image_id }) => mine.ids.includes(image_id) && !left.has(image_id)).length);
+  const fewer = mine.before.filter(({ image_id }) => mine.ids.includes(image_id) && !left.has(image_id)).length;
+  if (nextOffset !== null) nextOffset = Math.max(0, nextOffset - fewer);
+  if (rest !== null) rest = Math.max(0, rest - fewer);
   if (info) { info.images -= removed; describe(); }
   left.forEach((id) => gone.delete(id));
   if (left.size) { redraw(mine.before.filter(isThere)); toast(`${plural(left.size, "image")} could not be removed: ${sentence(why)}`); }

@@ -15,7 +15,7 @@ async function search() {
   await attempt();
 }
 
-const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe, query.twins, query.sort]);
+const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe, query.twins, query.far, query.sort]);
 
 /* A search sees the changes that this visitor has made, in whatever process it arrives. */
 const find = (body, signal) => ask("search", { body, signal, headers: seen ? { "Min-Sequence": String(seen) } : {} });
@@ -34,10 +34,11 @@ async function attempt() {
   const ghost = setTimeout(() => current() && !results.length && ghosts(), GHOST_MS);
   const images = query.parts.some((part) => part.kind !== "text");
   const said = images && info?.captions !== 0
-    ? find(request("captions", 0, CAPTIONS), mine.signal).then(([answer]) => answer.results, () => [])
+    ? find(request("captions", 0, CAPTIONS, leastOf("captions")), mine.signal).then(([answer]) => answer.results, () => [])
     : Promise.resolve([]);
+  least = leastOf("images");
   try {
-    const [answer, headers] = await find(request("images", 0, PAGE), mine.signal);
+    const [answer, headers] = await find(request("images", 0, PAGE, least), mine.signal);
     if (!current()) return;
     attempts = 0;
     if (scrollY > 0 && !place) scrollTo(0, 0);
@@ -73,14 +74,14 @@ function more() {
 }
 
 async function nextPage() {
-  const mine = running;
+  const mine = running, offset = nextOffset;
   busy(true);
   try {
-    const [answer] = await find(request("images", nextOffset, PAGE), mine.signal);
+    const [answer] = await find(request("images", offset, PAGE, least), mine.signal);
     if (running !== mine) return;
     attempts = 0;
     $("tail").replaceChildren();
-    append(answer);
+    append(answer, offset);
     announce();
     watch();
   } catch (error) {
@@ -90,6 +91,16 @@ async function nextPage() {
   } finally {
     if (running === mine) done();
   }
+}
+
+/* Behind the images that are near enough, those that are only the nearest. The address keeps that they are shown. */
+function showRest() {
+  [query.far, least, nextOffset, rest] = [true, undefined, rest, null];
+  searched = wording();
+  remember("replace");
+  $("rest").replaceChildren();
+  $("state").replaceChildren();
+  return more();
 }
 
 function failed(error, where, again) {

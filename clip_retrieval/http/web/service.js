@@ -37,6 +37,13 @@ function thumbnail(imageId, size) {
   return new URL(path.slice(path.indexOf("thumbnails/")), ROOT).href;
 }
 
+/* The address of the file that an image came from, where the service has such files. */
+function original(imageId) {
+  const template = info?.links?.originals;
+  if (!template) return null;
+  return new URL(template.slice(template.indexOf("originals/")).replace("{image_id}", () => encodeURIComponent(imageId)), ROOT).href;
+}
+
 function imageElement(image, size, instead) {
   const source = thumbnail(image.image_id, size);
   if (!source) return instead();

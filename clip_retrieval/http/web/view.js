@@ -28,6 +28,8 @@ function drawDialog(image, at) {
   const atMost = (width, height) => { large.style.maxWidth = `${width}px`; large.style.maxHeight = `${height}px`; };
   if (image.width) atMost(image.width, image.height);
   large.addEventListener("load", () => atMost(large.naturalWidth, large.naturalHeight));
+  clearTimeout(wholeTimer);
+  wholeTimer = setTimeout(() => showOriginal(image, large), WHOLE_MS);
   dialog.style.setProperty("--frame", `${frame(image)}px`);
   $("figure").replaceChildren(large, ...steps);
   $("place").replaceChildren(at < 0 ? "" : `${at + 1} of ${number(results.length)}`);
@@ -44,10 +46,24 @@ function drawDialog(image, at) {
   $("edit").hidden = $("remove").hidden = !mayChange;
 }
 
+/* The file itself, where the service has it and the browser shows such files: it may be large, so not while one goes on
+   from image to image. Until it is there, or where it is not, the thumbnail stays. */
+let wholeTimer = 0;
+function showOriginal(image, instead) {
+  const source = original(image.image_id);
+  if (!source || shown !== image.image_id) return;
+  const whole = el("img", { className: "whole", alt: alt(image), decoding: "async", onload: () => {
+    whole.style.maxWidth = `${whole.naturalWidth}px`;
+    whole.style.maxHeight = `${whole.naturalHeight}px`;
+    instead.replaceWith(whole);
+  } });
+  shownFrom(source, whole);
+}
+
 /* The longest side that an image of these results is shown with: the view keeps its size from one image to the next. */
 function frame(image) {
   const sides = [image, ...results].map(({ width, height }) => Math.max(width || 0, height || 0));
-  return Math.min(LARGEST, Math.max(SMALLEST_FRAME, ...sides));
+  return Math.min(info?.links?.originals ? LARGEST_ORIGINAL : LARGEST, Math.max(SMALLEST_FRAME, ...sides));
 }
 
 function list(where, title, pairs) {

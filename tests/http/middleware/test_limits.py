@@ -35,7 +35,7 @@ COSTS: tuple[tuple[int, set[str]], ...] = (
         READ,
         {
             *("GET /", "GET /examples", "GET /fields", "GET /images", "GET /images/{image_id}", "GET /stats"),
-            *("GET /thumbnails/{size}/{image_id}", "GET /artifact"),
+            *("GET /thumbnails/{size}/{image_id}", "GET /originals/{image_id}", "GET /artifact"),
             *("GET /v1/models", "GET /v1/models/{model}"),
             "POST /clicks",
             *("GET /docs", "GET /docs/oauth2-redirect", "GET /redoc", "GET /docs.json", "GET /schema.json"),
