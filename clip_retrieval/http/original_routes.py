@@ -67,7 +67,8 @@ def original_template(collection: SearchableCollection, state: ServerState) -> d
 
 
 def add_original_routes(app: FastAPI, state: ServerState) -> None:
-    binary: dict[str, Any] = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+    file = {"schema": {"type": "string", "format": "binary"}}
+    binary: dict[str, Any] = {"application/octet-stream": file, "image/*": file}  # generators know the first alone
 
     # A plain function: FastAPI runs it in a thread, so the event loop waits for no disk.
     @app.get(
