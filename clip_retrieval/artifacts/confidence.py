@@ -15,6 +15,9 @@ of the collection (``trials.py``). It is for one text alone.
 
     share = 1 / (1 + exp(-(slope * cosine + caption_slope * caption + intercept)))
 
+It tells searches apart: a text that is near to a caption lifts all images alike, those that have nothing to do with
+it too. The first curve tells images apart. A result has the lower of the two shares.
+
 ``min_confidence`` is what the collection chose itself as the bound of what is near enough: the highest that costs its
 own held-out captions, and its own images, no more than ``MOST_LOST`` of recall@10.
 """
@@ -22,6 +25,7 @@ own held-out captions, and its own images, no more than ``MOST_LOST`` of recall@
 import json
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,12 +85,12 @@ class Curve(BaseModel):
     with_caption: CaptionTerm | None = None
     """The curve that also takes the nearest caption; None where captions tell nothing, and of an earlier release."""
 
-    def given(self, caption: float) -> "Curve":
+    def given(self, caption: float) -> "Curve | Lower":
         """The curve of a text whose cosine to the nearest caption is ``caption``."""
         if self.with_caption is None:
             return self
         slope, intercept = self.with_caption.at(caption)
-        return Curve(slope=slope, intercept=intercept, queries=self.queries)
+        return Lower(self, Curve(slope=slope, intercept=intercept, queries=self.queries))
 
     def share(self, cosine: float) -> float:
         """From 0 to 1; see above."""
@@ -95,6 +99,21 @@ class Curve(BaseModel):
     def cosine(self, share: float) -> float:
         """The cosine of a share above 0 and below 1."""
         return (math.log(share / (1 - share)) - self.intercept) / self.slope
+
+
+class Lower(NamedTuple):
+    """The lower of two curves."""
+
+    first: Curve
+    second: Curve
+
+    def share(self, cosine: float) -> float:
+        """From 0 to 1."""
+        return min(self.first.share(cosine), self.second.share(cosine))
+
+    def cosine(self, share: float) -> float:
+        """The least cosine with a share above 0 and below 1."""
+        return max(self.first.cosine(share), self.second.cosine(share))
 
 
 class Curves(BaseModel):

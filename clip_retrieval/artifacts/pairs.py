@@ -25,6 +25,10 @@ class Pairs(NamedTuple):
     queries: NDArray[np.int64]
     """Shape (n,): the image of the query of each pair, so that what is fitted can be tried on other queries."""
 
+    def take(self, which: NDArray[np.bool_]) -> "Pairs":
+        """These pairs alone."""
+        return Pairs(self.cosines[which], self.is_right[which], self.weights[which], self.queries[which])
+
 
 def pairs_of(way: Way, images: Vectors, captions: Vectors, image_of: NDArray[np.int32]) -> Pairs:
     """Right and wrong pairs of images (m, dim) and captions (n, dim), unit vectors; ``image_of`` (n,) has image rows.

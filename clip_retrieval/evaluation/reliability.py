@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.confidence import (
-    CaptionTerm,
     Curve,
     curves_of,
     fit,
@@ -50,29 +49,32 @@ def reliability(data: EmbeddedDataset) -> tuple[Reliability, ...]:
     for way in WAYS:
         if (curve := curves.way(way)) is None:
             continue
+        pairs = pairs_of(way, data.image_vectors, captions, image_of)
         if curve.with_caption is not None:
             trials = trials_of(data.image_vectors, captions, image_of)
             assert trials is not None, "they were fitted"
-            measured = _tried(trials, curve, curves.bound)
+            measured = _tried(trials, pairs, curve, curves.bound)
         else:
-            pairs = pairs_of(way, data.image_vectors, captions, image_of)
             measured = _drawn(pairs, pool, way, curve, curves.bound)
         if measured is not None:
             found.append(measured)
     return tuple(found)
 
 
-def _tried(trials: Trials, curve: Curve, bound: float) -> Reliability | None:
-    """Text → image, by the image and the nearest caption. None if a half has too few trials."""
+def _tried(trials: Trials, drawn: Pairs, curve: Curve, bound: float) -> Reliability | None:
+    """Text → image, by the image and the nearest caption. None if a half has too few trials, or too few pairs."""
     pairs, own = trials.pairs(), np.stack([trials.own, trials.caption], axis=1)
     is_even, shares, own_shares = trials.images % 2 == 0, np.empty(len(pairs.cosines)), np.empty(len(own))
     for half in (is_even, ~is_even):
+        of_half = np.isin(drawn.queries, trials.images[half])
+        fitted = fit(drawn.take(of_half))
         term = fit_captions(trials.take(half))
-        if term is None:
+        if fitted is None or term is None:
             return None
+        judge = fitted.model_copy(update={"with_caption": term})
         there = np.isin(pairs.images, trials.images[~half])
-        shares[there] = _shares(term, pairs.cosines[there])
-        own_shares[~half] = _shares(term, own[~half])
+        shares[there] = _shares(judge, pairs.cosines[there])
+        own_shares[~half] = _shares(judge, own[~half])
     usual = curve.given(float(np.median(trials.caption)))
     said = _Said(shares, pairs.is_right, pairs.weights)
     return _reliability(
@@ -84,7 +86,7 @@ def _drawn(pairs: Pairs, pool: Pool, way: Way, curve: Curve, bound: float) -> Re
     """Either way, by the score alone. None if a half has too few pairs."""
     is_even, shares = pairs.queries % 2 == 0, np.empty(len(pairs.cosines))
     for half in (is_even, ~is_even):
-        fitted = fit(Pairs(*(part[half] for part in pairs)))
+        fitted = fit(pairs.take(half))
         if fitted is None:
             return None
         shares[~half] = [fitted.share(cosine) for cosine in pairs.cosines[~half].tolist()]
@@ -99,11 +101,9 @@ def _drawn(pairs: Pairs, pool: Pool, way: Way, curve: Curve, bound: float) -> Re
     return _reliability(said, way, curve, bound, curve.cosine(bound), _lost(ranks.values, own_shares, bound))
 
 
-def _shares(term: CaptionTerm, cosines: Numbers) -> Numbers:
-    """The share at each pair of cosines (n, 2)."""
-    lines = (term.at(caption) for caption in cosines[:, 1].tolist())
-    curves = (Curve(slope=slope, intercept=intercept, queries=0) for slope, intercept in lines)
-    return np.array([curve.share(cosine) for curve, cosine in zip(curves, cosines[:, 0].tolist(), strict=True)])
+def _shares(curve: Curve, cosines: Numbers) -> Numbers:
+    """The share at each pair of cosines (n, 2), to the image and to the nearest caption."""
+    return np.array([curve.given(caption).share(cosine) for cosine, caption in cosines.tolist()])
 
 
 def _lost(ranks: NDArray[np.int64], shares: Numbers, bound: float) -> dict[str, float]:

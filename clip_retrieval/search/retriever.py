@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.confidence import LEAST_PAIRS, Curve, Curves
+from clip_retrieval.artifacts.confidence import LEAST_PAIRS, Curve, Curves, Lower
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.cards import Look
 from clip_retrieval.contract.queries import Part, Sort, Where, browse_request, search_request
@@ -185,13 +185,13 @@ class Retriever:
         without = [collection.row_of(image_id) for image_id in named] if query.target == "images" else []
         curve = self._curve(query, collection)
         start = time.perf_counter()
-        if curve is not None and asks_captions(query, collection):
-            curve = _given_captions(curve, vector, collection)
-        least = None if curve is None or not query.min_confidence else curve.cosine(query.min_confidence)
+        asks = curve is not None and asks_captions(query, collection)
+        judge = _given_captions(curve, vector, collection) if curve is not None and asks else curve
+        least = None if judge is None or not query.min_confidence else judge.cosine(query.min_confidence)
         found = find_page(query, vector, collection, without, least, front_only=front_only)
         search = Stage(start, time.perf_counter() - start)
         page = found.page
-        confidence = [None if curve is None else curve.share(score) for score in page.scores]
+        confidence = [None if judge is None else judge.share(score) for score in page.scores]
         ranks = range(query.offset + 1, query.offset + 1 + len(page.rows))
         shares = self._shares(page.scores)
         hits = list(map(Hit, page.rows, ranks, page.scores, confidence, shares, page.duplicates, found.found_by))
@@ -260,7 +260,7 @@ def asks_captions(query: Query, collection: SearchableCollection) -> bool:
     return has_term and parts[0].weight > 0 and parts[0].language is None and collection.count("captions") > 0
 
 
-def _given_captions(curve: Curve, vector: Vectors, collection: SearchableCollection) -> Curve:
+def _given_captions(curve: Curve, vector: Vectors, collection: SearchableCollection) -> Curve | Lower:
     """The curve of a text by its nearest caption of all, whatever filter the images have to pass."""
     found = collection.index("captions").search(vector[None], 1, allowed=collection.allowed("captions", None))
     return curve if found.rows[0, 0] < 0 else curve.given(float(found.scores[0, 0]))

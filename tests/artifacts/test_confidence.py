@@ -100,18 +100,26 @@ def test_the_same_collection_has_the_same_curves() -> None:
     assert curves_of(*collection(50, 0.4)) == curves_of(*collection(50, 0.4))
 
 
-TERM = CaptionTerm(slope=8, caption_slope=4, intercept=-2, low=0.2, high=0.8)
+TERM = CaptionTerm(slope=8, caption_slope=4, intercept=-4, low=0.2, high=0.8)
 
 
 class TestNearestCaption:
-    def test_a_text_near_to_a_caption_has_a_higher_share_at_the_same_score(self) -> None:
+    def test_a_text_far_from_every_caption_has_a_lower_share_at_the_same_score(self) -> None:
         curve = Curve(slope=8, intercept=-2, queries=100, with_caption=TERM)
-        assert curve.given(0.5).share(0.0) == 0.5
-        assert [curve.given(caption).share(0.3) for caption in (0.2, 0.5, 0.8)] == sorted(
-            curve.given(caption).share(0.3) for caption in (0.8, 0.2, 0.5)
-        )
+        assert curve.given(0.25).share(0.375) == 0.5
+        shares = [curve.given(caption).share(0.3) for caption in (0.2, 0.3, 0.4)]
+        assert shares == sorted(shares)
+        assert shares[0] < shares[-1] < curve.share(0.3)
         given = curve.given(0.4)
         assert [given.share(given.cosine(share)) for share in (0.1, 0.9)] == pytest.approx([0.1, 0.9])
+
+    def test_a_caption_that_is_near_lifts_no_image_above_what_its_own_score_says(self) -> None:
+        """Else all images of the collection would be near enough for a text that fits one of them."""
+        curve = Curve(slope=8, intercept=-2, queries=100, with_caption=TERM)
+        assert [curve.given(0.8).share(score) for score in (-0.2, 0.1, 0.4)] == [
+            curve.share(score) for score in (-0.2, 0.1, 0.4)
+        ]
+        assert curve.given(0.8).cosine(0.3) == curve.cosine(0.3)
 
     def test_beyond_what_was_tried_a_caption_counts_as_the_nearest_that_was(self) -> None:
         curve = Curve(slope=8, intercept=-2, queries=100, with_caption=TERM)

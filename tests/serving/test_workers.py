@@ -22,7 +22,7 @@ import pytest
 from clip_retrieval.serving.leading import BOUND, IS_SMALL, SERVICE
 from clip_retrieval.serving.replacing import NO_WORKER, TRIES
 from clip_retrieval.serving.shared_state import SharedState
-from clip_retrieval.serving.workers import BACKLOG, Served, Workers, listen
+from clip_retrieval.serving.workers import BACKLOG, NAME, Served, Workers, listen
 
 SLEEPS = "import time; time.sleep(60)"
 
@@ -67,7 +67,7 @@ def test_bentomls_worker_takes_these_options(served: Served) -> None:
 
 def test_the_service_has_the_name_that_workers_are_told() -> None:
     text = (Path(__file__).parents[2] / "clip_retrieval" / "service.py").read_text(encoding="utf-8")
-    assert 'name="clip-retrieval"' in text
+    assert f'"name": "{NAME}"' in text
 
 
 @pytest.mark.parametrize(("options", "scheme"), [((), "http"), (("--ssl-certfile", "a.pem"), "https")])
