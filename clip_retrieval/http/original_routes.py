@@ -24,6 +24,7 @@ from clip_retrieval.http.page import REVALIDATE, is_current
 from clip_retrieval.images.kinds import HEAD_BYTES, kind_of
 from clip_retrieval.records import ImageRecord
 from clip_retrieval.search.searchable import SearchableCollection
+from clip_retrieval.serving.priority import keep_off
 from clip_retrieval.serving.state import ServerState
 
 ORIGINALS = "/originals/"
@@ -78,9 +79,8 @@ def add_original_routes(app: FastAPI, state: ServerState) -> None:
             200: {"content": binary},
             206: {"content": binary, "description": "The part that `Range` asks for."},
             304: {"description": "The copy that the browser has is current."},
-            404: {"model": ErrorBody, "description": "No such image, or no original of it."},
+            404: {"model": ErrorBody, "description": "No such image, or no original of it that is whole."},
             416: {"model": ErrorBody, "description": "The file has no such part; Content-Range says how large it is."},
-            500: {"model": ErrorBody, "description": "The file that the artifact keeps is damaged."},
             503: {"model": ErrorBody, "description": "Too many files are being looked at."},
         },
         summary="An image as the file that it came from",
@@ -92,6 +92,7 @@ def add_original_routes(app: FastAPI, state: ServerState) -> None:
         range: Range = "",  # noqa: A002 - the name of the header
         if_range: IfRange = "",
     ) -> Response:
+        keep_off()  # this thread comes from the event loop's, and a file may be hashed or decoded here
         collection = state.require_service().retriever.collection
         found = collection.image(image_id)
         if found is None:
@@ -125,7 +126,7 @@ def add_original_routes(app: FastAPI, state: ServerState) -> None:
 
 
 def _find(collection: SearchableCollection, state: ServerState, image: ImageRecord) -> tuple[FilePart, str]:
-    """Where the original of an image is, checked, and its entity tag. Raises 404, 500 for a damaged one, and Busy."""
+    """Where the original of an image is, checked, and its entity tag. Raises 404 and Busy."""
     if (kept := collection.original(image.image_id)) is not None:
         try:
             if kept.part.sha256() == kept.digest:
@@ -133,7 +134,7 @@ def _find(collection: SearchableCollection, state: ServerState, image: ImageReco
         except OSError:
             pass
         raise HTTPException(
-            HTTPStatus.INTERNAL_SERVER_ERROR,
+            HTTPStatus.NOT_FOUND,
             f"the original of {image.image_id!r} differs from its hash or cannot be read; restore the artifact",
         )
     if state.originals is not None and (found := state.originals.find(image)) is not None:

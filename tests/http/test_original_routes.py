@@ -133,7 +133,7 @@ def test_an_original_that_was_damaged_is_not_given_out(keeping: Artifact, tmp_pa
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     api = Api(Retriever(Artifact.open(copy), FakeEncoder()))
-    assert "differs from its hash" in api.refused("GET", PATH, 500)
+    assert "differs from its hash" in api.refused("GET", PATH, 404)
     api.close()
 
 
