@@ -174,8 +174,13 @@ def prepare(settings: Settings, tag: str, folder: Path, beside: Mapping[str, int
     """Make this process, which has yet to start workers, the supervisor of ``bentoml serve``.
 
     The artifact in ``folder``, called ``tag``, was found for the settings. A worker finds out whether it is whole,
-    and ends the service if not. ``beside`` has the number of workers of each service that it depends on.
+    and ends the service if not. ``beside`` has the number of workers of each service that it depends on. Raises
+    SystemExit with one sentence for keys that cannot be used.
     """
+    try:
+        check_keys(settings)
+    except ClipRetrievalError as error:
+        raise SystemExit(f"bento-clip: {error}") from None
     name = str(folder.resolve()) if Path(tag).is_dir() else tag
     os.environ["BENTO_CLIP_ARTIFACT"] = name  # workers have another working folder
     if settings.index_uri is not None and is_file(settings.index_uri):
