@@ -64,16 +64,17 @@ def take_core() -> None:
         return
     for task in Path("/proc/self/task").iterdir():
         thread = int(task.name)
-        with suppress(ProcessLookupError):  # it has ended already
+        with suppress(OSError):  # it has ended already, or the container forbids it
             if os.sched_getscheduler(thread) != os.SCHED_IDLE:
                 os.sched_setaffinity(thread, _reserved.others)
-    os.sched_setaffinity(0, {_reserved.loop})
+    with suppress(OSError):  # the container forbids it
+        os.sched_setaffinity(0, {_reserved.loop})
 
 
 def keep_off(process: int = 0) -> None:
     """Have the calling thread, or the ``process`` with that number, run on other cores than the event loop."""
     if _reserved is not None:
-        with suppress(ProcessLookupError):  # it has ended already
+        with suppress(OSError):  # it has ended already, or the container forbids it
             os.sched_setaffinity(process, _reserved.others)
 
 
@@ -90,9 +91,11 @@ def lower_priority_of(process: int) -> None:
 
 def _give_way(number: int) -> None:
     if _reserved is not None:
-        os.sched_setscheduler(number, os.SCHED_IDLE, os.sched_param(0))
-        os.sched_setaffinity(number, _reserved.all)
-    elif sys.platform == "linux":  # elsewhere niceness is of a whole process
+        with suppress(PermissionError):  # a container may forbid it
+            os.sched_setscheduler(number, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setaffinity(number, _reserved.all)
+            return
+    if sys.platform == "linux":  # elsewhere niceness is of a whole process
         os.setpriority(os.PRIO_PROCESS, number, NICENESS)
 
 

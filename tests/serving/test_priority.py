@@ -17,6 +17,10 @@ pytestmark = [
 
 ASK = """
 import json, os, subprocess, sys, threading
+if len(sys.argv) > 2:
+    def forbidden(*_):
+        raise PermissionError
+    os.sched_setscheduler = os.sched_setaffinity = forbidden
 from concurrent.futures import ThreadPoolExecutor
 from clip_retrieval.serving import priority
 
@@ -54,10 +58,9 @@ input()
 class Asked:
     """A process that kept a core, for as long as the block runs."""
 
-    def __init__(self, workers: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", ASK, str(workers)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+    def __init__(self, workers: int, *, is_forbidden: bool = False) -> None:
+        command = [sys.executable, "-c", ASK, str(workers), *(["forbidden"] if is_forbidden else [])]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self) -> Any:
         assert self._process.stdout is not None
@@ -86,6 +89,13 @@ def test_a_core_is_kept_once_on_a_machine_and_then_nothing_else_is_set() -> None
         all_cores = seen["cores"]
         assert seen["kept"] is None
         assert seen["loop"] == seen["other"] == seen["loading"] == [all_cores, os.SCHED_OTHER, 0]
+        assert seen["encoder"] == [all_cores, os.SCHED_OTHER, 10]
+
+
+def test_where_a_container_forbids_it_threads_have_a_niceness_and_every_core() -> None:
+    with Asked(1, is_forbidden=True) as seen:
+        all_cores = seen["cores"]
+        assert seen["loop"] == seen["other"] == [all_cores, os.SCHED_OTHER, 0]
         assert seen["encoder"] == [all_cores, os.SCHED_OTHER, 10]
 
 
