@@ -25,15 +25,9 @@ _log = logging.getLogger(__name__)
 class Committer:
     """One thread that writes the changes of a process. Any thread may submit some."""
 
-    def __init__(
-        self,
-        log: ChangeLog,
-        on_commit: Callable[[], None] = lambda: None,
-        on_start: Callable[[], None] = lambda: None,
-    ) -> None:
-        """``on_commit`` is called in the writing thread after each commit, before anybody hears of it, and ``on_start``
-        before the first."""
-        self._log, self._on_commit, self._on_start = log, on_commit, on_start
+    def __init__(self, log: ChangeLog, on_commit: Callable[[], None] = lambda: None) -> None:
+        """``on_commit`` is called in the writing thread after each commit, before anybody hears of it."""
+        self._log, self._on_commit = log, on_commit
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
@@ -67,7 +61,6 @@ class Committer:
         self._thread.join()
 
     def _write(self) -> None:
-        self._on_start()
         is_open = True
         while is_open:
             together = self._take()

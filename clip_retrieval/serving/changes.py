@@ -40,7 +40,7 @@ from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.search.searchable import SearchableCollection
 from clip_retrieval.serving.change_inputs import ChangeEncoder, Wanted
 from clip_retrieval.serving.change_work import Outcome, Present, Reply, RequestKey, Respond, changed_image, kept_reply
-from clip_retrieval.serving.priority import keep_off, lower_priority
+from clip_retrieval.serving.priority import lower_priority
 from clip_retrieval.stages import Stage
 
 POLL_S = 0.02
@@ -96,12 +96,12 @@ class Changes:
         """The number of the latest change of each image that was changed and not removed."""
         self._extending = threading.Lock()
         self._present: Present | None = None
-        self._reader = ThreadPoolExecutor(1, "changes", initializer=keep_off)
+        self._reader = ThreadPoolExecutor(1, "changes")
         self._freezer = ThreadPoolExecutor(1, "freeze", initializer=lower_priority)
         self._is_freezing = self._is_closed = False
         self._polling: asyncio.Task[None] | None = None
         self.catch_up()
-        self._committer = Committer(changes, on_commit=self.catch_up, on_start=keep_off)
+        self._committer = Committer(changes, on_commit=self.catch_up)
 
     @property
     def state(self) -> LiveCollection:

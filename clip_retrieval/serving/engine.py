@@ -19,7 +19,7 @@ from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.batch_watch import BatchWatch
 from clip_retrieval.serving.budget import held_memory
-from clip_retrieval.serving.priority import keep_off, lower_priority
+from clip_retrieval.serving.priority import lower_priority
 from clip_retrieval.serving.request_id import CURRENT
 from clip_retrieval.stages import Stage
 
@@ -79,7 +79,7 @@ class Engine:
             self.encoder = loading.submit(load).result()
         self.held_by_encoder = max(0, held_memory() - self.held_before)
         """What the process holds more since, in bytes."""
-        initializer = keep_off if self.encoder.owns_threads else lower_priority
+        initializer = None if self.encoder.owns_threads else lower_priority
         self.text_batches = BatchWatch()
         self.image_batches = BatchWatch()
         self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)

@@ -9,14 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from clip_retrieval.serving.priority import keep_off
-
 T = TypeVar("T")
 
 LARGE = 2**18
 """Bytes that the event loop reads itself, in less than a millisecond."""
 
-_thread = ThreadPoolExecutor(1, "large-bodies", initializer=keep_off)
+_thread = ThreadPoolExecutor(1, "large-bodies")
 
 
 async def read_by_size(size: int, work: Callable[[], T]) -> T:

@@ -1,9 +1,10 @@
 """Which thread runs first, and on which core: no search waits for a core while something else computes.
 
 A search takes a fraction of a millisecond. A scheduler lets a thread that runs go on for longer than that, also one of
-greater niceness. So where a worker can have a core for its event loop, it has one: of the service's threads only those
-of low priority come there beside it, and those in the scheduling policy ``SCHED_IDLE``, which gives way at once
-(https://man7.org/linux/man-pages/man7/sched.7.html). Everything else, such as images that are decoded, has the other
+greater niceness. So where a worker can have a core for its event loop, it has one. The encoder's threads come there too,
+in the scheduling policy ``SCHED_IDLE``, which gives way at once (https://man7.org/linux/man-pages/man7/sched.7.html).
+So do the other threads of the process: the event loop waits for each that has the GIL, and longer where that one waits
+for a core itself. Other processes, such as decoders, and threads that compute without the GIL for long have the other
 cores. Elsewhere, threads of low priority have a great niceness and nothing else is set.
 
 What is set here belongs to this process, as its affinity does.
@@ -55,10 +56,9 @@ def reserve_core(cores: Iterable[int], workers: int) -> int | None:
 
 
 def take_core() -> None:
-    """Have the calling thread, that of the event loop, run on the core that is kept for it, and all other threads of
-    this process but those of low priority on others.
+    """Have the threads of this process but those of low priority run on the core that is kept for the event loop.
 
-    Threads that it starts later run where it does, unless they say otherwise.
+    Threads that they start later run there too, unless they say otherwise.
     """
     if _reserved is None:
         return
@@ -66,9 +66,7 @@ def take_core() -> None:
         thread = int(task.name)
         with suppress(OSError):  # it has ended already, or the container forbids it
             if os.sched_getscheduler(thread) != os.SCHED_IDLE:
-                os.sched_setaffinity(thread, _reserved.others)
-    with suppress(OSError):  # the container forbids it
-        os.sched_setaffinity(0, {_reserved.loop})
+                os.sched_setaffinity(thread, {_reserved.loop})
 
 
 def keep_off(process: int = 0) -> None:

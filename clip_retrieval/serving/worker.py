@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.live.compacting import made_since
@@ -15,7 +14,7 @@ from clip_retrieval.serving.compactor import Compactor
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.health import IDLE_S, Health, OutsideWatch, Tried, patience
 from clip_retrieval.serving.memory_watch import MemoryWatch
-from clip_retrieval.serving.priority import keep_off, take_core
+from clip_retrieval.serving.priority import take_core
 from clip_retrieval.serving.process import Place
 from clip_retrieval.serving.prometheus import PrometheusMetrics
 from clip_retrieval.serving.query_service import QueryService
@@ -104,7 +103,6 @@ class Worker:
         assert served is not None, "something is served from the start"
         start_profile.mark("worker", "wiring, event loop")
         take_core()
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "any", initializer=keep_off))
         try:
             alone_s, _ = await asyncio.wait_for(asyncio.gather(served.warm_up(), self._decoders.start()), START_LIMIT_S)
         except TimeoutError:
