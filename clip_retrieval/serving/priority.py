@@ -3,9 +3,10 @@
 A search takes a fraction of a millisecond. A scheduler lets a thread that runs go on for longer than that, also one
 of greater niceness. So where a worker can have a core for its event loop, it has one. The encoder's threads come
 there too, in the scheduling policy ``SCHED_IDLE``, which gives way at once
-(https://man7.org/linux/man-pages/man7/sched.7.html). So do the other threads of the process: the event loop waits for each that has the GIL, and
-longer where that one waits for a core itself. Other processes, such as decoders, and threads that compute without the
-GIL for long have the other cores. Elsewhere, threads of low priority have a great niceness and nothing else is set.
+(https://man7.org/linux/man-pages/man7/sched.7.html). So do the other threads of the process: the event loop waits for
+each that has the GIL, and longer where that one waits for a core itself. Other processes, such as decoders, and
+threads that compute without the GIL for long have the other cores. Elsewhere, threads of low priority have a great
+niceness and nothing else is set.
 
 What is set here belongs to this process, as its affinity does.
 """
