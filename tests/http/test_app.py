@@ -59,20 +59,6 @@ def api(retriever: Retriever) -> Iterator[Api]:
 
 
 @pytest.fixture
-def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
-    """Makes APIs with other settings than the usual ones."""
-    made = []
-
-    def make(**options: Any) -> Api:
-        made.append(Api(retriever, **options))
-        return made[-1]
-
-    yield make
-    for api in made:
-        api.close()
-
-
-@pytest.fixture
 def marking_api(fake_artifact: Artifact) -> Iterator[Api]:
     """The API over an encoder that marks texts with their language."""
     api = Api(Retriever(fake_artifact, MarkingEncoder()))

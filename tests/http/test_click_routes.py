@@ -1,32 +1,17 @@
 """The query log over HTTP: what is logged of a search and of a click, and what never is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from clip_retrieval.query_log.folder import files_of
 from clip_retrieval.query_log.reader import CollectionLog, log_of
-from clip_retrieval.search.retriever import Retriever
 from tests.http.in_process import Api
 from tests.samples import png, square
 
 RED = png(square("red"))
 COLLECTION = "squares"
-
-
-@pytest.fixture
-def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
-    made = []
-
-    def make(**options: Any) -> Api:
-        made.append(Api(retriever, **options))
-        return made[-1]
-
-    yield make
-    for api in made:
-        api.close()
 
 
 def logged(api: Api, log: Path) -> CollectionLog:

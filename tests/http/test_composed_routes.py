@@ -46,19 +46,6 @@ def api(retriever: Retriever) -> Iterator[Api]:
     api.close()
 
 
-@pytest.fixture
-def make_api(retriever: Retriever) -> Iterator[Callable[..., Api]]:
-    made = []
-
-    def make(**options: Any) -> Api:
-        made.append(Api(retriever, **options))
-        return made[-1]
-
-    yield make
-    for api in made:
-        api.close()
-
-
 def search(api: Api, *queries: dict[str, Any], **options: Any) -> Any:
     return api.post(SEARCH, json={"queries": list(queries), **options})
 
