@@ -79,14 +79,18 @@ class ChangeMethods(ABC):
         """Up to 64 changes in one transaction, each with its outcome; ``put``, ``patch`` and ``delete`` make them."""
         return self._send(ChangeCalls.change(changes))
 
-    def images_page(self, after: str | None = None, limit: int = DEFAULT_LISTED) -> ImagesPage:
+    def images_page(
+        self, after: str | None = None, limit: int = DEFAULT_LISTED, *, min_sequence: int | None = None
+    ) -> ImagesPage:
         """The images whose ids come after this one, at most 1000, in the order of their ids."""
-        return self._send(ChangeCalls.images(after, limit))
+        return self._send(ChangeCalls.images(after, limit).waiting_for(min_sequence))
 
-    def images(self, after: str | None = None, limit: int = DEFAULT_LISTED) -> Iterator[ImageInfo]:
+    def images(
+        self, after: str | None = None, limit: int = DEFAULT_LISTED, *, min_sequence: int | None = None
+    ) -> Iterator[ImageInfo]:
         """Every image whose id comes after this one, asked for ``limit`` at a time."""
         while True:
-            page = self.images_page(after, limit)
+            page = self.images_page(after, limit, min_sequence=min_sequence)
             yield from page.images
             if (after := page.next) is None:
                 return
@@ -149,14 +153,18 @@ class AsyncChangeMethods(ABC):
         """Up to 64 changes in one transaction, each with its outcome; ``put``, ``patch`` and ``delete`` make them."""
         return await self._send(ChangeCalls.change(changes))
 
-    async def images_page(self, after: str | None = None, limit: int = DEFAULT_LISTED) -> ImagesPage:
+    async def images_page(
+        self, after: str | None = None, limit: int = DEFAULT_LISTED, *, min_sequence: int | None = None
+    ) -> ImagesPage:
         """The images whose ids come after this one, at most 1000, in the order of their ids."""
-        return await self._send(ChangeCalls.images(after, limit))
+        return await self._send(ChangeCalls.images(after, limit).waiting_for(min_sequence))
 
-    async def images(self, after: str | None = None, limit: int = DEFAULT_LISTED) -> AsyncIterator[ImageInfo]:
+    async def images(
+        self, after: str | None = None, limit: int = DEFAULT_LISTED, *, min_sequence: int | None = None
+    ) -> AsyncIterator[ImageInfo]:
         """Every image whose id comes after this one, asked for ``limit`` at a time."""
         while True:
-            page = await self.images_page(after, limit)
+            page = await self.images_page(after, limit, min_sequence=min_sequence)
             for image in page.images:
                 yield image
             if (after := page.next) is None:

@@ -32,6 +32,7 @@ from clip_retrieval.client.endpoints import (
     original_url,
     require_swapped,
     thumbnail_url,
+    waits_for,
 )
 from clip_retrieval.client.retries import AsyncRetryTransport, Retries, RetryTransport
 from clip_retrieval.contract.answers import (
@@ -212,29 +213,21 @@ class Client(ChangeMethods):
         """
         return self._send(Calls.click(search_id, image_id))
 
-    def fields(self, where: Where | None = None) -> FieldsAnswer:
+    def fields(self, where: Where | None = None, *, min_sequence: int | None = None) -> FieldsAnswer:
         """The fields that ``where`` can filter by, counted over the images that meet its conditions on other fields."""
-        return self._send(Calls.fields(where))
+        return self._send(Calls.fields(where).waiting_for(min_sequence))
 
-    def image(self, image_id: str) -> ImageInfo:
+    def image(self, image_id: str, *, min_sequence: int | None = None) -> ImageInfo:
         """Everything that the collection holds about one image."""
-        return self._send(Calls.image(image_id))
+        return self._send(Calls.image(image_id).waiting_for(min_sequence))
 
-    def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
+    def thumbnail(self, image_id: str, size: ThumbnailSize = "small", *, min_sequence: int | None = None) -> bytes:
         """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
-        path = thumbnail_url(image_id, size)
-        try:
-            return bytes_of(self._http.get(path))
-        except httpx.RequestError as error:
-            raise failure_of(f"GET {path}", error) from error
+        return self._file(thumbnail_url(image_id, size), min_sequence)
 
-    def original(self, image_id: str) -> bytes:
+    def original(self, image_id: str, *, min_sequence: int | None = None) -> bytes:
         """The original file of an image of the collection. Raises RequestRejected where there is none."""
-        path = original_url(image_id)
-        try:
-            return bytes_of(self._http.get(path))
-        except httpx.RequestError as error:
-            raise failure_of(f"GET {path}", error) from error
+        return self._file(original_url(image_id), min_sequence)
 
     def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
         """The unit vector of a text; ``language`` as in ``search_images``."""
@@ -284,6 +277,12 @@ class Client(ChangeMethods):
             time.sleep(SWAP_POLL_S)
             status = self.artifact()
         return require_swapped(status)
+
+    def _file(self, path: str, min_sequence: int | None) -> bytes:
+        try:
+            return bytes_of(self._http.get(path, headers=waits_for(min_sequence)))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
 
     def _send(self, call: Call[M]) -> M:
         try:
@@ -453,29 +452,23 @@ class AsyncClient(AsyncChangeMethods):
         """
         return await self._send(Calls.click(search_id, image_id))
 
-    async def fields(self, where: Where | None = None) -> FieldsAnswer:
+    async def fields(self, where: Where | None = None, *, min_sequence: int | None = None) -> FieldsAnswer:
         """The fields that ``where`` can filter by, counted over the images that meet its conditions on other fields."""
-        return await self._send(Calls.fields(where))
+        return await self._send(Calls.fields(where).waiting_for(min_sequence))
 
-    async def image(self, image_id: str) -> ImageInfo:
+    async def image(self, image_id: str, *, min_sequence: int | None = None) -> ImageInfo:
         """Everything that the collection holds about one image."""
-        return await self._send(Calls.image(image_id))
+        return await self._send(Calls.image(image_id).waiting_for(min_sequence))
 
-    async def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
+    async def thumbnail(
+        self, image_id: str, size: ThumbnailSize = "small", *, min_sequence: int | None = None
+    ) -> bytes:
         """An image of the collection as a WebP file. Raises RequestRejected where there is none."""
-        path = thumbnail_url(image_id, size)
-        try:
-            return bytes_of(await self._http.get(path))
-        except httpx.RequestError as error:
-            raise failure_of(f"GET {path}", error) from error
+        return await self._file(thumbnail_url(image_id, size), min_sequence)
 
-    async def original(self, image_id: str) -> bytes:
+    async def original(self, image_id: str, *, min_sequence: int | None = None) -> bytes:
         """The original file of an image of the collection. Raises RequestRejected where there is none."""
-        path = original_url(image_id)
-        try:
-            return bytes_of(await self._http.get(path))
-        except httpx.RequestError as error:
-            raise failure_of(f"GET {path}", error) from error
+        return await self._file(original_url(image_id), min_sequence)
 
     async def encode_text(self, text: str, language: str | None = None) -> TextEmbedding:
         """The unit vector of a text; ``language`` as in ``search_images``."""
@@ -525,6 +518,12 @@ class AsyncClient(AsyncChangeMethods):
             await asyncio.sleep(SWAP_POLL_S)
             status = await self.artifact()
         return require_swapped(status)
+
+    async def _file(self, path: str, min_sequence: int | None) -> bytes:
+        try:
+            return bytes_of(await self._http.get(path, headers=waits_for(min_sequence)))
+        except httpx.RequestError as error:
+            raise failure_of(f"GET {path}", error) from error
 
     async def _send(self, call: Call[M]) -> M:
         try:

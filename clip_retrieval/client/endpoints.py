@@ -61,7 +61,7 @@ class Call(Generic[M]):
 
     def waiting_for(self, sequence: int | None) -> "Call[M]":
         """The same call, which is answered when the change of this number is visible."""
-        return self if sequence is None else replace(self, headers={"Min-Sequence": str(sequence)})
+        return self if sequence is None else replace(self, headers=waits_for(sequence))
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of ``httpx.Client.request``."""
@@ -186,6 +186,11 @@ def thumbnail_url(image_id: str, size: ThumbnailSize) -> str:
 def original_url(image_id: str) -> str:
     """The path of the original file of an image."""
     return f"/originals/{_in_a_path(image_id)}"
+
+
+def waits_for(sequence: int | None) -> dict[str, str]:
+    """The headers of a request that is answered when the change of this number is visible."""
+    return {} if sequence is None else {"Min-Sequence": str(sequence)}
 
 
 def bytes_of(response: httpx.Response) -> bytes:

@@ -17,6 +17,7 @@ whole_body.py         a body that is read whole
 json_bounds.py        how much is in a JSON body; large ones are parsed in a thread
 middleware/           what surrounds every route
 change_headers.py     the headers that change requests bring
+min_sequence.py       the change that a request waits for
 exchange.py           one request: its clock and its answer
 page.py               the search page, made of the files in ``web/``, as a response
 page_routes.py        the page's thumbnails and examples

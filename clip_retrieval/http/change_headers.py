@@ -1,43 +1,8 @@
-"""The headers that change requests bring, and the number of the change that a search waits for."""
-
-import re
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import parse_qs
-
-from starlette.types import Scope
+"""The headers that change requests bring."""
 
 from clip_retrieval.contract.changes import MAX_KEY
-from clip_retrieval.errors import ImageChanged, InvalidChange, InvalidQuery
+from clip_retrieval.errors import ImageChanged, InvalidChange
 from clip_retrieval.live.edit import ANY
-
-MIN_SEQUENCE = "min_sequence"
-_MIN_SEQUENCE_HEADER = b"min-sequence"
-_DIGITS = 18
-
-SEQUENCE_PARAMETERS: Mapping[str, Any] = {
-    "parameters": [
-        {
-            "name": MIN_SEQUENCE,
-            "in": "query",
-            "required": False,
-            "schema": {"type": "integer", "minimum": 0, "maximum": 10**_DIGITS - 1},
-            "description": "Wait until the change of this number is visible. The header `Min-Sequence` says the same.",
-        }
-    ]
-}
-"""For the description of the API: handlers read it from the request, which takes no time where it is not given."""
-
-
-def min_sequence(scope: Scope) -> int:
-    """The number of the change that must be visible; 0 if none is named. Raises InvalidQuery if it is no number."""
-    given = [value.decode("latin-1") for name, value in scope["headers"] if name == _MIN_SEQUENCE_HEADER]
-    if MIN_SEQUENCE.encode() in scope["query_string"]:
-        given += parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get(MIN_SEQUENCE, [])
-    for value in given:
-        if not re.fullmatch(r"\d+", value, re.ASCII) or len(value) > _DIGITS:
-            raise InvalidQuery(f"{MIN_SEQUENCE}: {value[:40]!r} is not the number of a change, such as 12")
-    return max(map(int, given), default=0)
 
 
 def entity_tags(header: str) -> tuple[str, ...]:

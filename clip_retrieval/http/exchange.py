@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from clip_retrieval.contract.base import ErrorBody
-from clip_retrieval.http.change_headers import min_sequence
+from clip_retrieval.http.min_sequence import WAIT_ERRORS, min_sequence
 from clip_retrieval.search.query import Query
 from clip_retrieval.serving.change_work import Reply
 from clip_retrieval.serving.query_service import QueryAnswer
@@ -35,9 +35,8 @@ ERRORS: Mapping[int | str, dict[str, Any]] = {
 """For the description of the API."""
 
 SEARCH_ERRORS: Mapping[int | str, dict[str, Any]] = {
+    **WAIT_ERRORS,
     **ERRORS,
-    409: {"model": ErrorBody, "description": "The change to wait for never comes: the service takes no changes."},
-    504: {"model": ErrorBody, "description": "There was no answer in time, or a change was not visible in time."},
 }
 
 CHANGE_ERRORS: Mapping[int | str, dict[str, Any]] = {
@@ -81,9 +80,7 @@ class Exchange:
 
         Raises InvalidQuery, CollectionFrozen, NotYetVisible.
         """
-        wanted = min_sequence(scope)
-        if wanted > self.collection.sequence:
-            await self._state.require_changes().wait_for(wanted, self._state.patience_s)
+        if await self._state.reach(min_sequence(scope)):
             self._begin()
 
     def log(self, query: Query, answer: QueryAnswer) -> str | None:

@@ -23,6 +23,7 @@ from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.exchange import ERRORS
+from clip_retrieval.http.min_sequence import SEQUENCE_PARAMETERS, WAIT_ERRORS, after_change
 from clip_retrieval.http.original_routes import original_template
 from clip_retrieval.http.page import Page
 from clip_retrieval.http.page_routes import thumbnail_template
@@ -69,7 +70,14 @@ async def _pay_for_listing(request: Request, limit: Limit = DEFAULT_LISTED) -> N
 def add_info_routes(app: FastAPI, state: ServerState) -> None:
     page = Page.search_page()
 
-    @app.get("/", response_model=ServiceInfo, summary="What is served here; to a browser, the search page")
+    @app.get(
+        "/",
+        response_model=ServiceInfo,
+        responses={**WAIT_ERRORS},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
+        summary="What is served here; to a browser, the search page",
+        dependencies=[after_change(state)],
+    )
     async def info(request: Request, response: Response) -> Any:
         root = request.scope.get("root_path", "")
         if prefers_page(request.headers.get("accept", "")):
@@ -161,9 +169,10 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
     @app.get(
         "/fields",
         response_model=FieldsAnswer,
-        responses={422: ERRORS[422]},
+        responses={**WAIT_ERRORS, 422: ERRORS[422]},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="What where can filter by, and how many images each value has",
-        dependencies=[Depends(_pay_for_counting)],
+        dependencies=[Depends(_pay_for_counting), after_change(state)],
     )
     def fields(where: Beside = None) -> FieldsAnswer:
         collection = state.require_service().retriever.collection
@@ -174,9 +183,10 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
     @app.get(
         "/images",
         response_model=ImagesPage,
-        responses={422: ERRORS[422]},
+        responses={**WAIT_ERRORS, 422: ERRORS[422]},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="All images, page by page",
-        dependencies=[Depends(_pay_for_listing)],
+        dependencies=[Depends(_pay_for_listing), after_change(state)],
     )
     def images(after: After = "", limit: Limit = DEFAULT_LISTED) -> ImagesPage:
         collection = state.live_collection()
@@ -186,7 +196,14 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
             next=ids[limit - 1] if len(ids) > limit else None,
         )
 
-    @app.get(f"/images/{IMAGE_ID}", response_model=ImageInfo, responses={**NO_IMAGE}, summary="One image")
+    @app.get(
+        f"/images/{IMAGE_ID}",
+        response_model=ImageInfo,
+        responses={**NO_IMAGE, **WAIT_ERRORS},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
+        summary="One image",
+        dependencies=[after_change(state)],
+    )
     def image(
         image_id: Annotated[str, Path(description="Percent-encoded where it has to be.")], response: Response
     ) -> ImageInfo:

@@ -20,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from clip_retrieval.artifacts.originals import FilePart
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.http.any_text import IMAGE_ID
+from clip_retrieval.http.min_sequence import SEQUENCE_PARAMETERS, WAIT_ERRORS, after_change
 from clip_retrieval.http.page import REVALIDATE, is_current
 from clip_retrieval.images.kinds import HEAD_BYTES, kind_of
 from clip_retrieval.records import ImageRecord
@@ -82,8 +83,11 @@ def add_original_routes(app: FastAPI, state: ServerState) -> None:
             404: {"model": ErrorBody, "description": "No such image, or no original of it that is whole."},
             416: {"model": ErrorBody, "description": "The file has no such part; Content-Range says how large it is."},
             503: {"model": ErrorBody, "description": "Too many files are being looked at."},
+            **WAIT_ERRORS,
         },
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="An image as the file that it came from",
+        dependencies=[after_change(state)],
     )
     def original(
         image_id: str,

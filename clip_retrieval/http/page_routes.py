@@ -13,6 +13,7 @@ from clip_retrieval.artifacts.thumbnails import Size
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.collection import Example, Examples
 from clip_retrieval.http.any_text import IMAGE_ID
+from clip_retrieval.http.min_sequence import SEQUENCE_PARAMETERS, WAIT_ERRORS, after_change
 from clip_retrieval.http.page import REVALIDATE, is_current
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.search.searchable import SearchableCollection
@@ -64,8 +65,11 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
             200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}},
             304: {"description": "The copy that the browser has is current."},
             404: {"model": ErrorBody, "description": "No such image or size, or no thumbnails in this artifact."},
+            **WAIT_ERRORS,
         },
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
         summary="An image as WebP, small or large",
+        dependencies=[after_change(state)],
     )
     def thumbnail(size: SizeName, image_id: str, v: str = "", if_none_match: IfNoneMatch = "") -> Response:
         collection = state.require_service().retriever.collection
@@ -91,7 +95,14 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(webp, media_type="image/webp", headers=headers)
 
-    @app.get("/examples", response_model=Examples, summary="Images spread over the collection, to start from")
+    @app.get(
+        "/examples",
+        response_model=Examples,
+        responses={**WAIT_ERRORS},
+        openapi_extra=dict(SEQUENCE_PARAMETERS),
+        summary="Images spread over the collection, to start from",
+        dependencies=[after_change(state)],
+    )
     def examples() -> Examples:
         collection = state.require_service().retriever.collection
         return Examples(

@@ -52,7 +52,9 @@ class RoutePolicy:
     """Whether it takes no place of ``max_pending`` and has no time limit: cheap, and needed under overload too."""
 
 
-READ = RoutePolicy(needs="search")
+SEQUENCE = frozenset({"min_sequence"})
+"""For every route that reads the collection."""
+READ = RoutePolicy(needs="search", query=SEQUENCE)
 ALWAYS = RoutePolicy(needs="search", always_answers=True)
 PAGE = RoutePolicy(needs="page", query=None, always_answers=True)
 PROBE = RoutePolicy(needs="nothing", query=None, always_answers=True)
@@ -61,19 +63,18 @@ STATS = RoutePolicy(needs="metrics", always_answers=True)
 DOCS = RoutePolicy(needs="docs", query=None)
 WRITE = RoutePolicy(needs="write")
 PUT_IMAGE = RoutePolicy("image", FORM, None, needs="write")
-THUMBNAIL = RoutePolicy(needs="search", query=frozenset({"v"}), always_answers=True)  # a page asks for dozens at once
-ORIGINAL = RoutePolicy(needs="search", query=frozenset({"download"}), always_answers=True)  # however long it takes
-SEQUENCE = frozenset({"min_sequence"})
+THUMBNAIL = RoutePolicy(needs="search", query=SEQUENCE | {"v"}, always_answers=True)  # a page asks for dozens at once
+ORIGINAL = RoutePolicy(needs="search", query=SEQUENCE | {"download"}, always_answers=True)  # however long it takes
 UPLOAD_SEARCH = RoutePolicy("image", FORM, None, needs="search", query=SEQUENCE | {"k", "where", "min_confidence"})
 
 _ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
     # the page and what is served
     "/": {"GET": PAGE},
-    "/examples": {"GET": ALWAYS},
+    "/examples": {"GET": RoutePolicy(needs="search", query=SEQUENCE, always_answers=True)},
     "/thumbnails/{size}/{image_id}": {"GET": THUMBNAIL},
     "/originals/{image_id}": {"GET": ORIGINAL},
-    "/fields": {"GET": RoutePolicy(needs="search", query=frozenset({"where"}))},
-    "/images": {"GET": RoutePolicy(needs="search", query=frozenset({"after", "limit"})), "POST": PUT_IMAGE},
+    "/fields": {"GET": RoutePolicy(needs="search", query=SEQUENCE | {"where"})},
+    "/images": {"GET": RoutePolicy(needs="search", query=SEQUENCE | {"after", "limit"}), "POST": PUT_IMAGE},
     "/images/{image_id}": {
         "GET": READ,
         "PUT": PUT_IMAGE,

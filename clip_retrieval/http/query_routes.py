@@ -16,9 +16,9 @@ from clip_retrieval.contract.answers import (
 )
 from clip_retrieval.contract.queries import EncodeTextRequest, SearchImagesRequest
 from clip_retrieval.errors import InvalidQuery, PartRejected
-from clip_retrieval.http.change_headers import SEQUENCE_PARAMETERS
 from clip_retrieval.http.exchange import ERRORS, SEARCH_ERRORS, Exchange, with_results
 from clip_retrieval.http.image_form import check_fields
+from clip_retrieval.http.min_sequence import SEQUENCE_PARAMETERS
 from clip_retrieval.http.upload_options import FIELDS, Options
 from clip_retrieval.search.query import FileImage, Query, QueryPart
 from clip_retrieval.serving.state import ServerState

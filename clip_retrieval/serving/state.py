@@ -253,6 +253,16 @@ class ServerState:
             raise CollectionFrozen(self.frozen_because)
         return self.changes
 
+    async def reach(self, sequence: int) -> bool:
+        """Wait until the change of this number is in what is served; whether it had to be waited for.
+
+        Raises Busy while nothing is loaded, CollectionFrozen, NotYetVisible.
+        """
+        if sequence == 0 or sequence <= self.require_service().retriever.collection.sequence:
+            return False
+        await self.require_changes().wait_for(sequence, self.patience_s)
+        return True
+
     def require_service(self) -> QueryService:
         """What answers queries. Raises Busy while nothing is loaded."""
         if self.service is None:

@@ -191,6 +191,25 @@ def test_a_search_names_the_change_and_the_state_that_it_asks_for(ask: Ask) -> N
 
 
 @pytest.mark.parametrize(
+    ("method", "args", "answer"),
+    [
+        ("image", ("a",), IMAGE),
+        ("images_page", (), {"images": [], "next": None}),
+        ("fields", (), {"fields": []}),
+        ("thumbnail", ("a",), {}),
+        ("original", ("a",), {}),
+    ],
+)
+def test_what_reads_the_collection_names_the_change_that_it_waits_for(
+    ask: Ask, method: str, args: tuple[Any, ...], answer: dict[str, Any]
+) -> None:
+    network = Network(ok(answer), ok(answer))
+    ask(network, method, *args)
+    ask(network, method, *args, min_sequence=3)
+    assert [request.headers.get("Min-Sequence") for request in network.requests] == [None, "3"]
+
+
+@pytest.mark.parametrize(
     ("method", "args", "options"),
     [
         ("add_image", (RED,), {}),

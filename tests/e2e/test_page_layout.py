@@ -164,7 +164,7 @@ def test_a_reload_and_the_back_button_keep_the_place(visit: Visit, return_by: st
         visit.page.mouse.wheel(0, 100_000)
         visit.page.wait_for_function(more, arg=count)
     visit.page.evaluate("() => scrollTo(0, 1500)")
-    visit.page.wait_for_function("() => history.state.y === 1500")
+    visit.page.wait_for_function("() => history.state?.y === 1500")
     if return_by == "a reload":
         visit.page.reload()
     else:

@@ -427,6 +427,7 @@ PROBE = {"500"}
 COUNTS = PROBE | {"400", "401", "403"}
 ASKED = COUNTS | {"422"}
 READY = ASKED | {"503"}
+WAITS = READY | {"409", "504"}
 BOUNDED = READY | {"429", "504"}
 WITH_BODY = {"408", "413", "415"}
 BODY = BOUNDED | WITH_BODY
@@ -434,8 +435,8 @@ SEARCH = BODY | {"409"}
 CHANGE = BODY | {"404", "409", "412", "507"}
 SWAP = READY | WITH_BODY | {"404", "409"}
 ENDPOINTS = {
-    ("get", "/"): ("ServiceInfo", READY - {"422"}),
-    ("get", "/examples"): ("Examples", READY),
+    ("get", "/"): ("ServiceInfo", WAITS),
+    ("get", "/examples"): ("Examples", WAITS),
     ("get", "/health"): ("Health", PROBE),
     ("get", "/stats"): ("Stats", ASKED),
     ("post", "/cache/clear"): ("CacheCleared", BOUNDED | WITH_BODY),
@@ -448,11 +449,11 @@ ENDPOINTS = {
     ("post", "/search"): ("SearchAnswer | BrowseAnswer", SEARCH | {"410"}),
     ("post", "/search/batch"): ("SearchBatchAnswer", SEARCH),
     ("post", "/clicks"): ("ClickLogged", BODY | {"404", "409"}),
-    ("get", "/fields"): ("FieldsAnswer", BOUNDED | {"422"}),
-    ("get", "/images/{image_id}"): ("ImageInfo", BOUNDED | {"404", "422"}),
+    ("get", "/fields"): ("FieldsAnswer", BOUNDED | WAITS),
+    ("get", "/images/{image_id}"): ("ImageInfo", BOUNDED | WAITS | {"404"}),
     ("post", "/encode/text"): ("TextEmbedding", BODY),
     ("post", "/encode/image"): ("ImageEmbedding", BODY),
-    ("get", "/images"): ("ImagesPage", BOUNDED | {"422"}),
+    ("get", "/images"): ("ImagesPage", BOUNDED | WAITS),
     ("post", "/images"): ("Changed", CHANGE | {"201"}),
     ("put", "/images/{image_id}"): ("Changed", CHANGE | {"201"}),
     ("patch", "/images/{image_id}"): ("Changed", CHANGE),
@@ -483,10 +484,10 @@ def test_openapi_lists_every_endpoint_with_its_model_and_its_errors(api: Api) ->
     operations = {(method, path): op for path, ops in schema["paths"].items() for method, op in ops.items()}
     thumbnail = operations.pop(("get", "/thumbnails/{size}/{image_id}"))
     assert thumbnail["responses"]["200"]["content"].keys() == {"image/webp"}
-    assert thumbnail["responses"].keys() == {"200", "304", "404", "422", *READY}
+    assert thumbnail["responses"].keys() == {"200", "304", "404", "422", *WAITS}
     original = operations.pop(("get", "/originals/{image_id}"))
     assert original["responses"]["206"]["content"].keys() == {"application/octet-stream", "image/*"}
-    assert original["responses"].keys() == {"200", "206", "304", "404", "416", "422", *READY}
+    assert original["responses"].keys() == {"200", "206", "304", "404", "416", "422", *WAITS}
     for place, errors in OF_BENTOML.items():
         assert operations.pop(place)["responses"].keys() == {"200", *errors}, place
     assert operations.keys() == ENDPOINTS.keys()

@@ -545,10 +545,28 @@ def test_a_search_waits_for_a_change_of_another_process(make_api: MakeApi) -> No
     assert found(other)[0] == "a ruby"
 
 
+READS = ("/", "/examples", "/fields", "/images", "/images/a", "/thumbnails/small/a", "/originals/a")
+
+
+@pytest.mark.parametrize("path", READS)
+def test_what_reads_the_collection_waits_for_a_change_of_another_process(make_api: MakeApi, path: str) -> None:
+    one, other = make_api(), make_api(request_timeout_s=1)
+    sequence = put(one, "a")["sequence"]
+    assert "change 1 is not visible" in other.refused("GET", f"{path}?min_sequence={sequence}", 504)
+    assert "change 1 is not visible" in other.refused("GET", path, 504, headers={"Min-Sequence": str(sequence)})
+    assert other.request("GET", "/images/a").status_code == 404
+    other.state.require_changes().catch_up()
+    expected = one.request("GET", path)
+    answer = other.request("GET", path, headers={"Min-Sequence": str(sequence)})
+    assert (answer.status_code, answer.content) == (expected.status_code, expected.content)
+
+
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "", "9" * 19])
 def test_a_min_sequence_is_a_number(api: Api, value: str) -> None:
     path = f"/search/images?min_sequence={value}"
     assert "min_sequence" in api.refused("POST", path, 422, json={"text": "red"})
+    for path in READS:
+        assert "min_sequence" in api.refused("GET", f"{path}?min_sequence={value}", 422)
 
 
 def test_thumbnails_of_a_collection_that_changes_are_asked_for_again(api: Api, fake_artifact: Artifact) -> None:

@@ -58,7 +58,7 @@ async function sendOne(each, idFrom = "name") {
   if (each.caption) form.append("captions", each.caption);
   try {
     const [made] = await ask("images", { form, headers: { "Idempotency-Key": `${each.token}-${idFrom}` } });
-    noteChange(made.sequence);
+    noteChange(made.sequence, made.image_id);
     each.done = true;
     each.id = made.image_id;
     each.became = !made.created ? "This image is in the collection already." : idFrom === "name" ? "Added." : "Added; another image has the same file name.";

@@ -49,7 +49,11 @@ async function settle() {
   if (left.size) { redraw(mine.before.filter(isThere)); toast(`${plural(left.size, "image")} could not be removed: ${sentence(why)}`); }
 }
 
-function noteChange(sequence) { seen = Math.max(seen, sequence); }
+/* What is read from now on has this change, in whatever process the service answers; so has the thumbnail of a new image. */
+function noteChange(sequence, id) {
+  seen = Math.max(seen, sequence);
+  if (id) changedAt.set(id, sequence);
+}
 
 /* The same images again, after one was changed or left. */
 function redraw(images) {

@@ -18,7 +18,7 @@ async function search() {
 const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe, query.twins, query.far, query.sort]);
 
 /* A search sees the changes that this visitor has made, in whatever process it arrives. */
-const find = (body, signal) => ask("search", { body, signal, headers: seen ? { "Min-Sequence": String(seen) } : {} });
+const find = (body, signal) => ask("search", { body, signal });
 
 async function attempt() {
   stop();

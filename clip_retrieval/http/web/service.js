@@ -16,7 +16,7 @@ async function ask(path, { method, body, form, signal, headers = {}, keepalive }
   try {
     response = await fetch(new URL(path, ROOT), {
       method: method ?? (body || form ? "POST" : "GET"),
-      headers: { Accept: "application/json", ...credentials(), ...(body && { "Content-Type": "application/json" }), ...headers },
+      headers: { Accept: "application/json", ...credentials(), ...(seen && { "Min-Sequence": String(seen) }), ...(body && { "Content-Type": "application/json" }), ...headers },
       body: form ?? (body && JSON.stringify(body)),
       signal,
       keepalive,
@@ -34,7 +34,9 @@ function thumbnail(imageId, size) {
   const template = info?.links?.thumbnails;
   if (!template) return null;
   const path = template.replace("{size}", size).replace("{image_id}", () => encodeURIComponent(imageId));
-  return new URL(path.slice(path.indexOf("thumbnails/")), ROOT).href;
+  const url = new URL(path.slice(path.indexOf("thumbnails/")), ROOT);
+  if (changedAt.has(imageId)) url.searchParams.set("min_sequence", changedAt.get(imageId));
+  return url.href;
 }
 
 /* The address of the file that an image came from, where the service has such files. */
