@@ -24,8 +24,8 @@ An approximate index finds and orders them anyway, for the recall that it promis
 exact search. The front finds fewer of the true rows from 65 to 96 (0.90 of them where the first 50 have 0.99);
 the others follow it."""
 
-FOLD_BLOCK_ROWS = 256
-MAX_FOLDED_ROWS = 20 * FOLD_BLOCK_ROWS
+FOLD_BLOCK_ROWS = 128
+MAX_FOLDED_ROWS = 40 * FOLD_BLOCK_ROWS
 """With folding, a list ends after this many ranked rows; the best ``FOLD_BLOCK_ROWS`` are tried first."""
 COMPARED_ROWS = 32
 """Rows whose near-duplicates are found by one matrix product. A page needs few of a block's rows."""
@@ -181,7 +181,7 @@ def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None 
         if content is not None:
             ours = content[start : start + FOLD_BLOCK_ROWS]
             taken |= np.isin(ours, content[kept])
-        first, near = -COMPARED_ROWS, np.empty((0, len(block)), np.bool_)
+        first, near, alone = -COMPARED_ROWS, np.empty((0, len(block)), np.bool_), list[bool]()
         for place in range(len(block)):
             if taken[place]:
                 continue
@@ -191,10 +191,14 @@ def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None 
                 near = np.asarray(block[first : first + COMPARED_ROWS] @ block.T >= NEAR_DUPLICATE_COSINE)
                 if content is not None:
                     near |= ours[first : first + COMPARED_ROWS, None] == ours
-            folded = near[place - first] & ~taken
-            taken |= folded
+                alone = (near.sum(axis=1) <= 1).tolist()
             kept.append(start + place)
-            counts.append(int(folded.sum()))
+            if alone[place - first]:  # near to itself at most, as most rows are
+                counts.append(0)
+            else:
+                folded = near[place - first] & ~taken
+                taken |= folded
+                counts.append(int(folded.sum()))
             if len(kept) == count:
                 return kept, counts
     return kept, counts

@@ -4,15 +4,22 @@ A search takes a fraction of a millisecond. A scheduler lets a thread that runs 
 of greater niceness. So where a worker can have a core for its event loop, it has one. The encoder's threads come
 there too, in the scheduling policy ``SCHED_IDLE``, which gives way at once
 (https://man7.org/linux/man-pages/man7/sched.7.html). So do the other threads of the process: the event loop waits for
-each that has the GIL, and longer where that one waits for a core itself. Other processes, such as decoders, and
-threads that compute without the GIL for long have the other cores. Elsewhere, threads of low priority have a great
-niceness and nothing else is set.
+each that has the GIL, and longer where that one waits for a core itself. They are ``SCHED_BATCH``, which takes no core
+from a thread that runs when it wakes up. Other processes, such as decoders, and threads that compute without the GIL
+for long have the other cores. Elsewhere, threads of low priority have a great niceness and nothing else is set.
+
+The event loop is not interrupted before it has run for ``SLICE_NS``, which no search takes: by itself the scheduler
+looks for another thread after 1 to 3 ms, and a thread of ``SCHED_IDLE`` that has waited for long has its turn until the next
+tick, 4 ms. Linux has slices of threads since 6.12; others ignore them.
 
 What is set here belongs to this process, as its affinity does.
 """
 
+import ctypes
 import os
+import platform
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Iterable
@@ -22,6 +29,10 @@ from pathlib import Path
 
 NICENESS = 10
 """Unix niceness of threads of low priority."""
+
+SLICE_NS = 10_000_000
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+"""The number of the system call, which neither Python nor most C libraries have a name for."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ def reserve_core(cores: Iterable[int], workers: int) -> int | None:
     for core in numbers[:workers]:
         if (claim := _claim(core)) is not None:
             _reserved = Reserved(core, frozenset(numbers[workers:]), frozenset(numbers), claim)
+            _lengthen_slice()  # of the threads that this one starts, too: the shortest of a core counts
             return core
     return None
 
@@ -59,15 +71,18 @@ def reserve_core(cores: Iterable[int], workers: int) -> int | None:
 def take_core() -> None:
     """Have the threads of this process but those of low priority run on the core that is kept for the event loop.
 
-    Threads that they start later run there too, unless they say otherwise.
+    Called by the event loop's thread. Threads that they start later run there too, unless they say otherwise.
     """
     if _reserved is None:
         return
+    loop = threading.get_native_id()
     for task in Path("/proc/self/task").iterdir():
         thread = int(task.name)
         with suppress(OSError):  # it has ended already, or the container forbids it
             if os.sched_getscheduler(thread) != os.SCHED_IDLE:
                 os.sched_setaffinity(thread, {_reserved.loop})
+                if thread != loop:
+                    os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
 
 def keep_off(process: int = 0) -> None:
@@ -96,6 +111,19 @@ def _give_way(number: int) -> None:
             return
     if sys.platform == "linux":  # elsewhere niceness is of a whole process
         os.setpriority(os.PRIO_PROCESS, number, NICENESS)
+
+
+def _lengthen_slice() -> None:
+    """Let the calling thread run for ``SLICE_NS`` at a time. It is what ``sched_runtime`` means in the usual policy.
+
+    https://man7.org/linux/man-pages/man2/sched_setattr.2.html has the structure.
+    """
+    call = _SCHED_SETATTR.get(platform.machine())
+    if call is None:
+        return
+    niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, niceness, 0, SLICE_NS, 0, 0)
+    ctypes.CDLL(None).syscall(call, 0, attributes, 0)  # a container may forbid it
 
 
 def _claim(core: int) -> socket.socket | None:

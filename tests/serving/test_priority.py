@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from typing import Any
@@ -16,7 +17,7 @@ pytestmark = [
 ]
 
 ASK = """
-import json, os, subprocess, sys, threading
+import ctypes, json, os, platform, struct, subprocess, sys, threading
 if len(sys.argv) > 2:
     def forbidden(*_):
         raise PermissionError
@@ -27,6 +28,12 @@ from clip_retrieval.serving import priority
 def seen(initializer=lambda: None):
     with ThreadPoolExecutor(1, initializer=initializer) as pool:
         return pool.submit(here).result()
+
+def slice_of_here():
+    # sched_getattr(2)
+    attributes, number = ctypes.create_string_buffer(48), {"x86_64": 315, "aarch64": 275}[platform.machine()]
+    assert ctypes.CDLL(None).syscall(number, 0, attributes, 48, 0) == 0
+    return struct.unpack("=IIQiIQQQ", attributes.raw)[5]
 
 def here():
     niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
@@ -48,6 +55,9 @@ with ThreadPoolExecutor(1) as earlier, ThreadPoolExecutor(1, initializer=priorit
     priority.take_core()
     answer["earlier"], answer["computing"] = earlier.submit(here).result(), computing.submit(here).result()
 answer["loop"] = here()
+answer["slice"] = slice_of_here()
+with ThreadPoolExecutor(1) as pool:
+    answer["slice of a thread"] = pool.submit(slice_of_here).result()
 answer["search"] = seen()
 answer["other"] = seen(priority.keep_off)
 print(json.dumps(answer), flush=True)
@@ -78,11 +88,22 @@ def test_the_event_loop_has_a_core_on_which_threads_that_need_the_gil_and_the_id
         others = [number for number in all_cores if number != core]
         assert seen["loop"] == [[core], os.SCHED_OTHER, 0]
         assert seen["search"][0] == [core]
-        assert seen["earlier"] == [[core], os.SCHED_OTHER, 0]
+        assert seen["earlier"] == [[core], os.SCHED_BATCH, 0]
         assert seen["other"] == [others, os.SCHED_OTHER, 0]
         assert seen["loading"] == [all_cores, os.SCHED_OTHER, 0]
         assert seen["decoder"] == others
         assert seen["encoder"][:2] == seen["computing"][:2] == seen["child"] == [all_cores, os.SCHED_IDLE]
+
+
+@pytest.mark.skipif(
+    tuple(map(int, platform.release().split(".")[:2])) < (6, 12) if sys.platform == "linux" else True,
+    reason="Linux gives a thread a slice of its own since 6.12",
+)
+def test_the_event_loop_and_the_threads_beside_it_run_for_longer_than_a_search_takes() -> None:
+    with Asked(1) as seen:
+        if seen["kept"] is None:
+            pytest.skip("a service of this machine keeps its core at the moment")
+        assert seen["slice"] == seen["slice of a thread"] == 10_000_000
 
 
 def test_a_core_is_kept_once_on_a_machine_and_then_nothing_else_is_set() -> None:
