@@ -8,9 +8,9 @@ each that has the GIL, and longer where that one waits for a core itself. They a
 from a thread that runs when it wakes up. Other processes, such as decoders, and threads that compute without the GIL
 for long have the other cores. Elsewhere, threads of low priority have a great niceness and nothing else is set.
 
-The event loop is not interrupted before it has run for ``SLICE_NS``, which no search takes: by itself the scheduler
-looks for another thread after 1 to 3 ms, and a thread of ``SCHED_IDLE`` that has waited for long has its turn until the next
-tick, 4 ms. Linux has slices of threads since 6.12; others ignore them.
+The event loop is not interrupted before it has run for ``SLICE_NS``, which no search takes. By itself the scheduler
+looks for another thread after 1 to 3 ms, and a thread of ``SCHED_IDLE`` that has waited for long has its turn, until
+the next tick. Linux has slices of threads since 6.12; others ignore them.
 
 What is set here belongs to this process, as its affinity does.
 """

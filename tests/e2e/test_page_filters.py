@@ -1,6 +1,7 @@
 """Filters of the search page over a collection with dates, many names, numbers and truth values."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -154,3 +155,23 @@ def test_a_tree_of_conditions_in_a_link_is_shown_in_words(meet: Meet, albums: Se
     expect(visit.page.locator(".chip.filter .label")).to_have_text(
         ["Place: Rome or Room Number: under 3", "not Photo by: Ada, Bob"]
     )
+
+
+def test_words_of_captions_and_fields_find_images_where_one_asks_for_it(filters: Visit) -> None:
+    box = filters.page.get_by_label("Find words of captions and file names too")
+    filters.search("Ada")
+    assert "mode" not in filters.asked()[-1]
+    box.check()
+    by_ada = {f"a {name.removesuffix('.png').replace('-', ' ')} square" for name in NAMES[:: len(PEOPLE)]}
+    expect(filters.page.locator("#grid img").first).to_have_attribute("alt", re.compile("|".join(by_ada)))
+    assert set(filters.images()[: len(by_ada)]) == by_ada
+    assert filters.asked()[-1]["mode"] == "both"
+    assert parse_qs(urlsplit(filters.page.url).query)["words"] == ["1"]
+    expect(filters.page.locator("#filter-count")).to_have_text("1")
+    filters.page.reload()
+    filters.settled()
+    filters.page.get_by_role("button", name="Filters").click()
+    expect(box).to_be_checked()
+    filters.page.get_by_role("button", name="Clear filters").click()
+    filters.settled()
+    assert "mode" not in filters.asked()[-1]

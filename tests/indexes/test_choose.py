@@ -64,7 +64,9 @@ FEW_TIMINGS = {"timed_queries": 20, "rounds": 1, "warm_up": 0}
 SLOW_FLAT = SlowFlat(**FEW_TIMINGS)
 
 
-GRAPH, SCAN = "HNSW16,SQ8", "HR64,PQ16x4fs"
+GRAPH, SCAN, CELLS = "HNSW16,SQ8", "HR64,PQ16x4fs", "RR64,IVF16,PQ32x4fsr"
+RECALLS = {CELLS: (0.5,), GRAPH: (0.9, 0.95, 0.99), SCAN: (0.5, 0.9, 0.99)}
+"""So many codes in so few cells do not reach more, and a graph is taken."""
 
 
 def choose(recall: float = 0.99, meter: Meter = SLOW_FLAT, max_scanned_rows: int = 0) -> Candidate:
@@ -82,9 +84,12 @@ def choose(recall: float = 0.99, meter: Meter = SLOW_FLAT, max_scanned_rows: int
 @pytest.fixture(scope="module")
 def chosen() -> dict[tuple[str, float], Candidate]:
     """The index that is chosen for each recall that is asked for, where a scan is too long and where it is not."""
-    recalls = (0.5, 0.9, 0.99)
-    graphs = {(GRAPH, recall): choose(recall) for recall in recalls}
-    return graphs | {(SCAN, recall): choose(recall, max_scanned_rows=1200) for recall in recalls}
+    longest = {CELLS: 0, GRAPH: 0, SCAN: 1200}
+    return {
+        (factory, recall): choose(recall, max_scanned_rows=longest[factory])
+        for factory, recalls in RECALLS.items()
+        for recall in recalls
+    }
 
 
 class TestTuningQueries:
@@ -121,8 +126,9 @@ class TestChoice:
         assert 0 < seen.p50_ms <= seen.p99_ms
         assert seen.memory_mb == IMAGES[:500].nbytes / 1e6
 
-    @pytest.mark.parametrize("factory", [GRAPH, SCAN])
-    @pytest.mark.parametrize("recall", [0.5, 0.9, 0.99])
+    @pytest.mark.parametrize(
+        ("factory", "recall"), [(factory, recall) for factory, recalls in RECALLS.items() for recall in recalls]
+    )
     def test_an_index_has_the_recall_that_was_asked_for_at_every_measured_k(
         self, chosen: dict[tuple[str, float], Candidate], factory: str, recall: float
     ) -> None:
@@ -136,7 +142,7 @@ class TestChoice:
         assert candidate.measurement.queries == len(held_out) == 50
 
     def test_more_recall_needs_a_broader_search(self, chosen: dict[tuple[str, float], Candidate]) -> None:
-        specs = [chosen[GRAPH, recall].index.spec for recall in (0.5, 0.9, 0.99)]
+        specs = [chosen[GRAPH, recall].index.spec for recall in RECALLS[GRAPH]]
         breadths = [spec.search_parameters["efSearch"] for spec in specs]
         assert breadths == sorted(breadths)
         assert breadths[0] < breadths[2]

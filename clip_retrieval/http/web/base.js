@@ -8,7 +8,7 @@ const CREDIT = /^(author|artist|attribution|copyright|creator|credits?|licen[cs]
 const $ = (id) => document.getElementById(id);
 const text = $("text"), grid = $("grid"), dialog = $("dialog");
 
-let query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, twins: false, far: false, sort: null };
+let query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, words: false, twins: false, far: false, sort: null };
 let results = [], known = new Map(), nextOffset = null, running = null, loading = null, timer = 0, retryTimer = 0, attempts = 0, searched = null;
 let info = null, fields = [], examples = [], shown = null, lost = false, typedAt = 0, opener = null, returned = null, place = null, least, rest = null, seen = 0, mayChange = false;
 const uploads = new Map(), changedAt = new Map();

@@ -169,7 +169,7 @@ function drawQuery() {
   $("keep").hidden = !query.text.trim();
   $("clear").hidden = !query.text.trim() && !query.parts.length;
   document.body.classList.toggle("searching", !$("clear").hidden);
-  const count = Object.keys(query.where).length + (query.dedupe ? 1 : 0);
+  const count = Object.keys(query.where).length + (query.dedupe ? 1 : 0) + (query.words ? 1 : 0);
   $("filter-count").hidden = !count;
   $("filter-count").textContent = count;
   const own = query.parts.some((part) => part.kind === "upload");

@@ -30,6 +30,7 @@ $("more").addEventListener("click", more);
 $("filter").addEventListener("click", () => toggleFilters($("filters").hidden));
 $("unfilter").addEventListener("click", unfilter);
 $("dedupe").addEventListener("change", (event) => change(() => { query.dedupe = event.target.checked; }));
+$("words").addEventListener("change", (event) => change(() => { query.words = event.target.checked; }));
 $("home").addEventListener("click", (event) => { if (!event.metaKey && !event.ctrlKey) { event.preventDefault(); startOver(); } });
 $("shut").addEventListener("click", () => dialog.close());
 $("like").addEventListener("click", () => like(1));

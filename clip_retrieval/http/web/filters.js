@@ -3,6 +3,8 @@
 function drawFilters() {
   $("filter").hidden = false;
   $("dedupe").checked = query.dedupe;
+  $("words").checked = query.words;
+  $("words-choice").hidden = !hasWords();
   recounts.length = 0;
   $("fields").replaceChildren(...fields.filter(({ name }) => name !== "split").map(field));
   recount();
@@ -128,7 +130,7 @@ function words(column, set, id) {
   return el("div", {}, el("label", { className: "name", htmlFor: id }, named(name)), input, among);
 }
 
-function unfilter() { change(() => { query.where = {}; query.dedupe = false; }); drawFilters(); }
+function unfilter() { change(() => { query.where = {}; query.dedupe = query.words = false; }); drawFilters(); }
 
 function toggleFilters(is) {
   $("filter").setAttribute("aria-expanded", is);

@@ -22,7 +22,7 @@ function home() {
 }
 
 function startOver() {
-  change(() => { query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, twins: false, far: false, sort: null }; text.value = ""; });
+  change(() => { query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, words: false, twins: false, far: false, sort: null }; text.value = ""; });
   drawFilters();
   text.focus();
 }

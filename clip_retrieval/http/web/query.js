@@ -25,6 +25,9 @@ function isJudged(target) {
 const cutOff = () => info.min_confidence ?? ENOUGH;
 const leastOf = (target) => (isJudged(target) && !(query.far && target === "images") ? cutOff() : undefined);
 
+/* An artifact of an earlier release has no words. */
+const hasWords = () => Boolean(info?.modes?.includes("both"));
+
 function request(target, offset, k, confidence) {
   const queries = asked(), body = { k, offset };
   if (Object.keys(query.where).length) body.where = query.where;
@@ -33,6 +36,7 @@ function request(target, offset, k, confidence) {
   if (confidence !== undefined) body.min_confidence = confidence;
   else if (isJudged(target)) body.min_confidence = 0; // leaves nothing out, and has the nearest caption count
   if (query.dedupe && target === "images") body.dedupe = true;
+  if (query.words && target === "images" && hasWords() && queries.some((part) => part.text !== undefined && part.weight > 0)) body.mode = "both";
   if (query.twins && target === "images") body.min_score = TWINS;
   return body;
 }
@@ -50,6 +54,7 @@ function address(image = shown) {
   if (Object.keys(query.where).length) params.set("where", JSON.stringify(query.where));
   if (query.sort) params.set("sort", `${query.sort.descending ? "-" : ""}${query.sort.field}`);
   if (query.dedupe) params.set("fold", "1");
+  if (query.words) params.set("words", "1");
   if (query.twins) params.set("twins", "1");
   if (query.far) params.set("far", "1");
   if (image !== null) params.set("show", image);
@@ -78,7 +83,7 @@ function recall(kept) {
   const before = Array.isArray(kept?.parts) ? kept.parts : parts;
   lost = before.some((part) => part.kind === "upload" && !uploads.has(part.value));
   query = {
-    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", twins: params.get("twins") === "1", far: params.get("far") === "1", sort: sortOf(params.get("sort") ?? ""),
+    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", words: params.get("words") === "1", twins: params.get("twins") === "1", far: params.get("far") === "1", sort: sortOf(params.get("sort") ?? ""),
     parts: before.filter((part) => part.kind !== "upload" || uploads.has(part.value)),
   };
   shown = params.get("show");

@@ -15,7 +15,7 @@ async function search() {
   await attempt();
 }
 
-const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe, query.twins, query.far, query.sort]);
+const wording = () => JSON.stringify([query.text, query.weight, query.parts, query.where, query.dedupe, query.words, query.twins, query.far, query.sort]);
 
 /* A search sees the changes that this visitor has made, in whatever process it arrives. */
 const find = (body, signal) => ask("search", { body, signal });
