@@ -10,7 +10,7 @@ or 16 bits (``Refine``) if any.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from clip_retrieval.indexes.base import FLAT, MIN_DEPTH
@@ -89,6 +89,8 @@ def quick_families(rows: int, dim: int, *, max_scanned_rows: int = MAX_SCANNED_R
     """
     codes = SHORT_CODES if rows <= max_scanned_rows else CODES_IN_CELLS
     tried = {family.name: family for family in families(rows, dim)}
+    if CODES_IN_CELLS in tried:  # so many rows never have the recall at the least depth, and trying takes a minute
+        tried[CODES_IN_CELLS] = replace(tried[CODES_IN_CELLS], depths=tried[CODES_IN_CELLS].depths[1:])
     return [tried[name] for name in (codes, "HNSW, 8 bits") if name in tried]
 
 
