@@ -256,7 +256,9 @@ def comparison_table(tags: tuple[str, str], comparison: "Comparison") -> None:
 
 
 def images_table(results: "Sequence[ImageResult]", *, found_by: bool = False) -> None:
-    """Images, best first; with ``found_by`` also what found each."""
+    """Images, best first; with ``found_by`` also what found each. Nothing if there are none."""
+    if not results:
+        return
     shown = Table(
         "rank", "score", "confidence", "image", Column("captions", overflow="fold"), *_finder_column(found_by)
     )
@@ -278,6 +280,9 @@ def _finder_column(found_by: bool) -> list[str]:
 
 def listed_table(images: "Sequence[ListedImage]", field: str | None) -> None:
     """Images that no query ranked, with the value of the ``field`` that they are sorted by, if it is one."""
+    if not images:
+        note("nothing found: no image passes --where, or --offset is behind the last")
+        return
     shown = Table("rank", "image", *([] if field is None else [field]), Column("captions", overflow="fold"))
     for one in images:
         value = () if field is None else ("" if (given := one.metadata.get(field)) is None else str(given),)
@@ -290,7 +295,9 @@ def _confidence(result: "ImageResult | CaptionResult") -> str:
 
 
 def captions_table(results: "Sequence[CaptionResult]", *, found_by: bool = False) -> None:
-    """Captions, best first; with ``found_by`` also what found each."""
+    """Captions, best first; with ``found_by`` also what found each. Nothing if there are none."""
+    if not results:
+        return
     shown = Table("rank", "score", "confidence", Column("caption", overflow="fold"), "image", *_finder_column(found_by))
     for r in results:
         shown.add_row(

@@ -161,6 +161,8 @@ def search(
     if below:
         nothing = "" if results else "nothing here is near enough: "
         console.note(f"{nothing}{below} results have a confidence below {least}; --min-confidence 0 shows them")
+    elif not results:
+        console.note("nothing found: nothing passes --where and --min-score, or --offset is behind the last")
     shows_finder = mode is ModeOption.BOTH
     if as_json:
         typer.echo(json.dumps([result.model_dump() for result in results], ensure_ascii=False))

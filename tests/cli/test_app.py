@@ -755,6 +755,18 @@ class TestComposedSearch:
         assert "21 results have a confidence below 0.5; --min-confidence 0 shows them" in " ".join(done.err.split())
         done = cli("search", "red", "--where", "shade = dull", "--min-confidence", 0.9999, "--in", fake_artifact.path)
         assert "nothing here is near enough: 5 results" in " ".join(done.err.split())
+        assert done.out == ""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("search", "red", "--where", "shade = none"), ("browse", "--offset", 99), ("search", "red", "--offset", 99)],
+    )
+    def test_a_search_that_finds_nothing_says_so_and_draws_no_table(
+        self, cli: Cli, fake_artifact: Artifact, arguments: tuple[object, ...]
+    ) -> None:
+        done = cli(*arguments, "--in", fake_artifact.path)
+        assert (done.status, done.out) == (0, "")
+        assert "nothing found" in done.err
 
     def test_images_are_browsed_by_a_filter_alone(self, cli: Cli, fake_artifact: Artifact) -> None:
         options = ["--where", "shade = soft or shade = dull", "--sort", "shade", "--descending", "--in"]
