@@ -159,7 +159,9 @@ def test_a_tree_of_conditions_in_a_link_is_shown_in_words(meet: Meet, albums: Se
 
 def test_words_of_captions_and_fields_find_images_where_one_asks_for_it(filters: Visit) -> None:
     box = filters.page.get_by_label("Find words of captions and file names too")
-    filters.search("Ada")
+    nothing = "No image is near enough"
+    filters.page.get_by_label("Describe an image").fill("Ada")
+    expect(filters.page.locator("#status")).to_contain_text(nothing)
     assert "mode" not in filters.asked()[-1]
     box.check()
     by_ada = {f"a {name.removesuffix('.png').replace('-', ' ')} square" for name in NAMES[:: len(PEOPLE)]}
@@ -173,5 +175,5 @@ def test_words_of_captions_and_fields_find_images_where_one_asks_for_it(filters:
     filters.page.get_by_role("button", name="Filters").click()
     expect(box).to_be_checked()
     filters.page.get_by_role("button", name="Clear filters").click()
-    filters.settled()
+    expect(filters.page.locator("#status")).to_contain_text(nothing)
     assert "mode" not in filters.asked()[-1]
