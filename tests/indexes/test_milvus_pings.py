@@ -9,8 +9,8 @@ import pytest
 from scripts.common.paths import ROOT
 
 CALL_S = 75
-"""A call that takes so long, as the index of a large collection does, and during which no byte comes. The server hangs up
-at the fifth ping of pymilvus, after 50 s."""
+"""A call that takes so long, as the index of a large collection does, and during which no byte comes. The server
+hangs up at the fifth ping of pymilvus, after 50 s."""
 
 ASK = f"""
 import sys, time
