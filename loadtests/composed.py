@@ -4,8 +4,9 @@ The ids and the conditions come from the served collection itself, by ``/example
 users can visit any collection. Weights, page sizes and the forms of conditions are those of the page's script.
 """
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
@@ -39,6 +40,14 @@ class Offered:
             )
         return cls(ids, conditions)
 
+    @classmethod
+    def from_json(cls, text: str) -> "Offered":
+        known = json.loads(text)
+        return cls(tuple(known["image_ids"]), tuple(known["conditions"]))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
 
 def _conditions(field: FieldInfo) -> Iterator[Body]:
     if field.type == "number":
@@ -67,8 +76,12 @@ def with_image(words: str, offered: Offered, random: Random) -> Body:
 
 
 def without(words: str, others: str, random: Random) -> Body:
-    """Words with a weight that the page's buttons can give, and others that are subtracted."""
-    return request(text(words, random.choice((0.5, 1.0, 1.5))), text(others, LESS))
+    """Words with a weight that the page's buttons can give, and others that are subtracted.
+
+    The words weigh more than the others, so the two never cancel out, which the service rejects with 422: an encoder
+    may give both the same vector.
+    """
+    return request(text(words, random.choice((1.0, 1.5, 2.0))), text(others, LESS))
 
 
 def filtered(words: str, offered: Offered, random: Random) -> Body:

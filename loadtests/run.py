@@ -20,10 +20,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clip_retrieval.cores import usable_cores
 from loadtests import plan, report, thresholds
+from loadtests.composed import Offered
 from loadtests.plan import Step
 from loadtests.samples import SAMPLES_FILE, Outcome
 from loadtests.summary import Machine, Result, kinds_of, read_samples, summarise
-from loadtests.swapping import swapping
+from loadtests.swapping import offered_by_both, swapping
 from loadtests.target import CannotRun, served, service_info, synthetic_artifact
 from loadtests.thresholds import Thresholds
 from scripts.common import machine
@@ -105,8 +106,9 @@ def main(
         with ExitStack() as stack:
             url = host.rstrip("/") or stack.enter_context(served(what, out / "service.log"))
             info = service_info(url)
+            offered = offered_by_both(url, swap_to) if swap_to else None
             swapped = stack.enter_context(swapping(url, swap_to, swaps)) if swap_to else None
-            cores = _locust(url, planned, out.resolve(), users.split(","), repeats, seed, processes)
+            cores = _locust(url, planned, out.resolve(), users.split(","), repeats, seed, processes, offered)
         samples = read_samples(out)
         result = Result(
             machine=Machine(cpu=machine.cpu(), cores=usable_cores()),
@@ -140,7 +142,14 @@ def _plan(
 
 
 def _locust(
-    url: str, planned: list[Step], out: Path, users: Sequence[str], repeats: float, seed: str, processes: int
+    url: str,
+    planned: list[Step],
+    out: Path,
+    users: Sequence[str],
+    repeats: float,
+    seed: str,
+    processes: int,
+    offered: Offered | None,
 ) -> float:
     """Run Locust to its end; returns how many cores it used on average. Raises CannotRun if it broke."""
     for name in (SAMPLES_FILE, plan.WINDOWS_FILE):
@@ -149,6 +158,8 @@ def _locust(
     command += ["-f", "loadtests/locustfile.py,loadtests/shapes.py", "--host", url, "--plan", plan.to_json(planned)]
     command += ["--record", str(out), "--repeats", str(repeats), "--seed", seed]
     command += ["--csv", str(out / "locust"), "--csv-full-history", "--html", str(out / "locust.html")]
+    if offered is not None:
+        command += ["--offered", offered.to_json()]
     if processes:  # its master listens at every address otherwise, to whoever calls itself a worker
         command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1", "--master-host", "127.0.0.1"]
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -41,6 +41,12 @@ def _options(parser: LocustArgumentParser) -> None:
     group.add_argument(
         "--seed", env_var="LOADTEST_SEED", default="", help="Seed of the queries; by default the time, so they are new"
     )
+    group.add_argument(
+        "--offered",
+        env_var="LOADTEST_OFFERED",
+        default="",
+        help="Ids and conditions to ask for, as JSON; by default what the service offers at the start",
+    )
     group.add_argument("--record", env_var="LOADTEST_RECORD", default="", help="Folder for the samples of each request")
 
 

@@ -1,15 +1,26 @@
-"""Swaps what is served for another artifact and back, again and again, while a load runs."""
+"""Swaps what is served for another artifact and back, again and again, while a load runs.
 
+The load asks only for what both versions have: an image that one of them lacks is rightly refused while that one is
+served, and such a refusal must not look like a request that the swap broke.
+"""
+
+import os
 import statistics
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
+import httpx
 from pydantic import BaseModel
 
 from clip_retrieval.client import Client
-from clip_retrieval.errors import ServiceError
+from clip_retrieval.client.endpoints import key_header
+from clip_retrieval.contract.collection import Examples, FieldsAnswer
+from clip_retrieval.errors import RequestRejected, ServiceError
+from loadtests.composed import Offered
+from loadtests.target import CannotRun
 
 SWAP_TIMEOUT_S = 300.0
 """A new version is loaded and measured first, beside the load."""
@@ -25,6 +36,37 @@ class Swaps(BaseModel):
     max_s: float | None = None
     error: str | None = None
     """Why the first swap that failed did; none is tried after it."""
+
+
+def offered_by_both(url: str, other: str) -> Offered:
+    """What the collection that is served and that of the artifact ``other`` both offer, by a swap there and back.
+
+    Raises CannotRun if ``other`` cannot be served, and ValueError if the two have no image or no field in common.
+    """
+    try:
+        with Client(url, timeout=SWAP_TIMEOUT_S) as client:
+            first = client.info().artifact
+            got = httpx.get(f"{url}/examples", headers=key_header(os.environ.get("BENTO_CLIP_KEY")))
+            examples = Examples.model_validate_json(got.raise_for_status().content)
+            fields = client.fields().fields
+            client.swap(other)
+            images = [image for image in examples.images if _has(client, image.image_id)]
+            types = {field.name: field.type for field in client.fields().fields}
+            client.swap(first)
+    except (ServiceError, httpx.HTTPError) as error:
+        raise CannotRun(f"no load while {other} is swapped in: {error}") from error
+    common = [field for field in fields if types.get(field.name) == field.type]
+    return Offered.by(Examples(images=images), FieldsAnswer(fields=common))
+
+
+def _has(client: Client, image_id: str) -> bool:
+    try:
+        client.image(image_id)
+    except RequestRejected as rejected:
+        if rejected.status != HTTPStatus.NOT_FOUND:
+            raise
+        return False
+    return True
 
 
 @contextmanager

@@ -32,6 +32,11 @@ def test_the_conditions_have_the_forms_that_the_page_gives_them_by_the_type_of_t
     assert many.conditions[0] == {"title": {"contains": "no"}}
 
 
+def test_what_is_offered_reaches_the_users_as_it_is() -> None:
+    offered = Offered.by(examples("a", 'b "c"'), FieldsAnswer(fields=[FEW, MANY, YEAR, FLAG]))
+    assert Offered.from_json(offered.to_json()) == offered
+
+
 @pytest.mark.parametrize(("ids", "fields"), [((), [FEW]), (("a",), [])])
 def test_a_collection_without_images_or_fields_is_refused(ids: tuple[str, ...], fields: list[FieldInfo]) -> None:
     with pytest.raises(ValueError, match="need images and fields"):
