@@ -12,7 +12,7 @@ words of the query find, as far as there is room for it. If all words are such, 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,17 +91,19 @@ class WordHits:
     scores: Numbers
     """BM25, above 0."""
     shares: Numbers
-    """What share of the query's words each row has, words counting by their idf: from above 0 to 1."""
+    """What share of the query's words each row has, words counting by their idf: from 0 to 1, which is all of them."""
+    names: Numbers
+    """The same of those words of the query that are names; 0 if none is."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def among(self, kept: Mask) -> "WordHits":
         """Those for which ``kept``, of shape (len(self),), is true."""
-        return WordHits(self.rows[kept], self.scores[kept], self.shares[kept])
+        return WordHits(self.rows[kept], self.scores[kept], self.shares[kept], self.names[kept])
 
 
-NO_HITS = WordHits(_NO_ROWS, np.empty(0), np.empty(0))
+NO_HITS = WordHits(_NO_ROWS, np.empty(0), np.empty(0), np.empty(0))
 
 
 def wanted_words(texts: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -119,12 +121,13 @@ def find(
     wanted: Mapping[str, float],
     allowed: Mask | None = None,
     *,
+    names: Container[str] = (),
     frequent_alone: bool = True,
 ) -> WordHits:
     """The rows of ``target`` that have words of ``wanted``, among those that are ``allowed``, shape (rows,).
 
-    ``wanted`` has a weight for each word, which is not 0. Unless ``frequent_alone``, a query that has nothing but
-    frequent words finds nothing.
+    ``wanted`` has a weight for each word, which is not 0; ``names`` are those of them that are names. Unless
+    ``frequent_alone``, a query that has nothing but frequent words finds nothing.
     """
     documents = words.documents(target)
     rows_of, counts = _look_up(words, target, wanted)
@@ -144,7 +147,8 @@ def find(
         rows = rows[allowed[rows]]
     lengths = words.lengths(target, rows) / max(words.mean_length(target), 1e-9)
     norms = (K1 + 1) / (1 + K1 * (1 - B + B * lengths))
-    scores, held, whole = np.zeros(len(rows)), np.zeros(len(rows)), 0.0
+    scores, held, named = np.zeros((3, len(rows)))
+    whole = whole_named = 0.0
     for word, weight in wanted.items():  # the order of the query, so that sums round the same in every state
         if word not in rows_of:
             continue
@@ -154,8 +158,12 @@ def find(
         if weight > 0:
             whole += idf
             held += np.where(has, idf, 0)
+            if word in names:
+                whole_named += idf
+                named += np.where(has, idf, 0)
     order = np.lexsort((rows, -scores))
-    hits = WordHits(rows[order], scores[order], held[order] / max(whole, 1e-9))
+    shares, of_names = held / max(whole, 1e-9), named / max(whole_named, 1e-9)
+    hits = WordHits(rows[order], scores[order], shares[order], of_names[order])
     return hits.among(hits.scores > 0)
 
 

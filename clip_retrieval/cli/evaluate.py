@@ -1,13 +1,12 @@
 """``bento-clip evaluate``: measure the recall of an artifact, or of a model on a data source."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -38,10 +37,9 @@ from clip_retrieval.cli.options import (
 from clip_retrieval.cli.traffic import show_traffic, traffic_of, write_traffic
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.encoders import load_encoder
-from clip_retrieval.encoders.base import Encoder, Vectors
+from clip_retrieval.encoders.base import Encoder
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
 from clip_retrieval.evaluation import evaluate as evaluator
-from clip_retrieval.evaluation.by_mode import Encode
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset, of_artifact, of_source
 from clip_retrieval.evaluation.index_report import IndexQuality, index_quality
 from clip_retrieval.evaluation.misses_page import page
@@ -53,8 +51,6 @@ from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import MODES
 from clip_retrieval.urls import is_url
-
-TEXTS_AT_ONCE = 32
 
 
 class GalleryOption(StrEnum):
@@ -133,7 +129,7 @@ def evaluate_command(
         artifact = Artifact.open(folder)
         load = artifact.encoder
         data = of_artifact(tag, artifact, images)
-    quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed, encode=encode_of(load))
+    quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed, encoder=encoder_if_any(load))
     indexes: tuple[IndexQuality, ...] = ()
     asked = None
     if artifact is not None:
@@ -182,21 +178,13 @@ def _embedded(
     return embedded, partial(load_encoder, folder)
 
 
-def encode_of(load: Callable[[], Encoder]) -> Encode | None:
-    """What encodes texts; None, with a note, where the encoder cannot be loaded here: its vectors are enough for the
-    rest."""
+def encoder_if_any(load: Callable[[], Encoder]) -> Encoder | None:
+    """The encoder; None, with a note, where it cannot be loaded here: its vectors are enough for most."""
     try:
-        encoder = load()
+        return load()
     except (MissingExtra, ModelUnavailable) as error:
-        console.note(f"captions with names are not measured: {error}")
+        console.note(f"searches by words are not measured: {error}")
         return None
-
-    def encode(texts: Sequence[str]) -> Vectors:
-        tokens = [encoder.tokenize(text) for text in texts]
-        starts = range(0, len(tokens), TEXTS_AT_ONCE)
-        return np.concatenate([encoder.encode_tokens(tokens[start : start + TEXTS_AT_ONCE]) for start in starts])
-
-    return encode
 
 
 def _write(

@@ -101,6 +101,14 @@ class Encoder(ABC):
                 f" (it has {len(self.languages.ids)} codes such as {self.languages.usual})"
             )
 
+    def knows(self, word: str) -> bool:
+        """Whether ``word`` is one token of the model, as words are that were common in what it was trained on.
+
+        Names are split into several tokens, and what they stand for is rarely in the vectors. Nor is what a number
+        stands for, even where it is one token.
+        """
+        return not any(map(str.isdigit, word)) and len(self.tokenize(word).ids) <= len(self.tokenize("").ids) + 1
+
     @abstractmethod
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
         """Encode tokenised texts as one batch. Shape (len(texts), dim)."""

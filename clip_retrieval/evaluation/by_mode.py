@@ -10,33 +10,31 @@ mind; vectors find them by the rest of the caption.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.columns import is_number
-from clip_retrieval.artifacts.word_fusion import first_ranks, fused_order
+from clip_retrieval.artifacts.word_fusion import fused_order, matches
 from clip_retrieval.artifacts.word_search import Rows, Words, find, wanted_words
 from clip_retrieval.artifacts.word_split import words_of
 from clip_retrieval.artifacts.words import FEW, image_words, name_texts, value_texts
-from clip_retrieval.encoders.base import Vectors
+from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
 from clip_retrieval.evaluation.recall import Interval
 from clip_retrieval.evaluation.report import CUTOFFS, ModesQuality
 from clip_retrieval.records import MODES, CaptionRecord, ImageRecord, Modality, Mode
 
 T = TypeVar("T")
-Encode: TypeAlias = Callable[[Sequence[str]], Vectors]
-"""The unit vectors of texts, float32 (n, dim)."""
-
 MOST_QUERIES = 2_000
 MOST_SCORES, LEAST_QUERIES = 200_000_000, 200
 """In a large collection so many scores are computed, for so many queries at least."""
 NAMED_QUERIES = 500
 """These have to be encoded."""
+TEXTS_AT_ONCE = 32
 NAMES = 2
 MOST_SHARING = 3
 """Images that may share a name."""
@@ -46,28 +44,28 @@ RESAMPLES = 1000
 
 
 def by_mode(
-    data: EmbeddedDataset, encode: Encode | None = None, *, seed: int = 0, most: int = MOST_QUERIES
+    data: EmbeddedDataset, encoder: Encoder, *, seed: int = 0, most: int = MOST_QUERIES
 ) -> tuple[ModesQuality, ...]:
-    """The recall of each mode for captions and, with ``encode``, for named captions; none without captions.
+    """The recall of each mode for captions and for named captions; none without captions.
 
     All splits are searched together. Of more captions than ``most``, or fewer in a large collection, those that
     ``seed`` draws are asked.
     """
     if not data.captions:
         return ()
-    gallery = _Gallery(data)
+    gallery = _Gallery(data, encoder)
     rng = np.random.default_rng(seed)
     most = min(most, max(LEAST_QUERIES, MOST_SCORES // len(data.images)))
     asked = [_Query(one, one.text, data.caption_vectors[one.row]) for one in _drawn(data.captions, most, rng)]
     found = [gallery.measured("captions", asked, rng)]
-    if encode is not None:
-        named = [(one, gallery.names(one)) for one in data.captions]
-        drawn = _drawn([(one, names) for one, names in named if names], min(most, NAMED_QUERIES), rng)
-        if drawn:
-            texts = [" ".join([one.text, *names]) for one, names in drawn]
-            vectors = encode(texts)
-            named_queries = [_Query(one, text, v) for (one, _), text, v in zip(drawn, texts, vectors, strict=True)]
-            found.append(gallery.measured("named captions", named_queries, rng))
+    named = [(one, gallery.names(one)) for one in data.captions]
+    drawn = _drawn([(one, names) for one, names in named if names], min(most, NAMED_QUERIES), rng)
+    if drawn:
+        texts = [" ".join([one.text, *names]) for one, names in drawn]
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
+        vectors = np.concatenate([encoder.encode_texts(texts[start : start + TEXTS_AT_ONCE]) for start in starts])
+        named_queries = [_Query(one, text, v) for (one, _), text, v in zip(drawn, texts, vectors, strict=True)]
+        found.append(gallery.measured("named captions", named_queries, rng))
     return tuple(found)
 
 
@@ -107,8 +105,8 @@ class _HeldOut(Words):
 class _Gallery:
     """All images of a collection with their words."""
 
-    def __init__(self, data: EmbeddedDataset) -> None:
-        self._data = data
+    def __init__(self, data: EmbeddedDataset, encoder: Encoder) -> None:
+        self._data, self._encoder = data, encoder
         self._columns = _text_columns(data.images)
         self._captions: dict[int, list[CaptionRecord]] = defaultdict(list)
         for caption in data.captions:
@@ -163,8 +161,9 @@ class _Gallery:
         left = self._words_of(image, others)
         words = _HeldOut(self, own, set(self._words_of(image, self._captions[own])) - set(left))
         wanted = wanted_words([(query.text, 1.0)])
-        alone, hits = (find(words, "images", wanted, frequent_alone=mode == "words") for mode in ("words", "both"))
-        hits = first_ranks(hits, FRONT)
+        alone = find(words, "images", wanted)
+        names = {word for word in wanted if not self._encoder.knows(word)}
+        hits = matches(find(words, "images", wanted, names=names, frequent_alone=False), FRONT)
         fused = fused_order(front, scores[front], hits, scores[hits.rows])[0].tolist()
         behind = np.setdiff1d(hits.rows, front)
         ranks: dict[Mode, int] = {

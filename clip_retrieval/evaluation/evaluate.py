@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clip_retrieval.encoders.base import Encoder
 from clip_retrieval.errors import ModelUnavailable, SourceError
 from clip_retrieval.evaluation.by_language import by_language, languages_of
-from clip_retrieval.evaluation.by_mode import Encode, by_mode
+from clip_retrieval.evaluation.by_mode import by_mode
 from clip_retrieval.evaluation.direction import Pool, measured
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
 from clip_retrieval.evaluation.recall import Ranks
@@ -34,12 +35,12 @@ def evaluate(
     worst: int = 20,
     resamples: int = 1000,
     seed: int = 0,
-    encode: Encode | None = None,
+    encoder: Encoder | None = None,
 ) -> Quality:
     """Measure one split; with ``all``, every split that has captions and then the whole collection as one gallery.
 
-    ``worst`` is the number of misses to keep for each direction. ``encode`` makes the vectors of captions with names
-    (``by_mode.py``), which are left out without it. Raises SourceError if the split has no captions, and
+    ``worst`` is the number of misses to keep for each direction. ``encoder`` is the one of ``data``; without it,
+    searches by words are not measured (``by_mode.py``). Raises SourceError if the split has no captions, and
     ModelUnavailable if vectors contain NaN or infinity.
     """
     owners = {data.images[caption.image_row].split for caption in data.captions}
@@ -54,7 +55,7 @@ def evaluate(
         with progress.stage("measuring the confidence", None):
             reliable = reliability(data)
         with progress.stage("searching by words and vectors", None):
-            modes = by_mode(data, encode, seed=seed)
+            modes = () if encoder is None else by_mode(data, encoder, seed=seed)
     except ValueError as error:
         raise ModelUnavailable(
             f"the vectors of {data.encoder.name} contain NaN or infinity; export or train the model again"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from clip_retrieval.artifacts.word_fusion import first_ranks, fused_order, is_literal
+from clip_retrieval.artifacts.word_fusion import fused_order, is_literal, matches
 from clip_retrieval.artifacts.word_search import WordHits
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import VectorIndex
@@ -43,18 +43,19 @@ class FusedOrder:
         self.index = ranking.index
         self._ranking, self._least = ranking, least
         front, scores = ranking.front
-        hits = first_ranks(hits, ranking.front_rows)
-        self._front, self._worded = front, hits.rows
-        self._only_words = np.setdiff1d(hits.rows, front)
+        found = matches(hits, ranking.front_rows)
+        self._front, self._worded = front, found.rows
+        self._only_words = np.setdiff1d(found.rows, front)
         known = dict(zip(front.tolist(), scores.tolist(), strict=True))
         more = cosines(self.index, vector, self._only_words)
         known |= zip(self._only_words.tolist(), more.tolist(), strict=True)
-        near = np.array([known[row] for row in hits.rows.tolist()], np.float32)
-        rows, found = fused_order(front, scores, hits, near)
+        rows, scores = fused_order(
+            front, scores, found, np.array([known[row] for row in found.rows.tolist()], np.float32)
+        )
         if least is not None:
-            kept = (found >= least) | np.isin(rows, hits.rows[is_literal(hits)])
-            rows, found = rows[kept], found[kept]
-        self._rows, self._scores = rows, found
+            kept = (scores >= least) | np.isin(rows, found.rows[is_literal(found)])
+            rows, scores = rows[kept], scores[kept]
+        self._rows, self._scores = rows, scores
 
     def first(self, count: int) -> tuple[Rows, Scores]:
         more = count - len(self._rows)

@@ -1,5 +1,6 @@
 """The page of a query: cut from the order by vectors, by words, or by both."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,15 +31,17 @@ def find_page(
     without: list[int],
     least: float | None,
     *,
+    knows: Callable[[str], bool],
     front_only: bool,
 ) -> FoundPage:
     """The page that ``query`` asks for, with its vector, a unit vector of shape (dim,).
 
+    ``knows`` says of a word whether the encoder does (``Encoder.knows``).
     ``without`` are rows that are left out, and so are those of a cosine below ``least``, unless words found them: see
     ``fusion.py``. Raises BeyondFront if ``front_only`` and the page needs rows behind the front; InvalidQuery.
     """
     index, allowed = collection.searched(query.target, query.where)
-    hits = _worded(query, collection, allowed, without)
+    hits = _worded(query, collection, allowed, without, knows)
 
     def cut(order: Order, min_score: float | None = None) -> RankedPage:
         content = collection.content_numbers(query.target)
@@ -69,9 +72,17 @@ def find_page(
     return FoundPage(page, fused.found_by(page.rows), below)
 
 
-def _worded(query: Query, collection: SearchableCollection, allowed: Mask | None, without: list[int]) -> WordHits:
+def _worded(
+    query: Query,
+    collection: SearchableCollection,
+    allowed: Mask | None,
+    without: list[int],
+    knows: Callable[[str], bool],
+) -> WordHits:
     """What the words of a query find; nothing without a ``mode`` that asks for words."""
     if query.mode == "vector" or collection.words is None:
         return NO_HITS
-    hits = find(collection.words, query.target, query.words, allowed, frequent_alone=query.mode == "words")
+    wanted, alone = query.words, query.mode == "words"
+    names = () if alone else {word for word in wanted if not knows(word)}
+    hits = find(collection.words, query.target, wanted, allowed, names=names, frequent_alone=alone)
     return hits.among(~np.isin(hits.rows, without)) if without else hits

@@ -188,7 +188,8 @@ class Retriever:
         asks = curve is not None and asks_captions(query, collection)
         judge = _given_captions(curve, vector, collection) if curve is not None and asks else curve
         least = None if judge is None or not query.min_confidence else judge.cosine(query.min_confidence)
-        found = find_page(query, vector, collection, without, least, front_only=front_only)
+        knows = self.encoder.knows
+        found = find_page(query, vector, collection, without, least, knows=knows, front_only=front_only)
         search = Stage(start, time.perf_counter() - start)
         page = found.page
         confidence = [None if judge is None else judge.share(score) for score in page.scores]

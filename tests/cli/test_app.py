@@ -19,7 +19,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.cli import console
 from clip_retrieval.cli.app import app, main
-from clip_retrieval.cli.evaluate import encode_of
+from clip_retrieval.cli.evaluate import encoder_if_any
 from clip_retrieval.contract.queries import image, text
 from clip_retrieval.encoders.base import Encoder
 from clip_retrieval.errors import MissingExtra, ModelUnavailable
@@ -456,14 +456,14 @@ class TestEvaluate:
         cli("evaluate", collection, "--model", "fake", "--output", tmp_path)
         assert not (tmp_path / "index.json").exists(), "what another evaluation left would be taken for this one's"
 
-    def test_without_its_encoder_an_artifact_is_measured_but_for_names(
+    def test_without_its_encoder_an_artifact_is_measured_but_for_words(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def load() -> Encoder:
             raise MissingExtra("the runtime torch", "build")
 
-        assert encode_of(load) is None
-        assert "captions with names are not measured" in capsys.readouterr().err
+        assert encoder_if_any(load) is None
+        assert "searches by words are not measured" in capsys.readouterr().err
 
     def test_recall_by_language_is_shown_and_written(self, cli: Cli, collection: Path, tmp_path: Path) -> None:
         folder = Path(shutil.copytree(collection, tmp_path / "data"))

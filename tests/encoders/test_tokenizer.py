@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from clip_retrieval.encoders.base import Tokens
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.encoders.inputs import Inputs
 from clip_retrieval.encoders.tokenizer import RULES_FILE, VOCABULARY_FILE, Rules, Tokenizer, clean
 from clip_retrieval.errors import ModelUnavailable
 
@@ -167,6 +169,21 @@ def test_clip_splits_every_character_as_open_clip_does(clip_pair: tuple[Any, Tok
     for start in range(0, len(every), 997):
         text = "".join(f"a{char}1{char} " for char in every[start : start + 8])
         assert_same(live, ours, text)
+
+
+@pytest.mark.slow
+def test_clip_knows_words_and_neither_names_nor_numbers(clip_pair: tuple[Any, Tokenizer]) -> None:
+    _, ours = clip_pair
+    encoder = FakeEncoder()
+    clip = Inputs(
+        encoder.info,
+        tokenize=ours.tokenize,
+        preprocess=encoder.preprocess,
+        languages=None,
+        preprocessing=encoder.preprocessing,
+    )
+    assert [word for word in ("castle", "windmill", "red", "the", "london") if not clip.knows(word)] == []
+    assert [word for word in ("pagellus", "neuschwanstein", "0042", "7", "dsc0042", "漢字") if clip.knows(word)] == []
 
 
 def word_pieces(folder: Path) -> None:

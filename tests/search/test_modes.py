@@ -88,6 +88,11 @@ class TestBoth:
         assert ids(page)[0] == "red-dull.png"
         assert len(set(ids(page))) == 24, "each image once"
 
+    def test_words_that_the_model_knows_count_only_all_together(self, retriever: Retriever) -> None:
+        asked = [text("dull red shapes")]
+        assert ids(retriever.search(asked, mode="both", k=24)) == ids(retriever.search(asked, k=24))
+        assert ids(retriever.search([text("dull red")], mode="both"))[0] == "red-dull.png"
+
     def test_without_a_known_word_it_is_the_order_of_the_vectors(self, retriever: Retriever) -> None:
         parts = [text("zzz"), image_id("red-soft.png")]
         by_vector, both = retriever.search(parts, k=24), retriever.search(parts, k=24, mode="both")
@@ -155,6 +160,11 @@ class TestManyRows:
         farthest = next(row for row in order[::-1].tolist() if row % 3)
         page = many.search([text(f"{farthest}")], mode="both", k=1)
         assert (ids(page), finders(page)[0] in {"words", "both"}) == ([f"i{farthest}"], True)
+
+    def test_a_number_counts_in_a_sentence_too(self, many: Retriever) -> None:
+        for number in (1, 77, 299):
+            page = many.search([text(f"whatever else is said beside {number}")], mode="both", k=3)
+            assert f"i{number}" in ids(page)
 
 
 class TestRefused:
