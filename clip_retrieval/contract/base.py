@@ -135,7 +135,8 @@ class ErrorBody(Frozen):
 def describe(problems: Iterable[Any]) -> str:
     """The errors of a pydantic ``ValidationError`` as one line: ``field: problem; field: problem``.
 
-    The name of the request's part (``body``, ``query``) is left out. After ``MAX_PROBLEMS`` the rest is counted.
+    The name of the request's part (``body``, ``query``) is left out. What is said twice, since two parts of a route
+    read one parameter, is said once. After ``MAX_PROBLEMS`` the rest is counted.
     """
     sentences = []
     for problem in problems:
@@ -149,6 +150,7 @@ def describe(problems: Iterable[Any]) -> str:
             where = []  # a rule about several fields names them itself
         what = in_plain_words(str(problem.get("msg", "")))
         sentences.append(f"{'.'.join(where)}: {what}".lstrip(": "))
+    sentences = list(dict.fromkeys(sentences))
     if len(sentences) > MAX_PROBLEMS:
         sentences[MAX_PROBLEMS:] = [f"and {len(sentences) - MAX_PROBLEMS} more"]
     return "; ".join(sentences)

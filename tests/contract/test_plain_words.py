@@ -58,3 +58,9 @@ def test_a_missing_value() -> None:
 def test_a_sentence_of_our_own_stays_as_it_is() -> None:
     assert in_plain_words("Value error, give exactly one of text and image") == "give exactly one of text and image"
     assert in_plain_words("no such thing") == "no such thing"
+
+
+def test_what_two_readers_of_one_parameter_say_is_said_once() -> None:
+    problem = {"loc": ("query", "limit"), "msg": "Field required"}
+    other = {**problem, "loc": ("query", "after")}
+    assert describe([problem, problem, other]) == "limit: is missing; after: is missing"
