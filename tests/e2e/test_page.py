@@ -321,6 +321,29 @@ def test_an_image_opens_large_with_its_captions_and_credits(visit: Visit) -> Non
     expect(visit.page).not_to_have_url(re.compile("show="))
 
 
+def test_words_that_are_typed_while_the_large_view_closes_are_searched(visit: Visit) -> None:
+    visit.search("a small owl")
+    visit.page.locator("#grid a").first.click()
+    expect(visit.page.get_by_role("dialog")).to_be_visible()
+    # This listener comes after the page's own, which has asked the browser to go back; that takes some time.
+    visit.page.evaluate(
+        """() => {
+            document.getElementById("dialog").addEventListener("close", () => {
+                const text = document.getElementById("text");
+                text.value = "a castle";
+                text.dispatchEvent(new Event("input", { bubbles: true }));
+            }, { once: true });
+            document.getElementById("shut").click();
+        }"""
+    )
+    expect(visit.page).to_have_url(re.compile(r"[?]q=a\+castle$"))
+    visit.settled()
+    assert visit.page.get_by_label("Describe an image").input_value() == "a castle"
+    visit.page.go_back()
+    expect(visit.page.get_by_label("Describe an image")).to_have_value("a small owl")
+    expect(visit.page.get_by_role("dialog")).to_be_hidden()
+
+
 def test_focus_that_moves_while_the_large_view_closes_stays_where_it_is(visit: Visit) -> None:
     visit.search("a small owl")
     visit.page.locator("#grid a").first.click()

@@ -10,7 +10,7 @@ const text = $("text"), grid = $("grid"), dialog = $("dialog");
 
 let query = { text: "", weight: 1, parts: [], where: {}, dedupe: false, words: false, twins: false, far: false, sort: null };
 let results = [], known = new Map(), nextOffset = null, running = null, loading = null, timer = 0, retryTimer = 0, attempts = 0, searched = null;
-let info = null, fields = [], examples = [], shown = null, lost = false, typedAt = 0, opener = null, returned = null, place = null, least, rest = null, seen = 0, mayChange = false;
+let info = null, fields = [], examples = [], shown = null, lost = false, typedAt = 0, opener = null, returned = null, place = null, least, rest = null, seen = 0, mayChange = false, leaving = false, unwritten = null;
 const uploads = new Map(), changedAt = new Map();
 
 /* The key of a visitor who has one. It is in this tab alone: no other tab, no disk, no cookie that other sites could have

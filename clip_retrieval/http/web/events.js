@@ -70,6 +70,13 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !dialog.open && !$("filters").hidden) { toggleFilters(false); $("filter").focus(); }
 });
 addEventListener("popstate", () => {
+  if (leaving) { // back from the large view, where the query is the same; a visitor may have changed it meanwhile
+    leaving = false;
+    const late = unwritten;
+    unwritten = null;
+    if (late) remember(late.mode, late.extra);
+    return;
+  }
   const was = shown, before = wording();
   recall(history.state);
   if (dialog.open && shown === null) dialog.close();

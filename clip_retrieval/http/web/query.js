@@ -64,6 +64,10 @@ function address(image = shown) {
 
 /* An entry of the history has what its address cannot have: an image of one's own, and how far down one was. */
 function remember(mode, extra = {}) {
+  if (leaving) { // an entry that is made while the browser goes back is lost: it is made when it has
+    unwritten = { mode: unwritten?.mode === "push" ? "push" : mode, extra };
+    return;
+  }
   const at = place ?? { y: scrollY, count: results.length };
   history[mode === "push" ? "pushState" : "replaceState"]({ parts: query.parts, ...at, ...extra }, "", address());
   const words = query.text.trim() || (query.parts.length ? "images" : "");

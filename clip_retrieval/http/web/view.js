@@ -92,8 +92,9 @@ function step(by) {
 function leave() {
   if (shown === null) return;
   shown = null;
-  if (history.state?.opened) history.back();
-  else remember("replace");
+  if (!history.state?.opened) { remember("replace"); return; }
+  leaving = true;
+  history.back();
 }
 
 function like(weight) {
