@@ -26,6 +26,8 @@ COSTLY_BUILD_ROWS = 200_000
 """From this many rows on, the time to build decides what is tried."""
 MAX_SCANNED_ROWS = 65_536
 """From more rows on, reading every code takes longer than reading those of the nearest cells."""
+MAX_FEW_CELLS_ROWS = 1_000_000
+"""From so many rows on it was not measured which number of cells is the fastest with empty caches."""
 REFINE_FACTOR = 4
 """How many codes a refining index scores for each row that it returns: 256 at the least depth."""
 
@@ -45,13 +47,16 @@ class Family:
     """What gives the scores. See ``IndexSpec.scores``."""
 
 
-def families(rows: int, dim: int, *, in_memory: bool = False) -> list[Family]:
-    """All kinds that are tried for a collection of this size; with ``in_memory``, also those that read no vector."""
+def families(rows: int, dim: int, *, in_memory: bool = False, cells: int | None = None) -> list[Family]:
+    """All kinds that are tried for a collection of this size; with ``in_memory``, also those that read no vector.
+
+    ``cells`` is the number of IVF's, by default ``n_cells``.
+    """
     flat = Family("flat", FLAT)
     if rows < MIN_APPROXIMATE_ROWS:
         return [flat]
     few = rows < COSTLY_BUILD_ROWS
-    cells = n_cells(rows)
+    cells = cells or n_cells(rows)
     graph = {"efConstruction": 200 if few else 64}
     ivf = f"IVF{cells}" if cells < 2048 else f"IVF{cells}_HNSW32"
     efs = tuple({"efSearch": breadth} for breadth in SEARCH_BREADTHS)
@@ -85,13 +90,23 @@ def quick_families(rows: int, dim: int, *, max_scanned_rows: int = MAX_SCANNED_R
 
     A graph makes a query wait for memory at each of hundreds of steps. The encoder empties the caches between two
     searches, so a scan of short codes is twice as fast there, and it builds in a tenth of the time. A graph may not
-    find what is far from every row, as images are from captions: of 100,000 images it misses the recall.
+    find what is far from every row, as images are from captions: of 100,000 images it misses the recall. For the same
+    reason cells are few: to find the nearest of many is a search in a graph too.
     """
     codes = SHORT_CODES if rows <= max_scanned_rows else CODES_IN_CELLS
-    tried = {family.name: family for family in families(rows, dim)}
+    cells = few_cells(rows) if rows < MAX_FEW_CELLS_ROWS else None
+    tried = {family.name: family for family in families(rows, dim, cells=cells)}
     if CODES_IN_CELLS in tried:  # so many rows never have the recall at the least depth, and trying takes a minute
         tried[CODES_IN_CELLS] = replace(tried[CODES_IN_CELLS], depths=tried[CODES_IN_CELLS].depths[1:])
     return [tried[name] for name in (codes, "HNSW, 8 bits") if name in tried]
+
+
+def few_cells(rows: int) -> int:
+    """1.6·√rows rounded to a power of two, at most ``n_cells``: more rows are read, and fewer centres.
+
+    Of 100,000 and of 500,000 images that is the fastest with empty caches (``docs/index-tuning.md``).
+    """
+    return min(n_cells(rows), 1 << round(math.log2(1.6 * math.sqrt(rows))))
 
 
 def _scans(dim: int) -> list[Family]:

@@ -7,7 +7,7 @@ import pytest
 
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.indexes.choose import Candidate, TuningQueries, build_family, confirmed
-from clip_retrieval.indexes.families import families
+from clip_retrieval.indexes.families import CODES_IN_CELLS, families, quick_families
 from clip_retrieval.indexes.measure import Meter
 from clip_retrieval.search.ranking import Ranking, cut_page
 
@@ -68,3 +68,10 @@ def test_results_are_prefixes_of_one_list_with_the_promised_recall_at_every_k(na
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_holds_for_a_larger_collection(name: str) -> None:
     assert_keeps_its_promise(name, hard(8192, 128, seed=1), hard(2000, 128, seed=2))
+
+
+@pytest.mark.parametrize(("rows", "cells"), [(100_000, 512), (250_000, 1024), (500_000, 1024), (1_000_000, 4096)])
+def test_the_short_list_has_few_cells_where_that_was_measured(rows: int, cells: int) -> None:
+    [factory] = [family.factory for family in quick_families(rows, 512) if family.name == CODES_IN_CELLS]
+    assert f",IVF{cells}" in factory
+    assert ("_HNSW" in factory) == (cells >= 2048)
