@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders import load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
+from clip_retrieval.encoders.openvino.runtime import openvino
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.evaluation.recall import Ranks, image_to_text, text_to_image
 from clip_retrieval.images.decode import DEFAULT_LIMITS, decode_blob

@@ -65,7 +65,7 @@ LIBRARIES = {
     "transformers": set(),
     "safetensors": {"models", "finetuning"},
     "huggingface_hub": {"encoders/open_clip"},
-    "openvino": {"encoders/openvino", "models"},
+    "openvino": {"encoders/openvino/runtime", "models/export"},
     "nncf": {"models"},
     "faiss": {"indexes/faiss_index", "indexes/faiss_parameters"},
     "pymilvus": {"indexes/milvus_engine", "indexes/milvus_writer"},

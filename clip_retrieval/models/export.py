@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import openvino
 import torch
 
 from clip_retrieval.encoders.base import LEAST_COSINE
 from clip_retrieval.encoders.open_clip import open_folder
 from clip_retrieval.encoders.openvino.layouts import GraphInputs, Layout, text_batch
+from clip_retrieval.encoders.openvino.runtime import openvino
 from clip_retrieval.encoders.openvino.spec import SPEC_FILE, Check, RuntimeSpec, graph_file
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.errors import ModelUnavailable
@@ -113,6 +113,8 @@ def _only_rounding(check: Check | None) -> bool:
 
 
 def _convert(tower: torch.nn.Module, examples: GraphInputs, shapes: Sequence[list[int]]) -> openvino.Model:
+    from openvino.tools.ovc import convert_model  # which ``runtime.py`` has left out
+
     # The fast path of nn.MultiheadAttention is a single operation that converters do not know.
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -124,7 +126,7 @@ def _convert(tower: torch.nn.Module, examples: GraphInputs, shapes: Sequence[lis
             warnings.filterwarnings("ignore", r".*torch\.jit\.\w+` is (deprecated|not supported)", DeprecationWarning)
             # transformers 5.23 reads its own deprecated property during a trace.
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-            return openvino.convert_model(
+            return convert_model(
                 tower,
                 example_input=tuple(map(torch.from_numpy, examples)),
                 input=[openvino.PartialShape(shape) for shape in shapes],

@@ -5,9 +5,9 @@ from contextlib import redirect_stdout
 from io import StringIO
 
 import nncf
-import openvino
 
 from clip_retrieval.encoders.openvino.layouts import GraphInputs
+from clip_retrieval.encoders.openvino.runtime import openvino
 
 
 def quantise(graph: openvino.Model, batches: Sequence[GraphInputs]) -> openvino.Model:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from clip_retrieval.encoders.base import Pixels, Vectors
 from clip_retrieval.encoders.openvino.layouts import GraphInputs, Layout, text_batch
+from clip_retrieval.encoders.openvino.runtime import openvino
 from clip_retrieval.encoders.openvino.spec import Check
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Tokenizer

@@ -14,18 +14,17 @@ import tokenizers
 from PIL import Image
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-openvino = pytest.importorskip("openvino", reason="the runtime under test")
-
-from openvino import opset13 as ops
-
 from clip_retrieval.encoders.base import EncoderInfo
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.encoders.openvino.encoder import IMAGES_AT_ONCE, TEXTS_AT_ONCE, OpenVinoEncoder
 from clip_retrieval.encoders.openvino.layouts import Layout
+from clip_retrieval.encoders.openvino.runtime import openvino
 from clip_retrieval.encoders.openvino.spec import SPEC_FILE, RuntimeSpec, graph_file, read_spec
 from clip_retrieval.encoders.preprocess import Preprocess
 from clip_retrieval.encoders.tokenizer import Rules, Tokenizer
 from clip_retrieval.errors import ModelUnavailable
+
+ops = openvino.opset13
 
 SIZE, CONTEXT = 2, 8
 INFO = EncoderInfo(
@@ -205,6 +204,40 @@ info = EncoderInfo.model_validate_json({INFO.model_dump_json()!r})
 OpenVinoEncoder.load(Path({str(tmp_path)!r}), info, threads=1).encode_texts(["1"])
 heavy = {{"torch", "torchvision", "open_clip", "transformers", "timm", "nncf"}}
 assert not heavy & {{name.partition(".")[0] for name in sys.modules}}
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "clip_retrieval.encoders.openvino.encoder",
+        pytest.param("clip_retrieval.models.export, clip_retrieval.models.quantise", marks=pytest.mark.slow),
+    ],
+)
+def test_nobody_is_told_that_it_is_imported(imported: str) -> None:
+    script = f"""
+import sys
+asked = []
+sys.addaudithook(lambda event, told: asked.append(told) if event in ("socket.getaddrinfo", "socket.connect") else None)
+import {imported}
+import threading
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join(5)
+assert not asked, asked
+assert not [name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_a_server_imports_no_converter_and_an_exporter_can() -> None:
+    script = """
+import sys
+import clip_retrieval.encoders.openvino.encoder
+assert "openvino.tools.ovc" not in sys.modules
+from openvino.tools.ovc import convert_model
+assert callable(convert_model)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 

@@ -1,5 +1,6 @@
 """The serving runtime: OpenVINO on the CPU, without torch, open_clip or transformers in the process.
 
+runtime.py       the only door to openvino
 prefixes.py       a batch of texts as its distinct prefixes
 layouts.py        the inputs of a text tower, in the layout that it was exported for
 spec.py           the files of an exported model, and their description

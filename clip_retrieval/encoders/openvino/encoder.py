@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import openvino
 from PIL import Image
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Preprocessing, Tokens, Vectors, unit_rows
 from clip_retrieval.encoders.openvino.layouts import text_batch
 from clip_retrieval.encoders.openvino.memory import mergeable, release_mapping, trim_heap
+from clip_retrieval.encoders.openvino.runtime import openvino
 from clip_retrieval.encoders.openvino.spec import TOWERS, RuntimeSpec, graph_file, read_spec
 from clip_retrieval.encoders.openvino.tower import BATCHES_AT_ONCE, CompiledTower, split_rows
 from clip_retrieval.encoders.tokenizer import Tokenizer
