@@ -117,10 +117,15 @@ class _Tools:
         offset: Annotated[int, Field(ge=0, le=10_000, description="How many results to skip.")] = 0,
         where: Filter = None,
         mode: ModeOption = "vector",
+        far: Annotated[bool, Field(description="Show images, too, that are probably not what is looked for.")] = False,
     ) -> Answer:
-        """Find images of the collection by what they show, by words of their captions and names, or both."""
+        """Find images of the collection by what they show, by words of their captions and names, or both.
+
+        Images that are not near enough to the words are left out.
+        """
         parts = [text(words), *([text(without, -0.5)] if without else [])]
-        return await self._found(parts, k=k, offset=offset, where=where, mode=mode)
+        least = None if far or mode == "words" else (await self._client.info()).bound("text_to_image")
+        return await self._found(parts, k=k, offset=offset, where=where, mode=mode, least=least)
 
     async def find_similar(
         self,
@@ -186,15 +191,23 @@ class _Tools:
         where: dict[str, Any] | None,
         skip: str = "",
         mode: Mode = "vector",
+        least: float | None = None,
     ) -> Answer:
-        answer = await self._client.search(parts, k=k + bool(skip), offset=offset, where=where, mode=mode)
+        answer = await self._client.search(
+            parts, k=k + bool(skip), offset=offset, where=where, mode=mode, min_confidence=least
+        )
+        below = answer.below_confidence
         results = [one for one in answer.results if isinstance(one, ImageResult) and one.image_id != skip][:k]
+        if not results and below:
+            return [_text(f"Nothing here is near enough. With far=true there are {below} images, probably wrong ones.")]
         if not results:
             return [_text("Nothing is found: no image passes the filter." if where else "Nothing is found.")]
         content: Answer = []
         for one in results:
             content.append(_text(_line(one)))
             content += await self._thumbnail(one.image_id, "small")
+        if below:
+            content.append(_text(f"Nothing else is near enough. With far=true there are {below} more."))
         return content
 
     async def _thumbnail(self, name: str, size: Any) -> list[ContentBlock]:

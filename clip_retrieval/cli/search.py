@@ -16,9 +16,8 @@ from clip_retrieval.cli.options import LATEST, AsJson, Key, require_no_key
 from clip_retrieval.cli.where_option import WhereOption
 from clip_retrieval.client import Client
 from clip_retrieval.contract.answers import CaptionResult, ImageResult
-from clip_retrieval.contract.base import DEFAULT_K, DEFAULT_MIN_CONFIDENCE, MAX_K
+from clip_retrieval.contract.base import DEFAULT_K, MAX_K
 from clip_retrieval.contract.queries import MAX_OFFSET, Part, image, image_id, text
-from clip_retrieval.contract.status import ServiceInfo
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images import kinds
@@ -126,7 +125,7 @@ def search(
         way = None  # what has the words is found whatever its confidence
     if source.startswith(("http://", "https://")):
         with Client(source, key=key) as client:
-            least = _least(min_confidence, way, lambda: _bound_of(client.info(), way))
+            least = _least(min_confidence, way, lambda: client.info().bound(way))
             answer = client.search(
                 parts,
                 target=target,
@@ -192,13 +191,6 @@ def _check_parts(parts: Sequence[Part], *, captions: bool, language: str | None,
 def _least(given: float | None, way: Way | None, bound: Callable[[], float | None]) -> float | None:
     """The least confidence: what was given, else the collection's own ``bound`` for a search that goes one way."""
     return given if given is not None or way is None else bound()
-
-
-def _bound_of(info: ServiceInfo, way: Way | None) -> float | None:
-    """The bound of a service for one way; an earlier release does not say it."""
-    if way not in info.confident_ways:
-        return None
-    return DEFAULT_MIN_CONFIDENCE if info.min_confidence is None else info.min_confidence
 
 
 def _print_paths(paths: list[str], root: Path | None) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from clip_retrieval.contract.base import DEFAULT_MIN_CONFIDENCE, Bool, Frozen, Strict
-from clip_retrieval.records import Mode
+from clip_retrieval.records import Mode, Way
 
 
 class ServiceInfo(Frozen):
@@ -31,6 +31,15 @@ class ServiceInfo(Frozen):
     )
     modes: list[Mode] = Field(default=["vector"], description="What `mode` of a search may be with this artifact.")
     notes: list[str] = Field(description="Notices for users, such as a search that is turned off and the reason.")
+
+    def bound(self, way: Way | None) -> float | None:
+        """The least confidence of what is near enough, for a search that goes ``way``; None if it has no confidence.
+
+        An earlier release does not say it.
+        """
+        if way not in self.confident_ways:
+            return None
+        return DEFAULT_MIN_CONFIDENCE if self.min_confidence is None else self.min_confidence
 
 
 class Health(Frozen):

@@ -9,7 +9,7 @@ interchangeable; this file knows none of them.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +25,9 @@ Vectors: TypeAlias = NDArray[np.float32]
 
 Pixels: TypeAlias = NDArray[np.float32]
 """Shape (n, 3, height, width), or (3, height, width) for one image; float32, normalised for the model."""
+
+UNKNOWN = "\U00012000"
+"""A cuneiform sign, which no vocabulary has."""
 
 LEAST_COSINE = 0.999
 """Between the vectors of one input by two runtimes of a model. Below it, one of them does not compute the model,
@@ -107,7 +110,20 @@ class Encoder(ABC):
         Names are split into several tokens, and what they stand for is rarely in the vectors. Nor is what a number
         stands for, even where it is one token.
         """
-        return not any(map(str.isdigit, word)) and len(self.tokenize(word).ids) <= len(self.tokenize("").ids) + 1
+        if any(map(str.isdigit, word)):
+            return False
+        own = [token for token in self.tokenize(word).ids if token not in self._special_tokens]
+        return len(own) == 1 and own[0] not in self._tokens_of_the_unknown
+
+    @cached_property
+    def _special_tokens(self) -> frozenset[int]:
+        """What tokens of every text have, padding too."""
+        return frozenset(self.tokenize("").ids)
+
+    @cached_property
+    def _tokens_of_the_unknown(self) -> frozenset[int]:
+        """What stands for a character that is in no vocabulary: one token for all such, or its bytes."""
+        return frozenset(self.tokenize(UNKNOWN).ids) - self._special_tokens
 
     @abstractmethod
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:

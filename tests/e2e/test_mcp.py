@@ -87,6 +87,22 @@ def test_an_assistant_learns_what_there_is_searches_it_and_sees_it(service: Serv
     assert len(images(one)) == 1
 
 
+def test_what_is_not_near_enough_is_left_out_and_shown_on_demand(photographs: Server) -> None:
+    async def conversation(client: Client) -> list[CallToolResult]:
+        asked = ("search_images", {"words": "a spaceship's cockpit", "k": 3})
+        return [
+            await client.call_tool(*asked),
+            await client.call_tool(asked[0], {**asked[1], "far": True}),
+            await client.call_tool("search_images", {"words": "a red panda", "k": 12}),
+        ]
+
+    none, far, some = talk(photographs.url, conversation)
+    assert words(none) == "Nothing here is near enough. With far=true there are 3 images, probably wrong ones."
+    assert len(images(far)) == 3
+    assert "animals-red_panda.jpg" in words(some).splitlines()[0]
+    assert words(some).splitlines()[-1].startswith("Nothing else is near enough. With far=true there are ")
+
+
 WRONG: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("search_images", {"words": "  "}, "must have a character that is not white space"),
     ("search_images", {"words": "red", "where": {"year": {"near": 2020}}}, "unknown operator near"),

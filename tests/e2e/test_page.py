@@ -325,6 +325,7 @@ def test_words_that_are_typed_while_the_large_view_closes_are_searched(visit: Vi
     visit.search("a small owl")
     visit.page.locator("#grid a").first.click()
     expect(visit.page.get_by_role("dialog")).to_be_visible()
+    visit.page.wait_for_timeout(2100)  # letters within two seconds are one entry of the history
     # This listener comes after the page's own, which has asked the browser to go back; that takes some time.
     visit.page.evaluate(
         """() => {

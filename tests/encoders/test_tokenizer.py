@@ -1,6 +1,7 @@
 """Tokenising: cutting and padding on a vocabulary of five words, and the same ids as open_clip on any text."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from clip_retrieval.encoders.base import Tokens
+from clip_retrieval.encoders.base import Encoder, Tokens
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.encoders.inputs import Inputs
 from clip_retrieval.encoders.tokenizer import RULES_FILE, VOCABULARY_FILE, Rules, Tokenizer, clean
@@ -171,19 +172,34 @@ def test_clip_splits_every_character_as_open_clip_does(clip_pair: tuple[Any, Tok
         assert_same(live, ours, text)
 
 
+def with_tokenizer(tokenize: Callable[[str], Tokens]) -> Encoder:
+    """What knows the words that ``tokenize`` does not split."""
+    other = FakeEncoder()
+    return Inputs(
+        other.info,
+        tokenize=lambda text, _: tokenize(text),
+        preprocess=other.preprocess,
+        languages=None,
+        preprocessing=other.preprocessing,
+    )
+
+
+def both_ways(tokenizers_: tuple[Any, Tokenizer]) -> list[Encoder]:
+    """With ours, and with open_clip's, which pads: so does an encoder of the runtime torch."""
+    live, ours = tokenizers_
+    return [
+        with_tokenizer(ours.tokenize),
+        with_tokenizer(lambda text: Tokens(tuple(live([text])[0].tolist()), is_cut=False)),
+    ]
+
+
 @pytest.mark.slow
 def test_clip_knows_words_and_neither_names_nor_numbers(clip_pair: tuple[Any, Tokenizer]) -> None:
-    _, ours = clip_pair
-    encoder = FakeEncoder()
-    clip = Inputs(
-        encoder.info,
-        tokenize=ours.tokenize,
-        preprocess=encoder.preprocess,
-        languages=None,
-        preprocessing=encoder.preprocessing,
-    )
-    assert [word for word in ("castle", "windmill", "red", "the", "london") if not clip.knows(word)] == []
-    assert [word for word in ("pagellus", "neuschwanstein", "0042", "7", "dsc0042", "漢字") if clip.knows(word)] == []
+    for clip in both_ways(clip_pair):
+        assert [word for word in ("castle", "windmill", "red", "the", "london") if not clip.knows(word)] == []
+        assert [
+            word for word in ("pagellus", "neuschwanstein", "0042", "7", "dsc0042", "漢字") if clip.knows(word)
+        ] == []
 
 
 def word_pieces(folder: Path) -> None:
@@ -243,6 +259,18 @@ def hf_pair(request: pytest.FixtureRequest, open_clip: Any, tmp_path_factory: py
     folder = tmp_path_factory.mktemp("hf")
     write(folder)
     return pair(open_clip.tokenizer.HFTokenizer(str(folder), context_length=16, **options))
+
+
+@pytest.mark.slow
+def test_what_is_split_or_not_in_the_vocabulary_is_no_word_that_a_model_knows(hf_pair: tuple[Any, Tokenizer]) -> None:
+    for encoder in both_ways(hf_pair):
+        assert [encoder.knows(word) for word in ("cat", "unable", "zzz", "漢字", "2")] == [
+            True,
+            False,
+            False,
+            False,
+            False,
+        ]
 
 
 @pytest.mark.slow
