@@ -8,11 +8,11 @@ the scale of a model's cosines; how far behind the front a literal match is cost
 as in Bruch, Gai and Ingber, 2023, "An Analysis of Fusion Functions for Hybrid Retrieval" (ACM TOIS 42,
 arXiv:2210.11934), with words weighted by how literal a match is.
 
-Names are the words that the model does not know: its tokenizer splits them, so they were rare in what it was trained on
-(``Encoder.knows``). Other words of a query say what an image shows, which vectors know better; they count where an
-image has all of them. Shares are weighted by rarity (idf). The fourth power matters where a tokenizer splits ordinary
-words too: a row that has one of many then hardly counts. Reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009),
-which trusts both lists alike, lost more there than it won by names (``docs/evaluation.md``).
+Names are numbers and the words that the model does not know: its tokenizer splits them, so they were rare in what it
+was trained on (``Encoder.knows``). Other words of a query say what an image shows, which vectors know better; they
+count where an image has all of them. Shares are weighted by rarity (idf). The fourth power matters where a tokenizer
+splits ordinary words too: a row that has one of many then hardly counts. Reciprocal rank fusion (Cormack, Clarke and
+Büttcher, 2009), which trusts both lists alike, lost more there than it won by names (``docs/evaluation.md``).
 """
 
 import numpy as np

@@ -27,7 +27,7 @@ COSTLY_BUILD_ROWS = 200_000
 MAX_SCANNED_ROWS = 65_536
 """From more rows on, reading every code takes longer than reading those of the nearest cells."""
 MAX_FEW_CELLS_ROWS = 1_000_000
-"""From so many rows on it was not measured which number of cells is the fastest with empty caches."""
+"""From so many rows on it was not measured whether few cells are faster with empty caches."""
 REFINE_FACTOR = 4
 """How many codes a refining index scores for each row that it returns: 256 at the least depth."""
 
@@ -104,7 +104,7 @@ def quick_families(rows: int, dim: int, *, max_scanned_rows: int = MAX_SCANNED_R
 def few_cells(rows: int) -> int:
     """1.6·√rows rounded to a power of two, at most ``n_cells``: more rows are read, and fewer centres.
 
-    Of 100,000 and of 500,000 images that is the fastest with empty caches (``docs/index-tuning.md``).
+    Of 100,000 and of 500,000 images that is faster with empty caches than ``n_cells`` (``docs/index-tuning.md``).
     """
     return min(n_cells(rows), 1 << round(math.log2(1.6 * math.sqrt(rows))))
 
