@@ -345,6 +345,19 @@ def test_words_that_are_typed_while_the_large_view_closes_are_searched(visit: Vi
     expect(visit.page.get_by_role("dialog")).to_be_hidden()
 
 
+def test_after_a_reload_the_large_view_closes_and_words_are_searched(visit: Visit) -> None:
+    visit.search("a small owl")
+    visit.page.locator("#grid a").first.click()
+    expect(visit.page.get_by_role("dialog")).to_be_visible()
+    visit.page.reload()
+    expect(visit.page.get_by_role("dialog")).to_be_visible()
+    visit.page.keyboard.press("Escape")
+    expect(visit.page).not_to_have_url(re.compile("show="))
+    assert visit.page.get_by_label("Describe an image").input_value() == "a small owl"
+    visit.search("a castle")
+    expect(visit.page).to_have_url(re.compile(r"[?]q=a\+castle$"))
+
+
 def test_focus_that_moves_while_the_large_view_closes_stays_where_it_is(visit: Visit) -> None:
     visit.search("a small owl")
     visit.page.locator("#grid a").first.click()
