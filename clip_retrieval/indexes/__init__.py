@@ -2,6 +2,7 @@
 
 base.py              the seam: what an index is asked, how it is described, what was measured of it
 faiss_parameters.py  how broadly FAISS searches, given with each search
+faiss_rescoring.py   candidates scored by vectors in a mapped file, in the same call
 faiss_index.py       an index over unit vectors, built by FAISS
 milvus_place.py      where a Milvus is, and how much it answers
 milvus_lite.py       Milvus Lite: the process that has it open, and those that ask it

@@ -25,6 +25,7 @@ from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.indexes.base import IndexSpec, SearchHits
 from clip_retrieval.indexes.faiss_parameters import scores_itself, search_parameters, takes_selectors
+from clip_retrieval.indexes.faiss_rescoring import scored_by_vectors, scored_parameters
 
 ADD_BLOCK_ROWS = 65_536
 """How many rows are read from the vectors' file at a time while an index is built."""
@@ -71,8 +72,10 @@ class FaissIndex:
         self._vectors: Vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self._pointer = faiss.swig_ptr(self._vectors)
         self._filter_limits = filter_limits
-        self._parameters = None if index is None else search_parameters(index, spec.search_parameters)
-        self._takes_selectors = index is not None and takes_selectors(index)
+        if index is not None:
+            self._scored = index if spec.scores == "codes" else scored_by_vectors(index, self._vectors)
+            self._parameters = self._search_parameters()
+            self._takes_selectors = takes_selectors(index)
 
     @property
     def spec(self) -> IndexSpec:
@@ -163,7 +166,7 @@ class FaissIndex:
         queries = self._asked(queries)
         depth = min(max(self._spec.depth, k), count)
         if allowed is None:
-            return best_hits(*self._found(queries, depth, self._parameters), k)
+            return _in_row_order(*self._found(queries, depth, self._parameters), k)
         scores, candidates = self._found_among(allowed, count, queries, depth)
         hits = best_hits(scores, candidates, k)
         # The whole depth decides, not k: else the answers for two k could come from two methods.
@@ -201,10 +204,17 @@ class FaissIndex:
             return count <= limits.exact_rows
         return count <= limits.scan_exact_rows or count * limits.max_breadth_factor < self._spec.rows
 
+    def _search_parameters(self, selector: Any = None, breadth: float = 1) -> Any:
+        """How FAISS searches: among the rows of ``selector``, ``breadth`` times as broadly as ``spec`` says."""
+        parameters = search_parameters(self._index, self._spec.search_parameters, selector, breadth)
+        return parameters if self._spec.scores == "codes" else scored_parameters(parameters)
+
     def _found(self, queries: Vectors, count: int, parameters: Any) -> SearchHits:
-        """The scores of rows that the codes find, and the rows, of shape (queries, ``count``); -1 stands for none."""
-        scores, rows = self._index.search(queries, count, params=parameters)
-        return SearchHits(scores if self._spec.scores == "codes" else self._cosines(queries, rows), rows)
+        """The ``count`` rows that the codes find, best first, and their scores; -1 stands last for none.
+
+        Equal scores are listed from the last row to the first.
+        """
+        return SearchHits(*self._scored.search(queries, count, params=parameters))
 
     def _found_among(self, allowed: NDArray[np.bool_], count: int, queries: Vectors, depth: int) -> SearchHits:
         """The same of allowed rows, ``depth`` or more for each query."""
@@ -212,8 +222,7 @@ class FaissIndex:
         if self._takes_selectors:
             breadth = min(self._filter_limits.max_breadth_factor, 1 / share)
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            parameters = search_parameters(self._index, self._spec.search_parameters, selector, breadth)
-            return self._found(queries, depth, parameters)
+            return self._found(queries, depth, self._search_parameters(selector, breadth))
         found = min(self._spec.rows, math.ceil(depth / share * self._filter_limits.scan_reserve))
         hits = self._found(queries, found, self._parameters)
         is_allowed = allowed[hits.rows]
@@ -288,8 +297,34 @@ def best_hits(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> S
     """The ``k`` best of each line in order: equal scores by row, rows of -1 last."""
     scores = np.minimum(np.maximum(scores, -1), 1)
     order = np.lexsort((rows.view(np.uint64), -scores), axis=-1)[:, :k]  # unsigned, -1 is the greatest row
-    lines = np.arange(len(rows))[:, None]
-    return SearchHits(scores[lines, order], rows[lines, order])
+    return _picked(scores, rows, order)
+
+
+def merged_hits(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> SearchHits:
+    """The ``k`` best of each line in order, rows of -1 last.
+
+    A line is made of lists that are in order, the list with the lesser rows first.
+    """
+    scores = np.where(rows < 0, np.float32(-np.inf), scores)
+    hits = _picked(scores, rows, (-scores).argsort(axis=1, kind="stable")[:, :k])
+    np.maximum(hits.scores, -1, out=hits.scores)
+    return hits
+
+
+def _in_row_order(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> SearchHits:
+    """The first ``k`` of lines that are in order but for equal scores, which stand from the last row to the first."""
+    scores, rows = scores[:, ::-1], rows[:, ::-1]
+    hits = _picked(scores, rows, (-scores).argsort(axis=1, kind="stable")[:, :k])
+    np.minimum(np.maximum(hits.scores, -1, out=hits.scores), 1, out=hits.scores)
+    return hits
+
+
+def _picked(scores: NDArray[np.float32], rows: NDArray[np.int64], places: NDArray[np.int64]) -> SearchHits:
+    """What stands at ``places``, of shape (queries, k), of each line; both results are copies."""
+    if len(places) == 1:  # a single query, for which numpy takes half the time so
+        return SearchHits(scores[:, places[0]], rows[:, places[0]])
+    lines = np.arange(len(places))[:, None]
+    return SearchHits(scores[lines, places], rows[lines, places])
 
 
 def _training_sample(vectors: Vectors) -> Vectors:

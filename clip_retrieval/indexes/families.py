@@ -73,7 +73,7 @@ def families(rows: int, dim: int, *, in_memory: bool = False, cells: int | None 
         Family("IVF, 8 bits", f"{ivf},SQ8", {}, probes),
     ]
     if dim % 32 == 0:
-        half, rotated = dim // 2, f"RR{dim}"
+        half, rotated = dim // 2, f"{_rotation(dim)}{dim}"
         refined = tuple(setting | {"k_factor_rf": REFINE_FACTOR} for setting in probes)
         tried += [
             Family("PCA, HNSW, 8 bits", f"PCAR{half},HNSW16,SQ8", graph, efs, (64, 128, 256)),

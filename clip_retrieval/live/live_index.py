@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import IndexSpec, SearchHits, VectorIndex
-from clip_retrieval.indexes.faiss_index import best_hits
+from clip_retrieval.indexes.faiss_index import merged_hits
 from clip_retrieval.search.columns import Mask
 
 LEAST_LIVE_SHARE = 0.5
@@ -41,6 +41,8 @@ class LiveIndex:
             part.spec.rows if live is None else int(np.count_nonzero(live[rows]))
             for part, rows in zip(parts, self._slices, strict=True)
         ]
+        self._searched = [number for number, count in enumerate(self._counts) if count]
+        self._live_rows = sum(self._counts)
         kinds = [part.spec for part in parts if not part.spec.exact] or [parts[0].spec]
         depth = min(spec.depth for spec in kinds)
         self._spec = kinds[0].model_copy(update={"rows": ends[-1], "depth": depth})
@@ -66,17 +68,15 @@ class LiveIndex:
     def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
         """See ``VectorIndex.search``. Removed rows are found if ``allowed`` says so."""
         if allowed is None or allowed is self._live:
-            k = min(k, sum(self._counts))
-            found = [self._search_live(number, queries, k) for number in self._searched()]
-        else:
-            self._check(allowed)
-            k = min(k, int(np.count_nonzero(allowed)))
-            found = [
-                part.search(queries, k, allowed=allowed[rows])
-                for part, rows in zip(self._parts, self._slices, strict=True)
-            ]
-            return self._merged(found, range(len(self._parts)), queries, k)
-        return self._merged(found, self._searched(), queries, k)
+            k = min(k, self._live_rows)
+            found = [self._search_live(number, queries, k) for number in self._searched]
+            return self._merged(found, self._searched, queries, k)
+        self._check(allowed)
+        k = min(k, int(np.count_nonzero(allowed)))
+        found = [
+            part.search(queries, k, allowed=allowed[rows]) for part, rows in zip(self._parts, self._slices, strict=True)
+        ]
+        return self._merged(found, range(len(self._parts)), queries, k)
 
     def exact_search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
         """See ``VectorIndex.exact_search``. Removed rows are found if ``allowed`` says so."""
@@ -101,12 +101,8 @@ class LiveIndex:
                 vectors[here] = part.vectors_of(rows[here] - part_rows.start)
         return vectors
 
-    def _searched(self) -> list[int]:
-        """The numbers of the parts that have a live row."""
-        return [number for number, count in enumerate(self._counts) if count]
-
     def _search_live(self, number: int, queries: Vectors, k: int) -> SearchHits:
-        """The best ``k`` live rows of one part, which has at least one."""
+        """At least the best ``k`` live rows of one part, which has at least one; -1 stands for those between them."""
         part, count = self._parts[number], self._counts[number]
         if self._live is None or count == part.spec.rows:
             return part.search(queries, k)
@@ -118,24 +114,21 @@ class LiveIndex:
         wanted = min(k if part.spec.exact else max(k, part.spec.depth), count)
         asked = math.ceil((wanted + RESERVE * math.sqrt(wanted * (1 - share))) / share)
         scores, rows = part.search(queries, min(asked, part.spec.rows))
-        is_live = (rows >= 0) & live[rows]
-        order = np.argsort(~is_live, axis=1, kind="stable")[:, : min(k, count)]
-        lines = np.arange(len(rows))[:, None]
-        hits = SearchHits(scores[lines, order], rows[lines, order])
+        is_live = live[rows] & (rows >= 0)
+        rows = np.where(is_live, rows, -1)
         if (short := is_live.sum(axis=1) < wanted).any():
-            hits.scores[short], hits.rows[short] = part.search(queries[short], k, allowed=live)
-        return hits
+            filtered = part.search(queries[short], k, allowed=live)
+            width = filtered.rows.shape[1]
+            rows[short, width:] = -1
+            scores[short, :width], rows[short, :width] = filtered
+        return SearchHits(scores, rows)
 
     def _merged(self, found: Sequence[SearchHits], numbers: Sequence[int], queries: Vectors, k: int) -> SearchHits:
         if not found:
             return SearchHits(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
-        if len(found) == 1 and self._slices[numbers[0]].start == 0:
-            return SearchHits(found[0].scores[:, :k], found[0].rows[:, :k])
-        rows = [
-            np.where(hits.rows < 0, -1, hits.rows + self._slices[number].start)
-            for hits, number in zip(found, numbers, strict=True)
-        ]
-        return best_hits(np.concatenate([hits.scores for hits in found], axis=1), np.concatenate(rows, axis=1), k)
+        starts = [self._slices[number].start for number in numbers]
+        rows = [np.where(hits.rows < 0, -1, hits.rows + start) for hits, start in zip(found, starts, strict=True)]
+        return merged_hits(np.concatenate([hits.scores for hits in found], axis=1), np.concatenate(rows, axis=1), k)
 
     def _check(self, allowed: NDArray[np.bool_]) -> None:
         if allowed.shape != (self._spec.rows,):

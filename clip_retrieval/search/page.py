@@ -44,7 +44,7 @@ def find_page(
     hits = _worded(query, collection, allowed, without, knows)
 
     def cut(order: Order, min_score: float | None = None) -> RankedPage:
-        content = collection.content_numbers(query.target)
+        content = collection.content_numbers(query.target) if query.dedupe else None
         return cut_page(order, query.k, query.offset, min_score=min_score, dedupe=query.dedupe, content=content)
 
     if query.mode == "words":

@@ -9,6 +9,7 @@ is in the order once, so a search returns k results if k rows are allowed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -80,22 +81,26 @@ class Ranking:
         self._front_only = front_only
         self._vector = vector
         self._allowed = allowed
-        self._without = np.array(sorted(set(without)), dtype=np.int64)
-        scores, rows = index.search(vector[None], front + len(self._without), allowed=allowed)
-        kept = rows[0] >= 0
-        if without:
-            kept &= ~np.isin(rows[0], self._without)
-        self._rows: Rows = rows[0][kept][:front]
-        self._scores: Scores = scores[0][kept][:front]
-        if allowed is None:
-            self.total = index.spec.rows - len(self._without)
-        else:
-            self.total = int(np.count_nonzero(allowed)) - int(np.count_nonzero(allowed[self._without]))
+        self._without = sorted(set(without))
+        hits = index.search(vector[None], front + len(self._without), allowed=allowed)
+        rows, scores = hits.rows[0], hits.scores[0]
+        if self._without or (len(rows) and rows[-1] < 0):
+            kept = (rows >= 0) & ~np.isin(rows, self._without)
+            rows, scores = rows[kept], scores[kept]
+        self._rows: Rows = rows[:front]
+        self._scores: Scores = scores[:front]
 
     @property
     def front(self) -> tuple[Rows, Scores]:
         """The rows of the front and their cosines, best first: ``front_rows`` of them or fewer."""
         return self._rows, self._scores
+
+    @cached_property
+    def total(self) -> int:
+        """How many rows the order has."""
+        if self._allowed is None:
+            return self.index.spec.rows - len(self._without)
+        return int(np.count_nonzero(self._allowed)) - int(np.count_nonzero(self._allowed[self._without]))
 
     def first(self, count: int) -> tuple[Rows, Scores]:
         """The first ``count`` rows of the order (all, if fewer exist) and their cosines, best first.
@@ -177,9 +182,11 @@ def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None 
     counts: list[int] = []
     for start in range(0, len(vectors), FOLD_BLOCK_ROWS):
         block = vectors[start : start + FOLD_BLOCK_ROWS]
-        taken = np.asarray((vectors[kept] @ block.T >= NEAR_DUPLICATE_COSINE).any(axis=0))
-        if content is not None:
-            ours = content[start : start + FOLD_BLOCK_ROWS]
+        ours = None if content is None else content[start : start + FOLD_BLOCK_ROWS]
+        taken = np.zeros(len(block), np.bool_)
+        if kept:
+            taken |= (vectors[kept] @ block.T >= NEAR_DUPLICATE_COSINE).any(axis=0)
+        if kept and content is not None and ours is not None:
             taken |= np.isin(ours, content[kept])
         first, near, alone = -COMPARED_ROWS, np.empty((0, len(block)), np.bool_), list[bool]()
         for place in range(len(block)):
@@ -189,7 +196,7 @@ def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None 
             if place >= first + COMPARED_ROWS:
                 first = place - place % COMPARED_ROWS
                 near = np.asarray(block[first : first + COMPARED_ROWS] @ block.T >= NEAR_DUPLICATE_COSINE)
-                if content is not None:
+                if ours is not None:
                     near |= ours[first : first + COMPARED_ROWS, None] == ours
                 alone = (near.sum(axis=1) <= 1).tolist()
             kept.append(start + place)

@@ -64,7 +64,7 @@ FEW_TIMINGS = {"timed_queries": 20, "rounds": 1, "warm_up": 0}
 SLOW_FLAT = SlowFlat(**FEW_TIMINGS)
 
 
-GRAPH, SCAN, CELLS = "HNSW16,SQ8", "HR64,PQ16x4fs", "RR64,IVF16,PQ32x4fsr"
+GRAPH, SCAN, CELLS = "HNSW16,SQ8", "HR64,PQ16x4fs", "HR64,IVF16,PQ32x4fsr"
 RECALLS = {CELLS: (0.5,), GRAPH: (0.9, 0.95, 0.99), SCAN: (0.5, 0.9, 0.99)}
 """So many codes in so few cells do not reach more, and a graph is taken."""
 

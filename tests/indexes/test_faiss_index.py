@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.indexes.base import MIN_DEPTH, IndexSpec
-from clip_retrieval.indexes.faiss_index import FaissIndex, FilterLimits, exact_search
+from clip_retrieval.indexes.faiss_index import FaissIndex, FilterLimits, exact_search, merged_hits
 
 
 def random_units(rows: int, dim: int, seed: int = 0) -> Vectors:
@@ -183,6 +183,37 @@ def test_the_scores_are_the_exact_cosines_whatever_the_codes_are(build: Callable
     vectors, queries = random_units(500, 16), random_units(30, 16, seed=1)
     scores, rows = build(vectors).search(queries, 10)
     np.testing.assert_allclose(scores, np.einsum("nkd,nd->nk", vectors[rows], queries), atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [hnsw, refined, codes, scan])
+@pytest.mark.parametrize("queries", [1, 30])
+def test_equal_scores_of_candidates_stand_in_row_order(build: Callable[[Vectors], FaissIndex], queries: int) -> None:
+    vectors = np.repeat(random_units(40, 16), 3, axis=0)[np.random.default_rng(0).permutation(120)]
+    scores, rows = build(vectors).search(random_units(queries, 16, seed=1), 50)
+    equal = np.diff(scores, axis=1) == 0
+    assert equal.sum() >= 30 * queries, "each row has two equals"
+    assert (np.diff(rows, axis=1)[equal] > 0).all()
+
+
+def test_vectors_are_read_where_they_are() -> None:
+    """An upgrade of FAISS that copies them, or a view that ends with what made it, would be seen here."""
+    vectors, query = random_units(500, 16), random_units(1, 16, seed=1)
+    index = scan(vectors)
+    before = index.search(query, 10)
+    vectors *= np.float32(0.5)
+    after = index.search(query, 10)
+    np.testing.assert_array_equal(after.rows, before.rows)
+    np.testing.assert_allclose(after.scores, before.scores / 2, atol=1e-6)
+
+
+def test_merged_lists_are_one_list_in_order() -> None:
+    first, second = [0.9, 0.5, 0.2], [0.5, 0.4, -1]
+    scores = np.array([[*first, *second]], dtype=np.float32)
+    rows = np.array([[2, -1, 0, 7, 9, -1]])
+    for lines in (1, 2):
+        hits = merged_hits(scores.repeat(lines, axis=0), rows.repeat(lines, axis=0), 5)
+        assert hits.rows.tolist() == [[2, 7, 9, 0, -1]] * lines
+        np.testing.assert_allclose(hits.scores, [[0.9, 0.5, 0.4, 0.2, -1]] * lines)
 
 
 class TestAllowedRows:
