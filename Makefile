@@ -23,7 +23,7 @@ DEV := $(VENV)/.installed-dev
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-embed-scale bench-threads bench-scale bench-live bench-start bench-engines bench-split bench-overload fidelity load chaos \
+.PHONY: help env demo test test-all test-slow test-e2e test-long browser store bench bench-embedding bench-embed-scale bench-threads bench-scale bench-live bench-start bench-engines bench-isa bench-split bench-overload fidelity load chaos \
   bento image image-test some-artifact lint format constraints clean
 
 help:  ## Show this list
@@ -92,6 +92,9 @@ bench-scale: $(DEV)  ## Measure every index family up to a million images (SCALE
 
 bench-engines: $(DEV)  ## Measure the same collection behind FAISS and Milvus Lite (ENGINES= for options)
 	$(BIN)/python -m scripts.bench_engines $(ENGINES)
+
+bench-isa: $(DEV)  ## Measure the encoder alone in every way, with the instructions of lesser CPUs too (ISA= for options)
+	$(BIN)/python -m scripts.bench_isa $(ISA)
 
 bench-split: $(DEV)  ## Measure the one service beside the two, an encoder and a search (SPLIT= for options)
 	$(BIN)/python -m scripts.bench_split $(SPLIT)

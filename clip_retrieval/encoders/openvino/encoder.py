@@ -6,7 +6,7 @@ Loading compiles both towers at once and runs each of them in every way, so that
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,10 @@ TEXTS_AT_ONCE = 32
 PADDED_TEXTS_AT_ONCE = 8
 """The longest parts of a batch. Longer parts need more memory and are no faster. Padded texts need less memory in
 short parts, in which all have a similar length."""
+
+FloatType = Literal["f32", "bf16"]
+"""What a graph, or what a graph of 8 bits leaves in floating point, is computed in."""
+FLOAT_TYPES: tuple[FloatType, ...] = get_args(FloatType)
 
 
 class OpenVinoEncoder(Encoder):
@@ -140,11 +144,16 @@ def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
 
 def _settings(core: Any, precision: str, threads: int) -> dict[str, Any]:
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    # int8 graphs leave little in floating point; converting it to bfloat16 costs 4 %.
+    return float_settings("bf16" if has_bf16 and precision == "auto" else "f32", threads)
+
+
+def float_settings(kind: FloatType, threads: int) -> dict[str, Any]:
+    """OpenVINO's settings for ``threads`` threads that compute what is in floating point in this type."""
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        # int8 graphs leave little in floating point; converting it to bfloat16 costs 4 %.
-        "INFERENCE_PRECISION_HINT": "bf16" if has_bf16 and precision == "auto" else "f32",
+        "INFERENCE_PRECISION_HINT": kind,
         # Both towers may run at once; with pinned threads they would share cores while other cores are idle.
         "ENABLE_CPU_PINNING": False,
     }

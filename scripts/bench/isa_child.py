@@ -1,0 +1,97 @@
+"""One process of the benchmark of instruction sets: an encoder's towers in every way that they may be computed.
+
+    ONEDNN_MAX_CPU_ISA=AVX2 python -m scripts.bench.isa_child FOLDER QUERIES SECONDS f32,bf16
+
+FOLDER is an encoder with graphs of 8 bits, QUERIES a JSON list of texts; the last argument names the types in which
+what is in floating point may be computed. Prints one JSON line for each way.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_retrieval.cores import usable_cores
+from clip_retrieval.encoders import read_info
+from clip_retrieval.encoders.openvino.encoder import FLOAT_TYPES, float_settings
+from clip_retrieval.encoders.openvino.layouts import GraphInputs, text_batch
+from clip_retrieval.encoders.openvino.runtime import openvino
+from clip_retrieval.encoders.openvino.spec import graph_file, read_spec
+from clip_retrieval.encoders.openvino.tower import CompiledTower, split_rows
+from clip_retrieval.encoders.tokenizer import Tokenizer
+
+BATCHES = {"text": 64, "image": 16}
+"""How many items are encoded at once: the loads of the README's table."""
+PARTS = {"text": (8, 16, 32), "image": (4, 8, 16)}
+GRAPHS = ("f32", "int8")
+ROUNDS = 3
+"""Medians of so many measurements count."""
+
+Inputs = Callable[[int, int], list[GraphInputs]]
+"""The parts of a batch: given the longest part and the number of streams."""
+
+
+def main() -> None:
+    folder, queries, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+    types = [kind for kind in FLOAT_TYPES if kind in sys.argv[4].split(",")]
+    core, threads = openvino.Core(), usable_cores()
+    inputs = {"text": text_inputs(folder, json.loads(queries.read_text())), "image": image_inputs(folder)}
+    for tower in BATCHES:
+        for graph in GRAPHS:
+            for kind in types:
+                settings = float_settings(kind, threads)
+                path = folder / graph_file(tower, graph)
+                for streams in {1: 1, threads: threads}:
+                    compiled = [core.compile_model(path, "CPU", settings | {"NUM_STREAMS": 1})]
+                    if streams > 1:
+                        compiled.append(core.compile_model(path, "CPU", settings | {"NUM_STREAMS": streams}))
+                    for way in measured(CompiledTower(*compiled), inputs[tower], tower, seconds):
+                        print(json.dumps({"graph": graph, "type": kind, "streams": streams} | way), flush=True)
+
+
+def measured(tower: CompiledTower, inputs: Inputs, name: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Items a second of a tower, for each length of its parts."""
+    for part in PARTS[name]:
+        parts = inputs(part, tower.threads)
+        rates = [rate(tower, parts, BATCHES[name], seconds / ROUNDS) for _ in range(ROUNDS)]
+        yield {"tower": name, "part": part, "per_s": float(np.median(rates))}
+
+
+def rate(tower: CompiledTower, parts: Sequence[GraphInputs], items: int, seconds: float) -> float:
+    """Items a second, of a batch again and again; the first does not count."""
+    tower.run(parts, tower.claim())
+    start, done = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
+        tower.run(parts, tower.claim())
+        done += 1
+    return items * done / elapsed
+
+
+def text_inputs(folder: Path, texts: Sequence[str]) -> Inputs:
+    """A batch of texts, in the order in which the service computes them."""
+    tokenizer, layout = Tokenizer.load(folder), read_spec(folder).text_layout
+    ids = sorted(tokenizer.tokenize(text).ids for text in texts[: BATCHES["text"]])
+
+    def inputs(part: int, streams: int) -> list[GraphInputs]:
+        rows = split_rows(np.arange(len(ids)), part, streams)
+        return [text_batch(tokenizer, layout, [ids[row] for row in some]) for some in rows]
+
+    return inputs
+
+
+def image_inputs(folder: Path) -> Inputs:
+    """A batch of images; their content does not matter to the time."""
+    pixels = np.random.default_rng(0).random((BATCHES["image"], 3, *read_info(folder).image_size), np.float32)
+
+    def inputs(part: int, streams: int) -> list[GraphInputs]:
+        return [(pixels[some[0] : some[-1] + 1],) for some in split_rows(np.arange(len(pixels)), part, streams)]
+
+    return inputs
+
+
+if __name__ == "__main__":
+    main()

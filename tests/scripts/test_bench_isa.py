@@ -1,0 +1,46 @@
+"""Which of the ways to compute an encoder are those that the service takes."""
+
+from typing import Any
+
+import pytest
+
+from scripts.bench_isa import described, is_served, main
+
+
+def way(**other: Any) -> dict[str, Any]:
+    return {"tower": "text", "graph": "f32", "type": "bf16", "streams": 2, "part": 32} | other
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.bench_isa.usable_cores", lambda: 2)
+
+
+def test_texts_are_computed_side_by_side_and_images_by_all_threads_together() -> None:
+    assert is_served(way(), "bf16")
+    assert not is_served(way(streams=1), "bf16")
+    assert not is_served(way(part=8), "bf16")
+    assert is_served(way(tower="image", streams=1, part=8), "bf16")
+    assert not is_served(way(tower="image", part=8), "bf16")
+
+
+def test_the_type_is_the_narrowest_that_the_cpu_has_and_float32_beside_8_bits() -> None:
+    assert is_served(way(type="f32"), "f32")
+    assert not is_served(way(type="f32"), "bf16")
+    assert is_served(way(graph="int8", type="f32"), "bf16")
+    assert not is_served(way(graph="int8"), "bf16")
+
+
+def test_a_way_in_words() -> None:
+    assert described(way()) == "bf16, 2 streams, parts of 32"
+    assert described(way(tower="image", type="f32", streams=1, part=8)) == "f32, 1 stream, parts of 8"
+
+
+def test_a_set_that_the_cpu_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scripts.bench_isa.cpu", lambda: "a CPU (avx2 avx512f)")
+    monkeypatch.setattr("sys.argv", ["bench_isa", "--sets", "AVX2,AVX512_CORE_AMX"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "lacks AVX512_CORE_AMX; it has AVX2, AVX512_CORE" in capsys.readouterr().err
