@@ -29,6 +29,7 @@ from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders.openvino.encoder import IMAGES_AT_ONCE, TEXTS_AT_ONCE
+from clip_retrieval.encoders.openvino.instructions import AMX, bfloat16_is_fast
 from clip_retrieval.images.decode import DEFAULT_LIMITS
 from clip_retrieval.models.prepare import DEMO, prepare_encoder
 from scripts.bench.artifact import MODEL, random_weights
@@ -46,7 +47,8 @@ SETS = {
     "AVX512_CORE_AMX": "amx_bf16",
 }
 """By oneDNN's name of a set of instructions, from the least: a flag that the CPU has where it has the set."""
-WITH_BF16 = ("AVX512_CORE_BF16", "AVX512_CORE_AMX")
+FULL = "AVX512_CORE_AMX"
+WITH_BF16 = ("AVX512_CORE_BF16", FULL)
 SECONDS = 1.5
 
 
@@ -87,17 +89,18 @@ def measure(encoder: Path, name: str, seconds: float) -> list[dict[str, Any]]:
         with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
             for line in child.stdout or ():
                 ways.append(json.loads(line))
-                ways[-1]["served"] = is_served(ways[-1], types[-1])
+                ways[-1]["served"] = is_served(ways[-1], name)
                 advance(1)
     if child.returncode:
         raise SystemExit(f"the encoder could not be measured with {name}; the reason is above")
     return sorted(ways, key=lambda way: (way["tower"], -way["per_s"]))
 
 
-def is_served(way: dict[str, Any], narrowest: str) -> bool:
-    """Whether the service computes so, with ``auto`` or with 8 bits; ``narrowest`` is the type of ``auto``."""
+def is_served(way: dict[str, Any], name: str) -> bool:
+    """Whether the service computes so with the set of this name, with ``auto`` or with 8 bits."""
     part, streams = (TEXTS_AT_ONCE, usable_cores()) if way["tower"] == "text" else (IMAGES_AT_ONCE, 1)
-    kind = narrowest if way["graph"] == "f32" else "f32"
+    fast = name in WITH_BF16 and bfloat16_is_fast(without=() if name == FULL else (AMX,))
+    kind = "bf16" if fast and way["graph"] == "f32" else "f32"
     return bool((way["type"], way["streams"], way["part"]) == (kind, streams, part))
 
 

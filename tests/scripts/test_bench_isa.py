@@ -8,7 +8,7 @@ from scripts.bench_isa import described, is_served, main
 
 
 def way(**other: Any) -> dict[str, Any]:
-    return {"tower": "text", "graph": "f32", "type": "bf16", "streams": 2, "part": 32} | other
+    return {"tower": "text", "graph": "f32", "type": "f32", "streams": 2, "part": 32} | other
 
 
 @pytest.fixture(autouse=True)
@@ -17,23 +17,26 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_texts_are_computed_side_by_side_and_images_by_all_threads_together() -> None:
-    assert is_served(way(), "bf16")
-    assert not is_served(way(streams=1), "bf16")
-    assert not is_served(way(part=8), "bf16")
-    assert is_served(way(tower="image", streams=1, part=8), "bf16")
-    assert not is_served(way(tower="image", part=8), "bf16")
+    name = "AVX512_CORE_VNNI"
+    assert is_served(way(), name)
+    assert not is_served(way(streams=1), name)
+    assert not is_served(way(part=8), name)
+    assert is_served(way(tower="image", streams=1, part=8), name)
+    assert not is_served(way(tower="image", part=8), name)
 
 
-def test_the_type_is_the_narrowest_that_the_cpu_has_and_float32_beside_8_bits() -> None:
-    assert is_served(way(type="f32"), "f32")
-    assert not is_served(way(type="f32"), "bf16")
-    assert is_served(way(graph="int8", type="f32"), "bf16")
-    assert not is_served(way(graph="int8"), "bf16")
+def test_the_type_is_bfloat16_where_that_is_fast_and_float32_beside_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.bench_isa.bfloat16_is_fast", lambda without: not without)
+    assert is_served(way(type="bf16"), "AVX512_CORE_AMX")
+    assert not is_served(way(), "AVX512_CORE_AMX")
+    assert is_served(way(), "AVX512_CORE_BF16")
+    assert is_served(way(graph="int8"), "AVX512_CORE_AMX")
+    assert not is_served(way(graph="int8", type="bf16"), "AVX512_CORE_AMX")
 
 
 def test_a_way_in_words() -> None:
-    assert described(way()) == "bf16, 2 streams, parts of 32"
-    assert described(way(tower="image", type="f32", streams=1, part=8)) == "f32, 1 stream, parts of 8"
+    assert described(way(type="bf16")) == "bf16, 2 streams, parts of 32"
+    assert described(way(tower="image", streams=1, part=8)) == "f32, 1 stream, parts of 8"
 
 
 def test_a_set_that_the_cpu_lacks_is_refused(

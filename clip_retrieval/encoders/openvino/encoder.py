@@ -13,6 +13,7 @@ from PIL import Image
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Preprocessing, Tokens, Vectors, unit_rows
+from clip_retrieval.encoders.openvino.instructions import bfloat16_is_fast
 from clip_retrieval.encoders.openvino.layouts import text_batch
 from clip_retrieval.encoders.openvino.memory import mergeable, release_mapping, trim_heap
 from clip_retrieval.encoders.openvino.runtime import openvino
@@ -59,8 +60,8 @@ class OpenVinoEncoder(Encoder):
     ) -> Self:
         """Load an exported model; each tower gets ``threads``, by default all usable cores.
 
-        ``auto`` computes in bfloat16 if the CPU has instructions for it, else in float32. ``int8`` needs graphs that
-        were exported for it. Raises ModelUnavailable.
+        ``auto`` computes in bfloat16 if the CPU has fast instructions for it, else in float32. ``int8`` needs graphs
+        that were exported for it. Raises ModelUnavailable.
         """
         spec = read_spec(folder)
         if precision == "int8" and "int8" not in spec.precisions:
@@ -143,8 +144,8 @@ def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
 
 
 def _settings(core: Any, precision: str, threads: int) -> dict[str, Any]:
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    # int8 graphs leave little in floating point; converting it to bfloat16 costs 4 %.
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and bfloat16_is_fast()
+    # int8 graphs leave little in floating point; converting it to bfloat16 is no faster.
     return float_settings("bf16" if has_bf16 and precision == "auto" else "f32", threads)
 
 
