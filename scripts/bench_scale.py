@@ -4,6 +4,8 @@
     python -m scripts.bench_scale --sizes 10000,100000          # minutes
     python -m scripts.bench_scale --families "IVF, RaBitQ" --fresh
     python -m scripts.bench_scale --sizes 1000000 --limit-mb 1000   # also inside a control group of 1 GB
+    python -m scripts.bench_scale --sizes 10000000 --families "IVF, short PQ, scored by 8 bits" --limit-mb 8000 \\
+        --recall 0.91                                           # a quarter of an hour, 27 GB of disk
     python -m scripts.bench_scale --records 200000,1000000      # start and memory of a retriever over so many images
 
 Building has a process of its own, with every core; searching has another, with one thread. Of each family the quickest
