@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import IndexSpec, Measurement, SearchHits
@@ -42,11 +43,29 @@ class Halting:
         return np.zeros((len(rows), 2), np.float32)
 
 
+def threads() -> list[int]:
+    """Of each library that has threads for searches, how many it uses."""
+    return [library["num_threads"] for library in threadpool_info()]
+
+
 QUERIES = np.zeros((60, 2), np.float32)
 TRUTH = np.tile(np.arange(50), (60, 1))
 
 
 class TestMeter:
+    def test_a_timed_search_has_one_thread_and_what_follows_has_all(self) -> None:
+        """Threads of numpy and of FAISS that wait for each other made a flat index look 25 times as slow."""
+        before, seen = threads(), set[int]()
+
+        class Looking(Halting):
+            def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
+                seen.update(threads())
+                return super().search(queries, k, allowed=allowed)
+
+        Meter(timed_queries=3, rounds=1, warm_up=1).times(Looking(), QUERIES)
+        assert seen == {1}
+        assert threads() == before
+
     def test_recalls_are_those_at_1_10_and_50(self) -> None:
         seen = Meter(timed_queries=5).measure(Halting(), QUERIES, TRUTH, "captions")
         assert seen.recalls == {1: 1, 10: 0.5, 50: 0.5}
