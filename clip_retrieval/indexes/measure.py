@@ -68,8 +68,8 @@ class Meter:
     ) -> SearchTimes:
         """Time single searches. ``queries`` are of shape (n, dim), n at least 1; ``advance`` gets searches done.
 
-        FAISS and numpy compute in the calling thread meanwhile, as they do for a service. With threads of their own,
-        which wait for each other, a search of 2,500 rows one by one took 25 times as long.
+        FAISS and numpy compute in the calling thread meanwhile, as they do for a service. With numpy's threads a
+        search of 2,500 rows one by one took 25 times as long.
         """
         timed = queries[: self.timed_queries]
         ms = np.empty((self.rounds, len(timed)))

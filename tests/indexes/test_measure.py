@@ -54,7 +54,7 @@ TRUTH = np.tile(np.arange(50), (60, 1))
 
 class TestMeter:
     def test_a_timed_search_has_one_thread_and_what_follows_has_all(self) -> None:
-        """Threads of numpy and of FAISS that wait for each other made a flat index look 25 times as slow."""
+        """The threads of numpy made a flat index look 25 times as slow."""
         before, seen = threads(), set[int]()
 
         class Looking(Halting):
