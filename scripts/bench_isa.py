@@ -1,7 +1,7 @@
 """An encoder alone, computed in every way that it may be, with the instructions of this CPU and of lesser ones.
 
     python -m scripts.bench_isa                 # ViT-B/32 with random weights; a quarter of an hour with AMX
-    python -m scripts.bench_isa --short         # does it work? (not: how fast) the demo; under a minute
+    python -m scripts.bench_isa --short         # does it work? (not: how fast) the demo; a minute
     python -m scripts.bench_isa --sets AVX2,AVX512_CORE_BF16
 
 ``ONEDNN_MAX_CPU_ISA`` (https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html) keeps oneDNN,
@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from clip_retrieval.build.check import calibration
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.datasets.detect import open_source
-from clip_retrieval.encoders.openvino.encoder import IMAGES_AT_ONCE, TEXTS_AT_ONCE
+from clip_retrieval.encoders.openvino.encoder import IMAGES_AT_ONCE, PADDED_TEXTS_AT_ONCE, TEXTS_AT_ONCE
 from clip_retrieval.encoders.openvino.instructions import AMX, bfloat16_is_fast
+from clip_retrieval.encoders.openvino.spec import read_spec
 from clip_retrieval.images.decode import DEFAULT_LIMITS
 from clip_retrieval.models.prepare import DEMO, prepare_encoder
 from scripts.bench.artifact import MODEL, random_weights
@@ -80,6 +82,10 @@ def main() -> None:
 def measure(encoder: Path, name: str, seconds: float) -> list[dict[str, Any]]:
     """Every way with the instructions of one set; those of a tower from the fastest."""
     types = ["f32", "bf16"] if name in WITH_BF16 else ["f32"]
+    longest = {
+        "text": TEXTS_AT_ONCE if read_spec(encoder).text_layout == "prefixes" else PADDED_TEXTS_AT_ONCE,
+        "image": IMAGES_AT_ONCE,
+    }
     count = sum(len(parts) for parts in PARTS.values()) * len(GRAPHS) * len(types) * len({1, usable_cores()})
     with queries_file() as queries, Bars().stage(name, count) as advance:
         command = [sys.executable, "-m", "scripts.bench.isa_child", str(encoder), str(queries)]
@@ -89,19 +95,22 @@ def measure(encoder: Path, name: str, seconds: float) -> list[dict[str, Any]]:
         with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
             for line in child.stdout or ():
                 ways.append(json.loads(line))
-                ways[-1]["served"] = is_served(ways[-1], name)
+                ways[-1]["served"] = is_served(ways[-1], name, longest)
                 advance(1)
     if child.returncode:
         raise SystemExit(f"the encoder could not be measured with {name}; the reason is above")
     return sorted(ways, key=lambda way: (way["tower"], -way["per_s"]))
 
 
-def is_served(way: dict[str, Any], name: str) -> bool:
-    """Whether the service computes so with the set of this name, with ``auto`` or with 8 bits."""
-    part, streams = (TEXTS_AT_ONCE, usable_cores()) if way["tower"] == "text" else (IMAGES_AT_ONCE, 1)
+def is_served(way: dict[str, Any], name: str, longest: Mapping[str, int]) -> bool:
+    """Whether the service computes so with the set of this name, with ``auto`` or with 8 bits.
+
+    ``longest`` has the longest part of a batch of each tower.
+    """
+    streams = usable_cores() if way["tower"] == "text" else 1
     fast = name in WITH_BF16 and bfloat16_is_fast(without=() if name == FULL else (AMX,))
     kind = "bf16" if fast and way["graph"] == "f32" else "f32"
-    return bool((way["type"], way["streams"], way["part"]) == (kind, streams, part))
+    return bool((way["type"], way["streams"], way["part"]) == (kind, streams, longest[way["tower"]]))
 
 
 def show(found: dict[str, list[dict[str, Any]]]) -> None:

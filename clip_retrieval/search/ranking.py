@@ -181,13 +181,13 @@ def fold(vectors: Vectors, count: int, content: NDArray[np.integer[Any]] | None 
     kept: list[int] = []
     counts: list[int] = []
     for start in range(0, len(vectors), FOLD_BLOCK_ROWS):
-        block = vectors[start : start + FOLD_BLOCK_ROWS]
-        ours = None if content is None else content[start : start + FOLD_BLOCK_ROWS]
+        part = slice(start, start + FOLD_BLOCK_ROWS)
+        block, ours = vectors[part], None if content is None else content[part]
         taken = np.zeros(len(block), np.bool_)
         if kept:
             taken |= (vectors[kept] @ block.T >= NEAR_DUPLICATE_COSINE).any(axis=0)
-        if kept and content is not None and ours is not None:
-            taken |= np.isin(ours, content[kept])
+        if kept and content is not None:
+            taken |= np.isin(content[part], content[kept])
         first, near, alone = -COMPARED_ROWS, np.empty((0, len(block)), np.bool_), list[bool]()
         for place in range(len(block)):
             if taken[place]:

@@ -6,6 +6,7 @@ FOLDER is an encoder with graphs of 8 bits, QUERIES a JSON list of texts; the la
 what is in floating point may be computed. Prints one JSON line for each way.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -40,17 +41,13 @@ def main() -> None:
     types = [kind for kind in FLOAT_TYPES if kind in sys.argv[4].split(",")]
     core, threads = openvino.Core(), usable_cores()
     inputs = {"text": text_inputs(folder, json.loads(queries.read_text())), "image": image_inputs(folder)}
-    for tower in BATCHES:
-        for graph in GRAPHS:
-            for kind in types:
-                settings = float_settings(kind, threads)
-                path = folder / graph_file(tower, graph)
-                for streams in {1: 1, threads: threads}:
-                    compiled = [core.compile_model(path, "CPU", settings | {"NUM_STREAMS": 1})]
-                    if streams > 1:
-                        compiled.append(core.compile_model(path, "CPU", settings | {"NUM_STREAMS": streams}))
-                    for way in measured(CompiledTower(*compiled), inputs[tower], tower, seconds):
-                        print(json.dumps({"graph": graph, "type": kind, "streams": streams} | way), flush=True)
+    for tower, graph, kind, most in itertools.product(BATCHES, GRAPHS, types, sorted({1, threads})):
+        path, settings = folder / graph_file(tower, graph), float_settings(kind, threads)
+        compiled = [
+            core.compile_model(path, "CPU", settings | {"NUM_STREAMS": streams}) for streams in sorted({1, most})
+        ]
+        for way in measured(CompiledTower(*compiled), inputs[tower], tower, seconds):
+            print(json.dumps({"graph": graph, "type": kind, "streams": most} | way), flush=True)
 
 
 def measured(tower: CompiledTower, inputs: Inputs, name: str, seconds: float) -> Iterator[dict[str, Any]]:
@@ -74,7 +71,8 @@ def rate(tower: CompiledTower, parts: Sequence[GraphInputs], items: int, seconds
 def text_inputs(folder: Path, texts: Sequence[str]) -> Inputs:
     """A batch of texts, in the order in which the service computes them."""
     tokenizer, layout = Tokenizer.load(folder), read_spec(folder).text_layout
-    ids = sorted(tokenizer.tokenize(text).ids for text in texts[: BATCHES["text"]])
+    ids = [tokenizer.tokenize(text).ids for text in texts[: BATCHES["text"]]]
+    ids.sort(key=(lambda one: one) if layout == "prefixes" else (lambda one: (-len(one),)))
 
     def inputs(part: int, streams: int) -> list[GraphInputs]:
         rows = split_rows(np.arange(len(ids)), part, streams)
