@@ -20,6 +20,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV := $(VENV)/.installed-build
 DEV := $(VENV)/.installed-dev
+# Tests that start real servers run one after the other: they look at the clock, and they need the cores themselves.
+PARALLEL_TESTS := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
@@ -49,13 +51,13 @@ demo: $(ENV)  ## Build and serve the bundled photographs, or IMAGES=, with MODEL
 	  && exec $(BIN)/bento-clip serve "$$tag" --port $(PORT)
 
 test: $(DEV)  ## Run the default tests
-	$(BIN)/python -m pytest
+	$(PARALLEL_TESTS)
 
 test-all: $(DEV) browser store  ## Run every test, also the slow and the end-to-end tests
 	$(BIN)/python -m pytest -m ''
 
 test-slow: $(DEV)  ## Run the tests that need torch or time
-	$(BIN)/python -m pytest -m 'slow and not e2e'
+	$(PARALLEL_TESTS) -m 'slow and not e2e'
 
 test-e2e: $(DEV) browser store  ## Run the tests that start real servers and a browser
 	$(BIN)/python -m pytest -m 'e2e and not slow'
