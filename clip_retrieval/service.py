@@ -74,7 +74,7 @@ MAX_LATENCY_MS = 60_000
 start_profile.mark(_process, "imports")
 count_by_route(route_of)
 
-state = ServerState.of(settings, place.shared, place.number)
+state = ServerState.of(settings, place.shared, place.number, workers=process.share_cores(settings)[0])
 try:
     state.gate = gate_of(settings, process.bound_host())
 except ClipRetrievalError as error:

@@ -20,10 +20,14 @@ POLL_S = 0.5
 class Room:
     """The loans of one worker, and those that each worker bears a part of. Used from the event loop."""
 
-    def __init__(self, shared: SharedState | None = None, slot: Slot | None = None) -> None:
-        """``slot`` is this worker's in ``shared``; without them, the room of a service that has one process."""
+    def __init__(self, shared: SharedState | None = None, slot: Slot | None = None, *, workers: int = 1) -> None:
+        """``slot`` is this worker's in ``shared``, which has a slot too for each of the ``workers`` that is replaced.
+
+        Without them, it is the room of a service that has one process.
+        """
         self._shared = shared or SharedState.alone()
         self._slot = slot or self._shared.slots[0]
+        self._workers = workers
         self.inside = 0
         """Bytes of what this process loads beside what it serves."""
         self.left: Callable[[], int | None] = lambda: None
@@ -37,7 +41,7 @@ class Room:
         return self.inside + self._part(self._shared.total("apart"))
 
     def _part(self, size: int) -> int:
-        return -(-size // len(self._shared.slots))
+        return -(-size // self._workers)
 
     @contextmanager
     def beside(self, size: int, what: str) -> Iterator[None]:

@@ -101,8 +101,13 @@ class ServerState:
     """Takes the seconds of one stage of a request into the exported histograms."""
 
     @classmethod
-    def of(cls, settings: Settings, shared: SharedState | None = None, worker: int = 0) -> "ServerState":
-        """The state of the worker with this number; without ``shared``, of a service that has one process."""
+    def of(
+        cls, settings: Settings, shared: SharedState | None = None, worker: int = 0, *, workers: int = 1
+    ) -> "ServerState":
+        """The state of the worker with the number ``worker``; without ``shared``, of a service of one process.
+
+        ``workers`` is how many divide the memory of the service.
+        """
         shared = shared or SharedState.alone()
         slot = shared.slots[worker]
         return cls(
@@ -117,7 +122,7 @@ class ServerState:
             else OriginalsFolder(settings.originals, Limits(max_pixels=settings.max_pixels)),
             shared=shared,
             slot=slot,
-            room=Room(shared, slot),
+            room=Room(shared, slot, workers=workers),
             query_log=QueryLog.of(settings),
             limiter=None
             if settings.limit is None

@@ -46,8 +46,8 @@ def test_without_a_limit_everything_is_lent() -> None:
 
 
 def test_each_worker_bears_its_part_of_what_a_process_of_one_takes() -> None:
-    shared = SharedState.create(2)
-    mine, other = (Room(shared, slot) for slot in shared.slots)
+    shared = SharedState.create(4)  # two for workers that are replaced
+    mine, other = (Room(shared, slot, workers=2) for slot in shared.slots[1:3])
     with mine.apart(101, "a compaction"), mine.beside(7, "a model"):
         assert (mine.lent, other.lent) == (58, 51)
     assert (mine.lent, other.lent) == (0, 0)
