@@ -26,7 +26,8 @@ IMAGES_AT_ONCE = 8
 TEXTS_AT_ONCE = 32
 PADDED_TEXTS_AT_ONCE = 8
 """The longest parts of a batch. Longer parts need more memory and are no faster. Padded texts need less memory in
-short parts, in which all have a similar length."""
+short parts, in which all have a similar length; longer parts of them pay with AMX and not without
+(docs/performance-log.md, 2026-11-29)."""
 
 FloatType = Literal["f32", "bf16"]
 """What a graph, or what a graph of 8 bits leaves in floating point, is computed in."""
