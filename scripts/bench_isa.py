@@ -107,10 +107,9 @@ def is_served(way: dict[str, Any], name: str, longest: Mapping[str, int]) -> boo
 
     ``longest`` has the longest part of a batch of each tower.
     """
-    streams = usable_cores() if way["tower"] == "text" else 1
     fast = name in WITH_BF16 and bfloat16_is_fast(without=() if name == FULL else (AMX,))
     kind = "bf16" if fast and way["graph"] == "f32" else "f32"
-    return bool((way["type"], way["streams"], way["part"]) == (kind, streams, longest[way["tower"]]))
+    return bool((way["type"], way["streams"], way["part"]) == (kind, 1, longest[way["tower"]]))
 
 
 def show(found: dict[str, list[dict[str, Any]]]) -> None:

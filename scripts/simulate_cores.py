@@ -15,8 +15,8 @@ What the simulation (``scripts/bench/core_model.py``) assumes:
 - Threads that want to run share the cores equally. A core does the same work whoever else runs: neither memory
   bandwidth nor the clock of a busy processor is modelled, so figures for many cores are bounds from above.
 - An event loop does one thing at a time. Its work for an answer is half before and half after the encoder.
-- Up to two batches of a worker are computed at a time; a batch has at most 32 texts and its work is divided equally
-  among its threads.
+- A batch has at most 32 texts and is computed by all threads of its worker, which divide its work equally. The next one
+  is prepared meanwhile.
 - The kernel gives each new connection to a worker by chance: each has an equal share of the clients.
 """
 

@@ -5,7 +5,6 @@ all threads that want to run progress at one rate, 1 or ``cores`` divided by the
 ``scripts/simulate_cores.py``.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,7 +115,8 @@ class Worker:
         self._cores, self._costs, self._threads, self._random = cores, costs, threads, random
         self._loop = Loop(cores)
         self._texts: list[Done] = []
-        self._running = 0
+        self._prepared: deque[list[Done]] = deque()
+        """The batches in flight; the first is computed."""
         self.batches: list[int] = []
 
     def ask(self, answered: Done) -> None:
@@ -131,26 +131,31 @@ class Worker:
         self._encode()
 
     def _encode(self) -> None:
-        if not self._texts or self._running == BATCHES_AT_ONCE:
+        if not self._texts or len(self._prepared) == BATCHES_AT_ONCE:
             return
         batch, self._texts = self._texts[:MAX_BATCH], self._texts[MAX_BATCH:]
         self.batches.append(len(batch))
-        streams = math.ceil(self._threads / BATCHES_AT_ONCE) if self._running else self._threads
-        parts = streams if len(batch) == 1 else min(streams, len(batch))
-        self._running += 1
-        left = [parts]
+        self._prepared.append(batch)
+        if len(self._prepared) == 1:
+            self._compute()
+
+    def _compute(self) -> None:
+        batch = self._prepared[0]
+        left = [self._threads]
 
         def ended() -> None:
             left[0] -= 1
             if left[0] == 0:
-                self._running -= 1
+                self._prepared.popleft()
+                if self._prepared:
+                    self._compute()
                 for answered in batch:
                     self._loop.run(self._half(), answered)
                 self._encode()
 
         work_ms = self._costs.batch_ms + len(batch) * self._costs.text_ms
-        for _ in range(parts):
-            self._cores.run(work_ms / parts, ended)
+        for _ in range(self._threads):
+            self._cores.run(work_ms / self._threads, ended)
 
 
 def simulate(costs: Costs, machine: Machine, clients: int, *, answers: int = 20_000, seed: int = 0) -> Simulated:

@@ -22,7 +22,7 @@ from clip_retrieval.encoders.openvino.encoder import FLOAT_TYPES, float_settings
 from clip_retrieval.encoders.openvino.layouts import GraphInputs, text_batch
 from clip_retrieval.encoders.openvino.runtime import openvino
 from clip_retrieval.encoders.openvino.spec import graph_file, read_spec
-from clip_retrieval.encoders.openvino.tower import CompiledTower, split_rows
+from clip_retrieval.encoders.openvino.tower import split_rows
 from clip_retrieval.encoders.tokenizer import Tokenizer
 
 BATCHES = {"text": 64, "image": 16}
@@ -32,8 +32,8 @@ GRAPHS = ("f32", "int8")
 ROUNDS = 3
 """Medians of so many measurements count."""
 
-Inputs = Callable[[int, int], list[GraphInputs]]
-"""The parts of a batch: given the longest part and the number of streams."""
+Inputs = Callable[[int], list[GraphInputs]]
+"""The parts of a batch: given the longest part."""
 
 
 def main() -> None:
@@ -41,41 +41,46 @@ def main() -> None:
     types = [kind for kind in FLOAT_TYPES if kind in sys.argv[4].split(",")]
     core, threads = openvino.Core(), usable_cores()
     inputs = {"text": text_inputs(folder, json.loads(queries.read_text())), "image": image_inputs(folder)}
-    for tower, graph, kind, most in itertools.product(BATCHES, GRAPHS, types, sorted({1, threads})):
-        path, settings = folder / graph_file(tower, graph), float_settings(kind, threads)
-        compiled = [
-            core.compile_model(path, "CPU", settings | {"NUM_STREAMS": streams}) for streams in sorted({1, most})
-        ]
-        for way in measured(CompiledTower(*compiled), inputs[tower], tower, seconds):
-            print(json.dumps({"graph": graph, "type": kind, "streams": most} | way), flush=True)
+    for tower, graph, kind, streams in itertools.product(BATCHES, GRAPHS, types, sorted({1, threads})):
+        settings = float_settings(kind, threads) | {"NUM_STREAMS": streams}
+        compiled = core.compile_model(folder / graph_file(tower, graph), "CPU", settings)
+        for way in measured(openvino.AsyncInferQueue(compiled, streams), inputs[tower], tower, seconds):
+            print(json.dumps({"graph": graph, "type": kind, "streams": streams} | way), flush=True)
 
 
-def measured(tower: CompiledTower, inputs: Inputs, name: str, seconds: float) -> Iterator[dict[str, Any]]:
-    """Items a second of a tower, for each length of its parts."""
+def measured(queue: Any, inputs: Inputs, name: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Items a second of a tower, for each length of its parts; ``queue`` computes one in each stream."""
     for part in PARTS[name]:
-        parts = inputs(part, tower.threads)
-        rates = [rate(tower, parts, BATCHES[name], seconds / ROUNDS) for _ in range(ROUNDS)]
+        parts = inputs(part)
+        rates = [rate(queue, parts, BATCHES[name], seconds / ROUNDS) for _ in range(ROUNDS)]
         yield {"tower": name, "part": part, "per_s": float(np.median(rates))}
 
 
-def rate(tower: CompiledTower, parts: Sequence[GraphInputs], items: int, seconds: float) -> float:
+def rate(queue: Any, parts: Sequence[GraphInputs], items: int, seconds: float) -> float:
     """Items a second, of a batch again and again; the first does not count."""
-    tower.run(parts, tower.claim())
+    run(queue, parts)
     start, done = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
-        tower.run(parts, tower.claim())
+        run(queue, parts)
         done += 1
     return items * done / elapsed
+
+
+def run(queue: Any, parts: Sequence[GraphInputs]) -> None:
+    """Compute one batch."""
+    for part in parts:
+        queue.start_async(part, share_inputs=True)
+    queue.wait_all()
 
 
 def text_inputs(folder: Path, texts: Sequence[str]) -> Inputs:
     """A batch of texts, in the order in which the service computes them."""
     tokenizer, layout = Tokenizer.load(folder), read_spec(folder).text_layout
     ids = [tokenizer.tokenize(text).ids for text in texts[: BATCHES["text"]]]
-    ids.sort(key=(lambda one: one) if layout == "prefixes" else (lambda one: (-len(one),)))
+    ids.sort(key=(lambda one: one) if layout == "prefixes" else (lambda one: (len(one),)))
 
-    def inputs(part: int, streams: int) -> list[GraphInputs]:
-        rows = split_rows(np.arange(len(ids)), part, streams)
+    def inputs(part: int) -> list[GraphInputs]:
+        rows = split_rows(np.arange(len(ids)), part)
         return [text_batch(tokenizer, layout, [ids[row] for row in some]) for some in rows]
 
     return inputs
@@ -85,8 +90,8 @@ def image_inputs(folder: Path) -> Inputs:
     """A batch of images; their content does not matter to the time."""
     pixels = np.random.default_rng(0).random((BATCHES["image"], 3, *read_info(folder).image_size), np.float32)
 
-    def inputs(part: int, streams: int) -> list[GraphInputs]:
-        return [(pixels[some[0] : some[-1] + 1],) for some in split_rows(np.arange(len(pixels)), part, streams)]
+    def inputs(part: int) -> list[GraphInputs]:
+        return [(pixels[some[0] : some[-1] + 1],) for some in split_rows(np.arange(len(pixels)), part)]
 
     return inputs
 

@@ -1,5 +1,6 @@
-"""How batches share the threads of a tower, on fake graphs that say what they were asked for."""
+"""How a batch is computed by one graph, on a fake graph that says what it was asked for."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,119 +11,70 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clip_retrieval.encoders.openvino.tower import Claim, CompiledTower, split_rows
-
-
-class FakeRequest:
-    """Computes a part when it is waited for: the double of its first input."""
-
-    def __init__(self, graph: "FakeGraph") -> None:
-        self.graph = graph
-        self.data: NDArray[Any] = np.zeros(0)
-
-    def start_async(self, part: Sequence[NDArray[Any]], share_inputs: bool) -> None:
-        assert share_inputs
-        if self.graph.broken:
-            raise RuntimeError("it does not start")
-        self.graph.running += 1
-        self.graph.most_running = max(self.graph.most_running, self.graph.running)
-        self.data = 2 * part[0]
-
-    def wait(self) -> None:
-        self.graph.running -= 1
-        self.graph.computed += 1
-
-    def get_output_tensor(self) -> "FakeRequest":
-        return self
+from clip_retrieval.encoders.openvino.tower import CompiledTower, split_rows
 
 
 class FakeGraph:
-    """A compiled graph with some streams."""
+    """A compiled graph and its only request, which computes a part when it is waited for: the double of its input."""
 
-    def __init__(self, streams: int) -> None:
-        self.streams = streams
-        self.broken = False
-        self.running = self.most_running = self.computed = 0
+    def __init__(self) -> None:
+        self.is_broken = False
+        self.running = self.most_running = 0
+        self.data: NDArray[Any] = np.zeros(0)
 
-    def create_infer_request(self) -> FakeRequest:
-        return FakeRequest(self)
+    def create_infer_request(self) -> "FakeGraph":
+        return self
 
-    def get_property(self, name: str) -> int:
-        assert name == "NUM_STREAMS"
-        return self.streams
+    def start_async(self, part: Sequence[NDArray[Any]], share_inputs: bool) -> None:
+        assert share_inputs
+        if self.is_broken:
+            raise RuntimeError("it does not start")
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        self.data = 2 * part[0]
+
+    def wait(self) -> None:
+        time.sleep(0.0001)
+        self.running -= 1
+
+    def get_output_tensor(self) -> "FakeGraph":
+        return self
 
 
-def tower_of(threads: int) -> tuple[CompiledTower, FakeGraph, FakeGraph]:
-    together, side_by_side = FakeGraph(1), FakeGraph(threads)
-    return CompiledTower(together, side_by_side), together, side_by_side
+def parts_of(count: int, first: int = 0) -> list[tuple[NDArray[Any], ...]]:
+    return [(np.full(1, first + number),) for number in range(count)]
 
 
-def parts_of(count: int) -> list[tuple[NDArray[Any], ...]]:
-    return [(np.full(1, number),) for number in range(count)]
-
-
-@given(st.integers(0, 200), st.integers(2, 20), st.integers(1, 64))
-def test_parts_hold_every_row_once_and_leave_no_stream_without_work(rows: int, size: int, streams: int) -> None:
-    parts = split_rows(np.arange(rows), size, streams)
+@given(st.integers(0, 200), st.integers(1, 20))
+def test_parts_hold_every_row_once_and_are_few_and_alike(rows: int, size: int) -> None:
+    parts = split_rows(np.arange(rows), size)
     assert np.concatenate([[], *parts]).tolist() == list(range(rows))
-    assert all(0 < len(part) <= size for part in parts)
-    assert rows < streams or len(parts) % streams == 0
+    assert len(parts) == -(-rows // size)
+    lengths = {len(part) for part in parts}
+    assert not lengths or (max(lengths) <= size and max(lengths) - min(lengths) <= 1)
 
 
-@pytest.mark.parametrize(("threads", "half"), [(2, 1), (3, 2), (8, 4)])
-def test_a_batch_gets_all_threads_unless_another_is_prepared_or_running(threads: int, half: int) -> None:
-    tower, _, _ = tower_of(threads)
-    first, second = tower.claim(), tower.claim()
-    assert (first.streams, second.streams) == (threads, half)
-    tower.run(parts_of(1), first)
-    assert tower.claim().streams == half, "the second is still waiting"
-    tower.run(parts_of(1), second)
-    assert tower.claim().streams == threads
+def test_each_part_has_its_own_output_in_order() -> None:
+    tower = CompiledTower(FakeGraph())
+    assert [int(output[0]) for output in tower.run(parts_of(3))] == [0, 2, 4]
+    assert tower.run([]) == []
 
 
-def test_a_batch_that_is_dropped_without_being_run_gives_its_threads_back() -> None:
-    tower, _, _ = tower_of(4)
-    claim = tower.claim()
-    assert tower.claim().streams == 2
-    del claim
-    assert tower.claim().streams == 4
-
-
-def test_a_batch_uses_no_more_streams_than_it_claimed() -> None:
-    tower, _, side_by_side = tower_of(4)
-    first, second = tower.claim(), tower.claim()
-    assert [int(output[0]) for output in tower.run(parts_of(8), second)] == [0, 2, 4, 6, 8, 10, 12, 14]
-    assert side_by_side.most_running == 2
-    tower.run(parts_of(8), first)
-    assert side_by_side.most_running == 4
-
-
-def test_all_threads_compute_a_single_part_together() -> None:
-    tower, together, side_by_side = tower_of(4)
-    tower.run(parts_of(1), tower.claim())
-    assert (together.computed, side_by_side.computed) == (1, 0)
-
-
-def test_a_tower_with_one_thread_computes_parts_one_after_the_other() -> None:
-    graph = FakeGraph(1)
+def test_batches_of_several_threads_wait_for_each_other() -> None:
+    graph = FakeGraph()
     tower = CompiledTower(graph)
-    assert [int(output[0]) for output in tower.run(parts_of(3), tower.claim())] == [0, 2, 4]
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(tower.run, parts_of(5, 10 * batch)) for batch in range(20)]
+        outputs = [[int(output[0]) for output in run.result(timeout=30)] for run in runs]
+    assert outputs == [[2 * (10 * batch + part) for part in range(5)] for batch in range(20)]
     assert graph.most_running == 1
 
 
-def test_parts_that_do_not_start_give_their_streams_back() -> None:
-    tower, _, side_by_side = tower_of(3)
-    side_by_side.broken = True
-    for _ in range(4):
-        with pytest.raises(RuntimeError, match="does not start"):
-            tower.run(parts_of(6), tower.claim())
-    side_by_side.broken = False
-    assert len(tower.run(parts_of(6), tower.claim())) == 6
-    assert tower.claim().streams == 3
-
-
-def test_two_batches_that_both_claim_all_streams_do_not_wait_for_each_other_for_ever() -> None:
-    tower, _, _ = tower_of(2)
-    with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(tower.run, parts_of(40), Claim(2)) for _ in range(50)]
-        assert all(len(run.result(timeout=30)) == 40 for run in runs)
+def test_a_batch_that_does_not_start_keeps_no_other_from_it() -> None:
+    graph = FakeGraph()
+    tower = CompiledTower(graph)
+    graph.is_broken = True
+    with pytest.raises(RuntimeError, match="does not start"):
+        tower.run(parts_of(2))
+    graph.is_broken = False
+    assert len(tower.run(parts_of(2))) == 2

@@ -18,7 +18,7 @@ from clip_retrieval.encoders.openvino.layouts import text_batch
 from clip_retrieval.encoders.openvino.memory import mergeable, release_mapping, trim_heap
 from clip_retrieval.encoders.openvino.runtime import openvino
 from clip_retrieval.encoders.openvino.spec import TOWERS, RuntimeSpec, graph_file, read_spec
-from clip_retrieval.encoders.openvino.tower import BATCHES_AT_ONCE, CompiledTower, split_rows
+from clip_retrieval.encoders.openvino.tower import WARM_UP_SIZES, CompiledTower, split_rows
 from clip_retrieval.encoders.tokenizer import Tokenizer
 from clip_retrieval.errors import ModelUnavailable
 
@@ -38,6 +38,8 @@ class OpenVinoEncoder(Encoder):
     """An exported model. Texts and images may be encoded at the same time from different threads."""
 
     owns_threads = True
+    text_batches_at_once = 2
+    """While one is computed, the other is prepared, and its texts need not wait for the event loop."""
 
     def __init__(
         self, info: EncoderInfo, spec: RuntimeSpec, tokenizer: Tokenizer, text: CompiledTower, image: CompiledTower
@@ -48,7 +50,6 @@ class OpenVinoEncoder(Encoder):
         self._tokenizer = tokenizer
         self._text = text
         self._image = image
-        self.text_batches_at_once = min(BATCHES_AT_ONCE, text.threads)
 
     @classmethod
     def load(
@@ -76,15 +77,13 @@ class OpenVinoEncoder(Encoder):
         tokenizer = Tokenizer.load(folder)
         # The binding fills its table of types on first use; two threads that do so at once deadlock (2026.4.1).
         openvino.Tensor(np.zeros(1, np.float32)).element_type.to_dtype()
-        streams_by_graph = [(text_graph, 1), (image_graph, 1), *([(text_graph, threads)] if threads > 1 else [])]
-        with mergeable(), ThreadPoolExecutor(len(streams_by_graph)) as pool:
-            compiled_text, compiled_image, *side_by_side = pool.map(
-                lambda graph: _compile(core, graph[0], settings | {"NUM_STREAMS": graph[1]}), streams_by_graph
+        with mergeable(), ThreadPoolExecutor(len(TOWERS)) as pool:
+            text, image = pool.map(
+                lambda graph: CompiledTower(_compile(core, graph, settings)), (text_graph, image_graph)
             )
-            text, image = CompiledTower(compiled_text, *side_by_side), CompiledTower(compiled_image)
             encoder = cls(info, spec, tokenizer, text, image)
-            warm_ups = [pool.submit(encoder.encode_texts, ["warm up"] * size) for size in text.warm_up_sizes]
-            for size in image.warm_up_sizes:
+            warm_ups = [pool.submit(encoder.encode_texts, ["warm up"] * size) for size in WARM_UP_SIZES]
+            for size in WARM_UP_SIZES:
                 encoder.encode_pixels(np.zeros((size, 3, *info.image_size), np.float32))
             for warm_up in warm_ups:
                 warm_up.result()
@@ -103,16 +102,15 @@ class OpenVinoEncoder(Encoder):
     def prepare_tokens(self, texts: Sequence[Tokens]) -> Callable[[], Vectors]:
         ids = [text.ids for text in texts]
         by_prefix = self.spec.text_layout == "prefixes"
-        # For prefixes in lexicographic order; for padded layouts the longest first, so that all streams end together.
-        in_order = sorted(range(len(ids)), key=lambda row: ids[row] if by_prefix else (-len(ids[row]),))
-        claim = self._text.claim()
+        # Texts of one part share prefixes if they are in lexicographic order, and padding if they are alike in length.
+        in_order = sorted(range(len(ids)), key=lambda row: ids[row] if by_prefix else (len(ids[row]),))
         longest = TEXTS_AT_ONCE if by_prefix else PADDED_TEXTS_AT_ONCE
-        parts = split_rows(np.array(in_order, dtype=np.intp), longest, claim.streams)
+        parts = split_rows(np.array(in_order, dtype=np.intp), longest)
         inputs = [text_batch(self._tokenizer, self.spec.text_layout, [ids[row] for row in part]) for part in parts]
 
         def compute() -> Vectors:
             vectors = np.empty((len(texts), self.info.dim), dtype=np.float32)
-            for part, output in zip(parts, self._text.run(inputs, claim), strict=True):
+            for part, output in zip(parts, self._text.run(inputs), strict=True):
                 vectors[part] = output
             return unit_rows(vectors)
 
@@ -127,10 +125,9 @@ class OpenVinoEncoder(Encoder):
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         vectors = np.empty((len(pixels), self.info.dim), dtype=np.float32)
-        claim = self._image.claim()
-        parts = split_rows(np.arange(len(pixels)), IMAGES_AT_ONCE, claim.streams)
+        parts = split_rows(np.arange(len(pixels)), IMAGES_AT_ONCE)
         inputs = [(pixels[part[0] : part[-1] + 1],) for part in parts]
-        for part, output in zip(parts, self._image.run(inputs, claim), strict=True):
+        for part, output in zip(parts, self._image.run(inputs), strict=True):
             vectors[part] = output
         return unit_rows(vectors)
 
@@ -155,6 +152,7 @@ def float_settings(kind: FloatType, threads: int) -> dict[str, Any]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": kind,
         # Both towers may run at once; with pinned threads they would share cores while other cores are idle.
         "ENABLE_CPU_PINNING": False,
