@@ -9,6 +9,7 @@ publish.py          a build into the model store or a folder
 tls.py              the files that HTTPS is served with
 probe.py            what the command asks of a service that starts
 start_table.py      what a start took, as a table or JSON
+waiting.py          what the command becomes when its service is ready
 bentoml_serve.py    the service as a child process
 check.py            ``bento-clip check``
 models.py           ``bento-clip models``

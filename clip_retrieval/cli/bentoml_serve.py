@@ -1,7 +1,11 @@
-"""Runs the service of an artifact as a child process, reports when it is ready, and passes signals on."""
+"""Runs the service of an artifact as a child process, reports when it is ready, and passes signals on.
+
+Once it is ready, this process becomes ``waiting.py``, unless it was asked what the start took.
+"""
 
 import errno
 import json
+import os
 import shlex
 import signal
 import socket
@@ -12,16 +16,18 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import NoReturn
 
 from clip_retrieval.cli import console
 from clip_retrieval.cli.probe import is_ready
 from clip_retrieval.cli.start_table import StartProfile
 from clip_retrieval.cli.tls import Tls
+from clip_retrieval.cli.waiting import STOPS, exit_status, pass_on
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.serving import lifeline
 
 Address = IPv4Address | IPv6Address
-LAUNCH = "clip_retrieval.serving.launch"
+LAUNCH, WAITING = "clip_retrieval.serving.launch", "clip_retrieval.cli.waiting"
 SERVICE_FOLDER = Path(__file__).resolve().parents[2]
 """The parent of the package, which BentoML imports the service from, in a checkout and in an installation."""
 POLL_S = 0.05
@@ -36,11 +42,12 @@ def serve_artifact(
     profile: StartProfile | None = None,
     example: Callable[[], str | None] = lambda: None,
 ) -> int:
-    """Serve until the child process ends, and return its exit status.
+    """Serve until the child process ends, and exit with its status.
 
-    ``host`` is an address or a name; with ``tls`` it is HTTPS. ``profile`` is told what the start took. ``example``
-    gives a text that finds something here; it is asked when the service is ready. The status is not 0 if the child
-    ended by itself before it was ready. Raises ClipRetrievalError if the host is unknown or the port is in use.
+    Without ``profile`` it returns only if the child ended before it was ready; the status is not 0 if that was by
+    itself. ``host`` is an address or a name; with ``tls`` it is HTTPS. ``profile`` is told what the start took.
+    ``example`` gives a text that finds something here; it is asked when the service is ready. Raises ClipRetrievalError
+    if the host is unknown or the port is in use.
     """
     address = address_of(host, port)
     _require_free(address, port)
@@ -64,10 +71,7 @@ def serve_artifact(
         env=variables,
         start_new_session=True,  # a Ctrl-C reaches the child once, through the handler below
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # with nohup the service outlives its terminal
-        signal.signal(signal.SIGHUP, stop)
+    pass_on(stop)
     url = url_of(address, port, tls=tls)
     started = time.monotonic()
     asked = url_of(address, port, shown=False, tls=tls)
@@ -79,14 +83,23 @@ def serve_artifact(
             profile.mark("waiting until the service is ready")
             profile.ask(asked)
     except _Ended:
-        return _status(child.returncode) if stopped else _status(child.returncode) or 1
+        return exit_status(child.returncode) if stopped else exit_status(child.returncode) or 1
     took = time.monotonic() - started
     console.err.print(f"ready in {took:.1f} s: [bold]{url}[/] (API pages at {url}/docs)", soft_wrap=True)
     console.err.print("try:", style="bold")
     console.err.print(try_line(url, key_header(environment), example()), markup=False, highlight=False, soft_wrap=True)
-    if profile is not None:
-        profile.show()
-    return _status(child.wait())
+    if profile is None:
+        _become_waiting(child.pid)
+    profile.show()
+    return exit_status(child.wait())
+
+
+def _become_waiting(service: int) -> NoReturn:
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    lifeline.keep()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", WAITING, str(service), *sys.argv])
 
 
 def try_line(url: str, key: str, example: str | None) -> str:
@@ -101,14 +114,6 @@ def key_header(environment: Mapping[str, str]) -> str:
     """What curl needs beside the URL where the service asks for a key."""
     has_keys = any(environment.get(name, "").strip() for name in ("BENTO_CLIP_KEYS", "BENTO_CLIP_API_KEYS"))
     return '-H "X-API-Key: $BENTO_CLIP_KEY" ' if has_keys else ""
-
-
-def _status(returncode: int) -> int:
-    """The exit status for the child's; a signal that ended it is told, and is 128 and its number as in a shell."""
-    if returncode >= 0:
-        return returncode
-    console.err.print(f"the service was ended by {signal.Signals(-returncode).name}", soft_wrap=True)
-    return 128 - returncode
 
 
 class _Ended(Exception):

@@ -20,17 +20,27 @@ follows itself. It has not the prefix of the settings: it is none."""
 GRACE_S = 0.5
 """Seconds for an orphan to end in good order."""
 
+_held: list[int] = []
+"""The write ends of this process."""
+
 
 def hold(environment: MutableMapping[str, str]) -> list[int]:
     """Make the pipe of this process, and name it in ``environment``, that of children.
 
     Returns the descriptors that these have to inherit: they are inheritable. The write end stays open.
     """
-    read, _write = os.pipe()
+    read, write = os.pipe()
+    _held.append(write)
     os.set_inheritable(read, True)
     pipes = [*_pipes(environment), read]
     environment[VARIABLE] = ",".join(map(str, pipes))
     return pipes
+
+
+def keep() -> None:
+    """Let children live on when this process becomes another program by ``exec``. It may start none before."""
+    for write in _held:
+        os.set_inheritable(write, True)
 
 
 def follow(environment: Mapping[str, str], end: Callable[[], None]) -> threading.Thread | None:

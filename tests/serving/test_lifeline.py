@@ -155,3 +155,18 @@ def test_a_pipe_of_a_process_with_thousands_of_open_files_is_followed() -> None:
 
 def _never() -> None:
     raise AssertionError("nobody has ended")
+
+
+def test_a_parent_that_becomes_another_program_is_still_the_parent() -> None:
+    become = PARENT.replace("time.sleep(60)", "lifeline.keep(); os.execvp('sleep', ['sleep', '60'])")
+    command = [sys.executable, "-c", become, CHILD, "0", "good"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.stdout.readline()
+        time.sleep(lifeline.GRACE_S + 0.5)
+        assert psutil.Process(parent.pid).name() == "sleep"
+        assert child.status() == psutil.STATUS_SLEEPING
+        parent.kill()
+        parent.wait()
+        child.wait(timeout=2)
