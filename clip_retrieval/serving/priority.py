@@ -127,8 +127,11 @@ def _lengthen_slice() -> None:
 
 
 def _claim(core: int) -> socket.socket | None:
-    """What no other process of this machine has at the same time; the kernel takes it back when the process ends."""
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    """What no other process of this machine has at the same time; the kernel takes it back when the process ends.
+
+    It does not listen, so nobody can connect to it; to a socket for datagrams everybody could write.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         claim.bind(f"\0bento-clip-core-{core}")  # a name that is in no folder, see unix(7)
     except OSError:

@@ -26,6 +26,8 @@ from tests.e2e.test_workers import tree, wait_until_all_are_ready
 pytestmark = pytest.mark.e2e
 
 NOBODY = 65534
+ACCEPTS = 0x10000
+"""The flag of a socket that listens, in /proc/net/unix (``__SO_ACCEPTCON``, include/linux/net.h)."""
 TRY = """
 import socket, sys
 family = socket.AF_UNIX if sys.argv[1] == "unix" else socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
@@ -48,10 +50,12 @@ class Door:
 def doors(processes: list[psutil.Process]) -> set[Door]:
     """Every listening socket and every bound datagram socket of these processes."""
     found = set()
+    table = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    listening = {row[7] for row in table if len(row) > 7 and int(row[3], 16) & ACCEPTS}
     for process in processes:
         for one in process.net_connections(kind="all"):
             if one.family == socket.AF_UNIX:
-                if one.laddr:
+                if one.laddr and (one.type == socket.SOCK_DGRAM or str(one.laddr) in listening):
                     found.add(Door("unix", str(one.laddr)))
             elif one.status == psutil.CONN_LISTEN or (one.type == socket.SOCK_DGRAM and one.laddr):
                 kind = "udp" if one.type == socket.SOCK_DGRAM else "tcp"
