@@ -3,8 +3,8 @@
     python -m clip_retrieval.cli.waiting 4711 bento-clip serve
 
 The command has loaded a table of options, colours and a collection, and none of it is needed any more: it becomes this
-process (``execv``), which holds a fifth of its memory. What stands behind the number of the service's process is there
-to be read by people and by ``pkill -f``.
+process (``execv``), which holds an eighth of its memory. What stands behind the number of the service's process is for
+people and for ``pkill -f``.
 """
 
 import os
