@@ -67,7 +67,7 @@ LIBRARIES = {
     "huggingface_hub": {"encoders/open_clip"},
     "openvino": {"encoders/openvino/runtime", "models/export"},
     "nncf": {"models"},
-    "faiss": {"indexes/faiss_index", "indexes/faiss_parameters", "indexes/faiss_rescoring"},
+    "faiss": {"indexes/faiss_index", "indexes/faiss_joined", "indexes/faiss_parameters", "indexes/faiss_rescoring"},
     "pymilvus": {"indexes/milvus_engine", "indexes/milvus_writer"},
     "milvus_lite": {"indexes/milvus_lite"},
     "grpc": {"indexes/milvus_engine"},

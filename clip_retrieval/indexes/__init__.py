@@ -1,9 +1,10 @@
 """Vector indexes: the seam, FAISS behind it, and choosing an index by measuring.
 
 base.py              the seam: what an index is asked, how it is described, what was measured of it
-faiss_parameters.py  how broadly FAISS searches, given with each search
+faiss_parameters.py  how broadly FAISS searches
 faiss_rescoring.py   candidates scored by vectors in a mapped file, in the same call
 faiss_index.py       an index over unit vectors, built by FAISS
+faiss_joined.py      several of them in one call of FAISS
 milvus_place.py      where a Milvus is, and how much it answers
 milvus_lite.py       Milvus Lite: the process that has it open, and those that ask it
 milvus_engine.py     Milvus: connections, deadlines and searches

@@ -24,8 +24,13 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.indexes.base import IndexSpec, SearchHits
-from clip_retrieval.indexes.faiss_parameters import scores_itself, search_parameters, takes_selectors
-from clip_retrieval.indexes.faiss_rescoring import scored_by_vectors, scored_parameters
+from clip_retrieval.indexes.faiss_parameters import (
+    scores_itself,
+    search_parameters,
+    set_parameters,
+    takes_selectors,
+)
+from clip_retrieval.indexes.faiss_rescoring import flat_over, scored_by_vectors, scored_parameters
 
 ADD_BLOCK_ROWS = 65_536
 """How many rows are read from the vectors' file at a time while an index is built."""
@@ -166,7 +171,7 @@ class FaissIndex:
         queries = self._asked(queries)
         depth = min(max(self._spec.depth, k), count)
         if allowed is None:
-            return _in_row_order(*self._found(queries, depth, self._parameters), k)
+            return first_hits(*self._found(queries, depth, self._parameters), k)
         scores, candidates = self._found_among(allowed, count, queries, depth)
         hits = best_hits(scores, candidates, k)
         # The whole depth decides, not k: else the answers for two k could come from two methods.
@@ -196,6 +201,20 @@ class FaissIndex:
         """The best ``k`` of ``candidates``, rows of shape (queries, n) or -1, by the cosines of the vectors."""
         candidates = np.ascontiguousarray(candidates, dtype=np.int64)
         return best_hits(self._cosines(self._asked(queries), candidates), candidates, k)
+
+    def shard(self, depth: int) -> Any:
+        """FAISS's object that searches these rows among others, for ``depth`` rows or more at a time.
+
+        It is searched without parameters: it has those of ``spec`` in itself.
+        """
+        if self._index is None:
+            return flat_over(self._vectors)
+        set_parameters(self._index, self._spec.search_parameters)
+        if self._spec.scores == "codes":
+            return self._index
+        shard = scored_by_vectors(self._index, self._vectors)
+        shard.k_factor = max(1, self._spec.depth / depth)
+        return shard
 
     def _compares_each(self, count: int) -> bool:
         """Whether ``count`` allowed rows are compared one by one sooner than the index finds the best of them."""
@@ -300,6 +319,14 @@ def best_hits(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> S
     return _picked(scores, rows, order)
 
 
+def first_hits(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> SearchHits:
+    """The same of lines that are in order, but for equal scores, which stand in any order."""
+    near = scores[:, : k + 1]
+    if (near[:, 1:] == near[:, :-1]).any():
+        return best_hits(scores, rows, k)
+    return SearchHits(np.minimum(np.maximum(scores[:, :k], -1), 1), rows[:, :k].copy())
+
+
 def merged_hits(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> SearchHits:
     """The ``k`` best of each line in order, rows of -1 last.
 
@@ -308,14 +335,6 @@ def merged_hits(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) ->
     scores = np.where(rows < 0, np.float32(-np.inf), scores)
     hits = _picked(scores, rows, (-scores).argsort(axis=1, kind="stable")[:, :k])
     np.maximum(hits.scores, -1, out=hits.scores)
-    return hits
-
-
-def _in_row_order(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> SearchHits:
-    """The first ``k`` of lines that are in order but for equal scores, which stand from the last row to the first."""
-    scores, rows = scores[:, ::-1], rows[:, ::-1]
-    hits = _picked(scores, rows, (-scores).argsort(axis=1, kind="stable")[:, :k])
-    np.minimum(np.maximum(hits.scores, -1, out=hits.scores), 1, out=hits.scores)
     return hits
 
 

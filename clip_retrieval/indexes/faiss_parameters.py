@@ -1,4 +1,4 @@
-"""How broadly FAISS searches, given to it with each search; FAISS's objects stay as they were built.
+"""How broadly FAISS searches: given to it with each search, or set in its objects where a search takes no parameters.
 
 The names are those of FAISS's ``ParameterSpace``: ``efSearch`` (how many nodes a walk over a graph keeps), ``nprobe``
 (how many cells are scanned), ``quantizer_efSearch`` (the graph over the cells' centres), ``k_factor_rf`` (how many
@@ -36,6 +36,13 @@ def search_parameters(index: Any, settings: Mapping[str, int], selector: Any = N
     if left:
         raise ValueError(f"FAISS does not know the search parameters {', '.join(left)} for an index of this kind")
     return parameters
+
+
+def set_parameters(index: Any, settings: Mapping[str, int]) -> None:
+    """Have searches without parameters be those with ``settings``, which were those of a search before."""
+    space = faiss.ParameterSpace()
+    for name, value in settings.items():
+        space.set_index_parameter(index, name, value)
 
 
 def _take_parameters(index: Any, left: dict[str, int], selector: Any, breadth: float) -> Any:

@@ -21,15 +21,28 @@ def scored_by_vectors(index: Any, vectors: Vectors) -> Any:
     rows, dim = vectors.shape
     scored = faiss.IndexRefineFlat(faiss.IndexFlatIP(dim))  # it is made with an index that has no row yet
     scored.base_index = index
-    nothing = faiss.MaybeOwnedVectorUInt8()
-    flat = faiss.downcast_index(scored.refine_index)
-    flat.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(vectors), vectors.nbytes, nothing.owner)
-    flat.ntotal = scored.ntotal = rows
+    scored.ntotal = rows
+    _read_in_place(faiss.downcast_index(scored.refine_index), vectors)
     scored.referenced_objects = [index, vectors]  # what a class of FAISS's keeps alive
     return scored
+
+
+def flat_over(vectors: Vectors) -> Any:
+    """An index that compares every row of ``vectors``, as they lie; they are as in ``scored_by_vectors``."""
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    _read_in_place(flat, vectors)
+    flat.referenced_objects = [vectors]
+    return flat
 
 
 def scored_parameters(parameters: Any) -> Any:
     """The parameters of a search of ``scored_by_vectors``: those of its index, which may be None."""
     inner = {} if parameters is None else {"base_index_params": parameters}
     return faiss.IndexRefineSearchParameters(k_factor=1, **inner)
+
+
+def _read_in_place(flat: Any, vectors: Vectors) -> None:
+    """Let a flat index of FAISS's have these rows, and read them where they are."""
+    nothing = faiss.MaybeOwnedVectorUInt8()
+    flat.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(vectors), vectors.nbytes, nothing.owner)
+    flat.ntotal = len(vectors)

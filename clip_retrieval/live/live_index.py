@@ -1,9 +1,9 @@
 """One index over the rows of several: those of a base and those that were added, without rows that were removed.
 
-The rows of each part stand behind those of the part before it. A search merges what the parts find; cosines of all
-parts are exact, so the merged order is that of one index. A part that has removed rows is asked for a few more rows
-than are needed, and the removed ones are dropped: that is far quicker than a search with a filter. Where too few are
-left, the filter decides.
+The rows of each part stand behind those of the part before it. FAISS searches all parts in one call where it has them
+all; else a search merges what the parts find. Cosines of all parts are exact, so the merged order is that of one index.
+Where rows were removed, a few more are asked for than are needed, and the removed ones are dropped: that is far quicker
+than a search with a filter. Where too few are left, the filter decides.
 """
 
 import math
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.base import IndexSpec, SearchHits, VectorIndex
-from clip_retrieval.indexes.faiss_index import merged_hits
+from clip_retrieval.indexes.faiss_index import best_hits, first_hits, merged_hits
+from clip_retrieval.indexes.faiss_joined import JoinedIndexes
 from clip_retrieval.search.columns import Mask
 
 LEAST_LIVE_SHARE = 0.5
@@ -46,6 +47,13 @@ class LiveIndex:
         kinds = [part.spec for part in parts if not part.spec.exact] or [parts[0].spec]
         depth = min(spec.depth for spec in kinds)
         self._spec = kinds[0].model_copy(update={"rows": ends[-1], "depth": depth})
+        self._share = min(
+            (count / part.spec.rows for part, count in zip(parts, self._counts, strict=True) if part.spec.rows),
+            default=1.0,
+        )
+        """The least share of rows that are left, of all parts that have rows."""
+        joins = len(self._searched) > 1 and not self._spec.exact and self._share >= LEAST_LIVE_SHARE
+        self._joined = JoinedIndexes.of(parts, depth) if joins else None
 
     @property
     def spec(self) -> IndexSpec:
@@ -62,15 +70,15 @@ class LiveIndex:
     def with_base(self, base: VectorIndex) -> "LiveIndex":
         """The same rows; ``base`` searches those of the first part, which it has too."""
         other = copy(self)
-        other._parts = (base, *self._parts[1:])
+        other._parts, other._joined = (base, *self._parts[1:]), None
         return other
 
     def search(self, queries: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> SearchHits:
         """See ``VectorIndex.search``. Removed rows are found if ``allowed`` says so."""
         if allowed is None or allowed is self._live:
             k = min(k, self._live_rows)
-            found = [self._search_live(number, queries, k) for number in self._searched]
-            return self._merged(found, self._searched, queries, k)
+            search = self._search_each if self._joined is None else self._search_joined
+            return search(queries, k)
         self._check(allowed)
         k = min(k, int(np.count_nonzero(allowed)))
         found = [
@@ -101,6 +109,26 @@ class LiveIndex:
                 vectors[here] = part.vectors_of(rows[here] - part_rows.start)
         return vectors
 
+    def _search_joined(self, queries: Vectors, k: int) -> SearchHits:
+        """The best ``k`` live rows, of all parts in one call."""
+        assert self._joined is not None, "it was asked for"
+        wanted = min(max(k, self._spec.depth), self._live_rows)
+        scores, rows = self._joined.search(queries, self._asked(wanted, self._share, self._spec.rows))
+        if self._live is None:
+            return first_hits(scores, rows, k)
+        is_live = self._live[rows] & (rows >= 0)
+        if len(queries) == 1 and np.count_nonzero(is_live) >= wanted:  # half the time of what follows
+            return first_hits(scores[is_live][None], rows[is_live][None], k)
+        hits = best_hits(np.where(is_live, scores, np.float32(-np.inf)), np.where(is_live, rows, -1), k)
+        if (short := is_live.sum(axis=1) < wanted).any():
+            hits.scores[short], hits.rows[short] = self._search_each(queries[short], k)
+        return hits
+
+    def _search_each(self, queries: Vectors, k: int) -> SearchHits:
+        """The same, one part after the other."""
+        found = [self._search_live(number, queries, k) for number in self._searched]
+        return self._merged(found, self._searched, queries, k)
+
     def _search_live(self, number: int, queries: Vectors, k: int) -> SearchHits:
         """At least the best ``k`` live rows of one part, which has at least one; -1 stands for those between them."""
         part, count = self._parts[number], self._counts[number]
@@ -112,8 +140,7 @@ class LiveIndex:
             return part.search(queries, k, allowed=live)
         # As in every index, all results for k up to the depth come from one list.
         wanted = min(k if part.spec.exact else max(k, part.spec.depth), count)
-        asked = math.ceil((wanted + RESERVE * math.sqrt(wanted * (1 - share))) / share)
-        scores, rows = part.search(queries, min(asked, part.spec.rows))
+        scores, rows = part.search(queries, self._asked(wanted, share, part.spec.rows))
         is_live = live[rows] & (rows >= 0)
         rows = np.where(is_live, rows, -1)
         if (short := is_live.sum(axis=1) < wanted).any():
@@ -122,6 +149,11 @@ class LiveIndex:
             rows[short, width:] = -1
             scores[short, :width], rows[short, :width] = filtered
         return SearchHits(scores, rows)
+
+    @staticmethod
+    def _asked(wanted: int, share: float, rows: int) -> int:
+        """How many of ``rows`` are asked for so that ``wanted`` are left if each is with a chance of ``share``."""
+        return min(rows, math.ceil((wanted + RESERVE * math.sqrt(wanted * (1 - share))) / share))
 
     def _merged(self, found: Sequence[SearchHits], numbers: Sequence[int], queries: Vectors, k: int) -> SearchHits:
         if not found:
