@@ -18,7 +18,8 @@ from clip_retrieval.encoders.base import Pixels, Tokens
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.middleware.first_request import UntilDone
 from clip_retrieval.serving import process
-from clip_retrieval.serving.bento_dispatch import ENCODER, IS_SUPERVISED, BentoDispatch
+from clip_retrieval.serving.bento_dispatch import BentoDispatch
+from clip_retrieval.serving.bento_worker import ENCODER, IS_SUPERVISED
 from clip_retrieval.serving.encoder_worker import EncoderWorker
 from clip_retrieval.serving.engine import EncodeJob
 from clip_retrieval.serving.vector_text import as_text

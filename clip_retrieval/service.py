@@ -10,35 +10,13 @@ from typing import Annotated, Any, cast
 
 import bentoml
 
-from clip_retrieval.errors import ClipRetrievalError
-from clip_retrieval.serving import process, start_profile
-from clip_retrieval.serving.bento_dispatch import ENCODER, IS_SUPERVISED, is_served_beside
-from clip_retrieval.serving.leading import SPLIT
-from clip_retrieval.serving.served import Loader
-from clip_retrieval.serving.service_folder import service_folder
-from clip_retrieval.serving.verification import Verification
+from clip_retrieval.serving.beginning import PROCESS, begin
+from clip_retrieval.serving.bento_worker import IS_SUPERVISED
 from clip_retrieval.serving.without_cloud import load_service_parts
 
-_process: start_profile.Process = "worker" if IS_SUPERVISED else "supervisor"
-start_profile.mark(_process, "interpreter and first imports")
 if IS_SUPERVISED:
     load_service_parts()
-place = process.take_place()
-settings = process.read_settings(place.shared)
-process.use_log_format(settings)
-try:
-    tag, folder = process.find_first(settings) if IS_SUPERVISED else process.find_artifact(settings.artifact)
-except ClipRetrievalError as error:
-    process.end_service(place.shared, error)
-workers, encoder_threads = process.share_cores(settings)
-if IS_SUPERVISED:
-    process.reserve_core(settings)
-loader = Loader(settings, encoder_threads, workers)
-verification: Verification | None = None
-if IS_SUPERVISED and not place.verifies:
-    if not is_served_beside(ENCODER) and settings.encoder_url is None:
-        loader.begin(folder)  # beside the imports that follow
-    verification = Verification(folder, place.shared, service_folder())
+begun = begin()
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +24,12 @@ from pydantic import AfterValidator, Field
 from starlette.types import Scope
 
 from clip_retrieval.contract.queries import TextToEncode
+from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http import uvicorn_protocol
 from clip_retrieval.http.app import create_app
 from clip_retrieval.http.policy import route_of
 from clip_retrieval.http.stack import middleware, wire
+from clip_retrieval.serving import process, start_profile
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
     TEXTS,
@@ -60,9 +40,9 @@ from clip_retrieval.serving.bento_dispatch import (
     tracer,
     unless_away,
 )
-from clip_retrieval.serving.encoder_proxy import EncoderProxy
 from clip_retrieval.serving.engine import EncodeJob, Engine, encode_by_engine
 from clip_retrieval.serving.entry import gate_of
+from clip_retrieval.serving.leading import SPLIT
 from clip_retrieval.serving.native_inputs import MAX_NATIVE_BATCH, image_jobs, text_jobs
 from clip_retrieval.serving.prometheus import PrometheusMetrics, Reading, resident_memory
 from clip_retrieval.serving.state import ServerState
@@ -71,7 +51,10 @@ from clip_retrieval.serving.worker import Worker
 MAX_LATENCY_MS = 60_000
 """BentoML drops queued work that it expects to take longer; ``Admission`` bounds the queue instead, and says so."""
 
-start_profile.mark(_process, "imports")
+start_profile.mark(PROCESS, "imports")
+place, settings, loader, verification = begun.place, begun.settings, begun.loader, begun.verification
+process.use_log_format(settings)
+begun.log_lines()
 count_by_route(route_of)
 
 state = ServerState.of(settings, place.shared, place.number, workers=process.share_cores(settings)[0])
@@ -99,7 +82,7 @@ Images = Annotated[
 
 options: dict[str, Any] = {
     "name": "clip-retrieval",
-    "workers": workers,
+    "workers": process.share_cores(settings)[0],
     "logging": {"access": {"enabled": False}},  # ``AccessLog`` has the line
     # ``traffic.timeout`` has no effect: ``Intake`` and ``Admission`` bound the time of a request.
     # BentoML makes spans even if nothing collects them: a quarter of the interpreter's time for a request.
@@ -127,17 +110,20 @@ class ClipRetrieval:
             raise SystemExit(
                 f"bento-clip: BENTO_CLIP_ENCODER_URL is set, of which this service makes no use: serve {SPLIT}"
             )
-        process.prepare(settings, tag, folder)
+        process.prepare(settings, begun.tag, begun.folder)
 
     def __init__(self) -> None:
-        start_profile.mark(_process, "routes and middleware")
+        start_profile.mark(PROCESS, "routes and middleware")
         process.prefer_searches()
         if self.encoder is not None:
+            # Here, since aiohttp takes a twentieth of a start and only this has use for it.
+            from clip_retrieval.serving.encoder_proxy import EncoderProxy
+
             loader.ask(EncoderProxy(self.encoder))
         if IS_SUPERVISED:
             process.leave_alone()
         try:
-            self.worker = Worker(state, place, dispatch, metrics, loader, tag, verification)
+            self.worker = Worker(state, place, dispatch, metrics, loader, begun.tag, verification)
         except Exception as error:
             _end_of_start(error)
             raise

@@ -13,7 +13,7 @@ from typing import Any
 import bentoml
 
 from clip_retrieval.encoder_service import ClipEncoder
-from clip_retrieval.serving.bento_dispatch import ENCODER, service_of_worker
+from clip_retrieval.serving.bento_worker import ENCODER, service_of_worker
 
 
 def _search() -> Any:
@@ -36,7 +36,7 @@ def _search() -> Any:
         @staticmethod
         def check() -> None:
             beside = {} if service.settings.encoder_url else {ENCODER: process.ENCODER_WORKERS}
-            process.prepare(service.settings, service.tag, service.folder, beside)
+            process.prepare(service.settings, service.begun.tag, service.begun.folder, beside)
 
     service.add_middleware(ClipRetrieval)
     return ClipRetrieval

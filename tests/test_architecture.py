@@ -255,6 +255,12 @@ def test_importing_the_service_loads_no_torch(fake_artifact: Artifact) -> None:
     assert not loaded & {"torch", "torchvision", "open_clip", "transformers", "timm", "typer"}
 
 
+def test_a_worker_begins_to_load_before_anything_of_the_server_is_imported() -> None:
+    loaded = loaded_by("import clip_retrieval.serving.beginning")
+    assert "numpy" in loaded
+    assert not loaded & {"bentoml", "_bentoml_sdk", "_bentoml_impl", "fastapi", "starlette", "uvicorn", "aiohttp"}
+
+
 def test_importing_the_command_line_loads_no_torch() -> None:
     assert not loaded_by("import clip_retrieval.cli.app") & {"torch", "torchvision", "open_clip", "openvino"}
 

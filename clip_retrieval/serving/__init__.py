@@ -2,6 +2,7 @@
 Knows no route.
 
 start_profile.py   when each stage of a start has ended
+bento_worker.py    what a worker knows of itself before BentoML is imported
 settings.py        settings from the environment
 budget.py          the memory that requests may take
 entry.py           who may do what, from the settings
@@ -54,6 +55,7 @@ health.py          whether a worker really answers
 native_inputs.py   inputs of BentoML's own APIs as jobs
 supervisor.py      BentoML's supervisor, with other manners
 process.py         the interpreter's switches, a worker's place among the others, and how a process ends
+beginning.py       what a worker does before all else: it takes its place and begins to load
 compactor.py       changes become an artifact, in the background
 worker.py          one worker process, wired
 encoder_worker.py  one worker process of a service that encodes for others

@@ -12,21 +12,15 @@ tests/serving/test_bento_dispatch.py holds each name and says what depends on it
     CorkDispatcher._sema.sema                             batches in flight
     CorkDispatcher._queue                                 the length of the queue, for the metrics
     BentoMLContainer.tracer_provider                      spans of stages join BentoML's request span
-    BENTOML_RUNNER_MAP                                    set in workers of ``bentoml serve``: where each service is
-    --service-name                                        the option of a worker that says which service it is of
     bentoml._internal.utils.circus.Arbiter                the class of the supervisor
     bentoml._internal.server.http.instruments.RunnerTrafficMetricsMiddleware   what counts requests, by their path
     bentoml._internal.server.http.traffic.TimeoutMiddleware   a limit of time that counts the upload
 """
 
 import asyncio
-import json
-import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import ServiceUnavailable
 from opentelemetry.trace import Tracer
@@ -43,25 +37,7 @@ NO_ROUTE = "other"
 """The label of requests for what is not served."""
 _AS_IT_CAME = "bento_clip.scope_as_it_came"
 
-IS_SUPERVISED = "BENTOML_RUNNER_MAP" in os.environ
-"""Whether this process is a worker of ``bentoml serve``, and not the supervisor itself."""
-
-
-ENCODER = "clip-encoder"
-"""The name of the service that encodes, where that is a service of its own."""
-
 Result = TypeVar("Result")
-
-
-def service_of_worker() -> str | None:
-    """The name of the service that this process is a worker of; None if it is no worker."""
-    following = dict(zip(sys.argv, sys.argv[1:], strict=False))
-    return following.get("--service-name") if IS_SUPERVISED else None
-
-
-def is_served_beside(name: str) -> bool:
-    """Whether BentoML says to this worker where the service with this name is."""
-    return name in json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}"))
 
 
 async def unless_away(encoding: Awaitable[Result]) -> Result:
@@ -152,11 +128,6 @@ class EngineDispatch:
     async def submit_image(self, job: EncodeJob) -> Encoded:
         job.engine = self._engine
         return await self._dispatch.submit_image(job)
-
-
-def worker_number() -> int:
-    """The number of this worker among those of its service: 0, 1, …"""
-    return (bentoml.server_context.worker_index or 1) - 1
 
 
 def supervise_by(derived: Callable[[Any], Any]) -> None:

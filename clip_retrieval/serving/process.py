@@ -25,7 +25,7 @@ from clip_retrieval.errors import ClipRetrievalError, StorageReadOnly
 from clip_retrieval.indexes.milvus_place import is_file
 from clip_retrieval.query_log.folder import prepare as prepare_log
 from clip_retrieval.serving import json_logs, lifeline, log_lines, priority
-from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, supervise_by, worker_number
+from clip_retrieval.serving.bento_worker import IS_SUPERVISED, worker_number
 from clip_retrieval.serving.budget import Needs, memory_limit
 from clip_retrieval.serving.decoder import STANDING
 from clip_retrieval.serving.decoders import PROCESS_BYTES
@@ -177,6 +177,8 @@ def prepare(settings: Settings, tag: str, folder: Path, beside: Mapping[str, int
     and ends the service if not. ``beside`` has the number of workers of each service that it depends on. Raises
     SystemExit with one sentence for keys that cannot be used.
     """
+    from clip_retrieval.serving.bento_dispatch import supervise_by
+
     try:
         check_keys(settings)
     except ClipRetrievalError as error:
@@ -200,6 +202,8 @@ def prepare_encoder(tag: str, folder: Path) -> None:
     """
     if DESCRIPTOR in os.environ:
         return
+    from clip_retrieval.serving.bento_dispatch import supervise_by
+
     try:
         Artifact.open_checked(folder)
     except ClipRetrievalError as error:

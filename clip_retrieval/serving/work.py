@@ -4,9 +4,16 @@ python -m clip_retrieval.serving.work clip_retrieval.service:ClipRetrieval --fd 
 """
 
 import gc
+import os
 
-from clip_retrieval.serving.without_cloud import run_worker
+from clip_retrieval.serving.leading import IS_SMALL
 
 if __name__ == "__main__":
     gc.disable()  # until the heap is frozen: nearly all that a start makes stays, and would be looked at in vain
+    if IS_SMALL in os.environ:  # whose workers are all of the one service
+        from clip_retrieval.serving.beginning import begin
+
+        begin()
+    from clip_retrieval.serving.without_cloud import run_worker
+
     run_worker()

@@ -8,7 +8,8 @@ from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.search.searchable import EngineElsewhere
 from clip_retrieval.serving import process, start_profile
-from clip_retrieval.serving.bento_dispatch import IS_SUPERVISED, BentoDispatch
+from clip_retrieval.serving.bento_dispatch import BentoDispatch
+from clip_retrieval.serving.bento_worker import IS_SUPERVISED
 from clip_retrieval.serving.budget import Needs, held_memory
 from clip_retrieval.serving.compactor import Compactor
 from clip_retrieval.serving.engine import Engine

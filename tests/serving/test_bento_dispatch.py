@@ -19,16 +19,12 @@ from bentoml.exceptions import ServiceUnavailable
 
 from clip_retrieval.errors import Busy, EncoderAway
 from clip_retrieval.serving.bento_dispatch import (
-    ENCODER,
     IMAGES,
     TEXTS,
     BentoDispatch,
-    is_served_beside,
     results_of,
-    service_of_worker,
     tracer,
     unless_away,
-    worker_number,
 )
 from clip_retrieval.serving.engine import Encoded, EncodeJob
 
@@ -61,50 +57,6 @@ def test_a_dispatcher_says_how_many_jobs_wait_and_how_many_batches_are_in_flight
 def test_there_is_a_tracer_provider() -> None:
     assert hasattr(BentoMLContainer.tracer_provider.get(), "get_tracer"), "stages have no spans"
     assert tracer() is not None
-
-
-def test_a_worker_of_bentoml_serve_is_recognised_by_its_environment() -> None:
-    source = subprocess.run(
-        [sys.executable, "-c", "import inspect, _bentoml_impl.worker.service as w; print(inspect.getsource(w))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert "BENTOML_RUNNER_MAP" in source, "each worker counts for itself, and a bad one starts for ever"
-    number, loaded = "server_context.worker_index = worker_id", "service = load("
-    assert 0 < source.find(number) < source.find(loaded), "all workers take the same place"
-
-
-def test_a_worker_says_which_service_it_is_of_and_where_the_others_are() -> None:
-    code = """
-import os, sys
-os.environ["BENTOML_RUNNER_MAP"] = '{"clip-encoder": "file:///socket"}'
-sys.argv[1:] = ["split:Service", "--service-name", "clip-encoder", "--fd", "3"]
-from clip_retrieval.serving.bento_dispatch import ENCODER, is_served_beside, service_of_worker
-assert service_of_worker() == ENCODER
-assert is_served_beside(ENCODER) and not is_served_beside("another")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    source = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import inspect, _bentoml_impl.server.serving as s; from _bentoml_sdk.service.dependency import Dependency;"
-            "print(inspect.getsource(s), inspect.getsource(Dependency))",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert source.count('"--service-name",') == 2, "an encoder loads a collection, and the other way round"
-    assert 'inject_env = {"BENTOML_RUNNER_MAP": json.dumps(dependency_map)}' in source, "a search loads an encoder too"
-    assert "if (key := self.on.name) in runner_mapping:" in source, "likewise"
-
-
-def test_this_process_is_no_worker_and_has_no_service_beside() -> None:
-    assert service_of_worker() is None
-    assert not is_served_beside(ENCODER)
 
 
 def test_an_encoder_that_is_away_is_503_for_bentoml() -> None:
@@ -185,10 +137,6 @@ assert limit.cls("the application", *limit.args, **limit.kwargs) == "the applica
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"a slow upload ends with 504: {done.stderr}"
-
-
-def test_a_process_that_is_no_worker_has_the_first_place() -> None:
-    assert worker_number() == 0
 
 
 class FakeBento:

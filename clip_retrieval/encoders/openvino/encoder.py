@@ -74,13 +74,12 @@ class OpenVinoEncoder(Encoder):
         core = openvino.Core()
         threads = threads or usable_cores()
         settings = _settings(core, precision, threads)
-        tokenizer = Tokenizer.load(folder)
         # The binding fills its table of types on first use; two threads that do so at once deadlock (2026.4.1).
         openvino.Tensor(np.zeros(1, np.float32)).element_type.to_dtype()
         with mergeable(), ThreadPoolExecutor(len(TOWERS)) as pool:
-            text, image = pool.map(
-                lambda graph: CompiledTower(_compile(core, graph, settings)), (text_graph, image_graph)
-            )
+            towers = pool.map(lambda graph: CompiledTower(_compile(core, graph, settings)), (text_graph, image_graph))
+            tokenizer = Tokenizer.load(folder)  # beside the compiler, which holds no lock of the interpreter
+            text, image = towers
             encoder = cls(info, spec, tokenizer, text, image)
             warm_ups = [pool.submit(encoder.encode_texts, ["warm up"] * size) for size in WARM_UP_SIZES]
             for size in WARM_UP_SIZES:
