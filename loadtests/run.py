@@ -160,7 +160,7 @@ def _locust(
     command += ["--csv", str(out / "locust"), "--csv-full-history", "--html", str(out / "locust.html")]
     if offered is not None:
         command += ["--offered", offered.to_json()]
-    if processes:  # its master listens at every address otherwise, to whoever calls itself a worker
+    if processes:  # its master listens at every address otherwise, to anyone who calls itself a worker
         command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1", "--master-host", "127.0.0.1"]
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with (out / "locust.log").open("wb") as log:

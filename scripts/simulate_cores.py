@@ -12,7 +12,7 @@ they are apart. docs/serving.md has what was found. Prints tables on standard er
 What the simulation (``scripts/bench/core_model.py``) assumes:
 
 - Clients ask again as soon as they are answered. Beyond this machine's cores they are on another machine.
-- Threads that want to run share the cores equally. A core does the same work whoever else runs: neither memory
+- Threads that want to run share the cores equally. A core does the same work whatever else runs: neither memory
   bandwidth nor the clock of a busy processor is modelled, so figures for many cores are bounds from above.
 - An event loop does one thing at a time. Its work for an answer is half before and half after the encoder.
 - A batch has at most 32 texts and is computed by all threads of its worker, which divide its work equally. The next one

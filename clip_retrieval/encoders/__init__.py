@@ -88,7 +88,7 @@ def load_inputs(folder: Path) -> Encoder:
 
 
 def import_runtime(info: EncoderInfo) -> None:
-    """Import what ``load_encoder`` needs, which holds the lock of the interpreter. Raises MissingExtra."""
+    """Import what ``load_encoder`` needs, which holds the GIL. Raises MissingExtra."""
     if info.runtime == "openvino":
         try:
             import_module("clip_retrieval.encoders.openvino.encoder")

@@ -1,7 +1,7 @@
 """What a worker does before all else: it takes its place, finds what it serves, and begins to load that in threads.
 
-The model is compiled in threads that hold no lock of the interpreter, for as long as half of the imports take. Where
-the supervisor is ours, ``work.py`` does this before anything of bentoml is imported.
+The model is compiled in threads that do not hold the GIL, and that takes as long as half of the imports. Where the
+supervisor is ours, ``work.py`` does this before anything of bentoml is imported.
 """
 
 import logging

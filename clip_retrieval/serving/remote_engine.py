@@ -106,7 +106,7 @@ class RemoteEngine(Engine):
         except asyncio.CancelledError:
             waiting = asyncio.current_task()
             if self.trouble is None or (waiting is not None and waiting.cancelling()):
-                raise  # whoever waits has left
+                raise  # the client that waits has left
             raise EncoderAway(self.trouble) from None
         except EncoderAway as error:
             self.trouble = str(error)

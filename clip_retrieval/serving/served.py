@@ -70,7 +70,7 @@ class Loader:
     def begin(self, folder: Path) -> None:
         """Load the encoder of the artifact in ``folder`` in a thread, for the call that opens this artifact first.
 
-        Most of the work holds no lock of the interpreter, which imports the rest of the service meanwhile. What is
+        Most of the work does not hold the GIL; the rest of the service is imported meanwhile. What is
         wrong is raised by that call. The artifact is not verified here: somebody has done so, or will before the
         service is ready.
         """

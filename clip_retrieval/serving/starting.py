@@ -1,4 +1,4 @@
-"""What a service answers while no worker is ready: its port listens from the beginning, and nobody is turned away.
+"""What a service answers while no worker is ready: its port listens from the beginning, and nobody is refused.
 
 The supervisor answers itself, on the socket that its workers get: 503 with ``Retry-After``, and ``/livez`` with 200. It
 takes no more connections once a worker is ready, which takes them from the same socket, so that none is refused in

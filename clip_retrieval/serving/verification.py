@@ -17,7 +17,7 @@ LOCK = "verifying.lock"
 
 
 class Verification:
-    """Runs in a thread, and most of it without the lock of the interpreter."""
+    """Runs in a thread, and most of it without the GIL."""
 
     def __init__(self, folder: Path, shared: SharedState, service: Path) -> None:
         """Begin to verify the artifact in ``folder``, unless a worker has, or does so now; ``service`` is the folder

@@ -134,7 +134,7 @@ def test_folders_of_a_service_are_for_its_user_alone(launch: Launch, store: Stor
 
 
 def test_the_load_test_listens_on_this_machine_alone(service: Server, tmp_path: Path) -> None:
-    """Locust's master takes orders from whoever calls itself a worker."""
+    """Locust's master takes orders from any process that calls itself a worker."""
     command = [sys.executable, "-m", "loadtests.run", "--host", service.url, "--short", "--out", str(tmp_path / "out")]
     with started([*command, "--processes", "2"]) as process:
         deadline = time.monotonic() + 60

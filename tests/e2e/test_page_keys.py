@@ -59,7 +59,7 @@ def all_images_are_shown(visit: Visit) -> None:
 def test_a_person_with_a_key_gets_in_and_sees_images(meet: Meet, guarded: Server, secret: str, file: Path) -> None:
     visit = meet(guarded.url).open("/?q=a red panda")
     dialog = visit.page.get_by_role("dialog", name="This service asks for a key")
-    expect(dialog).to_contain_text("Whoever runs it gives keys to those who may search here.")
+    expect(dialog).to_contain_text("The operator of the service gives keys to those who may search here.")
     box = dialog.bounding_box()
     assert box is not None
     assert box["height"] < 400, "it is as high as its words"

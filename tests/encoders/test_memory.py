@@ -35,7 +35,7 @@ with mergeable(Path(sys.argv[1])):
 after = np.ones(2**26, np.uint8)
 print(json.dumps([is_merged(weights), is_merged(after), int(before.sum()), int(weights.sum())]))
 """
-"""What is merged stays so for whoever gets that memory next, so each case has a process of its own."""
+"""What is merged stays so for what gets that memory next, so each case has a process of its own."""
 
 
 @pytest.mark.parametrize(("switch", "merged"), [("1\n", True), ("0\n", False), (None, False)])

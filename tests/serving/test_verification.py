@@ -1,4 +1,4 @@
-"""The artifact that is served first is verified once, beside loading it, whoever dies meanwhile."""
+"""The artifact that is served first is verified once, beside loading it, whichever process dies meanwhile."""
 
 import asyncio
 import subprocess

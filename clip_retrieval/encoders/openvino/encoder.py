@@ -78,7 +78,7 @@ class OpenVinoEncoder(Encoder):
         openvino.Tensor(np.zeros(1, np.float32)).element_type.to_dtype()
         with mergeable(), ThreadPoolExecutor(len(TOWERS)) as pool:
             towers = pool.map(lambda graph: CompiledTower(_compile(core, graph, settings)), (text_graph, image_graph))
-            tokenizer = Tokenizer.load(folder)  # beside the compiler, which holds no lock of the interpreter
+            tokenizer = Tokenizer.load(folder)  # beside the compiler, which does not hold the GIL
             text, image = towers
             encoder = cls(info, spec, tokenizer, text, image)
             warm_ups = [pool.submit(encoder.encode_texts, ["warm up"] * size) for size in WARM_UP_SIZES]

@@ -11,7 +11,7 @@ function askForKey(why, then, words) {
 
 /* What the service says is for programs, but for one thing: that it has no keys at all. */
 function wordsFor(why) {
-  return /the service has none/.test(why) ? `The service has no keys yet: ${sentence(why)}` : "Whoever runs it gives keys to those who may search here.";
+  return /the service has none/.test(why) ? `The service has no keys yet: ${sentence(why)}` : "The operator of the service gives keys to those who may search here.";
 }
 
 function keepKey(given) {

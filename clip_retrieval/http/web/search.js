@@ -154,6 +154,6 @@ function refused({ status, message }) {
   if (/^(where|sort)\b/.test(message)) return ["A filter does not fit this collection", "The link may be of another collection, or an older one.", ["Clear filters", () => { query.sort = null; unfilter(); }, "full"]];
   if (/^queries: must have at most/.test(message)) return ["The search has too many parts", `There is room for ${MOST_PARTS}, words that a minus takes away included. Remove some.`];
   if (/cancel each other out/.test(message)) return ["The parts of the search cancel each other out", "Change a weight, or remove a part."];
-  if (status === 403) return ["Your key does not allow this", "Whoever runs the service can give you one that does."];
+  if (status === 403) return ["Your key does not allow this", "The operator of the service can give you one that does."];
   return ["This search does not work", "Change or remove a part of it."];
 }
