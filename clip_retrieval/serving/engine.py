@@ -78,12 +78,16 @@ class Engine:
         with ThreadPoolExecutor(1, "load", initializer=lower_priority) as loading:
             self.encoder = loading.submit(load).result()
         self.held_by_encoder = max(0, held_memory() - self.held_before)
-        """What the process holds more since, in bytes."""
+        """What the process holds more since, in bytes. Imports that ran meanwhile are in it."""
         initializer = None if self.encoder.owns_threads else lower_priority
         self.text_batches = BatchWatch()
         self.image_batches = BatchWatch()
         self._texts = ThreadPoolExecutor(self.encoder.text_batches_at_once, "encode-texts", initializer=initializer)
         self._images = ThreadPoolExecutor(1, "encode-images", initializer=initializer)
+
+    def imports_have_ended(self) -> None:
+        """Count what the process holds more since the encoder was loaded with what it held before: imports went on."""
+        self.held_before += max(0, held_memory() - self.held_before - self.held_by_encoder)
 
     async def encode_texts(self, jobs: Sequence[EncodeJob]) -> list[Encoded | None]:
         """The result of each job, in order; None for one that was abandoned. Equal texts are encoded once."""

@@ -109,7 +109,11 @@ class Loader:
         else:
             path, begun = self._begun or (None, None)
             self._begun = None
-            engine = begun.result() if begun is not None and path == artifact.path else self._engine(artifact)
+            if begun is not None and path == artifact.path:
+                engine = begun.result()
+                engine.imports_have_ended()
+            else:
+                engine = self._engine(artifact)
         start_profile.mark("worker", "reading and compiling the model")
         before = held_memory()
         retriever = Retriever(artifact, engine.encoder)

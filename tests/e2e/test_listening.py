@@ -5,14 +5,12 @@ root, each is tried as the user ``nobody``.
 """
 
 import os
-import socket
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -21,13 +19,12 @@ import pytest
 from scripts.common.paths import ROOT
 from scripts.common.server import bentoml_serve, reserve_port
 from tests.e2e.conftest import Launch, Server, Store, bento_clip_serve
+from tests.e2e.doors import Door, doors
 from tests.e2e.test_workers import tree, wait_until_all_are_ready
 
 pytestmark = pytest.mark.e2e
 
 NOBODY = 65534
-ACCEPTS = 0x10000
-"""The flag of a socket that listens, in /proc/net/unix (``__SO_ACCEPTCON``, include/linux/net.h)."""
 TRY = """
 import socket, sys
 family = socket.AF_UNIX if sys.argv[1] == "unix" else socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
@@ -36,31 +33,6 @@ with socket.socket(family) as one:
     one.settimeout(5)
     one.connect(address)
 """
-
-
-@dataclass(frozen=True)
-class Door:
-    """A socket that somebody may connect to or write to: a TCP or UDP port, or a path."""
-
-    kind: str
-    address: str
-    port: int = 0
-
-
-def doors(processes: list[psutil.Process]) -> set[Door]:
-    """Every listening socket and every bound datagram socket of these processes."""
-    found = set()
-    table = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    listening = {row[7] for row in table if len(row) > 7 and int(row[3], 16) & ACCEPTS}
-    for process in processes:
-        for one in process.net_connections(kind="all"):
-            if one.family == socket.AF_UNIX:
-                if one.laddr and (one.type == socket.SOCK_DGRAM or str(one.laddr) in listening):
-                    found.add(Door("unix", str(one.laddr)))
-            elif one.status == psutil.CONN_LISTEN or (one.type == socket.SOCK_DGRAM and one.laddr):
-                kind = "udp" if one.type == socket.SOCK_DGRAM else "tcp"
-                found.add(Door(kind, one.laddr.ip, one.laddr.port))
-    return found
 
 
 def is_for_this_user_alone(door: Door) -> bool:

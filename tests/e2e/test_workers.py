@@ -20,10 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from clip_retrieval.artifacts.artifact import Artifact
 from scripts.common.server import bentoml_serve, reserve_port
 from tests.e2e.conftest import Launch, Server, Store, bento_clip_serve, start
+from tests.e2e.doors import doors
 
 pytestmark = pytest.mark.e2e
-
-UNIX = socket.AF_UNIX
 
 
 def tree(server: Server) -> list[psutil.Process]:
@@ -88,12 +87,7 @@ def metrics(server: Server) -> dict[tuple[str, ...], float]:
 
 def listening(server: Server) -> set[object]:
     """Every address and every path where a process of the service can be reached."""
-    return {
-        one.laddr
-        for process in tree(server)
-        for one in process.net_connections(kind="all")
-        if one.laddr and (one.status == psutil.CONN_LISTEN or one.type == socket.SOCK_DGRAM or one.family == UNIX)
-    }
+    return {(one.address, one.port) if one.port else one.address for one in doors(tree(server))}
 
 
 @pytest.fixture(scope="module")
