@@ -5,12 +5,13 @@ python -m clip_retrieval.serving.work clip_retrieval.service:ClipRetrieval --fd 
 
 import gc
 import os
+import sys
 
-from clip_retrieval.serving.leading import IS_SMALL
+from clip_retrieval.serving.leading import IS_SMALL, SERVICE
 
 if __name__ == "__main__":
     gc.disable()  # until the heap is frozen: nearly all that a start makes stays, and would be looked at in vain
-    if IS_SMALL in os.environ:  # whose workers are all of the one service
+    if IS_SMALL in os.environ and SERVICE in sys.argv:  # for a Bento, BentoML says first where its artifact is
         from clip_retrieval.serving.beginning import begin
 
         begin()

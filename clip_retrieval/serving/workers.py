@@ -10,7 +10,6 @@ would not live through a fork.
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -38,9 +37,7 @@ WORK = "clip_retrieval.serving.work"
 """What a worker runs."""
 
 NAME = "clip-retrieval"
-"""That of the service, and of its artifacts in BentoML's store."""
-
-ARTIFACT = "BENTO_CLIP_ARTIFACT"
+"""That of the service."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +47,11 @@ class Served:
     identifier: str
     """The service or the Bento, as BentoML loads it."""
     folder: Path
-    """The working folder of the workers of what is no Bento."""
+    """The working folder of the workers."""
     listening: socket.socket
     host: str
     options: Sequence[str] = ()
     """Those of TLS, as BentoML's worker takes them."""
-
-    @property
-    def code(self) -> Path | None:
-        """Where the code of a Bento is, None for the service itself. BentoML makes it the worker's working folder too,
-        but later than a worker begins."""
-        return None if self.identifier == SERVICE else Path(self.identifier) / "src"
 
     def command(self, number: int) -> list[str]:
         """The command of a worker; numbers begin with 1."""
@@ -73,7 +64,7 @@ class Served:
         Ctrl-C is for the supervisor. Raises OSError."""
         return subprocess.Popen(
             self.command(number),
-            cwd=self.folder if self.code is None else self.code,
+            cwd=self.folder,
             env=self.environment(metrics),
             stdin=subprocess.DEVNULL,
             close_fds=False,
@@ -85,20 +76,10 @@ class Served:
         scheme = "https" if "--ssl-certfile" in self.options else "http"
         place = f"{scheme}://{self.host}:{self.listening.getsockname()[1]}"
         added = {"BENTOML_RUNNER_MAP": json.dumps({NAME: place}), BOUND: self.host, IS_SMALL: "1"}
-        given = dict(os.environ)
-        if self.code is not None:
-            added["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self.code), os.environ.get("PYTHONPATH")]))
-            said = [name for name in given if name.upper() == ARTIFACT]
-            if all(given[name] in {NAME, f"{NAME}:latest"} for name in said):  # what is inside, not the latest there is
-                given = {name: value for name, value in given.items() if name not in said}
-                added[ARTIFACT] = artifact_of(self.code.parent)
-        return {**given, **added, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-
-
-def artifact_of(bento: Path) -> str:
-    """The tag of the artifact in a Bento, which a line of its description has; that of the latest if there is none."""
-    tag = re.search(rf"^[ -]*tag: *({NAME}:\S+)$", (bento / "bento.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    return tag[1] if tag else f"{NAME}:latest"
+        if self.identifier != SERVICE:  # a Bento, which has the code in a folder of its own
+            paths = [str(Path(self.identifier) / "src"), os.environ.get("PYTHONPATH")]
+            added["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        return {**os.environ, **added, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.artifacts import modelstore
 from clip_retrieval.serving.leading import BOUND, IS_SMALL, SERVICE
 from clip_retrieval.serving.replacing import NO_WORKER, TRIES
 from clip_retrieval.serving.shared_state import SharedState
@@ -89,38 +88,11 @@ def test_a_worker_of_a_bento_runs_the_code_that_is_inside(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_bento = Served(str(tmp_path), tmp_path, served.listening, "127.0.0.1")
-    (tmp_path / "bento.yaml").write_text("name: clip-retrieval\n")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     assert of_bento.environment(tmp_path)["PYTHONPATH"] == f"{tmp_path}/src"
     monkeypatch.setenv("PYTHONPATH", "/other")
     assert of_bento.environment(tmp_path)["PYTHONPATH"] == f"{tmp_path}/src:/other"
     assert served.environment(tmp_path)["PYTHONPATH"] == "/other"
-
-
-@pytest.mark.parametrize(
-    ("said", "served_tag"),
-    [
-        ({}, "clip-retrieval:0123"),
-        ({"BENTO_CLIP_ARTIFACT": "clip-retrieval"}, "clip-retrieval:0123"),
-        ({"bento_clip_artifact": "clip-retrieval:latest"}, "clip-retrieval:0123"),
-        ({"bento_clip_artifact": "clip-retrieval:4567"}, "clip-retrieval:4567"),
-        ({"BENTO_CLIP_ARTIFACT": "s3://bucket/latest"}, "s3://bucket/latest"),
-    ],
-)
-def test_a_worker_of_a_bento_serves_the_artifact_that_is_inside_unless_another_is_said(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], served_tag: str
-) -> None:
-    of_bento = Served(str(tmp_path), tmp_path, served.listening, "127.0.0.1")
-    (tmp_path / "bento.yaml").write_text("name: clip-retrieval\nmodels:\n- tag: clip-retrieval:0123\n  module: ''\n")
-    monkeypatch.delenv("BENTO_CLIP_ARTIFACT", raising=False)
-    for name, value in said.items():
-        monkeypatch.setenv(name, value)
-    environment = of_bento.environment(tmp_path)
-    assert {value for name, value in environment.items() if name.upper() == "BENTO_CLIP_ARTIFACT"} == {served_tag}
-
-
-def test_the_artifacts_have_the_name_that_workers_are_told() -> None:
-    assert modelstore.NAME == NAME
 
 
 class Place:
