@@ -7,6 +7,7 @@
     python -m scripts.bench_scale --sizes 10000000 --families "IVF, short PQ, scored by 8 bits" --limit-mb 8000 \\
         --recall 0.91                                           # a quarter of an hour, 27 GB of disk
     python -m scripts.bench_scale --records 200000,1000000      # start and memory of a retriever over so many images
+    python -m scripts.bench_scale --served 1000000 --limit-mb 1000 --model demo   # a whole service in that group
 
 Building has a process of its own, with every core; searching has another, with one thread. Of each family the quickest
 setting is taken that reaches the recall at k = 1, 10 and 50, with 1,000 captions as queries against images and with
@@ -45,23 +46,29 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from clip_retrieval.build.check import calibration
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes import base, choose, faiss_index, faiss_parameters
 from clip_retrieval.indexes import measure as measuring
-from clip_retrieval.indexes.families import Family, families
-from clip_retrieval.models.prepare import cache_dir
-from scripts.bench import collection, record_scale, scale_child
-from scripts.bench.memory_limit import MemoryGroup, drop_pages, memory_group
+from clip_retrieval.indexes.families import CODES_IN_CELLS, CODES_THAT_SCORE, Family, families
+from clip_retrieval.models.prepare import DEMO, cache_dir, prepare_encoder
+from clip_retrieval.page_cache import drop_pages
+from scripts.bench import collection, record_scale, scale_child, served_scale
+from scripts.bench.artifact import random_weights
+from scripts.bench.memory_limit import MemoryGroup, memory_group
 from scripts.common.machine import commit, cpu
-from scripts.common.paths import ROOT
+from scripts.common.paths import ROOT, SAMPLE
+from scripts.common.server import NotReady
 
 DIM, QUERIES = 512, 2000
 PLOT = "reports/scale.png"
 GOAL = {"recall": 0.95, "p99_ms": 1.0, "index_mb": 1000.0, "ready_s": 10.0}
-BY_CODES = "IVF, short PQ, scored by 8 bits"
-AT_A_MILLION = ("flat", "HNSW, 8 bits", "PCA, HNSW, 8 bits", "IVF, PQ", "IVF, RaBitQ", "IVF, RaBitQ, 8 bits", BY_CODES)
+RABITQ = ("IVF, RaBitQ", "IVF, RaBitQ, 8 bits")
+AT_A_MILLION = ("flat", "HNSW, 8 bits", "PCA, HNSW, 8 bits", CODES_IN_CELLS, *RABITQ, CODES_THAT_SCORE)
 """Families whose building takes minutes, not an hour, and whose index is below a gigabyte; and the exact one."""
 RECORDS_BEFORE = {"commit": "0a71105", "images": 200_000, "captions": 1_000_000, "columns": 3, "open_s": 3.0, "mb": 162}
 """Start and memory when every record was read at start."""
@@ -76,7 +83,14 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--limit-mb", type=float, help="search again in a control group of so much memory")
     parser.add_argument("--records", help="numbers of images, with commas: measure records instead of indexes")
+    parser.add_argument("--served", type=int, help="number of images: measure a service in a group of --limit-mb")
+    parser.add_argument("--model", default=DEMO, help="with --served: demo, or ViT-B-32 with random weights")
+    parser.add_argument("--precision", default="auto", help="with --served: auto, f32 or int8")
+    parser.add_argument("--seconds", type=float, default=10, help="with --served: seconds of each load")
     arguments = parser.parse_args()
+    if arguments.served is not None:
+        measure_service(arguments)
+        return
     if arguments.records:
         measure_records([int(images) for images in arguments.records.split(",")])
         return
@@ -128,6 +142,26 @@ def measure_records(sizes: list[int]) -> None:
     )
 
 
+def measure_service(arguments: argparse.Namespace) -> None:
+    """A whole service in a control group; see ``served_scale.py``."""
+    pretrained = None if arguments.model == DEMO else random_weights(arguments.model)
+    to_quantise = calibration(open_source(SAMPLE), Limits()) if arguments.precision == "int8" else None
+    encoder = prepare_encoder(arguments.model, pretrained, calibration=to_quantise)
+    artifact = served_scale.artifact_of(encoder, arguments.served, Bars())
+    limit_mb = arguments.limit_mb or GOAL["index_mb"]
+    settings = {"precision": arguments.precision}
+    try:
+        row = served_scale.measure(artifact, limit_mb, arguments.seconds, Bars(), settings)
+    except NotReady as error:
+        sys.exit(f"bench_scale: {error}")
+    table = Table("", "")
+    for name, value in row.items():
+        table.add_row(name, f"{value:,}")
+    err.print(table)
+    about = {"model": arguments.model, "machine": {"cpu": cpu(), "cores": usable_cores()}, "commit": commit()}
+    print(json.dumps(row | settings | about))
+
+
 def scratch_folder() -> Path:
     """The folder of the cache that this benchmark works in."""
     folder = cache_dir() / "scale"
@@ -175,6 +209,7 @@ def measure(
     row = {"rows": size, "family": family.name, "factory": family.factory, **built, **searched}
     if limit_mb is not None:
         with Bars().stage(f"{size:,}: {family.name} in {limit_mb:g} MB", None), memory_group(limit_mb) as group:
+            os.sync()  # what is not on the disk yet is not dropped
             drop_pages([file for file in (folder / "images.npy", path) if file.exists()])
             row |= child("again", folder, family, path, searched["spec"], group=group)
             row |= {"limit_mb": limit_mb, "limited_peak_mb": group.peak_mb()}

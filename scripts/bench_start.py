@@ -21,7 +21,6 @@ and the same with cold files below ``cold``:
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from rich.table import Column, Table
 from clip_retrieval.cli.console import Bars
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.models.prepare import prepare_encoder
+from clip_retrieval.page_cache import drop_pages
 from scripts.bench.artifact import MODEL, make_artifact, random_weights
 from scripts.common.console import err
 from scripts.common.machine import commit, cpu
@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         collections = {name: collection(name, Path(scratch)) for name in names}
         warm = measure(collections, arguments.runs, before_each=lambda _: None)
-        cold = measure(collections, arguments.cold_runs, before_each=drop_pages)
+        cold = measure(collections, arguments.cold_runs, before_each=drop_files)
     show(warm, cold)
     machine = {"cpu": cpu(), "cores": usable_cores()}
     print(json.dumps({**result(warm), "cold": result(cold), "machine": machine, "commit": commit()}))
@@ -136,17 +136,10 @@ def environment_folders() -> list[Path]:
     return [Path(paths["stdlib"]), Path(paths["purelib"]), ROOT / "clip_retrieval"]
 
 
-def drop_pages(folders: Iterable[Path]) -> None:
+def drop_files(folders: Iterable[Path]) -> None:
     """Ask the kernel to drop all pages of the files in these folders."""
     for folder in folders:
-        for place, _, names in os.walk(folder):
-            for name in names:
-                with suppress(OSError):
-                    descriptor = os.open(Path(place, name), os.O_RDONLY)
-                    try:
-                        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-                    finally:
-                        os.close(descriptor)
+        drop_pages(file for file in folder.rglob("*") if file.is_file())
 
 
 def result(runs: Runs) -> dict[str, Any]:

@@ -21,7 +21,10 @@ from clip_retrieval.artifacts.artifact import Artifact
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "clip_retrieval"
 
-LEAVES = ("errors", "records", "cores", "progress", "parallel", "stages", "atomic", "work_folder", "storage", "urls")
+LEAVES = (
+    *("errors", "records", "cores", "progress", "parallel", "stages"),
+    *("atomic", "page_cache", "work_folder", "storage", "urls"),
+)
 """Files at the root that any other may import; each imports only leaves above it."""
 
 WINGS = (
@@ -67,7 +70,13 @@ LIBRARIES = {
     "huggingface_hub": {"encoders/open_clip"},
     "openvino": {"encoders/openvino/runtime", "models/export"},
     "nncf": {"models"},
-    "faiss": {"indexes/faiss_index", "indexes/faiss_joined", "indexes/faiss_parameters", "indexes/faiss_rescoring"},
+    "faiss": {
+        "indexes/faiss_cells",
+        "indexes/faiss_index",
+        "indexes/faiss_joined",
+        "indexes/faiss_parameters",
+        "indexes/faiss_rescoring",
+    },
     "pymilvus": {"indexes/milvus_engine", "indexes/milvus_writer"},
     "milvus_lite": {"indexes/milvus_lite"},
     "grpc": {"indexes/milvus_engine"},

@@ -19,6 +19,7 @@ and it refuses an encoder with another fingerprint than that of the encoder that
 with the collection is parsed, or held as Python objects, when it opens: arrays are memory-mapped.
 """
 
+import hashlib
 import math
 import os
 import sqlite3
@@ -26,6 +27,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Literal, Self
 
@@ -66,6 +68,8 @@ NEEDED = (
 """The files that every artifact has."""
 BLOCK_ROWS = 65_536
 """Rows of vectors that are looked at together."""
+BLOCK_BYTES = 2**20
+"""Bytes of vectors that are read together: the caches hold them while they are looked at twice."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,14 @@ class Artifact:
     def open_checked(cls, path: Path) -> Self:
         """``open`` and ``check_contents``: a hash says that a file is the one that was written, not that it is good."""
         artifact = cls.open(path)
-        artifact.check_contents()
+        artifact.check_contents(values=False)
         return artifact
 
     def check_files(self, names: Collection[str], *, threads: int | None = None) -> None:
-        """Check those of these files that the manifest names against their hashes. Raises ArtifactDamaged."""
+        """Check those of these files that the manifest names against their hashes, and the values of vectors.
+
+        Raises ArtifactDamaged.
+        """
         expected = [(name, digest) for name, digest in self.manifest.files.items() if name in names]
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(lambda item: _check_file(self.path, *item), expected):
@@ -108,10 +115,11 @@ class Artifact:
         """Check the files of originals, which ``open`` leaves out, against their hashes. Raises ArtifactDamaged."""
         self.check_files(list(filter(is_bucket, self.manifest.files)))
 
-    def check_contents(self, *, indexes: bool = True) -> None:
+    def check_contents(self, *, indexes: bool = True, values: bool = True) -> None:
         """Raise ArtifactDamaged unless the files that answers need are there and fit each other and the manifest.
 
-        The encoder is not loaded, and without ``indexes`` no index is. Every vector is read once.
+        The encoder is not loaded, and without ``indexes`` no index is. Every vector is read once, unless ``values`` is
+        false: ``check_files`` has seen them.
         """
         needed = NEEDED if self.is_in_milvus and not self.has_vectors else (*VECTORS.values(), *NEEDED)
         if missing := [name for name in needed if name not in self.manifest.files]:
@@ -121,11 +129,10 @@ class Artifact:
         for modality in MODALITIES:
             if indexes:
                 self.index(modality)
-            if self.has_vectors and not are_finite(self.vectors(modality)):
-                raise ArtifactDamaged(
-                    f"{self.path / modality}.npy holds vectors that are not finite, which no search finds; "
-                    "build the artifact again"
-                )
+            if self.has_vectors:
+                vectors = self.vectors(modality)
+                if values and not are_finite(vectors):
+                    raise _not_finite(self.path / VECTORS[modality])
         rows = self.caption_image_rows()
         if len(rows) and not (rows.min() >= 0 and rows.max() < self.manifest.images.rows):
             raise ArtifactDamaged(f"{self.path / CAPTION_IMAGE_ROWS} names images that are not there; build it again")
@@ -141,6 +148,20 @@ class Artifact:
         for name in filter(is_bucket, self.manifest.files):
             if not (self.path / name).is_file():
                 raise ArtifactDamaged(f"{self.path / name} is missing; restore or build the artifact again")
+
+    def size(self) -> int:
+        """The bytes of all its files. One that is missing counts nothing."""
+        files = [self.path / name for name in self.manifest.files]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def files_read_by_rows(self) -> list[Path]:
+        """The files in which a search looks at single rows, anywhere: those that score what an index finds."""
+        files = []
+        for modality in MODALITIES:
+            spec = self._built(modality).spec
+            if spec.engine == "faiss" and not spec.exact:
+                files.append(self.path / (f"{modality}.faiss" if spec.scores == "codes" else VECTORS[modality]))
+        return files
 
     def vectors(self, modality: Modality) -> Vectors:
         """The vectors, memory-mapped for reading: float32 (rows, dim).
@@ -310,5 +331,39 @@ def _check_file(folder: Path, name: str, expected: str) -> None:
     path = folder / name
     if not path.is_file():
         raise ArtifactDamaged(f"{path} is missing; restore or build the artifact again")
-    if file_sha256(path) != expected:
+    digest, finite = _read_vectors(path) if name in VECTORS.values() else (file_sha256(path), True)
+    if digest != expected:
         raise ArtifactDamaged(f"{path} differs from its hash in the manifest; restore or build the artifact again")
+    if not finite:
+        raise _not_finite(path)
+
+
+def _read_vectors(path: Path) -> tuple[str, bool]:
+    """The SHA-256 of a file of vectors, and whether its values are finite, if they are float32; all in one reading."""
+    digest, finite = hashlib.sha256(), True
+    block = bytearray(BLOCK_BYTES)
+    values = np.frombuffer(block, np.float32)
+    with path.open("rb", buffering=0) as file:
+        start = _start_of_floats(file)
+        file.seek(0)
+        digest.update(file.read(start or 0))
+        while size := file.readinto(block):
+            digest.update(memoryview(block)[:size])
+            finite = finite and (start is None or are_finite(values[: size // values.itemsize]))
+    return digest.hexdigest(), finite
+
+
+def _start_of_floats(file: FileIO) -> int | None:
+    """Where the values of a file of float32 begin (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html);
+    None for any other file."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        _, _, dtype = read(file)
+    except (ValueError, EOFError):
+        return None
+    return file.tell() if dtype == np.float32 else None
+
+
+def _not_finite(path: Path) -> ArtifactDamaged:
+    return ArtifactDamaged(f"{path} holds vectors that are not finite, which no search finds; build the artifact again")

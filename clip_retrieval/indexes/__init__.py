@@ -2,6 +2,7 @@
 
 base.py              the seam: what an index is asked, how it is described, what was measured of it
 faiss_parameters.py  how broadly FAISS searches
+faiss_cells.py       the file of an index, from which FAISS maps its cells too
 faiss_rescoring.py   candidates scored by vectors in a mapped file, in the same call
 faiss_index.py       an index over unit vectors, built by FAISS
 faiss_joined.py      several of them in one call of FAISS

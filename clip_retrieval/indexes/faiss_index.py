@@ -12,7 +12,6 @@ An index that scores by codes (``IndexSpec.scores``) has two kinds of them: shor
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.indexes.base import IndexSpec, SearchHits
+from clip_retrieval.indexes.faiss_cells import read_index, write_index
 from clip_retrieval.indexes.faiss_parameters import (
     scores_itself,
     search_parameters,
@@ -31,12 +31,12 @@ from clip_retrieval.indexes.faiss_parameters import (
     takes_selectors,
 )
 from clip_retrieval.indexes.faiss_rescoring import flat_over, scored_by_vectors, scored_parameters
+from clip_retrieval.page_cache import read_through
 
 ADD_BLOCK_ROWS = 65_536
 """How many rows are read from the vectors' file at a time while an index is built."""
 TRAINING_ROWS = 163_840
 """Most rows that an index learns its cells and codes from: 40 for each of 4,096 cells, 336 MB at 512 dimensions."""
-READ_BYTES = 2**20
 MATRIX_PRODUCT_QUERIES = 20
 """From this many queries on, exact search multiplies matrices; for fewer queries FAISS itself computes row by row."""
 PRODUCT_SHARE = 0.5
@@ -135,9 +135,9 @@ class FaissIndex:
         return FaissIndex(spec, self._index, self._vectors, self._filter_limits)
 
     def save(self, path: Path) -> None:
-        """Write the index to one file. An exact index needs none: it is the vectors."""
+        """Write the index to one file. An exact index needs none: it is the vectors. Nobody may search meanwhile."""
         if not self._spec.exact:
-            faiss.write_index(self._index, str(path))
+            write_index(self._index, path)
 
     @classmethod
     def load(cls, spec: IndexSpec, path: Path, vectors: Vectors) -> Self:
@@ -149,10 +149,9 @@ class FaissIndex:
             raise ArtifactDamaged(f"the vectors of {path.stem} have another shape than the manifest says")
         if spec.exact:
             return cls.build(spec, vectors)
-        if spec.scores == "codes":
-            _read_through(path)
+        read_through(path)
         try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            index = read_index(path)
         except RuntimeError as error:
             raise ArtifactDamaged(f"{path.name} is not a readable index; build the artifact again") from error
         if (index.ntotal, index.d) != (spec.rows, spec.dim):
@@ -350,15 +349,6 @@ def _training_sample(vectors: Vectors) -> Vectors:
     """Rows spread over all of them, in float32."""
     picked = np.linspace(0, len(vectors) - 1, min(len(vectors), TRAINING_ROWS)).astype(np.int64)
     return np.ascontiguousarray(vectors[picked], dtype=np.float32)
-
-
-def _read_through(path: Path) -> None:
-    """Read a file that is to be mapped, so that it is in the page cache: codes that give scores are asked for one by
-    one, anywhere, and each first look would wait for the disk. A file that cannot be read is told by who maps it."""
-    block = bytearray(READ_BYTES)
-    with suppress(OSError), path.open("rb", buffering=0) as file:
-        while file.readinto(block):
-            pass
 
 
 def _reason(error: RuntimeError) -> str:

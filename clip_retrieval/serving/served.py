@@ -10,9 +10,10 @@ from clip_retrieval.artifacts.artifact import ENCODER, Artifact
 from clip_retrieval.encoders import import_runtime, load_inputs
 from clip_retrieval.errors import ArtifactError, ClipRetrievalError, EncoderMismatch
 from clip_retrieval.indexes.milvus_place import is_file
+from clip_retrieval.page_cache import read_at_random
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import start_profile
-from clip_retrieval.serving.budget import held_memory
+from clip_retrieval.serving.budget import held_memory, memory_limit
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.remote_engine import EncoderService, RemoteEngine
 from clip_retrieval.serving.settings import Settings
@@ -117,6 +118,8 @@ class Loader:
         start_profile.mark("worker", "reading and compiling the model")
         before = held_memory()
         retriever = Retriever(artifact, engine.encoder)
+        if artifact.size() > memory_limit():  # then most of what is read beside a row takes the place of another row
+            read_at_random(artifact.files_read_by_rows())
         start_profile.mark("worker", "opening indexes and records")
         return Served(tag, retriever, engine, held_by_collection=max(0, held_memory() - before))
 

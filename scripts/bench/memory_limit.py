@@ -30,6 +30,20 @@ class MemoryGroup:
         file = next(self.folder / name for name in names if (self.folder / name).exists())
         return int(file.read_text()) / 1e6
 
+    def held_mb(self) -> float:
+        """What the processes of the group hold and the kernel cannot take back: no pages of files."""
+        stat = self._stat()
+        return (stat["anon"] if "anon" in stat else stat["rss"]) / 1e6
+
+    def disk_reads(self) -> int:
+        """How often a process of the group has waited for a page from the disk."""
+        return self._stat()["pgmajfault"]
+
+    def _stat(self) -> dict[str, int]:
+        """Both versions of control groups: ``rss`` of version 1 is ``anon`` of version 2."""
+        lines = (self.folder / "memory.stat").read_text().splitlines()
+        return {name: int(value) for name, value in (line.split() for line in lines)}
+
 
 @contextmanager
 def memory_group(limit_mb: float) -> Iterator[MemoryGroup]:
@@ -56,14 +70,3 @@ def memory_group(limit_mb: float) -> Iterator[MemoryGroup]:
         yield MemoryGroup(folder)
     finally:
         folder.rmdir()
-
-
-def drop_pages(files: Sequence[Path]) -> None:
-    """Have the kernel drop the pages of these files from the page cache, so that who reads them next is charged."""
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)

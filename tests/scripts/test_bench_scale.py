@@ -1,5 +1,6 @@
 """The scale benchmark: a real limit of memory, and searches inside it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 from clip_retrieval.encoders.base import unit_rows
 from clip_retrieval.indexes.base import IndexSpec
 from clip_retrieval.indexes.choose import TuningQueries
-from clip_retrieval.indexes.families import families
-from scripts import bench_scale
+from clip_retrieval.indexes.families import CODES_THAT_SCORE, families
+from clip_retrieval.page_cache import drop_pages
 from scripts.bench import scale_child
-from scripts.bench.memory_limit import drop_pages, memory_group
+from scripts.bench.memory_limit import memory_group
 
 ROWS, DIM = 1100, 32
 
@@ -23,6 +24,7 @@ def test_a_process_in_the_group_gets_no_more_and_the_page_cache_counts(tmp_path:
     file.write_bytes(bytes(20_000_000))
     try:
         with memory_group(60) as group:
+            os.sync()
             drop_pages([file])
             subprocess.run(group.command(["cat", str(file)]), check=True, stdout=subprocess.DEVNULL)
             assert 20 < group.peak_mb() < 60
@@ -39,7 +41,7 @@ def test_a_setting_is_searched_again_with_the_same_recall(tmp_path: Path) -> Non
     asked = TuningQueries.draw(vectors, captions, "captions")
     halves = ("sweep", "sweep_truth", "held_out", "held_out_truth")
     np.savez(tmp_path / scale_child.QUERIES_FILE, **{half: getattr(asked, half) for half in halves})
-    family = next(one for one in families(ROWS, DIM, in_memory=True) if one.name == bench_scale.BY_CODES)
+    family = next(one for one in families(ROWS, DIM, in_memory=True) if one.name == CODES_THAT_SCORE)
     file = tmp_path / "index.faiss"
     scale_child.build(family, vectors, file)
     row = scale_child.search(family, tmp_path, vectors, file, 0.9)

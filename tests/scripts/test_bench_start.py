@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_start import drop_pages, result
+from scripts.bench_start import drop_files, result
 
 
 def run(first_answer_s: float, seconds: float) -> dict[str, Any]:
@@ -29,5 +29,5 @@ def test_dropping_pages_leaves_the_files_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_bytes(b"content")
     (tmp_path / "gone").symlink_to(tmp_path / "nothing")
-    drop_pages([tmp_path])
+    drop_files([tmp_path])
     assert (tmp_path / "folder" / "file").read_bytes() == b"content"

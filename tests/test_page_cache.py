@@ -1,0 +1,68 @@
+"""What of files is in the page cache, asked of the kernel itself."""
+
+import mmap
+import os
+import re
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clip_retrieval.page_cache import drop_pages, read_at_random, read_through
+from tests.cached import is_cached
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other kernels are not asked")
+SIZE = 4 * 2**20
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file whose pages can be dropped: they are on the disk."""
+    path = tmp_path / "data"
+    with path.open("wb") as opened:
+        opened.write(os.urandom(SIZE))
+        opened.flush()
+        os.fsync(opened.fileno())
+    return path
+
+
+def test_pages_are_dropped_and_read(file: Path) -> None:
+    assert is_cached(file, SIZE // 2)
+    drop_pages([file, file.with_name("missing")])
+    assert not is_cached(file, SIZE // 2)
+    read_through(file)
+    assert all(is_cached(file, offset) for offset in (0, SIZE // 2, SIZE - 16))
+
+
+def test_a_file_that_is_missing_is_told_by_whoever_maps_it(tmp_path: Path) -> None:
+    read_through(tmp_path / "missing")
+
+
+def test_the_kernel_knows_that_rows_of_a_mapped_file_are_read_at_random(file: Path) -> None:
+    other = file.with_name("other")
+    other.write_bytes(file.read_bytes())
+    mapped, beside = np.memmap(file, np.uint8, "r"), np.memmap(other, np.uint8, "r")
+    read_at_random([file])
+    assert (mapped == beside).all()
+    assert "rr" in flags_of(file)
+    assert "rr" not in flags_of(other)
+
+
+def test_only_the_row_is_read_then(file: Path) -> None:
+    with file.open("rb") as opened, closing(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)) as mapped:
+        read_at_random([file])
+        drop_pages([file])
+        assert mapped[SIZE // 2] >= 0
+        assert is_cached(file, SIZE // 2)
+        assert not is_cached(file, SIZE // 2 + 2 * mmap.PAGESIZE)
+
+
+def flags_of(path: Path) -> list[str]:
+    """``VmFlags`` of the mapping of a file (https://docs.kernel.org/filesystems/proc.html)."""
+    found = re.search(
+        rf"{re.escape(str(path))}\n.*?VmFlags: ([a-z ]+)\n", Path("/proc/self/smaps").read_text(), re.DOTALL
+    )
+    assert found is not None
+    return found[1].split()
