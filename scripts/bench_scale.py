@@ -144,10 +144,11 @@ def measure_records(sizes: list[int]) -> None:
 
 def measure_service(arguments: argparse.Namespace) -> None:
     """A whole service in a control group; see ``served_scale.py``."""
+    family = arguments.families or CODES_THAT_SCORE
     pretrained = None if arguments.model == DEMO else random_weights(arguments.model)
     to_quantise = calibration(open_source(SAMPLE), Limits()) if arguments.precision == "int8" else None
     encoder = prepare_encoder(arguments.model, pretrained, calibration=to_quantise)
-    artifact = served_scale.artifact_of(encoder, arguments.served, Bars())
+    artifact = served_scale.artifact_of(encoder, arguments.served, family, Bars())
     limit_mb = arguments.limit_mb or GOAL["index_mb"]
     settings = {"precision": arguments.precision}
     try:
@@ -158,7 +159,12 @@ def measure_service(arguments: argparse.Namespace) -> None:
     for name, value in row.items():
         table.add_row(name, f"{value:,}")
     err.print(table)
-    about = {"model": arguments.model, "machine": {"cpu": cpu(), "cores": usable_cores()}, "commit": commit()}
+    about = {
+        "model": arguments.model,
+        "family": family,
+        "machine": {"cpu": cpu(), "cores": usable_cores()},
+        "commit": commit(),
+    }
     print(json.dumps(row | settings | about))
 
 

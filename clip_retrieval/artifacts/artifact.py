@@ -155,13 +155,14 @@ class Artifact:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def files_read_by_rows(self) -> list[Path]:
-        """The files in which a search looks at single rows, anywhere: those that score what an index finds."""
-        files = []
+        """The files in which searches look at single rows, anywhere: records, vectors, unless a search compares all of
+        them, and codes that give scores."""
+        names = [RECORDS]
         for modality in MODALITIES:
             spec = self._built(modality).spec
-            if spec.engine == "faiss" and not spec.exact:
-                files.append(self.path / (f"{modality}.faiss" if spec.scores == "codes" else VECTORS[modality]))
-        return files
+            names += [] if spec.exact else [VECTORS[modality]]
+            names += [f"{modality}.faiss"] if spec.scores == "codes" else []
+        return [self.path / name for name in names]
 
     def vectors(self, modality: Modality) -> Vectors:
         """The vectors, memory-mapped for reading: float32 (rows, dim).

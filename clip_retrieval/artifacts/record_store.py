@@ -18,6 +18,9 @@ from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split
 
 BLOCK_ROWS = 10_000
+MAPPED_BYTES = 2**40
+"""The most of a file that is mapped; SQLite has a limit of its own, 2 GB (https://www.sqlite.org/mmap.html). What is
+read and not mapped would be copied, and a page that one request reads twice would count as one that is much used."""
 """Rows that are read at a time where all rows are read."""
 
 MIGRATIONS: tuple[str, ...] = (
@@ -73,6 +76,7 @@ class RecordStore:
             connection = sqlite3.connect(
                 f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
             )
+            connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
         except sqlite3.Error as error:
             raise ArtifactDamaged(f"{path.name} is not a readable record store ({error}); build it again") from error

@@ -19,6 +19,7 @@ from clip_retrieval.indexes.faiss_index import TRAINING_ROWS
 SHORT_CODES = "short PQ, every row"
 CODES_IN_CELLS = "IVF, PQ"
 CODES_THAT_SCORE = "IVF, short PQ, scored by 8 bits"
+FEWER_BITS_THAT_SCORE = "IVF, short PQ, scored by 6 bits"
 SEARCH_BREADTHS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512)
 MIN_APPROXIMATE_ROWS = 1024
 """With fewer rows a flat search takes microseconds, and quantisers have little to learn from."""
@@ -142,6 +143,12 @@ def _scored_by_codes(dim: int, ivf: str, probes: tuple[dict[str, int], ...]) -> 
             CODES_THAT_SCORE,
             f"{whole},{ivf},PQ{dim // 4}x4fsr,Refine({whole},SQ8)",
             settings=tuple(setting | {"k_factor_rf": factor} for setting in probes for factor in (2, 4)),
+            scores="codes",
+        ),
+        Family(
+            FEWER_BITS_THAT_SCORE,
+            f"{whole},{ivf},PQ{dim // 4}x4fsr,Refine({whole},SQ6)",
+            settings=tuple(setting | {"k_factor_rf": factor} for setting in probes for factor in (4, 8)),
             scores="codes",
         ),
     ]

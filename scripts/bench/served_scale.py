@@ -4,12 +4,15 @@ Text to image is what the memory is for: the images have codes in memory that gi
 captions and all vectors stay in mapped files. Records are those of ``record_scale.py``. What the figures mean, of the
 whole group and of the service's own measurements:
 
-    ready_s             from the command to the first answer, with nothing of the artifact and little of the environment
-                        in the page cache
-    held_mb             what all processes hold after the loads and the kernel cannot take back; the codes of the images
-                        are pages of a file (codes_mb)
-    text_…, composed_…  of the clients of ``client.py``; search_p50_ms and search_p99_ms are the search stage, and
-                        disk_reads the pages that processes of the group waited for the disk for
+    ready_s     from the command to the first answer, with nothing of the artifact in the page cache
+    held_mb     what all processes hold after the loads and the kernel cannot take back; the codes of the images are
+                pages of a file (codes_mb)
+    first_…     16 clients that ask for texts as soon as the service is ready
+    text_…      the same after 40 s: the kernel has found out by then which pages are used
+    lone_…      one of them
+    composed_…  16 clients of ``/search``; one in six folds near-duplicates, which reads the vectors of 128 rows
+    …_search_p50_ms, …_search_p99_ms  the search stage, as the service measures it
+    …_disk_reads                      pages that processes of the group waited for the disk for
 """
 
 import json
@@ -17,9 +20,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +34,7 @@ from clip_retrieval.artifacts.writer import link_or_copy, write_artifact
 from clip_retrieval.encoders import read_info
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.indexes.choose import Candidate, TuningQueries, build_family, confirmed, sweep
-from clip_retrieval.indexes.families import CODES_IN_CELLS, CODES_THAT_SCORE, families
+from clip_retrieval.indexes.families import CODES_IN_CELLS, families
 from clip_retrieval.models.prepare import cache_dir
 from clip_retrieval.page_cache import drop_pages
 from clip_retrieval.progress import Progress
@@ -39,22 +43,42 @@ from scripts.bench import collection
 from scripts.bench.memory_limit import memory_group
 from scripts.bench.record_scale import CAPTIONS_EACH, caption_records, image_records
 from scripts.common.paths import ROOT, SAMPLE
-from scripts.common.server import bentoml_serve, serving
+from scripts.common.server import serving
 
 RECALL = 0.95
-LOADS = (("text", 16), ("text", 1), ("composed", 16))
-"""What is asked, and by how many clients at once."""
-QUERIES = 60_000
+
+
+class Load(NamedTuple):
+    """What is asked, by how many clients at once, after how many seconds of the same that do not count."""
+
+    name: str
+    kind: str
+    clients: int
+    warm_up: float = 2
+
+
+LOADS = (
+    Load("first", "text", 16, warm_up=0),
+    Load("text", "text", 16, warm_up=40),
+    Load("lone", "text", 1),
+    Load("composed", "composed", 16, warm_up=10),
+)
+QUERIES = 160_000
+START_S = 0.5
+"""About what the clients take to begin."""
 SMALL = {"workers": "1", "decode_threads": "1", "max_upload_bytes": f"{4 * 2**20}"}
 """Settings of a service with little memory: one image is decoded at a time, and requests are of 4 MiB at most."""
 
 
-def artifact_of(encoder: Path, images: int, progress: Progress) -> Artifact:
-    """The artifact of so many synthetic images with the encoder in the folder ``encoder``; kept in the cache folder."""
+def artifact_of(encoder: Path, images: int, family: str, progress: Progress) -> Artifact:
+    """The artifact of so many synthetic images with the encoder in the folder ``encoder``; kept in the cache folder.
+
+    ``family`` is that of the images' index, which is searched at the quickest setting whose recall is ``RECALL``.
+    """
     info = read_info(encoder)
     data = DataInfo(
         name="synthetic",
-        fingerprint=f"clip-like {images} with records, by codes",
+        fingerprint=f"clip-like {images} with records, {family}",
         images=images,
         captions=images * CAPTIONS_EACH,
         rejected=0,
@@ -70,7 +94,7 @@ def artifact_of(encoder: Path, images: int, progress: Progress) -> Artifact:
         with progress.stage(f"drawing {images:,} images", images) as advance:
             draw(drawn["images"], drawn["captions"], images, info.dim, advance)
         vectors: dict[str, Vectors] = {name: np.load(file, mmap_mode="r") for name, file in drawn.items()}
-        image_index = chosen("images", vectors["images"], vectors["captions"], "captions", CODES_THAT_SCORE, progress)
+        image_index = chosen("images", vectors["images"], vectors["captions"], "captions", family, progress)
         caption_index = chosen("captions", vectors["captions"], vectors["images"], "images", CODES_IN_CELLS, progress)
 
         def fill(folder: Path) -> None:
@@ -137,25 +161,31 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch, memory_group(limit_mb) as group:
         queries = Path(scratch) / "queries.json"
         queries.write_text(json.dumps(collection.queries(collection.sample_captions(SAMPLE), QUERIES)))
-        asked = {"artifact": str(artifact.path), **SMALL, **settings}
-        environment = {f"BENTO_CLIP_{name.upper()}": value for name, value in asked.items()}
+        environment = {f"BENTO_CLIP_{name.upper()}": value for name, value in {**SMALL, **settings}.items()}
+
+        def command(port: int) -> list[str]:
+            serve = [sys.executable, "-m", "clip_retrieval", "serve", str(artifact.path), "--port", f"{port}"]
+            return group.command(serve)
+
         os.sync()  # what is not on the disk yet is not dropped
         drop_pages(files)
         row: dict[str, Any] = {"images": artifact.manifest.data.images, "limit_mb": limit_mb}
         with (
             progress.stage(f"serving in {limit_mb:g} MB", len(LOADS) + 1) as advance,
-            serving(lambda port: group.command(bentoml_serve(port)), environment=environment) as server,
+            serving(command, environment=environment) as server,
         ):
             row["ready_s"] = round(server.ready_s, 2)
             advance(1)
-            for part, (kind, clients) in enumerate(LOADS):
-                before = group.disk_reads()
-                command = [sys.executable, "-m", "scripts.bench.client", server.url, kind, "--clients", str(clients)]
-                command += ["--seconds", str(seconds), "--queries", str(queries)]
-                command += ["--offset", str(part * (QUERIES // len(LOADS)))]
-                done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
-                row |= {f"{kind}_{clients}_{name}": value for name, value in figures(json.loads(done.stdout)).items()}
-                row[f"{kind}_{clients}_disk_reads"] = group.disk_reads() - before
+            for part, load in enumerate(LOADS):
+                ask = [sys.executable, "-m", "scripts.bench.client", server.url, load.kind]
+                ask += ["--clients", f"{load.clients}", "--seconds", f"{seconds}", "--warm-up", f"{load.warm_up}"]
+                ask += ["--queries", str(queries), "--offset", f"{part * (QUERIES // len(LOADS))}"]
+                with subprocess.Popen(ask, cwd=ROOT, stdout=subprocess.PIPE) as asking:
+                    time.sleep(load.warm_up + START_S)
+                    before = group.disk_reads()
+                    answer, _ = asking.communicate()
+                found = figures(json.loads(answer)) | {"disk_reads": group.disk_reads() - before}
+                row |= {f"{load.name}_{name}": value for name, value in found.items()}
                 advance(1)
             row |= {"held_mb": round(group.held_mb()), "peak_mb": round(group.peak_mb())}
     measured = artifact.manifest.images.measured
