@@ -1,7 +1,8 @@
-"""Whether a page of a file is in the page cache, for tests. Linux alone."""
+"""What the kernel knows of a file: which pages are cached, and how a mapping is read. Linux alone."""
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,12 @@ def is_cached(path: Path, offset: int) -> bool:
         raise
     finally:
         os.close(descriptor)
+
+
+def flags_of(path: Path) -> list[str]:
+    """``VmFlags`` of the mapping of a file (https://docs.kernel.org/filesystems/proc.html)."""
+    found = re.search(
+        rf"{re.escape(str(path))}\n.*?VmFlags: ([a-z ]+)\n", Path("/proc/self/smaps").read_text(), re.DOTALL
+    )
+    assert found is not None
+    return found[1].split()

@@ -2,7 +2,6 @@
 
 import mmap
 import os
-import re
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from clip_retrieval.page_cache import drop_pages, read_at_random, read_through
-from tests.cached import is_cached
+from tests.cached import flags_of, is_cached
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other kernels are not asked")
 SIZE = 4 * 2**20
@@ -57,12 +56,3 @@ def test_only_the_row_is_read_then(file: Path) -> None:
         assert mapped[SIZE // 2] >= 0
         assert is_cached(file, SIZE // 2)
         assert not is_cached(file, SIZE // 2 + 2 * mmap.PAGESIZE)
-
-
-def flags_of(path: Path) -> list[str]:
-    """``VmFlags`` of the mapping of a file (https://docs.kernel.org/filesystems/proc.html)."""
-    found = re.search(
-        rf"{re.escape(str(path))}\n.*?VmFlags: ([a-z ]+)\n", Path("/proc/self/smaps").read_text(), re.DOTALL
-    )
-    assert found is not None
-    return found[1].split()

@@ -59,7 +59,11 @@ Load = Callable[..., Served]
 class Loader:
     """Opens artifacts for a server process."""
 
-    def __init__(self, settings: Settings, encoder_threads: int, workers: int = 1) -> None:
+    def __init__(
+        self, settings: Settings, encoder_threads: int, workers: int = 1, *, limit: Callable[[], int] = memory_limit
+    ) -> None:
+        """``limit`` gives the bytes of memory that the service may have, page cache included."""
+        self._limit = limit
         self._settings, self._threads, self._workers = settings, encoder_threads, workers
         self._begun: tuple[Path, Future[Engine]] | None = None
         self._elsewhere: EncoderService | None = None
@@ -118,7 +122,7 @@ class Loader:
         start_profile.mark("worker", "reading and compiling the model")
         before = held_memory()
         retriever = Retriever(artifact, engine.encoder)
-        if artifact.size() > memory_limit():  # then most of what is read beside a row takes the place of another row
+        if artifact.size() > self._limit():  # then most of what is read beside a row takes the place of another row
             read_at_random(artifact.files_read_by_rows())
         start_profile.mark("worker", "opening indexes and records")
         return Served(tag, retriever, engine, held_by_collection=max(0, held_memory() - before))

@@ -138,10 +138,16 @@ def draw(images: Path, captions: Path, count: int, dim: int, advance: Callable[[
 def chosen(
     name: str, vectors: Vectors, queries: Vectors, kind: Modality, family_name: str, progress: Progress
 ) -> Candidate:
-    """The family's index at the quickest setting whose least recall is ``RECALL``, or at the most thorough one."""
+    """The family's index at the quickest setting whose least recall is ``RECALL``, or at the most thorough one.
+
+    Raises SystemExit where so many rows have no such family.
+    """
     with progress.stage(f"exact search for {name}", None):
         drawn = TuningQueries.draw(vectors, queries, kind)
-    family = next(one for one in families(*vectors.shape, in_memory=True) if one.name == family_name)
+    known = {family.name: family for family in families(*vectors.shape, in_memory=True)}
+    if family_name not in known:
+        raise SystemExit(f"{len(vectors):,} {name} have no index {family_name!r}; choose from {', '.join(known)}")
+    family = known[family_name]
     with progress.stage(f"building the index of {name}", len(vectors)) as advance:
         built = build_family(family, vectors, advance=advance)
     with progress.stage(f"measuring the index of {name}", None):
@@ -184,6 +190,8 @@ def measure(
                     time.sleep(load.warm_up + START_S)
                     before = group.disk_reads()
                     answer, _ = asking.communicate()
+                if asking.returncode:
+                    raise SystemExit(f"the clients of the load {load.name!r} ended with status {asking.returncode}")
                 found = figures(json.loads(answer)) | {"disk_reads": group.disk_reads() - before}
                 row |= {f"{load.name}_{name}": value for name, value in found.items()}
                 advance(1)

@@ -1,6 +1,7 @@
 """The record store gives back exactly what was put in, row by row, and refuses what is not a store of its own."""
 
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +232,15 @@ def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes | None) -
         path.write_bytes(content)
     with pytest.raises(ArtifactDamaged, match="not a readable record store"):
         RecordStore.open(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list what a process has mapped")
+def test_an_open_store_is_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite"
+    RecordStore.create(path).close()
+    with RecordStore.open(path) as store:
+        assert store.counts() == (0, 0)
+        assert f" {path}\n" in Path("/proc/self/maps").read_text()
 
 
 def test_an_open_store_is_read_only_and_leaves_no_file_beside_it(tmp_path: Path) -> None:

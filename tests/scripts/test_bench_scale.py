@@ -11,9 +11,10 @@ import pytest
 from clip_retrieval.encoders.base import unit_rows
 from clip_retrieval.indexes.base import IndexSpec
 from clip_retrieval.indexes.choose import TuningQueries
-from clip_retrieval.indexes.families import CODES_THAT_SCORE, families
+from clip_retrieval.indexes.families import CODES_THAT_SCORE, SEARCH_BREADTHS, families
 from clip_retrieval.page_cache import drop_pages
-from scripts.bench import scale_child
+from clip_retrieval.progress import Silent
+from scripts.bench import scale_child, served_scale
 from scripts.bench.memory_limit import memory_group
 
 ROWS, DIM = 1100, 32
@@ -28,6 +29,8 @@ def test_a_process_in_the_group_gets_no_more_and_the_page_cache_counts(tmp_path:
             drop_pages([file])
             subprocess.run(group.command(["cat", str(file)]), check=True, stdout=subprocess.DEVNULL)
             assert 20 < group.peak_mb() < 60
+            assert group.held_mb() < 5, "pages of files are not held"
+            assert group.disk_reads() >= 0
             greedy = subprocess.run(group.command([sys.executable, "-c", "bytearray(200_000_000)"]), check=False)
             assert greedy.returncode != 0
     except SystemExit as error:
@@ -49,3 +52,16 @@ def test_a_setting_is_searched_again_with_the_same_recall(tmp_path: Path) -> Non
     assert again["limited_recall_at_10"] == pytest.approx(row["recall_at_10"], abs=1e-6)
     assert 0 < again["limited_p50_ms"] <= again["limited_p99_ms"]
     assert row["score_error"] > 0
+
+
+def test_a_family_that_so_many_rows_do_not_have_is_refused_with_those_that_there_are() -> None:
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((100, DIM)))
+    with pytest.raises(SystemExit, match="100 images have no index 'IVF'; choose from flat"):
+        served_scale.chosen("images", vectors, vectors, "images", "IVF", Silent())
+
+
+def test_the_quickest_setting_that_has_the_recall_is_chosen() -> None:
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((ROWS, DIM)))
+    found = served_scale.chosen("images", vectors, vectors[:200], "images", "HNSW, 8 bits", Silent())
+    assert (found.measurement.recall or 0) >= served_scale.RECALL
+    assert found.index.spec.search_parameters["efSearch"] < max(SEARCH_BREADTHS)

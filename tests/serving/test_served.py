@@ -1,12 +1,14 @@
 """What can be served with which settings, where the index is in Milvus."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import write_manifest
+from clip_retrieval.contract.queries import text
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.encoders.inputs import Inputs
 from clip_retrieval.errors import ArtifactError, ArtifactNotFound, EncoderMismatch, ModelUnavailable
@@ -15,6 +17,7 @@ from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.remote_engine import RemoteEngine
 from clip_retrieval.serving.served import Loader, Served, check_engine, second_model_bytes
 from clip_retrieval.serving.settings import Settings
+from tests.cached import flags_of
 from tests.serving.test_remote_engine import FakeService
 
 
@@ -143,3 +146,13 @@ def test_where_another_service_encodes_no_encoder_is_loaded_and_another_model_is
         loader(str(artifact_copy.path), first, verify=False)
     for served in (first, again):
         served.retriever.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels are not told")
+@pytest.mark.parametrize("fits", [False, True])
+def test_rows_are_read_alone_where_the_artifact_is_larger_than_memory(artifact_copy: Artifact, fits: bool) -> None:
+    limit = artifact_copy.size() if fits else artifact_copy.size() - 1
+    served = Loader(Settings(), 1, limit=lambda: limit)(str(artifact_copy.path))
+    assert served.retriever.search([text("a red square")], k=1).images
+    assert ("rr" in flags_of(artifact_copy.path / "records.sqlite")) != fits
+    served.retriever.close()
