@@ -18,10 +18,10 @@ from clip_retrieval.errors import ArtifactDamaged, ArtifactSchema
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split
 
 BLOCK_ROWS = 10_000
+"""Rows that are read at a time where all rows are read."""
 MAPPED_BYTES = 2**40
 """The most of a file that is mapped; SQLite has a limit of its own, 2 GB (https://www.sqlite.org/mmap.html). What is
 read and not mapped would be copied, and a page that one request reads twice would count as one that is much used."""
-"""Rows that are read at a time where all rows are read."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
