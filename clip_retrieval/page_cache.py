@@ -12,7 +12,7 @@ READ_BYTES = 2**20
 
 def read_through(file: Path) -> None:
     """Read a file that is to be mapped, so that it is in the page cache: what is asked for anywhere in it would wait
-    for the disk each time. A file that cannot be read is told by whoever maps it."""
+    for the disk each time. Nothing is raised for a file that cannot be read: mapping it says why."""
     block = bytearray(READ_BYTES)
     with suppress(OSError), file.open("rb", buffering=0) as opened:
         while opened.readinto(block):
