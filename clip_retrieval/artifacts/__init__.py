@@ -4,6 +4,7 @@ record_store.py   the records in SQLite
 thumbnails.py     small images for people, in SQLite
 originals.py      the original files of the images
 columns.py        split and metadata as typed columns, written once and memory-mapped
+vector_file.py    a file of vectors: mapped, hashed and checked
 record_arrays.py  other arrays that follow from the records
 word_split.py     texts and names as words
 words.py          which images and captions have a word, in SQLite FTS5

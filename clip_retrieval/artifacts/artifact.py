@@ -19,15 +19,12 @@ and it refuses an encoder with another fingerprint than that of the encoder that
 with the collection is parsed, or held as Python objects, when it opens: arrays are memory-mapped.
 """
 
-import hashlib
-import math
 import os
 import sqlite3
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from typing import Literal, Self
 
@@ -41,6 +38,7 @@ from clip_retrieval.artifacts.originals import ORIGINAL_HASHES, Originals, is_bu
 from clip_retrieval.artifacts.record_arrays import CAPTION_IMAGE_ROWS, COLUMNS, CONTENT_NUMBERS, open_array
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.thumbnails import Thumbnails
+from clip_retrieval.artifacts.vector_file import are_finite, not_finite, open_vectors, read_vectors
 from clip_retrieval.artifacts.words import DATABASE, WORDS, StoredWords
 from clip_retrieval.encoders import INFO_FILE, load_encoder
 from clip_retrieval.encoders.base import Encoder, Vectors
@@ -66,10 +64,6 @@ NEEDED = (
     f"{ENCODER}/{INFO_FILE}",
 )
 """The files that every artifact has."""
-BLOCK_ROWS = 65_536
-"""Rows of vectors that are looked at together."""
-BLOCK_BYTES = 2**20
-"""Bytes of vectors that are read together: the caches hold them while they are looked at twice."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ class Artifact:
             if self.has_vectors:
                 vectors = self.vectors(modality)
                 if values and not are_finite(vectors):
-                    raise _not_finite(self.path / VECTORS[modality])
+                    raise not_finite(self.path / VECTORS[modality])
         rows = self.caption_image_rows()
         if len(rows) and not (rows.min() >= 0 and rows.max() < self.manifest.images.rows):
             raise ArtifactDamaged(f"{self.path / CAPTION_IMAGE_ROWS} names images that are not there; build it again")
@@ -174,18 +168,8 @@ class Artifact:
                 f"{self.path} has no vectors, they are in Milvus: it can be served, and nothing else; take the "
                 "artifact that it was exported from"
             )
-        path = self.path / VECTORS[modality]
-        try:
-            vectors: Vectors = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError) as error:
-            raise ArtifactDamaged(f"{path} cannot be read ({error}); restore or build the artifact again") from error
         spec = self._built(modality).spec
-        if vectors.dtype != np.float32 or vectors.shape != (spec.rows, spec.dim) or not vectors.flags.c_contiguous:
-            raise ArtifactDamaged(
-                f"{path} has {vectors.dtype} {vectors.shape} instead of float32 ({spec.rows}, {spec.dim}) row by row; "
-                "restore or build the artifact again"
-            )
-        return vectors
+        return open_vectors(self.path / VECTORS[modality], spec.rows, spec.dim)
 
     @property
     def has_vectors(self) -> bool:
@@ -321,50 +305,12 @@ class Artifact:
             )
 
 
-def are_finite(vectors: Vectors) -> bool:
-    """Whether no value is infinite or NaN: either shows in a sum, and a sum reads each value once."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        starts = range(0, len(vectors), BLOCK_ROWS)
-        return all(math.isfinite(vectors[start : start + BLOCK_ROWS].sum()) for start in starts)
-
-
 def _check_file(folder: Path, name: str, expected: str) -> None:
     path = folder / name
     if not path.is_file():
         raise ArtifactDamaged(f"{path} is missing; restore or build the artifact again")
-    digest, finite = _read_vectors(path) if name in VECTORS.values() else (file_sha256(path), True)
+    digest, finite = read_vectors(path) if name in VECTORS.values() else (file_sha256(path), True)
     if digest != expected:
         raise ArtifactDamaged(f"{path} differs from its hash in the manifest; restore or build the artifact again")
     if not finite:
-        raise _not_finite(path)
-
-
-def _read_vectors(path: Path) -> tuple[str, bool]:
-    """The SHA-256 of a file of vectors, and whether its values are finite, if they are float32; all in one reading."""
-    digest, finite = hashlib.sha256(), True
-    block = bytearray(BLOCK_BYTES)
-    values = np.frombuffer(block, np.float32)
-    with path.open("rb", buffering=0) as file:
-        start = _start_of_floats(file)
-        file.seek(0)
-        digest.update(file.read(start or 0))
-        while size := file.readinto(block):
-            digest.update(memoryview(block)[:size])
-            finite = finite and (start is None or are_finite(values[: size // values.itemsize]))
-    return digest.hexdigest(), finite
-
-
-def _start_of_floats(file: FileIO) -> int | None:
-    """Where the values of a file of float32 begin (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html);
-    None for any other file."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        _, _, dtype = read(file)
-    except (ValueError, EOFError):
-        return None
-    return file.tell() if dtype == np.float32 else None
-
-
-def _not_finite(path: Path) -> ArtifactDamaged:
-    return ArtifactDamaged(f"{path} holds vectors that are not finite, which no search finds; build the artifact again")
+        raise not_finite(path)

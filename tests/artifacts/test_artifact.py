@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.artifact import BLOCK_ROWS, NEEDED, RECORDS, THUMBNAILS, Artifact, are_finite
+from clip_retrieval.artifacts.artifact import NEEDED, RECORDS, THUMBNAILS, Artifact
 from clip_retrieval.artifacts.manifest import file_sha256, write_manifest
 from clip_retrieval.artifacts.manifest_file import MANIFEST, SCHEMA_VERSION
 from clip_retrieval.artifacts.record_store import MIGRATIONS
@@ -229,13 +229,6 @@ class TestContents:
         with pytest.raises(ArtifactDamaged, match=f"lacks {left_out[0]}") as error:
             Artifact.open_checked(artifact_copy.path)
         sentence(error)
-
-    def test_vectors_are_looked_at_block_by_block(self, artifact_copy: Artifact, tmp_path: Path) -> None:
-        vectors = np.zeros((2 * BLOCK_ROWS + 1, 1), np.float32)
-        assert are_finite(vectors)
-        vectors[-1] = np.nan
-        assert not are_finite(vectors)
-        assert are_finite(np.empty((0, DIM), np.float32))
 
 
 def test_the_manifest_says_what_the_artifact_was_made_of(fake_artifact: Artifact) -> None:
