@@ -30,3 +30,14 @@ def flags_of(path: Path) -> list[str]:
     )
     assert found is not None
     return found[1].split()
+
+
+def flags_at(address: int) -> list[str]:
+    """``VmFlags`` of the mapping that an address lies in."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if place := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(place[1], 16) <= address < int(place[2], 16)
+        elif inside and line.startswith("VmFlags: "):
+            return line.split()[1:]
+    raise AssertionError("nothing is mapped there")

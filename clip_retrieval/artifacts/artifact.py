@@ -155,8 +155,16 @@ class Artifact:
         for modality in MODALITIES:
             spec = self._built(modality).spec
             names += [] if spec.exact else [VECTORS[modality]]
-            names += [f"{modality}.faiss"] if spec.scores == "codes" else []
+            names += [self._index_name(modality)] if spec.scores == "codes" else []
         return [self.path / name for name in names]
+
+    def index_files(self) -> list[Path]:
+        """The files of indexes that are more than the vectors themselves."""
+        return [self.path / name for name in map(self._index_name, MODALITIES) if name in self.manifest.files]
+
+    @staticmethod
+    def _index_name(modality: Modality) -> str:
+        return f"{modality}.faiss"
 
     def vectors(self, modality: Modality) -> Vectors:
         """The vectors, memory-mapped for reading: float32 (rows, dim).
@@ -198,7 +206,9 @@ class Artifact:
 
     def faiss_index(self, modality: Modality) -> FaissIndex:
         """The index over the vectors, where FAISS searches. Raises ArtifactDamaged."""
-        return FaissIndex.load(self._built(modality).spec, self.path / f"{modality}.faiss", self.vectors(modality))
+        return FaissIndex.load(
+            self._built(modality).spec, self.path / self._index_name(modality), self.vectors(modality)
+        )
 
     def _built(self, modality: Modality) -> BuiltIndex:
         return self.manifest.images if modality == "images" else self.manifest.captions

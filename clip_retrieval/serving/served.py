@@ -1,6 +1,6 @@
 """What can answer queries: an artifact that is open, with an encoder that is loaded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,9 +8,9 @@ from pathlib import Path
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import ENCODER, Artifact
 from clip_retrieval.encoders import import_runtime, load_inputs
-from clip_retrieval.errors import ArtifactError, ClipRetrievalError, EncoderMismatch
+from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ClipRetrievalError, EncoderMismatch
 from clip_retrieval.indexes.milvus_place import is_file
-from clip_retrieval.page_cache import read_at_random
+from clip_retrieval.page_cache import copy_to_huge_pages, read_at_random
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving import start_profile
 from clip_retrieval.serving.budget import held_memory, memory_limit
@@ -60,10 +60,17 @@ class Loader:
     """Opens artifacts for a server process."""
 
     def __init__(
-        self, settings: Settings, encoder_threads: int, workers: int = 1, *, limit: Callable[[], int] = memory_limit
+        self,
+        settings: Settings,
+        encoder_threads: int,
+        workers: int = 1,
+        *,
+        limit: Callable[[], int] = memory_limit,
+        copy: Callable[[Iterable[Path]], None] = copy_to_huge_pages,
     ) -> None:
-        """``limit`` gives the bytes of memory that the service may have, page cache included."""
-        self._limit = limit
+        """``limit`` gives the bytes of memory that the service may have, page cache included; ``copy`` puts copies of
+        mapped files where searches find them soonest."""
+        self._limit, self._copy = limit, copy
         self._settings, self._threads, self._workers = settings, encoder_threads, workers
         self._begun: tuple[Path, Future[Engine]] | None = None
         self._elsewhere: EncoderService | None = None
@@ -122,10 +129,23 @@ class Loader:
         start_profile.mark("worker", "reading and compiling the model")
         before = held_memory()
         retriever = Retriever(artifact, engine.encoder)
-        if artifact.size() > self._limit():  # then most of what is read beside a row takes the place of another row
-            read_at_random(artifact.files_read_by_rows())
+        self._place(artifact)
         start_profile.mark("worker", "opening indexes and records")
         return Served(tag, retriever, engine, held_by_collection=max(0, held_memory() - before))
+
+    def _place(self, artifact: Artifact) -> None:
+        """Have what was opened of the artifact where searches find it soonest in the memory that there is."""
+        size, limit = artifact.size(), self._limit()
+        if size > limit:  # then most of what is read beside a row takes the place of another row
+            read_at_random(artifact.files_read_by_rows())
+        copies = self._workers * sum(file.stat().st_size for file in artifact.index_files())
+        if size + 2 * copies <= limit:  # during a swap there are those of two artifacts
+            try:
+                self._copy(artifact.index_files())
+            except OSError as error:
+                raise ArtifactDamaged(
+                    f"an index of {artifact.path} cannot be read ({error}); restore or build the artifact again"
+                ) from error
 
 
 def second_model_bytes(folder: Path, beside: Served) -> int:

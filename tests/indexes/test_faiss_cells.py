@@ -17,6 +17,7 @@ from clip_retrieval.indexes.base import IndexSpec
 from clip_retrieval.indexes.faiss_cells import read_index, write_index
 from clip_retrieval.indexes.faiss_index import FaissIndex
 from clip_retrieval.indexes.families import families
+from clip_retrieval.page_cache import HUGE_PAGE, copy_to_huge_pages
 
 ROWS, DIM, CELLS = 3000, 32, 64
 IVF = f"IVF{CELLS}"
@@ -68,6 +69,20 @@ def test_a_cell_without_rows_is_no_trouble(tmp_path: Path) -> None:
     for searched in (index, mapped):
         faiss.ParameterSpace().set_index_parameter(searched, "nprobe", CELLS)
     assert found(mapped, vectors[:40]) == found(index, vectors[:40])
+
+
+def test_cells_that_are_copied_to_huge_pages_give_the_same_answers(tmp_path: Path) -> None:
+    rows = 2 * HUGE_PAGE // DIM
+    index, file = built(f"{IVF},SQ8", random_units(rows)), tmp_path / "index.faiss"
+    write_index(index, file)
+    searched, queries = read_index(file), random_units(20, 1)
+    faiss.ParameterSpace().set_index_parameter(searched, "nprobe", CELLS // 2)
+    before = found(index, queries)
+    copy_to_huge_pages([file])
+    file.unlink()
+    assert found(searched, queries) == before
+    del searched  # FAISS gives back the memory, which this process goes on without
+    assert found(index, queries) == before
 
 
 def test_a_file_of_an_earlier_release_is_read(tmp_path: Path) -> None:

@@ -2,16 +2,17 @@
 
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.manifest import write_manifest
+from clip_retrieval.artifacts.manifest import file_sha256, write_manifest
 from clip_retrieval.contract.queries import text
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.encoders.inputs import Inputs
-from clip_retrieval.errors import ArtifactError, ArtifactNotFound, EncoderMismatch, ModelUnavailable
+from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ArtifactNotFound, EncoderMismatch, ModelUnavailable
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.serving.engine import Engine
 from clip_retrieval.serving.remote_engine import RemoteEngine
@@ -156,3 +157,27 @@ def test_rows_are_read_alone_where_the_artifact_is_larger_than_memory(artifact_c
     assert served.retriever.search([text("a red square")], k=1).images
     assert ("rr" in flags_of(artifact_copy.path / "records.sqlite")) != fits
     served.retriever.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("fits", [False, True])
+def test_indexes_are_copied_where_memory_holds_those_of_two_artifacts_too(
+    artifact_copy: Artifact, workers: int, fits: bool
+) -> None:
+    index = artifact_copy.path / "images.faiss"
+    index.write_bytes(bytes(1000))
+    named = {**artifact_copy.manifest.files, index.name: file_sha256(index)}
+    write_manifest(artifact_copy.path, artifact_copy.manifest.model_copy(update={"files": named}))
+    limit = Artifact.open(artifact_copy.path).size() + 2 * workers * 1000 - (not fits)
+    copied: list[Path] = []
+    loader = Loader(Settings(), 1, workers, limit=lambda: limit, copy=copied.extend)
+    loader(str(artifact_copy.path)).retriever.close()
+    assert copied == ([index] if fits else [])
+
+
+def test_an_index_that_cannot_be_copied_is_a_damaged_artifact(artifact_copy: Artifact) -> None:
+    def fail(_: Iterable[Path]) -> None:
+        raise OSError("Input/output error")
+
+    with pytest.raises(ArtifactDamaged, match=r"cannot be read \(Input/output error\); restore"):
+        Loader(Settings(), 1, copy=fail)(str(artifact_copy.path))
