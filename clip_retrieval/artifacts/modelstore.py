@@ -179,18 +179,28 @@ def resolve_whole(source: str) -> tuple[str, Path]:
     return found
 
 
+def in_bento(bento: Path, source: str) -> tuple[str, Path] | None:
+    """What ``source`` means in the folder of a Bento that brings its artifact, as that of an image does: a full tag, or
+    the latest. None if it brings no such artifact. BentoML is not loaded."""
+    return _in_order(source, bento / "models" / NAME)
+
+
 def _glance(source: str) -> tuple[str, Path] | None:
     """What ``resolve`` finds for a full tag or for the latest, if the store is in order there; else None."""
+    return None if _staging().exists() else _in_order(source, _home())
+
+
+def _in_order(source: str, home: Path) -> tuple[str, Path] | None:
     try:
         version = source.removeprefix(f"{NAME}:")
         if source in {NAME, LATEST}:
-            version = (_home() / "latest").read_text(encoding="utf-8").strip()
-        folder = _home() / version
+            version = (home / "latest").read_text(encoding="utf-8").strip()
+        folder = home / version
         lines = (folder / MODEL_YAML).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return None
-    is_in_order = folder.parent == _home() and f"name: {NAME}" in lines and f"version: {version}" in lines
-    return (tag_of(version), folder) if is_in_order and not _staging().exists() else None
+    is_in_order = folder.parent == home and f"name: {NAME}" in lines and f"version: {version}" in lines
+    return (tag_of(version), folder) if is_in_order else None
 
 
 def _home() -> Path:

@@ -1,8 +1,8 @@
 """What a worker does before all else: it takes its place, finds what it serves, and begins to load that in threads.
 
 The model is compiled in threads that do not hold the GIL, and that takes as long as half of the imports. Where the
-supervisor is ours, ``work.py`` does this before anything of bentoml is imported, but for a Bento, whose artifact
-BentoML finds.
+supervisor is ours, ``work.py`` does this before anything of bentoml is imported, unless BentoML has to find the
+artifact.
 """
 
 import logging

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clip_retrieval.serving import lifeline, service_folder, start_profile
-from clip_retrieval.serving.leading import SERVICE, SPLIT, lead, usual_workers
+from clip_retrieval.serving.leading import SERVICE, SPLIT, lead, said, usual_workers
 from clip_retrieval.serving.workers import Served, Workers, listen
 
 BENTOS = frozenset({"BENTOML_CONFIG", "BENTOML_CONFIG_OPTIONS", "BENTOML_API_WORKERS", "BENTOML_TIMEOUT"})
@@ -48,11 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command += ["--host", given.host, "--port", str(given.port)]
         os.execv(sys.executable, [*command, *options, *([] if given.bento else ["--working-dir", str(folder)])])
     raise SystemExit(_serve(identifier, folder, given.host, given.port, options))
-
-
-def said(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """What a setting says, in letters of any case; None if it is not set."""
-    return next((value for key, value in environment.items() if key.upper() == name), None)
 
 
 def workers_of(environment: Mapping[str, str]) -> int:

@@ -1,6 +1,7 @@
 """What a supervisor has ready for its workers before it starts one. It loads no package: a supervisor is small."""
 
 import os
+from collections.abc import Mapping
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.serving import lifeline, service_folder
@@ -11,6 +12,9 @@ BOUND = "BENTOCLIP_BOUND"
 
 IS_SMALL = "BENTOCLIP_SMALL_SUPERVISOR"
 """The environment variable of workers whose supervisor has not read the settings, and leaves warnings to them."""
+
+BENTO = "BENTOCLIP_BENTO"
+"""The environment variable of workers with the folder of the Bento that is served, if it is one."""
 
 CORES_PER_WORKER = 4
 """One event loop keeps about so many cores busy with texts: with AMX three, on a slower processor more, since a text
@@ -24,6 +28,11 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """Has the GNU C library ask for huge pages for what is large (its manual, Memory Allocation Tunables). A search right
 after the encoder waits for the addresses of the index's codes nearly as long as for the codes: 0.36 ms in place of 0.48
 for 40,000 captions, for 6 MB more."""
+
+
+def said(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """What a setting says, in letters of any case; None if it is not set."""
+    return next((value for key, value in environment.items() if key.upper() == name), None)
 
 
 def usual_workers(cores: int | None = None) -> int:

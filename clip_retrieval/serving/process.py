@@ -30,7 +30,7 @@ from clip_retrieval.serving.budget import Needs, memory_limit
 from clip_retrieval.serving.decoder import STANDING
 from clip_retrieval.serving.decoders import PROCESS_BYTES
 from clip_retrieval.serving.entry import check_keys, opening
-from clip_retrieval.serving.leading import BOUND, IS_SMALL, lead, usual_workers
+from clip_retrieval.serving.leading import BENTO, BOUND, IS_SMALL, lead, usual_workers
 from clip_retrieval.serving.served import check_engine
 from clip_retrieval.serving.service_folder import first_of_all, service_folder
 from clip_retrieval.serving.settings import FROZEN, Settings, unknown_settings
@@ -120,7 +120,7 @@ def find_artifact(source: str, fetch: Callable[[str], str] = _fetch) -> tuple[st
 
     Raises ArtifactError of the kind that applies, and for a bucket SourceError, MissingExtra and StorageFailed.
     """
-    return modelstore.resolve(fetch(source) if is_url(source) else source)
+    return _resolve(fetch(source) if is_url(source) else source)
 
 
 def find_first(settings: Settings) -> tuple[str, Path]:
@@ -140,7 +140,13 @@ def find_first(settings: Settings) -> tuple[str, Path]:
         log.info("%s", opening(settings, bound_host(), keys))
         return name
 
-    return modelstore.resolve(first_of_all(service_folder(), find))
+    return _resolve(first_of_all(service_folder(), find))
+
+
+def _resolve(source: str) -> tuple[str, Path]:
+    """What ``source`` means: first in the Bento that is served, then in the model store."""
+    bento = os.environ.get(BENTO)
+    return (bento and modelstore.in_bento(Path(bento), source)) or modelstore.resolve(source)
 
 
 def choose_first(settings: Settings, tag: str, folder: Path) -> str:

@@ -121,7 +121,7 @@ class Loader:
         else:
             path, begun = self._begun or (None, None)
             self._begun = None
-            if begun is not None and path == artifact.path:
+            if begun is not None and path is not None and path.resolve() == artifact.path.resolve():
                 engine = begun.result()
                 engine.imports_have_ended()
             else:

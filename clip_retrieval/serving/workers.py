@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_retrieval.serving.leading import BOUND, IS_SMALL, SERVICE
+from clip_retrieval.serving.leading import BENTO, BOUND, IS_SMALL, SERVICE
 from clip_retrieval.serving.replacing import (
     CHECK_S,
     NO_WORKER,
@@ -78,6 +78,7 @@ class Served:
         added = {"BENTOML_RUNNER_MAP": json.dumps({NAME: place}), BOUND: self.host, IS_SMALL: "1"}
         if self.identifier != SERVICE:  # a Bento, which has the code in a folder of its own
             paths = [str(Path(self.identifier) / "src"), os.environ.get("PYTHONPATH")]
+            added[BENTO] = self.identifier
             added["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         return {**os.environ, **added, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
 

@@ -225,6 +225,15 @@ def test_a_whole_artifact_is_found_without_the_libraries_that_read_it(stored_tag
     assert modelstore.resolve_whole(name or stored_tag) == modelstore.resolve(name or stored_tag)
 
 
+@pytest.mark.parametrize("name", ["clip-retrieval", "clip-retrieval:latest", None])
+def test_a_bento_may_bring_its_artifact(stored_tag: str, tmp_path: Path, name: str | None) -> None:
+    stored = modelstore.resolve(stored_tag)[1]
+    brought = Path(shutil.copytree(stored.parent, tmp_path / "bento" / "models" / stored.parent.name)) / stored.name
+    assert modelstore.in_bento(tmp_path / "bento", name or stored_tag) == (stored_tag, brought)
+    assert modelstore.in_bento(tmp_path / "bento", "clip-retrieval:another") is None
+    assert modelstore.in_bento(tmp_path, name or stored_tag) is None
+
+
 def spoil_manifest(folder: Path) -> None:
     text = (folder / "manifest.json").read_text(encoding="utf-8")
     (folder / "manifest.json").write_text(text.replace('"images"', '"imagse"', 1), encoding="utf-8")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.serving.leading import BOUND, IS_SMALL, SERVICE
+from clip_retrieval.serving.leading import BENTO, BOUND, IS_SMALL, SERVICE
 from clip_retrieval.serving.replacing import NO_WORKER, TRIES
 from clip_retrieval.serving.shared_state import SharedState
 from clip_retrieval.serving.workers import BACKLOG, NAME, Served, Workers, listen
@@ -90,6 +90,8 @@ def test_a_worker_of_a_bento_runs_the_code_that_is_inside(
     of_bento = Served(str(tmp_path), tmp_path, served.listening, "127.0.0.1")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     assert of_bento.environment(tmp_path)["PYTHONPATH"] == f"{tmp_path}/src"
+    assert of_bento.environment(tmp_path)[BENTO] == str(tmp_path)
+    assert BENTO not in served.environment(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "/other")
     assert of_bento.environment(tmp_path)["PYTHONPATH"] == f"{tmp_path}/src:/other"
     assert served.environment(tmp_path)["PYTHONPATH"] == "/other"
