@@ -4,6 +4,7 @@ plain_words.py      what is wrong with a value, in plain words
 base.py             base models, bounds, scores and the error body
 cards.py            results as HTML for notebooks
 iso_dates.py        dates in texts, as periods of time
+json_size.py        how much is in a JSON text
 filter_language.py  filters as a person writes them
 conditions.py       filters as a tree of conditions
 image_input.py      the images that a user may pass, as bytes with a name

@@ -113,6 +113,18 @@ Share = Annotated[
 ]
 
 
+def check_whole(given: object) -> None:
+    """Raise ValueError for a text with half of a surrogate pair, such as ``\\ud800``: it has no UTF-8, not even in an
+    error that quotes it."""
+    if isinstance(given, str) and not given.isascii():
+        try:
+            given.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"character {error.start + 1} of {given[:40]!a} is half a character (a lone surrogate)"
+            ) from None
+
+
 class Frozen(BaseModel):
     """A message that cannot be changed. Unknown fields are ignored, so that a client can read a newer server."""
 

@@ -27,19 +27,25 @@ from pydantic import (
     model_validator,
 )
 
-from clip_retrieval.contract.base import Strict, describe
-from clip_retrieval.contract.filter_language import parse_filter
+from clip_retrieval.contract.base import Strict, check_whole, describe
+from clip_retrieval.contract.filter_language import MAX_CONDITIONS, MAX_FILTER_TEXT, parse_filter
 from clip_retrieval.contract.iso_dates import FORMS, period_of
+from clip_retrieval.contract.json_size import excess, values_in
 from clip_retrieval.errors import InvalidQuery
 
-MAX_CONDITIONS = 16
-"""Entries of one object."""
 MAX_CONDITIONS_IN_ALL = 32
 """Conditions on fields in a whole tree."""
 MAX_DEPTH = 20
 """Objects inside each other, as lists of ``and``, ``or`` and ``not`` nest them."""
 MAX_CHOICES = 100
 MAX_NAME = 1000
+MAX_VALUES = 4096
+"""Values of all JSON texts in a filter together."""
+MAX_TEXTS, MAX_WRITTEN = 1_000_000, 10 * MAX_FILTER_TEXT
+"""Characters of all texts in a filter together, and of those that are no JSON."""
+
+_TOO_DEEP = f"has more than {MAX_DEPTH} objects inside each other"
+_TOO_MANY = f"has more than {MAX_VALUES:,} values, which is the limit"
 
 COMBINERS = ("and", "or", "not")
 
@@ -126,12 +132,18 @@ def _trees(name: object, entry: object) -> list[Any] | None:
 
 def _of_text(text: str) -> Any:
     """The object in a text: JSON, which begins with a bracket, or the language."""
-    if not text.lstrip().startswith("{"):
+    if not _is_json(text):
         return parse_filter(text)
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise ValueError(f"begins as JSON, but is none ({error})") from None
+    except ValueError:  # Python's own limit
+        raise ValueError("has a number of more digits than any field has") from None
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith("{")
 
 
 def _or_a_text(schema: dict[str, Any]) -> None:
@@ -169,15 +181,71 @@ Conditions: TypeAlias = dict[str, Entry]
 FilterTree.model_rebuild()
 
 
-def _not_too_deep(given: Any) -> Any:
-    """Counted before anything else walks the tree, which would end at Python's own limit."""
-    level, depth = [given], 0
-    while level := [one for one in level if isinstance(one, Mapping | list)]:
-        depth += any(isinstance(one, Mapping) for one in level)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"has more than {MAX_DEPTH} objects inside each other")
-        level = [inner for one in level for inner in (one.values() if isinstance(one, Mapping) else one)]
+def _bounded(given: Any) -> Any:
+    """Refuse what is too large, with the texts in it as what they mean, before the validation walks it: that makes an
+    error of a kilobyte for each wrong value, and ends at Python's own limit of depth."""
+    _Bounds().check(given, 1)
     return given
+
+
+class _Bounds:
+    """What is in one filter so far. What is wrong in a text is left to the validation, which says where it is."""
+
+    def __init__(self) -> None:
+        self._conditions = 0
+        self._values, self._characters, self._written = MAX_VALUES, MAX_TEXTS, MAX_WRITTEN
+
+    def check(self, given: object, depth: int) -> None:
+        """Raises ValueError. ``depth`` is the number of objects that ``given`` is in, itself counted."""
+        if isinstance(given, str):
+            given = self._meant(given)
+        if not isinstance(given, Mapping):
+            return
+        if depth > MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+        for name, entry in given.items():
+            check_whole(name)
+            if name in COMBINERS and isinstance(entry, list):
+                for tree in entry:
+                    self.check(tree, depth + 1)
+            elif name == "not" and isinstance(entry, Mapping):
+                self.check(entry, depth + 1)
+            else:
+                self._conditions += 1
+                self._check_condition(entry, depth + 1)
+
+    def _check_condition(self, entry: object, depth: int) -> None:
+        if isinstance(entry, Mapping):
+            if depth > MAX_DEPTH:
+                raise ValueError(_TOO_DEEP)
+            for value in entry.values():
+                self._check_condition(value, depth + 1)
+        for value in entry if isinstance(entry, list) else [entry]:
+            check_whole(value)
+
+    def _meant(self, text: str) -> object:
+        """What a text means; None where it means nothing."""
+        check_whole(text)
+        if self._conditions > MAX_CONDITIONS_IN_ALL:
+            raise ValueError(f"has more than {MAX_CONDITIONS_IN_ALL} conditions, which is the most")
+        self._characters -= len(text)
+        if not _is_json(text):
+            self._written -= len(text)
+        if self._characters < 0 or self._written < 0:
+            raise ValueError(
+                f"has too much text: all texts in it may have {MAX_WRITTEN:,} characters together, and {MAX_TEXTS:,} "
+                "where they are JSON"
+            )
+        if _is_json(text) and (too_much := excess(text.encode(), self._values)):
+            raise ValueError(_TOO_DEEP if too_much == "depth" else _TOO_MANY)
+        try:
+            meant = _of_text(text)
+        except ValueError:
+            return None
+        self._values -= values_in(meant, self._values)
+        if self._values < 0:
+            raise ValueError(_TOO_MANY)
+        return meant
 
 
 def _few_enough(tree: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -190,7 +258,7 @@ Filter = Annotated[
     Conditions,
     AfterValidator(_few_enough),
     BeforeValidator(_with_trees, json_schema_input_type=FilterTree),
-    BeforeValidator(_not_too_deep, json_schema_input_type=FilterTree),
+    BeforeValidator(_bounded, json_schema_input_type=FilterTree),
     Field(
         max_length=MAX_CONDITIONS,
         description="Conditions on metadata columns and `split`; a result fulfils all of them. A condition is a value "

@@ -24,6 +24,8 @@ from clip_retrieval.contract.iso_dates import FORMS, period_of
 
 MAX_FILTER_TEXT = 10_000
 """Characters of a filter."""
+MAX_CONDITIONS = 16
+"""Entries of one object."""
 MAX_NESTED = 8
 """Brackets and ``not`` inside each other."""
 
@@ -215,7 +217,7 @@ def _all_of(parts: list[Tree]) -> Tree:
         if any(name in flat or isinstance(wanted, list) for name, wanted in part.items()):
             return {"and": parts}
         flat |= part
-    return flat
+    return flat if len(flat) <= MAX_CONDITIONS else {"and": parts}
 
 
 def is_simple(tree: Mapping[str, Any]) -> bool:

@@ -28,13 +28,13 @@ from clip_retrieval.contract.changes import (
     ImagePath,
     PatchRequest,
 )
+from clip_retrieval.contract.json_size import values_in
 from clip_retrieval.errors import ClipRetrievalError, InvalidChange
 from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.change_headers import entity_tags, idempotency_key, only_new
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
 from clip_retrieval.http.image_form import read_form
-from clip_retrieval.http.json_bounds import values_in
 from clip_retrieval.http.policy import VALUES_OF_CHANGE
 from clip_retrieval.http.query_routes import IMAGE
 from clip_retrieval.http.request_context import caller_name, charge

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from clip_retrieval.access import cost
 from clip_retrieval.contract.answers import BrowseAnswer, SearchAnswer, SearchAnswerHead, SearchBatchAnswer
 from clip_retrieval.contract.base import ErrorBody, describe
+from clip_retrieval.contract.json_size import values_in
 from clip_retrieval.contract.queries import SearchBatchRequest, SearchRequest
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery, StateGone
 from clip_retrieval.http.exchange import SEARCH_ERRORS, Exchange, stages_together, with_results
-from clip_retrieval.http.json_bounds import values_in
 from clip_retrieval.http.min_sequence import SEQUENCE_PARAMETERS
 from clip_retrieval.http.policy import VALUES_OF_SEARCH
 from clip_retrieval.http.request_context import caller_name, charge

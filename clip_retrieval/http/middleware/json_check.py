@@ -5,8 +5,8 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from clip_retrieval.contract.json_size import MAX_DEPTH, excess
 from clip_retrieval.http.error_response import error_response
-from clip_retrieval.http.json_bounds import MAX_DEPTH, excess
 from clip_retrieval.http.policy import JSON
 from clip_retrieval.http.request_context import RequestContext
 from clip_retrieval.http.whole_body import give_again, read_whole

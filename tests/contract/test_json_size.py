@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from clip_retrieval.http.json_bounds import MAX_DEPTH, excess, values_in
+from clip_retrieval.contract.json_size import MAX_DEPTH, excess, values_in
 
 
 @pytest.mark.parametrize(
