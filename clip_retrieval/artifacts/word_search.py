@@ -25,6 +25,8 @@ from clip_retrieval.records import Modality
 K1, B = 1.2, 0.75
 MOST_ROWS = 4_000
 """Rows that are looked at for all words of a query together."""
+MOST_FILTERED = 10 * MOST_ROWS
+"""Rows of one frequent word that are looked at for those that pass a filter."""
 MOST_WORDS = 32
 """Different words of a query that count, the first ones."""
 LEAST_FREQUENT = 20
@@ -140,7 +142,7 @@ def find(
             return NO_HITS
         rarest = min(known, key=lambda word: counts[word])
         if rarest not in rows_of:
-            rows_of[rarest] = words.rows_with(target, rarest, MOST_ROWS)
+            rows_of[rarest] = _first_rows(words, target, rarest, allowed)
         finding = [rarest]
     rows = np.unique(np.concatenate([rows_of[word] for word in finding]))
     if allowed is not None:
@@ -183,6 +185,14 @@ def _look_up(words: Words, target: Modality, wanted: Mapping[str, float]) -> tup
         rows_of[word], counts[word] = rows, len(rows)
         left -= len(rows)
     return rows_of, counts
+
+
+def _first_rows(words: Words, target: Modality, word: str, allowed: Mask | None) -> Rows:
+    """The first ``MOST_ROWS`` rows that have the word and are allowed, in order."""
+    if allowed is None:
+        return words.rows_with(target, word, MOST_ROWS)
+    rows = words.rows_with(target, word, MOST_FILTERED)
+    return rows[allowed[rows]][:MOST_ROWS]
 
 
 def _among(rows: Rows, others: Rows) -> Mask:

@@ -98,7 +98,7 @@ def _report(files: Sequence[Path], outcomes: Sequence[Changed | ServiceError | O
         typer.echo(json.dumps([outcome.model_dump() for outcome in made], ensure_ascii=False))
     else:
         for changed in made:
-            typer.echo(changed.image_id)
+            console.line(changed.image_id)
     for file, outcome in zip(files, outcomes, strict=True):
         if not isinstance(outcome, Changed):
             console.note(f"{file}: {outcome}")

@@ -56,5 +56,4 @@ def browse(
         typer.echo(json.dumps([image.model_dump() for image in images], ensure_ascii=False))
         return
     console.listed_table(images, sort)
-    if next_offset is not None:
-        console.note(f"next page: --offset {next_offset}")
+    console.next_page(next_offset, offset, k, len(images))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -46,8 +46,17 @@ def width_of(stream: TextIO) -> int | None:
     return None if stream.isatty() or "COLUMNS" in os.environ else UNLIMITED
 
 
-out = Console(markup=False, emoji=False, width=width_of(sys.stdout))
-err = Console(stderr=True, emoji=False, width=width_of(sys.stderr))
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
+"""How control characters are shown: a terminal takes some for orders, and a visitor may have written them."""
+
+
+class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(text.translate(CONTROLS), **options)
+
+
+out = _Console(markup=False, emoji=False, width=width_of(sys.stdout))
+err = _Console(stderr=True, emoji=False, width=width_of(sys.stderr))
 
 BYTES = " (bytes)"
 MAX_TABLE_ROWS = 20
@@ -113,6 +122,22 @@ def note(line: str) -> None:
     err.print(f"  {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
+def next_page(next_offset: int | None, offset: int, k: int, shown: int) -> None:
+    """Say how to go on after a page that has ``shown`` of at most ``k`` results."""
+    from clip_retrieval.contract.queries import MAX_OFFSET
+
+    if next_offset is not None:
+        note(f"next page: --offset {next_offset}")
+    elif shown == k and offset + k > MAX_OFFSET:
+        note(f"--offset is at most {MAX_OFFSET:,}, so there is no next page; --where shows fewer at once")
+
+
+def line(text: str) -> None:
+    """Print a result as a line of standard output: unchanged for a program, with its control characters shown on a
+    terminal."""
+    sys.stdout.write((text.translate(CONTROLS) if sys.stdout.isatty() else text) + "\n")
+
+
 def taken(taking: "Taking") -> None:
     """Print what a source was taken for, on standard error."""
     for line in taking.lines():
@@ -155,7 +180,7 @@ def table(shown: Table, on: Console = out) -> None:
 
 
 def _width(cell: RenderableType) -> int:
-    return max(map(cell_len, str(cell).splitlines()), default=0)
+    return max(map(cell_len, str(cell).translate(CONTROLS).splitlines()), default=0)
 
 
 def report_table(report: "Report") -> None:

@@ -161,7 +161,7 @@ def search(
         nothing = "" if results else "nothing here is near enough: "
         console.note(f"{nothing}{below} results have a confidence below {least}; --min-confidence 0 shows them")
     elif not results:
-        console.note("nothing found: nothing passes --where and --min-score, or --offset is behind the last")
+        console.note(_nothing(mode.value, where, min_score, offset))
     shows_finder = mode is ModeOption.BOTH
     if as_json:
         typer.echo(json.dumps([result.model_dump() for result in results], ensure_ascii=False))
@@ -172,8 +172,18 @@ def search(
         console.captions_table([r for r in results if isinstance(r, CaptionResult)], found_by=shows_finder)
     else:
         console.images_table([r for r in results if isinstance(r, ImageResult)], found_by=shows_finder)
-    if next_offset is not None:
-        console.note(f"next page: --offset {next_offset}")
+    console.next_page(next_offset, offset, k, len(results))
+
+
+def _nothing(mode: Mode, where: object, min_score: float | None, offset: int) -> str:
+    """Why a search that may have had results found none."""
+    reasons = [
+        *(["no image has the words"] if mode == "words" else []),
+        *(["nothing passes --where"] if where else []),
+        *(["nothing reaches --min-score"] if min_score is not None else []),
+        *(["--offset is behind the last"] if offset else []),
+    ]
+    return f"nothing found: {' or '.join(reasons) or 'the collection has no images'}"
 
 
 def _check_parts(parts: Sequence[Part], *, captions: bool, language: str | None, mode: Mode) -> None:
@@ -197,9 +207,9 @@ def _print_paths(paths: list[str], root: Path | None) -> None:
     """One path a line. Below ``root`` only files that there are: what is missing is said on standard error."""
     for path in paths:
         if root is None:
-            typer.echo(path)
+            console.line(path)
         elif (root / path).is_file():
-            typer.echo(str(root / path))
+            console.line(str(root / path))
         else:
             console.note(f"there is no file {root / path}")
 

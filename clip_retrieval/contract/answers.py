@@ -133,7 +133,9 @@ class SearchAnswerHead(Drawn):
     target: Modality
     total_results: int = Field(description="How many results this page holds.")
     offset: int
-    next_offset: int | None = Field(description="The offset of the next page; null on the last page.")
+    next_offset: int | None = Field(
+        description="The offset of the next page; null on the last page, and where it would be above the greatest one."
+    )
     query_time_ms: float = Field(description="From the parsed request to the answer, in milliseconds.")
     cached: bool = Field(description="Whether the results came from the cache.")
     truncated: bool = Field(False, description="Whether the model read only the beginning of a text.")

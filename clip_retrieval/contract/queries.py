@@ -134,7 +134,10 @@ class SearchRequest(Strict):
             return self
         if self.where is None and self.sort is None:
             raise ValueError("queries: must have at least 1 item, unless where or sort asks for images without a query")
-        given = [name for name in ("min_score", "min_confidence", "dedupe") if getattr(self, name)]
+        asked = (self.min_score is not None, self.min_confidence, self.dedupe)
+        given = [
+            name for name, is_given in zip(("min_score", "min_confidence", "dedupe"), asked, strict=True) if is_given
+        ]
         if self.target != "images":
             raise ValueError("target: a search without queries finds images; give queries, or leave it out")
         if self.mode != "vector":

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from clip_retrieval.access import cost
-from clip_retrieval.contract.base import ErrorBody, describe
+from clip_retrieval.contract.base import describe
 from clip_retrieval.contract.changes import (
     MAX_CAPTIONS_TOGETHER,
     Change,
@@ -33,6 +33,7 @@ from clip_retrieval.errors import ClipRetrievalError, InvalidChange
 from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.change_headers import entity_tags, idempotency_key, only_new
+from clip_retrieval.http.error_response import error_body
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
 from clip_retrieval.http.image_form import read_form
 from clip_retrieval.http.policy import VALUES_OF_CHANGE
@@ -270,7 +271,7 @@ def _item(outcome: Outcome | ClipRetrievalError) -> ChangeItem:
     if isinstance(outcome, Changed):
         return ChangeItem(status=HTTPStatus.CREATED if outcome.created else HTTPStatus.OK, result=outcome)
     status = status_of(outcome)
-    return ChangeItem(status=status, error=ErrorBody(error=status.phrase, detail=str(outcome)))
+    return ChangeItem(status=status, error=error_body(status, str(outcome)))
 
 
 def _request_key(header: str, route: str, wanted: Wanted) -> RequestKey | None:

@@ -15,6 +15,7 @@ from clip_retrieval.contract.base import ErrorBody, describe
 from clip_retrieval.contract.json_size import values_in
 from clip_retrieval.contract.queries import SearchBatchRequest, SearchRequest
 from clip_retrieval.errors import ClipRetrievalError, InvalidQuery, StateGone
+from clip_retrieval.http.error_response import error_body
 from clip_retrieval.http.exchange import SEARCH_ERRORS, Exchange, stages_together, with_results
 from clip_retrieval.http.min_sequence import SEQUENCE_PARAMETERS
 from clip_retrieval.http.policy import VALUES_OF_SEARCH
@@ -74,7 +75,7 @@ def add_composed_routes(app: FastAPI, state: ServerState) -> None:
             else:
                 assert isinstance(answer, ClipRetrievalError)
                 status = status_of(answer)
-                error = ErrorBody(error=status.phrase, detail=str(answer)).model_dump_json().encode()
+                error = error_body(status, str(answer)).model_dump_json().encode()
                 items.append(b'{"status":%d,"answer":null,"error":%b}' % (status, error))
         return exchange.respond(b'{"answers":[%b]}' % b",".join(items), stages_together(stages))
 
@@ -148,5 +149,7 @@ async def _checked(given: object, state: ServerState, present: SearchableCollect
         return await _asked(SearchRequest.model_validate(given), state, present)
     except ValidationError as error:
         return InvalidQuery(describe(error.errors()))
+    except UnicodeEncodeError:  # of pydantic, which cannot show a problem with a lone surrogate
+        return InvalidQuery("a text has half a character (a lone surrogate)")
     except StateGone as error:
         return error

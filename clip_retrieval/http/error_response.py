@@ -15,6 +15,14 @@ OPENAI = "/v1/"
 """Paths that OpenAI's clients ask; they show ``error.message`` and nothing else of an error."""
 
 
+def error_body(kind: HTTPStatus, detail: str) -> ErrorBody:
+    """What went wrong, as a body that JSON can carry. A long detail is cut."""
+    detail = detail.encode("utf-8", "replace").decode()  # it may quote lone surrogates, which have no UTF-8
+    if len(detail) > MAX_DETAIL:
+        detail = detail[:MAX_DETAIL] + " …"
+    return ErrorBody(error=kind.phrase, detail=detail)
+
+
 def error_response(
     status: int, detail: str = "", headers: dict[str, str] | None = None, *, path: str = ""
 ) -> JSONResponse:
@@ -25,13 +33,11 @@ def error_response(
     kind = HTTPStatus(status)
     if detail in {"", kind.phrase}:
         detail = kind.description or kind.phrase
-    detail = detail.encode("utf-8", "replace").decode()  # it may quote lone surrogates, which have no UTF-8
-    if len(detail) > MAX_DETAIL:
-        detail = detail[:MAX_DETAIL] + " …"
     if kind in RETRY_AFTER_S:
         headers = {"retry-after": str(RETRY_AFTER_S[kind]), **(headers or {})}
-    body: ErrorBody | OpenAiErrorBody = ErrorBody(error=kind.phrase, detail=detail)
+    own = error_body(kind, detail)
+    body: ErrorBody | OpenAiErrorBody = own
     if path.startswith(OPENAI):
         group = "server_error" if kind >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-        body = OpenAiErrorBody(error=OpenAiError(message=detail, type=group, code=kind.name.lower()))
+        body = OpenAiErrorBody(error=OpenAiError(message=own.detail, type=group, code=kind.name.lower()))
     return JSONResponse(body.model_dump(), status, headers)

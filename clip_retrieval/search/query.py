@@ -80,7 +80,9 @@ class Base64Image:
 
     @cached_property
     def key(self) -> str:
-        return FileImage(self.data).key if isinstance(self.data, bytes) else "not base64"
+        if isinstance(self.data, bytes):
+            return FileImage(self.data).key
+        return f"text:{hashlib.sha256(self.encoded.encode('utf-8', 'replace')).hexdigest()}"  # each has its own reason
 
     def decode(self, limits: Limits) -> Image.Image:
         if isinstance(self.data, str):

@@ -21,7 +21,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.confidence import LEAST_PAIRS, Curve, Curves, Lower
 from clip_retrieval.contract.base import DEFAULT_K
 from clip_retrieval.contract.cards import Look
-from clip_retrieval.contract.queries import Part, Sort, Where, browse_request, search_request
+from clip_retrieval.contract.queries import MAX_OFFSET, Part, Sort, Where, browse_request, search_request
 from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.images.decode import DEFAULT_LIMITS, Limits, content_hash
@@ -196,7 +196,7 @@ class Retriever:
         ranks = range(query.offset + 1, query.offset + 1 + len(page.rows))
         shares = self._shares(page.scores)
         hits = list(map(Hit, page.rows, ranks, page.scores, confidence, shares, page.duplicates, found.found_by))
-        return SearchOutcome(query.target, hits, query.offset + query.k if page.more else None, search, found.below)
+        return SearchOutcome(query.target, hits, _next_offset(query) if page.more else None, search, found.below)
 
     def _curve(self, query: Query, collection: SearchableCollection) -> Curve | None:
         """The share of right answers for this query. Raises InvalidQuery if it asks for one and there is none."""
@@ -282,7 +282,13 @@ def browse(query: Query, collection: SearchableCollection) -> Listed:
     end = query.offset + query.k
     rows = collection.in_order(query.sort, query.where, end + 1).tolist()
     search = Stage(start, time.perf_counter() - start)
-    return Listed(rows[query.offset : end], query.offset, end if len(rows) > end else None, search)
+    return Listed(rows[query.offset : end], query.offset, _next_offset(query) if len(rows) > end else None, search)
+
+
+def _next_offset(query: Query) -> int | None:
+    """Where the next page begins; None where no request may ask for it."""
+    end = query.offset + query.k
+    return end if end <= MAX_OFFSET else None
 
 
 def _look(collection: SearchableCollection) -> Look:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from clip_retrieval.artifacts.word_search import (
     K1,
     LEAST_FREQUENT,
+    MOST_FILTERED,
     MOST_ROWS,
     MOST_WORDS,
     B,
@@ -131,6 +132,15 @@ def test_a_query_looks_at_a_bounded_number_of_rows() -> None:
         words.looked_at = 0
         assert len(find(words, "images", wanted)) > 0
         assert words.looked_at <= 2 * MOST_ROWS + 1
+
+
+def test_a_frequent_word_is_found_behind_its_first_rows_where_a_filter_wants_that() -> None:
+    words = Listed(*["dog"] * (MOST_FILTERED + 10))
+    allowed = np.zeros(MOST_FILTERED + 10, bool)
+    allowed[[5, MOST_ROWS + 5, MOST_FILTERED - 1]] = True
+    assert find(words, "images", {"dog": 1.0}, allowed).rows.tolist() == [5, MOST_ROWS + 5, MOST_FILTERED - 1]
+    assert words.looked_at <= MOST_FILTERED + MOST_ROWS + 1
+    assert len(find(words, "images", {"dog": 1.0}, ~allowed)) == MOST_ROWS
 
 
 def test_the_words_of_texts_are_counted_once_with_all_their_weights() -> None:

@@ -90,6 +90,32 @@ def test_results_of_a_search_show_their_paths_whole(
     assert PATH in capsys.readouterr().out
 
 
+ORDERS = "\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b32m\x7f"
+SHOWN = r"\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b32m\x7f"
+
+
+def test_what_a_visitor_wrote_is_no_order_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], image_result: ImageResult
+) -> None:
+    monkeypatch.setattr(console.out, "width", console.UNLIMITED)
+    monkeypatch.setattr(console.err, "width", console.UNLIMITED)
+    console.images_table([image_result.model_copy(update={"image_path": ORDERS, "captions": [ORDERS]})])
+    console.note(ORDERS)
+    printed = capsys.readouterr()
+    assert printed.out.count(SHOWN) == 2
+    assert SHOWN in printed.err
+    assert not set(printed.out + printed.err) & {"\x1b", "\x07", "\x9b", "\x7f"}
+
+
+@pytest.mark.parametrize(("is_terminal", "expected"), [(False, ORDERS), (True, SHOWN)])
+def test_a_program_gets_a_line_as_it_is(is_terminal: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(output, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stdout", output)
+    console.line(ORDERS)
+    assert output.getvalue() == f"{expected}\n"
+
+
 @pytest.fixture
 def image_result() -> ImageResult:
     return ImageResult(

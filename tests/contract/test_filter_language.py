@@ -1,5 +1,7 @@
 """Filters as a person writes them: what a text means, and at which character it is wrong."""
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -7,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from clip_retrieval.contract.conditions import MAX_CONDITIONS_IN_ALL, Condition, plain_conditions, read_conditions
+from clip_retrieval.contract.conditions import (
+    MAX_CONDITIONS_IN_ALL,
+    Condition,
+    conditions_of,
+    plain_conditions,
+    read_conditions,
+)
 from clip_retrieval.contract.filter_language import MAX_FILTER_TEXT, MAX_NESTED, FilterError, parse_filter
 from clip_retrieval.contract.iso_dates import Period, period_of
 from clip_retrieval.contract.queries import search_request, text
@@ -214,3 +222,51 @@ def test_a_request_takes_a_tree_a_text_and_no_list() -> None:
     assert search_request([text("x")], where="a = 1").where == {"a": "1"}
     with pytest.raises(ValidationError):
         type(search_request([text("x")])).model_validate({"queries": [{"text": "x"}], "where": ["a = 1"]})
+
+
+# Bounds: texts count as what they mean
+
+
+def nested(depth: int) -> str:
+    """A filter whose ``not`` are inside each other, as a JSON text."""
+    return '{"not":[' * depth + '{"a": 1}' + "]}" * depth
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ('{"or":[' + ",".join(['{"a":[]}'] * 80_000) + "]}", "has more than 4,096 values"),
+        ('{"a": [' + "1," * 5000 + "1]}", "has more than 4,096 values"),
+        ({"or": ["a = 1 or " * 1100 + "a = 1"] * 900}, "has more than 32 conditions"),
+        ({"or": ["(" * 9000] * 900}, "has too much text: all texts in it may have 100,000 characters together"),
+        ({"or": ['{"a": "' + "x" * 200_000] * 10}, "and 1,000,000 where they are JSON"),
+        ({"or": [json.dumps({"or": [1] * 3000})] * 10}, "has more than 4,096 values"),
+        (nested(20), "more than 20 objects inside each other"),
+        (nested(250), "more than 20 objects inside each other"),
+        (nested(80_000), "more than 20 objects inside each other"),
+        ({"or": [json.dumps({"and": [nested(18)]})]}, "more than 20 objects inside each other"),
+        ('{"a": ' + "9" * 5000 + "}", "a number of more digits than any field has"),
+        ({"\ud800": 1}, r"character 1 of '\\ud800' is half a character"),
+        ("shade = \ud800", r"character 9 of .* is half a character"),
+        ('{"\\ud800": 1}', "is half a character"),
+        ({"a": {"before": "\udfff"}}, "is half a character"),
+    ],
+    ids=range(15),
+)
+def test_what_is_too_large_is_refused_at_once(where: Any, says: str) -> None:
+    began = time.process_time()
+    with pytest.raises(InvalidQuery, match=says):
+        read_conditions(where)
+    assert time.process_time() - began < 5, "a request stops a worker"
+
+
+def test_the_largest_filter_in_texts_is_one() -> None:
+    assert read_conditions(nested(18))
+    assert read_conditions({"or": ["a = 1"] * MAX_CONDITIONS_IN_ALL})
+    assert read_conditions(json.dumps({"a": {"in": ["x" * 1000] * 100}}))
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, MAX_CONDITIONS_IN_ALL])
+def test_as_many_fields_as_conditions_may_be_joined(count: int) -> None:
+    text = " and ".join(f"f{n} = {n}" for n in range(count))
+    assert sum(1 for _ in conditions_of(read_conditions(text))) == count

@@ -226,6 +226,15 @@ CASES = [
             ("65 searches", [{"queries": [{"text": "red"}]}] * 65, 422),
             ("a search that is no list", {"queries": [{"text": "red"}]}, 422),
             ("bad searches alone", [None, 5, "red", [], {}], 200),
+            *(
+                (f"half a character as {name}", [{"queries": [{"text": "red"}], "where": where}], 200)
+                for name, where in [
+                    ("a field", {"\ud800": 1}),
+                    ("a text", "\ud800 = 1"),
+                    ("a date", {"shade": {"before": "\ud800"}}),
+                    ("a field of a JSON text", '{"\\ud800": 1}'),
+                ]
+            ),
             ("64 searches", [{"queries": [{"text": "red"}]}] * 64, 200),
         ]
     ),

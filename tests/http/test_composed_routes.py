@@ -244,6 +244,8 @@ BAD_SEARCHES: list[tuple[Any, str]] = [
         "unknown operator like; the operators are in, gt",
     ),
     ({"queries": [{"text": "red"}, {"image": "?"}]}, "queries.1.image: the image is not base64"),
+    ({"queries": [{"image": "http://x/y.jpg"}]}, "queries.0.image: "),
+    ({"queries": [{"image": "data:image/png,abc"}]}, "queries.0.image: the image is a data URI that is not base64"),
     ({"queries": [{"image": "aGVsbG8="}]}, "queries.0.image: not an image"),
     (
         {"queries": [{"text": "red"}, {"text": "rot", "language": "deu_Latn"}]},
@@ -251,6 +253,39 @@ BAD_SEARCHES: list[tuple[Any, str]] = [
     ),
     ({"queries": [{"text": "red"}, {"text": "red", "weight": -1}]}, "cancel each other out"),
 ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"where": {"\ud800": 1}},
+        {"where": "\ud800 = 1"},
+        {"where": "shade after \ud800"},
+        {"where": '{"\\ud800": 1}'},
+        {"where": {"shade": {"during": "\ud800"}}},
+        {"where": {"shade": {"\ud800": 1}}},
+        {"sort": "\ud800"},
+        {"state": "\ud800"},
+        {"\ud800": 1},
+    ],
+    ids=ascii,
+)
+def test_half_a_character_is_wrong_with_its_search_alone(api: Api, wrong: dict[str, Any]) -> None:
+    good = {"queries": [{"text": "red"}], "k": 1}
+    body = json.dumps({"searches": [good, {**good, **wrong}]}).encode()
+    answers = api.post(BATCH, content=body, headers={"Content-Type": "application/json"})["answers"]
+    assert answers[0]["status"] == 200
+    assert answers[1]["status"] in {410, 422}
+    assert answers[1]["error"]["detail"]
+
+
+def test_each_image_that_is_none_has_its_own_reason(api: Api) -> None:
+    images = ["http://x/y.jpg", "%%%", "data:image/png,abc"]
+    answers = api.post(BATCH, json={"searches": [{"queries": [{"image": one}]} for one in images]})["answers"]
+    details = [answer["error"]["detail"] for answer in answers]
+    alone = [api.refused("POST", SEARCH, 422, json={"queries": [{"image": one}]}) for one in images]
+    assert details == alone
+    assert len(set(details)) == len(images)
 
 
 def test_what_is_wrong_with_one_search_is_reported_in_its_place(api: Api) -> None:

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_retrieval.artifacts.columns import StoredColumn, open_columns, write_columns
+from clip_retrieval.contract.queries import MAX_OFFSET, Sort
 from clip_retrieval.errors import InvalidQuery
 from clip_retrieval.records import Scalar
-from clip_retrieval.search.browse import first_rows, joined_keys, keys_of
-from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.search.browse import Rows, first_rows, joined_keys, keys_of
+from clip_retrieval.search.query import Query
+from clip_retrieval.search.retriever import Retriever, browse
+from clip_retrieval.search.searchable import SearchableCollection
 from tests.samples import NAMES
 
 texts = st.lists(st.none() | st.sampled_from(["a", "b", "B", "é", "ab", "", "日本"]), min_size=1, max_size=12)
@@ -56,6 +60,23 @@ def test_the_values_of_two_columns_are_in_one_order(
     values = [*first, first[0], *second, second[0]]
     found = first_rows(keys, None, len(values), descending=descending).tolist()
     assert found == judged(values, [True] * len(values), descending=descending)
+
+
+class Many:
+    """A collection of which nothing but the order is asked."""
+
+    def in_order(self, sort: Sort | None, where: object, count: int) -> Rows:
+        return np.arange(min(count, 3 * MAX_OFFSET))
+
+
+@pytest.mark.parametrize(
+    ("offset", "following"),
+    [(0, 50), (MAX_OFFSET - 50, MAX_OFFSET), (MAX_OFFSET - 49, None), (MAX_OFFSET, None)],
+)
+def test_the_next_page_is_one_that_may_be_asked_for(offset: int, following: int | None) -> None:
+    page = browse(Query((), k=50, offset=offset), cast("SearchableCollection", Many()))
+    assert page.next_offset == following
+    assert len(page.rows) == 50
 
 
 class TestRetriever:
