@@ -1,7 +1,7 @@
 """``bento-clip evaluate``: measure the recall of an artifact, or of a model on a data source."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -49,8 +49,11 @@ from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.faiss_index import search_on_one_thread
 from clip_retrieval.models.prepare import cache_dir, prepare_encoder
 from clip_retrieval.progress import Progress
-from clip_retrieval.records import MODES
+from clip_retrieval.records import MODES, ImageRecord
 from clip_retrieval.urls import is_url
+
+MOST_CHECKED = 1000
+"""Images whose files are looked for in the folder that a person names."""
 
 
 class GalleryOption(StrEnum):
@@ -80,9 +83,14 @@ def evaluate_command(
     split: Annotated[
         GalleryOption, typer.Option(help="The gallery; all measures every split by itself, then the whole collection.")
     ] = GalleryOption.TEST,
-    output: Annotated[Path, typer.Option(help="The folder for the reports.")] = Path("reports/evaluate"),
+    output: Annotated[Path, typer.Option(file_okay=False, help="The folder for the reports.")] = Path(
+        "reports/evaluate"
+    ),
     images: Annotated[
-        Path | None, typer.Option(help="For an artifact: the folder that it was built from, to show its images.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="For an artifact: the folder that it was built from, to show its images."
+        ),
     ] = None,
     queries: QueryLogOption = None,
     worst: Annotated[int, typer.Option(min=0, help="The number of worst queries to list in each direction.")] = 20,
@@ -129,6 +137,8 @@ def evaluate_command(
         artifact = Artifact.open(folder)
         load = artifact.encoder
         data = of_artifact(tag, artifact, images)
+        if images is not None:
+            _check_images(images, data.images[:MOST_CHECKED])
     quality = evaluator.evaluate(data, split.value, bars, worst=worst, seed=seed, encoder=encoder_if_any(load))
     indexes: tuple[IndexQuality, ...] = ()
     asked = None
@@ -148,6 +158,15 @@ def evaluate_command(
         if asked is not None:
             show_traffic(asked)
         console.note(f"written: {', '.join(sorted(str(file) for file in output.iterdir()))}")
+
+
+def _check_images(folder: Path, images: Sequence[ImageRecord]) -> None:
+    """Raise BadParameter if the folder has none of these images; say how many are missing."""
+    missing = [image.image_path for image in images if not (folder / image.image_path).is_file()]
+    if images and len(missing) == len(images):
+        raise typer.BadParameter(f"{folder} has none of the images, such as {missing[0]}", param_hint="--images")
+    if missing:
+        console.note(f"{folder} lacks {len(missing)} of the first {len(images)} images, such as {missing[0]}")
 
 
 def _is_data_source(source: str) -> bool:

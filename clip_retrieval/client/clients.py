@@ -27,6 +27,7 @@ from clip_retrieval.client.endpoints import (
     Calls,
     ThumbnailSize,
     bytes_of,
+    checked_url,
     failure_of,
     key_header,
     original_url,
@@ -91,11 +92,11 @@ class Client(ChangeMethods):
         """``url`` is the service's; requests go through ``transport``, by default httpx's own, with ``retries``.
 
         ``key`` is an API key of the service, ``headers`` go with every request. Raises KeysError for a key that has
-        characters which no key has.
+        characters which no key has, ServiceError for a ``url`` that is none.
         """
         resending = RetryTransport(retries, transport)
         given = {**_HEADERS, **(headers or {}), **key_header(key)}
-        self._http = httpx.Client(base_url=url, timeout=timeout, transport=resending, headers=given)
+        self._http = httpx.Client(base_url=checked_url(url), timeout=timeout, transport=resending, headers=given)
 
     def __enter__(self) -> Self:
         return self
@@ -317,14 +318,14 @@ class AsyncClient(AsyncChangeMethods):
         """``url`` is the service's; requests go through ``transport``, by default httpx's own, with ``retries``.
 
         ``key`` is an API key of the service, ``headers`` go with every request. Raises KeysError for a key that has
-        characters which no key has.
+        characters which no key has, ServiceError for a ``url`` that is none.
 
         A notebook draws an answer while its event loop stands still, so the thumbnails come by a connection that is
         not asynchronous. With a ``transport`` that is only asynchronous there is none, and answers are drawn as text.
         """
         resending = AsyncRetryTransport(retries, transport)
         given = {**_HEADERS, **(headers or {}), **key_header(key)}
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=resending, headers=given)
+        self._http = httpx.AsyncClient(base_url=checked_url(url), timeout=timeout, transport=resending, headers=given)
         also = transport if isinstance(transport, httpx.BaseTransport) else None
         self._drawing: Client | None = None
         self._new_drawing = partial(

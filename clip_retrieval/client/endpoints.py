@@ -23,7 +23,7 @@ from clip_retrieval.contract.answers import (
     SearchBatchAnswer,
     TextEmbedding,
 )
-from clip_retrieval.contract.base import ErrorBody
+from clip_retrieval.contract.base import ErrorBody, check_whole
 from clip_retrieval.contract.clicks import ClickLogged
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo
 from clip_retrieval.contract.conditions import plain_conditions
@@ -32,6 +32,7 @@ from clip_retrieval.contract.queries import SearchRequest, Where
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import (
     Forbidden,
+    InvalidQuery,
     KeysError,
     Overloaded,
     RequestRejected,
@@ -43,6 +44,19 @@ from clip_retrieval.errors import (
 from clip_retrieval.records import Mode
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def check_whole_texts(given: object) -> None:
+    """Raise InvalidQuery for a text with a lone surrogate, at any depth: no request can carry it."""
+    if isinstance(given, dict):
+        given = [*given, *given.values()]
+    if isinstance(given, list | tuple):
+        for one in given:
+            check_whole_texts(one)
+    try:
+        check_whole(given)
+    except ValueError as error:
+        raise InvalidQuery(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,10 @@ class Call(Generic[M]):
     params: dict[str, Any] | None = None
     form: dict[str, str] | None = None
     headers: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InvalidQuery for a text that no request can carry."""
+        check_whole_texts((self.json, self.params, self.form, self.upload and self.upload[0]))
 
     def waiting_for(self, sequence: int | None) -> "Call[M]":
         """The same call, which is answered when the change of this number is visible."""
@@ -212,7 +230,20 @@ def image_url(image_id: str) -> str:
     return f"/images/{_in_a_path(image_id)}"
 
 
+def checked_url(url: str) -> httpx.URL:
+    """The address of a service. Raises ServiceError for a text that is none."""
+    example = "write it as http://localhost:3000"
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ServiceError(f"{ascii(url)[1:-1]} is no address of a service ({error}); {example}") from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ServiceError(f"{url} is no address of a service; {example}")
+    return parsed
+
+
 def _in_a_path(image_id: str) -> str:
+    check_whole_texts(image_id)
     return quote(image_id, safe="").replace(".", "%2E")
 
 

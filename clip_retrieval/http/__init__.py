@@ -14,7 +14,7 @@ accept.py             which media type a client prefers
 audit.py              the record of changes: who changed what
 uvicorn_protocol.py   how the server reads HTTP
 whole_body.py         a body that is read whole
-json_bounds.py        large JSON bodies are parsed in a thread
+json_bounds.py        bodies are read: large JSON in a thread
 middleware/           what surrounds every route
 change_headers.py     the headers that change requests bring
 min_sequence.py       the change that a request waits for

@@ -870,3 +870,35 @@ def test_the_public_names_are_these() -> None:
         "images",
         "close",
     }
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost:430O", "http://[::1", "localhost:3000", "", "ftp://host", "http://", "\udcff"],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_is_no_address_of_a_service_is_refused_in_words(kind: type[Client | AsyncClient], url: str) -> None:
+    with pytest.raises(ServiceError, match=r"is no address of a service.*http://localhost:3000"):
+        kind(url)
+
+
+HALF = "a\ud800"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.search_images(HALF),
+        lambda client: client.search_images("a", where=f"{HALF} = 1"),
+        lambda client: client.search([text(HALF)]),
+        lambda client: client.browse(sort=HALF),
+        lambda client: client.encode_text(HALF),
+        lambda client: client.image(HALF),
+        lambda client: client.thumbnail(HALF),
+        lambda client: client.swap(HALF),
+        lambda client: client.click("id", HALF),
+    ],
+)
+def test_half_a_character_is_refused_before_it_is_sent(ask: Callable[[Client], object]) -> None:
+    with Client("http://localhost:1") as client, pytest.raises(InvalidQuery):
+        ask(client)

@@ -734,3 +734,22 @@ def test_no_upload_whatever_makes_the_service_fail(module_api: Api, k: str, name
     file = (name.encode("utf-8", "replace").decode(), data)
     response = module_api.request("POST", IMAGE, files={"file": file}, params=params)
     assert response.status_code in {200, 400, 415, 422}, response.text
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "says"),
+    [
+        ('{"text": "caf\xe9"}'.encode("latin-1"), "application/json", "the body is not UTF-8 text: see its byte 14"),
+        (b'{"text": "red", "k": ' + b"9" * 5000 + b"}", "application/json", "a number of too many digits"),
+    ],
+)
+def test_a_body_that_cannot_be_read_says_why(api: Api, body: bytes, kind: str, says: str) -> None:
+    headers = {"Content-Type": kind}
+    assert says in api.refused("POST", "/search/images", 400, content=body, headers=headers)
+
+
+def test_a_form_in_no_charset_that_there_is_says_so(api: Api) -> None:
+    boundary = "multipart/form-data; boundary=edge; charset=undefined"
+    body = b'--edge\r\nContent-Disposition: form-data; name="where"\r\n\r\na = 1\r\n--edge--\r\n'
+    said = api.refused("POST", "/search/text", 400, content=body, headers={"Content-Type": boundary})
+    assert "check the boundary and the charset" in said

@@ -121,7 +121,7 @@ function drawCaptions(found) {
   $("captions").hidden = !lines.length || !results.length;
   $("said").replaceChildren(...lines.map((line) => el("li", {}, el("button", {
     className: "pill line", type: "button", title: "Search for these words",
-    onclick: () => change(() => { query = { ...query, text: line.caption.slice(0, 1000), weight: 1, parts: [] }; text.value = query.text; }),
+    onclick: () => change(() => { query = { ...query, text: [...line.caption].slice(0, 1000).join(""), weight: 1, parts: [] }; text.value = query.text; }),
   }, el("span", { className: "said" }, line.caption), el("span", { className: "score" }, hiddenText("similarity "), line.similarity_score.toFixed(2))))));
 }
 

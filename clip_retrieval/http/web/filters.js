@@ -149,8 +149,9 @@ function described(condition) {
 const DAY = /^\d{4}-\d\d-\d\d$/;
 
 const whole = (tree) => Object.entries(tree ?? {}).map(([name, condition]) => filterWords(name, condition)).join(" and ");
+const OPERATORS = new Set(["in", "gt", "gte", "lt", "lte", "contains", "before", "after", "during"]);
 function filterWords(name, condition) {
-  const several = Array.isArray(condition) ? condition : name === "not" && condition && typeof condition === "object" ? [condition] : null;
+  const several = Array.isArray(condition) ? condition : name === "not" && condition && typeof condition === "object" && !Object.keys(condition).every((key) => OPERATORS.has(key)) ? [condition] : null; /* a field may be called not */
   if (!several) return `${named(name)}: ${described(condition)}`;
   const said = several.map(whole);
   return name === "not" ? `not ${said.join(", nor ")}` : said.map((each) => (said.length > 1 && / (and|or) /.test(each) ? `(${each})` : each)).join(name === "or" ? " or " : " and ");

@@ -87,7 +87,7 @@ function recall(kept) {
   const before = Array.isArray(kept?.parts) ? kept.parts : parts;
   lost = before.some((part) => part.kind === "upload" && !uploads.has(part.value));
   query = {
-    text: (params.get("q") || "").slice(0, 1000), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", words: params.get("words") === "1", twins: params.get("twins") === "1", far: params.get("far") === "1", sort: sortOf(params.get("sort") ?? ""),
+    text: [...(params.get("q") || "")].slice(0, 1000).join(""), weight: weight(params.get("weight") ?? 1), where, dedupe: params.get("fold") === "1", words: params.get("words") === "1", twins: params.get("twins") === "1", far: params.get("far") === "1", sort: sortOf(params.get("sort") ?? ""),
     parts: before.filter((part) => part.kind !== "upload" || uploads.has(part.value)),
   };
   shown = params.get("show");

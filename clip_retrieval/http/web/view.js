@@ -8,6 +8,7 @@ async function open(imageId, at = -1, mode = "push") {
   if (!image?.metadata) {
     try {
       [image] = await ask(`images/${encodeURIComponent(imageId)}`);
+      if (image.image_id !== imageId) throw new Error("a browser asks for another address in place of its id"); /* of .. and . */
       image = { ...known.get(imageId), ...image };
     } catch (error) {
       if (!image) { shown = null; remember("replace"); say(`That image cannot be shown: ${error.message}`); return; }
