@@ -54,7 +54,8 @@ def sentence(error: Exception, place: Path | None = None) -> str | None:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return f"too many files are open for {where}; the limit is {limit}: raise it, for example with ulimit -n 4096"
     if number in _FULL:
-        return f"{_full(where)}; make room there and try again"
+        is_output = named is None and place is None and isinstance(error, OSError)
+        return f"{'the place of the output is full' if is_output else _full(where)}; make room there and try again"
     if number == errno.EFBIG:
         return f"a file at {where} would be larger than is allowed; raise the limit (ulimit -f) or move to another disk"
     if number == errno.EIO:

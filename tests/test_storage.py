@@ -49,6 +49,10 @@ def test_a_folder_that_could_not_be_copied_is_one_short_sentence(tmp_path: Path)
     assert len(message) < 300
 
 
+def test_an_output_that_is_full_is_no_disk() -> None:
+    assert sentence(full()) == "the place of the output is full; make room there and try again"
+
+
 def test_sqlite_on_a_full_disk_and_on_one_that_may_not_be_written(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "a.sqlite")
     connection.executescript("PRAGMA max_page_count = 2; CREATE TABLE a (b BLOB)")

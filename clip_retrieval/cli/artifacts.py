@@ -12,6 +12,7 @@ import typer
 from clip_retrieval.artifacts import modelstore, retention
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import compare
+from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.published import import_published, open_bucket
 from clip_retrieval.artifacts.published_url import check_pointer
@@ -246,6 +247,7 @@ def prune(
 def delete_command(
     tag: Annotated[str, typer.Argument(help="A full tag in the BentoML model store.")],
     yes: Yes = False,
+    force: Annotated[bool, typer.Option("--force", help="Also an artifact that a process has open.")] = False,
 ) -> None:
     """Delete an artifact from the model store. The command asks first.
 
@@ -257,6 +259,9 @@ def delete_command(
     ```
     """
     modelstore.ensure_exists(tag)
+    with unused(next(one.path for one in modelstore.stored() if one.tag == tag)) as is_free:
+        if not is_free and not force:
+            raise ClipRetrievalError(f"{tag} is in use, as by a service: stop what uses it, or give --force")
     if not yes:
         row = next(_row(one) for one in modelstore.stored() if one.tag == tag)
         _confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", f"{tag} is not deleted")

@@ -113,6 +113,12 @@ Share = Annotated[
 ]
 
 
+KINDS = frozenset(
+    f"<{kind}>" for kind in ("value", "condition", "filters", "one", "many", "string", "text", "image", "image_url")
+)
+"""What pydantic names a place by besides where a value may be of several kinds; no person knows these names."""
+
+
 def check_whole(given: object) -> None:
     """Raise ValueError for a text with half of a surrogate pair, such as ``\\ud800``: it has no UTF-8, not even in an
     error that quotes it."""
@@ -155,7 +161,7 @@ def describe(problems: Iterable[Any]) -> str:
         if not isinstance(problem, dict):
             sentences.append(str(problem))
             continue
-        where = [str(part) for part in problem.get("loc", ())]
+        where = [str(part) for part in problem.get("loc", ()) if part not in KINDS]
         if len(where) > 1 and where[0] in {"body", "query"}:
             where = where[1:]
         elif where == ["body"] and problem.get("type") == "value_error":

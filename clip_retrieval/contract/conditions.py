@@ -23,7 +23,9 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 
@@ -52,8 +54,30 @@ COMBINERS = ("and", "or", "not")
 # Strict: a text that is too long for one would be taken for the number that its digits make.
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
-Bound = Number | Name
-Value = Name | StrictBool | StrictInt | Number | None
+
+
+def _one_reason(kinds: str) -> WrapValidator:
+    """One reason in place of one for each of the kinds that a value may be of."""
+
+    def check(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(given)
+        except ValidationError:
+            reason = f"must be {kinds}"
+            if isinstance(given, str):
+                reason = f"must have at most {MAX_NAME} characters"
+            elif isinstance(given, float):
+                reason = "must be a finite number"
+            raise ValueError(reason) from None
+
+    return WrapValidator(check)
+
+
+Bound = Annotated[Number | Name, _one_reason("a text or a number")]
+Value = Annotated[
+    Name | StrictBool | StrictInt | Number | None,
+    _one_reason('a text, a number, true, false or null (no value); several values are {"in": […]}'),
+]
 OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains", "before", "after", "during")
 
 
@@ -102,8 +126,8 @@ class _NoTrees(list[Any]):
 
 def _kind(given: Any) -> str:
     if isinstance(given, list) and not isinstance(given, _NoTrees):
-        return "filters"
-    return "condition" if isinstance(given, dict | Condition) else "value"
+        return "<filters>"
+    return "<condition>" if isinstance(given, dict | Condition) else "<value>"
 
 
 def _with_trees(given: Any) -> Any:
@@ -169,9 +193,9 @@ _TREES = {
 """Generators of clients do not understand a schema that is inside of itself, nor objects in such a list."""
 
 Entry: TypeAlias = Annotated[
-    Annotated[Value, Tag("value")]
-    | Annotated[Condition, Tag("condition")]
-    | Annotated[list[FilterTree], WithJsonSchema(_TREES), Tag("filters")],
+    Annotated[Value, Tag("<value>")]
+    | Annotated[Condition, Tag("<condition>")]
+    | Annotated[list[FilterTree], WithJsonSchema(_TREES), Tag("<filters>")],
     Discriminator(_kind),
 ]
 

@@ -55,9 +55,9 @@ class ImagePart(Strict):
 
 def _kind(given: Any) -> str:
     if not isinstance(given, dict | Strict):
-        return "string"
+        return "<string>"
     names = given if isinstance(given, dict) else type(given).model_fields
-    return next((name for name in ("image_url", "image") if name in names), "text")
+    return next((f"<{name}>" for name in ("image_url", "image") if name in names), "<text>")
 
 
 String = Annotated[
@@ -69,16 +69,16 @@ String = Annotated[
     ),
 ]
 Item = Annotated[
-    Annotated[String, Tag("string")]
-    | Annotated[TextPart, Tag("text")]
-    | Annotated[ImageUrlPart, Tag("image_url")]
-    | Annotated[ImagePart, Tag("image")],
+    Annotated[String, Tag("<string>")]
+    | Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImageUrlPart, Tag("<image_url>")]
+    | Annotated[ImagePart, Tag("<image>")],
     Discriminator(_kind),
 ]
 
 
 def _one_or_many(given: Any) -> str:
-    return "many" if isinstance(given, list) else "one"
+    return "<many>" if isinstance(given, list) else "<one>"
 
 
 class Content(NamedTuple):
@@ -96,7 +96,8 @@ class EmbeddingsRequest(Strict):
     )
 
     input: Annotated[
-        Annotated[Item, Tag("one")] | Annotated[list[Item], Field(min_length=1, max_length=MAX_INPUTS), Tag("many")],
+        Annotated[Item, Tag("<one>")]
+        | Annotated[list[Item], Field(min_length=1, max_length=MAX_INPUTS), Tag("<many>")],
         Discriminator(_one_or_many),
     ]
     model: str | None = Field(

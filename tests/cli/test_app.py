@@ -441,6 +441,24 @@ class TestEvaluate:
         assert [index["index"] for index in one["index"]] == ["images", "captions"]
         assert two["index"] == [], "a source has no index"
 
+    @pytest.mark.parametrize("made", [False, True])
+    def test_a_folder_that_has_none_of_the_images_is_refused(
+        self, cli: Cli, stored_tag: str, tmp_path: Path, made: bool
+    ) -> None:
+        folder = tmp_path / "elsewhere"
+        if made:
+            folder.mkdir()
+        done = cli("evaluate", stored_tag, "--split", "all", "--images", folder, "--output", tmp_path / "out")
+        assert done.status == 2
+        assert "--images" in done.err
+        assert not (tmp_path / "out").exists()
+
+    def test_an_output_that_is_a_file_is_refused_before_any_work(
+        self, cli: Cli, stored_tag: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "out").touch()
+        assert cli("evaluate", stored_tag, "--output", tmp_path / "out").status == 2
+
     def test_reports_are_written_and_the_two_kinds_are_apart(
         self, cli: Cli, stored_tag: str, collection: Path, tmp_path: Path
     ) -> None:

@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.manifest import Manifest, write_manifest
 from clip_retrieval.cli import artifacts
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
@@ -122,6 +123,19 @@ class TestCompare:
 
     def test_equal_ones_are_said_to_be(self, cli: Cli, stored_tag: str, fake_artifact: Artifact) -> None:
         assert cli("artifacts", "compare", stored_tag, fake_artifact.path).out.startswith("equal")
+
+
+def test_what_a_process_has_open_is_deleted_by_force_alone(
+    cli: Cli, stored_tag: str, store_folder: Path, model_store: Tags
+) -> None:
+    serving = InUse(store_folder)
+    refused = cli("artifacts", "delete", stored_tag, "--yes")
+    assert_one_sentence(refused)
+    assert "is in use" in refused.err
+    assert model_store() == [stored_tag]
+    assert cli("artifacts", "delete", stored_tag, "--yes", "--force").status == 0
+    assert model_store() == []
+    serving.close()
 
 
 class TestExportAndImport:

@@ -270,3 +270,25 @@ def test_the_largest_filter_in_texts_is_one() -> None:
 def test_as_many_fields_as_conditions_may_be_joined(count: int) -> None:
     text = " and ".join(f"f{n} = {n}" for n in range(count))
     assert sum(1 for _ in conditions_of(read_conditions(text))) == count
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        (
+            {"my col": [1, 2]},
+            'where.my col: must be a text, a number, true, false or null .*; several values are {"in"',
+        ),
+        ({"split": {"gt": [1]}}, "where.split.gt: must be a text or a number"),
+        ({"or": [{"a": {"like": 1}}]}, "where.or.0.a: unknown operator like"),
+        ({"a": {"in": ["x", ["y"]]}}, "where.a.in.1: must be a text"),
+        ({"a": float("inf")}, "where.a: must be a finite number"),
+        ({"a": "x" * 1001}, "where.a: must have at most 1000 characters"),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_said_once_and_by_names_that_a_person_wrote(
+    where: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidQuery, match=says) as error:
+        read_conditions(where)
+    assert str(error.value).count("where") == 1
