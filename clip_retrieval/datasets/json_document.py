@@ -1,6 +1,6 @@
 """One JSON document that lists images with their captions.
 
-COCO captions   {"images": [{"id", "file_name", …}], "annotations": [{"image_id", "caption", …}]}
+COCO captions   {"images": [{"id", "file_name", "split"?, …}], "annotations": [{"image_id", "caption", …}]}
                 (Chen et al., 2015, arXiv:1504.00325)
 Karpathy        {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}
                 (https://cs.stanford.edu/people/karpathy/deepimagesent/)
@@ -27,7 +27,7 @@ from clip_retrieval.datasets.text_file import encoding_of
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import Reject
 
-_COCO_KEYS = {"id", "file_name"}
+_COCO_KEYS = {"id", "file_name", "split"}
 _KARPATHY_KEYS = {"filename", "filepath", "split", "sentences", "sentids"}
 
 
@@ -75,6 +75,8 @@ def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
         if not any(isinstance(one, dict) and "caption" in one for one in content["annotations"]):
             raise OtherAnnotations("COCO annotations without captions")
         columns = {"image": ["images.file_name"], "caption": ["annotations.caption"]}
+        if any(isinstance(one, dict) and one.get("split") is not None for one in images or ()):
+            columns["split"] = ["images.split"]
         return JsonDocument(file, encoding, "coco", True, columns, options)
     if (objects := _list_in(content)) is not None:
         names = dict.fromkeys(name for one in objects[:100] for name, value in one.items() if value is not None)
@@ -151,8 +153,15 @@ def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
         metadata = {name: value for name, value in image.items() if name not in _COCO_KEYS}
         for number, (caption_id, caption, language) in enumerate(captions.get(identity, [(None, None, None)])):
             texts = [] if caption is None and caption_id is None else [caption]
-            name, more = image.get("file_name"), {} if number else metadata
-            yield Row(f"{shown} image {identity}", name, texts, caption_id=caption_id, metadata=more, language=language)
+            yield Row(
+                f"{shown} image {identity}",
+                image.get("file_name"),
+                texts,
+                caption_id=caption_id,
+                split=image.get("split"),
+                metadata={} if number else metadata,
+                language=language,
+            )
 
 
 def _karpathy(shown: str, images: Iterable[Any]) -> Iterator[Row | Reject]:

@@ -183,6 +183,28 @@ def test_splits_come_from_folders_files_and_columns(tmp_path: Path) -> None:
     assert [image.split for image in found] == ["train", "test"]
 
 
+@pytest.mark.parametrize("name", ["captions.json", "captions_val2017.json"])
+def test_the_split_of_an_image_in_coco_is_kept(tmp_path: Path, name: str) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "split": "test", "width": 9}, {"id": 2, "file_name": "2.jpg"}],
+        "annotations": [{"image_id": one, "caption": f"caption of {one}"} for one in (1, 1, 2)],
+    }
+    source = open_source(write(tmp_path, {name: json.dumps(content), **photos("1.jpg", "2.jpg")}))
+    (dog, cat), rejects = read(source)
+    assert (dog.split, cat.split) == ("test", "val" if "val" in name else None)
+    assert (dog.metadata, len(dog.captions), rejects) == ({"width": 9}, 2, [])
+    assert source.taking.columns["split"] == ["images.split"]
+
+
+def test_no_field_is_called_split(tmp_path: Path) -> None:
+    table = "image,caption,SPLIT,split\n1.jpg,a dog,val,odd\n2.jpg,a cat,test,\n"
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "2.jpg")}))
+    images, (reject,) = read(source)
+    assert [(image.split, image.metadata) for image in images] == [("val", {}), ("test", {})]
+    assert (reject.where, source.taking.fields) == ("1.jpg", {})
+    assert "'split'" in reject.reason
+
+
 def test_a_bad_cell_is_reported_and_its_row_is_kept(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"image": "a.jpg", "captions": ["one", None, "two"]},
