@@ -4,7 +4,6 @@ A row describes one image and has any number of captions. ``column_names.py`` sa
 column is metadata: text from a text table, typed values from JSON (a list or an object as JSON text).
 """
 
-import ast
 import json
 import math
 import unicodedata
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from clip_retrieval.datasets.base import is_text, parse_language, parse_split
+from clip_retrieval.datasets.caption_cell import texts_in
 from clip_retrieval.datasets.column_names import Roles, folded, roles_of
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.stored import StoredFile
@@ -54,7 +54,7 @@ def row_of(where: str, values: Mapping[str, object], roles: Roles) -> Row:
     return Row(
         where,
         image=image,
-        captions=[text for caption in captions for text in _texts(caption)],
+        captions=[text for caption in captions for text in texts_in(caption)],
         image_id=others.get("image_id"),
         caption_id=others.get("caption_id"),
         split=others.get("split"),
@@ -184,26 +184,6 @@ def _is_storable(cell: object) -> bool:
     if isinstance(cell, dict | list):
         return is_text(json.dumps(cell, ensure_ascii=False, default=str))
     return not isinstance(cell, str) or cell.isascii() or is_text(cell)
-
-
-def _texts(caption: object) -> Sequence[object]:
-    """The captions of one cell: a list, a list as JSON text, or one caption."""
-    if isinstance(caption, str) and caption.lstrip().startswith("["):
-        found = _list_in(caption)
-        return [caption] if found is None else found or [""]
-    return caption if isinstance(caption, list) else [caption]
-
-
-def _list_in(text: str) -> list[object] | None:
-    """The texts of a list as JSON or as Python writes it, which pandas does; None for any other text."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(found, list) and all(isinstance(item, str) for item in found):
-            return found
-    return None
 
 
 def _identity(name: str, value: object) -> str | None:

@@ -578,6 +578,18 @@ def test_lists_as_python_writes_them_are_several_captions(tmp_path: Path) -> Non
     assert captions_of(source) == {"1.jpg": ["a dog", "a brown dog"], "2.jpg": ["[2019]"]}
 
 
+@pytest.mark.parametrize("name", ["captions.json", "captions.jsonl"])
+def test_objects_with_a_text_are_captions_in_every_json(tmp_path: Path, name: str) -> None:
+    rows = [
+        {"image": "1.jpg", "sentences": [{"raw": "a dog", "tokens": ["a", "dog"]}, "a hound", {"n": 1}]},
+        {"image": "2.jpg", "sentences": {"raw": "a cat"}},
+    ]
+    lines = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+    images, (reject,) = read(open_source(write(tmp_path, {name: lines, **photos("1.jpg", "2.jpg")})))
+    assert [[caption.text for caption in image.captions] for image in images] == [["a dog", "a hound"], ["a cat"]]
+    assert reject.reason == 'a caption is not text but {"n": 1}; the image is kept without it'
+
+
 def test_a_list_without_captions_is_no_file_that_was_not_understood(tmp_path: Path) -> None:
     source = open_source(
         write(tmp_path, {"captions.jsonl": '{"image": "1.jpg", "image_id": "a/b"}', **photos("1.jpg")})
