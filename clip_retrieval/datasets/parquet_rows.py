@@ -81,7 +81,7 @@ class ParquetFiles(Source):
         taking = self.taking = Taking(self.name, self.taking.why)
         seen: set[str] = set()
         items = (item for name in self.names for item in self._file(name, taking, seen))
-        yield from joined(items, _identity, scattered=not self.in_rows, same=_same_bytes)
+        yield from joined(items, _identity, taking, scattered=not self.in_rows, same=_same_bytes)
         taking.notes += moved_note([names.moved for names in self._image_names.values()])
         if self.place.only is None:
             stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}

@@ -84,11 +84,12 @@ def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) ->
     """Rejects in the order of the rows, then the images in the order of their first rows.
 
     ``rows`` are all rows of a source, each with the function that finds its image.
-    The captions of all rows about one file are joined in order. Later rows add only metadata that is missing. A row is
-    rejected if its image_id or split contradicts an earlier row about the same file. A cell that cannot be read is a
-    Reject, and the row is kept without it. An image without an image_id gets the name that users see. Metadata columns
-    are typed as ``typed.py`` says; ``taking`` gets their types.
+    The captions of all rows about one file are joined in order. Later rows add only metadata that is missing; what
+    differs is counted in ``taking``. A row is rejected if its image_id or split contradicts an earlier row about the
+    same file. A cell that cannot be read is a Reject, and the row is kept without it. An image without an image_id gets
+    the name that users see. Metadata columns are typed as ``typed.py`` says; ``taking`` gets their types.
     """
+    taking.differing.clear()
     drafts: dict[object, _Draft] = {}
     for item in rows:
         if isinstance(item, Reject):
@@ -97,7 +98,7 @@ def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) ->
         row, find = item
         try:
             draft, bad_cells = _draft(row, find)
-            drafts.setdefault(draft.blob.path, draft).add(draft)
+            drafts.setdefault(draft.blob.path, draft).add(draft, taking)
         except (ValueError, RecursionError) as error:
             yield Reject(row.where, str(error))
             continue
@@ -121,7 +122,7 @@ class _Draft:
     captions: list[SourceCaption]
     metadata: dict[str, Scalar] = field(default_factory=dict)
 
-    def add(self, later: "_Draft") -> None:
+    def add(self, later: "_Draft", taking: Taking) -> None:
         """Add another row about this file, or raise ValueError and change nothing."""
         if later is self:
             return
@@ -135,7 +136,7 @@ class _Draft:
         self.image_id = self.image_id if later.image_id is None else later.image_id
         self.split = self.split or later.split
         self.captions += later.captions
-        self.metadata = {**later.metadata, **self.metadata}
+        self.metadata = taking.joined(self.metadata, later.metadata)
 
 
 def _draft(row: Row, find: Find) -> tuple[_Draft, list[str]]:

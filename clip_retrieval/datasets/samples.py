@@ -82,6 +82,7 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
 def joined(
     items: Iterable[CaptionedImage | Reject],
     key: Callable[[CaptionedImage], Hashable],
+    taking: Taking,
     *,
     scattered: bool,
     same: Callable[[CaptionedImage, CaptionedImage], bool] = lambda *_: True,
@@ -89,7 +90,7 @@ def joined(
     """The items, where images of one ``key`` that are the ``same`` are one image with all their captions in order.
 
     Only neighbours are joined, unless the images of one key are ``scattered``: then the images come last, all at once.
-    Later ones add only metadata that is missing.
+    Later ones add only metadata that is missing; what differs is counted in ``taking``.
     """
     held: dict[Hashable, CaptionedImage] = {}
     for item in items:
@@ -104,16 +105,16 @@ def joined(
         if first is not None and not same(first, item):
             yield item
             continue
-        held[name] = item if first is None else _join(first, item)
+        held[name] = item if first is None else _join(first, item, taking)
     yield from held.values()
 
 
-def _join(first: CaptionedImage, later: CaptionedImage) -> CaptionedImage:
+def _join(first: CaptionedImage, later: CaptionedImage, taking: Taking) -> CaptionedImage:
     return replace(
         first,
         captions=first.captions + later.captions,
         split=first.split or later.split,
-        metadata={**later.metadata, **first.metadata},
+        metadata=taking.joined(first.metadata, later.metadata),
     )
 
 

@@ -4,9 +4,11 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from clip_retrieval.records import Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,16 @@ class Taking:
     """How many files of the source were not used, by kind, such as ``.pdf files``."""
     notes: list[str] = field(default_factory=list)
     """What else a person should know, one line each: what was guessed, and what was understood in a way of its own."""
+    differing: Counter[str] = field(default_factory=Counter)
+    """How many values of each field were left out, since an earlier row about the same image has another one."""
+
+    def joined(self, first: Mapping[str, Scalar], later: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The values of two rows about one image: the later adds only what is missing, and what differs is counted."""
+        known = {name: value for name, value in first.items() if value is not None or name not in later}
+        self.differing.update(
+            name for name, value in later.items() if value is not None and known.get(name, value) != value
+        )
+        return {**later, **known}
 
     def lines(self) -> Iterator[str]:
         """What was taken, in two lines for people, and a line for each note."""
@@ -58,7 +70,7 @@ class Taking:
         fields = ", ".join(f"{name} ({kind})" for name, kind in self.fields.items()) or "none"
         unused = ", ".join(f"{count} {kind}" for kind, count in self.unused.most_common()) or "none"
         yield f"fields: {fields}; files not used: {unused}"
-        yield from self.notes
+        yield from self._all_notes()
         if guessed := [file.name for file in self.files if file.guessed]:
             names = ", ".join(guessed[:3])
             yield f"the encoding of {names} is a guess: if the captions look wrong, name it with --encoding"
@@ -73,5 +85,11 @@ class Taking:
             "columns": self.columns,
             "fields": self.fields,
             "unused": dict(self.unused),
-            "notes": self.notes,
+            "notes": [*self._all_notes()],
         }
+
+    def _all_notes(self) -> Iterator[str]:
+        yield from self.notes
+        if self.differing:
+            counts = ", ".join(f"{name} ({count})" for name, count in self.differing.most_common())
+            yield f"later rows about one image have other values, which are left out: {counts}"

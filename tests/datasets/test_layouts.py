@@ -232,6 +232,24 @@ def test_metadata_is_typed_and_told(tmp_path: Path) -> None:
     assert [str(file) for file in source.taking.files] == ["captions.csv (semicolon, utf-8)"]
 
 
+def test_values_of_later_rows_about_one_image_that_differ_are_counted_and_told(tmp_path: Path) -> None:
+    rows = ["1.jpg,a dog,2001,x,", "1.jpg,a hound,2002,,Ada", "1.jpg,a pup,2003,y,Ada", "2.jpg,a cat,2004,z,"]
+    table = "\n".join(["image,caption,year,place,by", *rows])
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "2.jpg")}))
+    read(source)
+    (dog, _), rejects = read(source)
+    assert (dog.metadata, rejects) == ({"year": "2001", "place": "x", "by": "Ada"}, [])
+    note = "later rows about one image have other values, which are left out: year (2), place (1)"
+    assert list(source.taking.lines())[2:] == source.taking.to_json()["notes"] == [note]
+
+
+def test_a_value_of_json_that_is_null_is_no_value_of_an_earlier_row(tmp_path: Path) -> None:
+    rows = [{"image": "1.jpg", "caption": "x", "year": None}, {"image": "1.jpg", "caption": "y", "year": 2001}]
+    source = open_source(write(tmp_path, {"captions.json": json.dumps(rows), **photos("1.jpg")}))
+    (image,), _ = read(source)
+    assert (image.metadata, source.taking.differing) == ({"year": 2001}, {})
+
+
 def test_a_column_has_one_type_in_all_tables_of_a_source(tmp_path: Path) -> None:
     tables: dict[str, str | bytes] = {
         "a/metadata.csv": "file_name,text,year,day\n1.jpg,x,1999,31.12.2024\n",

@@ -148,6 +148,19 @@ class TestImagesInRows:
         ]
         assert rejects == []
 
+    def test_values_of_later_rows_that_differ_are_counted(self, tmp_path: Path) -> None:
+        columns = {
+            "image": [RED, RED],
+            "image_id": [7, 7],
+            "year": [2001, 2002],
+            "place": ["x", None],
+            "by": [None, "y"],
+        }
+        (image,), rejects, found = read(write(tmp_path / "a.parquet", columns))
+        assert (image.metadata, rejects) == ({"year": 2001, "place": "x", "by": "y"}, [])
+        list(found)
+        assert found.taking.differing == {"year": 1}
+
     def test_a_limit_of_bytes_is_kept(self, tmp_path: Path) -> None:
         images, _, _ = read(write(tmp_path / "a.parquet", {"image": [RED]}))
         assert images[0].blob.read(9) == RED[:10]
