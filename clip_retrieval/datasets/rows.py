@@ -105,6 +105,8 @@ def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) ->
         yield from (Reject(row.where, reason + _KEPT) for reason in bad_cells)
     taking.fields.update(type_columns([draft.metadata for draft in drafts.values()]))
     for draft in drafts.values():
+        for name, value in draft.metadata.items():
+            taking.see(name, value)
         yield CaptionedImage(
             image_id=draft.blob.name if draft.image_id is None else draft.image_id,
             blob=draft.blob,

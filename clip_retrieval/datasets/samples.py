@@ -15,7 +15,7 @@ from decimal import Decimal
 from clip_retrieval.datasets.base import is_text, parse_language, parse_split
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.taking import Taking
-from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Scalar, SourceCaption, Split
+from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Scalar, SourceCaption, Split, field_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
         try:
             if (scalar := scalar_of(value)) is not None:
                 metadata[unicodedata.normalize("NFC", name)] = scalar
-                _note(taking, name, value)
+                _note(taking, name, value, scalar)
         except (ValueError, RecursionError) as error:
             problems.append(f"{name}: {error}")
     for problem in problems:
@@ -182,15 +182,9 @@ def _text(values: Mapping[str, object], name: str | None) -> str | None:
     return unicodedata.normalize("NFC", text) or None
 
 
-def _note(taking: Taking, name: str, value: object) -> None:
-    match value:
-        case bool():
-            kind = "boolean"
-        case int() | float() | Decimal() | timedelta():
-            kind = "number"
-        case datetime() | date():
-            kind = "date"
-        case _:
-            kind = "text"
+def _note(taking: Taking, name: str, value: object, scalar: str | float) -> None:
+    """Note the type of a value, and what it is as metadata."""
+    taking.see(name, scalar)
+    kind = "date" if isinstance(value, date) else field_type(scalar)
     if taking.fields.setdefault(name, kind) != kind:
         taking.fields[name] = "text"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from clip_retrieval.records import Scalar
+from clip_retrieval.records import Scalar, field_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,14 @@ class Taking:
     """What else a person should know, one line each: what was guessed, and what was understood in a way of its own."""
     differing: Counter[str] = field(default_factory=Counter)
     """How many values of each field were left out, since an earlier row about the same image has another one."""
+
+    inexact: dict[str, None] = field(default_factory=dict)
+    """The fields that have whole numbers beyond the exact ones, as ids are; that makes them text."""
+
+    def see(self, name: str, value: Scalar) -> None:
+        """Note what a person would not expect of this value of a field."""
+        if isinstance(value, int) and field_type(value) == "text":
+            self.inexact[name] = None
 
     def joined(self, first: Mapping[str, Scalar], later: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The values of two rows about one image: the later adds only what is missing, and what differs is counted."""
@@ -90,6 +98,9 @@ class Taking:
 
     def _all_notes(self) -> Iterator[str]:
         yield from self.notes
+        if self.inexact:
+            names = ", ".join(self.inexact)
+            yield f"text, since they have whole numbers beyond 2^53, which > and < compare as text: {names}"
         if self.differing:
             counts = ", ".join(f"{name} ({count})" for name, count in self.differing.most_common())
             yield f"later rows about one image have other values, which are left out: {counts}"

@@ -250,6 +250,18 @@ def test_a_value_of_json_that_is_null_is_no_value_of_an_earlier_row(tmp_path: Pa
     assert (image.metadata, source.taking.differing) == ({"year": 2001}, {})
 
 
+def test_a_field_of_ids_is_text_and_told_with_the_reason(tmp_path: Path) -> None:
+    rows = [
+        {"image": "1.jpg", "caption": "x", "tweet": 2**53 + 1, "n": 1},
+        {"image": "2.jpg", "caption": "y", "tweet": 5},
+    ]
+    source = open_source(write(tmp_path, {"captions.json": json.dumps(rows), **photos("1.jpg", "2.jpg")}))
+    read(source)
+    assert source.taking.fields == {"tweet": "text", "n": "number"}
+    (note,) = list(source.taking.lines())[2:]
+    assert note == "text, since they have whole numbers beyond 2^53, which > and < compare as text: tweet"
+
+
 def test_a_column_has_one_type_in_all_tables_of_a_source(tmp_path: Path) -> None:
     tables: dict[str, str | bytes] = {
         "a/metadata.csv": "file_name,text,year,day\n1.jpg,x,1999,31.12.2024\n",

@@ -148,6 +148,13 @@ class TestImagesInRows:
         ]
         assert rejects == []
 
+    def test_a_field_has_the_type_that_an_artifact_gives_it(self, tmp_path: Path) -> None:
+        columns = {"image": [RED, RED], "tweet": [2**53 + 1, 5], "code": ["12", "13"], "day": [date(2024, 1, 2), None]}
+        _, _, found = read(write(tmp_path / "a.parquet", columns))
+        list(found)
+        assert found.taking.fields == {"tweet": "text", "code": "number", "day": "date"}
+        assert [*found.taking.inexact] == ["tweet"]
+
     def test_values_of_later_rows_that_differ_are_counted(self, tmp_path: Path) -> None:
         columns = {
             "image": [RED, RED],
