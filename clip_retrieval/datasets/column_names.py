@@ -73,6 +73,18 @@ def folded(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip().casefold()).strip("_")
 
 
+def numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Each name once: of equal names the second gets `` 2`` behind it, and so on."""
+    given, own = set(names), list[str]()
+    for name in names:
+        free, number = name, 1
+        while free in own or (number > 1 and free in given):
+            number += 1
+            free = f"{name} {number}"
+        own.append(free)
+    return tuple(own)
+
+
 def roles_of(columns: Sequence[str], image: str | None = None, captions: Sequence[str] = ()) -> Roles:
     """What each of ``columns`` is. ``image`` and ``captions`` are columns that a person named; they come first.
 
