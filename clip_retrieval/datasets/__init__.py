@@ -34,7 +34,8 @@ img2dataset_status.py  what img2dataset writes of its downloads
 parquet_file.py   one Parquet file: its columns and its rows
 parquet_groups.py the row groups of a Parquet file
 parquet_images.py the bytes of images in Parquet files
-parquet_rows.py   images in Parquet files
+parquet_ids.py    which images of Parquet files have rows that do not follow each other
+    parquet_rows.py   images in Parquet files
 parquet.py        whether a place has images in Parquet files
 json_values.py    what a JSON file says of one image
 grouped.py        samples of several files

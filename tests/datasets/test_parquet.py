@@ -189,6 +189,20 @@ class TestImagesInRows:
         assert found.taking.fields == {"tweet": "text", "code": "number", "day": "date"}
         assert [*found.taking.inexact] == ["tweet"]
 
+    def test_rows_of_one_image_that_do_not_follow_each_other_are_one_image_if_their_bytes_are_equal(
+        self, tmp_path: Path
+    ) -> None:
+        ids = ["r", "g", "b", "r", "b", "r"]
+        data = [RED, GREEN, BLUE, RED, GREEN, RED]
+        captions = ["r1", "g", "b", "r2", "other", "r3"]
+        for number in range(2):
+            part = slice(3 * number, 3 * number + 3)
+            columns = {"image": data[part], "image_id": ids[part], "caption": captions[part]}
+            write(tmp_path / f"{number}.parquet", columns, rows_in_group=2)
+        images, ((_, reason),), _ = read(tmp_path)
+        assert {image.image_id: texts(image) for image in images} == {"g": ["g"], "r": ["r1", "r2", "r3"], "b": ["b"]}
+        assert "image_id 'b' is already used" in reason
+
     def test_values_of_later_rows_that_differ_are_counted(self, tmp_path: Path) -> None:
         columns = {
             "image": [RED, RED],
