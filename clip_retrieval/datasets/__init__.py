@@ -18,7 +18,8 @@ text_file.py      text files in any encoding
 other_kinds.py    files that are called tables and are something else
 delimited.py      the cells of a text table
 typed.py          the types of metadata that a table gives as text
-caption_cell.py   the captions in one cell
+row_roles.py      which column is what in rows that each have columns of their own
+    caption_cell.py   the captions in one cell
 rows.py           the rows of a table, and how rows become images
 list_file.py      a file that lists images: what its readers have in common
 row_numbers.py    an image_id that numbers rows

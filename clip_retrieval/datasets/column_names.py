@@ -25,6 +25,8 @@ IMAGE_NAMES = (
     "key",
     "url",
 )
+ADDRESS_NAMES = frozenset({"url", "key"})
+"""Those of them that may name an image elsewhere, and no file."""
 CAPTION_NAMES = (
     "caption",
     "captions",

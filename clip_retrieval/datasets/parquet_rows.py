@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import Source
-from clip_retrieval.datasets.column_names import Roles, roles_of
+from clip_retrieval.datasets.column_names import ADDRESS_NAMES, Roles, roles_of
 from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
 from clip_retrieval.datasets.names import ImageNames, moved_note
 from clip_retrieval.datasets.parquet_file import Columns, Row, class_names, columns_of, opened, rows_of
@@ -26,9 +26,6 @@ from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile, Taking
 from clip_retrieval.errors import ImageRejected, SourceError, StoreUnreachable
 from clip_retrieval.records import CaptionedImage, ImageBlob, Reject
-
-_ADDRESSES = ("url", "key")
-"""Columns that name an image elsewhere, not a file."""
 
 COMPARED_BYTES = 2**26
 
@@ -48,7 +45,7 @@ def image_column(columns: Columns, options: SourceOptions) -> tuple[str, bool]:
         raise ValueError(f"the column {named!r} holds neither images nor text (columns found: {found})")
     if columns.images:
         return roles_of(columns.images).image or columns.images[0], True
-    paths = [name for name in columns.text if name.casefold() not in _ADDRESSES]
+    paths = [name for name in columns.text if name.casefold() not in ADDRESS_NAMES]
     if (name := roles_of(paths).image) is not None:
         return name, False
     if columns.nested:

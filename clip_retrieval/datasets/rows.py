@@ -8,13 +8,11 @@ import json
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 from clip_retrieval.datasets.base import is_text, parse_language, parse_split
 from clip_retrieval.datasets.caption_cell import texts_in
-from clip_retrieval.datasets.column_names import Roles, folded, roles_of
-from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.datasets.column_names import Roles
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.datasets.typed import type_columns
@@ -61,23 +59,6 @@ def row_of(where: str, values: Mapping[str, object], roles: Roles) -> Row:
         metadata={name: value for name, value in values.items() if name not in roles.used},
         language=others.get("language"),
     )
-
-
-def roles_by_row(options: SourceOptions) -> Callable[[Mapping[str, object]], Roles]:
-    """Roles for rows that each have columns of their own, as JSON objects have; the same columns are asked once."""
-
-    @lru_cache(maxsize=1000)
-    def roles(columns: tuple[str, ...]) -> Roles:
-        known = {folded(name) for name in columns}
-        captions = tuple(name for name in options.caption_columns if folded(name) in known)
-        image = options.image_column if options.image_column and folded(options.image_column) in known else None
-        roles = roles_of(columns, image, captions)
-        # A row without the columns that a person named has no image or no caption, whatever else it has.
-        if options.image_column is not None and image is None:
-            roles = replace(roles, image=None)
-        return replace(roles, captions=()) if options.caption_columns and not captions else roles
-
-    return lambda values: roles(tuple(name for name, value in values.items() if value is not None))
 
 
 def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) -> Iterator[CaptionedImage | Reject]:

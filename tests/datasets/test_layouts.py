@@ -620,6 +620,41 @@ def test_objects_with_a_text_are_captions_in_every_json(tmp_path: Path, name: st
     assert reject.reason == 'a caption is not text but {"n": 1}; the image is kept without it'
 
 
+@pytest.mark.parametrize("name", ["captions.json", "data.json"])
+def test_a_mapping_to_objects_is_read_under_any_name(tmp_path: Path, name: str) -> None:
+    content = {"1": {"caption": "a dog"}, "2": {"caption": "a cat"}}
+    assert (
+        captions_of(open_source(write(tmp_path, {name: json.dumps(content), **photos("1.jpg", "2.jpg")}))) == CAPTIONS
+    )
+
+
+def test_an_object_in_a_mapping_names_its_image_if_the_key_is_no_name_of_a_file(tmp_path: Path) -> None:
+    content = {
+        "0001": {"file_name": "1.jpg", "caption": "a dog", "url": "https://a/x.jpg"},
+        "2": {"caption": "a cat", "url": "https://a/y.jpg"},
+        "3.jpg": {"caption": "a cow", "path": "/old/x.jpg"},
+    }
+    source = open_source(write(tmp_path, {"data.json": json.dumps(content), **photos("1.jpg", "2.jpg", "3.jpg")}))
+    images, rejects = read(source)
+    assert {image.image_id: image.metadata for image in images} == {
+        "1.jpg": {"key": "0001", "url": "https://a/x.jpg"},
+        "2.jpg": {"url": "https://a/y.jpg"},
+        "3.jpg": {"path": "/old/x.jpg"},
+    }
+    assert (rejects, source.taking.columns["image"]) == ([], ["the keys", "the names in the values"])
+
+
+@pytest.mark.parametrize("name", ["captions.json", "captions.jsonl"])
+def test_captions_may_begin_late_in_a_list(tmp_path: Path, name: str) -> None:
+    names = [f"{number}.jpg" for number in range(120)]
+    rows = [{"image": one, **({"caption": "late"} if number >= 110 else {})} for number, one in enumerate(names)]
+    lines = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+    source = open_source(write(tmp_path, {name: lines, **photos(*names)}))
+    assert source.has_captions
+    assert sum(map(len, captions_of(source).values())) == 10
+    assert source.taking.columns["caption"] == ["caption"]
+
+
 def test_a_list_without_captions_is_no_file_that_was_not_understood(tmp_path: Path) -> None:
     source = open_source(
         write(tmp_path, {"captions.jsonl": '{"image": "1.jpg", "image_id": "a/b"}', **photos("1.jpg")})
