@@ -100,7 +100,7 @@ class Taking:
         yield from self.notes
         if self.inexact:
             names = ", ".join(self.inexact)
-            yield f"text, since they have whole numbers beyond 2^53, which > and < compare as text: {names}"
+            yield f"text because of whole numbers beyond 2^53, so that > and < compare these fields as text: {names}"
         if self.differing:
             counts = ", ".join(f"{name} ({count})" for name, count in self.differing.most_common())
             yield f"later rows about one image have other values, which are left out: {counts}"

@@ -259,7 +259,7 @@ def test_a_field_of_ids_is_text_and_told_with_the_reason(tmp_path: Path) -> None
     read(source)
     assert source.taking.fields == {"tweet": "text", "n": "number"}
     (note,) = list(source.taking.lines())[2:]
-    assert note == "text, since they have whole numbers beyond 2^53, which > and < compare as text: tweet"
+    assert note == "text because of whole numbers beyond 2^53, so that > and < compare these fields as text: tweet"
 
 
 def test_a_column_has_one_type_in_all_tables_of_a_source(tmp_path: Path) -> None:
