@@ -26,7 +26,7 @@ class JsonLines:
     encoding: Encoding
     options: SourceOptions
     roles: Roles
-    """Of the columns that the first lines have together, and the first with an image and with captions."""
+    """Of the columns that the first lines have together, and the first with captions."""
     names: tuple[str, ...]
     layout: str = "jsonl"
 

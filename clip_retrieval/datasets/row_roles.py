@@ -28,19 +28,18 @@ def roles_by_row(options: SourceOptions) -> Callable[[Mapping[str, object]], Rol
 
 
 def columns_in(rows: Iterable[Mapping[str, object]], options: SourceOptions) -> dict[str, object]:
-    """The columns of the first rows, of the first with an image and of the first with captions, each with a value.
+    """The columns of the first rows, and of the first row with captions, each with a value.
 
-    Captions may begin late, so rows are read until one has them; however many these are, few are held.
+    Captions may begin late: if the first rows name images, rows are read until one has captions. Few rows are held.
     """
     roles_in = roles_by_row(options)
     found: dict[str, object] = {}
     has_image = has_captions = False
     for number, values in enumerate(rows):
-        if number >= _SAMPLE_ROWS and has_image and (has_captions or options.no_captions):
+        if number >= _SAMPLE_ROWS and (not has_image or has_captions or options.no_captions):
             break
         roles = roles_in(values)
-        is_first = (roles.image is not None and not has_image) or (bool(roles.captions) and not has_captions)
-        if number < _SAMPLE_ROWS or is_first:
+        if number < _SAMPLE_ROWS or roles.captions:
             found.update((name, True) for name, value in values.items() if value is not None)
         has_image, has_captions = has_image or roles.image is not None, has_captions or bool(roles.captions)
     return found
