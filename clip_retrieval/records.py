@@ -5,11 +5,18 @@ row *i* of the caption vectors to the ``CaptionRecord`` with ``row == i``. The r
 dataclasses, without I/O and without numerics.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Scalar = str | int | float | bool | None
+FieldType = Literal["text", "number", "boolean"]
+EXACT = 2**53
+"""Whole numbers up to this one are exact in double precision. A field with a larger one holds ids and is text."""
+_PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d{1,15})?")
+"""A number in text as a person writes it; a code such as 007 is none."""
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Modality = Literal["images", "captions"]
@@ -31,6 +38,20 @@ def way_of(target: Modality, *, has_texts: bool, has_images: bool) -> Way | None
     if target == "images":
         return "text_to_image" if has_texts and not has_images else None
     return "image_to_text" if has_images and not has_texts else None
+
+
+def field_type(value: str | float) -> FieldType:
+    """What one value of a field is. A field is what all its values are, and text if they differ.
+
+    A table file holds text alone, so text that a person writes as a plain number counts as a number.
+    """
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, str):
+        is_number = _PLAIN_NUMBER.fullmatch(value) is not None and abs(float(value)) <= EXACT
+    else:
+        is_number = isinstance(value, float) or abs(value) <= EXACT
+    return "number" if is_number else "text"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,15 @@
     i.values.utf8     the distinct values, ordered by code points, one after the other in UTF-8
     i.offsets.npy     int64 (values + 1,): where each value begins in that file, and the end
 
-A column is boolean if all its values are true or false, numeric if all are numbers, and text otherwise. A table file
-holds text alone, so text that a person writes as a plain number counts as a number. A text column holds any other value
-as JSON writes it. A metadata column named ``split`` is hidden by the split itself.
+A column is boolean if all its values are true or false, numeric if all are numbers, and text otherwise; what a value
+is says ``field_type`` of ``records.py``. A text column holds any other value as JSON writes it. A metadata column named
+``split`` is hidden by the split itself.
 
 Values are sorted by SQLite on disk, so that writing needs memory for the arrays but not for the records.
 """
 
 import heapq
 import json
-import re
 import sqlite3
 from array import array
 from collections.abc import Iterable, Mapping
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,17 +32,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from clip_retrieval.contract.collection import FieldInfo, FieldValue
 from clip_retrieval.errors import ArtifactDamaged
-from clip_retrieval.records import Scalar, Split
+from clip_retrieval.records import FieldType, Scalar, Split, field_type
 
 SPLIT = "split"
 MAX_VALUES = 50
 """How many of the most frequent values a FieldInfo lists."""
-EXACT = 2**53
-"""Whole numbers up to this one are exact in double precision. A column with a larger one holds ids and is text."""
 DESCRIPTION = "columns.json"
 
-_PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d{1,15})?")
-"""A number in text as a person writes it; a code such as 007 is none."""
 _BUFFERED = 1000
 """Cells of a column that are held until they are written."""
 _INFOS = TypeAdapter(list[FieldInfo])
@@ -99,7 +94,6 @@ class StoredNumbers:
 
 
 StoredColumn: TypeAlias = StoredCodes | StoredNumbers
-FieldType: TypeAlias = Literal["text", "number", "boolean"]
 
 
 def write_columns(folder: Path, rows: Iterable[tuple[Split, Mapping[str, Scalar]]]) -> None:
@@ -163,12 +157,11 @@ class _Cells:
         self._database = database
         self._table = f"cells_{number}"
         self._buffer: list[tuple[int, str]] = []
-        self._boolean = self._numeric = True
+        self._types: set[FieldType] = set()
         database.execute(f"CREATE TABLE {self._table} (row INTEGER PRIMARY KEY, value TEXT NOT NULL)")
 
     def add(self, row: int, value: str | float) -> None:
-        self._boolean = self._boolean and isinstance(value, bool)
-        self._numeric = self._numeric and is_number(value)
+        self._types.add(field_type(value))
         self._buffer.append((row, as_text(value)))
         if len(self._buffer) == _BUFFERED:
             self._flush()
@@ -176,9 +169,10 @@ class _Cells:
     def write(self, name: str, path: Path, rows: int) -> FieldInfo:
         """Write the files of the column, whose names begin with ``path``; returns what they hold."""
         self._flush()
-        if self._numeric:
+        kind = self._types.pop() if len(self._types) == 1 else "text"
+        if kind == "number":
             return self._write_numbers(name, path, rows)
-        return self._write_codes(name, path, rows)
+        return self._write_codes(name, path, rows, kind)
 
     def _flush(self) -> None:
         self._database.executemany(f"INSERT INTO {self._table} VALUES (?, ?)", self._buffer)
@@ -193,7 +187,7 @@ class _Cells:
         low, high = (float(held.min()), float(held.max())) if len(held) else (None, None)
         return FieldInfo(name=name, type="number", count=len(held), values=[], min=low, max=high)
 
-    def _write_codes(self, name: str, path: Path, rows: int) -> FieldInfo:
+    def _write_codes(self, name: str, path: Path, rows: int, kind: FieldType) -> FieldInfo:
         codes = np.full(rows, -1, dtype=np.int32)
         offsets = array("q", [0])
         frequent: list[tuple[int, int, str]] = []
@@ -209,20 +203,10 @@ class _Cells:
         np.save(path.with_name(f"{path.name}.codes.npy"), codes)
         np.save(path.with_name(f"{path.name}.offsets.npy"), np.array(offsets, dtype=np.int64))
         values = [
-            FieldValue(value=value == "true" if self._boolean else value, count=count)
+            FieldValue(value=value == "true" if kind == "boolean" else value, count=count)
             for count, _, value in sorted(frequent, reverse=True)
         ]
-        kind: Any = "boolean" if self._boolean else "text"
         return FieldInfo(name=name, type=kind, count=int((codes >= 0).sum()), values=values)
-
-
-def is_number(value: str | float) -> bool:
-    """Whether a value counts as a number: one in double precision, or text that a person writes as a plain number."""
-    if isinstance(value, bool):
-        return False
-    if isinstance(value, str):
-        return _PLAIN_NUMBER.fullmatch(value) is not None and abs(float(value)) <= EXACT
-    return isinstance(value, float) or abs(value) <= EXACT
 
 
 def _open(info: FieldInfo, path: Path) -> StoredColumn:

@@ -18,6 +18,8 @@ text_file.py      text files in any encoding
 other_kinds.py    files that are called tables and are something else
 delimited.py      the cells of a text table
 typed.py          the types of metadata that a table gives as text
+row_roles.py      which column is what in rows that each have columns of their own
+    caption_cell.py   the captions in one cell
 rows.py           the rows of a table, and how rows become images
 list_file.py      a file that lists images: what its readers have in common
 row_numbers.py    an image_id that numbers rows
@@ -33,7 +35,8 @@ img2dataset_status.py  what img2dataset writes of its downloads
 parquet_file.py   one Parquet file: its columns and its rows
 parquet_groups.py the row groups of a Parquet file
 parquet_images.py the bytes of images in Parquet files
-parquet_rows.py   images in Parquet files
+parquet_ids.py    which images of Parquet files have rows that do not follow each other
+    parquet_rows.py   images in Parquet files
 parquet.py        whether a place has images in Parquet files
 json_values.py    what a JSON file says of one image
 grouped.py        samples of several files

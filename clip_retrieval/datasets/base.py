@@ -9,6 +9,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +22,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Files of these names are images without a look inside; a damaged one is rejected when it is decoded."""
 
+_SPLIT = "split"
 _SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -57,7 +59,10 @@ class Source(ABC):
         return Taking(self.name, "")
 
     def __iter__(self) -> Iterator[CaptionedImage | Reject]:
-        """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject."""
+        """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject.
+
+        No field is called ``split``, as the split itself is: such a value becomes a Reject.
+        """
         owners: dict[str, str] = {}
         yield from self.unlisted
         for item in self.read():
@@ -67,7 +72,14 @@ class Source(ABC):
                     yield Reject(item.blob.name, f"{reason}; give each its own, or rename the column")
                     continue
                 owners[item.image_id] = item.blob.name
+                if _SPLIT in item.metadata:
+                    if item.metadata[_SPLIT] is not None:
+                        reason = "the value of 'split' was not read as the split, and no field has this name"
+                        yield Reject(item.blob.name, f"{reason}; rename it; the image is kept without it")
+                    metadata = {name: value for name, value in item.metadata.items() if name != _SPLIT}
+                    item = replace(item, metadata=metadata)  # noqa: PLW2901
             yield item
+        self.taking.fields.pop(_SPLIT, None)
 
     @abstractmethod
     def read(self) -> Iterator[CaptionedImage | Reject]:

@@ -25,6 +25,8 @@ IMAGE_NAMES = (
     "key",
     "url",
 )
+ADDRESS_NAMES = frozenset({"url", "key"})
+"""Those of them that may name an image elsewhere, and no file."""
 CAPTION_NAMES = (
     "caption",
     "captions",
@@ -71,6 +73,18 @@ class Roles:
 def folded(name: str) -> str:
     """A column's name in lower case, with one underscore for each run of spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "_", name.strip().casefold()).strip("_")
+
+
+def numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Each name once: of equal names the second gets `` 2`` behind it, and so on."""
+    given, own = set(names), list[str]()
+    for name in names:
+        free, number = name, 1
+        while free in own or (number > 1 and free in given):
+            number += 1
+            free = f"{name} {number}"
+        own.append(free)
+    return tuple(own)
 
 
 def roles_of(columns: Sequence[str], image: str | None = None, captions: Sequence[str] = ()) -> Roles:

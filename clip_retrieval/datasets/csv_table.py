@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.code_page import Encoding
-from clip_retrieval.datasets.column_names import Roles, roles_of
+from clip_retrieval.datasets.column_names import Roles, numbered, roles_of
 from clip_retrieval.datasets.delimited import BrokenRow, Heading, heading_of, rows_below
 from clip_retrieval.datasets.list_file import NotAList
 from clip_retrieval.datasets.place import SourceOptions
@@ -118,17 +118,8 @@ def _roles(names: Sequence[str], options: SourceOptions) -> Roles:
 
 
 def _named(cells: Sequence[str]) -> tuple[str, ...]:
-    """The names of the columns, stripped; of equal names the second gets `` 2`` behind it, and so on.
+    """The names of the columns, stripped and numbered.
 
     A column without a name, such as the index that pandas writes, is called by its place: ``column 1``.
     """
-    given = {cell.strip() for cell in cells}
-    names: list[str] = []
-    for place, cell in enumerate(cells, 1):
-        name = free = cell.strip() or f"column {place}"
-        number = 1
-        while free in names or (number > 1 and free in given):
-            number += 1
-            free = f"{name} {number}"
-        names.append(free)
-    return tuple(names)
+    return numbered([cell.strip() or f"column {place}" for place, cell in enumerate(cells, 1)])

@@ -1,33 +1,35 @@
 """One JSON document that lists images with their captions.
 
-COCO captions   {"images": [{"id", "file_name", …}], "annotations": [{"image_id", "caption", …}]}
+COCO captions   {"images": [{"id", "file_name", "split"?, …}], "annotations": [{"image_id", "caption", …}]}
                 (Chen et al., 2015, arXiv:1504.00325)
 Karpathy        {"images": [{"filename", "filepath"?, "split", "sentences": [{"raw"}]}]}
                 (https://cs.stanford.edu/people/karpathy/deepimagesent/)
 list            [{"image": …, "caption": …}], also under a key such as "data"
-mapping         {"a.jpg": "a caption", "b.jpg": ["two", "captions"]}, also of names without suffix
+mapping         {"a.jpg": "a caption", "b.jpg": ["two", "captions"]}, also of names without suffix, and to objects
+                {"0001": {"file_name": "a.jpg", "caption": …}}; the key is a field then
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from pathlib import PurePosixPath
 from typing import Any
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.code_page import Encoding
-from clip_retrieval.datasets.column_names import folded, roles_of
+from clip_retrieval.datasets.column_names import ADDRESS_NAMES, folded, roles_of
 from clip_retrieval.datasets.list_file import NotAList, OtherAnnotations
 from clip_retrieval.datasets.place import SourceOptions
-from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
+from clip_retrieval.datasets.row_roles import columns_in, roles_by_row
+from clip_retrieval.datasets.rows import Row, row_of
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.text_file import encoding_of
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import Reject
 
-_COCO_KEYS = {"id", "file_name"}
+_COCO_KEYS = {"id", "file_name", "split"}
 _KARPATHY_KEYS = {"filename", "filepath", "split", "sentences", "sentids"}
 
 
@@ -75,15 +77,19 @@ def understand(file: StoredFile, options: SourceOptions) -> JsonDocument:
         if not any(isinstance(one, dict) and "caption" in one for one in content["annotations"]):
             raise OtherAnnotations("COCO annotations without captions")
         columns = {"image": ["images.file_name"], "caption": ["annotations.caption"]}
+        if any(isinstance(one, dict) and one.get("split") is not None for one in images or ()):
+            columns["split"] = ["images.split"]
         return JsonDocument(file, encoding, "coco", True, columns, options)
     if (objects := _list_in(content)) is not None:
-        names = dict.fromkeys(name for one in objects[:100] for name, value in one.items() if value is not None)
-        roles = roles_by_row(options)(dict.fromkeys(names, True))
+        names = columns_in(objects, options)
+        roles = roles_by_row(options)(names)
         if roles.image is None:
             raise NotAList(f"a list of objects without a key for the image (keys found: {', '.join(names)})")
         return JsonDocument(file, encoding, "json", bool(roles.captions), roles.by_role(), options)
     if isinstance(content, dict) and content and _is_mapping(content, PurePosixPath(file.name).stem):
-        columns = {"image": ["the keys"], "caption": ["the values"]}
+        named = [key for key, value in content.items() if isinstance(value, dict) and not _is_named_by_key(key, value)]
+        images = ["the keys"] * (len(named) < len(content)) + ["the names in the values"] * bool(named)
+        columns = {"image": images, "caption": ["the values"]}
         return JsonDocument(file, encoding, "json mapping", True, columns, options)
     raise NotAList("JSON that is neither COCO, Karpathy's splits, a list of objects nor a mapping of names to captions")
 
@@ -92,9 +98,11 @@ def _is_mapping(content: Mapping[str, Any], stem: str) -> bool:
     """Whether the keys name images: by their suffixes, else by captions under each of them."""
     if all(PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES for key in content):
         return True
-    if "caption" in folded(stem) and not roles_of([*content]).used:
-        return all(isinstance(value, str | list) for value in content.values())
-    return all(isinstance(value, dict) and roles_of([*value]).captions for value in content.values())
+    of_captions = "caption" in folded(stem) and not roles_of([*content]).used
+    return all(
+        roles_of([*value]).captions if isinstance(value, dict) else of_captions and isinstance(value, str | list)
+        for value in content.values()
+    )
 
 
 def _load(file: StoredFile, encoding: str) -> Any:
@@ -123,10 +131,22 @@ def _objects(shown: str, objects: Iterable[dict[str, Any]] | None, options: Sour
 def _mapping(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
     roles = roles_of(["image", "captions"])
     for name, captions in content.items():
-        if isinstance(captions, dict):  # one object for each image
-            yield row_of(f"{shown} {name}", {**captions, "image": name}, roles_of(["image", *captions]))
+        where = f"{shown} {name}"
+        if not isinstance(captions, dict):
+            yield row_of(where, {"image": name, "captions": captions}, roles)
+        elif _is_named_by_key(name, captions):
+            row = row_of(where, captions, replace(roles_of([*captions]), image=None))
+            yield replace(row, image=name)
         else:
-            yield row_of(f"{shown} {name}", {"image": name, "captions": captions}, roles)
+            row = row_of(where, captions, roles_of([*captions]))
+            yield replace(row, metadata={"key": name, **row.metadata})
+
+
+def _is_named_by_key(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether an object in a mapping is about the image that its key names, and names no file itself."""
+    if PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    return roles_of([name for name in values if folded(name) not in ADDRESS_NAMES]).image is None
 
 
 def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
@@ -151,8 +171,15 @@ def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
         metadata = {name: value for name, value in image.items() if name not in _COCO_KEYS}
         for number, (caption_id, caption, language) in enumerate(captions.get(identity, [(None, None, None)])):
             texts = [] if caption is None and caption_id is None else [caption]
-            name, more = image.get("file_name"), {} if number else metadata
-            yield Row(f"{shown} image {identity}", name, texts, caption_id=caption_id, metadata=more, language=language)
+            yield Row(
+                f"{shown} image {identity}",
+                image.get("file_name"),
+                texts,
+                caption_id=caption_id,
+                split=image.get("split"),
+                metadata={} if number else metadata,
+                language=language,
+            )
 
 
 def _karpathy(shown: str, images: Iterable[Any]) -> Iterator[Row | Reject]:

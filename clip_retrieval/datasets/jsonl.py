@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -9,13 +10,12 @@ from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.column_names import Roles
 from clip_retrieval.datasets.list_file import NotAList
 from clip_retrieval.datasets.place import SourceOptions
-from clip_retrieval.datasets.rows import Row, roles_by_row, row_of
+from clip_retrieval.datasets.row_roles import columns_in, roles_by_row
+from clip_retrieval.datasets.rows import Row, row_of
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.records import Reject
-
-_SAMPLE_LINES = 100
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class JsonLines:
     encoding: Encoding
     options: SourceOptions
     roles: Roles
-    """Of the columns that the first lines have together."""
+    """Of the columns that the first lines have together, and the first with captions."""
     names: tuple[str, ...]
     layout: str = "jsonl"
 
@@ -56,20 +56,20 @@ class JsonLines:
 def understand(file: StoredFile, options: SourceOptions) -> JsonLines:
     """The file in ``file``. Raises NotAList with what was seen, and SourceError if the file cannot be read."""
     encoding = encoding_of(file, options.encoding)
-    columns: dict[str, None] = {}
-    for number, line in enumerate(lines_of(file, encoding.name, "\n")):
-        if number == _SAMPLE_LINES:
-            break
-        try:
-            if text := line.strip():
-                columns.update(dict.fromkeys(name for name, value in json_object(text).items() if value is not None))
-        except (ValueError, RecursionError):
-            continue  # a Reject when the rows are read
-    roles = roles_by_row(options)(dict.fromkeys(columns, True))
+    columns = columns_in(_objects(file, encoding.name), options)
+    roles = roles_by_row(options)(columns)
     if roles.image is None and columns:
         found = ", ".join(map(repr, columns))
         raise NotAList(f"no key for the image: call it image or file_name, or use --image-column (keys found: {found})")
     return JsonLines(file, encoding, options, roles, tuple(columns))
+
+
+def _objects(file: StoredFile, encoding: str) -> Iterator[dict[str, object]]:
+    """The objects of the lines that are one; the others become a Reject when the rows are read."""
+    for line in lines_of(file, encoding, "\n"):
+        with suppress(ValueError, RecursionError):
+            if text := line.strip():
+                yield json_object(text)
 
 
 def json_object(text: str) -> dict[str, object]:

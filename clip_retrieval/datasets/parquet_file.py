@@ -1,7 +1,7 @@
 """One Parquet file: its columns, and its rows in batches."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import ArrowException, types
 
+from clip_retrieval.datasets.column_names import numbered
 from clip_retrieval.datasets.samples import Unreadable
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import SourceError, StoreUnreachable
 from clip_retrieval.records import Reject
 
 BATCH_ROWS = 1024
+_LONGEST_HASH = 64
+"""Bytes. A column of bytes of one size has hashes or ids if they are as short as that; no image is."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -24,6 +27,7 @@ class Columns:
     """The columns of a file by what their types allow."""
 
     names: tuple[str, ...]
+    """Numbered, if the file has a name several times."""
     images: tuple[str, ...]
     """Columns of bytes, and structs with ``bytes``."""
     with_path: tuple[str, ...]
@@ -31,11 +35,8 @@ class Columns:
     text: tuple[str, ...]
     heavy: tuple[str, ...]
     """Columns that have bytes at any depth. They are not read with the rows."""
-
-    @property
-    def nested(self) -> tuple[str, ...]:
-        """Columns that have bytes deeper than an image has, such as lists of images."""
-        return tuple(name for name in self.heavy if name not in self.images)
+    nested: tuple[str, ...]
+    """Columns that have bytes deeper than an image has, such as lists of images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,18 @@ def have_more_rows(files: Iterable[StoredFile], count: int) -> bool:
 
 
 def columns_of(schema: Any) -> Columns:
-    """The columns of a ``pyarrow.Schema`` by their types."""
+    """The columns of a ``pyarrow.Schema`` by their types.
+
+    Raises SourceError for a name of several columns of which one has bytes: pyarrow reads them by name, all at once.
+    """
+
+    def may_be_image(kind: Any) -> bool:
+        if types.is_fixed_size_binary(kind):
+            return bool(kind.byte_width > _LONGEST_HASH)
+        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
     def is_bytes(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+        return may_be_image(kind) or bool(types.is_fixed_size_binary(kind))
 
     def is_text(kind: Any) -> bool:
         if types.is_dictionary(kind):
@@ -94,17 +103,24 @@ def columns_of(schema: Any) -> Columns:
         return {part.name: part.type for part in kind} if types.is_struct(kind) else {}
 
     def is_heavy(kind: Any) -> bool:
+        if isinstance(kind, pa.BaseExtensionType):  # such as a UUID
+            return is_heavy(kind.storage_type)
         parts = [kind.field(number).type for number in range(kind.num_fields)]
         return is_bytes(kind) or any(is_heavy(part) for part in parts)
 
-    kinds = {column.name: column.type for column in schema}
-    images = [name for name, kind in kinds.items() if is_bytes(inner(kind).get("bytes", kind))]
+    kinds = dict(zip(numbered(schema.names), schema.types, strict=True))
+    images = [name for name, kind in kinds.items() if may_be_image(inner(kind).get("bytes", kind))]
+    heavy = [name for name, kind in kinds.items() if is_heavy(kind)]
+    for given, name in zip(schema.names, kinds, strict=True):
+        if name in heavy and schema.names.count(given) > 1:
+            raise SourceError(f"several columns are called {given!r}, and one has bytes; give each a name of its own")
     return Columns(
         names=tuple(kinds),
         images=tuple(images),
         with_path=tuple(name for name in images if is_text(inner(kinds[name]).get("path", pa.null()))),
         text=tuple(name for name, kind in kinds.items() if is_text(kind)),
-        heavy=tuple(name for name, kind in kinds.items() if is_heavy(kind)),
+        heavy=tuple(heavy),
+        nested=tuple(name for name in heavy if name not in images and kinds[name].num_fields),
     )
 
 
@@ -125,25 +141,36 @@ def class_names(schema: Any) -> dict[str, list[str]]:
 
 
 def rows_of(file: StoredFile, columns: Sequence[str]) -> Iterator[Row | Reject]:
-    """The rows with the values of ``columns`` (``image.path`` for a part of a struct).
+    """The rows with the values of ``columns``, named as ``columns_of`` does (``image.path`` for a part of a struct).
 
     Rows are read in batches, so that memory does not grow with the file. A row group that is damaged is a Reject.
     Raises SourceError.
     """
     with opened(file) as parquet:
+        names = parquet.schema_arrow.names
+        given = dict(zip(numbered(names), names, strict=True))
+        wanted = [*dict.fromkeys(given.get(column, column) for column in columns)]
         above = 0
         for group in range(parquet.num_row_groups):
             count, row = parquet.metadata.row_group(group).num_rows, 0
             try:
-                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns)):
+                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=wanted):
                     # A batch without columns has rows, but gives no values for them.
-                    for values in _values(batch) if columns else [{}] * batch.num_rows:
+                    for values in _values(_renamed(batch, given)) if columns else [{}] * batch.num_rows:
                         yield Row(above + row + 1, group, row, values)
                         row += 1
             except (ArrowException, OSError) as error:
                 where = f"{file.name} rows {above + row + 1} to {above + count}"
                 yield Reject(where, f"the row group cannot be read: {_reason(error)}")
             above += count
+
+
+def _renamed(batch: Any, given: Mapping[str, str]) -> Any:
+    """The batch with names of its own; ``given`` has the name in the file for each, in the order of the file."""
+    own: dict[str, list[str]] = {}
+    for name, in_file in reversed([*given.items()]):
+        own.setdefault(in_file, []).append(name)
+    return batch.rename_columns([own[name].pop() for name in batch.schema.names])
 
 
 def _values(batch: Any) -> list[dict[str, Any]]:

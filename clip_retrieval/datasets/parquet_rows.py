@@ -8,14 +8,16 @@ is a column, or part of the name of the file. Of rows that img2dataset wrote, th
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import Source
-from clip_retrieval.datasets.column_names import Roles, roles_of
+from clip_retrieval.datasets.column_names import ADDRESS_NAMES, Roles, roles_of
 from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
 from clip_retrieval.datasets.names import ImageNames, moved_note
 from clip_retrieval.datasets.parquet_file import Columns, Row, class_names, columns_of, opened, rows_of
 from clip_retrieval.datasets.parquet_groups import groups_with_gaps
+from clip_retrieval.datasets.parquet_ids import scattered_ids
 from clip_retrieval.datasets.parquet_images import RowBatches, RowBlob
 from clip_retrieval.datasets.place import Place, SourceOptions
 from clip_retrieval.datasets.samples import Sample, Unreadable, images_of, joined
@@ -24,9 +26,6 @@ from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile, Taking
 from clip_retrieval.errors import ImageRejected, SourceError, StoreUnreachable
 from clip_retrieval.records import CaptionedImage, ImageBlob, Reject
-
-_ADDRESSES = ("url", "key")
-"""Columns that name an image elsewhere, not a file."""
 
 COMPARED_BYTES = 2**26
 
@@ -46,7 +45,7 @@ def image_column(columns: Columns, options: SourceOptions) -> tuple[str, bool]:
         raise ValueError(f"the column {named!r} holds neither images nor text (columns found: {found})")
     if columns.images:
         return roles_of(columns.images).image or columns.images[0], True
-    paths = [name for name in columns.text if name.casefold() not in _ADDRESSES]
+    paths = [name for name in columns.text if name.casefold() not in ADDRESS_NAMES]
     if (name := roles_of(paths).image) is not None:
         return name, False
     if columns.nested:
@@ -62,8 +61,8 @@ def _lists(column: str) -> str:
 class ParquetFiles(Source):
     """The Parquet files ``names`` of a place, in this order.
 
-    ``in_rows`` says whether the first file holds the images themselves: then only rows that follow each other are
-    joined by their ``image_id``. Rows with paths are small; all that name one file are one image.
+    ``in_rows`` says whether the first file holds the images themselves. Rows of one ``image_id`` are one image if their
+    bytes are equal, and all rows that name one file are. Images whose rows do not follow each other come last.
     """
 
     name = "parquet"
@@ -81,7 +80,14 @@ class ParquetFiles(Source):
         taking = self.taking = Taking(self.name, self.taking.why)
         seen: set[str] = set()
         items = (item for name in self.names for item in self._file(name, taking, seen))
-        yield from joined(items, _identity, scattered=not self.in_rows, same=_same_bytes)
+        far = scattered_ids(self.place.files[name] for name in self.names)
+        yield from joined(
+            items,
+            lambda image: _identity(image, far),
+            taking,
+            scattered=lambda image: not self.in_rows or image.image_id in far,
+            same=_same_bytes,
+        )
         taking.notes += moved_note([names.moved for names in self._image_names.values()])
         if self.place.only is None:
             stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}
@@ -180,12 +186,23 @@ def _folder(file: StoredFile) -> str:
     return file.name.rpartition("/")[0]
 
 
-def _identity(image: CaptionedImage) -> Hashable:
-    return image.image_id if isinstance(image.blob, RowBlob) else (image.image_id, image.blob.name)
+def _identity(image: CaptionedImage, far: Collection[str]) -> Hashable:
+    """What rows of one image have in common; rows that follow each other are compared by ``_same_bytes``, too.
+
+    To read a row again that is ``far`` behind would decode all rows before it, so a hash of its bytes is kept.
+    """
+    if not isinstance(image.blob, RowBlob):
+        return image.image_id, image.blob.name
+    if image.image_id not in far:
+        return image.image_id
+    try:
+        return image.image_id, sha256(image.blob.read(COMPARED_BYTES)).digest()
+    except ImageRejected:
+        return image.image_id, image.blob.name
 
 
 def _same_bytes(first: CaptionedImage, later: CaptionedImage) -> bool:
-    """Whether two rows of one ``image_id`` hold one image. Rows that name files are of one image by their key."""
+    """Whether two rows of one key hold one image. Rows that name files are of one image by their key."""
     if not isinstance(first.blob, RowBlob) or not isinstance(later.blob, RowBlob):
         return True
     try:

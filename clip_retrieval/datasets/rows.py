@@ -4,17 +4,15 @@ A row describes one image and has any number of captions. ``column_names.py`` sa
 column is metadata: text from a text table, typed values from JSON (a list or an object as JSON text).
 """
 
-import ast
 import json
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 from clip_retrieval.datasets.base import is_text, parse_language, parse_split
-from clip_retrieval.datasets.column_names import Roles, folded, roles_of
-from clip_retrieval.datasets.place import SourceOptions
+from clip_retrieval.datasets.caption_cell import texts_in
+from clip_retrieval.datasets.column_names import Roles
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.datasets.typed import type_columns
@@ -54,7 +52,7 @@ def row_of(where: str, values: Mapping[str, object], roles: Roles) -> Row:
     return Row(
         where,
         image=image,
-        captions=[text for caption in captions for text in _texts(caption)],
+        captions=[text for caption in captions for text in texts_in(caption)],
         image_id=others.get("image_id"),
         caption_id=others.get("caption_id"),
         split=others.get("split"),
@@ -63,32 +61,16 @@ def row_of(where: str, values: Mapping[str, object], roles: Roles) -> Row:
     )
 
 
-def roles_by_row(options: SourceOptions) -> Callable[[Mapping[str, object]], Roles]:
-    """Roles for rows that each have columns of their own, as JSON objects have; the same columns are asked once."""
-
-    @lru_cache(maxsize=1000)
-    def roles(columns: tuple[str, ...]) -> Roles:
-        known = {folded(name) for name in columns}
-        captions = tuple(name for name in options.caption_columns if folded(name) in known)
-        image = options.image_column if options.image_column and folded(options.image_column) in known else None
-        roles = roles_of(columns, image, captions)
-        # A row without the columns that a person named has no image or no caption, whatever else it has.
-        if options.image_column is not None and image is None:
-            roles = replace(roles, image=None)
-        return replace(roles, captions=()) if options.caption_columns and not captions else roles
-
-    return lambda values: roles(tuple(name for name, value in values.items() if value is not None))
-
-
 def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) -> Iterator[CaptionedImage | Reject]:
     """Rejects in the order of the rows, then the images in the order of their first rows.
 
     ``rows`` are all rows of a source, each with the function that finds its image.
-    The captions of all rows about one file are joined in order. Later rows add only metadata that is missing. A row is
-    rejected if its image_id or split contradicts an earlier row about the same file. A cell that cannot be read is a
-    Reject, and the row is kept without it. An image without an image_id gets the name that users see. Metadata columns
-    are typed as ``typed.py`` says; ``taking`` gets their types.
+    The captions of all rows about one file are joined in order. Later rows add only metadata that is missing; what
+    differs is counted in ``taking``. A row is rejected if its image_id or split contradicts an earlier row about the
+    same file. A cell that cannot be read is a Reject, and the row is kept without it. An image without an image_id gets
+    the name that users see. Metadata columns are typed as ``typed.py`` says; ``taking`` gets their types.
     """
+    taking.differing.clear()
     drafts: dict[object, _Draft] = {}
     for item in rows:
         if isinstance(item, Reject):
@@ -97,13 +79,15 @@ def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) ->
         row, find = item
         try:
             draft, bad_cells = _draft(row, find)
-            drafts.setdefault(draft.blob.path, draft).add(draft)
+            drafts.setdefault(draft.blob.path, draft).add(draft, taking)
         except (ValueError, RecursionError) as error:
             yield Reject(row.where, str(error))
             continue
         yield from (Reject(row.where, reason + _KEPT) for reason in bad_cells)
     taking.fields.update(type_columns([draft.metadata for draft in drafts.values()]))
     for draft in drafts.values():
+        for name, value in draft.metadata.items():
+            taking.see(name, value)
         yield CaptionedImage(
             image_id=draft.blob.name if draft.image_id is None else draft.image_id,
             blob=draft.blob,
@@ -121,7 +105,7 @@ class _Draft:
     captions: list[SourceCaption]
     metadata: dict[str, Scalar] = field(default_factory=dict)
 
-    def add(self, later: "_Draft") -> None:
+    def add(self, later: "_Draft", taking: Taking) -> None:
         """Add another row about this file, or raise ValueError and change nothing."""
         if later is self:
             return
@@ -135,7 +119,7 @@ class _Draft:
         self.image_id = self.image_id if later.image_id is None else later.image_id
         self.split = self.split or later.split
         self.captions += later.captions
-        self.metadata = {**later.metadata, **self.metadata}
+        self.metadata = taking.joined(self.metadata, later.metadata)
 
 
 def _draft(row: Row, find: Find) -> tuple[_Draft, list[str]]:
@@ -184,26 +168,6 @@ def _is_storable(cell: object) -> bool:
     if isinstance(cell, dict | list):
         return is_text(json.dumps(cell, ensure_ascii=False, default=str))
     return not isinstance(cell, str) or cell.isascii() or is_text(cell)
-
-
-def _texts(caption: object) -> Sequence[object]:
-    """The captions of one cell: a list, a list as JSON text, or one caption."""
-    if isinstance(caption, str) and caption.lstrip().startswith("["):
-        found = _list_in(caption)
-        return [caption] if found is None else found or [""]
-    return caption if isinstance(caption, list) else [caption]
-
-
-def _list_in(text: str) -> list[object] | None:
-    """The texts of a list as JSON or as Python writes it, which pandas does; None for any other text."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(found, list) and all(isinstance(item, str) for item in found):
-            return found
-    return None
 
 
 def _identity(name: str, value: object) -> str | None:

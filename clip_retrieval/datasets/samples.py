@@ -15,7 +15,7 @@ from decimal import Decimal
 from clip_retrieval.datasets.base import is_text, parse_language, parse_split
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.taking import Taking
-from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Scalar, SourceCaption, Split
+from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Scalar, SourceCaption, Split, field_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
     column = roles.others.get("language")
     language = None if column is None else parse_language(sample.values.get(column))
     captions = [SourceCaption(text, None, language) for text in sample.captions]
-    identity = _text(sample.values, roles.others.get("caption_id"))
-    place = _text(sample.values, roles.others.get("caption_number"))
+    identity = text_in(sample.values, roles.others.get("caption_id"))
+    place = text_in(sample.values, roles.others.get("caption_number"))
     if identity is None and place is not None:
         identity = f"{sample.blob.name}#{place}"
     found = [text for name in roles.captions for text in _texts(sample.values.get(name), name, problems)]
@@ -56,7 +56,7 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
         numbered = f"{identity}#{number}" if identity is not None and len(found) > 1 else identity
         captions.append(SourceCaption(text, numbered, language))
     split = sample.split
-    if given := _text(sample.values, roles.others.get("split")):
+    if given := text_in(sample.values, roles.others.get("split")):
         try:
             split = parse_split(given)
         except ValueError as error:
@@ -68,12 +68,12 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
         try:
             if (scalar := scalar_of(value)) is not None:
                 metadata[unicodedata.normalize("NFC", name)] = scalar
-                _note(taking, name, value)
+                _note(taking, name, value, scalar)
         except (ValueError, RecursionError) as error:
             problems.append(f"{name}: {error}")
     for problem in problems:
         yield Reject(sample.where, problem)
-    image_id = _text(sample.values, roles.others.get("image_id"))
+    image_id = text_in(sample.values, roles.others.get("image_id"))
     yield CaptionedImage(
         image_id or unicodedata.normalize("NFC", sample.blob.name), sample.blob, tuple(captions), split, metadata
     )
@@ -82,38 +82,41 @@ def images_of(sample: Sample, taking: Taking) -> Iterator[CaptionedImage | Rejec
 def joined(
     items: Iterable[CaptionedImage | Reject],
     key: Callable[[CaptionedImage], Hashable],
+    taking: Taking,
     *,
-    scattered: bool,
+    scattered: Callable[[CaptionedImage], bool],
     same: Callable[[CaptionedImage, CaptionedImage], bool] = lambda *_: True,
 ) -> Iterator[CaptionedImage | Reject]:
     """The items, where images of one ``key`` that are the ``same`` are one image with all their captions in order.
 
-    Only neighbours are joined, unless the images of one key are ``scattered``: then the images come last, all at once.
-    Later ones add only metadata that is missing.
+    Only neighbours are joined, unless an image is ``scattered``: such come last, all at once.
+    Later ones add only metadata that is missing; what differs is counted in ``taking``.
     """
-    held: dict[Hashable, CaptionedImage] = {}
+    near: dict[Hashable, CaptionedImage] = {}
+    far: dict[Hashable, CaptionedImage] = {}
     for item in items:
         if isinstance(item, Reject):
             yield item
             continue
-        name = key(item)
+        name, held = key(item), far if scattered(item) else near
         first = held.get(name)
-        if first is None and not scattered:
-            yield from held.values()
-            held.clear()
+        if first is None:
+            yield from near.values()
+            near.clear()
         if first is not None and not same(first, item):
             yield item
             continue
-        held[name] = item if first is None else _join(first, item)
-    yield from held.values()
+        held[name] = item if first is None else _join(first, item, taking)
+    yield from near.values()
+    yield from far.values()
 
 
-def _join(first: CaptionedImage, later: CaptionedImage) -> CaptionedImage:
+def _join(first: CaptionedImage, later: CaptionedImage, taking: Taking) -> CaptionedImage:
     return replace(
         first,
         captions=first.captions + later.captions,
         split=first.split or later.split,
-        metadata={**later.metadata, **first.metadata},
+        metadata=taking.joined(first.metadata, later.metadata),
     )
 
 
@@ -173,7 +176,8 @@ def _texts(value: object, name: str, problems: list[str]) -> Iterator[str]:
             problems.append(f"{name}: the caption is not text but {type(value).__name__}")
 
 
-def _text(values: Mapping[str, object], name: str | None) -> str | None:
+def text_in(values: Mapping[str, object], name: str | None) -> str | None:
+    """A text or a number in the column ``name``, as text; None if there is none."""
     value = values.get(name) if name is not None else None
     if isinstance(value, float):  # a column of whole numbers with gaps comes as floats
         value = int(value) if value.is_integer() else None if math.isnan(value) else value
@@ -181,15 +185,9 @@ def _text(values: Mapping[str, object], name: str | None) -> str | None:
     return unicodedata.normalize("NFC", text) or None
 
 
-def _note(taking: Taking, name: str, value: object) -> None:
-    match value:
-        case bool():
-            kind = "boolean"
-        case int() | float() | Decimal() | timedelta():
-            kind = "number"
-        case datetime() | date():
-            kind = "date"
-        case _:
-            kind = "text"
+def _note(taking: Taking, name: str, value: object, scalar: str | float) -> None:
+    """Note the type of a value, and what it is as metadata."""
+    taking.see(name, scalar)
+    kind = "date" if isinstance(value, date) else field_type(scalar)
     if taking.fields.setdefault(name, kind) != kind:
         taking.fields[name] = "text"

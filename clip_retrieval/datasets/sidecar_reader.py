@@ -18,7 +18,7 @@ from clip_retrieval.datasets.column_names import Roles, folded
 from clip_retrieval.datasets.img2dataset_status import bookkeeping
 from clip_retrieval.datasets.json_values import reason_of, values_in
 from clip_retrieval.datasets.place import SourceOptions
-from clip_retrieval.datasets.rows import roles_by_row
+from clip_retrieval.datasets.row_roles import roles_by_row
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile, Taking
 from clip_retrieval.datasets.text_file import code_page_over, encoding_of, lines_of

@@ -17,7 +17,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import is_number
 from clip_retrieval.artifacts.word_fusion import fused_order, matches
 from clip_retrieval.artifacts.word_search import Rows, Words, find, wanted_words
 from clip_retrieval.artifacts.word_split import words_of
@@ -26,7 +25,7 @@ from clip_retrieval.encoders.base import Encoder, Vectors
 from clip_retrieval.evaluation.embedded_dataset import EmbeddedDataset
 from clip_retrieval.evaluation.recall import Interval
 from clip_retrieval.evaluation.report import CUTOFFS, ModesQuality
-from clip_retrieval.records import MODES, CaptionRecord, ImageRecord, Modality, Mode
+from clip_retrieval.records import MODES, CaptionRecord, ImageRecord, Modality, Mode, field_type
 
 T = TypeVar("T")
 MOST_QUERIES = 2_000
@@ -179,12 +178,12 @@ def _place(rows: list[int], own: int, otherwise: int) -> int:
 
 
 def _text_columns(images: Sequence[ImageRecord]) -> frozenset[str]:
-    """The metadata columns that hold text, as ``artifacts/columns.py`` decides it."""
+    """The metadata columns that hold text, as ``artifacts/columns.py`` decides."""
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for image in images:
         for name, value in image.metadata.items():
             if value is not None:
-                kinds[name]["boolean" if isinstance(value, bool) else "number" if is_number(value) else "text"] += 1
+                kinds[name][field_type(value)] += 1
     return frozenset(name for name, seen in kinds.items() if len(seen) > 1 or "text" in seen)
 
 

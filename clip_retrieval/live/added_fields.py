@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import SPLIT, FieldType, StoredCodes, StoredColumn, StoredNumbers, as_text
-from clip_retrieval.artifacts.columns import is_number as counts_as_number
+from clip_retrieval.artifacts.columns import SPLIT, StoredCodes, StoredColumn, StoredNumbers, as_text
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.live.growing import GrowingArray
-from clip_retrieval.records import Scalar, Split
+from clip_retrieval.records import FieldType, Scalar, Split, field_type
 
 BOOLEAN, NUMBER, TEXT = range(3)
 """What a value can be; each is also a text."""
+_KINDS: Mapping[FieldType, int] = {"boolean": BOOLEAN, "number": NUMBER, "text": TEXT}
 
 
 class AddedFields:
@@ -103,6 +103,4 @@ def fits(value: str | float, kind: FieldType) -> bool:
 
 
 def _kind(value: str | float) -> int:
-    if isinstance(value, bool):
-        return BOOLEAN
-    return NUMBER if counts_as_number(value) else TEXT
+    return _KINDS[field_type(value)]

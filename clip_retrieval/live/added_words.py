@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import FieldType, is_number
 from clip_retrieval.artifacts.words import caption_words, image_words
 from clip_retrieval.live.growing import GrowingArray
-from clip_retrieval.records import MODALITIES, CaptionRecord, ImageRecord, Modality, Scalar
+from clip_retrieval.records import MODALITIES, CaptionRecord, FieldType, ImageRecord, Modality, Scalar, field_type
 
 
 class AddedWords:
@@ -53,4 +52,4 @@ class AddedWords:
         known = self._types.get(name)
         if known is not None:
             return known == "text"
-        return isinstance(value, str) and not is_number(value)
+        return isinstance(value, str) and field_type(value) == "text"

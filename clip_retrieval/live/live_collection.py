@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.columns import FieldType, StoredColumn
+from clip_retrieval.artifacts.columns import StoredColumn
 from clip_retrieval.artifacts.confidence import Curves
 from clip_retrieval.artifacts.originals import FilePart, Original
 from clip_retrieval.artifacts.thumbnails import Size
@@ -32,7 +32,7 @@ from clip_retrieval.live.live_filter import LiveFilter
 from clip_retrieval.live.live_index import LiveIndex
 from clip_retrieval.live.live_rows import LiveRows, live_image
 from clip_retrieval.live.live_words import LiveWords
-from clip_retrieval.records import MODALITIES, CaptionRecord, ImageRecord, Modality
+from clip_retrieval.records import MODALITIES, CaptionRecord, FieldType, ImageRecord, Modality
 from clip_retrieval.search.browse import Rows, first_rows
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.columns import Mask

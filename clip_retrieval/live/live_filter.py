@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import SPLIT, FieldType, StoredColumn
+from clip_retrieval.artifacts.columns import SPLIT, StoredColumn
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.conditions import conditions_of
 from clip_retrieval.errors import InvalidChange
 from clip_retrieval.live.added_fields import AddedFields, fits
-from clip_retrieval.records import Modality, Scalar
+from clip_retrieval.records import FieldType, Modality, Scalar
 from clip_retrieval.search.browse import Keys, joined_keys, keys_of
 from clip_retrieval.search.columns import Column, Mask, column_of
 from clip_retrieval.search.field_counts import KeptCounts, OtherConditions, counted_info

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_retrieval.artifacts.columns import (
-    FieldType,
     OrderedValues,
     StoredCodes,
     StoredColumn,
@@ -24,7 +23,7 @@ from clip_retrieval.artifacts.columns import (
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.iso_dates import FORMS, Period, period_of
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.records import Scalar
+from clip_retrieval.records import FieldType, Scalar
 
 Mask: TypeAlias = NDArray[np.bool_]
 """Shape (rows,): which rows are meant."""

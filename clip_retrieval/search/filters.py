@@ -13,11 +13,11 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from clip_retrieval.artifacts.columns import FieldType, StoredColumn
+from clip_retrieval.artifacts.columns import StoredColumn
 from clip_retrieval.contract.collection import FieldInfo
 from clip_retrieval.contract.conditions import Condition, Entry, FilterTree, conditions_of
 from clip_retrieval.errors import InvalidQuery
-from clip_retrieval.records import Modality, Scalar
+from clip_retrieval.records import FieldType, Modality, Scalar
 from clip_retrieval.search.browse import Keys, keys_of
 from clip_retrieval.search.columns import DATED, RANGES, Column, Mask, column_of, empty_column
 

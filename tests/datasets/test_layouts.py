@@ -183,6 +183,28 @@ def test_splits_come_from_folders_files_and_columns(tmp_path: Path) -> None:
     assert [image.split for image in found] == ["train", "test"]
 
 
+@pytest.mark.parametrize("name", ["captions.json", "captions_val2017.json"])
+def test_the_split_of_an_image_in_coco_is_kept(tmp_path: Path, name: str) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "split": "test", "width": 9}, {"id": 2, "file_name": "2.jpg"}],
+        "annotations": [{"image_id": one, "caption": f"caption of {one}"} for one in (1, 1, 2)],
+    }
+    source = open_source(write(tmp_path, {name: json.dumps(content), **photos("1.jpg", "2.jpg")}))
+    (dog, cat), rejects = read(source)
+    assert (dog.split, cat.split) == ("test", "val" if "val" in name else None)
+    assert (dog.metadata, len(dog.captions), rejects) == ({"width": 9}, 2, [])
+    assert source.taking.columns["split"] == ["images.split"]
+
+
+def test_no_field_is_called_split(tmp_path: Path) -> None:
+    table = "image,caption,SPLIT,split\n1.jpg,a dog,val,odd\n2.jpg,a cat,test,\n"
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "2.jpg")}))
+    images, (reject,) = read(source)
+    assert [(image.split, image.metadata) for image in images] == [("val", {}), ("test", {})]
+    assert (reject.where, source.taking.fields) == ("1.jpg", {})
+    assert "'split'" in reject.reason
+
+
 def test_a_bad_cell_is_reported_and_its_row_is_kept(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"image": "a.jpg", "captions": ["one", None, "two"]},
@@ -208,6 +230,36 @@ def test_metadata_is_typed_and_told(tmp_path: Path) -> None:
     assert source.taking.fields == {"taken": "date", "flash": "boolean", "price": "number", "note": "text"}
     assert source.taking.unused == {"images that no row names": 1, ".docx files": 1}
     assert [str(file) for file in source.taking.files] == ["captions.csv (semicolon, utf-8)"]
+
+
+def test_values_of_later_rows_about_one_image_that_differ_are_counted_and_told(tmp_path: Path) -> None:
+    rows = ["1.jpg,a dog,2001,x,", "1.jpg,a hound,2002,,Ada", "1.jpg,a pup,2003,y,Ada", "2.jpg,a cat,2004,z,"]
+    table = "\n".join(["image,caption,year,place,by", *rows])
+    source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "2.jpg")}))
+    read(source)
+    (dog, _), rejects = read(source)
+    assert (dog.metadata, rejects) == ({"year": "2001", "place": "x", "by": "Ada"}, [])
+    note = "later rows about one image have other values, which are left out: year (2), place (1)"
+    assert list(source.taking.lines())[2:] == source.taking.to_json()["notes"] == [note]
+
+
+def test_a_value_of_json_that_is_null_is_no_value_of_an_earlier_row(tmp_path: Path) -> None:
+    rows = [{"image": "1.jpg", "caption": "x", "year": None}, {"image": "1.jpg", "caption": "y", "year": 2001}]
+    source = open_source(write(tmp_path, {"captions.json": json.dumps(rows), **photos("1.jpg")}))
+    (image,), _ = read(source)
+    assert (image.metadata, source.taking.differing) == ({"year": 2001}, {})
+
+
+def test_a_field_of_ids_is_text_and_told_with_the_reason(tmp_path: Path) -> None:
+    rows = [
+        {"image": "1.jpg", "caption": "x", "tweet": 2**53 + 1, "n": 1},
+        {"image": "2.jpg", "caption": "y", "tweet": 5},
+    ]
+    source = open_source(write(tmp_path, {"captions.json": json.dumps(rows), **photos("1.jpg", "2.jpg")}))
+    read(source)
+    assert source.taking.fields == {"tweet": "text", "n": "number"}
+    (note,) = list(source.taking.lines())[2:]
+    assert note == "text because of whole numbers beyond 2^53, so that > and < compare these fields as text: tweet"
 
 
 def test_a_column_has_one_type_in_all_tables_of_a_source(tmp_path: Path) -> None:
@@ -554,6 +606,53 @@ def test_lists_as_python_writes_them_are_several_captions(tmp_path: Path) -> Non
     table = "image,caption\n1.jpg,\"['a dog', 'a brown dog']\"\n2.jpg,[2019]\n"
     source = open_source(write(tmp_path, {"captions.csv": table, **photos("1.jpg", "2.jpg")}))
     assert captions_of(source) == {"1.jpg": ["a dog", "a brown dog"], "2.jpg": ["[2019]"]}
+
+
+@pytest.mark.parametrize("name", ["captions.json", "captions.jsonl"])
+def test_objects_with_a_text_are_captions_in_every_json(tmp_path: Path, name: str) -> None:
+    rows = [
+        {"image": "1.jpg", "sentences": [{"raw": "a dog", "tokens": ["a", "dog"]}, "a hound", {"n": 1}]},
+        {"image": "2.jpg", "sentences": {"raw": "a cat"}},
+    ]
+    lines = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+    images, (reject,) = read(open_source(write(tmp_path, {name: lines, **photos("1.jpg", "2.jpg")})))
+    assert [[caption.text for caption in image.captions] for image in images] == [["a dog", "a hound"], ["a cat"]]
+    assert reject.reason == 'a caption is not text but {"n": 1}; the image is kept without it'
+
+
+@pytest.mark.parametrize("name", ["captions.json", "data.json"])
+def test_a_mapping_to_objects_is_read_under_any_name(tmp_path: Path, name: str) -> None:
+    content = {"1": {"caption": "a dog"}, "2": {"caption": "a cat"}}
+    assert (
+        captions_of(open_source(write(tmp_path, {name: json.dumps(content), **photos("1.jpg", "2.jpg")}))) == CAPTIONS
+    )
+
+
+def test_an_object_in_a_mapping_names_its_image_if_the_key_is_no_name_of_a_file(tmp_path: Path) -> None:
+    content = {
+        "0001": {"file_name": "1.jpg", "caption": "a dog", "url": "https://a/x.jpg"},
+        "2": {"caption": "a cat", "url": "https://a/y.jpg"},
+        "3.jpg": {"caption": "a cow", "path": "/old/x.jpg"},
+    }
+    source = open_source(write(tmp_path, {"data.json": json.dumps(content), **photos("1.jpg", "2.jpg", "3.jpg")}))
+    images, rejects = read(source)
+    assert {image.image_id: image.metadata for image in images} == {
+        "1.jpg": {"key": "0001", "url": "https://a/x.jpg"},
+        "2.jpg": {"url": "https://a/y.jpg"},
+        "3.jpg": {"path": "/old/x.jpg"},
+    }
+    assert (rejects, source.taking.columns["image"]) == ([], ["the keys", "the names in the values"])
+
+
+@pytest.mark.parametrize("name", ["captions.json", "captions.jsonl"])
+def test_captions_may_begin_late_in_a_list(tmp_path: Path, name: str) -> None:
+    names = [f"{number}.jpg" for number in range(120)]
+    rows = [{"image": one, **({"caption": "late"} if number >= 110 else {})} for number, one in enumerate(names)]
+    lines = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+    source = open_source(write(tmp_path, {name: lines, **photos(*names)}))
+    assert source.has_captions
+    assert sum(map(len, captions_of(source).values())) == 10
+    assert source.taking.columns["caption"] == ["caption"]
 
 
 def test_a_list_without_captions_is_no_file_that_was_not_understood(tmp_path: Path) -> None:

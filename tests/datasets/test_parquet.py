@@ -148,6 +148,74 @@ class TestImagesInRows:
         ]
         assert rejects == []
 
+    def test_columns_of_one_name_are_several_captions(self, tmp_path: Path) -> None:
+        names = ["caption", "image", "year", "caption", "year"]
+        values = [["a"], [RED], [2001], ["b"], [2002]]
+        path = tmp_path / "a.parquet"
+        pq.write_table(pa.Table.from_arrays([pa.array(column) for column in values], names=names), path)
+        (image,), rejects, found = read(path)
+        assert (texts(image), image.metadata, rejects) == (["a", "b"], {"year": 2001, "year 2": 2002}, [])
+        assert found.taking.columns["caption"] == ["caption", "caption 2"]
+
+    def test_a_name_of_an_image_and_of_something_else_is_refused(self, tmp_path: Path) -> None:
+        table = pa.Table.from_arrays([pa.array(["r.png"]), pa.array([RED])], names=["image", "image"])
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert "several columns are called 'image'" in missed(tmp_path / "a.parquet").seen
+
+    def test_hashes_and_ids_in_bytes_of_one_size_are_no_field_and_no_image(self, tmp_path: Path) -> None:
+        (tmp_path / "r.png").write_bytes(RED)
+        columns = {
+            "sha512": pa.array([b"x" * 64], pa.binary(64)),
+            "id": pa.array([b"y" * 16], pa.uuid()),
+            "file_name": ["r.png"],
+            "caption": ["red"],
+        }
+        (image,), rejects, found = read(write(tmp_path / "a.parquet", columns))
+        assert (image.image_id, texts(image), image.metadata, rejects) == ("r.png", ["red"], {}, [])
+        list(found)
+        assert {"columns of bytes (sha512)", "columns of bytes (id)"} <= found.taking.unused.keys()
+        alone = write(tmp_path / "b.parquet", {"sha512": columns["sha512"], "n": [1]})
+        assert "no column for the image" in missed(alone).seen
+
+    def test_bytes_of_one_size_may_be_images(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.parquet", {"image": pa.array([RED], pa.binary(len(RED))), "caption": ["red"]})
+        (image,), rejects, _ = read(path)
+        assert (image.blob.read(10_000), texts(image), rejects) == (RED, ["red"], [])
+
+    def test_a_field_has_the_type_that_an_artifact_gives_it(self, tmp_path: Path) -> None:
+        columns = {"image": [RED, RED], "tweet": [2**53 + 1, 5], "code": ["12", "13"], "day": [date(2024, 1, 2), None]}
+        _, _, found = read(write(tmp_path / "a.parquet", columns))
+        list(found)
+        assert found.taking.fields == {"tweet": "text", "code": "number", "day": "date"}
+        assert [*found.taking.inexact] == ["tweet"]
+
+    def test_rows_of_one_image_that_do_not_follow_each_other_are_one_image_if_their_bytes_are_equal(
+        self, tmp_path: Path
+    ) -> None:
+        ids = ["r", "g", "b", "r", "b", "r"]
+        data = [RED, GREEN, BLUE, RED, GREEN, RED]
+        captions = ["r1", "g", "b", "r2", "other", "r3"]
+        for number in range(2):
+            part = slice(3 * number, 3 * number + 3)
+            columns = {"image": data[part], "image_id": ids[part], "caption": captions[part]}
+            write(tmp_path / f"{number}.parquet", columns, rows_in_group=2)
+        images, ((_, reason),), _ = read(tmp_path)
+        assert {image.image_id: texts(image) for image in images} == {"g": ["g"], "r": ["r1", "r2", "r3"], "b": ["b"]}
+        assert "image_id 'b' is already used" in reason
+
+    def test_values_of_later_rows_that_differ_are_counted(self, tmp_path: Path) -> None:
+        columns = {
+            "image": [RED, RED],
+            "image_id": [7, 7],
+            "year": [2001, 2002],
+            "place": ["x", None],
+            "by": [None, "y"],
+        }
+        (image,), rejects, found = read(write(tmp_path / "a.parquet", columns))
+        assert (image.metadata, rejects) == ({"year": 2001, "place": "x", "by": "y"}, [])
+        list(found)
+        assert found.taking.differing == {"year": 1}
+
     def test_a_limit_of_bytes_is_kept(self, tmp_path: Path) -> None:
         images, _, _ = read(write(tmp_path / "a.parquet", {"image": [RED]}))
         assert images[0].blob.read(9) == RED[:10]
