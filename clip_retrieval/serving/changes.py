@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from clip_retrieval.build.splits import Ratios
@@ -21,16 +22,18 @@ from clip_retrieval.errors import (
     Busy,
     ChangeRejected,
     ChangesError,
+    ChangesMissed,
     ClipRetrievalError,
     CollectionFull,
     NotYetVisible,
     SwapRefused,
 )
-from clip_retrieval.live.change import LogEntry
+from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.committer import Committer
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.live.edit import Edit, edited
 from clip_retrieval.live.etag import etag_of
+from clip_retrieval.live.lineage import Held
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.log import ChangeLog, Transaction
@@ -98,7 +101,7 @@ class Changes:
         self._present: Present | None = None
         self._reader = ThreadPoolExecutor(1, "changes")
         self._freezer = ThreadPoolExecutor(1, "freeze", initializer=lower_priority)
-        self._is_freezing = self._is_closed = False
+        self._is_freezing = self._is_closed = self._is_behind = False
         self._polling: asyncio.Task[None] | None = None
         self.catch_up()
         self._committer = Committer(changes, on_commit=self.catch_up)
@@ -199,7 +202,7 @@ class Changes:
         """Extend the state by what the log has beyond it. In any thread.
 
         Many entries are read in blocks, since they have thumbnails; what others changed together appears together.
-        Raises ChangesError if another process has dropped changes that this one lacks.
+        Raises ChangesMissed if another process has dropped changes that this one lacks.
         """
         with self._extending:
             state = self._extended(self._state)
@@ -225,16 +228,14 @@ class Changes:
         return state
 
     def _following(self, state: LiveCollection) -> list[LogEntry]:
-        """The next entries of the log. Raises ChangesError if some that the state lacks were dropped."""
-        base, entries = self._log.following(state.sequence, BLOCK)
-        check_base(base, state.sequence, self.place)
-        return entries
+        """The next entries of the log. Raises ChangesMissed unless they are all that came after the state."""
+        return self._log.following(Held.by(state.base.manifest), state.sequence, BLOCK)
 
     def carry(self, retriever: Retriever) -> None:
         """Have ``retriever``, of another artifact, search what the log has beyond it too. In any thread.
 
-        Raises SwapRefused where another encoder made its vectors, and ChangesError where it lacks changes that the log
-        has no more.
+        Raises SwapRefused where another encoder made its vectors, and ChangesMissed where it lacks changes that the log
+        has no more, or holds those of another log.
         """
         collection, served = retriever.collection, self._retriever.collection
         assert isinstance(collection, Collection), "it was just opened"
@@ -276,16 +277,19 @@ class Changes:
     def compacted(self, sequence: int, version: str) -> None:
         """Drop the changes up to this one, which the artifact ``version`` holds and every worker of the host serves.
 
-        Does nothing if they were dropped before. Waits for the disk. Raises StorageFailed of the kind that applies.
+        Does nothing if they were dropped before, or if the log never had them. Waits for the disk. Raises
+        StorageFailed of the kind that applies.
         """
         base = self._log.base()
-        if sequence > (0 if base is None else base[1]):
+        if (0 if base is None else base[1]) < sequence <= self._log.sequence():
             self._committer.submit(lambda transaction: transaction.compacted(sequence, version)).result()
 
     def _follow(self) -> None:
-        """Not in the event loop: another thread may just be reading the log."""
-        if self._log.has_changed():
+        """Not in the event loop: another thread may just be reading the log. What failed is tried again."""
+        self._is_behind |= self._log.has_changed()
+        if self._is_behind:
             self.catch_up()
+            self._is_behind = False
 
     def _exchange(self, state: LiveCollection) -> None:
         """Search this state from now on. When many rows were added, they get an index, in a thread of low priority."""
@@ -347,9 +351,15 @@ class Changes:
         return reply
 
     def _present_in(self, transaction: Transaction) -> "Present":
-        """The images as they are inside this transaction, changes of the requests before this one included."""
+        """The images as they are inside this transaction, changes of the requests before this one included.
+
+        Raises Busy if another process has dropped changes that this one lacks: it is about to be replaced.
+        """
         if self._present is None or self._present.transaction is not transaction:
-            self._present = Present(transaction, self._state, self._sequences)
+            try:
+                self._present = Present(transaction, self._state, self._sequences)
+            except ChangesMissed as error:
+                raise Busy(f"this worker is being replaced; send the change again: {error}") from error
         return self._present
 
     def _outcome(self, transaction: Transaction, present: "Present", edit: Edit) -> Outcome:
@@ -363,12 +373,17 @@ class Changes:
                 sequence = present.note(before.image_id, None, transaction.remove(before.image_id))
                 return changed_image(before.image_id, sequence, created=False, changed=True, etag=None)
             etag = etag_of(after, after.captions)
-            if before is not None and etag_of(before, before.captions) == etag:
+            if before is not None and _is_as_before(before, after, edit):
                 sequence = present.sequence_of(after.image_id) or self._sequences.get(
                     after.image_id, self._base_sequence
                 )
                 return changed_image(after.image_id, sequence, created=False, changed=False, etag=etag)
-            check_metadata(self._state.field_types, after.metadata)
+            check_metadata(
+                self._state.field_types,
+                after.metadata,
+                None if before is None else before.metadata,
+                partial(self._state.has_alone, after.image_id),
+            )
             if present.added_with(after.image_id) > self._max_added:
                 raise CollectionFull(
                     f"{self._max_added} images were added or changed since the artifact was made, which is the limit "
@@ -382,18 +397,17 @@ class Changes:
             return error
 
 
+def _is_as_before(before: LiveImage, after: LiveImage, edit: Edit) -> bool:
+    """Whether a change leaves an image as it is, with its original file and its thumbnail.
+
+    What may only add an image leaves one as it is that has the same ETag, which says nothing of these two.
+    """
+    if etag_of(before, before.captions) != etag_of(after, after.captions):
+        return False
+    has_the_same_files = before.original == after.original and (before.thumbnail is None) == (after.thumbnail is None)
+    return has_the_same_files or edit.must_be_new is not None
+
+
 def _encoder_of(collection: SearchableCollection) -> Encoder:
     info = collection.manifest.encoder
     return Encoder(info.fingerprint, info.dim)
-
-
-def check_base(base: tuple[str, int] | None, sequence: int, place: str) -> None:
-    """Raise ChangesError unless an artifact that holds the changes up to ``sequence`` can be followed by the log's.
-
-    ``base`` is the artifact of the last compaction of the log in ``place``, and the number of the last change in it.
-    """
-    if base is not None and sequence < base[1]:
-        raise ChangesError(
-            f"the changes up to number {base[1]} are in the artifact {base[0]}, and {place} has those after them; "
-            "serve that artifact, or one that was made of it"
-        )
