@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from clip_retrieval.records import Reject, ValidImage
@@ -51,7 +51,7 @@ class Report:
                 "duplicate_groups": len(duplicates),
             },
             "data_fingerprint": self.data_fingerprint(),
-            "rejects": [asdict(reject) for reject in self.rejects],
+            "rejects": [{"where": reject.where, "reason": reject.reason} for reject in self.rejects],
             "duplicates": [list(group) for group in duplicates],
             "kept": [
                 {

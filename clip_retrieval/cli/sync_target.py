@@ -1,6 +1,6 @@
 """What a source can be synchronised to: an artifact of the model store, or a running service."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,6 @@ from clip_retrieval.cli import console
 from clip_retrieval.cli.publish import build_and_publish, states_of_artifact
 from clip_retrieval.cli.sync_service import Served, apply, served
 from clip_retrieval.client import Client
-from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.errors import ArtifactNotFound, SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.records import CaptionedImage, Reject
@@ -42,6 +41,8 @@ class Look:
     source: ReadSource
     report: Report
     place: str
+    hiding: Sequence[Reject] = ()
+    """What images may be behind that the source does not show now, so that nothing is to be removed."""
 
 
 class Target(Protocol):
@@ -123,15 +124,16 @@ class ArtifactTarget:
 class ServiceTarget:
     """The collection of a running service."""
 
-    def __init__(self, url: str, limits: Limits, bars: console.Bars, key: str | None = None) -> None:
-        self._url, self._limits, self._bars = url, limits, bars
-        self._client = Client(url, key=key, retries=PATIENT)
+    def __init__(self, url: str, client: Client, limits: Limits, bars: console.Bars) -> None:
+        """``client`` is one of the service at ``url``, and is closed with this."""
+        self._url, self._client, self._limits, self._bars = url, client, limits, bars
         self._held = Served({}, {})
 
     def plan(self, look: Look) -> Plan:
         self._held = served(self._client, self._bars)
-        wanted = states_of_source(look.report.kept)
-        return plan(wanted, self._held.states, _unreadable(look.source, wanted))
+        held = self._held.states
+        unreadable = held.keys() if look.hiding else _named(look.source)
+        return plan(states_of_source(look.report.kept), held, unreadable)
 
     def apply(self, look: Look, plan: Plan) -> Outcome:
         wanted = {image.image_id: image for image in look.report.kept}
@@ -142,6 +144,6 @@ class ServiceTarget:
         self._client.close()
 
 
-def _unreadable(source: ReadSource, usable: Collection[str]) -> set[str]:
-    """The ids of the images that a source names and that have no usable file."""
-    return {item.image_id for item in source.items if isinstance(item, CaptionedImage)} - set(usable)
+def _named(source: ReadSource) -> set[str]:
+    """The ids of the images that a source names, whether or not their files are usable."""
+    return {item.image_id for item in source.items if isinstance(item, CaptionedImage)}

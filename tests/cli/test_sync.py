@@ -14,7 +14,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.cli.test_artifacts import Terminal
 from tests.cli.test_processes import Start, start  # noqa: F401 - a fixture
-from tests.samples import NAMES, png, square, write_collection
+from tests.samples import NAMES, png, square, write_collection, write_images
 
 # The fixtures are imported, so their names are also those of parameters.
 # ruff: noqa: F811
@@ -127,6 +127,43 @@ class TestRemovingMost:
     def test_half_is_not_most(self, cli: Cli, source: Path) -> None:
         write_collection(source, NAMES[:4])
         assert cli("sync", source).status == 0
+
+
+class TestASourceThatCannotBeReadWhole:
+    @pytest.fixture
+    def tag(self, cli: Cli, source: Path, tmp_path: Path, model_store: Tags) -> str:
+        """Built with two images behind a link to another folder, which leads nowhere now."""
+        (source / "captions.csv").unlink()
+        (source / "nas").symlink_to(write_images(tmp_path / "mounted", NAMES[20:22]), target_is_directory=True)
+        tag = cli("build", source, "--model", "fake").out.strip()
+        (tmp_path / "mounted").rename(tmp_path / "elsewhere")
+        return tag
+
+    def test_removes_nothing_and_says_what_to_do(self, cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
+        done = cli("sync", source)
+        assert_one_sentence(done)
+        assert "lacks 2 of the collection's 10 images" in done.err
+        assert "(nas: the link leads nowhere)" in done.err
+        assert "--force" in done.err
+        assert model_store() == [tag]
+
+    def test_is_asked_about_at_a_terminal(
+        self, cli: Cli, tag: str, source: Path, model_store: Tags, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal("n"))
+        assert "(nas: the link leads nowhere). Remove them?" in cli("sync", source).err
+        assert model_store() == [tag]
+
+    def test_removes_where_that_is_wanted(self, cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
+        done = cli("sync", source, "--force")
+        assert "0 added, 0 changed, 2 removed, 8 unchanged" in done.err
+        assert len(model_store()) == 2
+
+    def test_adds_and_changes_what_it_shows(self, cli: Cli, tag: str, source: Path, tmp_path: Path) -> None:
+        write_images(source / "nas2", NAMES[20:22])
+        (tmp_path / "elsewhere").rename(tmp_path / "mounted")
+        (source / "broken").symlink_to(tmp_path / "nothing")
+        assert "2 added, 0 changed, 0 removed, 10 unchanged" in cli("sync", source).err
 
 
 def test_a_source_without_an_image_changes_nothing(
