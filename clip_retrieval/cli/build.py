@@ -261,7 +261,11 @@ def build_command(
             milvus=milvus,
             engine=embedding,
         )
-    pruned = [] if keep is None else retention.prune(keep, group=built.group, index_uri=milvus, say=console.note)
+    pruned = (
+        []
+        if keep is None
+        else retention.prune(keep, group=built.group, made=built.tag, index_uri=milvus, say=console.note)
+    )
     if as_json:
         typer.echo(json.dumps(built.to_json() | {"pruned": pruned_json(pruned)}, ensure_ascii=False))
         return

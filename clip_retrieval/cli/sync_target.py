@@ -114,8 +114,11 @@ class ArtifactTarget:
         for note in built.outcome.notes:
             console.note(note)
         console.note(str(built.outcome.embedding))
-        pruned = [] if self._keep is None else retention.prune(self._keep, group=built.group, say=console.note)
-        return Outcome(built.tag, pruned=pruned)
+        if self._keep is None:
+            return Outcome(built.tag)
+        return Outcome(
+            built.tag, pruned=retention.prune(self._keep, group=built.group, made=built.tag, say=console.note)
+        )
 
     def close(self) -> None:
         self._in_use.close()

@@ -100,6 +100,26 @@ def test_old_versions_can_go(cli: Cli, tag: str, source: Path, model_store: Tags
     assert model_store() == [made.out.strip()]
 
 
+@pytest.mark.parametrize(
+    "command", [("build", "--model", "fake", "--seed", "3", "--keep", "1"), ("sync", "--keep", "1")]
+)
+def test_a_source_that_is_as_it_was_before_is_the_latest_again(
+    cli: Cli, tag: str, source: Path, model_store: Tags, command: tuple[str, ...]
+) -> None:
+    table = (source / "captions.csv").read_bytes()
+    write_collection(source, NAMES[:9])
+    newer = cli("sync", source).out.strip()
+    (source / NAMES[8]).unlink()
+    (source / "captions.csv").write_bytes(table)
+    name, *options = command
+    done = cli(name, source, *options)
+    assert done.out.strip() == tag
+    assert f"{newer} (squares) deleted" in done.err
+    assert model_store() == [tag]
+    assert modelstore.latest() == tag
+    assert "0 added, 0 changed, 0 removed, 8 unchanged" in cli("sync", source).err
+
+
 class TestRemovingMost:
     @pytest.fixture(autouse=True)
     def mostly_gone(self, tag: str, source: Path) -> None:
