@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split, ValidImage
 
-Part = Literal["image", "captions", "metadata", "split"]
+Part = Literal["image", "captions", "metadata", "split", "path"]
 """A part of an image's state that can differ."""
 
 
@@ -22,6 +22,9 @@ class ImageState:
     metadata: Mapping[str, Scalar]
     split: Split | None
     """None in a source that leaves the split to the draw: then any split will do."""
+    image_path: str
+    languages: tuple[str | None, ...] | None = None
+    """Those of the captions; None of a service, which does not know them: then any will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,12 @@ def states_of_source(images: Iterable[ValidImage]) -> dict[str, ImageState]:
     """The states of validated images, by image_id."""
     return {
         image.image_id: ImageState(
-            image.content_hash, tuple(caption.text for caption in image.captions), image.metadata, image.split
+            image.content_hash,
+            tuple(caption.text for caption in image.captions),
+            image.metadata,
+            image.split,
+            image.blob.name,
+            tuple(caption.language for caption in image.captions),
         )
         for image in images
     }
@@ -107,11 +115,18 @@ def states_of_source(images: Iterable[ValidImage]) -> dict[str, ImageState]:
 
 def states_of_records(images: Iterable[ImageRecord], captions: Iterable[CaptionRecord]) -> dict[str, ImageState]:
     """The states of the records of an artifact, by image_id."""
-    texts: dict[int, list[str]] = {}
+    of_image: dict[int, list[CaptionRecord]] = {}
     for caption in captions:
-        texts.setdefault(caption.image_row, []).append(caption.text)
+        of_image.setdefault(caption.image_row, []).append(caption)
     return {
-        image.image_id: ImageState(image.content_hash, tuple(texts.get(image.row, ())), image.metadata, image.split)
+        image.image_id: ImageState(
+            image.content_hash,
+            tuple(caption.text for caption in of_image.get(image.row, ())),
+            image.metadata,
+            image.split,
+            image.image_path,
+            tuple(caption.language for caption in of_image.get(image.row, ())),
+        )
         for image in images
     }
 
@@ -119,9 +134,11 @@ def states_of_records(images: Iterable[ImageRecord], captions: Iterable[CaptionR
 def _differences(wanted: ImageState, held: ImageState) -> tuple[Part, ...]:
     differs: dict[Part, bool] = {
         "image": wanted.content_hash != held.content_hash,
-        "captions": wanted.captions != held.captions,
+        "captions": wanted.captions != held.captions
+        or (held.languages is not None and wanted.languages != held.languages),
         "metadata": _canonical(wanted.metadata) != _canonical(held.metadata),
         "split": wanted.split is not None and wanted.split != held.split,
+        "path": _one_form(wanted.image_path) != _one_form(held.image_path),
     }
     return tuple(part for part, is_different in differs.items() if is_different)
 
@@ -129,4 +146,8 @@ def _differences(wanted: ImageState, held: ImageState) -> tuple[Part, ...]:
 def _canonical(metadata: Mapping[str, Scalar]) -> str:
     """Equal for equal fields: a field without a value is none, ``True`` is not 1, and é has one form."""
     given = {name: value for name, value in metadata.items() if value is not None}
-    return unicodedata.normalize("NFC", json.dumps(given, sort_keys=True, ensure_ascii=False))
+    return _one_form(json.dumps(given, sort_keys=True, ensure_ascii=False))
+
+
+def _one_form(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

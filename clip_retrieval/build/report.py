@@ -36,7 +36,9 @@ class Report:
                 (caption.caption_id, caption.text, *([caption.language] if caption.language else []))
                 for caption in image.captions
             ]
-            record = (image.image_id, image.content_hash, image.split, dict(image.metadata), captions)
+            # What most sources leave as it is by default does not count then: so its hash is that of earlier releases.
+            path = [image.blob.name] if image.blob.name != image.image_id else []
+            record = (image.image_id, image.content_hash, image.split, dict(image.metadata), captions, *path)
             digest.update(json.dumps(record, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
 

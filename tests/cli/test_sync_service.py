@@ -113,6 +113,16 @@ def test_what_differs_is_changed_and_then_nothing_does(client: Client, to_api: T
     assert client.image("new.png").metadata == {"shade": "odd"}
 
 
+def test_a_file_with_another_name_under_the_same_id_is_put(client: Client, to_api: ToApi, source: Path) -> None:
+    wanted = images_of(source)
+    blob = MemoryBlob("zebra.png", (source / NAMES[1]).read_bytes())
+    wanted[NAMES[1]] = replace(wanted[NAMES[1]], blob=blob)
+    assert planned(client, wanted)[0].changed == {NAMES[1]: ("path",)}
+    assert synced(client, wanted).done == 1
+    assert client.image(NAMES[1]).image_path == "zebra.png"
+    assert planned(client, wanted)[0].is_empty
+
+
 def test_fields_that_the_source_has_no_more_are_removed(client: Client, source: Path) -> None:
     client.patch_image(NAMES[0], metadata={"extra": "x", "shade": "wrong"})
     assert planned(client, images_of(source))[0].changed == {NAMES[0]: ("metadata",)}
