@@ -15,7 +15,7 @@ from clip_retrieval.build.plan import Plan, plan, states_of_source
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.cli import console
-from clip_retrieval.cli.publish import build_and_publish, states_of_artifact
+from clip_retrieval.cli.publish import build_and_publish, check_milvus, states_of_artifact
 from clip_retrieval.cli.sync_service import Served, apply, served
 from clip_retrieval.client import Client
 from clip_retrieval.errors import ArtifactNotFound, SourceError
@@ -95,6 +95,9 @@ class ArtifactTarget:
             seed=data.split_seed,
             words_from=self._artifact.word_columns(),
         )
+        milvus = self._artifact.milvus if self._artifact.is_in_milvus else None
+        if milvus is not None:
+            check_milvus(milvus)
         if not self._artifact.has_thumbnails:
             options = replace(options, thumbnails_mb=0)
         options = replace(options, keep_originals=self._artifact.has_originals)
@@ -107,6 +110,7 @@ class ArtifactTarget:
             place=look.place,
             seen=self._seen,
             wait=self._wait,
+            milvus=milvus,
         )
         self.close()
         self.tag, folder = modelstore.resolve(built.tag)

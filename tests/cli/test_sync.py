@@ -11,6 +11,8 @@ import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.indexes.milvus_engine import engine_at
+from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.cli.test_artifacts import Terminal
 from tests.cli.test_processes import Start, start  # noqa: F401 - a fixture
@@ -83,6 +85,34 @@ def test_the_columns_that_words_come_from_stay(cli: Cli, source: Path, model_sto
     made = cli("sync", source).out.strip()
     assert Artifact.open(modelstore.resolve(made)[1]).word_columns() == ("shade",)
     assert made == cli("build", source, "--model", "fake", "--words-from", "shade", "--fresh").out.strip()
+
+
+def test_what_milvus_searches_stays_in_milvus(cli: Cli, source: Path, tmp_path: Path, model_store: Tags) -> None:
+    lite = str(tmp_path / "index.db")
+    old = cli("build", source, "--model", "fake", "--index", "milvus", "--index-uri", lite).out.strip()
+    change(source)
+    made = cli("sync", source, "--keep", 1).out.strip()
+    assert Artifact.open(modelstore.resolve(made)[1]).milvus == lite
+    assert model_store() == [made]
+    engine = MilvusWriter(lite)
+    assert engine.count(f"bento_clip_{old.partition(':')[2]}_images") is None
+    assert engine.count(f"bento_clip_{made.partition(':')[2]}_images") == 8
+    engine.close()
+
+
+def test_a_milvus_that_does_not_answer_stops_it_before_anything_is_encoded(
+    cli: Cli, source: Path, tmp_path: Path, model_store: Tags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite = str(tmp_path / "index.db")
+    tag = cli("build", source, "--model", "fake", "--index", "milvus", "--index-uri", lite).out.strip()
+    engine_at(lite).close()
+    change(source)
+    monkeypatch.setenv("BENTO_CLIP_INDEX_URI", "http://127.0.0.1:1")
+    done = cli("sync", source)
+    assert_one_sentence(done)
+    assert "Milvus at http://127.0.0.1:1 does not answer" in done.err
+    assert "kept" not in done.err
+    assert model_store() == [tag]
 
 
 def test_a_collection_that_is_equal_is_not_built_again(cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
