@@ -2,10 +2,11 @@
 
 import json
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from clip_retrieval.build.splits import with_one_split
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split, ValidImage
 
 Part = Literal["image", "captions", "metadata", "split", "path"]
@@ -98,8 +99,8 @@ def plan(
     )
 
 
-def states_of_source(images: Iterable[ValidImage]) -> dict[str, ImageState]:
-    """The states of validated images, by image_id."""
+def states_of_source(images: Sequence[ValidImage]) -> dict[str, ImageState]:
+    """The states of validated images, by image_id; equal images have one given split, as in an artifact."""
     return {
         image.image_id: ImageState(
             image.content_hash,
@@ -109,7 +110,7 @@ def states_of_source(images: Iterable[ValidImage]) -> dict[str, ImageState]:
             image.blob.name,
             tuple(caption.language for caption in image.captions),
         )
-        for image in images
+        for image in with_one_split(images)
     }
 
 

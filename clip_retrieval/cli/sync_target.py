@@ -14,6 +14,7 @@ from clip_retrieval.build.pipeline import Options
 from clip_retrieval.build.plan import Plan, plan, states_of_source
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
+from clip_retrieval.build.splits import with_one_split
 from clip_retrieval.cli import console
 from clip_retrieval.cli.publish import build_and_publish, check_milvus, states_of_artifact
 from clip_retrieval.cli.sync_service import Served, apply, served
@@ -143,7 +144,7 @@ class ServiceTarget:
         return plan(states_of_source(look.report.kept), held, unreadable)
 
     def apply(self, look: Look, plan: Plan) -> Outcome:
-        wanted = {image.image_id: image for image in look.report.kept}
+        wanted = {image.image_id: image for image in with_one_split(look.report.kept)}
         applied = apply(self._client, plan, wanted, self._held, self._limits, self._bars)
         return Outcome(self._url, applied.refused, applied.sequence)
 

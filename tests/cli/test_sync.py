@@ -34,6 +34,15 @@ def tag(cli: Cli, source: Path, model_store: Tags) -> str:
     return cli("build", source, "--model", "fake", "--seed", 3).out.strip()
 
 
+def write_equal_images(folder: Path) -> Path:
+    """Images of the same pixels, of which one is given for training and one for a test, and one that is not given."""
+    folder.mkdir()
+    for name in ("a.png", "a2.png", "a3.png"):
+        (folder / name).write_bytes(png(square("red")))
+    (folder / "captions.csv").write_text("image,caption,split\na.png,x,train\na2.png,y,test\na3.png,z,\n")
+    return folder
+
+
 def change(source: Path) -> None:
     """One image less, one new, one with other pixels, one with another caption."""
     write_collection(source, (*NAMES[1:8], NAMES[20]))
@@ -121,6 +130,14 @@ def test_a_collection_that_is_equal_is_not_built_again(cli: Cli, tag: str, sourc
     assert result["plan"]["unchanged"] == 8
     assert result["done"] == {"place": tag, "sequence": None, "pruned": []}
     assert model_store() == [tag]
+
+
+def test_equal_images_of_different_given_splits_need_no_change(cli: Cli, tmp_path: Path, model_store: Tags) -> None:
+    source = write_equal_images(tmp_path / "equal")
+    tag = cli("build", source, "--model", "fake").out.strip()
+    done = cli("sync", source)
+    assert "0 added, 0 changed, 0 removed, 3 unchanged" in done.err
+    assert (done.out.strip(), model_store()) == (tag, [tag])
 
 
 def test_old_versions_can_go(cli: Cli, tag: str, source: Path, model_store: Tags) -> None:

@@ -71,7 +71,7 @@ def images_of(source: Path) -> dict[str, ValidImage]:
 
 def planned(client: Client, wanted: dict[str, ValidImage]) -> tuple[Plan, Served]:
     held = served(client, Silent())
-    return plan(states_of_source(wanted.values()), held.states), held
+    return plan(states_of_source(list(wanted.values())), held.states), held
 
 
 def synced(client: Client, wanted: dict[str, ValidImage], *, batch_s: float = 1) -> Applied:

@@ -11,6 +11,7 @@ from clip_retrieval.client import Client
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
 from clip_retrieval.records import Reject
+from tests.cli.test_sync import write_equal_images
 from tests.cli.test_sync_service import ToApi, client, source, to_api  # noqa: F401 - fixtures
 from tests.samples import NAMES, write_collection
 
@@ -42,3 +43,12 @@ def test_a_service_keeps_an_image_whose_file_cannot_be_read(service: ServiceTarg
     (source / NAMES[0]).write_bytes(b"half of it")
     plan = service.plan(look_at(source))
     assert (plan.removed, plan.unreadable) == ((), (NAMES[0],))
+
+
+def test_equal_images_get_one_split_in_a_service(service: ServiceTarget, client: Client, tmp_path: Path) -> None:
+    look = look_at(write_equal_images(tmp_path / "equal"))
+    service.apply(look, service.plan(look))
+    assert {image.image_id: image.split for image in client.images()} == dict.fromkeys(
+        ("a.png", "a2.png", "a3.png"), "test"
+    )
+    assert service.plan(look).is_empty
