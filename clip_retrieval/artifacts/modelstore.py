@@ -83,8 +83,11 @@ def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None 
 
 
 def source_mark(place: str) -> str:
-    """A mark for the source at ``place``: equal for equal places, and a label that BentoML takes."""
-    return hashlib.sha256(place.encode()).hexdigest()[:16]
+    """A mark for the source at ``place``: equal for equal places, and a label that BentoML takes.
+
+    A path may have bytes that are not UTF-8.
+    """
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
 def latest() -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from clip_retrieval.build.splits import with_one_split
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split, ValidImage
 
-Part = Literal["image", "captions", "metadata", "split", "path"]
+Part = Literal["image", "captions", "metadata", "split", "path", "original"]
 """A part of an image's state that can differ."""
 
 
@@ -26,6 +26,8 @@ class ImageState:
     image_path: str
     languages: tuple[str | None, ...] | None = None
     """Those of the captions; None of a service, which does not know them: then any will do."""
+    original: str | None = None
+    """The hex SHA-256 of the original file; None in a source whose files are not compared: then any will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,10 @@ def states_of_source(images: Sequence[ValidImage]) -> dict[str, ImageState]:
     }
 
 
-def states_of_records(images: Iterable[ImageRecord], captions: Iterable[CaptionRecord]) -> dict[str, ImageState]:
-    """The states of the records of an artifact, by image_id."""
+def states_of_records(
+    images: Iterable[ImageRecord], captions: Iterable[CaptionRecord], originals: Sequence[str | None] | None = None
+) -> dict[str, ImageState]:
+    """The states of the records of an artifact, by image_id; ``originals`` are the hashes by row that it keeps."""
     of_image: dict[int, list[CaptionRecord]] = {}
     for caption in captions:
         of_image.setdefault(caption.image_row, []).append(caption)
@@ -127,6 +131,7 @@ def states_of_records(images: Iterable[ImageRecord], captions: Iterable[CaptionR
             image.split,
             image.image_path,
             tuple(caption.language for caption in of_image.get(image.row, ())),
+            None if originals is None else originals[image.row],
         )
         for image in images
     }
@@ -140,6 +145,7 @@ def _differences(wanted: ImageState, held: ImageState) -> tuple[Part, ...]:
         "metadata": _canonical(wanted.metadata) != _canonical(held.metadata),
         "split": wanted.split is not None and wanted.split != held.split,
         "path": _one_form(wanted.image_path) != _one_form(held.image_path),
+        "original": wanted.original is not None and wanted.original != held.original,
     }
     return tuple(part for part, is_different in differs.items() if is_different)
 

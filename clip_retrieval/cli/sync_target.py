@@ -10,6 +10,7 @@ from clip_retrieval.artifacts.artifact import ENCODER, Artifact
 from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.retention import Version
 from clip_retrieval.build.check import ReadSource
+from clip_retrieval.build.originals import OriginalHashes
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.build.plan import Plan, plan, states_of_source
 from clip_retrieval.build.report import Report
@@ -73,6 +74,7 @@ class ArtifactTarget:
         if self.tag == tag and Path(tag).is_dir():
             raise ArtifactNotFound(f"{tag} is a folder; --to takes a tag of the model store, or the URL of a service")
         self._options, self._keep, self._seen, self._bars, self._wait = options, keep, seen, bars, wait
+        self._hashes = OriginalHashes(options.limits, seen)
         self._artifact = Artifact.open(folder)
         if self._artifact.manifest.data.vectors is not None:
             raise SourceError(f"another program made the vectors of {self.tag}; use build --take-vectors instead")
@@ -84,7 +86,12 @@ class ArtifactTarget:
         self._in_use = InUse(folder)
 
     def plan(self, look: Look) -> Plan:
-        return plan(states_of_source(look.report.kept), states_of_artifact(self._artifact.path))
+        wanted = states_of_source(look.report.kept)
+        if self._artifact.has_originals:
+            with self._bars.stage("comparing the original files", len(wanted)) as advance:
+                hashes = self._hashes.of(look.report.kept, advance)
+            wanted = {name: replace(state, original=hashes[name]) for name, state in wanted.items()}
+        return plan(wanted, states_of_artifact(self._artifact.path))
 
     def apply(self, look: Look, plan: Plan) -> Outcome:
         if plan.is_empty:

@@ -1,5 +1,6 @@
 """``bento-clip sync`` to an artifact of the model store: what differs is built, and nothing else is encoded."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.cli.test_artifacts import Terminal
 from tests.cli.test_processes import Start, start  # noqa: F401 - a fixture
-from tests.samples import NAMES, png, square, write_collection, write_images
+from tests.samples import NAMES, image_of, png, square, write_collection, write_images
 
 # The fixtures are imported, so their names are also those of parameters.
 # ruff: noqa: F811
@@ -308,6 +309,22 @@ def _becomes_equal(start: Start, source: Path) -> bool:
         if plan["unchanged"] == 8 and not (plan["added"] or plan["changed"] or plan["removed"]):
             return True
     return False
+
+
+def test_an_original_file_that_was_written_anew_is_a_change_where_originals_are_kept(
+    cli: Cli, source: Path, tag: str, model_store: Tags
+) -> None:
+    """Such as a photograph whose EXIF lost a place: the pixels are the same, and the file is not."""
+    kept = cli("build", source, "--model", "fake", "--keep-originals").out.strip()
+    assert "0 added, 0 changed, 0 removed, 8 unchanged" in cli("sync", source).err
+    image_of(NAMES[2]).save(source / NAMES[2], "PNG", compress_level=0)
+    assert "8 unchanged" in cli("sync", source, "--to", tag).err
+    done = cli("sync", source, "--to", kept, "--json")
+    assert json.loads(done.out)["plan"]["changed"] == {NAMES[2]: ["original"]}
+    originals = Artifact.open(modelstore.resolve(json.loads(done.out)["done"]["place"])[1]).originals()
+    assert originals is not None
+    assert hashlib.sha256((source / NAMES[2]).read_bytes()).hexdigest() in originals.hashes()
+    assert "8 unchanged" in cli("sync", source).err
 
 
 def test_the_next_version_keeps_original_files_where_the_one_before_does(
