@@ -94,6 +94,9 @@ class Reject:
 
     where: str
     reason: str
+    may_hide: bool = field(default=False, compare=False)
+    """Whether images of the source may be behind it, which then are not gone: a folder that cannot be listed, a row
+    that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

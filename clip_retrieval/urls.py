@@ -1,5 +1,6 @@
 """URLs in places where a path of this machine may stand as well."""
 
+import os
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -25,6 +26,11 @@ def shown_place(place: str) -> str:
 def whole_place(place: str) -> str:
     """What records call a place: an absolute path, or a URL without what may be a secret."""
     return shown_place(place) if is_url(place) else str(Path(place).resolve())
+
+
+def name_of_place(place: str) -> str:
+    """The last part of a place, as text that can be stored: bytes of a path that are not UTF-8 are escaped."""
+    return os.fsencode(Path(place).name).decode(errors="backslashreplace")
 
 
 def _without_secrets(parts: SplitResult) -> str:

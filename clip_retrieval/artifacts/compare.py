@@ -1,10 +1,12 @@
 """What differs between two artifacts: encoder, images, captions, fields and indexes.
 
 An image is identified by its ``image_id``: an id that only one side has was added or removed, and an image was changed
-if its pixels have another hash. A caption is identified by image, text and language, as a multiset: a new
-``caption_id`` for the same words is no difference. A field is a metadata column and its type.
+if its pixels have another hash, or its path or its metadata differ. A caption is identified by image, text and
+language, as a multiset: a new ``caption_id`` for the same words is no difference. A field is a metadata column and its
+type.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -38,6 +40,7 @@ class Comparison:
     images_added: tuple[str, ...]
     images_removed: tuple[str, ...]
     images_changed: tuple[str, ...]
+    splits_changed: tuple[str, ...]
     """Image ids in row order; the captions below in row order too."""
     captions_added: tuple[Caption, ...]
     captions_removed: tuple[Caption, ...]
@@ -63,16 +66,14 @@ def compare(first: Artifact, second: Artifact) -> Comparison:
     """The differences from ``first`` to ``second``. Raises ArtifactError when the records of one cannot be read."""
     images, captions = _records(first)
     other_images, other_captions = _records(second)
+    both = [(image, other_images[name]) for name, image in images.items() if name in other_images]
     a, b = first.manifest, second.manifest
     return Comparison(
         encoder=_changes(a.encoder.model_dump(), b.encoder.model_dump()),
         images_added=tuple(image for image in other_images if image not in images),
         images_removed=tuple(image for image in images if image not in other_images),
-        images_changed=tuple(
-            name
-            for name, image in images.items()
-            if name in other_images and other_images[name].content_hash != image.content_hash
-        ),
+        images_changed=tuple(one.image_id for one, other in both if _facts(one) != _facts(other)),
+        splits_changed=tuple(one.image_id for one, other in both if one.split != other.split),
         captions_added=tuple((other_captions - captions).elements()),
         captions_removed=tuple((captions - other_captions).elements()),
         fields=_field_changes(first, second),
@@ -80,6 +81,11 @@ def compare(first: Artifact, second: Artifact) -> Comparison:
         caption_index=_index_changes(a.captions, b.captions),
         data=_changes(_data(first), _data(second)),
     )
+
+
+def _facts(image: ImageRecord) -> tuple[str, str, str]:
+    """What an image is. As JSON, since ``True`` is not 1."""
+    return image.content_hash, image.image_path, json.dumps(image.metadata, sort_keys=True)
 
 
 def _data(artifact: Artifact) -> dict[str, Any]:

@@ -53,9 +53,10 @@ class Stored:
 def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None = None) -> str:
     """Move an artifact into the store and return its tag; an artifact that has this tag already is replaced.
 
-    It appears in the store complete or not at all, and then leaves its folder. Files that another version has too are
-    stored once. ``say`` gets a line if this waits for another process that saves, and if the file system cannot store
-    equal files once. ``source`` is the mark of the source that it was built from: see ``source_mark``.
+    The artifact is the newest then, also if it lies in the store already. It appears in the store complete or not at
+    all, and then leaves its folder. Files that another version has too are stored once. ``say`` gets a line if this
+    waits for another process that saves, and if the file system cannot store equal files once. ``source`` is the mark
+    of the source that it was built from: see ``source_mark``. Without it, that of an artifact of this tag stays.
     """
     from clip_retrieval.artifacts.sharing import Shared
 
@@ -63,7 +64,11 @@ def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None 
     tag = tag_of(manifest.version)
     target = _home() / manifest.version
     with _changing(say) as staging:
-        if not (target.exists() and target.samefile(artifact.path)):
+        source = source or _read(target).source
+        if target.exists() and target.samefile(artifact.path):
+            describe(tag, manifest, staging, source)  # anew: BentoML takes the time in it for that of the last save
+            (staging / MODEL_YAML).replace(target / MODEL_YAML)
+        else:
             with atomic.new_folder(target, replace=True, staging=staging) as folder:
                 describe(tag, manifest, folder, source)
                 sharing = Shared.of(_artifacts()).put(artifact, folder)
@@ -78,8 +83,11 @@ def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None 
 
 
 def source_mark(place: str) -> str:
-    """A mark for the source at ``place``: equal for equal places, and a label that BentoML takes."""
-    return hashlib.sha256(place.encode()).hexdigest()[:16]
+    """A mark for the source at ``place``: equal for equal places, and a label that BentoML takes.
+
+    A path may have bytes that are not UTF-8.
+    """
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
 def latest() -> str | None:

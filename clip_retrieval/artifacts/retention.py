@@ -65,16 +65,17 @@ def prune(
     dry_run: bool = False,
     name: str | None = None,
     group: Group | None = None,
+    made: str | None = None,
     index_uri: str | None = None,
     say: Say = lambda _: None,
 ) -> list[Version]:
     """Delete the versions of each collection that are older than its ``keep`` newest; returns what they were.
 
     Only those of the collection ``name``, or of ``group``, if it is given. Never deleted are the artifact that
-    ``latest`` names, one that a process has open, one that a Bento of the store refers to, and one that holds changes
-    of a live collection that no newer version was made from. A version of another group does not count: two folders of
-    the same name are two collections. With ``dry_run`` nothing is deleted. What Milvus has of a deleted version goes as
-    ``drop_indexes`` says, to which ``index_uri`` is passed.
+    ``latest`` names, the one that was just ``made``, given by its tag, one that a process has open, one that a Bento of
+    the store refers to, and one that holds changes of a live collection that no newer version was made from. A version
+    of another group does not count: two folders of the same name are two collections. With ``dry_run`` nothing is
+    deleted. What Milvus has of a deleted version goes as ``drop_indexes`` says, to which ``index_uri`` is passed.
     """
     manifests = {one: manifest for one in modelstore.stored() if (manifest := _manifest_of(one)) is not None}
     groups = [(one, (manifest.data.name, one.source or "")) for one, manifest in manifests.items()]
@@ -85,6 +86,8 @@ def prune(
     def stays(one: Stored) -> str | None:
         if one.tag == latest:
             return "it is the latest"
+        if one.tag == made:
+            return "it was just made"
         if any(one.tag in text for text in bentos):
             return "a Bento refers to it"
         if manifests[one].sequence is not None and manifests[one].version not in parents:

@@ -59,6 +59,34 @@ def gather_originals(
     return GatheredOriginals(folder, digests, sum(sizes.values()))
 
 
+class OriginalHashes:
+    """The hashes of the files of images, each read once as long as ``seen`` knows that it has not changed."""
+
+    def __init__(self, limits: Limits, seen: SeenFiles) -> None:
+        self._limits, self._seen = limits, seen
+        self._known: dict[tuple[object, ...], str] = {}
+
+    def of(self, images: Sequence[ValidImage], advance: Advance) -> dict[str, str]:
+        """The hex SHA-256 of the file of each image, by image_id. Raises SourceError for one that is gone meanwhile."""
+        found = {}
+        for image, digest in zip(images, map_ahead(self._hash, images, ahead=AHEAD), strict=True):
+            found[image.image_id] = digest
+            advance(1)
+        return found
+
+    def _hash(self, image: ValidImage) -> str:
+        stamp = self._seen.stamp(image.blob, self._limits)
+        digest = None if stamp is None else self._known.get(stamp)
+        if digest is None:
+            try:
+                digest = hashlib.sha256(image.blob.read(self._limits.max_bytes)).hexdigest()
+            except ImageRejected as error:
+                raise SourceError(f"{image.blob.name} is no longer the image that was validated: {error}") from error
+            if stamp is not None:
+                self._known[stamp] = digest
+        return digest
+
+
 def _gather(image: ValidImage, folder: Path, limits: Limits, seen: SeenFiles | None) -> tuple[str, int]:
     name = image.blob.name
     try:

@@ -42,6 +42,7 @@ from clip_retrieval.indexes.measure import LEAST_RECALL
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import SPLITS, Split
 from clip_retrieval.storage import storage
+from clip_retrieval.urls import name_of_place
 from clip_retrieval.work_folder import HOLDER, Say, work_folder
 
 MEGABYTE = 10**6
@@ -99,7 +100,15 @@ def build(
     path = source.resolve()
     data = open_source(path)
     with building(
-        data, path.name, encoder_folder, workspace, options, progress, place=str(path), reuse=reuse, say=say
+        data,
+        name_of_place(str(path)),
+        encoder_folder,
+        workspace,
+        options,
+        progress,
+        place=str(path),
+        reuse=reuse,
+        say=say,
     ) as outcome:
         artifact, target = outcome.artifact, workspace / outcome.artifact.manifest.version
         if artifact.path.parent.suffix == WORK:

@@ -2,13 +2,14 @@
 
 import json
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from clip_retrieval.build.splits import with_one_split
 from clip_retrieval.records import CaptionRecord, ImageRecord, Scalar, Split, ValidImage
 
-Part = Literal["image", "captions", "metadata", "split"]
+Part = Literal["image", "captions", "metadata", "split", "path", "original"]
 """A part of an image's state that can differ."""
 
 
@@ -22,6 +23,11 @@ class ImageState:
     metadata: Mapping[str, Scalar]
     split: Split | None
     """None in a source that leaves the split to the draw: then any split will do."""
+    image_path: str
+    languages: tuple[str | None, ...] | None = None
+    """Those of the captions; None of a service, which does not know them: then any will do."""
+    original: str | None = None
+    """The hex SHA-256 of the original file; None in a source whose files are not compared: then any will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +101,38 @@ def plan(
     )
 
 
-def states_of_source(images: Iterable[ValidImage]) -> dict[str, ImageState]:
-    """The states of validated images, by image_id."""
+def states_of_source(images: Sequence[ValidImage]) -> dict[str, ImageState]:
+    """The states of validated images, by image_id; equal images have one given split, as in an artifact."""
     return {
         image.image_id: ImageState(
-            image.content_hash, tuple(caption.text for caption in image.captions), image.metadata, image.split
+            image.content_hash,
+            tuple(caption.text for caption in image.captions),
+            image.metadata,
+            image.split,
+            image.blob.name,
+            tuple(caption.language for caption in image.captions),
         )
-        for image in images
+        for image in with_one_split(images)
     }
 
 
-def states_of_records(images: Iterable[ImageRecord], captions: Iterable[CaptionRecord]) -> dict[str, ImageState]:
-    """The states of the records of an artifact, by image_id."""
-    texts: dict[int, list[str]] = {}
+def states_of_records(
+    images: Iterable[ImageRecord], captions: Iterable[CaptionRecord], originals: Sequence[str | None] | None = None
+) -> dict[str, ImageState]:
+    """The states of the records of an artifact, by image_id; ``originals`` are the hashes by row that it keeps."""
+    of_image: dict[int, list[CaptionRecord]] = {}
     for caption in captions:
-        texts.setdefault(caption.image_row, []).append(caption.text)
+        of_image.setdefault(caption.image_row, []).append(caption)
     return {
-        image.image_id: ImageState(image.content_hash, tuple(texts.get(image.row, ())), image.metadata, image.split)
+        image.image_id: ImageState(
+            image.content_hash,
+            tuple(caption.text for caption in of_image.get(image.row, ())),
+            image.metadata,
+            image.split,
+            image.image_path,
+            tuple(caption.language for caption in of_image.get(image.row, ())),
+            None if originals is None else originals[image.row],
+        )
         for image in images
     }
 
@@ -119,9 +140,12 @@ def states_of_records(images: Iterable[ImageRecord], captions: Iterable[CaptionR
 def _differences(wanted: ImageState, held: ImageState) -> tuple[Part, ...]:
     differs: dict[Part, bool] = {
         "image": wanted.content_hash != held.content_hash,
-        "captions": wanted.captions != held.captions,
+        "captions": wanted.captions != held.captions
+        or (held.languages is not None and wanted.languages != held.languages),
         "metadata": _canonical(wanted.metadata) != _canonical(held.metadata),
         "split": wanted.split is not None and wanted.split != held.split,
+        "path": _one_form(wanted.image_path) != _one_form(held.image_path),
+        "original": wanted.original is not None and wanted.original != held.original,
     }
     return tuple(part for part, is_different in differs.items() if is_different)
 
@@ -129,4 +153,8 @@ def _differences(wanted: ImageState, held: ImageState) -> tuple[Part, ...]:
 def _canonical(metadata: Mapping[str, Scalar]) -> str:
     """Equal for equal fields: a field without a value is none, ``True`` is not 1, and é has one form."""
     given = {name: value for name, value in metadata.items() if value is not None}
-    return unicodedata.normalize("NFC", json.dumps(given, sort_keys=True, ensure_ascii=False))
+    return _one_form(json.dumps(given, sort_keys=True, ensure_ascii=False))
+
+
+def _one_form(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

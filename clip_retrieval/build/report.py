@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from clip_retrieval.records import Reject, ValidImage
@@ -36,7 +36,9 @@ class Report:
                 (caption.caption_id, caption.text, *([caption.language] if caption.language else []))
                 for caption in image.captions
             ]
-            record = (image.image_id, image.content_hash, image.split, dict(image.metadata), captions)
+            # What most sources leave as it is by default does not count then: so its hash is that of earlier releases.
+            path = [image.blob.name] if image.blob.name != image.image_id else []
+            record = (image.image_id, image.content_hash, image.split, dict(image.metadata), captions, *path)
             digest.update(json.dumps(record, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
 
@@ -51,7 +53,7 @@ class Report:
                 "duplicate_groups": len(duplicates),
             },
             "data_fingerprint": self.data_fingerprint(),
-            "rejects": [asdict(reject) for reject in self.rejects],
+            "rejects": [{"where": reject.where, "reason": reject.reason} for reject in self.rejects],
             "duplicates": [list(group) for group in duplicates],
             "kept": [
                 {

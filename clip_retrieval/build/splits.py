@@ -7,7 +7,9 @@ not change it. Exact duplicates stay in one split, since they would leak from tr
 import hashlib
 import math
 from bisect import bisect
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from clip_retrieval.records import SPLITS, Split, ValidImage
@@ -25,19 +27,25 @@ def assign_splits(images: Sequence[ValidImage], ratios: Ratios = (0.70, 0.15, 0.
 
     Raises ValueError as ``check_ratios`` does.
     """
-    groups: dict[str, list[ValidImage]] = {}
-    for image in images:
-        groups.setdefault(image.content_hash, []).append(image)
-    splits: dict[str, Split] = {}
-    undecided: dict[str, int] = {}
-    for key, group in groups.items():
-        given = [image.split for image in group if image.split is not None]
-        if given:
-            splits[key] = max(given, key=SPLITS.index)
-        else:
-            undecided[key] = len(group)
-    splits |= _draw(undecided, _sizes(sum(undecided.values()), ratios), seed)
+    given = _given(images)
+    undecided = Counter(image.content_hash for image in images if image.content_hash not in given)
+    splits = given | _draw(undecided, _sizes(undecided.total(), ratios), seed)
     return [splits[image.content_hash] for image in images]
+
+
+def with_one_split(images: Sequence[ValidImage]) -> list[ValidImage]:
+    """The images, where equal ones have the same given split, as ``assign_splits`` decides it."""
+    given = _given(images)
+    return [replace(image, split=given.get(image.content_hash)) for image in images]
+
+
+def _given(images: Sequence[ValidImage]) -> dict[str, Split]:
+    """The given split of each content hash that has one."""
+    splits: dict[str, Split] = {}
+    for image in images:
+        if image.split is not None:
+            splits[image.content_hash] = max(image.split, splits.get(image.content_hash, SPLITS[0]), key=SPLITS.index)
+    return splits
 
 
 def split_of_one(content_hash: str, ratios: Ratios, seed: int = 0) -> Split:
@@ -70,7 +78,7 @@ def _sizes(total: int, ratios: Ratios) -> dict[Split, int]:
     return dict(zip(SPLITS, sizes, strict=True))
 
 
-def _draw(groups: dict[str, int], sizes: dict[Split, int], seed: int) -> dict[str, Split]:
+def _draw(groups: Mapping[str, int], sizes: dict[Split, int], seed: int) -> dict[str, Split]:
     """Draw a split for each group; the chance of a split is proportional to its free places.
 
     The largest groups draw first, so that single images fill the sizes exactly. A group that fits into no split goes

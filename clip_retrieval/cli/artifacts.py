@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -197,7 +197,8 @@ def import_file(
     ```
     """
     if is_url(source):
-        typer.echo(import_published(source, console.Bars(), console.note, verify=True))
+        _, held = modelstore.resolve(import_published(source, console.Bars(), console.note, verify=True))
+        typer.echo(modelstore.save(Artifact.open(held, verify=False), console.note))  # the newest, also if it was there
         return
     file = Path(source)
     with (
@@ -205,7 +206,7 @@ def import_file(
         console.Bars().stage("reading (bytes)", file.stat().st_size) as advance,
     ):
         artifact = import_artifact(file, folder / "artifact", advance)
-        tag = _tag_if_undamaged(artifact.manifest.version) or modelstore.save(artifact, console.note)
+        tag = modelstore.save(_undamaged(artifact.manifest.version) or artifact, console.note)
     typer.echo(tag)
 
 
@@ -284,16 +285,12 @@ def _open(source: str) -> tuple[str, Artifact]:
     return tag, artifact
 
 
-def _tag_if_undamaged(version: str) -> str | None:
-    """The tag of this version, if the store has it and no file of it is damaged."""
+def _undamaged(version: str) -> Artifact | None:
+    """The artifact of this version, if the store has it and no file of it is damaged."""
     folder = modelstore.find(version)
-    if folder is None:
-        return None
-    try:
-        Artifact.open(folder)
-    except ArtifactError:
-        return None
-    return modelstore.tag_of(version)
+    with suppress(ArtifactError):
+        return None if folder is None else Artifact.open(folder)
+    return None
 
 
 def _row(stored: modelstore.Stored) -> dict[str, Any]:

@@ -60,7 +60,7 @@ from clip_retrieval.encoders.accelerator import Gpu, Precision
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.indexes.milvus_place import check_uri
 from clip_retrieval.models.prepare import prepare_encoder
-from clip_retrieval.urls import shown_place
+from clip_retrieval.urls import name_of_place, shown_place
 
 
 class RuntimeOption(StrEnum):
@@ -248,7 +248,7 @@ def build_command(
     with seen_files() as seen:
         built = build_and_publish(
             data,
-            Path(data.place).name,
+            name_of_place(data.place),
             encoder,
             options,
             bars,
@@ -261,7 +261,11 @@ def build_command(
             milvus=milvus,
             engine=embedding,
         )
-    pruned = [] if keep is None else retention.prune(keep, group=built.group, index_uri=milvus, say=console.note)
+    pruned = (
+        []
+        if keep is None
+        else retention.prune(keep, group=built.group, made=built.tag, index_uri=milvus, say=console.note)
+    )
     if as_json:
         typer.echo(json.dumps(built.to_json() | {"pruned": pruned_json(pruned)}, ensure_ascii=False))
         return

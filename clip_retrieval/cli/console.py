@@ -270,6 +270,7 @@ def comparison_table(tags: tuple[str, str], comparison: "Comparison") -> None:
         "images added": comparison.images_added,
         "images removed": comparison.images_removed,
         "images changed": comparison.images_changed,
+        "splits changed": comparison.splits_changed,
         "captions added": tuple(map(str, comparison.captions_added)),
         "captions removed": tuple(map(str, comparison.captions_removed)),
     }.items():

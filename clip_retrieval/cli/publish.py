@@ -136,8 +136,9 @@ def states_of_artifact(folder: Path) -> dict[str, ImageState]:
     """The states of the images of an artifact, by image_id. Raises ArtifactError."""
     artifact = Artifact.open(folder, verify=False)
     artifact.check_files([RECORDS])
+    originals = artifact.originals()
     with artifact.store() as store:
-        return states_of_records(store.images(), store.captions())
+        return states_of_records(store.images(), store.captions(), None if originals is None else originals.hashes())
 
 
 def seen_files(*, stay_open: bool = False) -> SeenFiles:

@@ -37,6 +37,8 @@ from clip_retrieval.cli.pruned import pruned_json, show_pruned
 from clip_retrieval.cli.publish import seen_files
 from clip_retrieval.cli.sync_target import ArtifactTarget, Look, Outcome, ServiceTarget, Target
 from clip_retrieval.cli.watching import changes_of
+from clip_retrieval.client import Client
+from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.images.decode import Limits
@@ -56,7 +58,10 @@ def sync(
     ] = modelstore.LATEST,
     dry_run: DryRun = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on without asking where more than half of the images would be removed.")
+        bool,
+        typer.Option(
+            "--force", help="Remove what the source lacks, also more than half, and where a part of it cannot be read."
+        ),
     ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on, and look again whenever something in the folder changes.")
@@ -104,7 +109,7 @@ def sync(
         seen = stack.enter_context(seen_files(stay_open=watch))
         target: Target
         if to_service:
-            target = ServiceTarget(to, limits, bars, key)
+            target = ServiceTarget(to, Client(to, key=key, retries=PATIENT), limits, bars)
         else:
             require_no_key(context)
             target = ArtifactTarget(to, Options(recall=recall, limits=limits), keep, seen, bars, wait=wait)
@@ -144,13 +149,17 @@ class _Rounds:
             console.taken(data.taking)
             self._taken = taken
         report = check_source(data, shown_place(self._source), self._limits, self._bars, self._seen)
-        look = Look(data, report, data.place)
+        hiding = [] if self._force else [item for item in data.items if isinstance(item, Reject) and item.may_hide]
+        look = Look(data, report, data.place, hiding)
         plan = self._target.plan(look)
+        if hiding and plan.unreadable:
+            stay = f"{len(plan.unreadable)} images that {shown_place(self._source)} does not show stay"
+            console.note(f"{stay}: {_first(hiding)}; mend that, or use --force to remove them")
         if self._dry_run:
             self._show(plan, None, report.rejects)
             return False
-        if plan.removes_most and not self._force:
-            _confirm(plan, self._source)
+        if (hiding and plan.removed) or (plan.removes_most and not self._force):
+            _confirm(plan, self._source, hiding)
         outcome = self._target.apply(look, plan)
         rejects = [*report.rejects, *outcome.refused]
         self._show(plan, outcome, rejects)
@@ -198,12 +207,20 @@ class _Refused(ClipRetrievalError):
     """A plan that a person has to confirm."""
 
 
-def _confirm(plan: Plan, source: str) -> None:
+def _confirm(plan: Plan, source: str, hiding: Sequence[Reject]) -> None:
     """Go on if a person says so. Raises _Refused without a terminal."""
     question = f"{shown_place(source)} lacks {len(plan.removed)} of the collection's {plan.held} images"
+    why = f", but {_first(hiding)}" if hiding else ""
     if not sys.stdin.isatty():
-        raise _Refused(f"{question}, more than half; nothing was changed: check the source, or use --force")
-    typer.confirm(f"{question}. Remove them?", abort=True, err=True)
+        question += why or ", more than half"
+        raise _Refused(f"{question}; nothing was changed: check the source, or use --force")
+    typer.confirm(f"{question}{why}. Remove them?", abort=True, err=True)
+
+
+def _first(hiding: Sequence[Reject]) -> str:
+    """What images may be behind, in words."""
+    more = f", and {len(hiding) - 1} more" if len(hiding) > 1 else ""
+    return f"images may be behind what cannot be read now ({hiding[0].where}: {hiding[0].reason}{more})"
 
 
 def _folder_of(source: Path) -> Path:

@@ -48,7 +48,8 @@ def served(client: Client, progress: Progress) -> Served:
             images[image.image_id] = image
             advance(1)
     states = {
-        name: ImageState(one.content_hash, tuple(one.captions), one.metadata, one.split) for name, one in images.items()
+        name: ImageState(one.content_hash, tuple(one.captions), one.metadata, one.split, one.image_path)
+        for name, one in images.items()
     }
     return Served(images, states)
 
@@ -96,7 +97,7 @@ def _change(
     captions = [caption.text for caption in image.captions]
     fields: dict[str, Scalar] = {name: value for name, value in image.metadata.items() if value is not None}
     parts: tuple[Part, ...] = plan.changed.get(image_id, ("image",))
-    if "image" in parts:
+    if "image" in parts or "path" in parts:  # a patch has no path
         data = image.blob.read(limits.max_bytes)
         change = put(
             image_id,

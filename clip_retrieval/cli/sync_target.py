@@ -1,6 +1,6 @@
 """What a source can be synchronised to: an artifact of the model store, or a running service."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -10,15 +10,16 @@ from clip_retrieval.artifacts.artifact import ENCODER, Artifact
 from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.retention import Version
 from clip_retrieval.build.check import ReadSource
+from clip_retrieval.build.originals import OriginalHashes
 from clip_retrieval.build.pipeline import Options
 from clip_retrieval.build.plan import Plan, plan, states_of_source
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
+from clip_retrieval.build.splits import with_one_split
 from clip_retrieval.cli import console
-from clip_retrieval.cli.publish import build_and_publish, states_of_artifact
+from clip_retrieval.cli.publish import build_and_publish, check_milvus, states_of_artifact
 from clip_retrieval.cli.sync_service import Served, apply, served
 from clip_retrieval.client import Client
-from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.errors import ArtifactNotFound, SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.records import CaptionedImage, Reject
@@ -42,6 +43,8 @@ class Look:
     source: ReadSource
     report: Report
     place: str
+    hiding: Sequence[Reject] = ()
+    """What images may be behind that the source does not show now, so that nothing is to be removed."""
 
 
 class Target(Protocol):
@@ -71,6 +74,7 @@ class ArtifactTarget:
         if self.tag == tag and Path(tag).is_dir():
             raise ArtifactNotFound(f"{tag} is a folder; --to takes a tag of the model store, or the URL of a service")
         self._options, self._keep, self._seen, self._bars, self._wait = options, keep, seen, bars, wait
+        self._hashes = OriginalHashes(options.limits, seen)
         self._artifact = Artifact.open(folder)
         if self._artifact.manifest.data.vectors is not None:
             raise SourceError(f"another program made the vectors of {self.tag}; use build --take-vectors instead")
@@ -82,7 +86,12 @@ class ArtifactTarget:
         self._in_use = InUse(folder)
 
     def plan(self, look: Look) -> Plan:
-        return plan(states_of_source(look.report.kept), states_of_artifact(self._artifact.path))
+        wanted = states_of_source(look.report.kept)
+        if self._artifact.has_originals:
+            with self._bars.stage("comparing the original files", len(wanted)) as advance:
+                hashes = self._hashes.of(look.report.kept, advance)
+            wanted = {name: replace(state, original=hashes[name]) for name, state in wanted.items()}
+        return plan(wanted, states_of_artifact(self._artifact.path))
 
     def apply(self, look: Look, plan: Plan) -> Outcome:
         if plan.is_empty:
@@ -94,6 +103,9 @@ class ArtifactTarget:
             seed=data.split_seed,
             words_from=self._artifact.word_columns(),
         )
+        milvus = self._artifact.milvus if self._artifact.is_in_milvus else None
+        if milvus is not None:
+            check_milvus(milvus)
         if not self._artifact.has_thumbnails:
             options = replace(options, thumbnails_mb=0)
         options = replace(options, keep_originals=self._artifact.has_originals)
@@ -106,6 +118,7 @@ class ArtifactTarget:
             place=look.place,
             seen=self._seen,
             wait=self._wait,
+            milvus=milvus,
         )
         self.close()
         self.tag, folder = modelstore.resolve(built.tag)
@@ -113,8 +126,11 @@ class ArtifactTarget:
         for note in built.outcome.notes:
             console.note(note)
         console.note(str(built.outcome.embedding))
-        pruned = [] if self._keep is None else retention.prune(self._keep, group=built.group, say=console.note)
-        return Outcome(built.tag, pruned=pruned)
+        if self._keep is None:
+            return Outcome(built.tag)
+        return Outcome(
+            built.tag, pruned=retention.prune(self._keep, group=built.group, made=built.tag, say=console.note)
+        )
 
     def close(self) -> None:
         self._in_use.close()
@@ -123,18 +139,19 @@ class ArtifactTarget:
 class ServiceTarget:
     """The collection of a running service."""
 
-    def __init__(self, url: str, limits: Limits, bars: console.Bars, key: str | None = None) -> None:
-        self._url, self._limits, self._bars = url, limits, bars
-        self._client = Client(url, key=key, retries=PATIENT)
+    def __init__(self, url: str, client: Client, limits: Limits, bars: console.Bars) -> None:
+        """``client`` is one of the service at ``url``, and is closed with this."""
+        self._url, self._client, self._limits, self._bars = url, client, limits, bars
         self._held = Served({}, {})
 
     def plan(self, look: Look) -> Plan:
         self._held = served(self._client, self._bars)
-        wanted = states_of_source(look.report.kept)
-        return plan(wanted, self._held.states, _unreadable(look.source, wanted))
+        held = self._held.states
+        unreadable = held.keys() if look.hiding else _named(look.source)
+        return plan(states_of_source(look.report.kept), held, unreadable)
 
     def apply(self, look: Look, plan: Plan) -> Outcome:
-        wanted = {image.image_id: image for image in look.report.kept}
+        wanted = {image.image_id: image for image in with_one_split(look.report.kept)}
         applied = apply(self._client, plan, wanted, self._held, self._limits, self._bars)
         return Outcome(self._url, applied.refused, applied.sequence)
 
@@ -142,6 +159,6 @@ class ServiceTarget:
         self._client.close()
 
 
-def _unreadable(source: ReadSource, usable: Collection[str]) -> set[str]:
-    """The ids of the images that a source names and that have no usable file."""
-    return {item.image_id for item in source.items if isinstance(item, CaptionedImage)} - set(usable)
+def _named(source: ReadSource) -> set[str]:
+    """The ids of the images that a source names, whether or not their files are usable."""
+    return {item.image_id for item in source.items if isinstance(item, CaptionedImage)}

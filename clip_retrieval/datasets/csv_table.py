@@ -54,7 +54,7 @@ class CsvTable:
             where = f"{self.file.name} line {row.line}"
             if isinstance(row, BrokenRow):
                 if (cells := self._mended(row)) is None:
-                    yield Reject(where, row.reason)
+                    yield Reject(where, row.reason, may_hide=True)
                     continue
             else:
                 cells = row.cells

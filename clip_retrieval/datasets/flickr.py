@@ -84,7 +84,7 @@ class Flickr(Source):
                     raise ValueError(f"the image {name!r} is not in {names.folder or '.'}/")
             except ValueError as error:
                 if name not in missing:
-                    yield Reject(row.where, str(error))
+                    yield Reject(row.where, str(error), may_hide=True)
                 missing.add(name)
                 continue
             image_id = found.name.removeprefix(f"{names.folder}/")
@@ -162,4 +162,4 @@ def _token_rows(file: StoredFile, encoding: str) -> Iterator[Row | Reject]:
         if tab and mark:
             yield Row(where, name, [caption], caption_id=key)
         elif line.strip():
-            yield Reject(where, "not of the form name.jpg#0<TAB>caption")
+            yield Reject(where, "not of the form name.jpg#0<TAB>caption", may_hide=True)

@@ -118,7 +118,7 @@ class GroupReader:
                     captions += _lines(other)
                     self._use("caption", name)
             except (ImageRejected, ValueError, RecursionError) as error:
-                yield Reject(other.name, reason_of(error))
+                yield Reject(other.name, reason_of(error), may_hide=True)
         roles = self._roles(list(values))
         for name in roles.captions:
             self._use("caption", name)

@@ -155,9 +155,10 @@ def _coco(shown: str, content: Mapping[str, Any]) -> Iterator[Row | Reject]:
     for number, image in enumerate(content["images"], 1):
         where = f"{shown} image {number}"
         if not isinstance(image, dict) or not isinstance(identity := image.get("id"), int | str):
-            yield Reject(where, "it is no object with an id that is a number or text")
+            yield Reject(where, "it is no object with an id that is a number or text", may_hide=True)
         elif images.setdefault(identity, image) is not image and images[identity] != image:
-            yield Reject(where, f"the id {identity!r} is that of {images[identity].get('file_name')!r} already")
+            reason = f"the id {identity!r} is that of {images[identity].get('file_name')!r} already"
+            yield Reject(where, reason, may_hide=True)
     for number, one in enumerate(content["annotations"], 1):
         where = f"{shown} annotation {number}"
         if not isinstance(one, dict) or "caption" not in one:
@@ -186,7 +187,7 @@ def _karpathy(shown: str, images: Iterable[Any]) -> Iterator[Row | Reject]:
     for number, image in enumerate(images, 1):
         where = f"{shown} image {number}"
         if not isinstance(image, dict):
-            yield Reject(where, "not a JSON object")
+            yield Reject(where, "not a JSON object", may_hide=True)
             continue
         name = image.get("filename")
         folder = image.get("filepath")

@@ -50,7 +50,7 @@ class JsonLines:
                     values = json_object(text)
                     yield row_of(where, values, roles(values))
             except (ValueError, RecursionError) as error:
-                yield Reject(where, reason_of(error))
+                yield Reject(where, reason_of(error), may_hide=True)
 
 
 def understand(file: StoredFile, options: SourceOptions) -> JsonLines:

@@ -161,7 +161,7 @@ def rows_of(file: StoredFile, columns: Sequence[str]) -> Iterator[Row | Reject]:
                         row += 1
             except (ArrowException, OSError) as error:
                 where = f"{file.name} rows {above + row + 1} to {above + count}"
-                yield Reject(where, f"the row group cannot be read: {_reason(error)}")
+                yield Reject(where, f"the row group cannot be read: {_reason(error)}", may_hide=True)
             above += count
 
 

@@ -107,7 +107,8 @@ class ParquetFiles(Source):
         except (SourceError, ValueError) as error:
             if len(self.names) == 1:
                 raise SourceError(str(error)) from error
-            yield Reject(name, f"{error}; none of its rows is read" if isinstance(error, SourceError) else str(error))
+            reason = f"{error}; none of its rows is read" if isinstance(error, SourceError) else str(error)
+            yield Reject(name, reason, may_hide=True)
             return
         self._note(name, roles, image, columns, taking)
         left_out = bookkeeping(columns.names) - roles.used
@@ -127,7 +128,7 @@ class ParquetFiles(Source):
                     else self._by_path(file, row.values[image])
                 )
             except ValueError as error:
-                yield Reject(where, str(error))
+                yield Reject(where, str(error), may_hide=True)
                 continue
             seen.add(blob.name)
             values = {

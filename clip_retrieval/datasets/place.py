@@ -131,7 +131,7 @@ class Place:
             with os.scandir(folder) as entries:
                 listed = sorted((entry.name, entry.is_symlink(), *_kind(entry)) for entry in entries)
         except OSError as error:
-            self.rejects.append(Reject(shown, f"the folder cannot be listed: {error.strerror}"))
+            self.rejects.append(Reject(shown, f"the folder cannot be listed: {error.strerror}", may_hide=True))
             return
         for name, is_link, is_folder, is_file in listed:
             path = folder / name
@@ -149,7 +149,7 @@ class Place:
             elif is_file:
                 found[shown] = path
             elif is_link:
-                self.rejects.append(Reject(shown, "the link leads nowhere"))
+                self.rejects.append(Reject(shown, "the link leads nowhere", may_hide=True))
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:

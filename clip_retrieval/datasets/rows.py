@@ -81,7 +81,7 @@ def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) ->
             draft, bad_cells = _draft(row, find)
             drafts.setdefault(draft.blob.path, draft).add(draft, taking)
         except (ValueError, RecursionError) as error:
-            yield Reject(row.where, str(error))
+            yield Reject(row.where, str(error), may_hide=True)
             continue
         yield from (Reject(row.where, reason + _KEPT) for reason in bad_cells)
     taking.fields.update(type_columns([draft.metadata for draft in drafts.values()]))

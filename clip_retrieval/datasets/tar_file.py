@@ -62,7 +62,7 @@ def _files(file: StoredFile, handle: BinaryIO) -> Iterator[PartBlob | Reject]:
             return
         start = _next_header(handle, end + BLOCK)
         what = f"is read on from byte {start}" if start is not None else "has no whole header after it"
-        yield Reject(file.name, f"the archive is damaged or cut off at byte {end} of {size}, and {what}")
+        yield Reject(file.name, f"the archive is damaged or cut off at byte {end} of {size}, and {what}", may_hide=True)
 
 
 def _run(file: StoredFile, handle: BinaryIO, start: int, size: int) -> Generator[PartBlob | Reject, None, int | None]:
@@ -79,6 +79,7 @@ def _run(file: StoredFile, handle: BinaryIO, start: int, size: int) -> Generator
                     yield Reject(
                         _shown(file, info.name),
                         f"the archive ends inside this file, at byte {size}; what comes before is read",
+                        may_hide=True,
                     )
                     return None
                 last = tar.offset
@@ -88,7 +89,7 @@ def _run(file: StoredFile, handle: BinaryIO, start: int, size: int) -> Generator
     except _DAMAGE:
         return last
     except RecursionError:
-        yield Reject(file.name, f"too many extended headers from byte {last} on; the rest is not read")
+        yield Reject(file.name, f"too many extended headers from byte {last} on; the rest is not read", may_hide=True)
         return None
     handle.seek(last)
     return None if (block := handle.read(BLOCK)) and not block.strip(b"\0") else last

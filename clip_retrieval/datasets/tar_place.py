@@ -92,7 +92,7 @@ class TarContents:
             except StoreUnreachable:
                 raise
             except SourceError as error:
-                rejects.append(Reject(tar, str(error)))
+                rejects.append(Reject(tar, str(error), may_hide=True))
         return found, rejects
 
 

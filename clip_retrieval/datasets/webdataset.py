@@ -88,7 +88,7 @@ class WebDataset(Source):
             except SourceError as error:
                 if len(self.names) == 1 or isinstance(error, StoreUnreachable):
                     raise
-                yield Reject(name, str(error))
+                yield Reject(name, str(error), may_hide=True)
             if groups:
                 reader.taking.files.append(TakenFile(name))
             for parts in groups.values():

@@ -26,6 +26,7 @@ from clip_retrieval.encoders.base import EncoderInfo, Vectors
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import CaptionRecord, ImageBlob, ImageRecord
 from clip_retrieval.storage import storage
+from clip_retrieval.urls import name_of_place
 from clip_retrieval.work_folder import Say, work_folder
 
 
@@ -92,7 +93,7 @@ def of_source(
         with progress.stage("embedding captions", len(captions)) as advance:
             embedder.embed_captions([caption.text for caption in captions], advance)
         return EmbeddedDataset(
-            name=Path(source.place).name,
+            name=name_of_place(source.place),
             encoder=info,
             data_fingerprint=report.data_fingerprint(),
             images=images,

@@ -12,7 +12,7 @@ from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.indexes.base import BuiltIndex
 from clip_retrieval.progress import Silent
 from tests.artifacts.test_words import without_words
-from tests.samples import NAMES, captions_of, png, square, write_collection, write_images
+from tests.samples import NAMES, captions_of, image_of, png, square, write_collection, write_images
 
 Make = Callable[[Path], Artifact]
 
@@ -101,6 +101,37 @@ def test_another_file_of_the_same_pixels_is_no_change(make: Make, tmp_path: Path
     image = square("black", "dull")
     image.save(source / NAMES[2], "PNG", compress_level=0)
     assert not compare(first, make(source))
+
+
+def with_ids(folder: Path, *files: str, head: str = "shade", cells: tuple[str, ...] = ("x", "y")) -> Path:
+    """A collection whose images are ``one`` and ``two``, whatever their files are called."""
+    folder.mkdir(parents=True)
+    rows = []
+    for identity, name, file, cell in zip(("one", "two"), NAMES, files, cells, strict=False):
+        (folder / file).write_bytes(png(image_of(name)))
+        rows.append(f"{identity},{file},a caption,{cell}")
+    (folder / "captions.csv").write_text("\n".join([f"image_id,image,caption,{head}", *rows]))
+    return folder
+
+
+def test_another_name_of_the_file_is_a_change_and_another_version(make: Make, tmp_path: Path) -> None:
+    first = make(with_ids(tmp_path / "a" / "squares", "a.png", "b.png"))
+    second = make(with_ids(tmp_path / "b" / "squares", "zebra.png", "b.png"))
+    assert compare(first, second).images_changed == ("one",)
+    assert first.manifest.version != second.manifest.version
+
+
+def test_another_value_of_a_field_is_a_change(make: Make, tmp_path: Path) -> None:
+    first = make(with_ids(tmp_path / "a" / "squares", "a.png", "b.png"))
+    second = make(with_ids(tmp_path / "b" / "squares", "a.png", "b.png", cells=("x", "z")))
+    assert compare(first, second).images_changed == ("two",)
+
+
+def test_other_splits_are_named(make: Make, tmp_path: Path) -> None:
+    first = make(with_ids(tmp_path / "a" / "squares", "a.png", "b.png", head="split", cells=("train", "test")))
+    second = make(with_ids(tmp_path / "b" / "squares", "a.png", "b.png", head="split", cells=("test", "train")))
+    comparison = compare(first, second)
+    assert (comparison.images_changed, comparison.splits_changed) == ((), ("one", "two"))
 
 
 def test_a_reworded_caption_is_one_removed_and_one_added(make: Make, tmp_path: Path) -> None:

@@ -130,6 +130,25 @@ def test_it_says_how_much_room_a_version_takes_alone(save: Save) -> None:
     )
 
 
+def test_a_version_that_is_saved_again_is_the_newest(save: Save) -> None:
+    older, newer = save(0), save(1)
+    assert modelstore.save(Artifact.open(modelstore.resolve(older)[1])) == older
+    assert modelstore.resolve(modelstore.LATEST)[0] == modelstore.latest() == older
+    assert modelstore.tags() == [older, newer]
+    assert gone(1) == [newer]
+
+
+def test_a_version_that_was_just_made_stays_whatever_the_clock_says(save: Save) -> None:
+    made, _ = save(0), save(1)
+    assert [one.stays for one in prune(1, made=made)] == ["it was just made"]
+
+
+def test_a_version_that_comes_back_without_its_source_keeps_it(save: Save) -> None:
+    assert save(0) == save(0, None)
+    (one,) = modelstore.stored()
+    assert one.source == HERE
+
+
 def test_an_artifact_that_is_in_the_store_keeps_its_source(save: Save) -> None:
     tag = save(0)
     modelstore.save(Artifact.open(modelstore.resolve(tag)[1]))

@@ -1,6 +1,7 @@
 """A build that keeps the original files: all of them, byte for byte, with what cameras wrote; and what it refuses."""
 
 import hashlib
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from PIL import Image
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.originals import bucket_of, is_bucket
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
-from clip_retrieval.build.originals import gather_originals
+from clip_retrieval.build.check import check
+from clip_retrieval.build.originals import OriginalHashes, gather_originals
 from clip_retrieval.build.pipeline import BuildOutcome, Options, build
 from clip_retrieval.build.seen_files import SeenFiles
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.errors import ArtifactDamaged, SourceError
 from clip_retrieval.images.decode import Limits, content_hash, decode_image
 from clip_retrieval.progress import Silent
@@ -120,3 +123,44 @@ def test_a_file_that_changed_while_it_was_built_from_is_refused(tmp_path: Path) 
     gathered = gather_originals([valid(red), valid(red)], tmp_path / "work", Limits(), None, lambda _: None)
     assert gathered.digests == [hashlib.sha256(red).hexdigest()] * 2
     assert gathered.bytes == len(red)
+
+
+class TestHashes:
+    @pytest.fixture
+    def images(self, tmp_path: Path) -> list[ValidImage]:
+        return check(write_collection(tmp_path / "squares", NAMES), Limits(), Silent()).kept
+
+    def test_each_file_has_the_hash_of_its_bytes(self, images: list[ValidImage], tmp_path: Path) -> None:
+        done: list[int] = []
+        with SeenFiles(tmp_path / "seen.sqlite") as seen:
+            found = OriginalHashes(Limits(), seen).of(images, done.append)
+        assert found == {name: hashlib.sha256((tmp_path / "squares" / name).read_bytes()).hexdigest() for name in NAMES}
+        assert sum(done) == 3
+
+    def test_a_file_that_has_not_changed_is_read_once_while_a_folder_is_watched(
+        self, images: list[ValidImage], tmp_path: Path
+    ) -> None:
+        file = tmp_path / "squares" / NAMES[0]
+        reads: list[str] = []
+
+        class Counted(FileBlob):
+            def read(self, limit: int) -> bytes:
+                reads.append(self.name)
+                return super().read(limit)
+
+        counted = [replace(one, blob=Counted(tmp_path / "squares" / one.image_id, one.image_id)) for one in images]
+        with SeenFiles(tmp_path / "seen.sqlite", stay_open=True, settled_s=-1) as seen:
+            hashes = OriginalHashes(Limits(), seen)
+            hashes.of(counted, lambda _: None)
+            file.write_bytes(png(square("white", size=20)))
+            found = hashes.of(counted, lambda _: None)
+        assert sorted(reads) == sorted([*NAMES, NAMES[0]])
+        assert found[NAMES[0]] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def test_a_file_that_is_gone_meanwhile_is_named(self, images: list[ValidImage], tmp_path: Path) -> None:
+        (tmp_path / "squares" / NAMES[1]).unlink()
+        with (
+            SeenFiles(tmp_path / "seen.sqlite") as seen,
+            pytest.raises(SourceError, match=f"{NAMES[1]} is no longer the image that was validated"),
+        ):
+            OriginalHashes(Limits(), seen).of(images, lambda _: None)

@@ -13,7 +13,7 @@ from clip_retrieval.build.plan import ImageState, Part, Plan, plan, states_of_re
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
 
-A = ImageState("aa", ("a red square", "a square"), {"shade": "soft", "year": 2020}, None)
+A = ImageState("aa", ("a red square", "a square"), {"shade": "soft", "year": 2020}, None, "a.png", (None, None))
 STATES = st.dictionaries(
     st.sampled_from("abcdef"),
     st.builds(
@@ -22,6 +22,7 @@ STATES = st.dictionaries(
         st.tuples(st.sampled_from(["x", "y"])),
         st.just({}),
         st.sampled_from([None, "train"]),
+        st.sampled_from(["a.png", "b.png"]),
     ),
 )
 
@@ -43,8 +44,14 @@ def test_each_image_is_added_changed_removed_or_unchanged() -> None:
         (replace(A, content_hash="bb", captions=()), ("image", "captions")),
         (replace(A, metadata={"year": 2020, "shade": "soft", "note": None}), ()),
         (replace(A, split="val"), ()),
+        (replace(A, image_path="zebra.png"), ("path",)),
+        (replace(A, languages=("en", None)), ("captions",)),
+        (replace(A, languages=None), ()),
     ],
-    ids=["the order of captions", "a field less", "a type", "two parts", "a field without a value", "a drawn split"],
+    ids=[
+        *("the order of captions", "a field less", "a type", "two parts", "a field without a value", "a drawn split"),
+        *("a path", "a language", "languages that a service does not know"),
+    ],
 )
 def test_a_change_says_what_differs(held: ImageState, parts: tuple[Part, ...]) -> None:
     assert plan({"a": A}, {"a": held}).changed == ({"a": parts} if parts else {})
@@ -54,6 +61,10 @@ def test_a_split_that_the_source_gives_must_be_the_same() -> None:
     given_split = replace(A, split="test")
     assert plan({"a": given_split}, {"a": replace(A, split="val")}).changed == {"a": ("split",)}
     assert plan({"a": given_split}, {"a": given_split}).is_empty
+
+
+def test_a_path_is_the_same_in_every_form_of_unicode() -> None:
+    assert plan({"a": replace(A, image_path="cafe\u0301")}, {"a": replace(A, image_path="caf\u00e9")}).is_empty
 
 
 def test_true_is_not_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_retrieval.build.splits import assign_splits
+from clip_retrieval.build.splits import assign_splits, with_one_split
 from clip_retrieval.records import SPLITS, Split, ValidImage
 from tests.samples import MemoryBlob
 
@@ -112,3 +112,12 @@ def test_a_split_of_ratio_zero_stays_empty() -> None:
 def test_impossible_ratios_are_refused(ratios: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="split ratios must be three numbers"):
         assign_splits([image(0)], ratios)
+
+
+@given(PARTLY_DECIDED)
+def test_equal_images_have_the_given_split_that_the_collection_gets(images: list[ValidImage]) -> None:
+    one = with_one_split(images)
+    assert assign_splits(one) == assign_splits(images)
+    given_to = {image.content_hash for image in images if image.split is not None}
+    for image, split in zip(one, assign_splits(images), strict=True):
+        assert image.split == (split if image.content_hash in given_to else None)

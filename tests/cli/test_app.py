@@ -1,6 +1,7 @@
 """The command line: results on standard output, everything else on standard error, errors in one sentence."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 from typer.main import get_command
 
 from clip_retrieval import __version__
+from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.cli import console
@@ -311,6 +313,16 @@ class TestBuild:
         data = Artifact.open(tmp_path / "artifact").manifest.data
         assert (data.split_ratios, data.split_seed) == ((0.5, 0.25, 0.25), 7)
         assert data.splits == {"train": 12, "val": 6, "test": 6}
+
+    def test_a_folder_whose_name_is_no_text_is_a_source_like_any_other(
+        self, cli: Cli, tmp_path: Path, model_store: Callable[[], list[str]]
+    ) -> None:
+        source = write_collection(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")), NAMES[:3])
+        tag = cli("build", source, "--model", "fake").out.strip()
+        assert model_store() == [tag]
+        assert Artifact.open(modelstore.resolve(tag)[1]).manifest.data.name == r"caf\xe9"
+        assert "3 unchanged" in cli("sync", source).err
+        assert "3 unchanged" in cli("build", source, "--model", "fake").err
 
     def test_the_index_can_be_in_milvus(
         self, cli: Cli, collection: Path, tmp_path: Path, model_store: Callable[[], list[str]], fake_artifact: Artifact

@@ -158,6 +158,14 @@ class TestExportAndImport:
         assert cli("artifacts", "import", tmp_path / "a.tar").out == f"{stored_tag}\n"
         assert (store_folder / "images.npy").stat().st_mtime_ns == made
 
+    def test_an_import_of_an_older_one_that_is_there_is_the_latest(
+        self, cli: Cli, stored_tag: str, newer_tag: str, tmp_path: Path
+    ) -> None:
+        cli("artifacts", "export", stored_tag, tmp_path / "a.tar")
+        assert modelstore.latest() == newer_tag
+        cli("artifacts", "import", tmp_path / "a.tar")
+        assert modelstore.latest() == stored_tag
+
     def test_an_import_mends_a_damaged_artifact(
         self, cli: Cli, stored_tag: str, store_folder: Path, tmp_path: Path
     ) -> None:

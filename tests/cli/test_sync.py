@@ -1,5 +1,6 @@
 """``bento-clip sync`` to an artifact of the model store: what differs is built, and nothing else is encoded."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,10 +12,12 @@ import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.indexes.milvus_engine import engine_at
+from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.cli.test_artifacts import Terminal
 from tests.cli.test_processes import Start, start  # noqa: F401 - a fixture
-from tests.samples import NAMES, png, square, write_collection
+from tests.samples import NAMES, image_of, png, square, write_collection, write_images
 
 # The fixtures are imported, so their names are also those of parameters.
 # ruff: noqa: F811
@@ -30,6 +33,15 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def tag(cli: Cli, source: Path, model_store: Tags) -> str:
     return cli("build", source, "--model", "fake", "--seed", 3).out.strip()
+
+
+def write_equal_images(folder: Path) -> Path:
+    """Images of the same pixels, of which one is given for training and one for a test, and one that is not given."""
+    folder.mkdir()
+    for name in ("a.png", "a2.png", "a3.png"):
+        (folder / name).write_bytes(png(square("red")))
+    (folder / "captions.csv").write_text("image,caption,split\na.png,x,train\na2.png,y,test\na3.png,z,\n")
+    return folder
 
 
 def change(source: Path) -> None:
@@ -85,6 +97,34 @@ def test_the_columns_that_words_come_from_stay(cli: Cli, source: Path, model_sto
     assert made == cli("build", source, "--model", "fake", "--words-from", "shade", "--fresh").out.strip()
 
 
+def test_what_milvus_searches_stays_in_milvus(cli: Cli, source: Path, tmp_path: Path, model_store: Tags) -> None:
+    lite = str(tmp_path / "index.db")
+    old = cli("build", source, "--model", "fake", "--index", "milvus", "--index-uri", lite).out.strip()
+    change(source)
+    made = cli("sync", source, "--keep", 1).out.strip()
+    assert Artifact.open(modelstore.resolve(made)[1]).milvus == lite
+    assert model_store() == [made]
+    engine = MilvusWriter(lite)
+    assert engine.count(f"bento_clip_{old.partition(':')[2]}_images") is None
+    assert engine.count(f"bento_clip_{made.partition(':')[2]}_images") == 8
+    engine.close()
+
+
+def test_a_milvus_that_does_not_answer_stops_it_before_anything_is_encoded(
+    cli: Cli, source: Path, tmp_path: Path, model_store: Tags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite = str(tmp_path / "index.db")
+    tag = cli("build", source, "--model", "fake", "--index", "milvus", "--index-uri", lite).out.strip()
+    engine_at(lite).close()
+    change(source)
+    monkeypatch.setenv("BENTO_CLIP_INDEX_URI", "http://127.0.0.1:1")
+    done = cli("sync", source)
+    assert_one_sentence(done)
+    assert "Milvus at http://127.0.0.1:1 does not answer" in done.err
+    assert "kept" not in done.err
+    assert model_store() == [tag]
+
+
 def test_a_collection_that_is_equal_is_not_built_again(cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
     done = cli("sync", source, "--to", tag, "--json")
     result = json.loads(done.out)
@@ -93,11 +133,39 @@ def test_a_collection_that_is_equal_is_not_built_again(cli: Cli, tag: str, sourc
     assert model_store() == [tag]
 
 
+def test_equal_images_of_different_given_splits_need_no_change(cli: Cli, tmp_path: Path, model_store: Tags) -> None:
+    source = write_equal_images(tmp_path / "equal")
+    tag = cli("build", source, "--model", "fake").out.strip()
+    done = cli("sync", source)
+    assert "0 added, 0 changed, 0 removed, 3 unchanged" in done.err
+    assert (done.out.strip(), model_store()) == (tag, [tag])
+
+
 def test_old_versions_can_go(cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
     change(source)
     made = cli("sync", source, "--keep", 1)
     assert f"{tag} (squares) deleted" in made.err
     assert model_store() == [made.out.strip()]
+
+
+@pytest.mark.parametrize(
+    "command", [("build", "--model", "fake", "--seed", "3", "--keep", "1"), ("sync", "--keep", "1")]
+)
+def test_a_source_that_is_as_it_was_before_is_the_latest_again(
+    cli: Cli, tag: str, source: Path, model_store: Tags, command: tuple[str, ...]
+) -> None:
+    table = (source / "captions.csv").read_bytes()
+    write_collection(source, NAMES[:9])
+    newer = cli("sync", source).out.strip()
+    (source / NAMES[8]).unlink()
+    (source / "captions.csv").write_bytes(table)
+    name, *options = command
+    done = cli(name, source, *options)
+    assert done.out.strip() == tag
+    assert f"{newer} (squares) deleted" in done.err
+    assert model_store() == [tag]
+    assert modelstore.latest() == tag
+    assert "0 added, 0 changed, 0 removed, 8 unchanged" in cli("sync", source).err
 
 
 class TestRemovingMost:
@@ -127,6 +195,43 @@ class TestRemovingMost:
     def test_half_is_not_most(self, cli: Cli, source: Path) -> None:
         write_collection(source, NAMES[:4])
         assert cli("sync", source).status == 0
+
+
+class TestASourceThatCannotBeReadWhole:
+    @pytest.fixture
+    def tag(self, cli: Cli, source: Path, tmp_path: Path, model_store: Tags) -> str:
+        """Built with two images behind a link to another folder, which leads nowhere now."""
+        (source / "captions.csv").unlink()
+        (source / "nas").symlink_to(write_images(tmp_path / "mounted", NAMES[20:22]), target_is_directory=True)
+        tag = cli("build", source, "--model", "fake").out.strip()
+        (tmp_path / "mounted").rename(tmp_path / "elsewhere")
+        return tag
+
+    def test_removes_nothing_and_says_what_to_do(self, cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
+        done = cli("sync", source)
+        assert_one_sentence(done)
+        assert "lacks 2 of the collection's 10 images" in done.err
+        assert "(nas: the link leads nowhere)" in done.err
+        assert "--force" in done.err
+        assert model_store() == [tag]
+
+    def test_is_asked_about_at_a_terminal(
+        self, cli: Cli, tag: str, source: Path, model_store: Tags, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal("n"))
+        assert "(nas: the link leads nowhere). Remove them?" in cli("sync", source).err
+        assert model_store() == [tag]
+
+    def test_removes_where_that_is_wanted(self, cli: Cli, tag: str, source: Path, model_store: Tags) -> None:
+        done = cli("sync", source, "--force")
+        assert "0 added, 0 changed, 2 removed, 8 unchanged" in done.err
+        assert len(model_store()) == 2
+
+    def test_adds_and_changes_what_it_shows(self, cli: Cli, tag: str, source: Path, tmp_path: Path) -> None:
+        write_images(source / "nas2", NAMES[20:22])
+        (tmp_path / "elsewhere").rename(tmp_path / "mounted")
+        (source / "broken").symlink_to(tmp_path / "nothing")
+        assert "2 added, 0 changed, 0 removed, 10 unchanged" in cli("sync", source).err
 
 
 def test_a_source_without_an_image_changes_nothing(
@@ -204,6 +309,22 @@ def _becomes_equal(start: Start, source: Path) -> bool:
         if plan["unchanged"] == 8 and not (plan["added"] or plan["changed"] or plan["removed"]):
             return True
     return False
+
+
+def test_an_original_file_that_was_written_anew_is_a_change_where_originals_are_kept(
+    cli: Cli, source: Path, tag: str, model_store: Tags
+) -> None:
+    """Such as a photograph whose EXIF lost a place: the pixels are the same, and the file is not."""
+    kept = cli("build", source, "--model", "fake", "--keep-originals").out.strip()
+    assert "0 added, 0 changed, 0 removed, 8 unchanged" in cli("sync", source).err
+    image_of(NAMES[2]).save(source / NAMES[2], "PNG", compress_level=0)
+    assert "8 unchanged" in cli("sync", source, "--to", tag).err
+    done = cli("sync", source, "--to", kept, "--json")
+    assert json.loads(done.out)["plan"]["changed"] == {NAMES[2]: ["original"]}
+    originals = Artifact.open(modelstore.resolve(json.loads(done.out)["done"]["place"])[1]).originals()
+    assert originals is not None
+    assert hashlib.sha256((source / NAMES[2]).read_bytes()).hexdigest() in originals.hashes()
+    assert "8 unchanged" in cli("sync", source).err
 
 
 def test_the_next_version_keeps_original_files_where_the_one_before_does(

@@ -71,7 +71,7 @@ def images_of(source: Path) -> dict[str, ValidImage]:
 
 def planned(client: Client, wanted: dict[str, ValidImage]) -> tuple[Plan, Served]:
     held = served(client, Silent())
-    return plan(states_of_source(wanted.values()), held.states), held
+    return plan(states_of_source(list(wanted.values())), held.states), held
 
 
 def synced(client: Client, wanted: dict[str, ValidImage], *, batch_s: float = 1) -> Applied:
@@ -111,6 +111,16 @@ def test_what_differs_is_changed_and_then_nothing_does(client: Client, to_api: T
     assert client.search_images("ruby").results[0].similarity_score <= 1
     assert client.image("new.png").image_path == "new.png"
     assert client.image("new.png").metadata == {"shade": "odd"}
+
+
+def test_a_file_with_another_name_under_the_same_id_is_put(client: Client, to_api: ToApi, source: Path) -> None:
+    wanted = images_of(source)
+    blob = MemoryBlob("zebra.png", (source / NAMES[1]).read_bytes())
+    wanted[NAMES[1]] = replace(wanted[NAMES[1]], blob=blob)
+    assert planned(client, wanted)[0].changed == {NAMES[1]: ("path",)}
+    assert synced(client, wanted).done == 1
+    assert client.image(NAMES[1]).image_path == "zebra.png"
+    assert planned(client, wanted)[0].is_empty
 
 
 def test_fields_that_the_source_has_no_more_are_removed(client: Client, source: Path) -> None:

@@ -110,6 +110,20 @@ def test_a_half_written_image_is_not_taken_for_one_that_is_gone(client: Client, 
     assert client.image(NAMES[0]).captions
 
 
+def test_what_a_source_cannot_show_now_stays_until_it_is_forced(client: Client, live: Server, source: Path) -> None:
+    write_collection(source, NAMES[1:24])
+    (source / NAMES[0]).unlink()
+    (source / "nas").symlink_to(source / "unmounted", target_is_directory=True)
+    out, err = sync(source, live).communicate(timeout=120)
+    plan = json.loads(out)["plan"]
+    assert (plan["removed"], plan["unreadable"]) == ([], [NAMES[0]])
+    assert "1 images that" in err
+    assert "(nas: the link leads nowhere); mend that, or use --force" in err
+    assert client.image(NAMES[0]).captions
+    assert json.loads(sync(source, live, "--force").communicate(timeout=120)[0])["plan"]["removed"] == [NAMES[0]]
+    assert NAMES[0] not in {image.image_id for image in client.images()}
+
+
 def test_a_service_that_takes_no_changes_says_so(launch: Launch, store: Store, source: Path) -> None:
     port = reserve_port()
     frozen = launch(bentoml_serve(port), port, BENTO_CLIP_ARTIFACT=store.tag).wait_until_ready()
