@@ -30,7 +30,7 @@ def _may_be_caption(item: object) -> bool:
 def reason_of(error: Exception) -> str:
     """Why a file of texts or values cannot be used, for people."""
     if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
+        return f"not {error.encoding.upper()} text"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
     return "the JSON is nested too deeply" if isinstance(error, RecursionError) else str(error)

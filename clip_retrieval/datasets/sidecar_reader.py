@@ -64,7 +64,7 @@ class SidecarReader:
             encoding = encoding_of(file, self.options.encoding, lambda _: self._code_page)
             found = list(lines_of(file, encoding.name))
         except SourceError as error:
-            yield Reject(file.name, str(error.__cause__ or error))
+            yield Reject(file.name, str(error).removeprefix(f"{file.name} "))
             return
         self.read["text files", encoding] += 1
         self.captions[_suffix(file)] = "each line of a text file"

@@ -10,6 +10,15 @@ from clip_retrieval.datasets.code_page import Encoding, code_page_of
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import SourceError
 
+
+class NotText(SourceError):
+    """A file is not text in the encoding that it is read in."""
+
+    def __init__(self, file: StoredFile, encoding: str, error: UnicodeError) -> None:
+        self.reason = f"not text in {encoding} ({error}); try another --encoding such as utf-16-le, or leave it out"
+        super().__init__(f"{file.name} is {self.reason}")
+
+
 UTF8, UTF8_MARKED = "utf-8", "utf-8-sig"
 _MARKS = (
     (codecs.BOM_UTF8, UTF8_MARKED),
@@ -27,22 +36,26 @@ def encoding_of(
 ) -> Encoding:
     """The encoding of a text file; ``given`` is what a person said it is.
 
-    A byte order mark decides. Without one, a file that is UTF-8 but for a few bytes is UTF-8, so that only the rows
+    A byte order mark decides, unless ``given`` is a code page. Without one, a file that is UTF-8 but for a few bytes is UTF-8, so that only the rows
     with these bytes are rejected. Any other file has the ``code_page`` of its lines that are not UTF-8.
     Raises SourceError if the file cannot be read, or if Python does not know the encoding ``given``.
     """
     if given is not None:
         try:
             "caf".encode(given).decode(given, "surrogateescape")
-            return Encoding(codecs.lookup(given).name)
+            given = codecs.lookup(given).name
         except (LookupError, ValueError):  # also of names of codecs that encode no text
             raise SourceError(f"{given!r} is not an encoding; use a name such as utf-8, utf-16 or cp1252") from None
+        if not given.startswith("utf"):
+            return Encoding(given)
     try:
         with file.open() as opened:
             start = opened.read(4)
             for mark, name in _MARKS:
                 if start.startswith(mark):
                     return Encoding(name)
+            if given is not None:
+                return Encoding(given)
             opened.seek(0)
             return _unmarked(opened, code_page)
     except OSError as error:
@@ -54,12 +67,14 @@ def lines_of(file: StoredFile, encoding: str, end: str | None = None) -> Iterato
 
     A byte that is not text becomes a lone surrogate (U+FFFD in UTF-16).
 
-    Raises SourceError if the file cannot be read.
+    Raises SourceError if the file cannot be read, NotText if the encoding reads nothing there.
     """
     try:
         errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
         with TextIOWrapper(file.open(), encoding=encoding, errors=errors, newline=end or "") as opened:
             yield from opened
+    except UnicodeError as error:
+        raise NotText(file, encoding, error) from error
     except OSError as error:
         raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
 

@@ -562,3 +562,30 @@ def test_a_list_without_captions_is_no_file_that_was_not_understood(tmp_path: Pa
     )
     (image,), _ = read(source)
     assert (source.name, source.has_captions, image.image_id) == ("jsonl", False, "a/b")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"captions.csv": TABLE},
+        {"captions.json": json.dumps(ROWS)},
+        {"captions.jsonl": "\n".join(map(json.dumps, ROWS))},
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_an_encoding_that_a_table_is_not_in_stops_in_one_sentence(
+    tmp_path: Path, files: dict[str, str | bytes], encoding: str
+) -> None:
+    write(tmp_path, {**files, **photos("1.jpg", "2.jpg")})
+    (table,) = files
+    for place in (tmp_path, tmp_path / table):
+        with pytest.raises(SourceError, match=rf"{table}.* not text in {encoding}.*try another --encoding"):
+            open_source(place, SourceOptions(encoding=encoding))
+
+
+def test_an_encoding_that_a_text_beside_an_image_is_not_in_is_a_reject(tmp_path: Path) -> None:
+    write(tmp_path, {**photos("1.jpg"), "1.txt": "a dog"})
+    (image,), (reject,) = read(open_source(tmp_path, SourceOptions(encoding="utf-16")))
+    assert not image.captions
+    assert reject.where == "1.txt"
+    assert reject.reason.startswith("is not text in utf-16")
