@@ -47,6 +47,7 @@ LAYOUTS = (
     " Parquet files, tars, text or JSON files beside images, or a folder of images"
 )
 CALLED_CAPTIONS = "it is called captions and is of no kind that is read; save it as CSV"
+ARCHIVES = (".zip", ".7z", ".rar")
 NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet; save it as CSV"),
     **{
@@ -70,6 +71,8 @@ def open_source(path: Path | str, options: SourceOptions = DEFAULT_OPTIONS) -> S
         place = Place.at(Path(path))
         if not place.path.exists():
             raise SourceError(f"{path} does not exist; give a folder of images, or a table of images and captions")
+        if not (place.path.is_dir() or place.path.is_file()):
+            raise SourceError(f"{path} is neither a file nor a folder; write what it gives into a file, and give that")
         return _detect(place, options)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
@@ -105,8 +108,15 @@ def _detect(place: Place, options: SourceOptions) -> Source:
         )
     raise SourceError(
         f"{place.shown} is not a collection: it has no table such as captions.csv, captions.jsonl or"
-        f" Flickr8k.token.txt, and no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        f" Flickr8k.token.txt, and no image ({', '.join(sorted(IMAGE_SUFFIXES))}){_left(place)}"
     )
+
+
+def _left(place: Place) -> str:
+    """What of a place without an image could not be looked into."""
+    reasons = [f"{reject.where}: {reject.reason}" for reject in place.rejects]
+    reasons += [f"{name}: unpack it first" for name in place.files if name.lower().endswith(ARCHIVES)]
+    return "".join(f"; {reason}" for reason in reasons[:3])
 
 
 def _without_captions(source: Source, place: Place, misses: list[Miss], options: SourceOptions) -> Source:

@@ -30,18 +30,18 @@ Parts = dict[str, ImageBlob]
 """The files of one sample by their suffixes, in order."""
 
 
-def group(files: Iterable[ImageBlob | Reject], groups: dict[str, Parts]) -> Iterator[Reject]:
+def group(files: Iterable[ImageBlob | Reject], groups: dict[str, Parts], tar: str = "") -> Iterator[Reject]:
     """Put ``files`` into ``groups`` by their keys, in the order in which the keys come first.
 
-    Rejects are passed on. A file whose name came before is taken in place of that; the earlier one is a Reject. Hidden
-    files are left out, as in a folder.
+    Rejects are passed on. A file whose name came before is taken in place of that; the earlier one is a Reject. Files
+    that are hidden in their ``tar`` are left out, as in a folder.
     """
     for file in files:
         if isinstance(file, Reject):
             yield file
             continue
         path = PurePosixPath(file.name)
-        if any(part.startswith(".") for part in path.parts):
+        if any(part.startswith(".") for part in file.name.removeprefix(f"{tar}/").split("/")):
             continue
         stem, _, suffix = path.name.partition(".")
         parts = groups.setdefault((path.parent / stem).as_posix(), {})

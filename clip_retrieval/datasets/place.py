@@ -83,14 +83,21 @@ class Place:
     def files(self) -> Mapping[str, StoredFile]:
         """Every file below ``root`` that is not hidden, by its relative path with slashes, folder by folder in order.
 
-        Links to folders are followed. A folder that several paths lead to is taken once, by a path without links if
+        The file that a person named is among them, also if it is hidden, or if its folder cannot be listed. Links to folders are followed. A folder that several paths lead to is taken once, by a path without links if
         there is one.
         """
-        found: dict[str, Path] = {}
+        found = {} if self.only is None else {self.only: self.path}
         links = [self.root]
         seen: set[str] = set()
         while links:
-            self._walk(links.pop(0), found, links, seen)
+            link = links.pop(0)
+            waiting = [(link, os.path.realpath(link))]
+            while waiting:
+                folder, real = waiting.pop()
+                if real not in seen:
+                    seen.add(real)
+                    below = self._list(folder, found, links)
+                    waiting += ((path, os.path.join(real, path.name)) for path in reversed(below))
         return {name: FileBlob(found[name], name) for name in sorted(found, key=lambda name: name.split("/"))}
 
     def elsewhere(self, folder: str, name: str) -> StoredFile:
@@ -109,30 +116,27 @@ class Place:
     def unpacked(self) -> "Place | None":
         """The one folder that everything lies in, as archives leave it; None if there are others, or files beside it.
 
-        None in a store, too.
+        Of folders in each other it is the last but one, whose name may be that of a split. None in a store, too.
         """
         top = self.only_folder(self.files) if self.only is None else None
         return None if top is None else Place(self.root / top)
 
     @staticmethod
     def only_folder(names: Iterable[str]) -> str | None:
-        """The first part that all of these relative paths share, if all of them lie in a folder."""
-        tops = {name.split("/", 1)[0] if "/" in name else "" for name in names}
-        return tops.pop() or None if len(tops) == 1 else None
+        """The folder above the one that all of these relative paths share, or that one if it lies at the top."""
+        shared = os.path.commonprefix([name.split("/")[:-1] for name in names])
+        return "/".join(shared[:-1] or shared) or None
 
-    def _walk(self, folder: Path, found: dict[str, Path], links: list[Path], seen: set[str]) -> None:
-        """Add the files below a folder to ``found`` and the links to other folders to ``links``."""
-        real = os.path.realpath(folder)
-        if real in seen:
-            return
-        seen.add(real)
+    def _list(self, folder: Path, found: dict[str, Path], links: list[Path]) -> list[Path]:
+        """The folders in a folder. Adds its files to ``found`` and its links to other folders to ``links``."""
+        below: list[Path] = []
         shown = folder.relative_to(self.root).as_posix()
         try:
             with os.scandir(folder) as entries:
                 listed = sorted((entry.name, entry.is_symlink(), *_kind(entry)) for entry in entries)
         except OSError as error:
             self.rejects.append(Reject(shown, f"the folder cannot be listed: {error.strerror}"))
-            return
+            return below
         for name, is_link, is_folder, is_file in listed:
             path = folder / name
             shown = path.relative_to(self.root).as_posix()
@@ -142,14 +146,12 @@ class Place:
                 self.rejects.append(Reject(ascii(shown)[1:-1], "the file name is not UTF-8 text"))
             elif is_folder:
                 self.folders.append(shown)
-                if is_link:
-                    links.append(path)
-                else:
-                    self._walk(path, found, links, seen)
+                (links if is_link else below).append(path)
             elif is_file:
                 found[shown] = path
             elif is_link:
                 self.rejects.append(Reject(shown, "the link leads nowhere"))
+        return below
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:

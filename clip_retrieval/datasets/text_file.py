@@ -36,8 +36,9 @@ def encoding_of(
 ) -> Encoding:
     """The encoding of a text file; ``given`` is what a person said it is.
 
-    A byte order mark decides, unless ``given`` is a code page. Without one, a file that is UTF-8 but for a few bytes is UTF-8, so that only the rows
-    with these bytes are rejected. Any other file has the ``code_page`` of its lines that are not UTF-8.
+    A byte order mark decides, unless ``given`` is a code page. Without one, a file that is UTF-8 but for a few bytes is
+    UTF-8, so that only the rows with these bytes are rejected. Any other file has the ``code_page`` of its lines that
+    are not UTF-8.
     Raises SourceError if the file cannot be read, or if Python does not know the encoding ``given``.
     """
     if given is not None:

@@ -84,7 +84,7 @@ class WebDataset(Source):
         for name in names:
             groups: dict[str, Parts] = {}
             try:
-                yield from group(islice(files_in(self.place.files[name]), members), groups)
+                yield from group(islice(files_in(self.place.files[name]), members), groups, name)
             except SourceError as error:
                 if len(self.names) == 1 or isinstance(error, StoreUnreachable):
                     raise

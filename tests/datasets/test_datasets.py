@@ -265,6 +265,17 @@ class TestFolders:
         (root / "self.jpg").symlink_to("self.jpg")
         assert [i.image_id for i in read(root)[0]] == ["a/x.jpg", "other/y.jpg"]
 
+    def test_folders_in_each_other_are_read_however_deep_they_are(self, tmp_path: Path) -> None:
+        above, depth = os.open(tmp_path, os.O_RDONLY), 1200
+        for _ in range(depth):  # a longer path than the system takes at once
+            os.mkdir("d", dir_fd=above)
+            inside = os.open("d", os.O_RDONLY, dir_fd=above)
+            os.close(above)
+            above = inside
+        os.close(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=above))
+        os.close(above)
+        assert [image.image_id for image in read(tmp_path)[0]] == ["d/" * depth + "a.png"]
+
     def test_a_name_that_is_not_text_is_rejected(self, tmp_path: Path) -> None:
         try:
             touch(tmp_path, os.fsdecode(b"caf\xe9.jpg"), "b.jpg")
@@ -376,6 +387,27 @@ class TestOpenSource:
             open_source(tmp_path / "data.zip")
         with pytest.raises(SourceError, match=r"data\.parquet cannot be read as Parquet"):
             open_source(tmp_path / "data.parquet")
+
+    def test_a_file_that_is_named_is_read_though_its_folder_does_not_list_it(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.jpg")
+        (tmp_path / ".captions.csv").write_text("image,caption\na.jpg,x\n")
+        (image,), _ = read(tmp_path / ".captions.csv")
+        assert image.image_id == "a.jpg"
+        touch(tmp_path, ".notes.bin")
+        with pytest.raises(SourceError, match="is not a table or an archive"):
+            open_source(tmp_path / ".notes.bin")
+
+    def test_a_pipe_is_no_source(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "captions.csv")
+        with pytest.raises(SourceError, match="neither a file nor a folder; write what it gives into a file"):
+            open_source(tmp_path / "captions.csv")
+
+    def test_what_of_a_folder_could_not_be_looked_into_is_said(self, tmp_path: Path) -> None:
+        touch(tmp_path, "photos.zip", "b.7z")
+        (tmp_path / "gone").symlink_to("nowhere")
+        said = "no image .*; gone: the link leads nowhere; b.7z: unpack it first; photos.zip: unpack it first"
+        with pytest.raises(SourceError, match=said):
+            open_source(tmp_path)
 
     def test_a_relative_path_has_an_absolute_root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touch(tmp_path, "photos/a.jpg")

@@ -202,6 +202,10 @@ class TestShards:
             "4.tar is compressed, so its images cannot be read one by one; unpack it with gunzip first",
         ]
 
+    def test_a_hidden_tar_that_is_named_is_read(self, tmp_path: Path) -> None:
+        (image,), _, _ = read(write(tmp_path / ".a.tar", {"1.png": RED, "1.txt": "red"}))
+        assert texts(image) == ["red"]
+
     def test_a_single_tar_that_is_none_is_an_error(self, tmp_path: Path) -> None:
         path = tmp_path / "a.tar"
         path.write_bytes(b"no")
