@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 from clip_retrieval.datasets.base import Source, absolute, is_text
@@ -83,8 +84,9 @@ class Place:
     def files(self) -> Mapping[str, StoredFile]:
         """Every file below ``root`` that is not hidden, by its relative path with slashes, folder by folder in order.
 
-        The file that a person named is among them, also if it is hidden, or if its folder cannot be listed. Links to folders are followed. A folder that several paths lead to is taken once, by a path without links if
-        there is one.
+        The file that a person named is among them, also if it is hidden, or if its folder cannot be listed. Links to
+        folders are followed. A folder that several paths lead to is taken once, by a path without links if there is
+        one.
         """
         found = {} if self.only is None else {self.only: self.path}
         links = [self.root]
@@ -97,7 +99,7 @@ class Place:
                 if real not in seen:
                     seen.add(real)
                     below = self._list(folder, found, links)
-                    waiting += ((path, os.path.join(real, path.name)) for path in reversed(below))
+                    waiting += ((path, f"{real.rstrip('/')}/{path.name}") for path in reversed(below))
         return {name: FileBlob(found[name], name) for name in sorted(found, key=lambda name: name.split("/"))}
 
     def elsewhere(self, folder: str, name: str) -> StoredFile:
@@ -124,7 +126,8 @@ class Place:
     @staticmethod
     def only_folder(names: Iterable[str]) -> str | None:
         """The folder above the one that all of these relative paths share, or that one if it lies at the top."""
-        shared = os.path.commonprefix([name.split("/")[:-1] for name in names])
+        levels = zip(*(name.split("/")[:-1] for name in names), strict=False)
+        shared = [level[0] for level in takewhile(lambda level: len({*level}) == 1, levels)]
         return "/".join(shared[:-1] or shared) or None
 
     def _list(self, folder: Path, found: dict[str, Path], links: list[Path]) -> list[Path]:
