@@ -9,11 +9,12 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from clip_retrieval.datasets.taking import Taking
-from clip_retrieval.records import CaptionedImage, Reject, Split
+from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Split
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
@@ -48,6 +49,8 @@ class Source(ABC):
     """Whether a person may name columns; other layouts have none."""
     vectors_mark: str | None = None
     """If the images are vectors that another program made: changes whenever the files of the vectors do."""
+    images_alone: bool = False
+    """Whether a person wants no captions, whatever the layout has."""
     unlisted: Sequence[Reject] = ()
     """What of the place could not be listed."""
 
@@ -58,20 +61,37 @@ class Source(ABC):
 
     def __iter__(self) -> Iterator[CaptionedImage | Reject]:
         """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject."""
-        owners: dict[str, str] = {}
+        owners: dict[str, ImageBlob] = {}
         yield from self.unlisted
         for item in self.read():
-            if isinstance(item, CaptionedImage):
-                if (owner := owners.get(item.image_id)) is not None:
-                    reason = f"image_id {item.image_id!r} is already used by {owner}"
-                    yield Reject(item.blob.name, f"{reason}; give each its own, or rename the column")
-                    continue
-                owners[item.image_id] = item.blob.name
-            yield item
+            if not isinstance(item, CaptionedImage):
+                yield item
+            elif (owner := owners.get(item.image_id)) is not None:
+                yield Reject(item.blob.name, _used_twice(item, owner))
+            else:
+                owners[item.image_id] = item.blob
+                yield replace(item, captions=()) if self.images_alone else item
+        if self.images_alone:
+            self.taking.columns.pop("caption", None)
 
     @abstractmethod
     def read(self) -> Iterator[CaptionedImage | Reject]:
         """The images as the layout gives them; their ids need not be unique yet. Raises SourceError."""
+
+
+def _used_twice(image: CaptionedImage, owner: ImageBlob) -> str:
+    """Why an image cannot have its image_id, which ``owner`` has."""
+    if {image.image_id} == {unicodedata.normalize("NFC", blob.name) for blob in (image.blob, owner)}:
+        spelled = " and ".join(_spelled(blob) for blob in (owner, image.blob))
+        return f"{spelled} are one name in two Unicode forms; rename one of these files"
+    return f"image_id {image.image_id!r} is already used by {owner.name}; give each its own, or rename the column"
+
+
+def _spelled(blob: ImageBlob) -> str:
+    """The name of an image as its file system has it, in ASCII."""
+    path = getattr(blob, "path", None)
+    parts = path.parts[-len(blob.name.split("/")) :] if isinstance(path, Path) else [blob.name]
+    return ascii("/".join(parts))
 
 
 def absolute(path: Path) -> Path:

@@ -94,9 +94,11 @@ def _detect(place: Place, options: SourceOptions) -> Source:
                     f"{place.shown} is taken as {source.name}, which has no columns to choose from: leave"
                     " --image-column and --caption-column out"
                 )
-            if found.source.has_captions or options.no_captions:
-                return found.source
-            return _without_captions(found.source, place, misses, options)
+            if options.no_captions:
+                source.images_alone, source.has_captions = True, False
+            if source.has_captions or options.no_captions:
+                return source
+            return _without_captions(source, place, misses, options)
     if misses:
         raise SourceError(_not_understood(place, misses))
     if place.only is not None:

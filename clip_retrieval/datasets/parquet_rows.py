@@ -14,6 +14,7 @@ from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.column_names import Roles, roles_of
 from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
 from clip_retrieval.datasets.names import ImageNames, moved_note
+from clip_retrieval.datasets.outside import told_apart
 from clip_retrieval.datasets.parquet_file import Columns, Row, class_names, columns_of, opened, rows_of
 from clip_retrieval.datasets.parquet_groups import groups_with_gaps
 from clip_retrieval.datasets.parquet_images import RowBatches, RowBlob
@@ -81,7 +82,8 @@ class ParquetFiles(Source):
         taking = self.taking = Taking(self.name, self.taking.why)
         seen: set[str] = set()
         items = (item for name in self.names for item in self._file(name, taking, seen))
-        yield from joined(items, _identity, scattered=not self.in_rows, same=_same_bytes)
+        images = joined(items, _identity, scattered=not self.in_rows, same=_same_bytes)
+        yield from images if self.in_rows else told_apart(images)
         taking.notes += moved_note([names.moved for names in self._image_names.values()])
         if self.place.only is None:
             stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}
@@ -181,7 +183,7 @@ def _folder(file: StoredFile) -> str:
 
 
 def _identity(image: CaptionedImage) -> Hashable:
-    return image.image_id if isinstance(image.blob, RowBlob) else (image.image_id, image.blob.name)
+    return (image.image_id, getattr(image.blob, "path", None))
 
 
 def _same_bytes(first: CaptionedImage, later: CaptionedImage) -> bool:

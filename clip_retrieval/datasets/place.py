@@ -106,10 +106,13 @@ class Place:
         """The file that a table in ``folder`` calls ``name``, and that is not among the files; it need not exist.
 
         Names are relative to the folder or absolute. A table belongs to the user, so it may name files outside of the
-        place. Users see only the bare file name of such an image, never a folder of this machine. Raises ValueError.
+        place. Users see the bare file name of such an image; ``outside.told_apart`` adds folders if several have it.
+        Raises ValueError.
         """
         path = absolute(self.root / folder / name)
-        return FileBlob(path, path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name)
+        if not path.is_relative_to(self.root):
+            return FileBlob(path, path.name, is_outside=True)
+        return FileBlob(path, path.relative_to(self.root).as_posix())
 
     def above(self) -> "Place | None":
         """The folder that contains this one; None in a store."""

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from clip_retrieval.datasets.base import is_text, parse_language, parse_split
 from clip_retrieval.datasets.column_names import Roles, folded, roles_of
+from clip_retrieval.datasets.outside import told_apart
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import Taking
@@ -103,14 +104,16 @@ def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) ->
             continue
         yield from (Reject(row.where, reason + _KEPT) for reason in bad_cells)
     taking.fields.update(type_columns([draft.metadata for draft in drafts.values()]))
-    for draft in drafts.values():
-        yield CaptionedImage(
+    yield from told_apart(
+        CaptionedImage(
             image_id=draft.blob.name if draft.image_id is None else draft.image_id,
             blob=draft.blob,
             captions=tuple(draft.captions),
             split=draft.split,
             metadata=draft.metadata,
         )
+        for draft in drafts.values()
+    )
 
 
 @dataclass(slots=True)

@@ -154,6 +154,46 @@ class TestCsv:
             (tmp_path / "c.jpg", "c.jpg"),
         ]
 
+    def test_images_outside_with_one_name_are_told_apart_by_their_folders(self, tmp_path: Path) -> None:
+        names = (
+            "../imgs/cats/1.png",
+            "../imgs/dogs/1.png",
+            "../old/dogs/1.png",
+            "../imgs/2.png",
+            "../x/in.png",
+            "in.png",
+        )
+        touch(tmp_path / "lists", *names)
+        for rows in (names, names[::-1]):
+            write_csv(tmp_path / "lists", "image,caption", *(f"{name},x" for name in rows))
+            images, rejects = read(tmp_path / "lists")
+            assert not rejects
+            assert {i.image_id: os.path.relpath(blob_path(i), tmp_path / "lists") for i in images} == {
+                "cats/1.png": "../imgs/cats/1.png",
+                "imgs/dogs/1.png": "../imgs/dogs/1.png",
+                "old/dogs/1.png": "../old/dogs/1.png",
+                "2.png": "../imgs/2.png",
+                "x/in.png": "../x/in.png",
+                "in.png": "in.png",
+            }
+            assert all(image.blob.name == image.image_id for image in images)
+
+    def test_two_files_of_one_name_in_two_unicode_forms_are_named_as_they_are_spelled(self, tmp_path: Path) -> None:
+        try:
+            touch(tmp_path, "d/caf\u00e9.png", "d/cafe\u0301.png")
+        except OSError:
+            pytest.skip("this file system holds one form only")
+        (_,), (reject,) = read(tmp_path)
+        assert reject.reason == (
+            r"'d/cafe\u0301.png' and 'd/caf\xe9.png' are one name in two Unicode forms; rename one of these files"
+        )
+
+    def test_an_absolute_path_of_the_folder_is_a_file_of_it(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.jpg", "b.jpg")
+        source = open_source(write_csv(tmp_path, "image,caption", f"{tmp_path}/a.jpg,x").parent)
+        assert [image.image_id for image in source if isinstance(image, CaptionedImage)] == ["a.jpg"]
+        assert source.taking.unused == {"images that no row names": 1}
+
 
 class TestJsonLines:
     def test_fields_are_typed_and_captions_may_be_a_list(self, tmp_path: Path) -> None:

@@ -366,6 +366,20 @@ def test_a_table_of_a_header_alone_beside_others_is_told(tmp_path: Path) -> None
     assert source.taking.notes == ["val.csv has the columns 'image', 'caption' and no row"]
 
 
+@pytest.mark.parametrize(("layout", "files"), LAYOUTS.values(), ids=LAYOUTS)
+def test_no_captions_leaves_them_out_of_every_layout(
+    tmp_path: Path, layout: str, files: dict[str, str | bytes]
+) -> None:
+    write(tmp_path, files)
+    for place in (tmp_path, *([] if layout == "sidecar" else [tmp_path / next(iter(files))])):
+        source = open_source(place, SourceOptions(no_captions=True))
+        images, _ = read(source)
+        assert images
+        assert not any(image.captions for image in images)
+        assert not source.has_captions
+        assert "caption" not in source.taking.columns
+
+
 @pytest.mark.parametrize("name", ["package.json", "prices.csv", "README.txt"])
 def test_files_that_have_nothing_to_do_with_images_do_not_stop(tmp_path: Path, name: str) -> None:
     source = open_source(write(tmp_path, {name: '{"a": 1}', **photos("1.jpg")}))
