@@ -3,18 +3,50 @@
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from io import TextIOWrapper
-from typing import BinaryIO
+from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
+from typing import BinaryIO, Protocol
 
+from clip_retrieval.datasets.base import is_text
 from clip_retrieval.datasets.code_page import Encoding, code_page_of
-from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.errors import SourceError
+from clip_retrieval.records import ImageBlob, Reject
+
+
+class Text(Protocol):
+    """What may be read as text: a file of a source, or bytes that were read already."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self) -> BinaryIO:
+        """The bytes, for reading at any place. Raises OSError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeldText:
+    """The bytes of a text file. A ``Text``."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def of(cls, file: ImageBlob, limit: int) -> "HeldText":
+        """The bytes of a file, which is read once. Raises ImageRejected, and ValueError if it is over the limit."""
+        data = file.read(limit)
+        if len(data) > limit:
+            raise ValueError(f"over {limit >> 20} MiB of text")
+        return cls(file.name, data)
+
+    def open(self) -> BinaryIO:
+        return BytesIO(self.data)
 
 
 class NotText(SourceError):
     """A file is not text in the encoding that it is read in."""
 
-    def __init__(self, file: StoredFile, encoding: str, error: UnicodeError) -> None:
+    def __init__(self, file: Text, encoding: str, error: UnicodeError) -> None:
         self.reason = f"not text in {encoding} ({error}); try another --encoding such as utf-16-le, or leave it out"
         super().__init__(f"{file.name} is {self.reason}")
 
@@ -32,7 +64,7 @@ _LONGEST_LINE = 2**24
 
 
 def encoding_of(
-    file: StoredFile, given: str | None = None, code_page: Callable[[bytes], Encoding] = code_page_of
+    file: Text, given: str | None = None, code_page: Callable[[bytes], Encoding] = code_page_of
 ) -> Encoding:
     """The encoding of a text file; ``given`` is what a person said it is.
 
@@ -63,7 +95,7 @@ def encoding_of(
         raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def lines_of(file: StoredFile, encoding: str, end: str | None = None) -> Iterator[str]:
+def lines_of(file: Text, encoding: str, end: str | None = None) -> Iterator[str]:
     """The lines of a text file with their ends; ``end`` is the one end that counts, None for every usual one.
 
     A byte that is not text becomes a lone surrogate (U+FFFD in UTF-16).
@@ -80,7 +112,19 @@ def lines_of(file: StoredFile, encoding: str, end: str | None = None) -> Iterato
         raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def code_page_over(files: Iterable[StoredFile]) -> Encoding:
+def captions_in(file: Text, encoding: str) -> Iterator[str | Reject]:
+    """The lines of a text file that are not empty, each a caption; a Reject for a line that is not text.
+
+    Raises as ``lines_of`` does.
+    """
+    for number, line in enumerate(lines_of(file, encoding), 1):
+        if not is_text(line):
+            yield Reject(f"{file.name} line {number}", "not UTF-8 text")
+        elif text := line.strip():
+            yield text
+
+
+def code_page_over(files: Iterable[Text]) -> Encoding:
     """The one code page of all ``files`` that are not Unicode: together they have more text than each by itself."""
     sample = bytearray()
 
