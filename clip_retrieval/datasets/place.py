@@ -115,8 +115,9 @@ class Place:
         return FileBlob(path, path.relative_to(self.root).as_posix())
 
     def above(self) -> "Place | None":
-        """The folder that contains this one; None in a store."""
-        return Place(self.root.parent)
+        """The folder that contains this one; None in a store, and if that would be the whole disk."""
+        above = self.root.parent
+        return None if above == above.parent else Place(above)
 
     def unpacked(self) -> "Place | None":
         """The one folder that everything lies in, as archives leave it; None if there are others, or files beside it.

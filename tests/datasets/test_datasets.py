@@ -440,6 +440,12 @@ class TestOpenSource:
         with pytest.raises(SourceError, match="is not a table or an archive"):
             open_source(tmp_path / ".notes.bin")
 
+    def test_the_whole_disk_is_no_place_to_look_for_images(self, tmp_path: Path) -> None:
+        assert Place(Path("/usr")).above() is None
+        above = Place(tmp_path).above()
+        assert above is not None
+        assert above.root == tmp_path.parent
+
     def test_a_pipe_is_no_source(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "captions.csv")
         with pytest.raises(SourceError, match="neither a file nor a folder; write what it gives into a file"):

@@ -603,3 +603,19 @@ def test_an_encoding_that_a_text_beside_an_image_is_not_in_is_a_reject(tmp_path:
     assert not image.captions
     assert reject.where == "1.txt"
     assert reject.reason.startswith("is not text in utf-16")
+
+
+def test_a_table_in_a_folder_of_tables_finds_its_images_there_first(tmp_path: Path) -> None:
+    write(tmp_path, {"data/captions.csv": TABLE, **photos("data/images/1.jpg", "data/images/2.jpg", "backup/1.jpg")})
+    source = open_source(tmp_path / "data" / "captions.csv")
+    assert captions_of(source) == CAPTIONS
+    assert not source.taking.unused
+    write(tmp_path / "b", {"captions/.captions.csv": TABLE, **photos("images/1.jpg", "images/2.jpg")})
+    assert captions_of(open_source(tmp_path / "b" / "captions" / ".captions.csv")) == CAPTIONS
+
+
+def test_a_secret_that_is_called_a_token_is_no_file_of_captions(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path, {"api.token": "6f1c #2\n", **photos("1.jpg")}))
+    assert source.name == "images"
+    assert captions_of(source) == {"1.jpg": []}
+    assert source.taking.unused == {".token files": 1}
