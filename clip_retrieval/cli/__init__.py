@@ -31,7 +31,7 @@ edit.py             ``bento-clip edit``
 remove.py           ``bento-clip remove``
 sync_service.py     a running service is made equal to a source
 sync_target.py      what a source can be synchronised to
-watching.py         when to look at a folder again
+watching.py         when to look at folders again
 sync.py             ``bento-clip sync``
 mcp_tools.py        what an assistant can do with a running service
 mcp.py              ``bento-clip mcp``

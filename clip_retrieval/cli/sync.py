@@ -39,10 +39,12 @@ from clip_retrieval.cli.sync_target import ArtifactTarget, Look, Outcome, Servic
 from clip_retrieval.cli.watching import changes_of
 from clip_retrieval.client import Client
 from clip_retrieval.client.retries import PATIENT
+from clip_retrieval.datasets.base import absolute
+from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.images.decode import Limits
-from clip_retrieval.records import Reject
+from clip_retrieval.records import CaptionedImage, Reject
 from clip_retrieval.urls import is_url, shown_place
 
 AGAIN_S = 5
@@ -116,7 +118,7 @@ def sync(
         stack.callback(target.close)
         rounds = _Rounds(source, options, limits, target, seen, bars, force=force, dry_run=dry_run, as_json=as_json)
         if watch:
-            _keep_on(rounds, changes_of(_folder_of(Path(source))))
+            _keep_on(rounds, changes_of(lambda: rounds.folders))
         elif rounds.run():
             raise typer.Exit(1)
 
@@ -141,6 +143,8 @@ class _Rounds:
         self._target, self._seen, self._bars = target, seen, bars
         self._force, self._dry_run, self._as_json = force, dry_run, as_json
         self._taken: list[str] = []
+        self.folders: frozenset[Path] = frozenset() if is_url(source) else folders_of(Path(source))
+        """What the source is read from: its folder, and since the first round those of its images elsewhere."""
 
     def run(self) -> bool:
         """One round; returns whether anything was rejected. Raises the errors of reading, building and the service."""
@@ -148,6 +152,8 @@ class _Rounds:
         if (taken := list(data.taking.lines())) != self._taken:  # while a folder is watched it rarely changes
             console.taken(data.taking)
             self._taken = taken
+        if not is_url(self._source):
+            self.folders = folders_of(Path(self._source), data.items)
         report = check_source(data, shown_place(self._source), self._limits, self._bars, self._seen)
         hiding = [] if self._force else [item for item in data.items if isinstance(item, Reject) and item.may_hide]
         look = Look(data, report, data.place, hiding)
@@ -223,8 +229,13 @@ def _first(hiding: Sequence[Reject]) -> str:
     return f"images may be behind what cannot be read now ({hiding[0].where}: {hiding[0].reason}{more})"
 
 
-def _folder_of(source: Path) -> Path:
-    return source if source.is_dir() else source.parent
+def folders_of(source: Path, items: Iterable[CaptionedImage | Reject] = ()) -> frozenset[Path]:
+    """The folder of a source on this machine, and those of its images that do not lie below it or each other."""
+    folder = absolute(source if source.is_dir() else source.parent)
+    blobs = [item.blob for item in items if isinstance(item, CaptionedImage)]
+    others = {blob.path.parent for blob in blobs if isinstance(blob, FileBlob)}
+    found = {folder, *(other for other in others if not other.is_relative_to(folder))}
+    return frozenset(one for one in found if not any(above in found for above in one.parents))
 
 
 def _list(sign: str, ids: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """Readers of image collections, one layout per file. ``detect.open_source`` finds the reader that fits.
 
 file_blob.py      an image in a file
+outside.py        names of images outside of a place
 stored.py         files that are read at any place, and images that are a part of one
 taking.py         what a reader took a source for
 column_names.py   which column of a table is what

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clip_retrieval.datasets.taking import Taking
-from clip_retrieval.records import CaptionedImage, Reject, Split
+from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Split
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
@@ -50,6 +50,8 @@ class Source(ABC):
     """Whether a person may name columns; other layouts have none."""
     vectors_mark: str | None = None
     """If the images are vectors that another program made: changes whenever the files of the vectors do."""
+    images_alone: bool = False
+    """Whether a person wants no captions, whatever the layout has."""
     unlisted: Sequence[Reject] = ()
     """What of the place could not be listed."""
 
@@ -63,27 +65,43 @@ class Source(ABC):
 
         No field is called ``split``, as the split itself is: such a value becomes a Reject.
         """
-        owners: dict[str, str] = {}
+        owners: dict[str, ImageBlob] = {}
         yield from self.unlisted
         for item in self.read():
-            if isinstance(item, CaptionedImage):
-                if (owner := owners.get(item.image_id)) is not None:
-                    reason = f"image_id {item.image_id!r} is already used by {owner}"
-                    yield Reject(item.blob.name, f"{reason}; give each its own, or rename the column")
-                    continue
-                owners[item.image_id] = item.blob.name
-                if _SPLIT in item.metadata:
-                    if item.metadata[_SPLIT] is not None:
-                        reason = "the value of 'split' was not read as the split, and no field has this name"
-                        yield Reject(item.blob.name, f"{reason}; rename it; the image is kept without it")
-                    metadata = {name: value for name, value in item.metadata.items() if name != _SPLIT}
-                    item = replace(item, metadata=metadata)  # noqa: PLW2901
-            yield item
+            if not isinstance(item, CaptionedImage):
+                yield item
+                continue
+            if (owner := owners.get(item.image_id)) is not None:
+                yield Reject(item.blob.name, _used_twice(item, owner))
+                continue
+            owners[item.image_id] = item.blob
+            if item.metadata.get(_SPLIT) is not None:
+                reason = "the value of 'split' was not read as the split, and no field has this name"
+                yield Reject(item.blob.name, f"{reason}; rename it; the image is kept without it")
+            metadata = {name: value for name, value in item.metadata.items() if name != _SPLIT}
+            yield replace(item, metadata=metadata, captions=() if self.images_alone else item.captions)
         self.taking.fields.pop(_SPLIT, None)
+        if self.images_alone:
+            self.taking.columns.pop("caption", None)
 
     @abstractmethod
     def read(self) -> Iterator[CaptionedImage | Reject]:
         """The images as the layout gives them; their ids need not be unique yet. Raises SourceError."""
+
+
+def _used_twice(image: CaptionedImage, owner: ImageBlob) -> str:
+    """Why an image cannot have its image_id, which ``owner`` has."""
+    if {image.image_id} == {unicodedata.normalize("NFC", blob.name) for blob in (image.blob, owner)}:
+        spelled = " and ".join(_spelled(blob) for blob in (owner, image.blob))
+        return f"{spelled} are one name in two Unicode forms; rename one of these files"
+    return f"image_id {image.image_id!r} is already used by {owner.name}; give each its own, or rename the column"
+
+
+def _spelled(blob: ImageBlob) -> str:
+    """The name of an image as its file system has it, in ASCII."""
+    path = getattr(blob, "path", None)
+    parts = path.parts[-len(blob.name.split("/")) :] if isinstance(path, Path) else [blob.name]
+    return ascii("/".join(parts))
 
 
 def absolute(path: Path) -> Path:

@@ -112,12 +112,12 @@ def _rows(lines: Iterable[str], separator: str, width: int | None) -> Iterator[C
             yield CellRow(first[0], next(csv.reader([first[1]], delimiter=separator, quoting=csv.QUOTE_NONE)))
             continue
         taken, length, quotes = [first], len(first[1]), first[1].count('"')
-        swallowed = False
-        while quotes % 2 and length <= _LONGEST_ROW and not swallowed and (following := take()) is not None:
+        while quotes % 2 and length <= _LONGEST_ROW and (following := take()) is not None:
             taken.append(following)
             length += len(following[1])
             quotes += following[1].count('"')
-            swallowed = names_image.match(following[1]) is not None  # a line that is a row of its own
+        # A quote that a row of its own would close has not closed before; inside, a text may begin with a file's name.
+        swallowed = len(taken) > 1 and names_image.match(taken[-1][1]) is not None
         cells, reason = _cells([line for _, line in taken], separator)
         if cells is not None and not swallowed and (len(taken) == 1 or width is None or len(cells) == width):
             if any(cell.strip() for cell in cells):

@@ -47,6 +47,7 @@ LAYOUTS = (
     " Parquet files, tars, text or JSON files beside images, or a folder of images"
 )
 CALLED_CAPTIONS = "it is called captions and is of no kind that is read; save it as CSV"
+ARCHIVES = (".zip", ".7z", ".rar")
 NOT_READ = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "a spreadsheet; save it as CSV"),
     **{
@@ -70,6 +71,8 @@ def open_source(path: Path | str, options: SourceOptions = DEFAULT_OPTIONS) -> S
         place = Place.at(Path(path))
         if not place.path.exists():
             raise SourceError(f"{path} does not exist; give a folder of images, or a table of images and captions")
+        if not (place.path.is_dir() or place.path.is_file()):
+            raise SourceError(f"{path} is neither a file nor a folder; write what it gives into a file, and give that")
         return _detect(place, options)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
@@ -91,9 +94,11 @@ def _detect(place: Place, options: SourceOptions) -> Source:
                     f"{place.shown} is taken as {source.name}, which has no columns to choose from: leave"
                     " --image-column and --caption-column out"
                 )
-            if found.source.has_captions or options.no_captions:
-                return found.source
-            return _without_captions(found.source, place, misses, options)
+            if options.no_captions:
+                source.images_alone, source.has_captions = True, False
+            if source.has_captions or options.no_captions:
+                return source
+            return _without_captions(source, place, misses, options)
     if misses:
         raise SourceError(_not_understood(place, misses))
     if place.only is not None:
@@ -105,8 +110,15 @@ def _detect(place: Place, options: SourceOptions) -> Source:
         )
     raise SourceError(
         f"{place.shown} is not a collection: it has no table such as captions.csv, captions.jsonl or"
-        f" Flickr8k.token.txt, and no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        f" Flickr8k.token.txt, and no image ({', '.join(sorted(IMAGE_SUFFIXES))}){_left(place)}"
     )
+
+
+def _left(place: Place) -> str:
+    """What of a place without an image could not be looked into."""
+    reasons = [f"{reject.where}: {reject.reason}" for reject in place.rejects]
+    reasons += [f"{name}: unpack it first" for name in place.files if name.lower().endswith(ARCHIVES)]
+    return "".join(f"; {reason}" for reason in reasons[:3])
 
 
 def _without_captions(source: Source, place: Place, misses: list[Miss], options: SourceOptions) -> Source:

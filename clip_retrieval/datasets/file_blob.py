@@ -1,7 +1,7 @@
 """An image in a file."""
 
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,10 +15,12 @@ class FileBlob:
 
     path: Path
     name: str
+    is_outside: bool = False
+    """Whether it lies outside of its source: then the name is an end of the path."""
 
     def named(self, name: str) -> "FileBlob":
         """The same file under another name for people."""
-        return FileBlob(self.path, name)
+        return replace(self, name=name)
 
     def read(self, limit: int) -> bytes:
         """The bytes of the file, at most ``limit`` + 1 of them.

@@ -9,6 +9,7 @@ Flickr8k_Dataset/, flickr30k-images/, Images/ or the folder itself; their names 
 Kaggle's ``results.csv`` of Flickr30k is a table.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -24,7 +25,7 @@ from clip_retrieval.datasets.taking import TakenFile
 from clip_retrieval.datasets.tar_place import tar_names
 from clip_retrieval.datasets.text_file import encoding_of, lines_of
 from clip_retrieval.datasets.unused import count_unused
-from clip_retrieval.errors import SourceError
+from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Split
 
 KAGGLE = "captions.txt"
@@ -43,6 +44,8 @@ _SPLIT_FILES: dict[Split, str] = {
     "val": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
+_TOKEN_LINE = re.compile(rb"#[^\t\r\n]*\t")
+_SAMPLE_BYTES = 2**16
 
 
 class Flickr(Source):
@@ -142,16 +145,24 @@ def fits(place: Place, options: SourceOptions) -> Fit | None:
 
 def captions_name(place: Place) -> str | None:
     """The captions file that identifies a place as Flickr8k or Flickr30k; None if there is none."""
-    for name in place.files:
-        path = PurePosixPath(name)
-        if str(path.parent) in {".", "Flickr8k_text"} and name.endswith(_TOKEN_SUFFIXES) and "lemma" not in name:
+    for name, file in place.files.items():
+        is_called = name.endswith(_TOKEN_SUFFIXES) and "lemma" not in name
+        if is_called and str(PurePosixPath(name).parent) in {".", "Flickr8k_text"} and _has_token_line(file):
             return name
     if (kaggle := place.files.get(KAGGLE)) is not None:
-        with kaggle.open() as file:
-            header = file.readline(64).removeprefix(b"\xef\xbb\xbf").split()
+        with kaggle.open() as opened:
+            header = opened.readline(64).removeprefix(b"\xef\xbb\xbf").split()
         if header == [b"image,caption"]:
             return KAGGLE
     return None
+
+
+def _has_token_line(file: StoredFile) -> bool:
+    """Whether a line at the beginning of a file, in any encoding, is of the form that ``_token_rows`` reads."""
+    try:
+        return _TOKEN_LINE.search(file.read(_SAMPLE_BYTES).replace(b"\0", b"")) is not None
+    except ImageRejected:
+        return False
 
 
 def _token_rows(file: StoredFile, encoding: str) -> Iterator[Row | Reject]:

@@ -5,19 +5,25 @@ WebDataset's convention (https://github.com/webdataset/webdataset, "The WebDatas
 ``.txt`` and ``.caption``, and the keys of ``.json`` that name captions; the other keys of ``.json`` are metadata.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import IMAGE_SUFFIXES
+from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.column_names import Roles, folded, roles_of
 from clip_retrieval.datasets.image_files import kind_of_file
 from clip_retrieval.datasets.img2dataset_status import bookkeeping
-from clip_retrieval.datasets.json_values import not_repeated, reason_of, values_in
+from clip_retrieval.datasets.json_values import not_repeated, reason_of, values_of
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.samples import Sample, images_of
 from clip_retrieval.datasets.shards import kind_of
-from clip_retrieval.datasets.taking import Taking
+from clip_retrieval.datasets.stored import StoredFile
+from clip_retrieval.datasets.taking import TakenFile, Taking
+from clip_retrieval.datasets.text_file import UTF8, HeldText, NotText, captions_in, code_page_over, encoding_of
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Split
 
@@ -25,23 +31,25 @@ _TEXTS = frozenset({"txt", "caption", "text"})
 _NOT_IMAGES = frozenset({*_TEXTS, "json", "cls", "npy", "npz", "pth", "pt", "pyd", "pkl", "index", "md", "csv"})
 TEXT_LIMIT = 1 << 20
 """Bytes of a file of captions or values that are read."""
+_CODE_PAGE_FILES = 1000
+"""Files whose code page is found together; each is a read of a store."""
 
-Parts = dict[str, ImageBlob]
+Parts = dict[str, StoredFile]
 """The files of one sample by their suffixes, in order."""
 
 
-def group(files: Iterable[ImageBlob | Reject], groups: dict[str, Parts]) -> Iterator[Reject]:
+def group(files: Iterable[StoredFile | Reject], groups: dict[str, Parts], tar: str = "") -> Iterator[Reject]:
     """Put ``files`` into ``groups`` by their keys, in the order in which the keys come first.
 
-    Rejects are passed on. A file whose name came before is taken in place of that; the earlier one is a Reject. Hidden
-    files are left out, as in a folder.
+    Rejects are passed on. A file whose name came before is taken in place of that; the earlier one is a Reject. Files
+    that are hidden in their ``tar`` are left out, as in a folder.
     """
     for file in files:
         if isinstance(file, Reject):
             yield file
             continue
         path = PurePosixPath(file.name)
-        if any(part.startswith(".") for part in path.parts):
+        if any(part.startswith(".") for part in file.name.removeprefix(f"{tar}/").split("/")):
             continue
         stem, _, suffix = path.name.partition(".")
         parts = groups.setdefault((path.parent / stem).as_posix(), {})
@@ -56,6 +64,10 @@ class GroupReader:
 
     options: SourceOptions
     taking: Taking
+    groups: Mapping[str, Parts] = field(default_factory=dict)
+    """All groups of the shard that is read: their texts have one code page if they are not Unicode."""
+    read: Counter[Encoding] = field(default_factory=Counter)
+    """How many files of captions and values were read, by their encoding."""
     used: set[str] = field(default_factory=set)
     """The suffixes and the keys of JSON that images and captions came from."""
 
@@ -82,8 +94,16 @@ class GroupReader:
         if not images:
             self._unused(others.values())
 
-    def check_names(self) -> None:
-        """Raise SourceError if a person named a column that no sample had."""
+    def tell(self) -> None:
+        """Put into ``taking`` what was read in an encoding of its own.
+
+        Raises SourceError if a person named a column that no sample had.
+        """
+        self.taking.files += [
+            TakenFile(f"{count} texts", encoding.name, guessed=not encoding.sure)
+            for encoding, count in self.read.items()
+            if encoding != Encoding(UTF8)
+        ]
         wanted = {*self.options.caption_columns, *([self.options.image_column] if self.options.image_column else [])}
         if missing := sorted(wanted - self.used):
             raise SourceError(
@@ -113,11 +133,21 @@ class GroupReader:
                 continue
             try:
                 if kind == "json":
-                    values = {**values_in(_text(other)), **values}
+                    encoding, found = values_of(other, TEXT_LIMIT, self.options.encoding)
+                    values = {**found, **values}
                 elif self._wants(name):
-                    captions += _lines(other)
+                    held = HeldText.of(other, TEXT_LIMIT)
+                    encoding = encoding_of(held, self.options.encoding, lambda _: self._code_page)
+                    for line in captions_in(held, encoding.name):
+                        if isinstance(line, Reject):
+                            yield line
+                        else:
+                            captions.append(line)
                     self._use("caption", name)
-            except (ImageRejected, ValueError, RecursionError) as error:
+                else:
+                    continue
+                self.read[encoding] += 1
+            except (ImageRejected, NotText, ValueError, RecursionError) as error:
                 yield Reject(other.name, reason_of(error), may_hide=True)
         roles = self._roles(list(values))
         for name in roles.captions:
@@ -126,6 +156,12 @@ class GroupReader:
         kept = {name: value for name, value in values.items() if name not in left_out}
         lines = tuple(not_repeated(captions, values, roles))
         yield from images_of(Sample(blob.name, blob, kept, roles, split, lines), self.taking)
+
+    @cached_property
+    def _code_page(self) -> Encoding:
+        names = ((name, file) for parts in self.groups.values() for name, file in parts.items())
+        texts = (file for name, file in names if name.rpartition(".")[2].lower() in _TEXTS)
+        return code_page_over(islice(texts, _CODE_PAGE_FILES))
 
     def _wants(self, name: str) -> bool:
         return not self.options.no_captions and (
@@ -147,15 +183,3 @@ class GroupReader:
 
     def _unused(self, blobs: Iterable[ImageBlob], kind: str = "") -> None:
         self.taking.unused.update(kind or kind_of(blob.name) for blob in blobs)
-
-
-def _lines(blob: ImageBlob) -> list[str]:
-    text = _text(blob).removeprefix("\ufeff")
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _text(blob: ImageBlob) -> str:
-    data = blob.read(TEXT_LIMIT)
-    if len(data) > TEXT_LIMIT:
-        raise ValueError(f"over {TEXT_LIMIT >> 20} MiB of text")
-    return data.decode()

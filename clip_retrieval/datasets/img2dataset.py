@@ -78,12 +78,13 @@ class Img2DatasetFiles(Source):
             groups: dict[str, Parts] = {}
             yield from group((self.place.files[name] for name in inside[folder]), groups)
             taking.files.append(TakenFile(folder))
+            reader.groups = groups
             for parts in groups.values():
                 yield from reader.images(parts, None)
         used = {name for folder in self.folders for name in inside[folder]}
         taking.unused.update(unused_files(self.place.files, used | {*_companions(self.folders)}))
         yield from _count_failures(self.place, self.folders, taking)
-        reader.check_names()
+        reader.tell()
 
 
 def _companions(stems: Sequence[str]) -> Iterator[str]:

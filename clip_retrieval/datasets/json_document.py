@@ -25,7 +25,7 @@ from clip_retrieval.datasets.row_roles import columns_in, roles_by_row
 from clip_retrieval.datasets.rows import Row, row_of
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile
-from clip_retrieval.datasets.text_file import encoding_of
+from clip_retrieval.datasets.text_file import NotText, encoding_of
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import Reject
 
@@ -109,6 +109,8 @@ def _load(file: StoredFile, encoding: str) -> Any:
     try:
         with TextIOWrapper(file.open(), encoding=encoding) as opened:
             return json.load(opened)
+    except UnicodeError as error:
+        raise NotAList(f"not JSON: {NotText(file, encoding, error).reason}") from error
     except OSError as error:
         raise SourceError(f"{file.name} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

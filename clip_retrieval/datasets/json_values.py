@@ -3,7 +3,25 @@
 import json
 from collections.abc import Mapping, Sequence
 
+from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.column_names import Roles, roles_of
+from clip_retrieval.datasets.text_file import HeldText, NotText, encoding_of
+from clip_retrieval.records import ImageBlob
+
+
+def values_of(file: ImageBlob, limit: int, given: str | None = None) -> tuple[Encoding, Mapping[str, object]]:
+    """The encoding of a JSON file of at most ``limit`` bytes, and what ``values_in`` finds there.
+
+    UTF-8 and UTF-16 need no ``given`` encoding. Raises ImageRejected, SourceError, ValueError and RecursionError.
+    """
+    held = HeldText.of(file, limit)
+    encoding = Encoding(json.detect_encoding(held.data))
+    try:
+        text = held.data.decode(encoding.name)
+    except UnicodeDecodeError:
+        encoding = encoding_of(held, given)
+        text = held.data.decode(encoding.name)
+    return encoding, values_in(text)
 
 
 def values_in(text: str) -> Mapping[str, object]:
@@ -29,8 +47,10 @@ def _may_be_caption(item: object) -> bool:
 
 def reason_of(error: Exception) -> str:
     """Why a file of texts or values cannot be used, for people."""
+    if isinstance(error, NotText):
+        return error.reason
     if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
+        return f"not {error.encoding.upper()} text"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
     return "the JSON is nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -51,6 +51,8 @@ class ImageNames:
             found = self._place.elsewhere(self.folder, spelled.replace("\\", "/"))
             if not self._exists_elsewhere(spelled):
                 self._nowhere.add(found.path)
+            if (known := self._place.files.get(found.name)) is not None and known.path == found.path:
+                self.used.add(found.name)
         else:
             self.used.add(shown)
             found = self._place.files[shown]

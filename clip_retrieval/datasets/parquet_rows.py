@@ -15,6 +15,7 @@ from clip_retrieval.datasets.base import Source
 from clip_retrieval.datasets.column_names import ADDRESS_NAMES, Roles, roles_of
 from clip_retrieval.datasets.img2dataset_status import STATS_SUFFIX, bookkeeping, failure_of
 from clip_retrieval.datasets.names import ImageNames, moved_note
+from clip_retrieval.datasets.outside import told_apart
 from clip_retrieval.datasets.parquet_file import Columns, Row, class_names, columns_of, opened, rows_of
 from clip_retrieval.datasets.parquet_groups import groups_with_gaps
 from clip_retrieval.datasets.parquet_ids import scattered_ids
@@ -81,13 +82,14 @@ class ParquetFiles(Source):
         seen: set[str] = set()
         items = (item for name in self.names for item in self._file(name, taking, seen))
         far = scattered_ids(self.place.files[name] for name in self.names)
-        yield from joined(
+        images = joined(
             items,
             lambda image: _identity(image, far),
             taking,
             scattered=lambda image: not self.in_rows or image.image_id in far,
             same=_same_bytes,
         )
+        yield from images if self.in_rows else told_apart(images)
         taking.notes += moved_note([names.moved for names in self._image_names.values()])
         if self.place.only is None:
             stats = {name for name in self.place.files if name.endswith(STATS_SUFFIX)}
@@ -193,7 +195,7 @@ def _identity(image: CaptionedImage, far: Collection[str]) -> Hashable:
     To read a row again that is ``far`` behind would decode all rows before it, so a hash of its bytes is kept.
     """
     if not isinstance(image.blob, RowBlob):
-        return image.image_id, image.blob.name
+        return image.image_id, getattr(image.blob, "path", None)
     if image.image_id not in far:
         return image.image_id
     try:

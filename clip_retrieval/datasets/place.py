@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 from clip_retrieval.datasets.base import Source, absolute, is_text
@@ -83,56 +84,66 @@ class Place:
     def files(self) -> Mapping[str, StoredFile]:
         """Every file below ``root`` that is not hidden, by its relative path with slashes, folder by folder in order.
 
-        Links to folders are followed. A folder that several paths lead to is taken once, by a path without links if
-        there is one.
+        The file that a person named is among them, also if it is hidden, or if its folder cannot be listed. Links to
+        folders are followed. A folder that several paths lead to is taken once, by a path without links if there is
+        one.
         """
-        found: dict[str, Path] = {}
+        found = {} if self.only is None else {self.only: self.path}
         links = [self.root]
         seen: set[str] = set()
         while links:
-            self._walk(links.pop(0), found, links, seen)
+            link = links.pop(0)
+            waiting = [(link, os.path.realpath(link))]
+            while waiting:
+                folder, real = waiting.pop()
+                if real not in seen:
+                    seen.add(real)
+                    below = self._list(folder, found, links)
+                    waiting += ((path, f"{real.rstrip('/')}/{path.name}") for path in reversed(below))
         return {name: FileBlob(found[name], name) for name in sorted(found, key=lambda name: name.split("/"))}
 
     def elsewhere(self, folder: str, name: str) -> StoredFile:
         """The file that a table in ``folder`` calls ``name``, and that is not among the files; it need not exist.
 
         Names are relative to the folder or absolute. A table belongs to the user, so it may name files outside of the
-        place. Users see only the bare file name of such an image, never a folder of this machine. Raises ValueError.
+        place. Users see the bare file name of such an image; ``outside.told_apart`` adds folders if several have it.
+        Raises ValueError.
         """
         path = absolute(self.root / folder / name)
-        return FileBlob(path, path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name)
+        if not path.is_relative_to(self.root):
+            return FileBlob(path, path.name, is_outside=True)
+        return FileBlob(path, path.relative_to(self.root).as_posix())
 
     def above(self) -> "Place | None":
-        """The folder that contains this one; None in a store."""
-        return Place(self.root.parent)
+        """The folder that contains this one; None in a store, and if that would be the whole disk."""
+        above = self.root.parent
+        return None if above == above.parent else Place(above)
 
     def unpacked(self) -> "Place | None":
         """The one folder that everything lies in, as archives leave it; None if there are others, or files beside it.
 
-        None in a store, too.
+        Of folders in each other it is the last but one, whose name may be that of a split. None in a store, too.
         """
         top = self.only_folder(self.files) if self.only is None else None
         return None if top is None else Place(self.root / top)
 
     @staticmethod
     def only_folder(names: Iterable[str]) -> str | None:
-        """The first part that all of these relative paths share, if all of them lie in a folder."""
-        tops = {name.split("/", 1)[0] if "/" in name else "" for name in names}
-        return tops.pop() or None if len(tops) == 1 else None
+        """The folder above the one that all of these relative paths share, or that one if it lies at the top."""
+        levels = zip(*(name.split("/")[:-1] for name in names), strict=False)
+        shared = [level[0] for level in takewhile(lambda level: len({*level}) == 1, levels)]
+        return "/".join(shared[:-1] or shared) or None
 
-    def _walk(self, folder: Path, found: dict[str, Path], links: list[Path], seen: set[str]) -> None:
-        """Add the files below a folder to ``found`` and the links to other folders to ``links``."""
-        real = os.path.realpath(folder)
-        if real in seen:
-            return
-        seen.add(real)
+    def _list(self, folder: Path, found: dict[str, Path], links: list[Path]) -> list[Path]:
+        """The folders in a folder. Adds its files to ``found`` and its links to other folders to ``links``."""
+        below: list[Path] = []
         shown = folder.relative_to(self.root).as_posix()
         try:
             with os.scandir(folder) as entries:
                 listed = sorted((entry.name, entry.is_symlink(), *_kind(entry)) for entry in entries)
         except OSError as error:
             self.rejects.append(Reject(shown, f"the folder cannot be listed: {error.strerror}", may_hide=True))
-            return
+            return below
         for name, is_link, is_folder, is_file in listed:
             path = folder / name
             shown = path.relative_to(self.root).as_posix()
@@ -142,14 +153,12 @@ class Place:
                 self.rejects.append(Reject(ascii(shown)[1:-1], "the file name is not UTF-8 text"))
             elif is_folder:
                 self.folders.append(shown)
-                if is_link:
-                    links.append(path)
-                else:
-                    self._walk(path, found, links, seen)
+                (links if is_link else below).append(path)
             elif is_file:
                 found[shown] = path
             elif is_link:
                 self.rejects.append(Reject(shown, "the link leads nowhere", may_hide=True))
+        return below
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:

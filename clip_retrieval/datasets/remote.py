@@ -50,12 +50,12 @@ class RemotePlace(Place):
 
     @cached_property
     def files(self) -> Mapping[str, StoredFile]:
-        """Every file that is not hidden, by its name relative to the URL, in order."""
+        """Every file that is not hidden or was named, by its name relative to the URL, in order."""
         found: dict[str, StoredFile] = {}
         for name, (path, size) in sorted(self.listing.files.items()):
             if not is_text(name):
                 self.rejects.append(Reject(ascii(name)[1:-1], "the file name is not UTF-8 text"))
-            elif not any(part.startswith(".") for part in name.split("/")):
+            elif name == self.only or not any(part.startswith(".") for part in name.split("/")):
                 found[name] = RemoteFile(self.reading, name, path, size)
         return found
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from clip_retrieval.datasets.base import is_text, parse_language, parse_split
 from clip_retrieval.datasets.caption_cell import texts_in
 from clip_retrieval.datasets.column_names import Roles
+from clip_retrieval.datasets.outside import told_apart
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import Taking
 from clip_retrieval.datasets.typed import type_columns
@@ -88,13 +89,16 @@ def images_of_rows(rows: Iterable[tuple[Row, Find] | Reject], taking: Taking) ->
     for draft in drafts.values():
         for name, value in draft.metadata.items():
             taking.see(name, value)
-        yield CaptionedImage(
+    yield from told_apart(
+        CaptionedImage(
             image_id=draft.blob.name if draft.image_id is None else draft.image_id,
             blob=draft.blob,
             captions=tuple(draft.captions),
             split=draft.split,
             metadata=draft.metadata,
         )
+        for draft in drafts.values()
+    )
 
 
 @dataclass(slots=True)

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from clip_retrieval.datasets.base import IMAGE_SUFFIXES, is_text
+from clip_retrieval.datasets.base import IMAGE_SUFFIXES
 from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.column_names import Roles, folded
 from clip_retrieval.datasets.img2dataset_status import bookkeeping
-from clip_retrieval.datasets.json_values import reason_of, values_in
+from clip_retrieval.datasets.json_values import reason_of, values_of
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.row_roles import roles_by_row
 from clip_retrieval.datasets.stored import StoredFile
 from clip_retrieval.datasets.taking import TakenFile, Taking
-from clip_retrieval.datasets.text_file import code_page_over, encoding_of, lines_of
+from clip_retrieval.datasets.text_file import captions_in, code_page_over, encoding_of
 from clip_retrieval.errors import ImageRejected, SourceError
 from clip_retrieval.records import Reject
 
@@ -53,7 +53,7 @@ class SidecarReader:
     def has_caption(self, file: StoredFile) -> bool:
         """Whether a JSON file has a caption."""
         try:
-            _, values = _values_of(file, self.options)
+            _, values = values_of(file, _JSON_BYTES, self.options.encoding)
         except _UNREADABLE:
             return False
         return bool(self._roles_of(values).captions)
@@ -62,17 +62,17 @@ class SidecarReader:
         """Add the lines of a text file that are not empty; a Reject for what is not text."""
         try:
             encoding = encoding_of(file, self.options.encoding, lambda _: self._code_page)
-            found = list(lines_of(file, encoding.name))
+            found = list(captions_in(file, encoding.name))
         except SourceError as error:
-            yield Reject(file.name, str(error.__cause__ or error))
+            yield Reject(file.name, str(error).removeprefix(f"{file.name} "))
             return
         self.read["text files", encoding] += 1
         self.captions[_suffix(file)] = "each line of a text file"
-        for number, line in enumerate(found, 1):
-            if not is_text(line):
-                yield Reject(f"{file.name} line {number}", "not UTF-8 text")
-            elif text := line.strip():
-                lines.append(text)
+        for line in found:
+            if isinstance(line, Reject):
+                yield line
+            else:
+                lines.append(line)
 
     @cached_property
     def _code_page(self) -> Encoding:
@@ -81,7 +81,7 @@ class SidecarReader:
     def add_values(self, file: StoredFile, values: dict[str, object]) -> Iterator[Reject]:
         """Add the values of a JSON file that are not known yet; a Reject if it cannot be read."""
         try:
-            encoding, found = _values_of(file, self.options)
+            encoding, found = values_of(file, _JSON_BYTES, self.options.encoding)
         except _UNREADABLE as error:
             yield Reject(file.name, reason_of(error))
             return
@@ -131,20 +131,6 @@ class SidecarReader:
         if self.too_long:
             names = ", ".join(f"{name} ({count})" for name, count in self.too_long.most_common())
             taking.notes.append(f"longer than {_LONGEST_FIELD:,} characters and left out: {names}")
-
-
-def _values_of(file: StoredFile, options: SourceOptions) -> tuple[Encoding, Mapping[str, object]]:
-    """The encoding of a JSON file and its values. Raises one of ``_UNREADABLE``."""
-    data = file.read(_JSON_BYTES)
-    if len(data) > _JSON_BYTES:
-        raise ValueError(f"over {_JSON_BYTES >> 20} MiB of JSON")
-    encoding = Encoding(json.detect_encoding(data))
-    try:
-        text = data.decode(encoding.name)
-    except UnicodeDecodeError:
-        encoding = encoding_of(file, options.encoding)
-        text = data.decode(encoding.name)
-    return encoding, values_in(text)
 
 
 def _suffix(file: StoredFile) -> str:

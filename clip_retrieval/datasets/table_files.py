@@ -12,6 +12,7 @@ from clip_retrieval.datasets.list_file import AnotherKind, ListFile, NotAList
 from clip_retrieval.datasets.other_kinds import may_be_json, other_kind
 from clip_retrieval.datasets.place import SourceOptions
 from clip_retrieval.datasets.stored import StoredFile
+from clip_retrieval.datasets.text_file import NotText
 from clip_retrieval.errors import ImageRejected
 from clip_retrieval.records import Split
 
@@ -44,6 +45,8 @@ def understood(file: StoredFile, options: SourceOptions) -> ListFile:
         raise AnotherKind(f"it is {kind}")
     try:
         found = READERS[PurePosixPath(file.name).suffix.lower()](file, options)
+    except NotText as error:
+        raise NotAList(error.reason) from error
     except NotAList:
         if (other := _by_content(file, options)) is None:
             raise
@@ -56,7 +59,7 @@ def _by_content(file: StoredFile, options: SourceOptions) -> ListFile | None:
     if not may_be_json(file):
         return None
     for understand in (jsonl.understand, json_document.understand):
-        with suppress(NotAList):
+        with suppress(NotAList, NotText):
             if (found := understand(file, options)).names:
                 return found
     return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import PurePosixPath
 
 from clip_retrieval.datasets.base import Source
@@ -27,6 +28,9 @@ from clip_retrieval.datasets.tar_place import with_tars
 from clip_retrieval.datasets.unused import count_unused
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import CaptionedImage, Reject, Split
+
+_TRIED_ROWS = 100
+"""Rows that are looked at to see where the images of a table lie."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +135,33 @@ def fits(place: Place, options: SourceOptions) -> Fit | Miss | None:
 def _file_fits(place: Place, name: str, options: SourceOptions) -> Fit | None:
     if PurePosixPath(name).suffix.lower() not in READERS:
         return None
-    above = place.above()
-    if above is not None and folded(place.root.name) in FOLDERS:  # the images lie beside this folder, not in it
-        place, name = above, f"{place.root.name}/{name}"
+    stored = place.files[name]
     try:
-        file = understood(place.files[name], options)
+        file = understood(stored, options)
+        above = place.above()
+        if above is not None and folded(place.root.name) in FOLDERS and not _finds_images(file, place):
+            # The images lie beside this folder, not in it.
+            place, name = above, f"{place.root.name}/{name}"
+            file = understood(stored.named(name), options)
     except NotAList as error:
         raise SourceError(f"{name} cannot be read as a list of images: {error}") from error
     if not file.has_captions and not options.no_captions and not _may_lack_captions(file, name):
         raise SourceError(f"{name} has {_no_captions(file)}; --no-captions takes the images alone")
     return _fit(place, [Table(file)], f"{name} lists images")
+
+
+def _finds_images(file: ListFile, place: Place) -> bool:
+    """Whether the first rows of a file name any image that is found from its own folder."""
+    names = ImageNames(place)
+    for row in islice(file.rows(), _TRIED_ROWS):
+        if isinstance(row, Row) and isinstance(row.image, str):
+            try:
+                names.find(row.image)
+            except ValueError:
+                continue
+            if names.is_here(row.image):
+                return True
+    return False
 
 
 def _fit(place: Place, tables: Sequence[Table], why: str, others: Sequence[str] = ()) -> Fit:

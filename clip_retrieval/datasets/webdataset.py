@@ -66,7 +66,7 @@ class WebDataset(Source):
         yield from self._samples(reader, self.names)
         if self.place.only is None:
             taking.unused.update(unused_files(self.place.files, self.beside()))
-        reader.check_names()
+        reader.tell()
 
     def finds_captions(self) -> bool:
         """Whether an image has captions under its own key; reads as far as to the first that has.
@@ -84,13 +84,14 @@ class WebDataset(Source):
         for name in names:
             groups: dict[str, Parts] = {}
             try:
-                yield from group(islice(files_in(self.place.files[name]), members), groups)
+                yield from group(islice(files_in(self.place.files[name]), members), groups, name)
             except SourceError as error:
                 if len(self.names) == 1 or isinstance(error, StoreUnreachable):
                     raise
                 yield Reject(name, str(error), may_hide=True)
             if groups:
                 reader.taking.files.append(TakenFile(name))
+            reader.groups = groups
             for parts in groups.values():
                 yield from reader.images(parts, split_of_name(name))
 

@@ -12,6 +12,8 @@ import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.cli.sync import folders_of
+from clip_retrieval.datasets.detect import open_source
 from clip_retrieval.indexes.milvus_engine import engine_at
 from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
@@ -281,6 +283,17 @@ def test_what_to_sync_to_must_exist(cli: Cli, source: Path, model_store: Tags, f
 
 def test_a_service_that_does_not_answer_is_one_sentence(cli: Cli, source: Path) -> None:
     assert_one_sentence(cli("sync", source, "--to", "http://127.0.0.1:9"))
+
+
+def test_a_source_is_watched_where_its_images_lie(tmp_path: Path) -> None:
+    table = tmp_path / "an" / "annotations" / "captions.csv"
+    for folder in (table.parent, tmp_path / "an" / "images" / "x"):
+        folder.mkdir(parents=True)
+    for name in ("images/a.png", "images/x/b.png"):
+        (table.parent.parent / name).write_bytes(png(square("red")))
+    table.write_text("image,caption\na.png,a\nx/b.png,b\n", encoding="utf-8")
+    assert folders_of(table) == folders_of(table.parent) == {table.parent}
+    assert folders_of(table, open_source(table)) == {table.parent, tmp_path / "an" / "images"}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -153,6 +154,46 @@ class TestCsv:
             (tmp_path / "c.jpg", "c.jpg"),
         ]
 
+    def test_images_outside_with_one_name_are_told_apart_by_their_folders(self, tmp_path: Path) -> None:
+        names = (
+            "../imgs/cats/1.png",
+            "../imgs/dogs/1.png",
+            "../old/dogs/1.png",
+            "../imgs/2.png",
+            "../x/in.png",
+            "in.png",
+        )
+        touch(tmp_path / "lists", *names)
+        for rows in (names, names[::-1]):
+            write_csv(tmp_path / "lists", "image,caption", *(f"{name},x" for name in rows))
+            images, rejects = read(tmp_path / "lists")
+            assert not rejects
+            assert {i.image_id: os.path.relpath(blob_path(i), tmp_path / "lists") for i in images} == {
+                "cats/1.png": "../imgs/cats/1.png",
+                "imgs/dogs/1.png": "../imgs/dogs/1.png",
+                "old/dogs/1.png": "../old/dogs/1.png",
+                "2.png": "../imgs/2.png",
+                "x/in.png": "../x/in.png",
+                "in.png": "in.png",
+            }
+            assert all(image.blob.name == image.image_id for image in images)
+
+    def test_two_files_of_one_name_in_two_unicode_forms_are_named_as_they_are_spelled(self, tmp_path: Path) -> None:
+        try:
+            touch(tmp_path, "d/caf\u00e9.png", "d/cafe\u0301.png")
+        except OSError:
+            pytest.skip("this file system holds one form only")
+        (_,), (reject,) = read(tmp_path)
+        assert reject.reason == (
+            r"'d/cafe\u0301.png' and 'd/caf\xe9.png' are one name in two Unicode forms; rename one of these files"
+        )
+
+    def test_an_absolute_path_of_the_folder_is_a_file_of_it(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.jpg", "b.jpg")
+        source = open_source(write_csv(tmp_path, "image,caption", f"{tmp_path}/a.jpg,x").parent)
+        assert [image.image_id for image in source if isinstance(image, CaptionedImage)] == ["a.jpg"]
+        assert source.taking.unused == {"images that no row names": 1}
+
 
 class TestJsonLines:
     def test_fields_are_typed_and_captions_may_be_a_list(self, tmp_path: Path) -> None:
@@ -265,6 +306,19 @@ class TestFolders:
         (root / "self.jpg").symlink_to("self.jpg")
         assert [i.image_id for i in read(root)[0]] == ["a/x.jpg", "other/y.jpg"]
 
+    def test_folders_in_each_other_are_read_however_deep_they_are(self, tmp_path: Path) -> None:
+        above, depth = os.open(tmp_path, os.O_RDONLY), 1200
+        for _ in range(depth):  # a longer path than the system takes at once
+            os.mkdir("d", dir_fd=above)
+            inside = os.open("d", os.O_RDONLY, dir_fd=above)
+            os.close(above)
+            above = inside
+        os.close(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=above))
+        os.close(above)
+        images, _ = read(tmp_path)
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # pytest's own way to clean up is a recursion
+        assert [image.image_id for image in images] == ["d/" * depth + "a.png"]
+
     def test_a_name_that_is_not_text_is_rejected(self, tmp_path: Path) -> None:
         try:
             touch(tmp_path, os.fsdecode(b"caf\xe9.jpg"), "b.jpg")
@@ -376,6 +430,33 @@ class TestOpenSource:
             open_source(tmp_path / "data.zip")
         with pytest.raises(SourceError, match=r"data\.parquet cannot be read as Parquet"):
             open_source(tmp_path / "data.parquet")
+
+    def test_a_file_that_is_named_is_read_though_its_folder_does_not_list_it(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.jpg")
+        (tmp_path / ".captions.csv").write_text("image,caption\na.jpg,x\n")
+        (image,), _ = read(tmp_path / ".captions.csv")
+        assert image.image_id == "a.jpg"
+        touch(tmp_path, ".notes.bin")
+        with pytest.raises(SourceError, match="is not a table or an archive"):
+            open_source(tmp_path / ".notes.bin")
+
+    def test_the_whole_disk_is_no_place_to_look_for_images(self, tmp_path: Path) -> None:
+        assert Place(Path("/usr")).above() is None
+        above = Place(tmp_path).above()
+        assert above is not None
+        assert above.root == tmp_path.parent
+
+    def test_a_pipe_is_no_source(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "captions.csv")
+        with pytest.raises(SourceError, match="neither a file nor a folder; write what it gives into a file"):
+            open_source(tmp_path / "captions.csv")
+
+    def test_what_of_a_folder_could_not_be_looked_into_is_said(self, tmp_path: Path) -> None:
+        touch(tmp_path, "photos.zip", "b.7z")
+        (tmp_path / "gone").symlink_to("nowhere")
+        said = "no image .*; gone: the link leads nowhere; b.7z: unpack it first; photos.zip: unpack it first"
+        with pytest.raises(SourceError, match=said):
+            open_source(tmp_path)
 
     def test_a_relative_path_has_an_absolute_root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         touch(tmp_path, "photos/a.jpg")

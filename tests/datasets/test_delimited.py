@@ -124,6 +124,21 @@ def test_a_quote_does_not_swallow_a_line_that_is_a_row_of_its_own() -> None:
     assert [row.line for row in read if isinstance(row, BrokenRow)] == [2]
 
 
+def test_a_line_of_a_quoted_cell_may_begin_as_a_row_does() -> None:
+    text = 'image,caption\na.png,"first\nb.png, next to it\nlast"\nb.png,x\n'
+    assert list(rows_below(lines(text), heading(text))) == [
+        CellRow(2, ["a.png", "first\nb.png, next to it\nlast"]),
+        CellRow(5, ["b.png", "x"]),
+    ]
+
+
+def test_an_unclosed_quote_takes_no_row_up_to_a_cell_of_several_lines() -> None:
+    text = 'image,caption\na.png,"first\nb.png,x\nc.png,"two\nlines"\nd.png,y\n'
+    read = list(rows_below(lines(text), heading(text)))
+    assert [row.line for row in read if isinstance(row, BrokenRow)] == [2]
+    assert [row.cells[0] for row in read if isinstance(row, CellRow)] == ["b.png", "c.png", "d.png"]
+
+
 @pytest.mark.parametrize("cell", ["x" * 300_000, "a line\n" * 40_000])
 def test_a_long_text_in_a_cell_is_read(cell: str) -> None:
     text = f'image,caption\na.jpg,"{cell}"\nb.jpg,y\n'

@@ -418,6 +418,20 @@ def test_a_table_of_a_header_alone_beside_others_is_told(tmp_path: Path) -> None
     assert source.taking.notes == ["val.csv has the columns 'image', 'caption' and no row"]
 
 
+@pytest.mark.parametrize(("layout", "files"), LAYOUTS.values(), ids=LAYOUTS)
+def test_no_captions_leaves_them_out_of_every_layout(
+    tmp_path: Path, layout: str, files: dict[str, str | bytes]
+) -> None:
+    write(tmp_path, files)
+    for place in (tmp_path, *([] if layout == "sidecar" else [tmp_path / next(iter(files))])):
+        source = open_source(place, SourceOptions(no_captions=True))
+        images, _ = read(source)
+        assert images
+        assert not any(image.captions for image in images)
+        assert not source.has_captions
+        assert "caption" not in source.taking.columns
+
+
 @pytest.mark.parametrize("name", ["package.json", "prices.csv", "README.txt"])
 def test_files_that_have_nothing_to_do_with_images_do_not_stop(tmp_path: Path, name: str) -> None:
     source = open_source(write(tmp_path, {name: '{"a": 1}', **photos("1.jpg")}))
@@ -661,3 +675,46 @@ def test_a_list_without_captions_is_no_file_that_was_not_understood(tmp_path: Pa
     )
     (image,), _ = read(source)
     assert (source.name, source.has_captions, image.image_id) == ("jsonl", False, "a/b")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"captions.csv": TABLE},
+        {"captions.json": json.dumps(ROWS)},
+        {"captions.jsonl": "\n".join(map(json.dumps, ROWS))},
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_an_encoding_that_a_table_is_not_in_stops_in_one_sentence(
+    tmp_path: Path, files: dict[str, str | bytes], encoding: str
+) -> None:
+    write(tmp_path, {**files, **photos("1.jpg", "2.jpg")})
+    (table,) = files
+    for place in (tmp_path, tmp_path / table):
+        with pytest.raises(SourceError, match=rf"{table}.* not text in {encoding}.*try another --encoding"):
+            open_source(place, SourceOptions(encoding=encoding))
+
+
+def test_an_encoding_that_a_text_beside_an_image_is_not_in_is_a_reject(tmp_path: Path) -> None:
+    write(tmp_path, {**photos("1.jpg"), "1.txt": "a dog"})
+    (image,), (reject,) = read(open_source(tmp_path, SourceOptions(encoding="utf-16")))
+    assert not image.captions
+    assert reject.where == "1.txt"
+    assert reject.reason.startswith("is not text in utf-16")
+
+
+def test_a_table_in_a_folder_of_tables_finds_its_images_there_first(tmp_path: Path) -> None:
+    write(tmp_path, {"data/captions.csv": TABLE, **photos("data/images/1.jpg", "data/images/2.jpg", "backup/1.jpg")})
+    source = open_source(tmp_path / "data" / "captions.csv")
+    assert captions_of(source) == CAPTIONS
+    assert not source.taking.unused
+    write(tmp_path / "b", {"captions/.captions.csv": TABLE, **photos("images/1.jpg", "images/2.jpg")})
+    assert captions_of(open_source(tmp_path / "b" / "captions" / ".captions.csv")) == CAPTIONS
+
+
+def test_a_secret_that_is_called_a_token_is_no_file_of_captions(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path, {"api.token": "6f1c #2\n", **photos("1.jpg")}))
+    assert source.name == "images"
+    assert captions_of(source) == {"1.jpg": []}
+    assert source.taking.unused == {".token files": 1}

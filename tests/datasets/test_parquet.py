@@ -330,6 +330,15 @@ class TestPaths:
             ("a.parquet row 3", "the row names no image"),
         ]
 
+    def test_images_outside_with_one_name_are_not_one_image(self, tmp_path: Path) -> None:
+        for name, data in (("cats/1.png", RED), ("dogs/1.png", GREEN)):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).write_bytes(data)
+        path = tmp_path / "table" / "a.parquet"
+        path.parent.mkdir()
+        images, _, _ = read(write(path, {"image": ["../cats/1.png", "../dogs/1.png"], "caption": ["cat", "dog"]}))
+        assert {image.image_id: texts(image) for image in images} == {"cats/1.png": ["cat"], "dogs/1.png": ["dog"]}
+
     def test_with_no_captions_a_table_of_paths_is_not_a_source(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", {"image": ["r.png"], "caption": ["a"]})
         assert parquet.fits(Place.at(path), SourceOptions(no_captions=True)) is None

@@ -144,6 +144,12 @@ class TestPlace:
             ("\\udcff.png", "the file name is not UTF-8 text")
         ]
 
+    def test_a_hidden_file_that_was_named_is_among_the_files(self) -> None:
+        store = FakeStore({".b.tar": RED, ".c.tar": RED})
+        listing = Listing(".b.tar", store.listing().files)
+        place = RemotePlace(Path(__file__), url="s3://shelf/.b.tar", reading=Reading(store), listing=listing)
+        assert list(place.files) == [".b.tar"]
+
     def test_a_table_of_a_store_names_no_file_of_this_machine(self, place: RemotePlace) -> None:
         names = ImageNames(place)
         assert names.find("c.png").name == "a/c.png"

@@ -6,7 +6,7 @@ import pytest
 
 from clip_retrieval.datasets.code_page import Encoding
 from clip_retrieval.datasets.file_blob import FileBlob
-from clip_retrieval.datasets.text_file import code_page_over, encoding_of, lines_of
+from clip_retrieval.datasets.text_file import NotText, code_page_over, encoding_of, lines_of
 from clip_retrieval.errors import SourceError
 
 
@@ -70,3 +70,19 @@ def test_an_unknown_encoding_is_an_error(tmp_path: Path) -> None:
         encoding_of(missing, "latin-99")
     with pytest.raises(SourceError, match="cannot be read"):
         encoding_of(missing)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "unicode_escape"])
+def test_an_encoding_that_reads_nothing_is_named_with_what_to_try(tmp_path: Path, encoding: str) -> None:
+    file = written(tmp_path, b"image,caption\n1.jpg,a \\N dog\n")
+    with pytest.raises(NotText, match=rf"text is not text in {encoding.replace('_', '-')} .*try another --encoding"):
+        list(lines_of(file, encoding_of(file, encoding).name))
+
+
+@pytest.mark.parametrize(
+    ("written_in", "given"), [("utf-8-sig", "utf-8"), ("utf-16", "utf-16-le"), ("utf-16", "utf-8"), ("utf-8-sig", "u8")]
+)
+def test_a_byte_order_mark_decides_among_the_encodings_of_unicode(tmp_path: Path, written_in: str, given: str) -> None:
+    text = "image,caption\n1.jpg,un été\n"
+    file = written(tmp_path, text.encode(written_in))
+    assert "".join(lines_of(file, encoding_of(file, given).name)) == text

@@ -159,7 +159,6 @@ class TestSamples:
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
         [
-            ("1.txt", b"\xff\xfe", "not UTF-8 text"),
             ("1.json", b"{", "not JSON: Expecting property name enclosed in double quotes at line 1, column 2"),
             ("1.json", b"3", "the JSON is neither an object nor captions"),
             ("1.json", b"[" * 100_000, "the JSON is nested too deeply"),
@@ -172,6 +171,37 @@ class TestSamples:
         images, rejects, _ = read(write(tmp_path / "a.tar", {"1.png": RED, name: content}))
         assert len(images) == 1
         assert rejects == [(f"a.tar/{name}", reason)]
+
+    def test_a_line_that_is_not_text_costs_itself_alone(self, tmp_path: Path) -> None:
+        text = "un été\nça\n".encode() + b"caf\xe9\n"
+        (image,), rejects, _ = read(write(tmp_path / "a.tar", {"1.png": RED, "1.txt": text}))
+        assert texts(image) == ["un été", "ça"]
+        assert rejects == [("a.tar/1.txt line 3", "not UTF-8 text")]
+
+    def test_texts_are_in_any_encoding_as_beside_images(self, tmp_path: Path) -> None:
+        words = {"1": "kuş", "2": "bir köpek çimlerde koşuyor", "3": "kırmızı çatılı eski bir ev"}
+        files: dict[str, bytes | str | dict[str, object]] = {}
+        for key, text in words.items():
+            files |= {f"{key}.png": RED, f"{key}.txt": text.encode("cp1254")}
+        files |= {"4.png": RED, "4.txt": "un été".encode("utf-16"), "5.png": RED, "5.txt": b"\xef\xbb\xbfa cat"}
+        images, rejects, found = read(write(tmp_path / "a.tar", files))
+        assert not rejects
+        assert [texts(image) for image in images] == [[text] for text in (*words.values(), "un été", "a cat")]
+        assert "3 texts (cp1254)" in next(found.taking.lines())
+
+    def test_an_encoding_can_be_named(self, tmp_path: Path) -> None:
+        files = {"1.png": RED, "1.txt": "kuş".encode("cp1254"), "1.json": '{"title": "kuş"}'.encode("cp1254")}
+        (image,), rejects, _ = read(write(tmp_path / "a.tar", files), SourceOptions(encoding="cp1254"))
+        assert not rejects
+        assert texts(image) == ["kuş"]
+        _, rejects, _ = read(
+            write(tmp_path / "a.tar", {"1.png": RED, "1.txt": "dog"}), SourceOptions(encoding="utf-16")
+        )
+        assert rejects[0][1].startswith("not text in utf-16")
+
+    def test_only_the_ends_of_lines_end_a_caption(self, tmp_path: Path) -> None:
+        (image,), _, _ = read(write(tmp_path / "a.tar", {"1.png": RED, "1.txt": "a\u2028b\x0cc\x85d\r\ne\n"}))
+        assert texts(image) == ["a\u2028b\x0cc\x85d", "e"]
 
 
 class TestShards:
@@ -201,6 +231,10 @@ class TestShards:
             "3.tar is empty",
             "4.tar is compressed, so its images cannot be read one by one; unpack it with gunzip first",
         ]
+
+    def test_a_hidden_tar_that_is_named_is_read(self, tmp_path: Path) -> None:
+        (image,), _, _ = read(write(tmp_path / ".a.tar", {"1.png": RED, "1.txt": "red"}))
+        assert texts(image) == ["red"]
 
     def test_a_single_tar_that_is_none_is_an_error(self, tmp_path: Path) -> None:
         path = tmp_path / "a.tar"

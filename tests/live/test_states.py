@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.columns import FieldType
 from clip_retrieval.artifacts.manifest import read_manifest
 from clip_retrieval.artifacts.manifest_file import MANIFEST, json_sha256
 from clip_retrieval.encoders.base import unit_rows
@@ -20,7 +19,7 @@ from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.live_rows import RENEWED_ROWS
-from clip_retrieval.records import Scalar
+from clip_retrieval.records import FieldType, Scalar
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
