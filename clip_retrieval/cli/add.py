@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from clip_retrieval.cli import console
-from clip_retrieval.cli.change_options import LOCAL, At, CaptionTexts, Metadata, SplitOption, metadata_of
+from clip_retrieval.cli.change_options import LOCAL, At, CaptionTexts, Metadata, SplitOption, metadata_of, patient
 from clip_retrieval.cli.options import AsJson, Key
 from clip_retrieval.client import Client
-from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.errors import Forbidden, ServiceError, Unauthorized, Unreachable
 from clip_retrieval.parallel import map_ahead
@@ -53,7 +52,7 @@ def add(
     for file in files:
         if file.is_dir():
             raise typer.BadParameter(f"{file} is a folder; name the files in it: {file}/*.jpg", param_hint="FILE")
-    with Client(at, key=key, retries=PATIENT) as client:
+    with Client(at, key=key, retries=patient()) as client:
         fields = metadata_of(metadata or [], client)
         outcomes = _add_all(client, files, image_id, captions or [], fields, split, replace=replace)
     _report(files, outcomes, as_json=as_json)

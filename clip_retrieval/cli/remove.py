@@ -5,10 +5,9 @@ from typing import Annotated
 import typer
 
 from clip_retrieval.cli import console
-from clip_retrieval.cli.change_options import LOCAL, At
+from clip_retrieval.cli.change_options import LOCAL, At, patient
 from clip_retrieval.cli.options import Key
 from clip_retrieval.client import Client, delete
-from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.contract.changes import MAX_CHANGES
 
 
@@ -29,7 +28,7 @@ def remove(
     distinct = list(dict.fromkeys(image_ids))
     failed = 0
     with (
-        Client(at, key=key, retries=PATIENT) as client,
+        Client(at, key=key, retries=patient()) as client,
         console.Bars().stage("removing images", len(distinct)) as advance,
     ):
         for start in range(0, len(distinct), MAX_CHANGES):

@@ -15,10 +15,10 @@ from clip_retrieval.build.plan import Plan, plan, states_of_source
 from clip_retrieval.build.report import Report
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.cli import console
+from clip_retrieval.cli.change_options import patient
 from clip_retrieval.cli.publish import build_and_publish, states_of_artifact
 from clip_retrieval.cli.sync_service import Served, apply, served
 from clip_retrieval.client import Client
-from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.errors import ArtifactNotFound, SourceError
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.records import CaptionedImage, Reject
@@ -125,7 +125,7 @@ class ServiceTarget:
 
     def __init__(self, url: str, limits: Limits, bars: console.Bars, key: str | None = None) -> None:
         self._url, self._limits, self._bars = url, limits, bars
-        self._client = Client(url, key=key, retries=PATIENT)
+        self._client = Client(url, key=key, retries=patient())
         self._held = Served({}, {})
 
     def plan(self, look: Look) -> Plan:

@@ -72,7 +72,7 @@ class Call(Generic[M]):
     def parse(self, response: httpx.Response) -> M:
         """The answer in ``response``. Raises RequestRejected, Overloaded or ServerFailure."""
         if not response.is_success:
-            raise _service_error(response)
+            raise service_error(response)
         try:
             return self.answer.model_validate_json(response.content)
         except ValidationError as error:
@@ -196,7 +196,7 @@ def waits_for(sequence: int | None) -> dict[str, str]:
 def bytes_of(response: httpx.Response) -> bytes:
     """An answer that is no JSON. Raises RequestRejected, Overloaded or ServerFailure."""
     if not response.is_success:
-        raise _service_error(response)
+        raise service_error(response)
     return response.content
 
 
@@ -249,7 +249,8 @@ def _json(request: SearchRequest) -> dict[str, Any]:
     return request.model_dump(by_alias=True, exclude_defaults=True)
 
 
-def _service_error(response: httpx.Response) -> ServiceError:
+def service_error(response: httpx.Response) -> ServiceError:
+    """The error of this package for a response that is none of success."""
     status = response.status_code
     try:
         body = ErrorBody.model_validate_json(response.content)

@@ -121,7 +121,8 @@ def test_a_command_of_many_requests_waits_out_a_limit(cli: Cli, tmp_path: Path, 
         server.shutdown()
         server.server_close()
         thread.join()
-    assert "the limit is reached" not in done.err
+    assert done.err.count("the limit is reached; waiting for at most 10 minutes") == 1
+    assert done.err.count("the limit is reached") == 1, "a wait is said once, and it is not the outcome"
     assert AtTheLimit.left < 0
     if command == "add":
         assert (done.status, done.out) == (0, "a.jpg\n")

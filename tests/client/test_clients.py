@@ -11,6 +11,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -158,6 +159,9 @@ class Network:
             raise answer
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
+    def clock(self) -> float:
+        return sum(self.slept)
+
     @property
     def request(self) -> httpx.Request:
         assert len(self.requests) == 1
@@ -176,7 +180,9 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     """
 
     def ask_sync(network: Network, method: str, *args: Any, retries: Retries = DEFAULT_RETRIES, **options: Any) -> Any:
-        transport = RetryTransport(retries, httpx.MockTransport(network), sleep=network.slept.append)
+        transport = RetryTransport(
+            retries, httpx.MockTransport(network), sleep=network.slept.append, clock=network.clock
+        )
         timeout = options.pop("timeout", DEFAULT_TIMEOUT)
         with Client("http://service", retries=ONCE, transport=transport, timeout=timeout) as asked:
             return getattr(asked, method)(*args, **options)
@@ -186,7 +192,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
             network.slept.append(seconds)
 
         async def run() -> Any:
-            transport = AsyncRetryTransport(retries, httpx.MockTransport(network), sleep=sleep)
+            transport = AsyncRetryTransport(retries, httpx.MockTransport(network), sleep=sleep, clock=network.clock)
             timeout = options.pop("timeout", DEFAULT_TIMEOUT)
             async with AsyncClient("http://service", retries=ONCE, transport=transport, timeout=timeout) as asked:
                 return await getattr(asked, method)(*args, **options)
@@ -634,6 +640,29 @@ def test_patience_takes_the_place_of_the_time_limit(ask: Ask) -> None:
     with pytest.raises(Overloaded):
         ask(network, "search_images", "red", retries=PATIENT, timeout=5)
     assert network.slept == [300]
+
+
+def test_patience_is_shared_by_all_requests_until_the_service_takes_one() -> None:
+    """A limit that refuses one request refuses the next: ten minutes for each of a thousand files would be a week."""
+    limit = error(429, **{"Retry-After": "300"})
+    network = Network(limit, limit, ok(IMAGES), limit, limit, limit)
+
+    def in_turn(client: Client) -> list[object]:
+        outcomes: list[object] = []
+        for _ in range(4):
+            try:
+                outcomes.append(client.search_images("red").total_results)
+            except Overloaded:
+                outcomes.append(len(network.requests))
+        return outcomes
+
+    said: list[str] = []
+    retries = replace(PATIENT, on_wait=lambda refusal: said.append(refusal.json()["detail"]))
+    sleeping = RetryTransport(retries, httpx.MockTransport(network), sleep=network.slept.append, clock=network.clock)
+    with Client("http://service", retries=ONCE, transport=sleeping) as client:
+        assert in_turn(client) == [1, 6, 7, 8], "the last two are sent once and wait no more"
+    assert network.slept == [300] * 4
+    assert said == ["what is wrong"] * 2, "once for each time that waiting begins"
 
 
 def test_a_patient_command_does_not_wait_long_for_a_service_that_is_not_there(ask: Ask) -> None:
