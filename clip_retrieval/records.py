@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Scalar = str | int | float | bool | None
+MAX_ID_BYTES = 4096
+"""Bytes of an image's id or name in UTF-8, at most: those of a path."""
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Modality = Literal["images", "captions"]

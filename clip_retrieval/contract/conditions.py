@@ -39,6 +39,8 @@ MAX_DEPTH = 20
 """Objects inside each other, as lists of ``and``, ``or`` and ``not`` nest them."""
 MAX_CHOICES = 100
 MAX_NAME = 1000
+MAX_VALUE = 10_000
+"""Characters of a value: as many as a change may give to a field."""
 MAX_VALUES = 4096
 """Values of all JSON texts in a filter together."""
 MAX_TEXTS, MAX_WRITTEN = 1_000_000, 10 * MAX_FILTER_TEXT
@@ -51,9 +53,9 @@ COMBINERS = ("and", "or", "not")
 
 # Strict: a text that is too long for one would be taken for the number that its digits make.
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-Name = Annotated[str, Field(max_length=MAX_NAME)]
-Bound = Number | Name
-Value = Name | StrictBool | StrictInt | Number | None
+Text = Annotated[str, Field(max_length=MAX_VALUE)]
+Bound = Number | Text
+Value = Text | StrictBool | StrictInt | Number | None
 OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains", "before", "after", "during")
 
 
@@ -76,7 +78,7 @@ class Condition(Strict):
     gte: Bound | None = None
     lt: Bound | None = None
     lte: Bound | None = None
-    contains: str | None = Field(None, min_length=1, max_length=MAX_NAME)
+    contains: str | None = Field(None, min_length=1, max_length=MAX_VALUE)
     before: Date | None = Field(None, description=f"Ends before this date begins: {FORMS}.")
     after: Date | None = Field(None, description="Begins after this date has ended.")
     during: Date | None = Field(None, description="Lies within this date.")

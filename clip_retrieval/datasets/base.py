@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clip_retrieval.datasets.taking import Taking
-from clip_retrieval.records import CaptionedImage, Reject, Split
+from clip_retrieval.records import MAX_ID_BYTES, CaptionedImage, Reject, Split
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
@@ -57,7 +57,8 @@ class Source(ABC):
         return Taking(self.name, "")
 
     def __iter__(self) -> Iterator[CaptionedImage | Reject]:
-        """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject."""
+        """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject, as does
+        one whose id is longer than a path."""
         owners: dict[str, str] = {}
         yield from self.unlisted
         for item in self.read():
@@ -65,6 +66,9 @@ class Source(ABC):
                 if (owner := owners.get(item.image_id)) is not None:
                     reason = f"image_id {item.image_id!r} is already used by {owner}"
                     yield Reject(item.blob.name, f"{reason}; give each its own, or rename the column")
+                    continue
+                if (size := len(item.image_id.encode("utf-8", "replace"))) > MAX_ID_BYTES:
+                    yield Reject(item.blob.name, f"its id has {size:,} bytes, and {MAX_ID_BYTES:,} are the most")
                     continue
                 owners[item.image_id] = item.blob.name
             yield item

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from clip_retrieval.access import cost
-from clip_retrieval.contract.base import ErrorBody, describe
+from clip_retrieval.contract.base import LONGEST_ID, ErrorBody, IdText, ImageId, describe
 from clip_retrieval.contract.changes import (
     MAX_CAPTIONS_TOGETHER,
     Change,
@@ -24,7 +24,6 @@ from clip_retrieval.contract.changes import (
     ChangeItem,
     ChangesAnswer,
     ChangesRequest,
-    ImageId,
     ImagePath,
     PatchRequest,
 )
@@ -34,7 +33,7 @@ from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.change_headers import entity_tags, idempotency_key, only_new
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
-from clip_retrieval.http.image_form import read_form
+from clip_retrieval.http.image_form import file_name, read_form
 from clip_retrieval.http.policy import VALUES_OF_CHANGE
 from clip_retrieval.http.query_routes import IMAGE
 from clip_retrieval.http.request_context import caller_name, charge
@@ -46,7 +45,7 @@ from clip_retrieval.serving.change_work import Outcome, Reply, RequestKey
 from clip_retrieval.serving.changes import Changes
 from clip_retrieval.serving.state import ServerState
 
-IdOfPath = Annotated[str, Path(description="Percent-encoded where it has to be.", min_length=1, max_length=1000)]
+IdOfPath = Annotated[IdText, Path(description=f"Percent-encoded where it has to be. {LONGEST_ID}", min_length=1)]
 IfMatch = Annotated[str, Header(description="The ETag that the image must still have, or `*`.")]
 IfNoneMatch = Annotated[str, Header(description="`*`: there must be no such image yet.")]
 Key = Annotated[
@@ -125,7 +124,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         key: Key = "",
     ) -> Response:
         form = await read_form(request, captions, metadata, fields={"image_path", "image_id", "id_from"})
-        name = file.filename or None
+        name = file_name(file.filename)
         identity = image_id or (name if id_from == "name" else None)
         path = image_path or name
         image = FileImage(await file.read())

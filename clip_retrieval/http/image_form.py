@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
 from clip_retrieval.contract.base import describe
-from clip_retrieval.contract.changes import Captions, Metadata
+from clip_retrieval.contract.changes import Captions, ImagePath, Metadata
 from clip_retrieval.contract.json_size import read_json
 from clip_retrieval.errors import InvalidChange
 from clip_retrieval.http.known_names import unknown
@@ -23,6 +23,7 @@ M = TypeVar("M")
 FIELDS = frozenset({"file", "captions", "metadata", "split"})
 
 _CAPTIONS: TypeAdapter[list[str]] = TypeAdapter(Captions)
+_NAME: TypeAdapter[str] = TypeAdapter(ImagePath)
 _METADATA: TypeAdapter[dict[str, Scalar]] = TypeAdapter(Metadata)
 
 
@@ -59,6 +60,14 @@ async def check_fields(request: Request, known: Collection[str], *, repeated: Co
             raise HTTPException(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"{name}: it is empty; give it a value or leave it out"
             )
+
+
+def file_name(given: str | None) -> str | None:
+    """The name of an upload's file, which becomes that of its image; None for a file without one.
+
+    Raises InvalidChange for one that no image can have.
+    """
+    return _checked(_NAME, given, "file name") if given else None
 
 
 def _caption_list(given: Sequence[str]) -> list[Any]:

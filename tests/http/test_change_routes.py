@@ -136,6 +136,43 @@ def test_an_id_may_have_any_characters(api: Api, image_id: str) -> None:
     assert api.request("GET", f"/images/{quoted}").status_code == 404
 
 
+@pytest.mark.parametrize("image_id", ["x" * 4096, "ü" * 2048])
+def test_an_id_may_be_as_long_as_a_path(api: Api, image_id: str) -> None:
+    """A build has such ids; an image of it is found, listed, clicked and changed as every other."""
+    quoted = quote(image_id)
+    put(api, quoted, fields={"metadata": json.dumps({"note": "n" * 10_000})})
+    assert image(api, quoted)["image_path"] == image_id
+    by_value = api.post("/search", json={"where": {"note": "n" * 10_000}})
+    assert [one["image_id"] for one in by_value["results"]] == [image_id]
+    assert len(api.post("/search", json={"queries": [{"image_id": image_id}], "k": 3})["results"]) == 3
+    assert api.request("GET", f"/images?after={quoted}&limit=1").status_code == 200
+    patched = {"op": "patch", "image_id": image_id, "captions": ["x"]}
+    assert api.post("/changes", json={"changes": [patched]})["results"][0]["status"] == 200
+    patch(api, {"captions": ["y"]}, image_id=quoted)
+    assert api.request("DELETE", f"/images/{quoted}").status_code == 200
+
+
+@pytest.mark.parametrize("image_id", ["x" * 4097, "ü" * 2049])
+def test_a_longer_id_is_refused_wherever_it_stands(api: Api, image_id: str) -> None:
+    """An id that could be given and not be asked for would stay for ever."""
+    words = "must have at most 4,096 bytes in UTF-8, not 4,09"
+    quoted = quote(image_id)
+    files = {"file": (image_id, RED)}
+    for detail in (
+        api.refused("PUT", f"/images/{quoted}", 422, files=files),
+        api.refused("POST", "/images", 422, files=files),
+        api.refused("POST", "/images", 422, files={"file": ("x.png", RED)}, data={"image_id": image_id}),
+        api.refused("PATCH", f"/images/{quoted}", 422, json={"captions": []}),
+        api.refused("DELETE", f"/images/{quoted}", 422),
+        api.refused("GET", f"/images?after={quoted}", 422),
+        api.refused("POST", "/search", 422, json={"queries": [{"image_id": image_id}]}),
+        api.post("/changes", json={"changes": [{"op": "delete", "image_id": image_id}]})["results"][0]["error"][
+            "detail"
+        ],
+    ):
+        assert words in detail, detail
+
+
 def test_ids_of_equal_letters_are_one_id(api: Api) -> None:
     assert put(api, "u%CC%88")["image_id"] == "ü"
     assert put(api, "%C3%BC", status=200)["changed"] is False
@@ -168,7 +205,7 @@ def test_ids_of_equal_letters_are_one_id(api: Api) -> None:
         (RED, {"metadata": '{"a":' * 100_000}, 422, "metadata: it has lists or objects more than 64 deep"),
         (RED, {"metadata": json.dumps({str(n): n for n in range(600)})}, 422, "metadata: it has more than 512 values"),
         (RED, {"metadata": '{"a": ' + "9" * 5000 + "}"}, 422, "metadata: it has a number of too many digits"),
-        (RED, {"image_path": "x" * 1001}, 422, "image_path"),
+        (RED, {"image_path": "x" * 4097}, 422, "image_path"),
     ],
 )
 def test_what_is_wrong_with_a_put_is_said_and_nothing_changes(
