@@ -611,6 +611,7 @@ def test_what_reads_the_collection_waits_for_a_change_of_another_process(make_ap
 def test_a_min_sequence_is_a_number(api: Api, value: str) -> None:
     path = f"/search/images?min_sequence={value}"
     assert "min_sequence" in api.refused("POST", path, 422, json={"text": "red"})
+    assert "min_sequence" in api.refused("GET", f"/examples?min%5Fsequence={value}", 422), "a name may be encoded"
     for path in READS:
         assert "min_sequence" in api.refused("GET", f"{path}?min_sequence={value}", 422)
 
