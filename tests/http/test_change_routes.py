@@ -215,6 +215,14 @@ def test_what_is_wrong_with_a_put_is_said_and_nothing_changes(
     assert api.request("GET", "/images/new").status_code == 404
 
 
+def test_a_null_of_an_image_that_is_set_whole_is_no_value(api: Api) -> None:
+    put(api, fields={"metadata": '{"a": null, "b": 1}'})
+    assert image(api, "new")["metadata"] == {"b": 1}
+    change = {"op": "put", "image_id": "other", "image": encoded(RED), "metadata": {"a": None, "b": 1}}
+    assert api.post("/changes", json={"changes": [change]})["results"][0]["status"] == 201
+    assert image(api, "other")["metadata"] == {"b": 1}
+
+
 def test_a_field_keeps_its_type(api: Api) -> None:
     put(api, "a", fields={"metadata": '{"year": 2024}'})
     detail = api.refused(
@@ -397,6 +405,56 @@ def test_if_match_needs_an_image_and_if_none_match_needs_none(api: Api) -> None:
     put(api, "new", status=201, headers={"If-None-Match": "*"})
     put(api, "new", BLUE, status=412, headers={"If-None-Match": "*"})
     put(api, "new", BLUE, status=412, headers={"If-None-Match": '"x"'})
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("value", ["", " ", ",", " , "])
+def test_an_if_match_that_names_nothing_is_refused_and_no_condition_is_dropped(
+    api: Api, method: str, value: str
+) -> None:
+    body: dict[str, Any] = {"PUT": {"files": {"file": RED}}, "PATCH": {"json": {"captions": []}}, "DELETE": {}}[method]
+    before = image(api, "red-soft.png")
+    detail = api.refused(method, "/images/red-soft.png", 422, headers={"If-Match": value}, **body)
+    assert detail == "If-Match: it names no ETag; leave it out to ask for no condition"
+    change = {"op": "delete", "image_id": "red-soft.png", "if_match": value or ","}
+    [item] = api.post("/changes", json={"changes": [change]})["results"]
+    assert (item["status"], item["error"]["detail"].split(":")[0]) == (422, "if_match")
+    assert image(api, "red-soft.png") == before
+
+
+def test_every_line_of_a_condition_is_read(api: Api) -> None:
+    etag = put(api)["etag"]
+    lines = [("If-Match", '"other"'), ("If-Match", f'"{etag}"')]
+    patch(api, {"captions": ["x"]}, image_id="new", headers=lines)
+    patch(api, {"captions": ["y"]}, 412, image_id="new", headers=lines)
+    lines = [("If-None-Match", "*"), ("If-None-Match", '"x"')]
+    assert "can be * alone" in api.refused("PUT", "/images/a", 412, files={"file": RED}, headers=lines)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "names", "body"),
+    [
+        ("POST", "/images", ("If-Match", "If-None-Match"), {"files": {"file": ("a.png", RED)}}),
+        ("POST", "/changes", ("If-Match", "If-None-Match"), {"json": {"changes": [{"op": "delete", "image_id": "a"}]}}),
+        ("PATCH", "/images/red-soft.png", ("If-None-Match",), {"json": {"captions": []}}),
+        ("DELETE", "/images/red-soft.png", ("If-None-Match",), {}),
+    ],
+)
+def test_a_condition_that_a_route_does_not_read_is_refused(
+    api: Api, method: str, path: str, names: tuple[str, ...], body: dict[str, Any]
+) -> None:
+    before = api.get("/images")
+    for name in names:
+        detail = api.refused(method, path, 422, headers={name: "*"}, **body)
+        assert detail == f"{name}: {method} reads no such condition here; leave the header out"
+    assert api.get("/images") == before
+
+
+@pytest.mark.parametrize("keys", [[""], ['""'], ["a", "b"], ["x" * 256]])
+def test_a_key_that_is_none_is_refused(api: Api, keys: list[str]) -> None:
+    """A script with an empty variable would take itself for safe."""
+    lines = [("Idempotency-Key", key) for key in keys]
+    assert "give one key of 1 to 255" in api.refused("DELETE", "/images/red-soft.png", 422, headers=lines)
 
 
 def test_an_etag_follows_from_the_state_of_the_image_alone(make_api: MakeApi) -> None:

@@ -19,9 +19,10 @@ class FormCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
-        _, options = parse_options_header(header(scope, b"content-type"))
-        boundary = options.get(b"boundary")
-        if context is None or context.policy.media_type != FORM or boundary is None:
+        boundary = None
+        if context is not None and context.policy.media_type == FORM:
+            boundary = parse_options_header(header(scope, b"content-type"))[1].get(b"boundary")
+        if boundary is None:
             await self._app(scope, receive, send)
             return
         body = await read_whole(receive)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from clip_retrieval.http.middleware.form_check import FormCheck
 from clip_retrieval.http.middleware.route_check import RouteCheck
@@ -39,3 +39,17 @@ def test_what_is_no_form_at_all_is_left_to_the_parser() -> None:
     for headers, body in ((KIND, b"hello"), ({"Content-Type": "multipart/form-data"}, WHOLE[:20])):
         answer = asyncio.run(ask(RouteCheck(FormCheck(echo_size)), "/search/similar", headers=headers, chunks=[body]))
         assert (answer.status, answer.body) == (200, str(len(body)).encode())
+
+
+def test_the_start_of_a_service_is_passed_on() -> None:
+    """A server asks every application that it starts; it has no headers."""
+    begun = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.append(scope["type"])
+
+    async def nothing(*_: Message) -> Message:
+        raise AssertionError
+
+    asyncio.run(RouteCheck(FormCheck(application))({"type": "lifespan"}, nothing, nothing))
+    assert begun == ["lifespan"]
