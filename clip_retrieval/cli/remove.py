@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, given
 from clip_retrieval.cli.change_options import LOCAL, At, patient
 from clip_retrieval.cli.options import Key
 from clip_retrieval.client import Client, delete
@@ -12,7 +12,9 @@ from clip_retrieval.contract.changes import MAX_CHANGES
 
 
 def remove(
-    image_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of images, as results show them.")],
+    image_ids: Annotated[
+        list[str], typer.Argument(parser=given.text, metavar="ID...", help="The ids of images, as results show them.")
+    ],
     at: At = LOCAL,
     key: Key = None,
 ) -> None:

@@ -65,7 +65,10 @@ class Call(Generic[M]):
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of ``httpx.Client.request``."""
-        files = None if self.upload is None else {"file": self.upload}
+        files = None
+        if self.upload is not None:
+            name, data = self.upload  # a file may have a name that is no text
+            files = {"file": (name.encode("utf-8", "replace").decode(), data)}
         given = {"json": self.json, "files": files, "params": self.params, "data": self.form, "headers": self.headers}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -213,7 +216,7 @@ def image_url(image_id: str) -> str:
 
 
 def _in_a_path(image_id: str) -> str:
-    return quote(image_id, safe="").replace(".", "%2E")
+    return quote(image_id, safe="", errors="surrogatepass").replace(".", "%2E")
 
 
 def key_header(key: str | None) -> dict[str, str]:

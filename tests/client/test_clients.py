@@ -44,6 +44,7 @@ from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import (
     Forbidden,
+    InvalidChange,
     InvalidQuery,
     KeysError,
     Overloaded,
@@ -640,6 +641,30 @@ def test_patience_takes_the_place_of_the_time_limit(ask: Ask) -> None:
     with pytest.raises(Overloaded):
         ask(network, "search_images", "red", retries=PATIENT, timeout=5)
     assert network.slept == [300]
+
+
+@pytest.mark.parametrize("call", ["put_image", "add_image", "patch_image", "delete_image", "file"])
+def test_a_change_of_an_id_that_is_not_utf_8_is_refused_before_it_is_sent(ask: Ask, tmp_path: Path, call: str) -> None:
+    network, name = Network(ok({})), "latin\udce9.jpg"
+    (tmp_path / name).write_bytes(RED)
+    arguments: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+        "put_image": ((name, RED), {}),
+        "add_image": ((RED,), {"image_id": name}),
+        "patch_image": ((name,), {"captions": []}),
+        "delete_image": ((name,), {}),
+        "file": ((tmp_path / name,), {}),
+    }
+    positional, named = arguments[call]
+    with pytest.raises(InvalidChange, match=r"'latin\\udce9.jpg' is not UTF-8; rename the file"):
+        ask(network, "add_image" if call == "file" else call, *positional, **named)
+    assert network.requests == []
+
+
+def test_a_query_needs_no_name_of_its_file(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "latin\udce9.jpg").write_bytes(RED)
+    network = Network(ok(IMAGES))
+    assert ask(network, "search_similar", tmp_path / "latin\udce9.jpg").total_results == 1
+    assert uploaded(network.request).get_filename() == "latin?.jpg"
 
 
 def test_patience_is_shared_by_all_requests_until_the_service_takes_one() -> None:
