@@ -17,6 +17,8 @@ EXACT = 2**53
 _PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d{0,15})(\.\d{1,15})?")
 """A number in text as a person writes it; a code such as 007 is none."""
 
+MAX_ID_BYTES = 4096
+"""Bytes of an image's id or name in UTF-8, at most: those of a path."""
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Modality = Literal["images", "captions"]

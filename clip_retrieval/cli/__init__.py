@@ -1,6 +1,7 @@
 """The command line, with one file for each command. No other wing prints.
 
 console.py          progress bars and tables
+given.py            values that may not be empty
 artifact_options.py what says which artifact
 options.py          options that several commands share
 engine_options.py   where a build embeds images

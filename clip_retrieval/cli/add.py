@@ -1,24 +1,26 @@
 """``bento-clip add``: add images to a running service."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clip_retrieval.cli import console
-from clip_retrieval.cli.change_options import LOCAL, At, CaptionTexts, Metadata, SplitOption, metadata_of
+from clip_retrieval.cli import console, given
+from clip_retrieval.cli.change_options import LOCAL, At, CaptionTexts, Metadata, SplitOption, metadata_of, patient
 from clip_retrieval.cli.options import AsJson, Key
 from clip_retrieval.client import Client
-from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.contract.changes import Changed
-from clip_retrieval.errors import Forbidden, ServiceError, Unauthorized, Unreachable
+from clip_retrieval.errors import Forbidden, InvalidChange, ServiceError, Unauthorized, Unreachable
 from clip_retrieval.parallel import map_ahead
 from clip_retrieval.records import Scalar, Split
 
 AT_ONCE = 4
 """Requests at the same time, so that the service encodes several images together."""
+
+Outcome = Changed | ServiceError | InvalidChange | OSError
 
 
 def add(
@@ -28,7 +30,10 @@ def add(
     metadata: Metadata = None,
     split: SplitOption = None,
     image_id: Annotated[
-        str | None, typer.Option("--id", help="The id of the image, for one file; by default the name of the file.")
+        str | None,
+        typer.Option(
+            "--id", parser=given.text, help="The id of the image, for one file; by default the name of the file."
+        ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace images that have these ids already.")] = False,
     key: Key = None,
@@ -53,26 +58,39 @@ def add(
     for file in files:
         if file.is_dir():
             raise typer.BadParameter(f"{file} is a folder; name the files in it: {file}/*.jpg", param_hint="FILE")
-    with Client(at, key=key, retries=PATIENT) as client:
+    ids = _ids(files, image_id)
+    with Client(at, key=key, retries=patient()) as client:
         fields = metadata_of(metadata or [], client)
-        outcomes = _add_all(client, files, image_id, captions or [], fields, split, replace=replace)
+        outcomes = _add_all(client, ids, captions or [], fields, split, replace=replace)
     _report(files, outcomes, as_json=as_json)
+
+
+def _ids(files: Sequence[Path], image_id: str | None) -> list[tuple[Path, str]]:
+    """Each file and the id of its image. Raises BadParameter for two files that would have the same."""
+    ids = [(file, unicodedata.normalize("NFC", image_id or file.name)) for file in files]
+    first: dict[str, Path] = {}
+    for file, identity in ids:
+        if (other := first.setdefault(identity, file)).absolute() != file.absolute():
+            raise typer.BadParameter(
+                f"{other} and {file} would both be {identity}; add one of them by itself with an --id of its own",
+                param_hint="FILE",
+            )
+    return ids
 
 
 def _add_all(
     client: Client,
-    files: Sequence[Path],
-    image_id: str | None,
+    ids: Sequence[tuple[Path, str]],
     captions: Sequence[str],
     fields: dict[str, Scalar],
     split: Split | None,
     *,
     replace: bool,
-) -> list[Changed | ServiceError | OSError]:
+) -> list[Outcome]:
     """What became of each file. Raises Unreachable, Unauthorized or Forbidden where the service takes none."""
 
-    def one(file: Path) -> Changed | ServiceError | OSError:
-        identity = image_id or file.name
+    def one(each: tuple[Path, str]) -> Outcome:
+        file, identity = each
         try:
             if replace:
                 return client.put_image(
@@ -81,18 +99,18 @@ def _add_all(
             return client.add_image(file, image_id=identity, captions=captions, metadata=fields, split=split)
         except (Unreachable, Unauthorized, Forbidden):  # no other file would fare better
             raise
-        except (ServiceError, OSError) as error:
+        except (ServiceError, InvalidChange, OSError) as error:
             return error
 
     outcomes = []
-    with console.Bars().stage("adding images", len(files)) as advance:
-        for outcome in map_ahead(one, files, ahead=2 * AT_ONCE, workers=AT_ONCE):
+    with console.Bars().stage("adding images", len(ids)) as advance:
+        for outcome in map_ahead(one, ids, ahead=2 * AT_ONCE, workers=AT_ONCE):
             outcomes.append(outcome)
             advance(1)
     return outcomes
 
 
-def _report(files: Sequence[Path], outcomes: Sequence[Changed | ServiceError | OSError], *, as_json: bool) -> None:
+def _report(files: Sequence[Path], outcomes: Sequence[Outcome], *, as_json: bool) -> None:
     made = [outcome for outcome in outcomes if isinstance(outcome, Changed)]
     if as_json:
         typer.echo(json.dumps([outcome.model_dump() for outcome in made], ensure_ascii=False))

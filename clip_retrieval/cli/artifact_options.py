@@ -4,4 +4,8 @@ from typing import Annotated
 
 import typer
 
-Tag = Annotated[str, typer.Argument(help="A tag in the BentoML model store, or the folder of an artifact.")]
+from clip_retrieval.cli import given
+
+Tag = Annotated[
+    str, typer.Argument(parser=given.text, help="A tag in the BentoML model store, or the folder of an artifact.")
+]

@@ -1,11 +1,16 @@
 """Options and words that the commands which change a running service share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
+import httpx
 import typer
 
+from clip_retrieval.cli import console
 from clip_retrieval.client import Client
+from clip_retrieval.client.endpoints import service_error
+from clip_retrieval.client.retries import PATIENCE_S, PATIENT, Retries
 from clip_retrieval.records import Scalar, Split
 
 LOCAL = "http://localhost:3000"
@@ -20,6 +25,19 @@ Metadata = Annotated[
     typer.Option("--metadata", metavar="FIELD=VALUE", help="The value of a field; repeat the option for several."),
 ]
 SplitOption = Annotated[Split | None, typer.Option("--split", help="The split; drawn for a new image if left out.")]
+
+
+def patient() -> Retries:
+    """The patience of a command that sends many requests: it says what it waits for, each reason once."""
+    said = set[str]()
+
+    def say(refusal: httpx.Response) -> None:
+        reason = str(service_error(refusal))
+        if reason not in said:
+            said.add(reason)
+            console.note(f"{reason}; waiting for at most {PATIENCE_S // 60} minutes")
+
+    return replace(PATIENT, on_wait=say)
 
 
 def metadata_of(given: Sequence[str], client: Client, *, removes: bool = False) -> dict[str, Scalar]:

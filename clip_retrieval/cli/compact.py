@@ -12,9 +12,9 @@ import typer
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_use import unused
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, given
 from clip_retrieval.cli.artifact_options import Tag
-from clip_retrieval.cli.options import AsJson, Key, require_no_key
+from clip_retrieval.cli.options import AsJson, Key, is_given, require_no_key
 from clip_retrieval.client import Client
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.live.compacting import compact_log
@@ -29,7 +29,10 @@ def compact_command(
     context: typer.Context,
     source: Tag = modelstore.LATEST,
     changes: Annotated[
-        Path | None, typer.Option("--changes", metavar="FOLDER", help="The folder of the changes (BENTO_CLIP_CHANGES).")
+        Path | None,
+        typer.Option(
+            "--changes", parser=given.path, metavar="FOLDER", help="The folder of the changes (BENTO_CLIP_CHANGES)."
+        ),
     ] = None,
     url: Annotated[
         str | None, typer.Option("--at", metavar="URL", help="Have this running service do it, and serve the result.")
@@ -55,6 +58,8 @@ def compact_command(
     if url is not None:
         if changes is not None:
             raise ClipRetrievalError("give --at for a running service, or --changes without one, not both")
+        if is_given(context, "source"):
+            raise typer.BadParameter("a service compacts what it serves; leave the tag out", param_hint="TAG")
         timeout = httpx.Timeout(TIMEOUT_S, connect=5)
         with Client(url, key=key, timeout=timeout) as client, console.Bars().stage("compacting", None):
             status = client.compact()

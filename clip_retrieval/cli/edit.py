@@ -4,14 +4,16 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, given
 from clip_retrieval.cli.change_options import LOCAL, At, CaptionTexts, Metadata, SplitOption, metadata_of
 from clip_retrieval.cli.options import Key
 from clip_retrieval.client import Client
 
 
 def edit(
-    image_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the image, as results show it.")],
+    image_id: Annotated[
+        str, typer.Argument(parser=given.text, metavar="ID", help="The id of the image, as results show it.")
+    ],
     at: At = LOCAL,
     captions: CaptionTexts = None,
     no_captions: Annotated[bool, typer.Option("--no-captions", help="Remove all captions of the image.")] = False,

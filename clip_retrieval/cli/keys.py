@@ -1,7 +1,7 @@
 """``bento-clip keys``: who may use a service."""
 
 import json
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from clip_retrieval.access.caller import Scope
 from clip_retrieval.access.key_file import change_keys, read_keys
 from clip_retrieval.access.keys import ApiKey, new_key
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, given
 from clip_retrieval.cli.options import AsJson
 from clip_retrieval.errors import KeysError
 
@@ -19,7 +19,13 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 KeysFile = Annotated[
     Path,
-    typer.Option("--keys", metavar="FILE", envvar="BENTO_CLIP_KEYS", help="The file of the keys; it has their hashes."),
+    typer.Option(
+        "--keys",
+        parser=given.path,
+        metavar="FILE",
+        envvar="BENTO_CLIP_KEYS",
+        help="The file of the keys; it has their hashes.",
+    ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the key, as logs show it.")]
 
@@ -67,6 +73,10 @@ def new(
     now = datetime.now(UTC)
     end = None if days is None else (now + timedelta(days=days)).replace(microsecond=0)
     if until is not None:
+        if until.date() == date.max:
+            raise typer.BadParameter(
+                "there is no day after it; leave it out for a key without an end", param_hint="--until"
+            )
         end = datetime.combine(until.date() + timedelta(days=1), time(), UTC)
         if end <= now:
             raise typer.BadParameter(f"{until:%Y-%m-%d} is over; name a day to come", param_hint="--until")

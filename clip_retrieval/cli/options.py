@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_retrieval.build.splits import Ratios, check_ratios
+from clip_retrieval.cli import given
 
 if TYPE_CHECKING:  # the extra ``cli`` alone has not what these need
     from clip_retrieval.datasets.place import SourceOptions
@@ -25,8 +26,9 @@ def _ratios(ratios: Ratios) -> Ratios:
 SourcePath = Annotated[
     str,
     typer.Argument(
+        parser=given.text,
         help="A folder of images with a table or text files of captions, the table itself, Parquet files or tars;"
-        " on this machine, or below s3://, gs://, hf:// or https://."
+        " on this machine, or below s3://, gs://, hf:// or https://.",
     ),
 ]
 ImageColumn = Annotated[str | None, typer.Option(help="The column of a table that names the image.")]
@@ -115,10 +117,15 @@ AllowTruncated = Annotated[
 ]
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a person gave this parameter on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def require_no_key(context: typer.Context) -> None:
     """Raise BadParameter if a person gave a key on the command line where no service is asked."""
-    source = context.get_parameter_source("key")
-    if source is not None and source.name == "COMMANDLINE":
+    if is_given(context, "key"):
         raise typer.BadParameter("a key is for a service; name its URL, or leave the key out", param_hint="--key")
 
 

@@ -4,16 +4,17 @@ from typing import Annotated
 
 import typer
 
-from clip_retrieval.cli import console
-from clip_retrieval.cli.change_options import LOCAL, At
+from clip_retrieval.cli import console, given
+from clip_retrieval.cli.change_options import LOCAL, At, patient
 from clip_retrieval.cli.options import Key
 from clip_retrieval.client import Client, delete
-from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.contract.changes import MAX_CHANGES
 
 
 def remove(
-    image_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of images, as results show them.")],
+    image_ids: Annotated[
+        list[str], typer.Argument(parser=given.text, metavar="ID...", help="The ids of images, as results show them.")
+    ],
     at: At = LOCAL,
     key: Key = None,
 ) -> None:
@@ -29,7 +30,7 @@ def remove(
     distinct = list(dict.fromkeys(image_ids))
     failed = 0
     with (
-        Client(at, key=key, retries=PATIENT) as client,
+        Client(at, key=key, retries=patient()) as client,
         console.Bars().stage("removing images", len(distinct)) as advance,
     ):
         for start in range(0, len(distinct), MAX_CHANGES):

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, given
 from clip_retrieval.cli.artifact_options import Tag
 from clip_retrieval.cli.bentoml_serve import serve_artifact
 from clip_retrieval.cli.start_table import StartProfile
@@ -39,6 +39,7 @@ def serve(
     changes: Annotated[
         Path | None,
         typer.Option(
+            parser=given.path,
             help="A folder for changes of the collection while it is served; without it the collection is frozen.",
             envvar=CHANGES_SETTING,
         ),
@@ -46,6 +47,7 @@ def serve(
     originals: Annotated[
         Path | None,
         typer.Option(
+            parser=given.path,
             metavar="FOLDER",
             help="The folder that the artifact was built from: its files are given out as the originals of the images.",
             envvar=ORIGINALS_SETTING,
@@ -54,6 +56,7 @@ def serve(
     keys: Annotated[
         Path | None,
         typer.Option(
+            parser=given.path,
             metavar="FILE",
             help="The file of API keys, which say who may do what.",
             envvar=KEYS_SETTING,
@@ -63,6 +66,7 @@ def serve(
         Path | None,
         typer.Option(
             "--query-log",
+            parser=given.path,
             help="A folder where searches, and what was opened of them, are logged: what to evaluate and tune with. "
             "Without it nothing is.",
             envvar=QUERY_LOG_SETTING,
@@ -74,15 +78,23 @@ def serve(
     ] = False,
     certificate: Annotated[
         Path | None,
-        typer.Option("--ssl-certfile", help="A certificate in PEM, with those that signed it: serve HTTPS."),
+        typer.Option(
+            "--ssl-certfile", parser=given.path, help="A certificate in PEM, with those that signed it: serve HTTPS."
+        ),
     ] = None,
     private_key: Annotated[
         Path | None,
-        typer.Option("--ssl-keyfile", help="Its private key; by default it is in the file of the certificate."),
+        typer.Option(
+            "--ssl-keyfile", parser=given.path, help="Its private key; by default it is in the file of the certificate."
+        ),
     ] = None,
     client_authority: Annotated[
         Path | None,
-        typer.Option("--ssl-ca-certs", help="Certificates of those that sign clients: one without is refused."),
+        typer.Option(
+            "--ssl-ca-certs",
+            parser=given.path,
+            help="Certificates of those that sign clients: one without is refused.",
+        ),
     ] = None,
     profile_start: Annotated[
         bool, typer.Option("--profile-start", help="Say what the start took, stage by stage, with a first query.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import httpx
 import typer
 
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, given
 from clip_retrieval.cli.options import AsJson, Key
 from clip_retrieval.client import Client
 from clip_retrieval.contract.status import ArtifactStatus
@@ -16,7 +16,10 @@ TIMEOUT_S = 120
 
 
 def swap(
-    source: Annotated[str, typer.Argument(metavar="TAG", help="An artifact's tag or folder where the service runs.")],
+    source: Annotated[
+        str,
+        typer.Argument(parser=given.text, metavar="TAG", help="An artifact's tag or folder where the service runs."),
+    ],
     url: Annotated[str, typer.Option("--at", metavar="URL", help="The running service.")] = "http://localhost:3000",
     force: Annotated[
         bool, typer.Option("--force", help="Take it although it falls short of what its manifest promises.")

@@ -16,6 +16,7 @@ from clip_retrieval.build.pipeline import Options
 from clip_retrieval.build.plan import Plan
 from clip_retrieval.build.seen_files import SeenFiles
 from clip_retrieval.cli import console
+from clip_retrieval.cli.change_options import patient
 from clip_retrieval.cli.options import (
     AllowTruncated,
     AsJson,
@@ -38,7 +39,6 @@ from clip_retrieval.cli.publish import seen_files
 from clip_retrieval.cli.sync_target import ArtifactTarget, Look, Outcome, ServiceTarget, Target
 from clip_retrieval.cli.watching import changes_of
 from clip_retrieval.client import Client
-from clip_retrieval.client.retries import PATIENT
 from clip_retrieval.datasets.base import absolute
 from clip_retrieval.datasets.file_blob import FileBlob
 from clip_retrieval.datasets.place import SourceOptions
@@ -111,7 +111,7 @@ def sync(
         seen = stack.enter_context(seen_files(stay_open=watch))
         target: Target
         if to_service:
-            target = ServiceTarget(to, Client(to, key=key, retries=PATIENT), limits, bars)
+            target = ServiceTarget(to, Client(to, key=key, retries=patient()), limits, bars)
         else:
             require_no_key(context)
             target = ArtifactTarget(to, Options(recall=recall, limits=limits), keep, seen, bars, wait=wait)

@@ -7,9 +7,17 @@ from http import HTTPStatus
 
 from clip_retrieval.build.plan import ImageState, Part, Plan
 from clip_retrieval.client import Client, delete, patch, put
+from clip_retrieval.client.retries import OVERLOAD_STATUSES
 from clip_retrieval.contract.changes import MAX_CAPTIONS_TOGETHER, MAX_CHANGES, Change
 from clip_retrieval.contract.collection import ImageInfo
-from clip_retrieval.errors import ClipRetrievalError, ImageRejected, InvalidChange, ServerFailure, ServiceError
+from clip_retrieval.errors import (
+    ClipRetrievalError,
+    ImageRejected,
+    InvalidChange,
+    Overloaded,
+    ServerFailure,
+    ServiceError,
+)
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import Reject, Scalar, ValidImage
@@ -20,6 +28,8 @@ BATCH_BYTES = 6 * 2**20
 FIRST_BATCH = 16
 QUICK_S, SLOW_S = 3, 10
 """A batch that takes less lets the next be larger, one that takes more makes it smaller: a request has a time limit."""
+REFUSALS = frozenset({*OVERLOAD_STATUSES, HTTPStatus.INSUFFICIENT_STORAGE})
+"""Statuses of a change that are not about its image: the next one would fare no better."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,8 @@ def apply(
     """Make the changes of ``plan``, additions first, in batches of at most 64.
 
     A change that the service refuses, because of its image or because somebody else has changed that image meanwhile,
-    is reported with the reason, and the others are made. Raises ServiceError if the service refuses all changes, or
-    does not answer. ``clock`` gives the time in seconds.
+    is reported with the reason, and the others are made. Raises ServiceError if the service refuses all changes, takes
+    no more or does not answer. ``clock`` gives the time in seconds.
     """
     ids = [*plan.added, *plan.changed, *plan.removed]
     batches = _Batches(client, clock)
@@ -166,6 +176,8 @@ class _Batches:
         for change, item in zip(changes, answer.results, strict=True):
             if item.error is None:
                 self.applied.done += 1
+            elif item.status in REFUSALS:
+                raise Overloaded(item.error.detail, status=item.status)
             else:
                 self.applied.refused.append(Reject(change.image_id, item.error.detail))
         self.applied.sequence = answer.sequence

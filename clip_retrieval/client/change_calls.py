@@ -10,14 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clip_retrieval.client.endpoints import Call, image_url
+from clip_retrieval.contract.base import check_whole
 from clip_retrieval.contract.changes import Change, Changed, ChangesAnswer, patch_request
 from clip_retrieval.contract.collection import ImagesPage
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
+from clip_retrieval.errors import InvalidChange
 from clip_retrieval.records import Scalar, Split
 
 
 class ChangeCalls:
-    """One call per endpoint. Those with an image raise OSError where its file cannot be read."""
+    """One call per endpoint. Those with an image raise OSError where its file cannot be read.
+
+    Those that name an image raise InvalidChange where the name is not UTF-8.
+    """
 
     @staticmethod
     def images(after: str | None, limit: int) -> Call[ImagesPage]:
@@ -34,6 +39,7 @@ class ChangeCalls:
         image_path: str | None,
         if_match: str | None,
     ) -> Call[Changed]:
+        _require_text(image_id=image_id, image_path=image_path)
         form = _form(captions, metadata, split, image_path=image_path)
         headers = _conditions(if_match) | (_key() if if_match else {})
         return Call("PUT", image_url(image_id), Changed, upload=read_image_input(image), form=form, headers=headers)
@@ -49,8 +55,10 @@ class ChangeCalls:
     ) -> Call[Changed]:
         has_name = isinstance(image, str | Path) or isinstance(getattr(image, "name", None), str)
         named = {} if image_id is not None or has_name else {"id_from": "content"}
+        upload = read_image_input(image)
+        _require_text(image_id=image_id, image_path=image_path, file=upload[0])
         form = _form(captions, metadata, split, image_path=image_path, image_id=image_id) | named
-        return Call("POST", "/images", Changed, upload=read_image_input(image), form=form, headers=_key())
+        return Call("POST", "/images", Changed, upload=upload, form=form, headers=_key())
 
     @staticmethod
     def patch_image(
@@ -60,18 +68,29 @@ class ChangeCalls:
         split: Split | None,
         if_match: str | None,
     ) -> Call[Changed]:
+        _require_text(image_id=image_id)
         body = patch_request(captions, metadata, split).model_dump(exclude_unset=True)
         headers = _conditions(if_match) | (_key() if if_match else {})
         return Call("PATCH", image_url(image_id), Changed, json=body, headers=headers)
 
     @staticmethod
     def delete_image(image_id: str, if_match: str | None) -> Call[Changed]:
+        _require_text(image_id=image_id)
         return Call("DELETE", image_url(image_id), Changed, headers=_conditions(if_match) | _key())
 
     @staticmethod
     def change(changes: Sequence[Change]) -> Call[ChangesAnswer]:
         body = {"changes": [change.model_dump(exclude_unset=True) for change in changes]}
         return Call("POST", "/changes", ChangesAnswer, json=body, headers=_key())
+
+
+def _require_text(**names: str | None) -> None:
+    """Raise InvalidChange for an id or a name that is no text: a file of another system may be called so."""
+    for where, name in names.items():
+        try:
+            check_whole(name)
+        except ValueError:
+            raise InvalidChange(f"{where}: {name!a} is not UTF-8; rename the file, or give another id") from None
 
 
 def _key() -> dict[str, str]:

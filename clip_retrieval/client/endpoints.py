@@ -83,14 +83,17 @@ class Call(Generic[M]):
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of ``httpx.Client.request``."""
-        files = None if self.upload is None else {"file": self.upload}
+        files = None
+        if self.upload is not None:
+            name, data = self.upload  # a file may have a name that is no text
+            files = {"file": (name.encode("utf-8", "replace").decode(), data)}
         given = {"json": self.json, "files": files, "params": self.params, "data": self.form, "headers": self.headers}
         return {name: value for name, value in given.items() if value is not None}
 
     def parse(self, response: httpx.Response) -> M:
         """The answer in ``response``. Raises RequestRejected, Overloaded or ServerFailure."""
         if not response.is_success:
-            raise _service_error(response)
+            raise service_error(response)
         try:
             return self.answer.model_validate_json(response.content)
         except ValidationError as error:
@@ -214,7 +217,7 @@ def waits_for(sequence: int | None) -> dict[str, str]:
 def bytes_of(response: httpx.Response) -> bytes:
     """An answer that is no JSON. Raises RequestRejected, Overloaded or ServerFailure."""
     if not response.is_success:
-        raise _service_error(response)
+        raise service_error(response)
     return response.content
 
 
@@ -280,7 +283,8 @@ def _json(request: SearchRequest) -> dict[str, Any]:
     return request.model_dump(by_alias=True, exclude_defaults=True)
 
 
-def _service_error(response: httpx.Response) -> ServiceError:
+def service_error(response: httpx.Response) -> ServiceError:
+    """The error of this package for a response that is none of success."""
     status = response.status_code
     try:
         body = ErrorBody.model_validate_json(response.content)

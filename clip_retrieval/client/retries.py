@@ -8,6 +8,7 @@ still at work. Any httpx transport can be wrapped.
 import asyncio
 import math
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ RETRIED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTi
 class Retries:
     """How often a request is sent and how long the client waits in between.
 
-    ``Retry-After`` in seconds is the wait, if all waits of a request together stay within ``patience_s``; otherwise the
-    answer is final at once, since to come earlier would be in vain. Without ``patience_s`` they stay within the time
-    limit for reading an answer. Without ``Retry-After`` the wait after attempt n (from 0) is drawn between half and all
-    of ``min(base_s * 2**n, max_s)`` seconds. Raises ValueError for fewer than one attempt.
+    ``Retry-After`` in seconds is the wait, if all waits of a request together stay within the time limit for reading an
+    answer; otherwise the answer is final at once, since to come earlier would be in vain. With ``patience_s`` a client
+    waits for so long since the service last took one of its requests: what is refused to one is refused to the others.
+    Without ``Retry-After`` the wait after attempt n (from 0) is drawn between half and all of
+    ``min(base_s * 2**n, max_s)`` seconds. Raises ValueError for fewer than one attempt.
     """
 
     attempts: int = 4
@@ -35,6 +37,8 @@ class Retries:
     patience_s: float | None = None
     lost: int | None = None
     """After so many attempts a connection that fails is final; by default after ``attempts``."""
+    on_wait: Callable[[httpx.Response], None] = lambda _: None
+    """With ``patience_s``: told the refusal with which a wait begins, from the thread that waits."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -57,23 +61,48 @@ class Retries:
             return None
         return min(self.base_s * float(2**attempt), self.max_s) * random.uniform(0.5, 1)
 
-    def patience_of(self, request: httpx.Request) -> float:
-        """The seconds that the waits of a request may have together."""
-        if self.patience_s is not None:
-            return self.patience_s
-        read_s = request.extensions.get("timeout", {}).get("read")
-        return math.inf if read_s is None else float(read_s)
 
-
-PATIENT = Retries(attempts=60, patience_s=600, lost=4)
+PATIENCE_S = 600
+PATIENT = Retries(attempts=60, patience_s=PATIENCE_S, lost=4)
 """For a command that sends many requests: a limit, or changes that are being compacted, end it only after minutes."""
+
+
+class _Patience:
+    """How long the requests of one client wait. Safe to share between threads."""
+
+    def __init__(self, retries: Retries, clock: Callable[[], float]) -> None:
+        self._retries, self._clock = retries, clock
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        """When the first refusal came after which the service took no request yet."""
+
+    def wait_s(
+        self, request: httpx.Request, attempt: int, waited_s: float, outcome: httpx.Response | Exception
+    ) -> float | None:
+        """Seconds until ``request``, which has waited ``waited_s``, is sent again; None if its outcome is final."""
+        if self._retries.patience_s is None:
+            read_s = request.extensions.get("timeout", {}).get("read")
+            return self._retries.wait_s(attempt, outcome, math.inf if read_s is None else float(read_s) - waited_s)
+        if not isinstance(outcome, httpx.Response):
+            return self._retries.wait_s(attempt, outcome)
+        with self._lock:
+            now, since = self._clock(), self._since
+            is_refused = outcome.status_code in OVERLOAD_STATUSES
+            self._since = None if not is_refused else now if since is None else since
+        left_s = self._retries.patience_s - (0 if since is None else now - since)
+        wait_s = self._retries.wait_s(attempt, outcome, left_s)
+        if wait_s is None or wait_s > left_s:
+            return None
+        if since is None:
+            self._retries.on_wait(outcome)
+        return wait_s
 
 
 class RetryTransport(httpx.BaseTransport):
     """Sends through ``transport``, or as httpx would without one, until ``retries`` say that the outcome is final.
 
     A response is read before it is returned, so that a connection that breaks within the body is tried again too.
-    ``sleep`` waits for a number of seconds.
+    ``sleep`` waits for a number of seconds, and ``clock`` has the time in seconds.
     """
 
     def __init__(
@@ -82,25 +111,26 @@ class RetryTransport(httpx.BaseTransport):
         transport: httpx.BaseTransport | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._retries = retries
+        self._patience = _Patience(retries, clock)
         self._transport = transport or _DefaultTransport()
         self._sleep = sleep
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        attempt, patience_s = 0, self._retries.patience_of(request)
+        attempt, waited_s = 0, 0.0
         while True:
             try:
                 response = self._transport.handle_request(request)
                 response.read()
             except httpx.RequestError as error:
-                if (wait_s := self._retries.wait_s(attempt, error, patience_s)) is None:
+                if (wait_s := self._patience.wait_s(request, attempt, waited_s, error)) is None:
                     raise
             else:
-                if (wait_s := self._retries.wait_s(attempt, response, patience_s)) is None:
+                if (wait_s := self._patience.wait_s(request, attempt, waited_s, response)) is None:
                     return response
             self._sleep(wait_s)
-            attempt, patience_s = attempt + 1, patience_s - wait_s
+            attempt, waited_s = attempt + 1, waited_s + wait_s
 
     def close(self) -> None:
         self._transport.close()
@@ -115,25 +145,26 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
         transport: httpx.AsyncBaseTransport | None = None,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._retries = retries
+        self._patience = _Patience(retries, clock)
         self._transport = transport or _AsyncDefaultTransport()
         self._sleep = sleep
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        attempt, patience_s = 0, self._retries.patience_of(request)
+        attempt, waited_s = 0, 0.0
         while True:
             try:
                 response = await self._transport.handle_async_request(request)
                 await response.aread()
             except httpx.RequestError as error:
-                if (wait_s := self._retries.wait_s(attempt, error, patience_s)) is None:
+                if (wait_s := self._patience.wait_s(request, attempt, waited_s, error)) is None:
                     raise
             else:
-                if (wait_s := self._retries.wait_s(attempt, response, patience_s)) is None:
+                if (wait_s := self._patience.wait_s(request, attempt, waited_s, response)) is None:
                     return response
             await self._sleep(wait_s)
-            attempt, patience_s = attempt + 1, patience_s - wait_s
+            attempt, waited_s = attempt + 1, waited_s + wait_s
 
     async def aclose(self) -> None:
         await self._transport.aclose()

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from clip_retrieval.contract.plain_words import in_plain_words
-from clip_retrieval.records import Mode
+from clip_retrieval.records import MAX_ID_BYTES, Mode
 
 MAX_K = 50
 DEFAULT_K = 5
@@ -129,6 +129,19 @@ def check_whole(given: object) -> None:
             raise ValueError(
                 f"character {error.start + 1} of {given[:40]!a} is half a character (a lone surrogate)"
             ) from None
+
+
+def _as_a_path(given: str) -> str:
+    if (size := len(given.encode("utf-8", "surrogatepass"))) > MAX_ID_BYTES:
+        raise ValueError(f"must have at most {MAX_ID_BYTES:,} bytes in UTF-8, not {size:,}")
+    return given
+
+
+IdText = Annotated[str, AfterValidator(_as_a_path)]
+"""An id as any image of a collection may have it, or a name: as long as a path of a file can be."""
+LONGEST_ID = f"At most {MAX_ID_BYTES:,} bytes in UTF-8."
+"""For descriptions: JSON Schema counts characters alone."""
+ImageId = Annotated[IdText, Field(min_length=1, description=f"The id of an image of the collection. {LONGEST_ID}")]
 
 
 class Frozen(BaseModel):

@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from clip_retrieval.contract.base import ErrorBody, Frozen, Strict, describe
-from clip_retrieval.contract.conditions import MAX_NAME
+from clip_retrieval.contract.base import LONGEST_ID, ErrorBody, Frozen, IdText, ImageId, Strict, describe
+from clip_retrieval.contract.conditions import MAX_NAME, MAX_VALUE
 from clip_retrieval.contract.image_input import ImageInput, read_image_input
 from clip_retrieval.errors import InvalidChange
 from clip_retrieval.records import Scalar, Split
@@ -30,15 +30,12 @@ MAX_CAPTIONS = 100
 MAX_CAPTIONS_TOGETHER = 1024
 """Captions of all changes of one request."""
 MAX_CAPTION = 10_000
-"""Characters of a caption or of a value."""
+"""Characters of a caption."""
 MAX_FIELDS = 100
 MAX_KEY = 255
 """Characters of an idempotency key."""
 
-ImageId = Annotated[str, Field(min_length=1, max_length=MAX_NAME, description="The id of the image.")]
-ImagePath = Annotated[
-    str, Field(min_length=1, max_length=MAX_NAME, description="The name of the image that people see.")
-]
+ImagePath = Annotated[IdText, Field(min_length=1, description=f"The name of the image that people see. {LONGEST_ID}")]
 Captions = Annotated[
     list[Annotated[str, Field(max_length=MAX_CAPTION, pattern=r"\S")]],
     Field(max_length=MAX_CAPTIONS, description="All captions of the image."),
@@ -54,7 +51,7 @@ def _no_split(name: str) -> str:
 FieldName = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_no_split)]
 # Strict: a text that is too long for one would be taken for the number that its digits make.
 FieldValue = (
-    Annotated[str, Field(max_length=MAX_CAPTION)]
+    Annotated[str, Field(max_length=MAX_VALUE)]
     | StrictBool
     | StrictInt
     | Annotated[float, Field(allow_inf_nan=False, strict=True)]

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from clip_retrieval.contract.base import Frozen, Strict
-from clip_retrieval.contract.conditions import MAX_NAME
+from clip_retrieval.contract.base import Frozen, ImageId, Strict
 
 SearchId = Annotated[
     str | None,
@@ -26,7 +25,7 @@ class ClickRequest(Strict):
     )
 
     search_id: str = Field(pattern="^[0-9a-f]{32}$", description="The `search_id` of the search's answer.")
-    image_id: str = Field(min_length=1, max_length=MAX_NAME, description="The id of an image of the collection.")
+    image_id: ImageId
 
 
 class ClickLogged(Frozen):

@@ -41,6 +41,8 @@ MAX_DEPTH = 20
 """Objects inside each other, as lists of ``and``, ``or`` and ``not`` nest them."""
 MAX_CHOICES = 100
 MAX_NAME = 1000
+MAX_VALUE = 10_000
+"""Characters of a value: as many as a change may give to a field."""
 MAX_VALUES = 4096
 """Values of all JSON texts in a filter together."""
 MAX_TEXTS, MAX_WRITTEN = 1_000_000, 10 * MAX_FILTER_TEXT
@@ -53,7 +55,7 @@ COMBINERS = ("and", "or", "not")
 
 # Strict: a text that is too long for one would be taken for the number that its digits make.
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-Name = Annotated[str, Field(max_length=MAX_NAME)]
+Text = Annotated[str, Field(max_length=MAX_VALUE)]
 
 
 def _one_reason(kinds: str) -> WrapValidator:
@@ -65,7 +67,7 @@ def _one_reason(kinds: str) -> WrapValidator:
         except ValidationError:
             reason = f"must be {kinds}"
             if isinstance(given, str):
-                reason = f"must have at most {MAX_NAME} characters"
+                reason = f"must have at most {MAX_VALUE:,} characters"
             elif isinstance(given, float):
                 reason = "must be a finite number"
             raise ValueError(reason) from None
@@ -73,9 +75,9 @@ def _one_reason(kinds: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-Bound = Annotated[Number | Name, _one_reason("a text or a number")]
+Bound = Annotated[Number | Text, _one_reason("a text or a number")]
 Value = Annotated[
-    Name | StrictBool | StrictInt | Number | None,
+    Text | StrictBool | StrictInt | Number | None,
     _one_reason('a text, a number, true, false or null (no value); several values are {"in": […]}'),
 ]
 OPERATORS = ("in", "gt", "gte", "lt", "lte", "contains", "before", "after", "during")
@@ -100,7 +102,7 @@ class Condition(Strict):
     gte: Bound | None = None
     lt: Bound | None = None
     lte: Bound | None = None
-    contains: str | None = Field(None, min_length=1, max_length=MAX_NAME)
+    contains: str | None = Field(None, min_length=1, max_length=MAX_VALUE)
     before: Date | None = Field(None, description=f"Ends before this date begins: {FORMS}.")
     after: Date | None = Field(None, description="Begins after this date has ended.")
     during: Date | None = Field(None, description="Lies within this date.")

@@ -4,9 +4,10 @@ A parser makes an object of some 60 bytes for each value, and the validation an 
 wrong. Both are bounded by counting first, which ends with the first value that is too many.
 """
 
+import json
 import re
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 MAX_DEPTH = 64
 """Lists and objects inside each other; a request has six."""
@@ -37,6 +38,24 @@ def excess(body: bytes, most_values: int) -> Literal["values", "depth"] | None:
         if values > most_values or number > _TOKENS * (most_values + MAX_DEPTH):
             return "values"
     return None
+
+
+def read_json(text: str, most_values: int) -> Any:
+    """The value of a JSON text that somebody else wrote.
+
+    Raises JSONDecodeError for what is no JSON, and ValueError that says what of it is too much.
+    """
+    too_much = excess(text.encode("utf-8", "replace"), most_values)
+    if too_much == "depth":
+        raise ValueError(f"it has lists or objects more than {MAX_DEPTH} deep inside each other")
+    if too_much == "values":
+        raise ValueError(f"it has more than {most_values:,} values, which is the limit here")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python's own limit
+        raise ValueError("it has a number of too many digits") from None
 
 
 def values_in(given: object, most: int) -> int:

@@ -15,6 +15,7 @@ from clip_retrieval.contract.base import (
     DEFAULT_K,
     Bool,
     Float,
+    ImageId,
     Int,
     K,
     Language,
@@ -45,9 +46,7 @@ class Part(Strict):
 
     text: Text | None = None
     image: str | None = Field(None, min_length=1, description="The bytes of an image file in base64.")
-    image_id: str | None = Field(
-        None, min_length=1, max_length=MAX_NAME, description="The id of an image of the collection."
-    )
+    image_id: ImageId | None = None
     weight: Float = Field(
         1.0,
         ge=-MAX_WEIGHT,

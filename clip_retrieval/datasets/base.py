@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clip_retrieval.datasets.taking import Taking
-from clip_retrieval.records import CaptionedImage, ImageBlob, Reject, Split
+from clip_retrieval.records import MAX_ID_BYTES, CaptionedImage, ImageBlob, Reject, Split
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
@@ -61,7 +61,8 @@ class Source(ABC):
         return Taking(self.name, "")
 
     def __iter__(self) -> Iterator[CaptionedImage | Reject]:
-        """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject.
+        """The images, each with a unique ``image_id``; a later image with a used id becomes a Reject,
+        as does one whose id is longer than a path.
 
         No field is called ``split``, as the split itself is: such a value becomes a Reject.
         """
@@ -73,6 +74,9 @@ class Source(ABC):
                 continue
             if (owner := owners.get(item.image_id)) is not None:
                 yield Reject(item.blob.name, _used_twice(item, owner))
+                continue
+            if (size := len(item.image_id.encode("utf-8", "replace"))) > MAX_ID_BYTES:
+                yield Reject(item.blob.name, f"its id has {size:,} bytes, and {MAX_ID_BYTES:,} are the most")
                 continue
             owners[item.image_id] = item.blob
             if item.metadata.get(_SPLIT) is not None:

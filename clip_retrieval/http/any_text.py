@@ -1,18 +1,18 @@
-"""The rest of a path as a parameter, whatever characters it has: Starlette's own ends at a line break."""
+"""The rest of a path as a parameter, whatever characters it has: Starlette's own ends at a line break.
+
+It takes the place of Starlette's for the mount, too, in which BentoML has this application.
+"""
 
 from starlette.convertors import PathConvertor, register_url_convertor
-
-REST = "rest"
-"""``{name:rest}`` in the path of a route."""
 
 
 class _Rest(PathConvertor):
     regex = r"(?s:.*)"
 
 
-register_url_convertor(REST, _Rest())
+register_url_convertor("path", _Rest())
 
-IMAGE_ID = f"{{image_id:{REST}}}"
+IMAGE_ID = "{image_id:path}"
 """The id of an image at the end of a path. A build takes any text for one."""
-MODEL = f"{{model:{REST}}}"
+MODEL = "{model:path}"
 """The name of a model, which may have a slash."""

@@ -11,12 +11,12 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import Depends, FastAPI, File, Form, Header, Path, Request, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Path, Request, UploadFile
 from pydantic import ValidationError
 from starlette.responses import Response
 
 from clip_retrieval.access import cost
-from clip_retrieval.contract.base import describe
+from clip_retrieval.contract.base import LONGEST_ID, IdText, ImageId, describe
 from clip_retrieval.contract.changes import (
     MAX_CAPTIONS_TOGETHER,
     Change,
@@ -24,7 +24,6 @@ from clip_retrieval.contract.changes import (
     ChangeItem,
     ChangesAnswer,
     ChangesRequest,
-    ImageId,
     ImagePath,
     PatchRequest,
 )
@@ -32,10 +31,10 @@ from clip_retrieval.contract.json_size import values_in
 from clip_retrieval.errors import ClipRetrievalError, InvalidChange
 from clip_retrieval.http.any_text import IMAGE_ID
 from clip_retrieval.http.audit import Auditor
-from clip_retrieval.http.change_headers import entity_tags, idempotency_key, only_new
+from clip_retrieval.http.change_headers import IF_MATCH, IF_NONE_MATCH, IfMatch, Key, OnlyNew, entity_tags, refuse
 from clip_retrieval.http.error_response import error_body
 from clip_retrieval.http.exchange import CHANGE_ERRORS, Exchange, stages_together
-from clip_retrieval.http.image_form import read_form
+from clip_retrieval.http.image_form import file_name, read_form
 from clip_retrieval.http.policy import VALUES_OF_CHANGE
 from clip_retrieval.http.query_routes import IMAGE
 from clip_retrieval.http.request_context import caller_name, charge
@@ -47,13 +46,7 @@ from clip_retrieval.serving.change_work import Outcome, Reply, RequestKey
 from clip_retrieval.serving.changes import Changes
 from clip_retrieval.serving.state import ServerState
 
-IdOfPath = Annotated[str, Path(description="Percent-encoded where it has to be.", min_length=1, max_length=1000)]
-IfMatch = Annotated[str, Header(description="The ETag that the image must still have, or `*`.")]
-IfNoneMatch = Annotated[str, Header(description="`*`: there must be no such image yet.")]
-Key = Annotated[
-    str,
-    Header(alias="Idempotency-Key", description="A new one for each request; the same request sent again has it too."),
-]
+IdOfPath = Annotated[IdText, Path(description=f"Percent-encoded where it has to be. {LONGEST_ID}", min_length=1)]
 Upload = Annotated[UploadFile, File(description=IMAGE)]
 FormCaptions = Annotated[
     list[str], Form(description="The captions: the field is repeated, or one field has a JSON list of texts.")
@@ -83,14 +76,14 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         taken: Annotated[Changes, Depends(changes)],
         request: Request,
         image_id: IdOfPath,
+        if_match: IfMatch,
+        only_new: OnlyNew,
+        key: Key,
         file: Upload,
         captions: FormCaptions = [],  # noqa: B006 - FastAPI copies it
         metadata: FormMetadata = "{}",
         split: FormSplit = None,
         image_path: FormPath = None,
-        if_match: IfMatch = "",
-        if_none_match: IfNoneMatch = "",
-        key: Key = "",
     ) -> Response:
         form = await read_form(request, captions, metadata, fields={"image_path"})
         wanted = Wanted(
@@ -101,8 +94,8 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
             form.captions,
             form.metadata,
             split,
-            entity_tags(if_match),
-            "always" if only_new(if_none_match) else None,
+            if_match,
+            "always" if only_new else None,
         )
         return await _one(state, taken, wanted, _request_key(key, "put", wanted), request)
 
@@ -116,6 +109,7 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
     async def post(
         taken: Annotated[Changes, Depends(changes)],
         request: Request,
+        key: Key,
         file: Upload,
         captions: FormCaptions = [],  # noqa: B006 - FastAPI copies it
         metadata: FormMetadata = "{}",
@@ -123,10 +117,10 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         image_id: FormId = None,
         image_path: FormPath = None,
         id_from: IdFrom = "name",
-        key: Key = "",
     ) -> Response:
+        refuse(request, IF_MATCH, IF_NONE_MATCH)
         form = await read_form(request, captions, metadata, fields={"image_path", "image_id", "id_from"})
-        name = file.filename or None
+        name = file_name(file.filename)
         identity = image_id or (name if id_from == "name" else None)
         path = image_path or name
         image = FileImage(await file.read())
@@ -144,11 +138,11 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         request: Request,
         image_id: IdOfPath,
         body: PatchRequest,
-        if_match: IfMatch = "",
-        key: Key = "",
+        if_match: IfMatch,
+        key: Key,
     ) -> Response:
-        tags = entity_tags(if_match)
-        wanted = Wanted("patch", image_id, None, None, body.captions, body.metadata, body.split, tags)
+        refuse(request, IF_NONE_MATCH)
+        wanted = Wanted("patch", image_id, None, None, body.captions, body.metadata, body.split, if_match)
         return await _one(state, taken, wanted, _request_key(key, "patch", wanted), request)
 
     @app.delete(f"/images/{IMAGE_ID}", response_model=Changed, responses={**CHANGE_ERRORS}, summary="Remove an image")
@@ -156,10 +150,11 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         taken: Annotated[Changes, Depends(changes)],
         request: Request,
         image_id: IdOfPath,
-        if_match: IfMatch = "",
-        key: Key = "",
+        if_match: IfMatch,
+        key: Key,
     ) -> Response:
-        wanted = Wanted("delete", image_id, if_match=entity_tags(if_match))
+        refuse(request, IF_NONE_MATCH)
+        wanted = Wanted("delete", image_id, if_match=if_match)
         return await _one(state, taken, wanted, _request_key(key, "delete", wanted), request)
 
     @app.post(
@@ -169,11 +164,11 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
         summary="Up to 64 changes in one transaction",
     )
     async def several(
-        taken: Annotated[Changes, Depends(changes)], request: Request, body: ChangesRequest, key: Key = ""
+        taken: Annotated[Changes, Depends(changes)], request: Request, body: ChangesRequest, key: Key
     ) -> Response:
+        refuse(request, IF_MATCH, IF_NONE_MATCH)
         exchange = Exchange(state, "changes")
-        named = idempotency_key(key)
-        request_key = RequestKey(f"changes {named}", _digest(body.model_dump())) if named else None
+        request_key = RequestKey(f"changes {key}", _digest(body.model_dump())) if key else None
         if request_key is not None and (kept := await taken.answered(request_key)) is not None:
             return exchange.respond_change(kept, {})
         checked = [_checked(change) for change in body.changes]
@@ -253,8 +248,11 @@ def _checked(given: object) -> Wanted | ClipRetrievalError:
         return InvalidChange(f"the change has more than {VALUES_OF_CHANGE:,} values, which is the limit")
     try:
         change = Change.model_validate(given)
+        tags = () if change.if_match is None else entity_tags([change.if_match], "if_match")
     except ValidationError as error:
         return InvalidChange(describe(error.errors()))
+    except InvalidChange as error:
+        return error
     return Wanted(
         change.op,
         change.image_id,
@@ -263,7 +261,7 @@ def _checked(given: object) -> Wanted | ClipRetrievalError:
         change.captions,
         change.metadata,
         change.split,
-        () if change.if_match is None else entity_tags(change.if_match),
+        tags,
     )
 
 
@@ -274,9 +272,8 @@ def _item(outcome: Outcome | ClipRetrievalError) -> ChangeItem:
     return ChangeItem(status=status, error=error_body(status, str(outcome)))
 
 
-def _request_key(header: str, route: str, wanted: Wanted) -> RequestKey | None:
+def _request_key(key: str | None, route: str, wanted: Wanted) -> RequestKey | None:
     """The key of a request of one change, and the digest of all that it asks."""
-    key = idempotency_key(header)
     if key is None:
         return None
     image = "" if wanted.image is None else wanted.image.key

@@ -4,16 +4,18 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 
 from clip_retrieval.contract.base import describe
-from clip_retrieval.contract.changes import Captions, Metadata
+from clip_retrieval.contract.changes import Captions, ImagePath, Metadata
+from clip_retrieval.contract.json_size import read_json
 from clip_retrieval.errors import InvalidChange
 from clip_retrieval.http.known_names import unknown
+from clip_retrieval.http.policy import VALUES_OF_CHANGE
 from clip_retrieval.records import Scalar
 
 M = TypeVar("M")
@@ -21,6 +23,7 @@ M = TypeVar("M")
 FIELDS = frozenset({"file", "captions", "metadata", "split"})
 
 _CAPTIONS: TypeAdapter[list[str]] = TypeAdapter(Captions)
+_NAME: TypeAdapter[str] = TypeAdapter(ImagePath)
 _METADATA: TypeAdapter[dict[str, Scalar]] = TypeAdapter(Metadata)
 
 
@@ -59,23 +62,47 @@ async def check_fields(request: Request, known: Collection[str], *, repeated: Co
             )
 
 
-def _caption_list(given: Sequence[str]) -> list[str]:
-    """The captions of a repeated field, or of one field that holds a JSON list of texts."""
-    if len(given) == 1 and given[0].lstrip().startswith("["):
-        try:
-            found = json.loads(given[0])
-        except ValueError:
-            return list(given)
-        if isinstance(found, list) and all(isinstance(text, str) for text in found):
-            return found
-    return list(given)
+def file_name(given: str | None) -> str | None:
+    """The name of an upload's file, which becomes that of its image; None for a file without one.
+
+    Raises InvalidChange for one that no image can have.
+    """
+    return _checked(_NAME, given, "file name") if given else None
+
+
+def _caption_list(given: Sequence[str]) -> list[Any]:
+    """The captions of a repeated field, or the values of the JSON list that one field holds.
+
+    Raises InvalidChange for a list that is too large, or that is one of several fields.
+    """
+    lists = [found for text in given if (found := _json_list(text)) is not None]
+    if lists and len(given) > 1:
+        raise InvalidChange(
+            "captions: a JSON list is among several fields; send one list, or each caption as a field of its own"
+        )
+    return lists[0] if lists else list(given)
+
+
+def _json_list(text: str) -> list[Any] | None:
+    """None for a text that is no JSON: ``[sic] one`` is a caption."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found: list[Any] = read_json(text, VALUES_OF_CHANGE)
+    except json.JSONDecodeError:
+        return None
+    except ValueError as error:
+        raise InvalidChange(f"captions: {error}") from None
+    return found
 
 
 def _metadata(given: str) -> dict[str, Scalar]:
     try:
-        value = json.loads(given)
-    except ValueError as error:
+        value = read_json(given, VALUES_OF_CHANGE)
+    except json.JSONDecodeError as error:
         raise InvalidChange(f'metadata: it is not JSON ({error}); send an object such as {{"year": 2024}}') from None
+    except ValueError as error:
+        raise InvalidChange(f"metadata: {error}") from None
     return _checked(_METADATA, value, "metadata")
 
 

@@ -15,9 +15,9 @@ from clip_retrieval.access import cost
 from clip_retrieval.access.caller import includes
 from clip_retrieval.access.gate import READ_ONLY
 from clip_retrieval.artifacts.confidence import confident_ways
-from clip_retrieval.contract.base import DEFAULT_LISTED, MAX_LISTED, ErrorBody
+from clip_retrieval.contract.base import DEFAULT_LISTED, LONGEST_ID, MAX_LISTED, ErrorBody, IdText
 from clip_retrieval.contract.collection import FieldsAnswer, ImageInfo, ImagesPage
-from clip_retrieval.contract.conditions import MAX_NAME, read_conditions
+from clip_retrieval.contract.conditions import read_conditions
 from clip_retrieval.contract.status import CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.any_text import IMAGE_ID
@@ -44,7 +44,7 @@ _NOT_FOR_ALL = ("artifact", "version", "index", "encoder", "changes")
 """What ``/health`` says only to who may search."""
 
 After = Annotated[
-    str, QueryParameter(max_length=MAX_NAME, description="The `next` of the page before: ids behind this one follow.")
+    IdText, QueryParameter(description="The `next` of the page before: ids behind this one follow. " + LONGEST_ID)
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LISTED, description="Images of one page.")]
 

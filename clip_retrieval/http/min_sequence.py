@@ -39,7 +39,7 @@ WAIT_ERRORS: Mapping[int | str, dict[str, Any]] = {
 def min_sequence(scope: Scope) -> int:
     """The number of the change that must be visible; 0 if none is named. Raises InvalidQuery if it is no number."""
     given = [value.decode("latin-1") for name, value in scope["headers"] if name == _MIN_SEQUENCE_HEADER]
-    if MIN_SEQUENCE.encode() in scope["query_string"]:
+    if scope["query_string"]:
         given += parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get(MIN_SEQUENCE, [])
     for value in given:
         if not re.fullmatch(r"\d+", value, re.ASCII) or len(value) > _DIGITS:

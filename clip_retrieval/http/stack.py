@@ -21,6 +21,7 @@ from clip_retrieval.http.middleware.cors import Cors
 from clip_retrieval.http.middleware.disconnects import CancelOnDisconnect
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.first_request import UntilDone
+from clip_retrieval.http.middleware.form_check import FormCheck
 from clip_retrieval.http.middleware.host_check import HostCheck
 from clip_retrieval.http.middleware.intake import Intake
 from clip_retrieval.http.middleware.json_check import JsonCheck
@@ -95,6 +96,7 @@ def middleware(
         (BodyMemory, {"memory": state.budget.bodies, "traffic": state.traffic}),
         (Admission, {"traffic": state.traffic, "timeout_s": settings.request_timeout_s}),
         (JsonCheck, {}),
+        (FormCheck, {}),
         (Beforehand, {"hooks": {"/metrics": before_scrape, "/readyz": refuse}}),
         (NativeImages, {"state": state}),
         *([] if state.limiter is None else [(NativeTexts, dict[str, Any]())]),

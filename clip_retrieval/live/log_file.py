@@ -108,7 +108,7 @@ class Acknowledged:
     def __init__(self, path: Path) -> None:
         """``path`` is that of the database. The file and its folder are made if they are missing.
 
-        Raises StorageFailed if something else has the name of the folder or of a file.
+        Raises StorageFailed if something else has the name of the folder or of a file, or where no folder can be.
         """
         self._path = path.with_name(f"{path.name}-acknowledged")
         try:
@@ -121,6 +121,8 @@ class Acknowledged:
                 f"{error.filename} is in the place of a {'file' if path.parent.is_dir() else 'folder'} for changes; "
                 "move it away, or choose another folder"
             ) from error
+        except FileNotFoundError as error:  # of a file system that makes none, such as /proc
+            raise StorageFailed(f"the folder for changes {path.parent} cannot be made; choose another") from error
 
     @contextmanager
     def locked(self) -> Iterator[Self]:

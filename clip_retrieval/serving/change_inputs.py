@@ -110,7 +110,9 @@ class ChangeEncoder:
             image_path=None if wanted.image_path is None else normal_text(wanted.image_path, "image_path"),
             captions=captions,
             caption_vectors=caption_vectors,
-            metadata=None if wanted.metadata is None else _normal_fields(wanted.metadata),
+            metadata=None
+            if wanted.metadata is None
+            else _normal_fields(wanted.metadata, keep_null=wanted.op == "patch"),
             split=wanted.split,
             if_match=wanted.if_match,
             must_be_new=wanted.must_be_new,
@@ -172,8 +174,10 @@ def normal_text(text: str, where: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _normal_fields(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
+def _normal_fields(metadata: Mapping[str, Scalar], *, keep_null: bool) -> dict[str, Scalar]:
+    """``keep_null``: null says that a field is to be removed. Where an image is set whole, it is as if left out."""
     return {
         normal_text(name, "metadata"): normal_text(value, f"metadata.{name}") if isinstance(value, str) else value
         for name, value in metadata.items()
+        if keep_null or value is not None
     }

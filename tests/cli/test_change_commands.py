@@ -1,5 +1,7 @@
 """What the commands that change a running service make of their options; ``tests/e2e/test_live.py`` runs them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -62,12 +64,39 @@ def test_a_value_that_cannot_be_read_is_said(given: list[str], words: str) -> No
         (["add", "."], "is a folder"),
         (["add", "a.jpg", "--split", "x"], "'x' is not one of"),
         (["edit", "a", "--caption", "b", "--no-captions"], "not both"),
+        (["add", "a/x.jpg", "b/x.jpg", "--replace"], "a/x.jpg and b/x.jpg would both be x.jpg"),
+        (["add", "a/u\u0308.jpg", "b/\u00fc.jpg"], "would both be \u00fc.jpg"),
+        (["add", "a.jpg", "--id", ""], "it is empty, as a variable that is not set"),
+        (["edit", "", "--caption", "b"], "it is empty, as a variable that is not set"),
+        (["remove", "a", ""], "it is empty, as a variable that is not set"),
+        (["serve", "--changes", ""], "it is empty, as a variable that is not set"),
+        (["serve", ""], "it is empty, as a variable that is not set"),
+        (["swap", ""], "it is empty, as a variable that is not set"),
+        (["build", "", "--model", "demo"], "it is empty, as a variable that is not set"),
+        (["compact", "--changes", ""], "it is empty, as a variable that is not set"),
+        (["compact", "tag", "--at", "http://127.0.0.1:9"], "a service compacts what it serves; leave the tag out"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(cli: Cli, arguments: list[str], words: str) -> None:
     done = cli(*arguments)
     assert done.status == 2
     assert words in " ".join(done.err.replace("│", " ").split())
+
+
+def test_a_name_that_is_not_utf_8_is_the_outcome_of_its_file_alone(cli: Cli, tmp_path: Path) -> None:
+    """A file that another system wrote may be called so."""
+    name = "latin\udce9.jpg"
+    for file in (name, "a.jpg"):
+        (tmp_path / file).write_bytes(b"x")
+    AtTheLimit.left = 0
+    with serving() as url:
+        done = cli("add", tmp_path / name, tmp_path / "a.jpg", "--at", url)
+        edited = cli("edit", name, "--caption", "x", "--at", url)
+    assert (done.status, done.out) == (1, "a.jpg\n")
+    for err in (done.err, edited.err):
+        assert "image_id: 'latin\\udce9.jpg' is not UTF-8; rename the file, or give another id" in err
+        assert "Traceback" not in err
+    assert edited.status == 1
 
 
 def test_an_edit_of_nothing_is_refused(cli: Cli) -> None:
@@ -105,6 +134,19 @@ class AtTheLimit(BaseHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def serving() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), AtTheLimit)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 CHANGED = Changed(image_id="a.jpg", sequence=1, created=True, changed=True, etag="x")
 
 
@@ -112,16 +154,10 @@ CHANGED = Changed(image_id="a.jpg", sequence=1, created=True, changed=True, etag
 def test_a_command_of_many_requests_waits_out_a_limit(cli: Cli, tmp_path: Path, command: str) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     AtTheLimit.left = 6
-    server = HTTPServer(("127.0.0.1", 0), AtTheLimit)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        done = cli(command, tmp_path / "a.jpg", "--at", f"http://127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-    assert "the limit is reached" not in done.err
+    with serving() as url:
+        done = cli(command, tmp_path / "a.jpg", "--at", url)
+    assert done.err.count("the limit is reached; waiting for at most 10 minutes") == 1
+    assert done.err.count("the limit is reached") == 1, "a wait is said once, and it is not the outcome"
     assert AtTheLimit.left < 0
     if command == "add":
         assert (done.status, done.out) == (0, "a.jpg\n")

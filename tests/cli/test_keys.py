@@ -80,6 +80,7 @@ def test_a_key_that_was_revoked_opens_nothing(cli: Cli, file: Path) -> None:
         (["new", "a b"], "is no name of a key"),
         (["new", "b", "--scope", "all"], "'all' is not one of 'search', 'write', 'admin'"),
         (["new", "b", "--until", "2020-01-01"], "2020-01-01 is over; name a day to come"),
+        (["new", "b", "--until", "9999-12-31"], "there is no day after it"),
         (["new", "b", "--until", "2199-01-01", "--days", "3"], "give --until or --days, not both"),
         (["new", "b", "--days", "0"], "greater than or equal to 1"),
         (["revoke", "eve"], "has no key eve; its keys: anna"),

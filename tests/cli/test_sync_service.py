@@ -241,3 +241,27 @@ def test_a_service_that_takes_no_changes_ends_it(
     to_api.instead = lambda request: httpx.Response(status, json=body) if request.method == "POST" else None
     with pytest.raises(kind, match="BENTO_CLIP_CHANGES"):
         synced(client, many(source, 3))
+
+
+def test_a_service_that_takes_no_more_ends_it_and_run_again_it_goes_on(
+    fake_artifact: Artifact, tmp_path: Path, source: Path
+) -> None:
+    """The images are not to blame: what was taken stays, and none is reported as rejected."""
+    with (
+        closing(Api(Retriever(fake_artifact, FakeEncoder()), changes=tmp_path / "changes", max_added=3)) as api,
+        Client("http://service", transport=ToApi(api), retries=Retries(attempts=1)) as client,
+    ):
+        with pytest.raises(Overloaded, match="3 images were added or changed"):
+            synced(client, many(source, 5))
+        assert planned(client, many(source, 5))[0].added == ("n3", "n4")
+
+
+@pytest.mark.parametrize("status", [429, 503, 507])
+def test_a_refusal_that_is_not_about_the_image_is_that_of_all(
+    client: Client, to_api: ToApi, source: Path, status: int
+) -> None:
+    item = {"status": status, "result": None, "error": {"error": "no", "detail": "there is no room"}}
+    answer = {"sequence": 1, "results": [item] * 3}
+    to_api.instead = lambda request: httpx.Response(200, json=answer) if request.method == "POST" else None
+    with pytest.raises(Overloaded, match="there is no room"):
+        synced(client, many(source, 3))

@@ -164,7 +164,7 @@ def test_changes_are_sent_in_order(ask: Ask) -> None:
         lambda: put("a", RED, captions=[" "]),
         lambda: patch("a"),
         lambda: patch("a", metadata={"split": "test"}),
-        lambda: delete("x" * 1001),
+        lambda: delete("x" * 4097),
         lambda: Client("http://service").patch_image("a"),
     ],
 )

@@ -11,6 +11,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -43,6 +44,7 @@ from clip_retrieval.contract.queries import search_request
 from clip_retrieval.contract.status import ArtifactStatus, CacheCleared, Health, ServiceInfo, Stats
 from clip_retrieval.errors import (
     Forbidden,
+    InvalidChange,
     InvalidQuery,
     KeysError,
     Overloaded,
@@ -158,6 +160,9 @@ class Network:
             raise answer
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
+    def clock(self) -> float:
+        return sum(self.slept)
+
     @property
     def request(self) -> httpx.Request:
         assert len(self.requests) == 1
@@ -176,7 +181,9 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     """
 
     def ask_sync(network: Network, method: str, *args: Any, retries: Retries = DEFAULT_RETRIES, **options: Any) -> Any:
-        transport = RetryTransport(retries, httpx.MockTransport(network), sleep=network.slept.append)
+        transport = RetryTransport(
+            retries, httpx.MockTransport(network), sleep=network.slept.append, clock=network.clock
+        )
         timeout = options.pop("timeout", DEFAULT_TIMEOUT)
         with Client("http://service", retries=ONCE, transport=transport, timeout=timeout) as asked:
             return getattr(asked, method)(*args, **options)
@@ -186,7 +193,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
             network.slept.append(seconds)
 
         async def run() -> Any:
-            transport = AsyncRetryTransport(retries, httpx.MockTransport(network), sleep=sleep)
+            transport = AsyncRetryTransport(retries, httpx.MockTransport(network), sleep=sleep, clock=network.clock)
             timeout = options.pop("timeout", DEFAULT_TIMEOUT)
             async with AsyncClient("http://service", retries=ONCE, transport=transport, timeout=timeout) as asked:
                 return await getattr(asked, method)(*args, **options)
@@ -634,6 +641,53 @@ def test_patience_takes_the_place_of_the_time_limit(ask: Ask) -> None:
     with pytest.raises(Overloaded):
         ask(network, "search_images", "red", retries=PATIENT, timeout=5)
     assert network.slept == [300]
+
+
+@pytest.mark.parametrize("call", ["put_image", "add_image", "patch_image", "delete_image", "file"])
+def test_a_change_of_an_id_that_is_not_utf_8_is_refused_before_it_is_sent(ask: Ask, tmp_path: Path, call: str) -> None:
+    network, name = Network(ok({})), "latin\udce9.jpg"
+    (tmp_path / name).write_bytes(RED)
+    arguments: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+        "put_image": ((name, RED), {}),
+        "add_image": ((RED,), {"image_id": name}),
+        "patch_image": ((name,), {"captions": []}),
+        "delete_image": ((name,), {}),
+        "file": ((tmp_path / name,), {}),
+    }
+    positional, named = arguments[call]
+    with pytest.raises(InvalidChange, match=r"'latin\\udce9.jpg' is not UTF-8; rename the file"):
+        ask(network, "add_image" if call == "file" else call, *positional, **named)
+    assert network.requests == []
+
+
+def test_a_query_needs_no_name_of_its_file(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "latin\udce9.jpg").write_bytes(RED)
+    network = Network(ok(IMAGES))
+    assert ask(network, "search_similar", tmp_path / "latin\udce9.jpg").total_results == 1
+    assert uploaded(network.request).get_filename() == "latin?.jpg"
+
+
+def test_patience_is_shared_by_all_requests_until_the_service_takes_one() -> None:
+    """A limit that refuses one request refuses the next: ten minutes for each of a thousand files would be a week."""
+    limit = error(429, **{"Retry-After": "300"})
+    network = Network(limit, limit, ok(IMAGES), limit, limit, limit)
+
+    def in_turn(client: Client) -> list[object]:
+        outcomes: list[object] = []
+        for _ in range(4):
+            try:
+                outcomes.append(client.search_images("red").total_results)
+            except Overloaded:
+                outcomes.append(len(network.requests))
+        return outcomes
+
+    said: list[str] = []
+    retries = replace(PATIENT, on_wait=lambda refusal: said.append(refusal.json()["detail"]))
+    sleeping = RetryTransport(retries, httpx.MockTransport(network), sleep=network.slept.append, clock=network.clock)
+    with Client("http://service", retries=ONCE, transport=sleeping) as client:
+        assert in_turn(client) == [1, 6, 7, 8], "the last two are sent once and wait no more"
+    assert network.slept == [300] * 4
+    assert said == ["what is wrong"] * 2, "once for each time that waiting begins"
 
 
 def test_a_patient_command_does_not_wait_long_for_a_service_that_is_not_there(ask: Ask) -> None:

@@ -286,6 +286,16 @@ class TestJsonLines:
         assert (a.blob.name, reject.where) == ("a.jpg", "b.jpg")
         assert "image_id 'x' is already used by a.jpg" in reject.reason
 
+    def test_an_id_that_is_longer_than_a_path_is_rejected(self, tmp_path: Path) -> None:
+        """No request could name the image."""
+        rows: Sequence[object] = [
+            {"image": "a.jpg", "image_id": "ü" * 2048},
+            {"image": "b.jpg", "image_id": "ü" * 2048 + "x"},
+        ]
+        (a,), (reject,) = read(write_jsonl(tmp_path, *rows))
+        assert (a.blob.name, reject.where) == ("a.jpg", "b.jpg")
+        assert reject.reason == "its id has 4,097 bytes, and 4,096 are the most"
+
 
 class TestFolders:
     def test_images_in_order_without_hidden_files(self, tmp_path: Path) -> None:

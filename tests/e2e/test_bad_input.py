@@ -246,8 +246,10 @@ CASES = [
     ),
     *(
         Case("an id that no image has", "GET", f"/images/{quoted}", 404)
-        for quoted in ("", "nobody.png", "%00", "%ff", "%2e%2e%2fservice.py", "red-bright.png%2f", "x" * 5000)
+        for quoted in ("", "nobody.png", "%00", "%2e%2e%2fservice.py", "red-bright.png%2f", "x" * 5000)
     ),
+    Case("an id that is not UTF-8", "GET", "/images/%ff", 400),
+    Case("a page behind an id that is not UTF-8", "GET", "/images?after=%ff", 400),
     *(Case(what, "POST", path, status, body(content)) for path in TEXT_PATHS for what, content, status in TEXT_BODIES),
     *(
         Case(f"k = {k}", "POST", "/search/images", 422, body(b'{"text": "red", "k": %s}' % k.encode()))

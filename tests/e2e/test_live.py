@@ -77,6 +77,18 @@ def test_what_is_added_is_found_by_its_words_in_the_next_request(client: Client)
     assert client.image("new").etag == added.etag
 
 
+def test_an_image_is_reached_by_its_path_whatever_characters_its_id_has(client: Client) -> None:
+    """BentoML mounts the application, and a path goes through that mount first."""
+    for name in ("line\nbreak", "\r\n", "a/b?c#d%e", "../x", "\x00"):
+        added = client.put_image(name, RED, captions=["a ruby"])
+        assert client.image(name).image_id == added.image_id == name
+        assert client.thumbnail(name)
+        assert client.patch_image(name, captions=["a stone"]).changed
+        client.delete_image(name)
+        with pytest.raises(RequestRejected, match="there is no image"):
+            client.image(name)
+
+
 def test_a_change_is_visible_in_every_worker_within_100_ms(live: Server, client: Client) -> None:
     in_time = 0
     for number in range(1, 6):

@@ -157,6 +157,43 @@ def test_an_id_may_have_any_characters(api: Api, image_id: str) -> None:
     assert api.request("GET", f"/images/{quoted}").status_code == 404
 
 
+@pytest.mark.parametrize("image_id", ["x" * 4096, "ü" * 2048])
+def test_an_id_may_be_as_long_as_a_path(api: Api, image_id: str) -> None:
+    """A build has such ids; an image of it is found, listed, clicked and changed as every other."""
+    quoted = quote(image_id)
+    put(api, quoted, fields={"metadata": json.dumps({"note": "n" * 10_000})})
+    assert image(api, quoted)["image_path"] == image_id
+    by_value = api.post("/search", json={"where": {"note": "n" * 10_000}})
+    assert [one["image_id"] for one in by_value["results"]] == [image_id]
+    assert len(api.post("/search", json={"queries": [{"image_id": image_id}], "k": 3})["results"]) == 3
+    assert api.request("GET", f"/images?after={quoted}&limit=1").status_code == 200
+    patched = {"op": "patch", "image_id": image_id, "captions": ["x"]}
+    assert api.post("/changes", json={"changes": [patched]})["results"][0]["status"] == 200
+    patch(api, {"captions": ["y"]}, image_id=quoted)
+    assert api.request("DELETE", f"/images/{quoted}").status_code == 200
+
+
+@pytest.mark.parametrize("image_id", ["x" * 4097, "ü" * 2049])
+def test_a_longer_id_is_refused_wherever_it_stands(api: Api, image_id: str) -> None:
+    """An id that could be given and not be asked for would stay for ever."""
+    words = "must have at most 4,096 bytes in UTF-8, not 4,09"
+    quoted = quote(image_id)
+    files = {"file": (image_id, RED)}
+    for detail in (
+        api.refused("PUT", f"/images/{quoted}", 422, files=files),
+        api.refused("POST", "/images", 422, files=files),
+        api.refused("POST", "/images", 422, files={"file": ("x.png", RED)}, data={"image_id": image_id}),
+        api.refused("PATCH", f"/images/{quoted}", 422, json={"captions": []}),
+        api.refused("DELETE", f"/images/{quoted}", 422),
+        api.refused("GET", f"/images?after={quoted}", 422),
+        api.refused("POST", "/search", 422, json={"queries": [{"image_id": image_id}]}),
+        api.post("/changes", json={"changes": [{"op": "delete", "image_id": image_id}]})["results"][0]["error"][
+            "detail"
+        ],
+    ):
+        assert words in detail, detail
+
+
 def test_ids_of_equal_letters_are_one_id(api: Api) -> None:
     assert put(api, "u%CC%88")["image_id"] == "ü"
     assert put(api, "%C3%BC", status=200)["changed"] is False
@@ -180,7 +217,16 @@ def test_ids_of_equal_letters_are_one_id(api: Api) -> None:
         (RED, {"captions": ""}, 422, "captions: it is empty"),
         (RED, {"caption": "one"}, 422, "no form field caption"),
         (RED, {"captions": json.dumps(["x"] * 101)}, 422, "captions"),
-        (RED, {"image_path": "x" * 1001}, 422, "image_path"),
+        (RED, {"captions": '["a", 1]'}, 422, "captions.1: must be a text"),
+        (RED, {"captions": ['["a"]', '["b"]']}, 422, "captions: a JSON list is among several fields"),
+        (RED, {"captions": ["a", '["b"]']}, 422, "captions: a JSON list is among several fields"),
+        (RED, {"captions": "[" * 100_000}, 422, "captions: it has lists or objects more than 64 deep"),
+        (RED, {"captions": json.dumps(["x"] * 600)}, 422, "captions: it has more than 512 values"),
+        (RED, {"metadata": "[" * 100_000}, 422, "metadata: it has lists or objects more than 64 deep"),
+        (RED, {"metadata": '{"a":' * 100_000}, 422, "metadata: it has lists or objects more than 64 deep"),
+        (RED, {"metadata": json.dumps({str(n): n for n in range(600)})}, 422, "metadata: it has more than 512 values"),
+        (RED, {"metadata": '{"a": ' + "9" * 5000 + "}"}, 422, "metadata: it has a number of too many digits"),
+        (RED, {"image_path": "x" * 4097}, 422, "image_path"),
     ],
 )
 def test_what_is_wrong_with_a_put_is_said_and_nothing_changes(
@@ -188,6 +234,14 @@ def test_what_is_wrong_with_a_put_is_said_and_nothing_changes(
 ) -> None:
     assert words in api.refused("PUT", "/images/new", status, files={"file": ("x.png", data)}, data=fields)
     assert api.request("GET", "/images/new").status_code == 404
+
+
+def test_a_null_of_an_image_that_is_set_whole_is_no_value(api: Api) -> None:
+    put(api, fields={"metadata": '{"a": null, "b": 1}'})
+    assert image(api, "new")["metadata"] == {"b": 1}
+    change = {"op": "put", "image_id": "other", "image": encoded(RED), "metadata": {"a": None, "b": 1}}
+    assert api.post("/changes", json={"changes": [change]})["results"][0]["status"] == 201
+    assert image(api, "other")["metadata"] == {"b": 1}
 
 
 def test_a_field_keeps_its_type(api: Api) -> None:
@@ -372,6 +426,56 @@ def test_if_match_needs_an_image_and_if_none_match_needs_none(api: Api) -> None:
     put(api, "new", status=201, headers={"If-None-Match": "*"})
     put(api, "new", BLUE, status=412, headers={"If-None-Match": "*"})
     put(api, "new", BLUE, status=412, headers={"If-None-Match": '"x"'})
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("value", ["", " ", ",", " , "])
+def test_an_if_match_that_names_nothing_is_refused_and_no_condition_is_dropped(
+    api: Api, method: str, value: str
+) -> None:
+    body: dict[str, Any] = {"PUT": {"files": {"file": RED}}, "PATCH": {"json": {"captions": []}}, "DELETE": {}}[method]
+    before = image(api, "red-soft.png")
+    detail = api.refused(method, "/images/red-soft.png", 422, headers={"If-Match": value}, **body)
+    assert detail == "If-Match: it names no ETag; leave it out to ask for no condition"
+    change = {"op": "delete", "image_id": "red-soft.png", "if_match": value or ","}
+    [item] = api.post("/changes", json={"changes": [change]})["results"]
+    assert (item["status"], item["error"]["detail"].split(":")[0]) == (422, "if_match")
+    assert image(api, "red-soft.png") == before
+
+
+def test_every_line_of_a_condition_is_read(api: Api) -> None:
+    etag = put(api)["etag"]
+    lines = [("If-Match", '"other"'), ("If-Match", f'"{etag}"')]
+    patch(api, {"captions": ["x"]}, image_id="new", headers=lines)
+    patch(api, {"captions": ["y"]}, 412, image_id="new", headers=lines)
+    lines = [("If-None-Match", "*"), ("If-None-Match", '"x"')]
+    assert "can be * alone" in api.refused("PUT", "/images/a", 412, files={"file": RED}, headers=lines)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "names", "body"),
+    [
+        ("POST", "/images", ("If-Match", "If-None-Match"), {"files": {"file": ("a.png", RED)}}),
+        ("POST", "/changes", ("If-Match", "If-None-Match"), {"json": {"changes": [{"op": "delete", "image_id": "a"}]}}),
+        ("PATCH", "/images/red-soft.png", ("If-None-Match",), {"json": {"captions": []}}),
+        ("DELETE", "/images/red-soft.png", ("If-None-Match",), {}),
+    ],
+)
+def test_a_condition_that_a_route_does_not_read_is_refused(
+    api: Api, method: str, path: str, names: tuple[str, ...], body: dict[str, Any]
+) -> None:
+    before = api.get("/images")
+    for name in names:
+        detail = api.refused(method, path, 422, headers={name: "*"}, **body)
+        assert detail == f"{name}: {method} reads no such condition here; leave the header out"
+    assert api.get("/images") == before
+
+
+@pytest.mark.parametrize("keys", [[""], ['""'], ["a", "b"], ["x" * 256]])
+def test_a_key_that_is_none_is_refused(api: Api, keys: list[str]) -> None:
+    """A script with an empty variable would take itself for safe."""
+    lines = [("Idempotency-Key", key) for key in keys]
+    assert "give one key of 1 to 255" in api.refused("DELETE", "/images/red-soft.png", 422, headers=lines)
 
 
 def test_an_etag_follows_from_the_state_of_the_image_alone(make_api: MakeApi) -> None:
@@ -586,6 +690,7 @@ def test_what_reads_the_collection_waits_for_a_change_of_another_process(make_ap
 def test_a_min_sequence_is_a_number(api: Api, value: str) -> None:
     path = f"/search/images?min_sequence={value}"
     assert "min_sequence" in api.refused("POST", path, 422, json={"text": "red"})
+    assert "min_sequence" in api.refused("GET", f"/examples?min%5Fsequence={value}", 422), "a name may be encoded"
     for path in READS:
         assert "min_sequence" in api.refused("GET", f"{path}?min_sequence={value}", 422)
 

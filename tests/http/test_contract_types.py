@@ -23,8 +23,8 @@ QUERIES = [{"text": "red"}]
         {"dedupe": 0},
         {"dedupe": "yes"},
         {"queries": [{"text": "red", "weight": "1"}]},
-        {"where": {"year": "1" * 1001}},
-        {"where": {"year": {"gt": "1" * 1001}}},
+        {"where": {"year": "1" * 10_001}},
+        {"where": {"year": {"gt": "1" * 10_001}}},
         {"where": {"year": {"gt": True}}},
     ],
 )

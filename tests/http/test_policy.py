@@ -41,7 +41,7 @@ def test_every_route_has_a_row_and_every_row_a_route(fake_artifact: Artifact) ->
     for path, methods in json.loads(child.stdout.splitlines()[-1]):
         if path:  # the application itself is mounted without a path
             is_folder = methods is None
-            name = f"{path}/{{file}}" if is_folder else path.replace(":rest}", "}").replace(":path}", "}")
+            name = f"{path}/{{file}}" if is_folder else path.replace(":path}", "}")
             served.setdefault(name, set()).update({"GET", "HEAD"} if is_folder else methods)
     for methods in served.values():
         if "GET" in methods:

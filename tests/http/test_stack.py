@@ -40,6 +40,7 @@ def test_with_every_setting_the_order_is_this() -> None:
         "BodyMemory",  # of complete bodies: what is on its way holds nobody's place and nobody's memory
         "Admission",
         "JsonCheck",
+        "FormCheck",
         "Beforehand",
         "NativeImages",
         "NativeTexts",

@@ -171,3 +171,8 @@ def test_what_is_in_the_place_of_the_folder_or_of_a_file_is_named(tmp_path: Path
         with pytest.raises(StorageFailed, match=rf"{tmp_path}/{name} is in the place of a file for changes"):
             open_log(tmp_path / "changes.sqlite")
         (tmp_path / name).rmdir()
+
+
+def test_a_place_where_no_folder_can_be_is_said() -> None:
+    with pytest.raises(StorageFailed, match="the folder for changes /proc/none/changes cannot be made; choose another"):
+        open_log(Path("/proc/none/changes/changes.sqlite"))

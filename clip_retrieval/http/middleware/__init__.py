@@ -15,6 +15,7 @@ body_limit.py     hands a complete body on
 body_memory.py    takes the memory that a complete body needs
 admission.py      lets in as many at once as there are places, and bounds their time
 json_check.py     refuses JSON with more in it than its route can use
+form_check.py     refuses a form that was cut off
 beforehand.py     what happens before BentoML's own routes answer: fresh metrics, honest readiness
 native_images.py  decodes the images of BentoML's own API
 native_texts.py   counts its texts

@@ -2,6 +2,7 @@
 
 import re
 from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,13 +23,15 @@ FOREIGN = (
 
 NOT_ASCII = "the Content-Type has a character that is not of ASCII; in a form the boundary may have one"
 
+NOT_UTF8 = "the URL has percent-encoded bytes that are not UTF-8; encode its characters in UTF-8, such as %C3%BC for ü"
+
 _NOT_TEXT = re.compile(rb"[^\t\x20-\x7e]")
 
 
 class RouteCheck:
-    """Answers 404 and 405 for what has no row in the table, 415 for another kind of body than the route reads, 422 for
-    a query parameter that it does not read, and 403 for a change that the page of another site asks for. What it lets
-    in has a ``RequestContext``, and HEAD has become GET.
+    """Answers 404 and 405 for what has no row in the table, 400 for a URL that is not UTF-8, 415 for another kind of
+    body than the route reads, 422 for a query parameter that it does not read, and 403 for a change that the page of
+    another site asks for. What it lets in has a ``RequestContext``, and HEAD has become GET.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Origins = NO_ORIGINS) -> None:
@@ -61,6 +64,11 @@ def _policy(scope: Scope, origins: Origins) -> RoutePolicy | JSONResponse:
 
 def _refusal(scope: Scope, policy: RoutePolicy, origins: Origins) -> JSONResponse | None:
     """The answer to a request that its route does not take as it is; None if it does."""
+    url = scope.get("raw_path") or b""
+    if policy.query is not None:
+        url += b"?" + scope["query_string"]
+    if not _is_utf8(url):
+        return error_response(HTTPStatus.BAD_REQUEST, NOT_UTF8)
     types = [value for name, value in scope["headers"] if name == b"content-type"]
     if len(types) > 1 or any(_NOT_TEXT.search(value) for value in types):
         detail = "there are several Content-Type headers; send one"
@@ -80,6 +88,17 @@ def _refusal(scope: Scope, policy: RoutePolicy, origins: Origins) -> JSONRespons
     if changes and is_form and _is_foreign(scope) and not origins.may_change(scope):
         return error_response(HTTPStatus.FORBIDDEN, FOREIGN)
     return None
+
+
+def _is_utf8(url: bytes) -> bool:
+    """Whether a URL means one text: the server takes all that is not UTF-8 for the same character."""
+    if b"%" not in url:
+        return True
+    try:
+        unquote_to_bytes(url).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_foreign(scope: Scope) -> bool:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from clip_retrieval.http.middleware.route_check import NOT_ASCII, RouteCheck
 from clip_retrieval.http.policy import ROUTES, RoutePolicy
@@ -51,6 +52,40 @@ def test_every_row_refuses_a_query_parameter_that_it_does_not_read_but_for_probe
         else:
             assert answer.status == 422, path
             assert answer.error["detail"].startswith("there is no query parameter colour; this path reads "), path
+
+
+def test_a_url_that_is_not_utf_8_is_refused_since_it_would_be_that_of_another_image() -> None:
+    """%FF and %FE are one character to the server, which stands for all that it cannot read."""
+
+    def asked(path: bytes, query: bytes = b"") -> int:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": unquote(path.decode()),
+            "raw_path": path,
+            "query_string": query,
+            "headers": [],
+        }
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        asyncio.run(RouteCheck(method)(scope, receive, send))
+        status: int = sent[0]["status"]
+        return status
+
+    for path, verb, _ in rows():
+        if verb == "GET" and path.endswith("a.png"):
+            there = path.removesuffix("a.png").encode()
+            assert [asked(there + end) for end in (b"%FF", b"a%C3", b"%C3%BC", b"%EF%BF%BD", b"%25FF")] == [
+                *(400, 400, 200, 200, 200)
+            ]
+    assert [asked(b"/images", query) for query in (b"after=%FE", b"after=%C3%BC")] == [400, 200]
+    assert asked(b"/livez", b"from=%FE") == 200
 
 
 @pytest.mark.parametrize(
