@@ -75,7 +75,7 @@ class Call(Generic[M]):
 
     def __post_init__(self) -> None:
         """Raises InvalidQuery for a text that no request can carry."""
-        check_whole_texts((self.json, self.params, self.form, self.upload and self.upload[0]))
+        check_whole_texts((self.json, self.params, self.form))
 
     def waiting_for(self, sequence: int | None) -> "Call[M]":
         """The same call, which is answered when the change of this number is visible."""

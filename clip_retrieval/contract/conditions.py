@@ -45,7 +45,7 @@ MAX_VALUE = 10_000
 """Characters of a value: as many as a change may give to a field."""
 MAX_VALUES = 4096
 """Values of all JSON texts in a filter together."""
-MAX_TEXTS, MAX_WRITTEN = 1_000_000, 10 * MAX_FILTER_TEXT
+MAX_TEXTS, MAX_WRITTEN = 2_000_000, 10 * MAX_FILTER_TEXT
 """Characters of all texts in a filter together, and of those that are no JSON."""
 
 _TOO_DEEP = f"has more than {MAX_DEPTH} objects inside each other"

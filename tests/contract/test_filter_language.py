@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from clip_retrieval.contract.conditions import (
     MAX_CONDITIONS_IN_ALL,
+    MAX_VALUE,
     Condition,
     conditions_of,
     plain_conditions,
@@ -239,7 +240,7 @@ def nested(depth: int) -> str:
         ('{"a": [' + "1," * 5000 + "1]}", "has more than 4,096 values"),
         ({"or": ["a = 1 or " * 1100 + "a = 1"] * 900}, "has more than 32 conditions"),
         ({"or": ["(" * 9000] * 900}, "has too much text: all texts in it may have 100,000 characters together"),
-        ({"or": ['{"a": "' + "x" * 200_000] * 10}, "and 1,000,000 where they are JSON"),
+        ({"or": ['{"a": "' + "x" * 200_000] * 10}, "and 2,000,000 where they are JSON"),
         ({"or": [json.dumps({"or": [1] * 3000})] * 10}, "has more than 4,096 values"),
         (nested(20), "more than 20 objects inside each other"),
         (nested(250), "more than 20 objects inside each other"),
@@ -263,7 +264,7 @@ def test_what_is_too_large_is_refused_at_once(where: Any, says: str) -> None:
 def test_the_largest_filter_in_texts_is_one() -> None:
     assert read_conditions(nested(18))
     assert read_conditions({"or": ["a = 1"] * MAX_CONDITIONS_IN_ALL})
-    assert read_conditions(json.dumps({"a": {"in": ["x" * 1000] * 100}}))
+    assert read_conditions(json.dumps({"a": {"in": ["x" * MAX_VALUE] * 100}}))
 
 
 @pytest.mark.parametrize("count", [15, 16, 17, MAX_CONDITIONS_IN_ALL])
@@ -283,7 +284,7 @@ def test_as_many_fields_as_conditions_may_be_joined(count: int) -> None:
         ({"or": [{"a": {"like": 1}}]}, "where.or.0.a: unknown operator like"),
         ({"a": {"in": ["x", ["y"]]}}, "where.a.in.1: must be a text"),
         ({"a": float("inf")}, "where.a: must be a finite number"),
-        ({"a": "x" * 1001}, "where.a: must have at most 1000 characters"),
+        ({"a": "x" * (MAX_VALUE + 1)}, "where.a: must have at most 10,000 characters"),
     ],
 )
 def test_what_is_wrong_with_a_value_is_said_once_and_by_names_that_a_person_wrote(

@@ -433,9 +433,13 @@ def test_if_match_needs_an_image_and_if_none_match_needs_none(api: Api) -> None:
 def test_an_if_match_that_names_nothing_is_refused_and_no_condition_is_dropped(
     api: Api, method: str, value: str
 ) -> None:
-    body: dict[str, Any] = {"PUT": {"files": {"file": RED}}, "PATCH": {"json": {"captions": []}}, "DELETE": {}}[method]
+    requests: dict[str, dict[str, Any]] = {
+        "PUT": {"files": {"file": RED}},
+        "PATCH": {"json": {"captions": []}},
+        "DELETE": {},
+    }
     before = image(api, "red-soft.png")
-    detail = api.refused(method, "/images/red-soft.png", 422, headers={"If-Match": value}, **body)
+    detail = api.refused(method, "/images/red-soft.png", 422, headers={"If-Match": value}, **requests[method])
     assert detail == "If-Match: it names no ETag; leave it out to ask for no condition"
     change = {"op": "delete", "image_id": "red-soft.png", "if_match": value or ","}
     [item] = api.post("/changes", json={"changes": [change]})["results"]
