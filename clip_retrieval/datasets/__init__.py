@@ -15,6 +15,7 @@ tar_file.py       the files in a tar, without unpacking it
 tar_place.py      the files in tars as a place that readers of folders read
 text_languages.py what text of a language looks like
 code_page.py      the code page of a text that is not Unicode
+utf16.py          text in UTF-16 without a byte order mark
 text_file.py      text files in any encoding
 other_kinds.py    files that are called tables and are something else
 delimited.py      the cells of a text table

@@ -72,6 +72,14 @@ def code_page_of(sample: bytes) -> Encoding:
     return Encoding(name, is_text and best - other > _SURE)
 
 
+def east_asian_rating(text: str) -> float:
+    """How likely the characters beyond ASCII are on average in the best script, as a natural logarithm; 0 of none."""
+    characters = [character for character in text if not character.isascii()]
+    return max(sum(_rate_east_asian(one, script) for one in characters) for script in EAST_ASIAN) / max(
+        len(characters), 1
+    )
+
+
 def _rated(sample: bytes) -> Iterator[tuple[float, str, str]]:
     pages: dict[str, list[tuple[float, Language]]] = {}
     for language in LANGUAGES:

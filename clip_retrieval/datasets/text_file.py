@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol
 
 from clip_retrieval.datasets.base import is_text
 from clip_retrieval.datasets.code_page import Encoding, code_page_of
+from clip_retrieval.datasets.utf16 import utf16_of
 from clip_retrieval.errors import SourceError
 from clip_retrieval.records import ImageBlob, Reject
 
@@ -141,9 +142,8 @@ def code_page_over(files: Iterable[Text]) -> Encoding:
 
 
 def _unmarked(file: BinaryIO, code_page: Callable[[bytes], Encoding]) -> Encoding:
-    start = file.read(_SAMPLE_BYTES)
-    if start.count(0) * 4 > len(start):  # UTF-16 has a zero in every second byte of Latin text
-        return Encoding("utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be")
+    if (wide := utf16_of(file.read(_SAMPLE_BYTES))) is not None:
+        return wide
     file.seek(0)
     good, bad, sample = 0, 0, bytearray()
     while line := file.readline(_LONGEST_LINE):
