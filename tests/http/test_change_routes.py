@@ -412,7 +412,8 @@ def test_if_match_needs_an_image_and_if_none_match_needs_none(api: Api) -> None:
 def test_an_if_match_that_names_nothing_is_refused_and_no_condition_is_dropped(
     api: Api, method: str, value: str
 ) -> None:
-    body: dict[str, Any] = {"PUT": {"files": {"file": RED}}, "PATCH": {"json": {"captions": []}}, "DELETE": {}}[method]
+    bodies: dict[str, Any] = {"PUT": {"files": {"file": RED}}, "PATCH": {"json": {"captions": []}}, "DELETE": {}}
+    body = bodies[method]
     before = image(api, "red-soft.png")
     detail = api.refused(method, "/images/red-soft.png", 422, headers={"If-Match": value}, **body)
     assert detail == "If-Match: it names no ETag; leave it out to ask for no condition"

@@ -48,8 +48,11 @@ def test_the_start_of_a_service_is_passed_on() -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         begun.append(scope["type"])
 
-    async def nothing(*_: Message) -> Message:
+    async def receive() -> Message:
         raise AssertionError
 
-    asyncio.run(RouteCheck(FormCheck(application))({"type": "lifespan"}, nothing, nothing))
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    asyncio.run(RouteCheck(FormCheck(application))({"type": "lifespan"}, receive, send))
     assert begun == ["lifespan"]
