@@ -132,7 +132,8 @@ def check_whole(given: object) -> None:
 
 
 def _as_a_path(given: str) -> str:
-    if (size := len(given.encode("utf-8", "surrogatepass"))) > MAX_ID_BYTES:
+    check_whole(given)
+    if (size := len(given.encode())) > MAX_ID_BYTES:
         raise ValueError(f"must have at most {MAX_ID_BYTES:,} bytes in UTF-8, not {size:,}")
     return given
 

@@ -165,6 +165,7 @@ def test_changes_are_sent_in_order(ask: Ask) -> None:
         lambda: patch("a"),
         lambda: patch("a", metadata={"split": "test"}),
         lambda: delete("x" * 4097),
+        lambda: delete("latin\udce9.jpg"),
         lambda: Client("http://service").patch_image("a"),
     ],
 )

@@ -51,7 +51,7 @@ def test_the_start_of_a_service_is_passed_on() -> None:
     async def receive() -> Message:
         raise AssertionError
 
-    async def send(_: Message) -> None:
+    async def send(message: Message) -> None:
         raise AssertionError
 
     asyncio.run(RouteCheck(FormCheck(application))({"type": "lifespan"}, receive, send))
