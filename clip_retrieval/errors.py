@@ -22,7 +22,8 @@
     │   └── StorageReadOnly    a folder or file may not be written or read
     ├── ChangesError           the log of a collection's changes cannot be used
     │   ├── ChangesDamaged     it differs from its hashes, or acknowledged changes are missing
-    │   └── ChangesSchema      written by another release
+    │   ├── ChangesSchema      written by another release
+    │   └── ChangesMissed      not those that come after what is served
     ├── ChangeRejected         a change of the collection is not made
     │   ├── InvalidChange      a value of it is not right
     │   ├── CollectionFrozen   the service takes no changes
@@ -166,6 +167,10 @@ class ChangesDamaged(ChangesError):
 
 class ChangesSchema(ChangesError):
     """The log of changes was written with another schema version."""
+
+
+class ChangesMissed(ChangesError):
+    """The changes of the log are not those that come after an artifact, or after the state of a process."""
 
 
 class ChangeRejected(ClipRetrievalError):

@@ -122,7 +122,7 @@ def index_in_milvus(
             fill=lambda _: None,
             parent=artifact,
             replaced=[f"{modality}.faiss" for modality in MODALITIES],
-            compacted=Compacted(manifest.parent, manifest.sequence),
+            compacted=Compacted(manifest.parent, manifest.sequence, manifest.log),
         )
 
 

@@ -58,6 +58,8 @@ class Manifest(BaseModel):
     """The version of the artifact whose changes this one took in; None for a build from a source."""
     sequence: int | None = None
     """The number of the last change that this artifact took in; None for a build from a source."""
+    log: str | None = None
+    """The id of the log that counted these changes; None also where an earlier release took them in."""
     libraries: dict[str, str]
     files: dict[str, str]
     """Hex SHA-256 by path, with forward slashes, of every file but the manifest."""
@@ -122,11 +124,22 @@ def tuned_version(
 
 
 def compacted_version(
-    encoder: EncoderInfo, data: DataInfo, recall: float, parent: str, sequence: int, *, has_thumbnails: bool
+    encoder: EncoderInfo,
+    data: DataInfo,
+    recall: float,
+    parent: str,
+    sequence: int,
+    *,
+    has_thumbnails: bool,
+    log: str | None,
 ) -> str:
-    """The version of the artifact that takes the changes up to ``sequence`` into ``parent``: the same for the same."""
+    """The version of the artifact that takes the changes of ``log`` up to ``sequence`` into ``parent``.
+
+    It is the same for the same.
+    """
     inputs = [SCHEMA_VERSION, encoder.model_dump(mode="json"), data.model_dump(mode="json", exclude_none=True), recall]
-    return json_sha256([*inputs, {"parent": parent, "sequence": sequence, "thumbnails": has_thumbnails}])[:16]
+    changes = {"parent": parent, "sequence": sequence, "thumbnails": has_thumbnails, "log": log}
+    return json_sha256([*inputs, changes])[:16]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

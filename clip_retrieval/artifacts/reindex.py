@@ -122,7 +122,7 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
         fill=fill,
         parent=artifact,
         replaced=[f"{modality}.faiss" for modality in MODALITIES],
-        compacted=Compacted(manifest.parent, manifest.sequence),
+        compacted=Compacted(manifest.parent, manifest.sequence, manifest.log),
     )
 
 

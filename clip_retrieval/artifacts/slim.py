@@ -31,5 +31,5 @@ def without_vectors(artifact: Artifact, workspace: Path) -> Artifact:
         fill=lambda _: None,
         parent=artifact,
         replaced=VECTORS.values(),
-        compacted=Compacted(manifest.parent, manifest.sequence),
+        compacted=Compacted(manifest.parent, manifest.sequence, manifest.log),
     )

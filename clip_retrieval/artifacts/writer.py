@@ -32,10 +32,14 @@ LIBRARIES = ("faiss-cpu", "numpy", "pillow", "open_clip_torch", "torch", "openvi
 
 
 class Compacted(NamedTuple):
-    """The version whose changes an artifact took in, and the number of the last one; see ``Manifest``."""
+    """The version whose changes an artifact took in, the number of the last one and the id of their log.
+
+    See ``Manifest``.
+    """
 
     parent: str | None
     sequence: int | None
+    log: str | None
 
 
 def write_artifact(
@@ -83,6 +87,7 @@ def write_artifact(
             captions=captions,
             parent=compacted.parent if compacted else None,
             sequence=compacted.sequence if compacted else None,
+            log=compacted.log if compacted else None,
             libraries=_library_versions(),
             files={name: unchecked.get(name) or file_sha256(folder / name) for name in files_in(folder)},
         )

@@ -5,6 +5,7 @@ image_bytes.py      that state as bytes, and back
 kept_originals.py   the original files of added images, beside the log
 log_file.py         the files of the log: how they are opened, and their errors in one sentence
 log_rows.py         the rows of the log: its schema, and a hash for every row
+lineage.py          which artifacts the changes of a log can come after
 transaction.py      what one transaction of the log reads and writes
 log.py              the durable log of changes: one writer at a time, any number of readers
 committer.py        the changes of one process: those that wait share a commit

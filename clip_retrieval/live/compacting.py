@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.live.lineage import Held
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.log import ChangeLog
 from clip_retrieval.progress import Progress
@@ -40,17 +41,18 @@ def compact_log(
     """Save an artifact that holds ``artifact`` and the changes of ``log`` after it; None if there are none.
 
     The log stays as it is; ``Transaction.compacted`` drops the changes when every process serves the new artifact.
-    Raises what ``compact`` and ``save`` raise.
+    Raises what ``compact`` and ``save`` raise, and ChangesMissed where the changes do not come after ``artifact``.
     """
     from clip_retrieval.live.compaction import compact  # with half of a build, which no worker needs
 
     with closing(Collection(artifact)) as base:
         state = LiveCollection.of(base, kept_originals=log.originals)
-        while entries := log.after(state.sequence, BLOCK):
+        held = Held.by(artifact.manifest)
+        while entries := log.following(held, state.sequence, BLOCK):
             state = state.with_changes(entries)
         if state.sequence == base.sequence:
             return None
-        made = compact(state, workspace, progress, say=say)
+        made = compact(state, workspace, progress, log=log.identity(), say=say)
         data = made.manifest.data
         sequence = state.sequence
         return CompactedLog(save(made), made.manifest.version, sequence, data.images, data.captions)

@@ -46,24 +46,27 @@ def compact(
     workspace: Path,
     progress: Progress,
     *,
+    log: str | None = None,
     recall: float = LEAST_RECALL,
     say: Say | None = None,
 ) -> Artifact:
     """Write the artifact of ``state`` into ``workspace``, in a folder named by its version.
 
     The version follows from the state, so the same state gives the same version; the manifest names the version that
-    the changes came after, and the number of the last change. The state may go on changing meanwhile. Vectors and
-    records are copied in blocks. If another process compacts the same state, ``say`` gets a line that names it, and
-    this one waits; without ``say``, raises BuildRunning instead. What is made of a base in Milvus is in the same
-    Milvus, in collections of its own. Raises StorageFailed of the kind that applies, ArtifactDamaged when a file of the
-    base differs from its hash, IndexAway and MissingExtra where Milvus is needed.
+    the changes came after, the number of the last change and ``log``, the id of the log that counted them. The state
+    may go on changing meanwhile. Vectors and records are copied in blocks. If another process compacts the same state,
+    ``say`` gets a line that names it, and this one waits; without ``say``, raises BuildRunning instead. What is made of
+    a base in Milvus is in the same Milvus, in collections of its own. Raises StorageFailed of the kind that applies,
+    ArtifactDamaged when a file of the base differs from its hash, IndexAway and MissingExtra where Milvus is needed.
     """
     base = state.artifact
     source = _Source(state)
     encoder, parent = base.manifest.encoder, base.manifest.version
     with progress.stage("reading the records", None):
         data = source.describe(base.manifest.data)
-    version = compacted_version(encoder, data, recall, parent, state.sequence, has_thumbnails=base.has_thumbnails)
+    version = compacted_version(
+        encoder, data, recall, parent, state.sequence, has_thumbnails=base.has_thumbnails, log=log
+    )
     kept = state.base.originals
     originals = [] if kept is None else source.originals()
     before, after = {} if kept is None else kept.buckets(), grouped(originals)
@@ -102,7 +105,7 @@ def compact(
                 fill=fill,
                 parent=base,
                 replaced=["images.faiss", "captions.faiss", THUMBNAILS, ORIGINAL_HASHES, *(before.keys() - unchanged)],
-                compacted=Compacted(parent, state.sequence),
+                compacted=Compacted(parent, state.sequence, log),
             )
         return _in_the_milvus_of(base, made, workspace, work, progress, recall) if base.is_in_milvus else made
 

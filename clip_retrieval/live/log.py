@@ -20,6 +20,7 @@ from clip_retrieval.errors import Busy, ClipRetrievalError
 from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.image_bytes import original_in
 from clip_retrieval.live.kept_originals import KeptOriginals
+from clip_retrieval.live.lineage import Held, check_follows, read_ids
 from clip_retrieval.live.log_file import Acknowledged, HeaderCheck, connect, damaged, log_errors
 from clip_retrieval.live.log_rows import ALL, Encoder, State, check, check_encoder, entries_after, make_tables
 from clip_retrieval.live.transaction import Clock, Transaction
@@ -77,6 +78,7 @@ class ChangeLog:
                 writer, reader = (opened.enter_context(closing(connect(path, wait_s))) for _ in range(2))
                 make_tables(writer, path, encoder)
                 check(writer, path)
+                read_ids(writer, path)
                 found = State.read(writer, path)
                 if found.sequence < acknowledged:
                     raise damaged(
@@ -95,7 +97,13 @@ class ChangeLog:
 
     def base(self) -> tuple[str, int] | None:
         """The version of the artifact of the last compaction, and the number of the last change that it holds."""
-        return _base_of(self._state())
+        state = self._state()
+        return None if state.base_version is None else (state.base_version, state.base_sequence or 0)
+
+    def identity(self) -> str:
+        """The id of this log, for the artifact of a compaction. Raises what ``transaction`` raises."""
+        with self.transaction() as transaction:
+            return transaction.identity()
 
     def has_changed(self) -> bool:
         """Whether anything was committed since the last call, by this process or another. Takes microseconds."""
@@ -111,13 +119,17 @@ class ChangeLog:
         with self._reading, log_errors(self._path):
             return self._entries(State.read(self._reader, self._path), sequence, most)
 
-    def following(self, sequence: int, most: int = ALL) -> tuple[tuple[str, int] | None, list[LogEntry]]:
-        """``base()`` and ``after(sequence, most)`` of one moment: a compaction in between would drop entries unseen."""
+    def following(self, held: Held, sequence: int, most: int = ALL) -> list[LogEntry]:
+        """``after(sequence, most)`` for a state of that number, made of the artifact ``held`` and of changes.
+
+        Raises ChangesMissed unless these are all that came after it.
+        """
         with self._reading, log_errors(self._path):
-            self._reader.execute("BEGIN")
+            self._reader.execute("BEGIN")  # one moment: a compaction in between would drop entries unseen
             try:
                 state = State.read(self._reader, self._path)
-                return _base_of(state), self._entries(state, sequence, most)
+                check_follows(self._reader, self._path, state, held, sequence)
+                return self._entries(state, sequence, most)
             finally:
                 self._reader.execute("COMMIT")
 
@@ -211,7 +223,3 @@ class ChangeLog:
     def _data_version(self) -> int:
         ((version,),) = self._reader.execute("PRAGMA data_version")
         return int(version)
-
-
-def _base_of(state: State) -> tuple[str, int] | None:
-    return None if state.base_version is None else (state.base_version, state.base_sequence or 0)

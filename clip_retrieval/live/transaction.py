@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.image_bytes import image_to_bytes
 from clip_retrieval.live.kept_originals import KeptOriginals
+from clip_retrieval.live.lineage import MAKE_TABLE, Held, check_follows, read_ids
 from clip_retrieval.live.log_file import log_errors
 from clip_retrieval.live.log_rows import Encoder, State, Value, check_encoder, check_row, entries_after, hash_of
 
@@ -33,12 +35,19 @@ class Transaction:
         self.encoder = encoder
         self._path, self._connection, self._clock = path, connection, clock
         self._ended: Exception | None = None
+        self._held = Held()
         with log_errors(path):
             self._state = self._before = State.read(connection, path)
 
-    def after(self, sequence: int) -> list[LogEntry]:
-        """As ``ChangeLog.after``, with what this transaction wrote: a writer catches up before it checks conditions."""
+    def following(self, held: Held, sequence: int) -> list[LogEntry]:
+        """As ``ChangeLog.following``, with what this transaction wrote.
+
+        A writer catches up before it checks conditions. The first change of the log is numbered on from those that
+        ``held`` holds, which is its base from then on.
+        """
+        self._held = held
         with log_errors(self._path):
+            check_follows(self._connection, self._path, self._state, held, sequence)
             return entries_after(self._connection, self._path, sequence, self._state.dim)
 
     def keep_original(self, data: bytes) -> None:
@@ -59,6 +68,15 @@ class Transaction:
         if self._state.sequence == 0:
             self._state = replace(self._state, fingerprint=encoder.fingerprint, dim=encoder.dim)
         check_encoder(self._path, self._state, encoder)
+
+    def identity(self) -> str:
+        """The id of this log, made where it has none: an earlier release began it."""
+        with log_errors(self._path):
+            ids = read_ids(self._connection, self._path)
+        for identity, sequence in ids.items():
+            if sequence is None:
+                return identity
+        return self._note_id(uuid4().hex, None)
 
     def remove(self, image_id: str) -> int:
         """Log that the image is removed, which also drops its earlier state; returns the number of the change."""
@@ -121,11 +139,27 @@ class Transaction:
         self._ended = RuntimeError("the transaction has ended")
 
     def _change(self, image_id: str, data: bytes | None) -> int:
+        if self._state.sequence == 0:
+            self._begin()
         sequence = self._state.sequence + 1
         row = (sequence, image_id, data, hash_of(sequence, image_id, data))
         self._run("REPLACE INTO changes VALUES (?, ?, ?, ?)", *row)
         self._state = replace(self._state, sequence=sequence)
         return sequence
+
+    def _begin(self) -> None:
+        """What comes before the first change: an id for the log, and the base that its changes come after."""
+        self.identity()
+        version, sequence, log = self._held
+        if sequence:
+            self._state = replace(self._state, sequence=sequence, base_version=version, base_sequence=sequence)
+            if log is not None:
+                self._note_id(log, sequence)
+
+    def _note_id(self, identity: str, sequence: int | None) -> str:
+        self._run(MAKE_TABLE)
+        self._run("INSERT INTO logs VALUES (?, ?, ?)", identity, sequence, hash_of(identity, sequence))
+        return identity
 
     def _run(self, sql: str, *values: Value) -> list[tuple[Any, ...]]:
         """The rows of a statement. SQLite may undo a transaction by itself, as on a full disk; then no other runs."""

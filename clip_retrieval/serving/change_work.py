@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.errors import ChangeRejected, KeyReused
 from clip_retrieval.live.change import LiveImage
+from clip_retrieval.live.lineage import Held
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.transaction import Transaction
 
@@ -42,7 +43,8 @@ class Present:
         self.transaction = transaction
         self._state, self._added = state, added
         self.changed: dict[str, tuple[int, LiveImage | None]] = {
-            entry.image_id: (entry.sequence, entry.image) for entry in transaction.after(state.sequence)
+            entry.image_id: (entry.sequence, entry.image)
+            for entry in transaction.following(Held.by(state.base.manifest), state.sequence)
         }
 
     @property

@@ -21,6 +21,7 @@ from clip_retrieval.errors import (
     Busy,
     ChangeRejected,
     ChangesError,
+    ChangesMissed,
     ClipRetrievalError,
     CollectionFull,
     NotYetVisible,
@@ -31,6 +32,7 @@ from clip_retrieval.live.committer import Committer
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.live.edit import Edit, edited
 from clip_retrieval.live.etag import etag_of
+from clip_retrieval.live.lineage import Held
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.log import ChangeLog, Transaction
@@ -199,7 +201,7 @@ class Changes:
         """Extend the state by what the log has beyond it. In any thread.
 
         Many entries are read in blocks, since they have thumbnails; what others changed together appears together.
-        Raises ChangesError if another process has dropped changes that this one lacks.
+        Raises ChangesMissed if another process has dropped changes that this one lacks.
         """
         with self._extending:
             state = self._extended(self._state)
@@ -225,16 +227,14 @@ class Changes:
         return state
 
     def _following(self, state: LiveCollection) -> list[LogEntry]:
-        """The next entries of the log. Raises ChangesError if some that the state lacks were dropped."""
-        base, entries = self._log.following(state.sequence, BLOCK)
-        check_base(base, state.sequence, self.place)
-        return entries
+        """The next entries of the log. Raises ChangesMissed unless they are all that came after the state."""
+        return self._log.following(Held.by(state.base.manifest), state.sequence, BLOCK)
 
     def carry(self, retriever: Retriever) -> None:
         """Have ``retriever``, of another artifact, search what the log has beyond it too. In any thread.
 
-        Raises SwapRefused where another encoder made its vectors, and ChangesError where it lacks changes that the log
-        has no more.
+        Raises SwapRefused where another encoder made its vectors, and ChangesMissed where it lacks changes that the log
+        has no more, or holds those of another log.
         """
         collection, served = retriever.collection, self._retriever.collection
         assert isinstance(collection, Collection), "it was just opened"
@@ -276,10 +276,11 @@ class Changes:
     def compacted(self, sequence: int, version: str) -> None:
         """Drop the changes up to this one, which the artifact ``version`` holds and every worker of the host serves.
 
-        Does nothing if they were dropped before. Waits for the disk. Raises StorageFailed of the kind that applies.
+        Does nothing if they were dropped before, or if the log never had them. Waits for the disk. Raises
+        StorageFailed of the kind that applies.
         """
         base = self._log.base()
-        if sequence > (0 if base is None else base[1]):
+        if (0 if base is None else base[1]) < sequence <= self._log.sequence():
             self._committer.submit(lambda transaction: transaction.compacted(sequence, version)).result()
 
     def _follow(self) -> None:
@@ -347,9 +348,15 @@ class Changes:
         return reply
 
     def _present_in(self, transaction: Transaction) -> "Present":
-        """The images as they are inside this transaction, changes of the requests before this one included."""
+        """The images as they are inside this transaction, changes of the requests before this one included.
+
+        Raises Busy if another process has dropped changes that this one lacks: it is about to be replaced.
+        """
         if self._present is None or self._present.transaction is not transaction:
-            self._present = Present(transaction, self._state, self._sequences)
+            try:
+                self._present = Present(transaction, self._state, self._sequences)
+            except ChangesMissed as error:
+                raise Busy(f"this worker is being replaced; send the change again: {error}") from error
         return self._present
 
     def _outcome(self, transaction: Transaction, present: "Present", edit: Edit) -> Outcome:
@@ -385,15 +392,3 @@ class Changes:
 def _encoder_of(collection: SearchableCollection) -> Encoder:
     info = collection.manifest.encoder
     return Encoder(info.fingerprint, info.dim)
-
-
-def check_base(base: tuple[str, int] | None, sequence: int, place: str) -> None:
-    """Raise ChangesError unless an artifact that holds the changes up to ``sequence`` can be followed by the log's.
-
-    ``base`` is the artifact of the last compaction of the log in ``place``, and the number of the last change in it.
-    """
-    if base is not None and sequence < base[1]:
-        raise ChangesError(
-            f"the changes up to number {base[1]} are in the artifact {base[0]}, and {place} has those after them; "
-            "serve that artifact, or one that was made of it"
-        )

@@ -21,7 +21,7 @@ from clip_retrieval.serving.asked import QueryLog
 from clip_retrieval.serving.budget import Budget
 from clip_retrieval.serving.cache import AnswerCache
 from clip_retrieval.serving.change_inputs import ChangeEncoder
-from clip_retrieval.serving.changes import Changes, check_base
+from clip_retrieval.serving.changes import Changes
 from clip_retrieval.serving.decoders import DecoderProcesses, Decoders, DecoderThreads
 from clip_retrieval.serving.kept_states import KeptStates
 from clip_retrieval.serving.latencies import Recorder
@@ -188,9 +188,8 @@ class ServerState:
         """Take changes of what is served from now on; they are kept in ``log``, at ``place``.
 
         What the log has already is part of the collection from now on. Raises Busy while nothing is served, and
-        ChangesError when the log goes on from a later artifact than the one that is served.
+        ChangesMissed when the log's changes do not come after the artifact that is served.
         """
-        check_base(log.base(), self.require_service().retriever.collection.sequence, place)
         service = self.require_service()
         collection = service.retriever.collection
         assert isinstance(collection, Collection), "what is served first is an artifact's"

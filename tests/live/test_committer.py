@@ -11,6 +11,7 @@ import pytest
 
 from clip_retrieval.errors import Busy
 from clip_retrieval.live.committer import MOST_TOGETHER, Committer
+from clip_retrieval.live.lineage import Held
 from clip_retrieval.live.log import ChangeLog, Transaction
 from tests.live.samples import live_image, open_log
 
@@ -83,7 +84,7 @@ def test_changes_keep_the_order_in_which_they_were_submitted(committer: Committe
 
 def test_a_change_sees_those_before_it_in_the_same_commit(committer: Committer) -> None:
     def count(transaction: Transaction) -> int:
-        return len(transaction.after(0))
+        return len(transaction.following(Held(), 0))
 
     with held(committer):
         committer.submit(putting("a"))

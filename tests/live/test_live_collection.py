@@ -22,6 +22,7 @@ from clip_retrieval.errors import InvalidChange, InvalidQuery
 from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.compacting import compact_log
 from clip_retrieval.live.etag import etag_of
+from clip_retrieval.live.lineage import Held
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
@@ -159,6 +160,7 @@ class LiveMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="bento-clip-live-")
+        self.folders = 1
         self.log = self.open_log()
         self.collection = self.open_base()
         self.opened = [self.collection]
@@ -182,7 +184,8 @@ class LiveMachine(RuleBasedStateMachine):
         return Collection(base(self.factory))
 
     def open_log(self) -> ChangeLog:
-        return ChangeLog.open(Path(self.folder.name) / LOG_FILE, fingerprint=FakeEncoder().info.fingerprint, dim=DIM)
+        path = Path(self.folder.name) / f"changes-{self.folders}" / LOG_FILE
+        return ChangeLog.open(path, fingerprint=FakeEncoder().info.fingerprint, dim=DIM)
 
     @property
     def state(self) -> LiveCollection:
@@ -194,13 +197,15 @@ class LiveMachine(RuleBasedStateMachine):
 
     def change(self, changes: Sequence[tuple[str, LiveImage | None]]) -> None:
         entries = []
+        held = Held.by(self.collection.manifest)
         with self.log.transaction() as transaction:
+            assert transaction.following(held, self.state.sequence) == []
             for image_id, image in changes:
                 sequence = transaction.remove(image_id) if image is None else transaction.put(image)
                 entries.append(LogEntry(sequence, image_id, image))
         # The log gives the latest entry of each image alone.
         entries = sorted({entry.image_id: entry for entry in entries}.values(), key=lambda entry: entry.sequence)
-        state = self.state.with_changes(self.log.after(self.state.sequence))
+        state = self.state.with_changes(self.log.following(held, self.state.sequence))
         is_whole = len(entries) == len(changes) and all(image is not None for _, image in changes)
         if not (is_whole and state.shares_rows_with(self.state)):
             self.whole_from = len(self.states)
@@ -245,7 +250,8 @@ class LiveMachine(RuleBasedStateMachine):
     def open_again_from_the_log(self, seed: int) -> None:
         self.log.close()
         self.log = self.open_log()
-        again = LiveCollection.of(self.collection).with_changes(self.log.after(self.collection.sequence))
+        entries = self.log.following(Held.by(self.collection.manifest), self.collection.sequence)
+        again = LiveCollection.of(self.collection).with_changes(entries)
         assert again.version == self.state.version
         assert again.field_types == self.state.field_types
         self.check(again, self.model, units(1, seed)[0])
@@ -254,9 +260,9 @@ class LiveMachine(RuleBasedStateMachine):
     # test_compaction.py has that. The model is a fresh build, which does not know it.
     @precondition(lambda self: not any("extra" in image.metadata for image in self.model.images.values()))
     @precondition(lambda self: self.state.sequence > self.collection.sequence and len(self.opened) <= self.compactions)
-    @rule(seed=st.integers(0, 1000))
-    def compact(self, seed: int) -> None:
-        """The artifact with the changes takes over; the log drops them."""
+    @rule(seed=st.integers(0, 1000), elsewhere=st.booleans())
+    def compact(self, seed: int, elsewhere: bool) -> None:
+        """The artifact with the changes takes over; the log drops them, or another folder has the changes after it."""
         before = self.state
         made = compact_log(
             self.collection.artifact,
@@ -275,6 +281,10 @@ class LiveMachine(RuleBasedStateMachine):
         with self.log.transaction() as transaction:
             transaction.compacted(made.sequence, made.version)
         assert self.log.after(0) == []
+        if elsewhere:
+            self.log.close()
+            self.folders += 1
+            self.log = self.open_log()
         self.collection = Collection(artifact)
         self.opened.append(self.collection)
         self.check(before, self.model, units(1, seed)[0])  # who still has the state before is not disturbed

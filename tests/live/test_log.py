@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.errors import EncoderMismatch
+from clip_retrieval.live.lineage import Held
 from clip_retrieval.live.log import ChangeLog, Transaction
 from clip_retrieval.live.log_rows import Encoder
 from clip_retrieval.live.transaction import ANSWERS_KEPT, ANSWERS_KEPT_S
@@ -60,7 +61,7 @@ def test_a_transaction_reads_what_came_before_it_and_what_it_wrote(log: ChangeLo
         put(other, live_image("a"))
     with log.transaction() as transaction:
         transaction.put(live_image("b"))
-        assert [entry.image_id for entry in transaction.after(0)] == ["a", "b"]
+        assert [entry.image_id for entry in transaction.following(Held(), 0)] == ["a", "b"]
         assert [entry.image_id for entry in log.after(0)] == ["a"], "others see nothing before the end"
 
 
@@ -125,7 +126,7 @@ def test_a_transaction_that_writes_nothing_is_no_commit(log: ChangeLog, log_path
     assert log.has_changed()
     before = on_disk()
     with log.transaction() as transaction:
-        transaction.after(0)
+        transaction.following(Held(), 0)
         transaction.answer_to("key")
     assert on_disk() == before
     assert not log.has_changed()
@@ -262,7 +263,7 @@ def test_another_encoder_is_refused(log: ChangeLog, log_path: Path) -> None:
 
 def test_a_log_without_a_change_is_any_encoder_s(log: ChangeLog, log_path: Path) -> None:
     with closing(ChangeLog.open(log_path, fingerprint="0" * 64, dim=DIM + 1)) as other:
-        assert (log.sequence(), log.after(0), log.following(0)) == (0, [], (None, []))
+        assert (log.sequence(), log.after(0), log.following(Held(), 0)) == (0, [], [])
         with pytest.raises(EncoderMismatch), log.transaction() as transaction:
             transaction.put(live_image("a"))
         assert other.sequence() == 0

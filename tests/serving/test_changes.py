@@ -14,10 +14,14 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import Busy, ChangesError, CollectionFrozen, ImageRejected, StorageFull, SwapRefused
+from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.edit import Edit
+from clip_retrieval.live.lineage import Held
 from clip_retrieval.live.log import ChangeLog, Transaction
+from clip_retrieval.live.log_rows import ALL
 from clip_retrieval.search.query import FileImage
 from clip_retrieval.search.retriever import Retriever
+from clip_retrieval.serving import changes
 from clip_retrieval.serving.change_inputs import Wanted
 from clip_retrieval.serving.change_work import Outcome, Reply
 from clip_retrieval.serving.changes import Changes
@@ -31,9 +35,15 @@ SOFT = FileImage(png(square("red", "soft")))
 
 
 class CountingLog(ChangeLog):
-    """Counts its commits."""
+    """Counts its commits, and fails to read ``failures`` times."""
 
-    commits = 0
+    commits = failures = 0
+
+    def following(self, held: Held, sequence: int, most: int = ALL) -> list[LogEntry]:
+        if self.failures:
+            self.failures -= 1
+            raise MemoryError
+        return super().following(held, sequence, most)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -233,6 +243,16 @@ def test_a_removal_drops_the_answers_that_are_kept(process: Process) -> None:
     assert len(process.state.answers) == 0
     with pytest.raises(Exception, match="gone"):
         process.state.kept_states.find(version, process.retriever.collection)
+
+
+def test_a_process_that_lacks_changes_which_another_dropped_changes_nothing(start: Callable[[], Process]) -> None:
+    one, behind = start(), start()
+    asyncio.run(make(one, put()))
+    with one.log.transaction() as transaction:
+        transaction.compacted(1, "0123456789abcdef")
+    with pytest.raises(Busy, match=r"send the change again: .* are in the artifact 0123456789abcdef"):
+        asyncio.run(make(behind, Wanted("patch", "red-soft.png", split="test")))
+    assert one.log.sequence() == 1
 
 
 def test_the_log_of_a_later_artifact_is_refused(process: Process, fake_artifact: Artifact) -> None:

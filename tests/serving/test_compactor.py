@@ -15,7 +15,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import write_manifest
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import ClipRetrievalError, StorageFull, SwapInProgress, SwapRefused
+from clip_retrieval.errors import ChangesMissed, ClipRetrievalError, StorageFull, SwapInProgress, SwapRefused
 from clip_retrieval.live.compacting import CompactedLog, compact_log
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
@@ -333,6 +333,53 @@ def test_a_collection_that_is_full_is_compacted_by_itself(live: Live, monkeypatc
         await until(lambda: live.made and live.host.swapper.status.artifact == live.made.tag)
         await until(live.base)
         live.compactor.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_artifact_with_changes_takes_those_of_another_folder_after_them(live: Live, tmp_path: Path) -> None:
+    """As on another host, or where the folder that it was made of is lost."""
+
+    async def scenario() -> None:
+        for name in ("one", "two", "three"):
+            await live.put(name)
+        tag = (await live.compactor.compact()).artifact
+        elsewhere = Live(Artifact.open(modelstore.resolve(tag)[1]), tmp_path / "elsewhere")
+        status = await elsewhere.compactor.compact()
+        assert (status.artifact, elsewhere.base()) == (elsewhere.host.swapper.status.artifact, None)
+        assert (await elsewhere.put("new")).sequence == 4
+        assert (await elsewhere.change(Wanted("delete", "one"))).sequence == 5
+        assert [elsewhere.has(name) for name in ("new", "one", "two")] == [True, False, True]
+        await elsewhere.compactor.compact()
+        assert [elsewhere.has(name) for name in ("new", "one", "two")] == [True, False, True]
+        assert elsewhere.made is not None
+        assert elsewhere.base() == (elsewhere.made.version, 5)
+        again = Host(Artifact.open(modelstore.resolve(tag)[1]), tmp_path / "again", changes=tmp_path / "a third")
+        again.close()
+        elsewhere.host.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_artifact_that_would_hide_changes_does_not_take_over(
+    live: Live, fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    """It holds those of another folder; the numbers of both begin at 1."""
+
+    async def scenario() -> None:
+        other = Live(fake_artifact, tmp_path / "other")
+        await other.put("theirs")
+        tag = (await other.compactor.compact()).artifact
+        other.host.close()
+        for name in ("ours", "and another"):
+            await live.put(name)
+            with pytest.raises(ChangesMissed, match="of another folder"):
+                await live.host.swapper.swap(tag)
+            assert live.has("ours")
+        with pytest.raises(ChangesMissed, match="of another folder"):
+            await live.make(str(modelstore.resolve(tag)[1]), live.folder)
+        with pytest.raises(ChangesMissed, match="of another folder"):
+            Host(Artifact.open(modelstore.resolve(tag)[1]), tmp_path / "again", changes=tmp_path / "changes")
 
     asyncio.run(scenario())
 
