@@ -100,7 +100,7 @@ class Changes:
         self._present: Present | None = None
         self._reader = ThreadPoolExecutor(1, "changes")
         self._freezer = ThreadPoolExecutor(1, "freeze", initializer=lower_priority)
-        self._is_freezing = self._is_closed = False
+        self._is_freezing = self._is_closed = self._is_behind = False
         self._polling: asyncio.Task[None] | None = None
         self.catch_up()
         self._committer = Committer(changes, on_commit=self.catch_up)
@@ -284,9 +284,11 @@ class Changes:
             self._committer.submit(lambda transaction: transaction.compacted(sequence, version)).result()
 
     def _follow(self) -> None:
-        """Not in the event loop: another thread may just be reading the log."""
-        if self._log.has_changed():
+        """Not in the event loop: another thread may just be reading the log. What failed is tried again."""
+        self._is_behind |= self._log.has_changed()
+        if self._is_behind:
             self.catch_up()
+            self._is_behind = False
 
     def _exchange(self, state: LiveCollection) -> None:
         """Search this state from now on. When many rows were added, they get an index, in a thread of low priority."""

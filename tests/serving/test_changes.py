@@ -245,6 +245,23 @@ def test_a_removal_drops_the_answers_that_are_kept(process: Process) -> None:
         process.state.kept_states.find(version, process.retriever.collection)
 
 
+def test_what_could_not_be_read_is_read_when_that_is_possible_again(
+    start: Callable[[], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "PAUSE_S", 0.01)
+    one, other = start(), start()
+    other.log.failures = 1
+
+    async def scenario() -> None:
+        other.changes.start()
+        made = await make(one, put())
+        await other.changes.wait_for(made.sequence, 5)
+        await other.changes.stop()
+
+    asyncio.run(scenario())
+    assert other.log.failures == 0
+
+
 def test_a_process_that_lacks_changes_which_another_dropped_changes_nothing(start: Callable[[], Process]) -> None:
     one, behind = start(), start()
     asyncio.run(make(one, put()))
