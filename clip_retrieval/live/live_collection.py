@@ -174,6 +174,11 @@ class LiveCollection(SearchableCollection):
         """The type of each field, for ``live_filter.check_metadata``."""
         return self._filter.types
 
+    def has_alone(self, image_id: str, name: str) -> bool:
+        """Whether no other image has a value in a field that the base does not have; False without such an image."""
+        row = self.find_row(image_id)
+        return row is not None and self._filter.has_alone(row, name)
+
     def count(self, target: Modality) -> int:
         return len(self._rows.live[target]) - self._rows.masked[target]
 

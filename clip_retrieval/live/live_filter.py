@@ -7,7 +7,7 @@ their changes.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -115,6 +115,14 @@ class LiveFilter:
         """Whether the mask of these conditions is kept, so that ``mask`` takes no time."""
         return self._masks.keeps(where, target)
 
+    def has_alone(self, row: int, name: str) -> bool:
+        """Whether no image but that in this row has a value in a field that the base does not have."""
+        if name in self._stored or row < self._base_rows:
+            return False
+        others = self._live_added.copy()
+        others[row - self._base_rows] = False
+        return self._added.kind(name, others) is None
+
     def forget(self) -> None:
         """Drop the masks and the counts that are kept."""
         self._masks.forget()
@@ -148,14 +156,24 @@ class LiveFilter:
         return self._base.mask(where, target, absent={name: self.types[name] for name in new})
 
 
-def check_metadata(types: Mapping[str, FieldType], metadata: Mapping[str, Scalar]) -> None:
-    """Raise InvalidChange for a value that does not fit the type of its field; a new field takes every value.
+def check_metadata(
+    types: Mapping[str, FieldType],
+    metadata: Mapping[str, Scalar],
+    before: Mapping[str, Scalar] | None = None,
+    has_alone: Callable[[str], bool] = lambda _: False,
+) -> None:
+    """Raise InvalidChange for a new value that does not fit the type of its field; a new field takes every value.
 
-    ``types`` are those of the collection as it is before the change (``LiveCollection.field_types``).
+    ``types`` are those of the collection as it is before the change (``LiveCollection.field_types``). ``before`` is
+    the metadata of the image then: what it keeps of that need not fit, as after a swap. ``has_alone`` says of which
+    fields the image has the only value: those are as good as new.
     """
+    kept = set() if before is None else {(name, type(value), value) for name, value in before.items()}
     for name, value in metadata.items():
         kind = types.get(name)
         if kind is None or value is None or name == SPLIT or fits(value, kind):
+            continue
+        if (name, type(value), value) in kept or has_alone(name):
             continue
         shown = repr(value)
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"

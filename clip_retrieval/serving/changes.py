@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from clip_retrieval.build.splits import Ratios
@@ -377,7 +378,12 @@ class Changes:
                     after.image_id, self._base_sequence
                 )
                 return changed_image(after.image_id, sequence, created=False, changed=False, etag=etag)
-            check_metadata(self._state.field_types, after.metadata)
+            check_metadata(
+                self._state.field_types,
+                after.metadata,
+                None if before is None else before.metadata,
+                partial(self._state.has_alone, after.image_id),
+            )
             if present.added_with(after.image_id) > self._max_added:
                 raise CollectionFull(
                     f"{self._max_added} images were added or changed since the artifact was made, which is the limit "

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,8 @@ class LiveMachine(RuleBasedStateMachine):
     @rule(image=puts)
     def put(self, image: LiveImage) -> None:
         try:
-            check_metadata(self.state.field_types, image.metadata)
+            has_alone = partial(self.state.has_alone, image.image_id)
+            check_metadata(self.state.field_types, image.metadata, has_alone=has_alone)
         except InvalidChange:
             return
         self.change([(image.image_id, image)])

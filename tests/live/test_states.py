@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.columns import FieldType
 from clip_retrieval.artifacts.manifest import read_manifest
 from clip_retrieval.artifacts.manifest_file import MANIFEST, json_sha256
 from clip_retrieval.encoders.base import unit_rows
@@ -19,6 +20,7 @@ from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.live.live_filter import check_metadata
 from clip_retrieval.live.live_rows import RENEWED_ROWS
+from clip_retrieval.records import Scalar
 from clip_retrieval.search.collection import Collection
 from clip_retrieval.search.query import Query, QueryPart
 from clip_retrieval.search.retriever import Retriever
@@ -164,6 +166,25 @@ class TestMetadata:
         with pytest.raises(InvalidChange, match=r"metadata\.year: True is not a number"):
             check_metadata(types, {"year": True})
         check_metadata(types, {"year": "1999", "flag": None, "word": 7, "split": "of one's own", "new": 1})
+
+    def test_a_value_that_an_image_keeps_need_not_fit(self) -> None:
+        types: dict[str, FieldType] = {"flag": "boolean", "year": "number"}
+        before: dict[str, Scalar] = {"flag": "maybe", "year": 1}
+        check_metadata(types, {"flag": "maybe", "year": 2}, before)
+        with pytest.raises(InvalidChange, match=r"metadata\.flag: 'perhaps'"):
+            check_metadata(types, {"flag": "perhaps", "year": 1}, before)
+        with pytest.raises(InvalidChange, match=r"metadata\.year: True"):
+            check_metadata(types, {"flag": "maybe", "year": True}, before)
+
+    def test_the_only_image_that_has_a_new_field_may_give_it_another_type(self, first: LiveCollection) -> None:
+        one = live_image("a", 8000, metadata={"size": 3, "year": 4})
+        state = first.with_changes([LogEntry(1, "a", one), LogEntry(2, "b", live_image("b", 8001))])
+        names = ("a", "b", "base-1", "c")
+        assert [state.has_alone(name, "size") for name in names] == [True, False, False, False]
+        assert not state.has_alone("a", "year"), "the base has it"
+        check_metadata(state.field_types, {"size": "large"}, has_alone=lambda name: state.has_alone("a", name))
+        two = live_image("b", 8001, metadata={"size": 4})
+        assert not state.with_changes([LogEntry(3, "b", two)]).has_alone("a", "size")
 
     def test_a_field_that_no_image_has_any_more_is_free(self, first: LiveCollection) -> None:
         state = first.with_changes([LogEntry(1, "a", live_image("a", 8000, metadata={"size": 3}))])

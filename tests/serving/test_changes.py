@@ -13,7 +13,15 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.encoders.fake import FakeEncoder
-from clip_retrieval.errors import Busy, ChangesError, CollectionFrozen, ImageRejected, StorageFull, SwapRefused
+from clip_retrieval.errors import (
+    Busy,
+    ChangesError,
+    CollectionFrozen,
+    ImageRejected,
+    InvalidChange,
+    StorageFull,
+    SwapRefused,
+)
 from clip_retrieval.live.change import LogEntry
 from clip_retrieval.live.edit import Edit
 from clip_retrieval.live.lineage import Held
@@ -28,6 +36,7 @@ from clip_retrieval.serving.changes import Changes
 from clip_retrieval.serving.settings import Settings
 from clip_retrieval.serving.state import ServerState
 from tests.http.in_process import DirectDispatcher
+from tests.live.bases import live_image, write_base
 from tests.samples import captions_of, png, square
 
 RED = FileImage(png(square("red", size=30)))
@@ -243,6 +252,18 @@ def test_a_removal_drops_the_answers_that_are_kept(process: Process) -> None:
     assert len(process.state.answers) == 0
     with pytest.raises(Exception, match="gone"):
         process.state.kept_states.find(version, process.retriever.collection)
+
+
+def test_an_image_whose_value_does_not_fit_another_artifact_can_be_changed(process: Process, tmp_path: Path) -> None:
+    """As after a swap to a version in which the field has a type that the value is not of."""
+    asyncio.run(make(process, put("new", metadata={"flag": "maybe", "own": 5})))
+    typed = write_base(tmp_path / "typed", [live_image("other", 1, metadata={"flag": True})])
+    later = Process(typed, tmp_path)
+    assert asyncio.run(make(later, Wanted("patch", "new", captions=["a ruby"]))).changed
+    assert asyncio.run(make(later, Wanted("patch", "new", metadata={"own": "mine"}))).changed
+    with pytest.raises(InvalidChange, match=r"metadata\.flag: 'perhaps' is not true or false"):
+        asyncio.run(make(later, Wanted("patch", "new", metadata={"flag": "perhaps"})))
+    later.close()
 
 
 def test_what_could_not_be_read_is_read_when_that_is_possible_again(
