@@ -64,7 +64,7 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
         responses={
             200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}},
             304: {"description": "The copy that the browser has is current."},
-            404: {"model": ErrorBody, "description": "No such image or size, or no thumbnails in this artifact."},
+            404: {"model": ErrorBody, "description": "No such image or size, or no thumbnail of it."},
             **WAIT_ERRORS,
         },
         openapi_extra=dict(SEQUENCE_PARAMETERS),
@@ -89,8 +89,13 @@ def add_page_routes(app: FastAPI, state: ServerState) -> None:
                 HTTPStatus.NOT_FOUND, "this artifact was built without thumbnails; build it with --thumbnails-mb 500"
             )
         webp = collection.thumbnail(image_id, "large" if size == "large" else "small")
-        if webp is None:
+        if webp is None and collection.find_row(image_id) is None:
             raise _no_image(image_id)
+        if webp is None:
+            raise HTTPException(
+                HTTPStatus.NOT_FOUND,
+                f"the image {image_id!r} has no thumbnail: it was added to an artifact without them; set it again",
+            )
         if if_none_match.strip() == "*":
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(webp, media_type="image/webp", headers=headers)

@@ -123,11 +123,12 @@ class ChangeEncoder:
     ) -> tuple[EncodedImage | None, dict[str, Stage]]:
         if image is None:
             return None, {}
-        kept = Kept(self._plan, "" if present is None else present.content_hash)
+        kept = Kept(self._plan, "" if present is None or present.thumbnail is None else present.content_hash)
         decoded, making = await self._decoders.keep(image, self._limits, self._encoder, kept)
         stages = {"decode": decoded.stage}
         if present is not None and present.content_hash == decoded.content_hash:
-            vector, thumbnail = present.vector, present.thumbnail
+            vector = present.vector
+            thumbnail = await making if present.thumbnail is None else present.thumbnail
         else:
             encoded, thumbnail = await asyncio.gather(self._dispatcher.submit_image(EncodeJob(decoded.pixels)), making)
             vector = encoded.vector

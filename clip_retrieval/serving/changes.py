@@ -28,7 +28,7 @@ from clip_retrieval.errors import (
     NotYetVisible,
     SwapRefused,
 )
-from clip_retrieval.live.change import LogEntry
+from clip_retrieval.live.change import LiveImage, LogEntry
 from clip_retrieval.live.committer import Committer
 from clip_retrieval.live.compacting import made_since
 from clip_retrieval.live.edit import Edit, edited
@@ -373,7 +373,7 @@ class Changes:
                 sequence = present.note(before.image_id, None, transaction.remove(before.image_id))
                 return changed_image(before.image_id, sequence, created=False, changed=True, etag=None)
             etag = etag_of(after, after.captions)
-            if before is not None and etag_of(before, before.captions) == etag:
+            if before is not None and _is_as_before(before, after, edit):
                 sequence = present.sequence_of(after.image_id) or self._sequences.get(
                     after.image_id, self._base_sequence
                 )
@@ -395,6 +395,17 @@ class Changes:
             return changed_image(after.image_id, sequence, created=before is None, changed=True, etag=etag)
         except ChangeRejected as error:
             return error
+
+
+def _is_as_before(before: LiveImage, after: LiveImage, edit: Edit) -> bool:
+    """Whether a change leaves an image as it is, with its original file and its thumbnail.
+
+    What may only add an image leaves one as it is that has the same ETag, which says nothing of these two.
+    """
+    if etag_of(before, before.captions) != etag_of(after, after.captions):
+        return False
+    has_the_same_files = before.original == after.original and (before.thumbnail is None) == (after.thumbnail is None)
+    return has_the_same_files or edit.must_be_new is not None
 
 
 def _encoder_of(collection: SearchableCollection) -> Encoder:
