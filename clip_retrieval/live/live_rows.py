@@ -97,9 +97,12 @@ class LiveRows:
         return None if self.base.originals is None else self.base.originals.hash_of(row)
 
     def find_original(self, digest: str) -> FilePart | None:
-        """Where the original with this hex SHA-256 is: beside the log, or in the base."""
-        kept = None if self.added.kept_originals is None else self.added.kept_originals.find(digest)
-        return kept if kept is not None or self.base.originals is None else self.base.originals.find(digest)
+        """Where the original with this hex SHA-256 is: beside the log, in the base, or where a compaction took it."""
+        kept, of_base = self.added.kept_originals, self.base.originals
+        found = None if kept is None else kept.find(digest)
+        if found is None and of_base is not None:
+            found = of_base.find(digest)
+        return kept.find_compacted(digest) if found is None and kept is not None else found
 
     def extended(self, entries: Sequence[LogEntry]) -> "LiveRows":
         """The rows after these changes, which are in order and come after ``sequence``.

@@ -55,7 +55,7 @@ class ChangeLog:
         self._note, self._encoder, self._clock = note, encoder, clock
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._seen = self._data_version()
-        self.originals = KeptOriginals(path.parent)
+        self.originals = KeptOriginals(path.parent, self.base)
         """The original files that its changes name."""
 
     @classmethod

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.originals import bucket_of, is_bucket
 from clip_retrieval.artifacts.sharing import Shared
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.live.change import LiveImage
+from clip_retrieval.live.compacting import compact_log
 from clip_retrieval.live.compaction import compact
 from clip_retrieval.live.image_bytes import image_from_bytes, image_to_bytes
 from clip_retrieval.live.kept_originals import KeptOriginals
@@ -132,6 +134,24 @@ def test_a_compaction_takes_the_originals_over_and_what_is_removed_is_in_no_file
     for gone in (removed, replaced, png(image_of(NAMES[1]))):
         assert not any(gone in path.read_bytes() for path in everything if path.is_file())
     assert [path.name for path in (tmp_path / "changes" / "originals").iterdir()] == [sha256(late)]
+
+
+def test_a_state_from_before_a_compaction_still_has_every_original(
+    keeping: Artifact, log: ChangeLog, tmp_path: Path, model_store: Path
+) -> None:
+    """As in a service beside the one that compacts."""
+    with closing(Collection(keeping)) as base:
+        put(log, live_image("new", 7), FILE)
+        state = LiveCollection.of(base, kept_originals=log.originals).with_changes(log.after(0))
+        made = compact_log(keeping, log, tmp_path / "builds", Silent())
+        assert made is not None
+        with log.transaction() as transaction:
+            transaction.compacted(made.sequence, made.version)
+        assert log.originals.find(sha256(FILE)) is None, "a compaction deletes it here"
+        assert content(state, "new") == FILE
+        assert content(state, NAMES[0]) == png(image_of(NAMES[0]))
+        modelstore.delete(made.tag)
+        assert content(state, "new") is None
 
 
 def test_versions_share_the_files_of_originals_that_did_not_change(
