@@ -2,8 +2,10 @@
 
 import base64
 import json
+import struct
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,25 @@ def test_an_image_of_the_artifact_that_is_put_as_it_is_stays_as_it_is(api: Api) 
     fields = {"metadata": json.dumps(record["metadata"])}
     made = put(api, "red-bright.png", png(square("red")), 200, captions=record["captions"], fields=fields)
     assert (made["changed"], made["sequence"], made["etag"]) == (False, 0, record["etag"])
+
+
+def test_an_image_without_a_thumbnail_gets_one_when_it_is_set_again(
+    make_api: MakeApi, collection: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    """As after a swap from an artifact without thumbnails to one with them."""
+    bare = build(collection, encoder_folder, tmp_path / "builds", Options(thumbnails_mb=0), Silent()).artifact
+    earlier = Api(Retriever(bare, FakeEncoder()), changes=tmp_path / "changes")
+    put(earlier)
+    assert put(earlier, status=200)["changed"] is False
+    earlier.close()
+    api = make_api()
+    words = api.refused("GET", "/thumbnails/small/new", 404)
+    assert words == "the image 'new' has no thumbnail: it was added to an artifact without them; set it again"
+    assert put(api, status=200)["changed"] is True
+    assert api.dispatcher.batches == 0, "its vector is known"
+    assert api.request("GET", "/thumbnails/small/new").status_code == 200
+    assert put(api, status=200)["changed"] is False
+    assert "there is no image" in api.refused("GET", "/thumbnails/small/other", 404)
 
 
 def test_captions_are_a_repeated_field_or_one_json_list(api: Api) -> None:
@@ -817,6 +838,24 @@ def keeping(collection: Path, encoder_folder: Path, tmp_path_factory: pytest.Tem
     """An artifact that keeps the original files of its images."""
     options = Options(keep_originals=True)
     return build(collection, encoder_folder, tmp_path_factory.mktemp("keeping"), options, Silent()).artifact
+
+
+def test_a_file_of_equal_pixels_takes_the_place_of_the_original(keeping: Artifact, tmp_path: Path) -> None:
+    """As one from which the place where it was taken was removed."""
+    api = Api(Retriever(keeping, FakeEncoder()), changes=tmp_path / "changes")
+    chunk = struct.pack(">I4s9s", 9, b"tEXt", b"GPS\x0048.13")
+    place = RED[:33] + chunk + struct.pack(">I", zlib.crc32(chunk[4:])) + RED[33:]
+    first = put(api, data=place)
+    assert api.request("GET", "/originals/new").content == place
+    second = put(api, status=200)
+    assert second == {**first, "sequence": 2, "created": False}
+    assert api.request("GET", "/originals/new").content == RED
+    assert put(api, status=200) == {**second, "changed": False}, "the same file again is no change"
+    form = {"captions": "a ruby", "image_id": "new"}
+    added = api.request("POST", "/images", files={"file": ("new", place)}, data={**form, "image_path": "new"})
+    assert (added.status_code, added.json()["changed"]) == (200, False)
+    assert api.request("GET", "/originals/new").content == RED, "what adds an image replaces none"
+    api.close()
 
 
 def test_an_image_that_is_put_or_posted_keeps_its_original_where_the_artifact_does(
