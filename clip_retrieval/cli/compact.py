@@ -73,6 +73,12 @@ def compact_command(
     artifact = Artifact.open(modelstore.resolve(source)[1])
     encoder = artifact.manifest.encoder
     with closing(ChangeLog.open(changes / LOG_FILE, fingerprint=encoder.fingerprint, dim=encoder.dim)) as log:
+        base = log.base()
+        if base is not None and (artifact.manifest.sequence or 0) < base[1]:
+            raise ClipRetrievalError(
+                f"the changes up to number {base[1]} are in the artifact {base[0]}, and {changes} has those after "
+                f"them: give {modelstore.tag_of(base[0])}"
+            )
         with unused(artifact.path) as is_unused:
             if not (is_unused or keep_changes):
                 raise ClipRetrievalError(
