@@ -1,5 +1,6 @@
 """The versioned folder that can answer queries alone: write, open, store, copy, compare, re-index.
 
+array_file.py     files of arrays, mapped one at a time
 record_store.py   the records in SQLite
 thumbnails.py     small images for people, in SQLite
 originals.py      the original files of the images

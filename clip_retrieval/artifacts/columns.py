@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from clip_retrieval.artifacts.array_file import mapped
 from clip_retrieval.contract.collection import FieldInfo, FieldValue
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.records import FieldType, Scalar, Split, field_type
@@ -211,7 +212,7 @@ class _Cells:
 
 def _open(info: FieldInfo, path: Path) -> StoredColumn:
     def array_of(part: str) -> NDArray[Any]:
-        return np.asarray(np.load(path.with_name(f"{path.name}.{part}.npy"), mmap_mode="r"))
+        return np.asarray(mapped(path.with_name(f"{path.name}.{part}.npy")))
 
     if info.type == "number":
         return StoredNumbers(info, array_of("numbers"))

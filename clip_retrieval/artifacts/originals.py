@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_retrieval.artifacts.array_file import mapped
 from clip_retrieval.errors import ArtifactDamaged
 
 ORIGINALS = "originals"
@@ -76,7 +77,7 @@ class Originals:
         """The originals in the folder of an artifact with so many images. Raises ArtifactDamaged."""
         path = folder / ORIGINAL_HASHES
         try:
-            hashes = np.load(path, mmap_mode="r")
+            hashes = mapped(path)
         except (OSError, ValueError, EOFError) as error:
             raise ArtifactDamaged(f"{path} cannot be read ({error}); restore or build the artifact again") from error
         if hashes.dtype != np.uint8 or hashes.shape != (rows, 32):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_retrieval.artifacts.array_file import mapped
 from clip_retrieval.artifacts.columns import write_columns
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.errors import ArtifactDamaged
@@ -32,7 +33,7 @@ def write_record_arrays(records: Path, folder: Path) -> None:
 def open_array(path: Path, rows: int) -> NDArray[np.int32]:
     """An int32 array of shape (rows,), memory-mapped for reading. Raises ArtifactDamaged when the file has another."""
     try:
-        array = np.load(path, mmap_mode="r")
+        array = mapped(path)
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactDamaged(f"{path} cannot be read ({error}); restore or build the artifact again") from error
     if array.dtype != np.int32 or array.shape != (rows,):

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from clip_retrieval.artifacts.array_file import HEADS, mapped
 from clip_retrieval.encoders.base import Vectors
 from clip_retrieval.errors import ArtifactDamaged
 
@@ -19,7 +20,7 @@ BLOCK_BYTES = 2**20
 def open_vectors(path: Path, rows: int, dim: int) -> Vectors:
     """The vectors, memory-mapped for reading: float32 (rows, dim). Raises ArtifactDamaged for any other array."""
     try:
-        vectors: Vectors = np.load(path, mmap_mode="r")
+        vectors: Vectors = mapped(path)
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactDamaged(f"{path} cannot be read ({error}); restore or build the artifact again") from error
     if vectors.dtype != np.float32 or vectors.shape != (rows, dim) or not vectors.flags.c_contiguous:
@@ -63,7 +64,8 @@ def _start_of_floats(file: BinaryIO) -> int | None:
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        _, _, dtype = read(file)
+        with HEADS:
+            _, _, dtype = read(file)
     except (ValueError, EOFError):
         return None
     return file.tell() if dtype == np.float32 else None

@@ -11,9 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from clip_retrieval import __version__
+from clip_retrieval.artifacts.array_file import mapped
 from clip_retrieval.artifacts.artifact import RECORDS, Artifact
 from clip_retrieval.artifacts.columns import SPLIT, described
 from clip_retrieval.artifacts.confidence import CONFIDENCE, NO_CURVES, confident_ways, curves_of, write_curves
@@ -111,7 +110,7 @@ def _write_confidence(folder: Path, parent: Artifact | None) -> None:
         known = parent.curves() or NO_CURVES
     names = ("images.npy", "captions.npy", CAPTION_IMAGE_ROWS)
     if len(confident_ways(known)) < len(WAYS) and all((folder / name).exists() for name in names):
-        images, captions, image_of = (np.load(folder / name, mmap_mode="r") for name in names)
+        images, captions, image_of = (mapped(folder / name) for name in names)
         if len(captions) == len(image_of):
             write_curves(folder, known.with_those_of(curves_of(images, captions, image_of)))
     elif known != NO_CURVES:

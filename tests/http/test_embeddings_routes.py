@@ -175,7 +175,7 @@ def test_another_model_than_is_served_is_refused_with_the_one_that_is(api: Api) 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"input": []}, "input.many: must have at least 1 item, not 0"),
+        ({"input": []}, "input: must have at least 1 item, not 0"),
         ({"input": ""}, "must not be empty"),
         ({"input": ["red", "  "]}, "input.1: must have a character that is not white space"),
         ({"input": "x" * (MAX_TEXT + 1)}, "input: a text must have at most 1000 characters, not 1001"),
