@@ -1,4 +1,4 @@
-"""One head of an array's file is read at a time, whoever reads it."""
+"""One head of an array's file is read at a time, by any thread."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
