@@ -10,6 +10,7 @@ import pytest
 from clip_retrieval.cli.watching import changes_of
 from clip_retrieval.errors import SourceError
 
+pytestmark = pytest.mark.slow  # each waits for the kernel to say what has changed
 LOOKS = 10
 
 
