@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -50,6 +50,8 @@ ENGINE_THREADS = 16
 """Searches that wait for an engine outside of this process at the same time. Its own deadline bounds each."""
 
 _CACHE_GENERATION = PLACE["cache_generation"]
+
+T = TypeVar("T")
 
 
 class Dispatcher(Protocol):
@@ -158,7 +160,7 @@ class QueryService:
                 self.on_answer(query, answer.page)
             return answer
 
-        return await asyncio.gather(*map(one, queries, keys, pages, wrong))
+        return await _together([*map(one, queries, keys, pages, wrong)])
 
     async def _kept_pages(
         self, version: str, keys: Sequence[str], generation: int
@@ -244,7 +246,7 @@ class QueryService:
     async def _search(self, query: Query, prepared: "_Prepared", state: SearchableCollection) -> QueryAnswer:
         if not query.parts:
             return await self._browse(query, state)
-        encoded = await asyncio.gather(*(self._encode(n, part, prepared, state) for n, part in enumerate(query.parts)))
+        encoded = await _together([self._encode(n, part, prepared, state) for n, part in enumerate(query.parts)])
         vectors = np.stack([part.vector for part in encoded])
         outcome = await self._find(query, vectors, state)
         fragments = state.fragments(query.target, [hit.row for hit in outcome.hits])
@@ -343,6 +345,8 @@ class QueryService:
         ``max_pixels`` bounds all images of a request together. They are decoded one after the other, and the pixels of
         a few wait for the encoder at once: those of a thousand small images would be 600 MB.
         """
+        if not images:
+            return {}, None
         found: dict[str, Encoded | ImageRejected] = {}
         encoding: list[asyncio.Task[None]] = []
         decode: Stage | None = None
@@ -421,6 +425,13 @@ class _Prepared:
         """Whether the model reads only the beginning of ``text``."""
         tokens = self.tokens[text]
         return isinstance(tokens, Tokens) and tokens.is_cut
+
+
+async def _together(each: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each of them returns, in order. One alone, which is most of them, needs no task of its own."""
+    if len(each) == 1:
+        return [await each[0]]
+    return await asyncio.gather(*each)
 
 
 async def _with_keys(images: Iterable[QueryImage]) -> list[QueryImage]:
