@@ -18,7 +18,7 @@ from clip_retrieval.encoders.base import Pixels, Tokens
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.middleware.first_request import UntilDone
 from clip_retrieval.serving import process
-from clip_retrieval.serving.bento_dispatch import BentoDispatch
+from clip_retrieval.serving.bento_dispatch import BentoDispatch, no_spans_of_bentoml
 from clip_retrieval.serving.bento_worker import ENCODER, IS_SUPERVISED
 from clip_retrieval.serving.encoder_worker import EncoderWorker
 from clip_retrieval.serving.engine import EncodeJob
@@ -37,6 +37,7 @@ HAS_GPU = Path("/dev/nvidiactl").exists()
 if IS_SUPERVISED:
     load_service_parts()
 settings = process.read_settings()
+no_spans_of_bentoml()
 dispatch = BentoDispatch()
 worker = EncoderWorker(settings)
 
@@ -54,7 +55,6 @@ Images = Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS), AfterV
     resources={"gpu": 1} if HAS_GPU else {"cpu": "2", "memory": "1Gi"},  # for BentoCloud alone, as is the concurrency
     traffic={"concurrency": 2 * settings.max_batch_size},
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": ".*"},
     # By default BentoML's proxy closes its connections after 100 messages, those with a message in progress too.
     runner_connection={"max_requests": 2**31, "max_age": float(2**31)},
 )

@@ -35,6 +35,7 @@ from clip_retrieval.serving.bento_dispatch import (
     TEXTS,
     BentoDispatch,
     count_by_route,
+    no_spans_of_bentoml,
     no_time_limit_of_bentoml,
     results_of,
     tracer,
@@ -65,6 +66,8 @@ except ClipRetrievalError as error:
 app = create_app(state)
 uvicorn_protocol.use_in_this_process(wire(state))
 no_time_limit_of_bentoml()
+if not settings.traces:
+    no_spans_of_bentoml()
 dispatch = BentoDispatch()
 metrics = PrometheusMetrics(exported=place.shared.exported)
 
@@ -85,8 +88,6 @@ options: dict[str, Any] = {
     "workers": process.share_cores(settings)[0],
     "logging": {"access": {"enabled": False}},  # ``AccessLog`` has the line
     # ``traffic.timeout`` has no effect: ``Intake`` and ``Admission`` bound the time of a request.
-    # BentoML makes spans even if nothing collects them: a quarter of the interpreter's time for a request.
-    **({} if settings.traces else {"tracing": {"excluded_urls": ".*"}}),
 }
 
 

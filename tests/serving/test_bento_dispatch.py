@@ -20,6 +20,7 @@ from bentoml.exceptions import ServiceUnavailable
 from clip_retrieval.errors import Busy, EncoderAway
 from clip_retrieval.serving.bento_dispatch import (
     IMAGES,
+    LOOK_S,
     TEXTS,
     BentoDispatch,
     results_of,
@@ -139,6 +140,22 @@ assert limit.cls("the application", *limit.args, **limit.kwargs) == "the applica
     assert done.returncode == 0, f"a slow upload ends with 504: {done.stderr}"
 
 
+def test_bentoml_makes_no_spans_where_it_is_told_so() -> None:
+    code = """
+import sys
+from clip_retrieval.serving.bento_dispatch import no_spans_of_bentoml
+no_spans_of_bentoml()
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+assert OpenTelemetryMiddleware("the application", excluded_urls=None, tracer_provider=None) == "the application"
+assert "opentelemetry.metrics" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"each request pays for spans that nobody collects: {done.stderr}"
+    source = inspect.getsource(ServiceAppFactory)
+    taken = "from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware"
+    assert taken in source, "each request pays for spans that nobody collects"
+
+
 class FakeBento:
     """What ``BentoDispatch`` reads of BentoML: an application with a route for the API of texts."""
 
@@ -173,6 +190,14 @@ def test_attaching_sets_the_queues_up() -> None:
     assert (texts._sema.sema, bento.dispatchers[IMAGES]._sema.sema) == (2, 1)
     assert (texts.optimizer.o_a, texts.optimizer.o_b, texts.optimizer.wait) == (0, 0, 0)
     assert dispatch.queue_lengths() == {TEXTS: 0, IMAGES: 0}
+
+
+def test_the_queue_of_texts_is_looked_at_less_often() -> None:
+    bento = FakeBento(None)
+    BentoDispatch().attach(bento, text_batches_at_once=2)
+    assert "sleep(self.TICKET_INTERVAL)" in inspect.getsource(CorkDispatcher.controller), "it looks each millisecond"
+    assert bento.dispatchers[TEXTS].TICKET_INTERVAL == LOOK_S > CorkDispatcher.TICKET_INTERVAL
+    assert bento.dispatchers[IMAGES].TICKET_INTERVAL == CorkDispatcher.TICKET_INTERVAL
     assert bento.router.redirect_slashes is False
 
 
