@@ -83,6 +83,8 @@ class Encoder(ABC):
     text_batches_at_once: int = 1
     """How many batches of texts the encoder can compute at the same time without losing throughput, each called from a
     thread of its own."""
+    advice: str | None = None
+    """What would make it much faster on this CPU; None if nothing is known to."""
 
     @abstractmethod
     def tokenize(self, text: str, language: str | None = None) -> Tokens:

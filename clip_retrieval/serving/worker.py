@@ -60,6 +60,8 @@ class Worker:
         opened = process.open_changes(state.settings, served.engine.encoder.info)
         if not isinstance(opened, str) and (made := made_since(opened, served.sequence)) is not None:
             served = self._loader(made, served)
+        if place.number == 0 and (advice := served.engine.encoder.advice) is not None:
+            process.log.info("%s", advice)
         service = self._service_of(served)
         state.on_exchange = self._on_exchange
         state.exchange(served, service)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.encoders.openvino.instructions import bfloat16_is_fast
+from clip_retrieval.encoders.openvino.instructions import bfloat16_is_fast, eight_bits_are_fast
 
 INTEL, AMD = "GenuineIntel", "AuthenticAMD"
 
@@ -35,3 +35,19 @@ def test_a_cpu_of_which_nothing_is_known_computes_as_openvino_says(tmp_path: Pat
     if text is not None:
         (tmp_path / "cpuinfo").write_text(text)
     assert bfloat16_is_fast(tmp_path / "cpuinfo")
+
+
+@pytest.mark.parametrize(
+    ("text", "fast"),
+    [
+        (f"vendor_id : {INTEL}\nflags : fpu avx512f avx512_vnni\n", True),
+        (f"vendor_id : {AMD}\nflags : fpu avx512f avx512_bf16 avx512_vnni\n", True),
+        (f"vendor_id : {INTEL}\nflags : fpu avx2 avx_vnni\n", False),
+        ("Features : fp asimd\n", False),
+        (None, False),
+    ],
+)
+def test_vnni_makes_8_bits_fast(tmp_path: Path, text: str | None, fast: bool) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert eight_bits_are_fast(tmp_path / "cpuinfo") is fast

@@ -192,6 +192,19 @@ def test_int8_needs_graphs_that_were_exported_for_it(tmp_path: Path) -> None:
         OpenVinoEncoder.load(write_folder(tmp_path), INFO, precision="int8")
 
 
+@pytest.mark.parametrize(
+    ("flags", "precision", "says"),
+    [("avx512_vnni", "auto", True), ("avx512_vnni", "f32", False), ("avx2", "auto", False)],
+)
+def test_where_8_bits_are_much_faster_it_says_so(
+    tmp_path: Path, flags: str, precision: Literal["auto", "f32"], says: bool
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"vendor_id : GenuineIntel\nflags : fpu avx512f {flags}\n")
+    encoder = OpenVinoEncoder.load(write_folder(tmp_path), INFO, precision=precision, threads=1, cpuinfo=cpuinfo)
+    assert ("--precision int8" in (encoder.advice or "")) is says
+
+
 def test_serving_loads_no_torch(tmp_path: Path) -> None:
     write_folder(tmp_path)
     script = f"""

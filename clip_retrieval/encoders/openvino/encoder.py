@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_retrieval.cores import usable_cores
 from clip_retrieval.encoders.base import Encoder, EncoderInfo, Pixels, Preprocessing, Tokens, Vectors, unit_rows
-from clip_retrieval.encoders.openvino.instructions import bfloat16_is_fast
+from clip_retrieval.encoders.openvino.instructions import CPUINFO, bfloat16_is_fast, eight_bits_are_fast
 from clip_retrieval.encoders.openvino.layouts import text_batch
 from clip_retrieval.encoders.openvino.memory import mergeable, release_mapping, trim_heap
 from clip_retrieval.encoders.openvino.runtime import openvino
@@ -29,8 +29,14 @@ PADDED_TEXTS_AT_ONCE = 8
 short parts, in which all have a similar length; longer parts of them pay with AMX and not without
 (docs/performance-log.md, 2026-11-29)."""
 
+EIGHT_BITS = (
+    "this CPU encodes two to three times as fast with 8 bits as in float32, in which this artifact is served: "
+    "build it with --precision int8 (docs/serving.md)"
+)
+
 FloatType = Literal["f32", "bf16"]
 """What a graph, or what a graph of 8 bits leaves in floating point, is computed in."""
+FLOAT = "INFERENCE_PRECISION_HINT"
 FLOAT_TYPES: tuple[FloatType, ...] = get_args(FloatType)
 
 
@@ -59,11 +65,12 @@ class OpenVinoEncoder(Encoder):
         *,
         precision: Literal["auto", "f32", "int8"] = "auto",
         threads: int | None = None,
+        cpuinfo: Path = CPUINFO,
     ) -> Self:
         """Load an exported model; each tower gets ``threads``, by default all usable cores.
 
         ``auto`` computes in bfloat16 if the CPU has fast instructions for it, else in float32. ``int8`` needs graphs
-        that were exported for it. Raises ModelUnavailable.
+        that were exported for it. ``cpuinfo`` says what the CPU has. Raises ModelUnavailable.
         """
         spec = read_spec(folder)
         if precision == "int8" and "int8" not in spec.precisions:
@@ -73,7 +80,7 @@ class OpenVinoEncoder(Encoder):
         )
         core = openvino.Core()
         threads = threads or usable_cores()
-        settings = _settings(core, precision, threads)
+        settings = _settings(core, precision, threads, cpuinfo)
         # The binding fills its table of types on first use; two threads that do so at once deadlock (2026.4.1).
         openvino.Tensor(np.zeros(1, np.float32)).element_type.to_dtype()
         with mergeable(), ThreadPoolExecutor(len(TOWERS)) as pool:
@@ -89,6 +96,9 @@ class OpenVinoEncoder(Encoder):
         for graph in (text_graph, image_graph):
             release_mapping(graph.with_suffix(".bin"))
         trim_heap()
+        in_float32 = precision == "auto" and settings[FLOAT] == "f32"
+        if in_float32 and "int8" not in spec.precisions and eight_bits_are_fast(cpuinfo):
+            encoder.advice = EIGHT_BITS
         return encoder
 
     def tokenize(self, text: str, language: str | None = None) -> Tokens:
@@ -140,8 +150,8 @@ def _compile(core: Any, graph: Path, settings: dict[str, Any]) -> Any:
     return compiled
 
 
-def _settings(core: Any, precision: str, threads: int) -> dict[str, Any]:
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and bfloat16_is_fast()
+def _settings(core: Any, precision: str, threads: int, cpuinfo: Path) -> dict[str, Any]:
+    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and bfloat16_is_fast(cpuinfo)
     # int8 graphs leave little in floating point; converting it to bfloat16 is no faster.
     return float_settings("bf16" if has_bf16 and precision == "auto" else "f32", threads)
 
@@ -152,7 +162,7 @@ def float_settings(kind: FloatType, threads: int) -> dict[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": kind,
+        FLOAT: kind,
         # Both towers may run at once; with pinned threads they would share cores while other cores are idle.
         "ENABLE_CPU_PINNING": False,
     }
