@@ -15,6 +15,7 @@ tests/serving/test_bento_dispatch.py holds each name and says what depends on it
     BentoMLContainer.tracer_provider                      spans of stages join BentoML's request span
     bentoml._internal.utils.circus.Arbiter                the class of the supervisor
     bentoml._internal.server.http.instruments.RunnerTrafficMetricsMiddleware   what counts requests, by their path
+        ._setup, the metrics of LABELLED                  a request need not look up its series by their labels
     bentoml._internal.server.http.traffic.TimeoutMiddleware   a limit of time that counts the upload
     opentelemetry.instrumentation.asgi.OpenTelemetryMiddleware   imported when the application is made, for spans
 """
@@ -36,6 +37,14 @@ from clip_retrieval.serving.shared_state import QUEUES
 
 TEXTS, IMAGES = QUEUES
 """The batchable APIs."""
+
+LABELLED = (
+    "metrics_last_request_timestamp",
+    "metrics_request_duration",
+    "metrics_request_in_progress",
+    "metrics_request_total",
+)
+"""BentoML's metrics of which each request looks up a series."""
 
 NO_ROUTE = "other"
 """The label of requests for what is not served."""
@@ -161,12 +170,32 @@ def count_by_route(route_of: Callable[[str], str | None]) -> None:
 
             super().__init__(as_it_came, **options)
 
+        def _setup(self, **given: Any) -> None:  # type: ignore[override] # BentoML injects what is given
+            super()._setup(**given)
+            for name in LABELLED:
+                setattr(self, name, _Remembered(getattr(self, name)))
+
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             if "path" in scope:
                 scope = {**scope, "path": route_of(scope["path"]) or NO_ROUTE, _AS_IT_CAME: scope}
             await super().__call__(scope, receive, send)
 
     instruments.RunnerTrafficMetricsMiddleware = CountedByRoute  # type: ignore[misc, assignment]
+
+
+class _Remembered:
+    """A metric that knows the series of labels that it was asked for: its library checks them anew each time."""
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+        self._series: dict[tuple[Any, ...], Any] = {}
+
+    def labels(self, **labels: Any) -> Any:
+        """The series of these labels, which come in the same order from the same place."""
+        values = tuple(labels.values())
+        if (series := self._series.get(values)) is None:
+            series = self._series[values] = self._metric.labels(**labels)
+        return series
 
 
 def no_time_limit_of_bentoml() -> None:

@@ -35,7 +35,8 @@ def name_requests() -> None:
     """Have every warning and error of a plain log end with the id of the request that it is about."""
     for name in LOGGERS:
         for handler in logging.getLogger(name).handlers:
-            handler.addFilter(NameRequest())
+            if not any(isinstance(one, NameRequest) for one in handler.filters):  # several loggers share a handler
+                handler.addFilter(NameRequest())
 
 
 def skip_unused_fields() -> None:

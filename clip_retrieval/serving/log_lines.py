@@ -57,8 +57,7 @@ class OneLine(logging.Filter):
         message = record.getMessage()
         if exception := getattr(record, "exception", None):
             message = f"{message.rstrip()}: {exception}"
-        if record.args or _CONTROL.search(message) or exception:
-            record.msg, record.args = escaped(message), None
+        record.msg, record.args = escaped(message) if _CONTROL.search(message) else message, None
         return True
 
 

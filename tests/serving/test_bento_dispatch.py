@@ -118,6 +118,40 @@ assert counted.count("other") == 3, counted
     assert done.returncode == 0, f"every path that a stranger makes up is a series for ever: {done.stderr}"
 
 
+def test_the_series_of_a_route_is_looked_up_once() -> None:
+    code = """
+import asyncio, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from _bentoml_impl.server.app import ServiceAppFactory
+import prometheus_client
+from prometheus_client.metrics import MetricWrapperBase
+from bentoml._internal.server.http import instruments
+from clip_retrieval.serving.bento_dispatch import LABELLED, count_by_route
+count_by_route({"/known/a": "/known/{id}"}.get)
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+async def send(message): ...
+made = instruments.RunnerTrafficMetricsMiddleware(app, namespace="x")
+scope = {"type": "http", "path": "/known/a"}
+asyncio.run(made(scope, None, send))
+looked, own = [], MetricWrapperBase.labels
+MetricWrapperBase.labels = lambda self, *given, **named: looked.append(named) or own(self, *given, **named)
+asyncio.run(made(scope, None, send))
+asyncio.run(made({**scope, "path": "/made/up"}, None, send))
+assert len(looked) == 3, looked  # of the second route; the last request has no route among its labels
+assert {one["endpoint"] for one in looked} == {"other"}, looked
+counted = {name: getattr(made, name) for name in LABELLED}
+assert set(map(type, counted.values())) == {type(made.metrics_request_total)}, counted
+lines = prometheus_client.generate_latest().decode().splitlines()
+[total] = [one for one in lines if one.startswith("x_request_total{") and 'endpoint="/known/{id}"' in one]
+assert total.endswith(" 2.0"), total
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"each request looks up four series by their labels: {done.stderr}"
+
+
 def test_the_application_counts_with_the_class_that_is_replaced() -> None:
     source = " ".join(inspect.getsource(ServiceAppFactory).split())
     taken = "from bentoml._internal.server.http.instruments import ( RunnerTrafficMetricsMiddleware, )"
