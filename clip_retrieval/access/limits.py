@@ -7,6 +7,7 @@ in Redis or Valkey. While that does not answer, each service counts for itself.
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -47,6 +48,8 @@ class Quota:
             (item,) = limits.parse_many(text)
         except ValueError:
             raise ValueError(f"{text} is no limit; write one such as 600/minute or 20/10 seconds") from None
+        if not all(map(int, re.findall(r"\d+", text))):
+            raise ValueError(f"{text} has a 0, with which nobody may ask for anything; leave it out for no limit")
         return cls(item.amount, item.get_expiry(), text)
 
     @property

@@ -72,6 +72,12 @@ def test_what_is_no_limit_is_refused_with_one_that_is(text: str) -> None:
         Quota.of(text)
 
 
+@pytest.mark.parametrize("text", ["0/minute", "00 per hour", "600/0 minutes"])
+def test_a_limit_of_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"{text} has a 0, .* leave it out for no limit"):
+        Quota.of(text)
+
+
 def test_a_caller_gets_what_the_limit_says_and_no_more(clock: Clock) -> None:
     limits = limiter("10/minute", clock)
     standings = [pay(limits, "a", 1).standing for _ in range(10)]
