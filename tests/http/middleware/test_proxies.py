@@ -130,6 +130,9 @@ def test_a_request_to_another_name_is_misdirected(host: str) -> None:
 def test_a_name_with_a_port_is_that_port_alone() -> None:
     named("a.example:8080", status=200, host="a.example:8080")
     named("a.example:8080", status=421, host="a.example:81")
+    named("*.example:8080", status=200, host="a.example:8080")
+    named("*.example:8080", status=421, host="a.example:81")
+    named("*.example:8080", status=421, host="a.example")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics"])
