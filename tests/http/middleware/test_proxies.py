@@ -23,7 +23,7 @@ PROXY = ("10.0.0.1", 4711)
 async def tell(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with what the application sees."""
     context = RequestContext.of(scope)
-    caller = None if context is None else context.caller.address
+    caller = None if context is None else context.caller.name
     seen = {name: scope[name] for name in ("path", "scheme", "client")}
     host = dict(scope["headers"]).get(b"host", b"").decode()
     await JSONResponse({**seen, "root_path": scope.get("root_path", ""), "host": host, "caller": caller})(
