@@ -11,18 +11,30 @@ Network = IPv4Network | IPv6Network
 COUNTED_BITS = 64
 """Of an IPv6 address so many bits name a site (RFC 6177, section 2); its holder chooses the others freely."""
 
+MAPPED_BITS = 96
+"""So many bits of an address of IPv4 in the form of IPv6 say that it is one (RFC 4291, section 2.5.5.2)."""
+
 
 def networks(given: Iterable[str]) -> tuple[Network, ...]:
-    """The networks of these texts, each an address or a network. Raises ValueError that names one that is neither."""
+    """The networks of these texts, each an address or a network. Raises ValueError that names one that is neither.
+
+    One of IPv4 in the form of IPv6 is of IPv4, as an address is.
+    """
     found = []
     for text in given:
         try:
-            found.append(ip_network(text))
+            found.append(_plain(ip_network(text)))
         except ValueError as error:
             raise ValueError(
                 f"{text} is neither an address nor a network ({error}); write 10.0.0.7 or 10.0.0.0/8"
             ) from None
     return tuple(found)
+
+
+def _plain(network: Network) -> Network:
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    more = network.prefixlen - MAPPED_BITS
+    return network if mapped is None or more < 0 else IPv4Network((mapped, more))
 
 
 def address(text: str) -> Address | None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from clip_retrieval.access.addresses import counted_as
+
 Scope = Literal["search", "write", "admin"]
 """What a key allows: to read and search, to change the collection, to change how it is served. Each includes those
 before it."""
@@ -28,8 +30,8 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """Whom a limit counts for and a log line names: the key, or else the address."""
-        return self.address if self.key is None else f"key:{self.key}"
+        """Whom a limit counts for and a log line names: the key, or else the address, of IPv6 its first 64 bits."""
+        return counted_as(self.address) if self.key is None else f"key:{self.key}"
 
 
 NOBODY = Caller("")

@@ -38,9 +38,9 @@ def of_search(
     return max(encoded, UNIT) + deep + FILTER * is_filtered + FOLD * is_folded
 
 
-def of_changes(*, images: int, others: int) -> int:
-    """The cost of one transaction that sets so many images, and changes or removes others."""
-    return CHANGE + IMAGE * images + UNIT * others
+def of_changes(*, images: int, captions: int = 0, others: int = 0) -> int:
+    """The cost of one transaction that sets so many images, gives so many captions, and changes or removes others."""
+    return CHANGE + IMAGE * images + TEXT * captions + UNIT * others
 
 
 def of_listing(records: int) -> int:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from clip_retrieval.access.keys import ApiKey, keys_of, lines_of
@@ -38,13 +39,32 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 def change_keys(path: Path, change: Callable[[tuple[ApiKey, ...]], tuple[ApiKey, ...]]) -> None:
     """Write what ``change`` makes of the keys in a file; a file that does not exist has none, and is made.
 
-    Two changes at the same time come one after the other. Raises KeysError as ``read_keys`` does, what ``change``
-    raises, and OSError if the file cannot be written; it is as before then.
+    A file that is there keeps its mode, and its owner if this process may give it to them: a service of another user
+    must go on reading it. Two changes at the same time come one after the other. Raises KeysError as ``read_keys`` does
+    and for a file that would be too large, what ``change`` raises, and OSError if the file cannot be written; it is as
+    before then.
     """
     path = Path(os.path.realpath(path))  # a link to the file stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
-        keys = change(read_keys(path) if os.path.lexists(path) else ())
+        kept = read_keys(path) if os.path.lexists(path) else None
+        content = lines_of(change(kept or ())).encode()
+        if len(content) > MAX_BYTES:
+            raise KeysError(
+                f"{path} would have {len(content)} bytes, and a file of API keys has at most {MAX_BYTES}; first revoke "
+                "keys that are not used any more"
+            )
         with new_file(path, replace=True) as file:
             os.fchmod(file.fileno(), MODE)
-            file.write(lines_of(keys).encode())
+            if kept is not None:
+                _keep_readers(file.fileno(), path.stat())
+            file.write(content)
+
+
+def _keep_readers(descriptor: int, about: os.stat_result) -> None:
+    """Let those read the new file who could read the one before."""
+    for owner in (about.st_uid, -1):  # -1 leaves it
+        with suppress(OSError):
+            os.fchown(descriptor, owner, about.st_gid)
+            break
+    os.fchmod(descriptor, stat.S_IMODE(about.st_mode))

@@ -38,8 +38,10 @@ class KeyRing:
         self._path = path
         self._clock, self._now = clock, now
         self._looked = float("-inf")
-        self._seen: tuple[int, ...] | str | None = None
-        """What the file was when it was looked at last, or why it could not be looked at."""
+        self._seen: tuple[int, ...] | None = None
+        """What the file was when it was read last; None if it could not be read."""
+        self._trouble: str | None = None
+        """What is wrong with the file, as the log has said."""
 
     def find(self, secret: str) -> ApiKey | None:
         """The key that a secret opens; None if there is none, or if it has ended.
@@ -60,23 +62,30 @@ class KeyRing:
         return None if found is None or found.has_ended(self._now()) else found
 
     def _look(self, path: Path) -> None:
-        """Take up the file anew if it is another one than before."""
-        before, self._seen = self._seen, _state(path)
-        if self._seen == before:
+        """Take up the file anew if it is another one than before, or could not be read before."""
+        state = _state(path)
+        if state is not None and state == self._seen:
             return
+        is_first = self._seen is None and self._trouble is None
         try:
-            self._keys = read_keys(path)
+            keys = read_keys(path)
         except KeysError as error:
-            log.warning("the API keys stay as they were, %d of them: %s", len(self._keys), error)
-        else:
-            if before is not None:
-                log.info("the API keys were read again: %d in %s", len(self._keys), path)
+            # A file that is damaged stays so until it changes. One that could not be read, since too many files were
+            # open, say, may be the one in which a key was revoked, and nothing of it changes when it can be.
+            self._seen = None if isinstance(error.__cause__, OSError) else state
+            if str(error) != self._trouble:
+                log.warning("the API keys stay as they were, %d of them: %s", len(self._keys), error)
+            self._trouble = str(error)
+            return
+        self._keys, self._seen, self._trouble = keys, state, None
+        if not is_first:
+            log.info("the API keys were read again: %d in %s", len(self._keys), path)
 
 
-def _state(path: Path) -> tuple[int, ...] | str:
-    """What differs when a file was changed or exchanged; the reason if it cannot be looked at."""
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What differs when a file was changed or exchanged; None if it cannot be looked at."""
     try:
         about = path.stat()
-    except OSError as error:
-        return str(error)
+    except OSError:
+        return None
     return (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)

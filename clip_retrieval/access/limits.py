@@ -5,8 +5,10 @@ a short text search (``cost.py``). It is counted in memory that the workers of o
 in Redis or Valkey. While that does not answer, each service counts for itself.
 """
 
+import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -47,6 +49,8 @@ class Quota:
             (item,) = limits.parse_many(text)
         except ValueError:
             raise ValueError(f"{text} is no limit; write one such as 600/minute or 20/10 seconds") from None
+        if not all(map(int, re.findall(r"\d+", text))):
+            raise ValueError(f"{text} has a 0, with which nobody may ask for anything; leave it out for no limit")
         return cls(item.amount, item.get_expiry(), text)
 
     @property
@@ -115,8 +119,11 @@ class Limiter:
         key, quota = f"{NAMESPACE}/{caller}", self.quota
         if self._store is not None and (self._away_until is None or self._clock() >= self._away_until):
             try:
-                taken = await self._store.counts.acquire_sliding_window_entry(key, quota.tenths, quota.window_s, cost)
-                counts = await self._store.counts.get_sliding_window(key, quota.window_s)
+                async with asyncio.timeout(STORE_TIMEOUT_S):  # of all its answers together
+                    taken = await self._store.counts.acquire_sliding_window_entry(
+                        key, quota.tenths, quota.window_s, cost
+                    )
+                    counts = await self._store.counts.get_sliding_window(key, quota.window_s)
             except self._store.failures as error:
                 self._lost(error)
             else:
@@ -155,7 +162,7 @@ class Limiter:
         if self._away_until is None:
             log.warning(
                 "the store of the limits does not answer (%s); this service counts for itself until it does",
-                type(error.__cause__ or error).__name__,
+                type(error if isinstance(error, TimeoutError) else error.__cause__ or error).__name__,
             )
         self._away_until = self._clock() + AWAY_S
 

@@ -7,7 +7,7 @@ import typer
 from clip_retrieval.cli.change_options import LOCAL
 from clip_retrieval.cli.options import Key
 from clip_retrieval.client import AsyncClient
-from clip_retrieval.client.endpoints import key_header
+from clip_retrieval.client.endpoints import checked_url, key_header
 from clip_retrieval.errors import MissingExtra
 
 
@@ -37,5 +37,6 @@ def mcp_command(
         raise MissingExtra(f"the Model Context Protocol ({error.name})", "mcp") from None
     if not source.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{source} is not the URL of a service, such as {LOCAL}", param_hint="--in")
-    key_header(key)  # refused here, and not in the middle of a conversation
+    checked_url(source)  # refused here, and not in the middle of a conversation
+    key_header(key)
     server(lambda: AsyncClient(source, key=key), allow_changes=allow_changes).run("stdio")

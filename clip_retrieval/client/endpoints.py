@@ -138,9 +138,7 @@ class Calls:
         where: Where | None,
         least: float | None,
     ) -> Call[CaptionsAnswer]:
-        return Call(
-            "POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), params=_params(k, where, least)
-        )
+        return Call("POST", "/search/text", CaptionsAnswer, upload=read_image_input(image), **_asked(k, where, least))
 
     @staticmethod
     def search_similar(
@@ -149,9 +147,7 @@ class Calls:
         where: Where | None,
         least: float | None,
     ) -> Call[ImagesAnswer]:
-        return Call(
-            "POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), params=_params(k, where, least)
-        )
+        return Call("POST", "/search/similar", ImagesAnswer, upload=read_image_input(image), **_asked(k, where, least))
 
     @staticmethod
     def encode_text(text: str, language: str | None) -> Call[TextEmbedding]:
@@ -242,6 +238,8 @@ def checked_url(url: str) -> httpx.URL:
         raise ServiceError(f"{ascii(url)[1:-1]} is no address of a service ({error}); {example}") from error
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise ServiceError(f"{url} is no address of a service; {example}")
+    if parsed.query or parsed.fragment:
+        raise ServiceError(f"{url} is the address of a page; leave out what follows the {'?' if parsed.query else '#'}")
     return parsed
 
 
@@ -274,9 +272,11 @@ def _narrowed(where: Where | None, least: float | None) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _params(k: int, where: Where | None, least: float | None) -> dict[str, Any]:
+def _asked(k: int, where: Where | None, least: float | None) -> dict[str, Any]:
+    """What the URL of an upload says, and its form: the head of a request has no room for a long filter."""
     given = _narrowed(where, least)
-    return {"k": k} | given | ({"where": json.dumps(given["where"])} if where is not None else {})
+    form = {"where": json.dumps(given.pop("where"))} if where is not None else None
+    return {"params": {"k": k} | given, "form": form}
 
 
 def _json(request: SearchRequest) -> dict[str, Any]:
@@ -291,6 +291,8 @@ def service_error(response: httpx.Response) -> ServiceError:
         message = f"{body.error}: {body.detail}"
     except ValidationError:
         message = f"{status} {response.reason_phrase}"
+        if response.has_redirect_location:
+            message += f": this address leads to {response.headers['Location']}; give the one where the service is"
     if status in OVERLOAD_STATUSES:
         return Overloaded(message, status=status)
     if status == HTTPStatus.UNAUTHORIZED:

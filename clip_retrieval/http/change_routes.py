@@ -179,7 +179,8 @@ def add_change_routes(app: FastAPI, state: ServerState) -> None:
                 "send them in several"
             )
         images = sum(change.image is not None for change in wanted)
-        await charge(request.scope, cost.of_changes(images=images, others=len(body.changes) - images))
+        others = len(body.changes) - images
+        await charge(request.scope, cost.of_changes(images=images, captions=captions, others=others))
         with state.traffic.places(texts=captions, images=images, caller=caller_name(request.scope)):
             prepared = iter(await taken.prepare(wanted))
         each = [next(prepared) if isinstance(change, Wanted) else change for change in checked]
@@ -219,7 +220,10 @@ async def _one(
     exchange = Exchange(state, "changes")
     if key is not None and (kept := await taken.answered(key)) is not None:
         return exchange.respond_change(kept, {})
-    [prepared] = await taken.prepare([wanted])
+    captions = len(wanted.captions or ())
+    await charge(request.scope, cost.of_changes(images=int(wanted.image is not None), captions=captions))
+    with state.traffic.places(texts=captions, caller=caller_name(request.scope)):
+        [prepared] = await taken.prepare([wanted])
     if isinstance(prepared, ClipRetrievalError):
         raise prepared
     edit, stages = prepared

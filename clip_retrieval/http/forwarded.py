@@ -13,7 +13,8 @@ from starlette.types import Scope
 
 from clip_retrieval.access.addresses import Network, address, is_in, without_port
 
-_PAIR = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,\s]*)\s*(;|,|$)')
+_PAIR = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^";,\s]*)\s*(?=[;,]|$)""")
+_GAP = re.compile(r"[\s;,]*")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _HOST = re.compile(r"[A-Za-z0-9._~-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 _HIDDEN = re.compile(r"_[A-Za-z0-9._-]{1,100}")
@@ -35,7 +36,8 @@ def read_forwarded(scope: Scope, trusted: Sequence[Network]) -> Forwarded:
     """What trusted proxies say of a request; nothing where the one that is connected to us is not trusted.
 
     Where both kinds of header are there and name different clients, one of them may have passed through a proxy that
-    only writes the other: then neither is believed.
+    only writes the other: then neither is believed. Nor is any where Forwarded is not well formed: a client may have
+    begun it so that what its proxy adds cannot be read.
     """
     peer = (scope.get("client") or ("", 0))[0]
     if not is_in(peer, trusted):
@@ -53,6 +55,8 @@ def read_forwarded(scope: Scope, trusted: Sequence[Network]) -> Forwarded:
     prefix = "".join(part.strip().rstrip("/") for part in lines[b"x-forwarded-prefix"].split(","))
     older = [{"for": part} for part in _parts(lines[b"x-forwarded-for"])]
     standard = _elements(lines[b"forwarded"])
+    if standard is None:
+        return Forwarded()
     place, client = _client(standard or older, trusted)
     if standard and older and _client(older, trusted)[1] != client:
         return Forwarded()
@@ -82,20 +86,27 @@ def _client(elements: Sequence[dict[str, str]], trusted: Sequence[Network]) -> t
     return 0, None
 
 
-def _elements(line: str) -> list[dict[str, str]]:
-    """The elements of a Forwarded header, each its parameters by name; none if the header is not well formed."""
+def _elements(line: str) -> list[dict[str, str]] | None:
+    """The elements of a Forwarded header, each its parameters by name; None if the header is not well formed.
+
+    Elements and parameters that are empty are passed over (RFC 9110, section 5.6.1).
+    """
     elements: list[dict[str, str]] = []
     fresh, at = True, 0
-    while at < len(line):
+    while True:
+        gap = _GAP.match(line, at)
+        assert gap is not None, "it may be empty"
+        fresh, at = fresh or "," in gap[0], gap.end()
+        if at == len(line):
+            return elements
         pair = _PAIR.match(line, at)
         if pair is None:
-            return []
+            return None
         if fresh:
             elements.append({})
         value = pair[2]
         elements[-1][pair[1].lower()] = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
-        fresh, at = pair[3] == ",", pair.end()
-    return elements
+        fresh, at = False, pair.end()
 
 
 def _parts(line: str) -> list[str]:

@@ -27,7 +27,7 @@ from clip_retrieval.http.min_sequence import SEQUENCE_PARAMETERS, WAIT_ERRORS, a
 from clip_retrieval.http.original_routes import original_template
 from clip_retrieval.http.page import Page
 from clip_retrieval.http.page_routes import thumbnail_template
-from clip_retrieval.http.request_context import RequestContext, charge
+from clip_retrieval.http.request_context import RequestContext, charge, whole_list
 from clip_retrieval.live.etag import etag_of
 from clip_retrieval.live.live_collection import LiveCollection
 from clip_retrieval.records import MODES
@@ -80,8 +80,8 @@ def add_info_routes(app: FastAPI, state: ServerState) -> None:
     )
     async def info(request: Request, response: Response) -> Any:
         root = request.scope.get("root_path", "")
-        if prefers_page(request.headers.get("accept", "")):
-            return page.below(root).response(request.headers.get("if-none-match", ""))
+        if prefers_page(whole_list(request.scope, b"accept")):
+            return page.below(root).response(whole_list(request.scope, b"if-none-match"))
         response.headers["Vary"] = "Accept"
         service = state.require_service()
         collection = service.retriever.collection

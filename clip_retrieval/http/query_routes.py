@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI, File, Request, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from clip_retrieval.access import cost
 from clip_retrieval.contract.answers import (
     CaptionsAnswer,
     ImageEmbedding,
@@ -19,6 +20,7 @@ from clip_retrieval.errors import InvalidQuery, PartRejected
 from clip_retrieval.http.exchange import ERRORS, SEARCH_ERRORS, Exchange, with_results
 from clip_retrieval.http.image_form import check_fields
 from clip_retrieval.http.min_sequence import SEQUENCE_PARAMETERS
+from clip_retrieval.http.request_context import charge
 from clip_retrieval.http.upload_options import FIELDS, Options
 from clip_retrieval.search.query import FileImage, Query, QueryPart
 from clip_retrieval.serving.state import ServerState
@@ -65,7 +67,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
             min_confidence=body.min_confidence,
             mode=body.mode,
         )
-        return await _answer(exchange, query, "text", body.text)
+        return await _answer(exchange, query, "text", body.text, request)
 
     @app.post(
         "/search/text",
@@ -84,7 +86,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
             where=options.where,
             min_confidence=options.min_confidence,
         )
-        return await _answer(exchange, query, "image", file.filename or "")
+        return await _answer(exchange, query, "image", file.filename or "", request)
 
     @app.post(
         "/search/similar",
@@ -103,7 +105,7 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
             where=options.where,
             min_confidence=options.min_confidence,
         )
-        return await _answer(exchange, query, "image", file.filename or "")
+        return await _answer(exchange, query, "image", file.filename or "", request)
 
     @app.post("/encode/text", response_model=TextEmbedding, responses={**ERRORS}, summary="Text to its vector")
     async def encode_text(body: EncodeTextRequest) -> Response:
@@ -123,8 +125,12 @@ def add_query_routes(app: FastAPI, state: ServerState) -> None:
         return exchange.respond(answer.model_dump_json().encode(), stages, encoded.batch_size)
 
 
-async def _answer(exchange: Exchange, query: Query, query_type: Literal["text", "image"], name: str) -> Response:
+async def _answer(
+    exchange: Exchange, query: Query, query_type: Literal["text", "image"], name: str, request: Request
+) -> Response:
     """The answer to a query of one part; ``name`` is its text or the name of its file."""
+    texts, images = len(query.texts), len(query.images)
+    await charge(request.scope, cost.of_search(texts=texts, images=images, is_filtered=bool(query.where)))
     [answer] = await exchange.service.answer([query], collection=exchange.collection)
     if isinstance(answer, PartRejected):
         raise answer.reason  # there is one part, so its place says nothing

@@ -58,3 +58,11 @@ def request_id_of(scope: Scope) -> str:
 def header(scope: Scope, name: bytes) -> bytes:
     """The last header of this name, which is in lower case; empty if there is none."""
     return next((value for key, value in reversed(scope["headers"]) if key == name), b"")
+
+
+def whole_list(scope: Scope, name: bytes) -> str:
+    """All lines of a header whose value is a list, as one line (RFC 9110, section 5.3); empty if there is none.
+
+    Who reads one line alone may read another one than who decides by it.
+    """
+    return ", ".join(value.decode("latin-1") for key, value in scope["headers"] if key == name)

@@ -96,8 +96,13 @@ class PrometheusMetrics:
         self._memory = gauge("memory_bytes", "Resident memory of the service's processes.", "process")
         self._rows = gauge("index_rows", "Rows of an index.", "modality", "factory")
         self._artifact = gauge(
-            "artifact_info", "The artifact that is served; the value is always 1.", "artifact", "model", "data"
+            "artifact_info",
+            "1: the artifact that is served; 0: one that was served before.",
+            "artifact",
+            "model",
+            "data",
         )
+        self._described: dict[Gauge, float] = {}
         self._exported: Counts = defaultdict(int) if exported is None else exported
 
     def observe(self, stage: str, seconds: float) -> None:
@@ -105,10 +110,15 @@ class PrometheusMetrics:
         self._stages[stage].observe(seconds)
 
     def describe(self, tag: str, manifest: Manifest) -> None:
-        """Export the artifact that is served."""
-        self._artifact.labels(tag, manifest.encoder.name, manifest.data.name).set(1)
-        self._rows.labels("images", manifest.images.factory).set(manifest.images.rows)
-        self._rows.labels("captions", manifest.captions.factory).set(manifest.captions.rows)
+        """Export the artifact that is served; what was served before is 0, since no series can be taken back."""
+        described: dict[Gauge, float] = {
+            self._artifact.labels(tag, manifest.encoder.name, manifest.data.name): 1,
+            self._rows.labels("images", manifest.images.factory): manifest.images.rows,
+            self._rows.labels("captions", manifest.captions.factory): manifest.captions.rows,
+        }
+        for gauge, value in (dict.fromkeys(self._described, 0) | described).items():
+            gauge.set(value)
+        self._described = described
 
     def take(self, reading: Reading, memory: Mapping[str, int]) -> None:
         """Export a reading, and the resident memory of each process in bytes."""

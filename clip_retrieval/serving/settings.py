@@ -328,6 +328,12 @@ class Settings(BaseSettings):
         for origin in given:
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@*]+", origin, re.IGNORECASE):
                 raise ValueError(f"{origin} is no origin; write https://example.org, with the port if it is not 443")
+            if not origin.isascii():
+                raise ValueError(
+                    f"{origin} has characters for which a browser sends others: write xn--… for such a name"
+                )
+            if re.fullmatch(r"(https:.*:443)|(http:.*:80)", origin, re.IGNORECASE):
+                raise ValueError(f"{origin} has a port that no browser sends; write {origin.rpartition(':')[0]}")
         return given
 
     @field_validator("hosts")

@@ -23,10 +23,11 @@ def test_the_port_is_taken_away_in_every_form(node: str, host: str) -> None:
 
 
 def test_an_address_is_in_a_network_in_whatever_form_it_is_written() -> None:
-    known = networks(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"])
-    for inside in ("10.1.2.3", "192.0.2.7", "::ffff:10.1.2.3", "2001:DB8:0::5"):
+    known = networks(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::ffff:172.16.0.0/108", "::ffff:198.51.100.1"])
+    inner = ("172.16.5.5", "::ffff:172.31.0.1", "198.51.100.1")
+    for inside in ("10.1.2.3", "192.0.2.7", "::ffff:10.1.2.3", "2001:DB8:0::5", *inner):
         assert is_in(inside, known)
-    for outside in ("192.0.2.8", "2001:db9::1", "unknown", "", "testclient"):
+    for outside in ("192.0.2.8", "2001:db9::1", "172.32.0.1", "unknown", "", "testclient"):
         assert not is_in(outside, known)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_retrieval.access.key_file import change_keys, read_keys
+from clip_retrieval.access.key_file import MAX_BYTES, change_keys, read_keys
 from clip_retrieval.access.keys import ApiKey, new_key
 from clip_retrieval.errors import KeysError
 
@@ -80,6 +80,35 @@ def test_a_file_that_others_may_read_is_taken(tmp_path: Path) -> None:
     add(path, "anna")
     path.chmod(0o444)
     assert len(read_keys(path)) == 1
+
+
+def test_who_could_read_a_file_can_read_it_after_a_change(tmp_path: Path) -> None:
+    """Else a service that runs as another user keeps a key that was revoked."""
+    path = tmp_path / "keys.jsonl"
+    add(path, "anna")
+    path.chmod(0o640)
+    add(path, "ben")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    add(path, "anna")
+    os.chown(path, 1034, 1035)
+    add(path, "ben")
+    about = path.stat()
+    assert (about.st_uid, about.st_gid, about.st_mode & 0o777) == (1034, 1035, 0o600)
+
+
+def test_a_file_does_not_grow_beyond_what_a_service_reads(tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    add(path, "anna")
+    before = path.read_bytes()
+    many = tuple(new_key(f"k{number}", "search")[1] for number in range(MAX_BYTES // len(before) + 100))
+    with pytest.raises(KeysError, match="has at most 1048576; first revoke keys that are not used any more"):
+        change_keys(path, lambda keys: (*keys, *many))
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

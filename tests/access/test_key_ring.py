@@ -1,5 +1,6 @@
 """The keys that a process accepts: taken up anew within a second, kept while the file is damaged, never opened up."""
 
+import errno
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,6 +119,31 @@ def test_a_damaged_file_keeps_the_keys_and_is_said_once(
     ring.clock.move()
     assert ring.finds("ben"), "and a good file is taken up again"
     assert not ring.finds("anna")
+
+
+def test_a_key_that_was_revoked_while_the_file_could_not_be_read_is_refused_once_it_can_be(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is the same before and after: only this process could not open it."""
+    caplog.set_level(logging.INFO, "bentoml.keys")
+    ring.make("anna")
+    ring.make("ben")
+    assert ring.finds("anna")
+    change_keys(ring.path, lambda keys: keys[1:])
+
+    def full(*_: object) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        for _ in range(3):
+            ring.clock.move()
+            assert ring.finds("anna")
+    ring.clock.move()
+    assert not ring.finds("anna")
+    assert ring.finds("ben")
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "(Too many open files)" in caplog.records[0].getMessage()
 
 
 def test_a_file_that_was_never_good_opens_nothing(ring: Ring) -> None:

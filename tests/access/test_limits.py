@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clip_retrieval.access import cost
 from clip_retrieval.access.cost import UNIT
-from clip_retrieval.access.limits import AWAY_S, Account, Limiter, Quota, Store, wait_s
+from clip_retrieval.access.limits import AWAY_S, STORE_TIMEOUT_S, Account, Limiter, Quota, Store, wait_s
 from clip_retrieval.access.shared_counts import BUCKETS, WAYS, SharedCounts
 from clip_retrieval.errors import InvalidQuery, LimitReached
 from scripts.common.server import reserve_port
@@ -69,6 +69,12 @@ def test_a_limit_is_read_as_it_is_written(text: str, units: int, seconds: int) -
 @pytest.mark.parametrize("text", ["", "600", "600/fortnight", "many/minute", "1/minute;2/hour"])
 def test_what_is_no_limit_is_refused_with_one_that_is(text: str) -> None:
     with pytest.raises(ValueError, match="is no limit; write one such as 600/minute"):
+        Quota.of(text)
+
+
+@pytest.mark.parametrize("text", ["0/minute", "00 per hour", "600/0 minutes"])
+def test_a_limit_of_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"{text} has a 0, .* leave it out for no limit"):
         Quota.of(text)
 
 
@@ -212,6 +218,40 @@ def test_a_store_that_is_away_is_no_reason_to_refuse_or_to_let_all_in(
         asyncio.run(scenario())
     (record,) = caplog.records
     assert "the store of the limits does not answer" in record.getMessage()
+
+
+def test_a_slow_store_is_waited_for_half_a_second_however_many_answers_it_gives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each of its answers comes within the time, and all together do not."""
+
+    connections: list[asyncio.StreamWriter] = []
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        while data := await reader.read(2**16):
+            for _ in range(data.count(b"*")):
+                await asyncio.sleep(0.6 * STORE_TIMEOUT_S)
+                writer.write(b"+OK\r\n")
+
+    async def scenario() -> float:
+        server = await asyncio.start_server(slow, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        limits = Limiter(Quota.of("10/minute"), SharedCounts.alone(), f"redis://127.0.0.1:{port}/1")
+        began = time.monotonic()
+        await Account(limits, "a").settle(UNIT)
+        took = time.monotonic() - began
+        await limits.close()
+        server.close()
+        for connection in connections:
+            connection.close()
+        await asyncio.sleep(STORE_TIMEOUT_S)  # the last answer of the server ends
+        return took
+
+    with caplog.at_level(logging.WARNING):
+        assert asyncio.run(scenario()) < 2 * STORE_TIMEOUT_S
+    (record,) = caplog.records
+    assert "the store of the limits does not answer (TimeoutError)" in record.getMessage()
 
 
 @pytest.mark.parametrize("url", ["memcached://localhost", "localhost:6379", "memory://", ""])

@@ -8,6 +8,7 @@ import base64
 import inspect
 import io
 import json
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -396,15 +397,16 @@ def test_the_mode_is_sent_where_it_is_not_the_usual_one(ask: Ask) -> None:
 
 
 def test_the_short_searches_send_a_filter_as_a_tree(ask: Ask) -> None:
-    """An upload has it in the URL, as JSON. A text that is no filter is refused before anything is sent."""
+    """An upload has it in its form, as JSON. A text that is no filter is refused before anything is sent."""
     tree = {"not": [{"place": "Paris"}], "year": {"gte": 2020}}
     network = Network(ok(IMAGES))
     ask(network, "search_images", "red", where="place != Paris")
     assert json.loads(network.request.content)["where"] == {"not": [{"place": "Paris"}]}
     network = Network(ok(IMAGES))
     ask(network, "search_similar", RED, where=tree, min_confidence=0.35)
-    assert network.request.url.params["min_confidence"] == "0.35"
-    assert json.loads(network.request.url.params["where"]) == tree
+    assert dict(network.request.url.params) == {"k": "5", "min_confidence": "0.35"}, "a head has no room for long ones"
+    sent = network.request.content.partition(b'name="where"\r\n\r\n')[2].partition(b"\r\n")[0]
+    assert json.loads(sent) == tree
     with pytest.raises(InvalidQuery, match="where: position 8: a value must follow ="):
         ask(network, "search_images", "red", where="place =")
 
@@ -934,6 +936,21 @@ def test_the_public_names_are_these() -> None:
 def test_what_is_no_address_of_a_service_is_refused_in_words(kind: type[Client | AsyncClient], url: str) -> None:
     with pytest.raises(ServiceError, match=r"is no address of a service.*http://localhost:3000"):
         kind(url)
+
+
+@pytest.mark.parametrize(("url", "sign"), [("http://h/?q=castle", "?"), ("https://h/clip/#results", "#")])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_the_address_of_a_page_is_none_of_a_service(kind: type[Client | AsyncClient], url: str, sign: str) -> None:
+    """Each path would become a part of its query."""
+    with pytest.raises(ServiceError, match=f"is the address of a page; leave out what follows the {re.escape(sign)}"):
+        kind(url)
+
+
+def test_an_address_that_leads_elsewhere_is_said(ask: Ask) -> None:
+    """As that of http where a proxy serves https."""
+    moved = httpx.Response(301, headers={"Location": "https://service/search/images"})
+    with pytest.raises(ServerFailure, match="this address leads to https://service/search/images; give the one"):
+        ask(Network(moved), "search_images", "red")
 
 
 HALF = "a\ud800"

@@ -47,14 +47,23 @@ def _at_info(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, LOGGER)
 
 
-def ask(api: Api, method: str, path: str, *, gate: Gate = GATE, key: str | None = SECRET, **options: Any) -> Any:
+def ask(
+    api: Api,
+    method: str,
+    path: str,
+    *,
+    gate: Gate = GATE,
+    key: str | None = SECRET,
+    address: str = "10.0.0.7",
+    **options: Any,
+) -> Any:
     """Ask through the middleware that knows the caller."""
     api.state.gate = gate
     app = RequestIds(ErrorEnvelope(RouteCheck(Authentication(api.app, gate=gate))))
     headers = {"X-Request-Id": "abc", **options.pop("headers", {}), **({"X-API-Key": key} if key else {})}
 
     async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(app, client=("10.0.0.7", 481))
+        transport = httpx.ASGITransport(app, client=(address, 481))
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
             return await http.request(method, path, headers=headers, **options)
 
@@ -79,6 +88,15 @@ def test_each_change_has_its_line(api: Api, caplog: pytest.LogCaptureFixture) ->
     ]
     first = caplog.records[0].getMessage()
     assert first == ('put image_id="a\\nb" sequence=1 created=true who="key:anna" address="10.0.0.7" request_id="abc"')
+
+
+def test_the_line_has_the_whole_address_of_a_client_of_ipv6(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """A limit counts its network."""
+    ask(api, "PUT", "/images/a", files={"file": ("x.png", RED)}, address="2001:db8::7")
+    ask(api, "DELETE", "/images/a", key=None, address="2001:db8::7")
+    made, refused = lines(caplog)
+    assert (made["who"], made["address"]) == ("key:anna", "2001:db8::7")
+    assert (refused["what"], refused["address"]) == ("refused", "2001:db8::7")
 
 
 def test_several_changes_have_a_line_each_and_those_that_are_not_made_have_none(

@@ -49,6 +49,9 @@ def test_the_client_is_the_right_most_that_is_not_trusted(value: str, client: st
         ('for="1.2.3.4, for=203.0.113.9', None),
         ("proto=https", None),
         ("for=1.2.3.4;;for", None),
+        ("for=1.2.3.4;;secret-1=a1, , for=203.0.113.9;", "203.0.113.9"),
+        (",for=203.0.113.9", "203.0.113.9"),
+        ("for=1.2.3.4 for=203.0.113.9", None),
         ("garbage", None),
     ],
 )
@@ -71,6 +74,13 @@ def test_a_header_that_a_proxy_let_through_beside_its_own_is_not_believed() -> N
     """A proxy that writes X-Forwarded-For passes a client's own Forwarded on, and the other way round."""
     assert read(("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=1.2.3.4")) == Forwarded()
     assert read(("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=203.0.113.9")).client == "203.0.113.9"
+
+
+@pytest.mark.parametrize("begun", ["garbage", '"', 'for="1.2.3.4', "for", "for=1.2.3.4 x"])
+def test_a_client_cannot_hide_what_its_proxy_says_behind_a_header_that_is_not_well_formed(begun: str) -> None:
+    """It would be the only one to say who it is, in the header that the proxy passes on."""
+    said = read(("forwarded", begun), ("forwarded", "for=203.0.113.9"), ("x-forwarded-for", "1.2.3.4"))
+    assert said == Forwarded()
 
 
 def test_scheme_and_host_are_those_that_the_client_used() -> None:

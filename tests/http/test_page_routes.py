@@ -11,11 +11,15 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from clip_retrieval.access.gate import Gate
+from clip_retrieval.access.key_ring import KeyRing
+from clip_retrieval.access.keys import new_key
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.app import create_app
+from clip_retrieval.http.middleware.authentication import Authentication
 from clip_retrieval.http.middleware.error_bodies import ErrorEnvelope
 from clip_retrieval.http.middleware.route_check import RouteCheck
 from clip_retrieval.http.page import SCRIPTS, WEB, content_security_policy, search_page_html
@@ -94,6 +98,31 @@ def test_a_browser_gets_the_page_and_a_program_the_json(site: Site) -> None:
     assert page.text == search_page_html()
     assert info.json()["images"] == len(NAMES)
     assert {page.headers["vary"], info.headers["vary"]} == {"Accept"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["application/json", "text/html"], 401),
+        (["text/html", "application/json"], 401),
+        (["text/html", "application/json;q=0.5"], 200),
+        (["application/json;q=0.5", "text/html"], 200),
+    ],
+)
+def test_who_has_no_key_gets_nothing_but_the_page_however_accept_is_written(
+    site: Site, lines: list[str], status: int
+) -> None:
+    gate = Gate(KeyRing([new_key("anna", "search")[1]]))
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(ErrorEnvelope(RouteCheck(Authentication(site.app, gate=gate))))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            http.headers.clear()
+            return await http.get("/", headers=[("Accept", line) for line in lines])
+
+    answer = asyncio.run(run())
+    assert answer.status_code == status
+    assert status == 401 or answer.text == search_page_html()
 
 
 @pytest.mark.parametrize(("accept", "kind"), [(BROWSER, "text/html"), ("*/*", "application/json")])

@@ -85,6 +85,24 @@ def test_what_is_served_is_described(
     assert registry.get_sample_value("bento_clip_index_rows", {"modality": "captions", "factory": "Flat"}) == 48
 
 
+def test_what_was_served_before_is_0(
+    metrics: PrometheusMetrics, registry: CollectorRegistry, fake_artifact: Artifact
+) -> None:
+    manifest = fake_artifact.manifest
+    spec = manifest.images.spec.model_copy(update={"factory": "HNSW32,Flat"})
+    graph = manifest.model_copy(update={"images": manifest.images.model_copy(update={"spec": spec})})
+    for tag, served in (("old", manifest), ("new", graph), ("new", graph)):
+        metrics.describe(tag, served)
+
+    def rows(modality: str, factory: str) -> float | None:
+        return registry.get_sample_value("bento_clip_index_rows", {"modality": modality, "factory": factory})
+
+    labels = {"model": "fake", "data": "squares"}
+    found = [registry.get_sample_value("bento_clip_artifact_info", {"artifact": t, **labels}) for t in ("old", "new")]
+    assert found == [0, 1]
+    assert [rows("images", "Flat"), rows("images", "HNSW32,Flat"), rows("captions", "Flat")] == [0, 24, 48]
+
+
 def test_stages_go_into_their_histogram(metrics: PrometheusMetrics, registry: CollectorRegistry) -> None:
     metrics.observe("search", 0.0004)
     assert registry.get_sample_value("bento_clip_stage_seconds_bucket", {"stage": "search", "le": "0.0005"}) == 1

@@ -10,7 +10,7 @@ from clip_retrieval.http.accept import prefers_page
 from clip_retrieval.http.audit import Auditor
 from clip_retrieval.http.credentials import REALM, TwoKeys, challenge, key_of
 from clip_retrieval.http.error_response import error_response
-from clip_retrieval.http.request_context import RequestContext, header
+from clip_retrieval.http.request_context import RequestContext, whole_list
 
 TWO_KEYS = "the request brings two different API keys; send one, as Authorization: Bearer KEY or as X-API-Key: KEY"
 
@@ -56,7 +56,7 @@ class Authentication:
             case "nothing":
                 return None
             case "page":
-                return None if prefers_page(header(scope, b"accept").decode("latin-1")) else "search"
+                return None if prefers_page(whole_list(scope, b"accept")) else "search"
             case "metrics" | "docs" as group:
                 return "search" if group in self._closed else None
             case needed:

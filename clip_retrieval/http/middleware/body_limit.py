@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from clip_retrieval.http.content_encoding import READ, unpacker_of
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.middleware.intake import BodyRefused, ClientLeft, Intake, too_large
-from clip_retrieval.http.request_context import RequestContext, header
+from clip_retrieval.http.request_context import RequestContext, header, whole_list
 from clip_retrieval.serving.traffic import Traffic
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -35,7 +35,7 @@ class BodyLimit:
         own = context.policy.max_body
         limit = self._max_body_bytes if own is None else min(own, self._max_body_bytes)
         try:
-            unpacker = unpacker_of(header(scope, b"content-encoding").decode("latin-1"))
+            unpacker = unpacker_of(whole_list(scope, b"content-encoding"))
         except ValueError as error:
             accepted = {"Accept-Encoding": ", ".join(READ)}  # RFC 9110, section 15.5.16
             await error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error), accepted)(scope, receive, send)

@@ -38,7 +38,7 @@ class HostCheck:
         name = without_port(given).removesuffix(".")
         for host in self._hosts:
             if host.startswith("*."):
-                if name.endswith(host[1:]):
+                if (given if ":" in host else name).endswith(host[1:]):
                     return True
             elif host in {name, f"[{name}]", given}:
                 return True

@@ -7,7 +7,6 @@ from urllib.parse import unquote_to_bytes
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clip_retrieval.access.addresses import counted_as
 from clip_retrieval.access.caller import Caller
 from clip_retrieval.http.error_response import error_response
 from clip_retrieval.http.known_names import check_parameters
@@ -45,7 +44,7 @@ class RouteCheck:
                 await policy(scope, receive, send)
                 return
             host = (scope.get("client") or ("", 0))[0]
-            RequestContext(policy, Caller(counted_as(host))).put(scope)
+            RequestContext(policy, Caller(host)).put(scope)
             if scope["method"] == "HEAD":  # the server sends the answer to GET without its body
                 scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)

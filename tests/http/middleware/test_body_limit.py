@@ -238,3 +238,9 @@ def test_another_coding_is_415_and_says_what_is_read(coding: str) -> None:
         f"the Content-Encoding is {coding}; this service reads gzip, deflate, or a plain body"
     )
     assert answer.headers["accept-encoding"] == "gzip, deflate"
+
+
+def test_codings_on_several_lines_are_one_list() -> None:
+    headers = {"Content-Encoding": "gzip", "content-encoding": "identity"}
+    answer = asyncio.run(ask(limit(unreached), headers=headers))
+    assert (answer.status, "the Content-Encoding is gzip, identity;" in answer.error["detail"]) == (415, True)

@@ -23,7 +23,7 @@ PROXY = ("10.0.0.1", 4711)
 async def tell(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with what the application sees."""
     context = RequestContext.of(scope)
-    caller = None if context is None else context.caller.address
+    caller = None if context is None else context.caller.name
     seen = {name: scope[name] for name in ("path", "scheme", "client")}
     host = dict(scope["headers"]).get(b"host", b"").decode()
     await JSONResponse({**seen, "root_path": scope.get("root_path", ""), "host": host, "caller": caller})(
@@ -130,6 +130,9 @@ def test_a_request_to_another_name_is_misdirected(host: str) -> None:
 def test_a_name_with_a_port_is_that_port_alone() -> None:
     named("a.example:8080", status=200, host="a.example:8080")
     named("a.example:8080", status=421, host="a.example:81")
+    named("*.example:8080", status=200, host="a.example:8080")
+    named("*.example:8080", status=421, host="a.example:81")
+    named("*.example:8080", status=421, host="a.example")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics"])
