@@ -65,12 +65,14 @@ def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None 
     target = _home() / manifest.version
     with _changing(say) as staging:
         source = source or _read(target).source
+        newest = max((one.created for one in _newest_first()), default=0.0)
         if target.exists() and target.samefile(artifact.path):
-            describe(tag, manifest, staging, source)  # anew: BentoML takes the time in it for that of the last save
+            # Anew: BentoML takes the time in it for that of the last save.
+            describe(tag, manifest, staging, source, after=newest)
             (staging / MODEL_YAML).replace(target / MODEL_YAML)
         else:
             with atomic.new_folder(target, replace=True, staging=staging) as folder:
-                describe(tag, manifest, folder, source)
+                describe(tag, manifest, folder, source, after=newest)
                 sharing = Shared.of(_artifacts()).put(artifact, folder)
             shutil.rmtree(artifact.path)
             if sharing.refused:

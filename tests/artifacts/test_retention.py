@@ -1,12 +1,14 @@
 """Only the oldest versions of a collection go, and none that somebody needs."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import bentoml
 import pytest
 
 from clip_retrieval.artifacts import modelstore
@@ -60,6 +62,19 @@ def test_the_oldest_versions_are_deleted(save: Save, model_store: Tags) -> None:
     assert gone(2) == [tags[1], tags[0]]
     assert sorted(model_store()) == sorted(tags[2:])
     assert gone(2) == []
+
+
+def test_a_clock_that_was_put_back_makes_no_version_an_old_one(save: Save) -> None:
+    """The first was saved while the clock was years ahead."""
+    tags = [save(0)]
+    file = modelstore.resolve(tags[0])[1] / "model.yaml"
+    text = re.sub(r"(?m)^creation_time: '\d{4}", "creation_time: '2099", file.read_text())
+    assert "creation_time: '2099" in text
+    file.write_text(text)
+    tags += [save(1), save(2)]
+    assert modelstore.tags() == tags[::-1]
+    assert modelstore.resolve("clip-retrieval:latest")[0] == tags[2] == str(bentoml.models.get("clip-retrieval").tag)
+    assert gone(1) == [tags[1], tags[0]]
 
 
 def test_a_dry_run_says_the_same_and_deletes_nothing(save: Save, model_store: Tags) -> None:
