@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from clip_retrieval import atomic
 from clip_retrieval.artifacts import manifest_file
+from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.artifacts.model_yaml import MODEL_YAML, SOURCE, describe
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ArtifactNotFound, BuildRunning, StorageFailed
 from clip_retrieval.storage import storage
@@ -53,6 +54,7 @@ class Stored:
 def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None = None) -> str:
     """Move an artifact into the store and return its tag; an artifact that has this tag already is replaced.
 
+    One that a process has open stays if it is whole: a lock is on its files, and the same version has the same answers.
     The artifact is the newest then, also if it lies in the store already. It appears in the store complete or not at
     all, and then leaves its folder. Files that another version has too are stored once. ``say`` gets a line if this
     waits for another process that saves, and if the file system cannot store equal files once. ``source`` is the mark
@@ -66,10 +68,13 @@ def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None 
     with _changing(say) as staging:
         source = source or _read(target).source
         newest = max((one.created for one in _newest_first()), default=0.0)
-        if target.exists() and target.samefile(artifact.path):
+        is_there = target.exists() and target.samefile(artifact.path)
+        if is_there or _is_served(target):
             # Anew: BentoML takes the time in it for that of the last save.
             describe(tag, manifest, staging, source, after=newest)
             (staging / MODEL_YAML).replace(target / MODEL_YAML)
+            if not is_there:
+                shutil.rmtree(artifact.path)
         else:
             with atomic.new_folder(target, replace=True, staging=staging) as folder:
                 describe(tag, manifest, folder, source, after=newest)
@@ -82,6 +87,20 @@ def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None 
                 )
         _name_latest(staging)
     return tag
+
+
+def _is_served(folder: Path) -> bool:
+    """Whether a process has the whole artifact in ``folder`` open."""
+    from clip_retrieval.artifacts.artifact import Artifact
+
+    with unused(folder) as is_unused:
+        if is_unused:
+            return False
+    try:
+        Artifact.open(folder).check_originals()
+    except ArtifactError:
+        return False
+    return True
 
 
 def source_mark(place: str) -> str:
