@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 from clip_retrieval.artifacts import modelstore, retention
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import compare
-from clip_retrieval.artifacts.in_use import unused
+from clip_retrieval.artifacts.in_use import InUse, unused
 from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.published import import_published, open_bucket
 from clip_retrieval.artifacts.published_url import check_pointer
@@ -81,8 +81,8 @@ def inspect(source: Tag, as_json: AsJson = False) -> None:
     bento-clip artifacts inspect some/folder --json
     ```
     """
-    tag, artifact = _open(source)
-    sizes = {name: (artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST)}
+    with _opened(source) as (tag, artifact):
+        sizes = {name: (artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST)}
     if as_json:
         manifest = artifact.manifest.model_dump(mode="json")
         typer.echo(json.dumps({"tag": tag, "bytes": sizes, "manifest": manifest}, indent=2, ensure_ascii=False))
@@ -102,8 +102,8 @@ def compare_command(first: Tag, second: Tag, as_json: AsJson = False) -> None:
     bento-clip artifacts compare some/folder clip-retrieval:latest --json
     ```
     """
-    (tag, old), (other, new) = _open(first), _open(second)
-    comparison = compare(old, new)
+    with _opened(first) as (tag, old), _opened(second) as (other, new):
+        comparison = compare(old, new)
     if as_json:
         result = {"first": tag, "second": other, **comparison.to_json()}
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
@@ -157,12 +157,12 @@ def export(
 @contextmanager
 def _exported(source: str, *, slim: bool) -> Iterator[Artifact]:
     """The artifact, or the one without its vectors, which is there until the block ends."""
-    _, artifact = _open(source)
-    if not slim:
-        yield artifact
-        return
-    with scratch_folder(cache_dir() / "exports", "export") as folder:
-        yield without_vectors(artifact, folder)
+    with _opened(source) as (_, artifact):
+        if not slim:
+            yield artifact
+            return
+        with scratch_folder(cache_dir() / "exports", "export") as folder:
+            yield without_vectors(artifact, folder)
 
 
 def _export_to_bucket(source: str, url: str, publish: str | None, *, slim: bool) -> None:
@@ -277,12 +277,18 @@ def _confirm(question: str, otherwise: str) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
-def _open(source: str) -> tuple[str, Artifact]:
-    """The name and the artifact. All of its files are checked against their hashes and each other."""
+@contextmanager
+def _opened(source: str) -> Iterator[tuple[str, Artifact]]:
+    """The name and the artifact, which no clean-up deletes until the block ends.
+
+    All of its files are checked against their hashes and each other.
+    """
     tag, folder = modelstore.resolve(source)
-    artifact = Artifact.open_checked(folder)
-    artifact.check_originals()
-    return tag, artifact
+    Artifact.open(folder, verify=False)  # which says best what is no artifact
+    with closing(InUse(folder)):
+        artifact = Artifact.open_checked(folder)
+        artifact.check_originals()
+        yield tag, artifact
 
 
 def _undamaged(version: str) -> Artifact | None:

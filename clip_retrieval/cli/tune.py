@@ -10,6 +10,7 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.reindex import AskedVectors, Tuned, tune
 from clip_retrieval.cli import console
 from clip_retrieval.cli.artifact_options import Tag
@@ -27,6 +28,7 @@ LEAST_ASKED = 100
 
 
 def tune_command(
+    context: typer.Context,
     source: Tag = modelstore.LATEST,
     recall: Annotated[
         float, typer.Option(min=0, max=1, help="The least recall against exact search, at k = 1, 10 and 50.")
@@ -67,6 +69,7 @@ def tune_command(
     """
     _, folder = modelstore.resolve(source)
     artifact = Artifact.open(folder)
+    context.call_on_close(InUse(folder).close)  # no clean-up deletes it while indexes are tried
     budget = Budget(recall, p99_ms, memory_mb, resident_mb)
     asked = {} if queries is None else _asked(queries, artifact)
     search_on_one_thread()

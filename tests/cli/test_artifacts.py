@@ -11,9 +11,10 @@ from typer.main import get_command
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.in_use import InUse
+from clip_retrieval.artifacts.in_use import InUse, unused
 from clip_retrieval.artifacts.manifest import Manifest, write_manifest
 from clip_retrieval.cli import artifacts
+from clip_retrieval.errors import ClipRetrievalError
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.samples import NAMES, write_collection
 
@@ -136,6 +137,27 @@ def test_what_a_process_has_open_is_deleted_by_force_alone(
     assert cli("artifacts", "delete", stored_tag, "--yes", "--force").status == 0
     assert model_store() == []
     serving.close()
+
+
+def test_what_a_command_reads_for_longer_is_deleted_by_no_clean_up(
+    cli: Cli, stored_tag: str, store_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(*_: object, **__: object) -> None:
+        with unused(store_folder) as is_unused:
+            seen.append(is_unused)
+        raise ClipRetrievalError("enough was seen")
+
+    for place, *command in (
+        ("artifacts.export_artifact", "artifacts", "export", stored_tag, tmp_path / "a.tar"),
+        ("artifacts.compare", "artifacts", "compare", stored_tag, stored_tag),
+        ("tune.tune", "tune", stored_tag),
+        ("evaluate.evaluator.evaluate", "evaluate", stored_tag),
+    ):
+        monkeypatch.setattr(f"clip_retrieval.cli.{place}", look)
+        assert "enough was seen" in cli(*command).err
+    assert seen == [False] * 4
 
 
 class TestExportAndImport:
