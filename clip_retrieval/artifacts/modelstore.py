@@ -124,6 +124,11 @@ def tag_of(version: str) -> str:
     return f"{NAME}:{version}"
 
 
+def folder_of(tag: str) -> Path:
+    """Where the store has the artifact with this full tag, also a damaged one, if it has it."""
+    return _home() / tag.removeprefix(f"{NAME}:")
+
+
 def find(version: str) -> Path | None:
     """The folder of the artifact with this version, if the store has it and BentoML can read it."""
     found = _read(_home() / version)
@@ -158,9 +163,9 @@ def delete(tag: str, say: Say = lambda _: None) -> None:
     It leaves the store at once or not at all. ``say`` is as in ``save``.
     """
     ensure_exists(tag)
-    version = tag.removeprefix(f"{NAME}:")
+    folder = folder_of(tag)
     with _changing(say) as staging:
-        (_home() / version).rename(staging / version)
+        folder.rename(staging / folder.name)
         _name_latest(staging)
         if not any(_home().iterdir()):
             _home().rmdir()

@@ -260,14 +260,23 @@ def delete_command(
     ```
     """
     modelstore.ensure_exists(tag)
-    with unused(next(one.path for one in modelstore.stored() if one.tag == tag)) as is_free:
+    if not yes:
+        with _free(tag, force=force):
+            row = next(_row(one) for one in modelstore.stored() if one.tag == tag)
+        _confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", f"{tag} is not deleted")
+    with _free(tag, force=force):  # a service may have begun to use it while a person was asked
+        retention.delete(tag, console.note)
+    console.note(f"deleted {tag}")
+
+
+@contextmanager
+def _free(tag: str, *, force: bool) -> Iterator[None]:
+    """Nobody begins to use the artifact before the block ends. Raises ClipRetrievalError if somebody does already,
+    unless with ``force``."""
+    with unused(modelstore.folder_of(tag)) as is_free:
         if not is_free and not force:
             raise ClipRetrievalError(f"{tag} is in use, as by a service: stop what uses it, or give --force")
-    if not yes:
-        row = next(_row(one) for one in modelstore.stored() if one.tag == tag)
-        _confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", f"{tag} is not deleted")
-    retention.delete(tag, console.note)
-    console.note(f"deleted {tag}")
+        yield
 
 
 def _confirm(question: str, otherwise: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,20 @@ class TestDelete:
         assert "24 images" in done.err
         assert (model_store() == [stored_tag]) is kept
         assert done.status == int(kept)
+
+    def test_what_a_service_opens_while_a_person_is_asked_stays(
+        self, cli: Cli, stored_tag: str, store_folder: Path, model_store: Tags, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ExitStack() as serving:
+
+            class Slow(Terminal):
+                def readline(self, *_: Any) -> str:
+                    serving.enter_context(closing(InUse(store_folder)))
+                    return super().readline()
+
+            monkeypatch.setattr("sys.stdin", Slow("y"))
+            assert f"{stored_tag} is in use" in cli("artifacts", "delete", stored_tag).err
+            assert model_store() == [stored_tag]
 
     @pytest.mark.parametrize("tag", ["clip-retrieval:latest", "clip-retrieval", "clip-retrieval:0123456789abcdef"])
     def test_only_a_full_tag_will_do(self, cli: Cli, stored_tag: str, model_store: Tags, tag: str) -> None:
