@@ -67,7 +67,7 @@ def tune_command(
     bento-clip tune --queries queries
     ```
     """
-    _, folder = modelstore.resolve(source)
+    parent, folder = modelstore.resolve(source)
     artifact = Artifact.open(folder)
     context.call_on_close(InUse(folder).close)  # no clean-up deletes it while indexes are tried
     budget = Budget(recall, p99_ms, memory_mb, resident_mb)
@@ -79,7 +79,9 @@ def tune_command(
         plot_pareto_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
         _show(name, outcome, budget)
     console.note(f"plots: {report}")
-    tag = modelstore.save(done.artifact, console.note) if done.artifact else None
+    # It is a version of the same collection, and takes no other one's place.
+    mark = next((one.source for one in modelstore.stored() if one.tag == parent), None)
+    tag = modelstore.save(done.artifact, console.note, source=mark) if done.artifact else None
     if as_json:
         typer.echo(json.dumps(_as_json(done, budget, tag)))
     elif tag:

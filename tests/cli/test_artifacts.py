@@ -16,6 +16,7 @@ from clip_retrieval.artifacts.in_use import InUse, unused
 from clip_retrieval.artifacts.manifest import Manifest, write_manifest
 from clip_retrieval.cli import artifacts
 from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.indexes.families import Family
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.samples import NAMES, write_collection
 
@@ -321,6 +322,18 @@ class TestPrune:
         done = cli("artifacts", "prune", "--keep", 3)
         assert done.status == 0
         assert "no collection has more than 3 versions" in done.err
+
+    def test_tuned_versions_of_two_folders_with_one_name_are_of_two_collections(
+        self, cli: Cli, model_store: Tags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("clip_retrieval.artifacts.reindex.families", lambda *_, **__: [Family("flat", "Flat")])
+        tuned = []
+        for seed, place in enumerate(("here", "there")):
+            source = write_collection(tmp_path / place / "squares")
+            tag = cli("build", source, "--model", "fake", "--seed", seed).out.strip()
+            tuned.append(cli("tune", tag, "--report", tmp_path / "report").out.strip())
+        assert cli("artifacts", "prune", "--keep", 1, "--yes").status == 0
+        assert sorted(model_store()) == sorted(tuned)
 
     @pytest.mark.parametrize("keep", [0, -1])
     def test_a_collection_is_never_deleted_whole(self, cli: Cli, tags: list[str], keep: int) -> None:
