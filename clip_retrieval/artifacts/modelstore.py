@@ -97,7 +97,7 @@ def _is_served(folder: Path) -> bool:
         if is_unused:
             return False
     try:
-        Artifact.open(folder).check_originals()
+        Artifact.open_whole(folder)
     except ArtifactError:
         return False
     return True

@@ -289,7 +289,7 @@ def _has(version: str, *, verify: bool) -> bool:
     if folder is None or not verify:
         return folder is not None
     try:
-        Artifact.open(folder)
+        Artifact.open_whole(folder)
     except ArtifactError:
         return False
     return True

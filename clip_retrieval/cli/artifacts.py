@@ -304,7 +304,7 @@ def _undamaged(version: str) -> Artifact | None:
     """The artifact of this version, if the store has it and no file of it is damaged."""
     folder = modelstore.find(version)
     with suppress(ArtifactError):
-        return None if folder is None else Artifact.open(folder)
+        return None if folder is None else Artifact.open_whole(folder)
     return None
 
 

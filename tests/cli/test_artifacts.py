@@ -198,6 +198,19 @@ class TestExportAndImport:
         assert cli("artifacts", "import", tmp_path / "a.tar").status == 0
         assert cli("artifacts", "inspect", stored_tag).status == 0
 
+    @pytest.mark.parametrize("mend", ["import", "build"])
+    def test_damaged_original_files_are_mended_as_the_error_says(
+        self, cli: Cli, model_store: Tags, collection: Path, tmp_path: Path, mend: str
+    ) -> None:
+        build = ("build", collection, "--model", "fake", "--keep-originals")
+        tag = cli(*build).out.strip()
+        cli("artifacts", "export", tag, tmp_path / "a.tar")
+        damaged = next((modelstore.resolve(tag)[1] / "originals").iterdir())
+        damaged.write_bytes(bytes(damaged.stat().st_size))
+        assert "restore or build the artifact again" in cli("artifacts", "inspect", tag).err
+        cli(*(build if mend == "build" else ("artifacts", "import", tmp_path / "a.tar")))
+        assert cli("artifacts", "inspect", tag).status == 0
+
     def test_a_damaged_file_is_one_sentence_and_leaves_nothing(
         self, cli: Cli, stored_tag: str, model_store: Tags, cache_home: Path, tmp_path: Path
     ) -> None:
