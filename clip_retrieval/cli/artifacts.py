@@ -15,7 +15,7 @@ from clip_retrieval.artifacts.compare import compare
 from clip_retrieval.artifacts.in_use import InUse, unused
 from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.published import import_published, open_bucket
-from clip_retrieval.artifacts.published_url import check_pointer
+from clip_retrieval.artifacts.published_url import check_new_pointer
 from clip_retrieval.artifacts.sharing import sizes
 from clip_retrieval.artifacts.slim import without_vectors
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
@@ -167,7 +167,7 @@ def _exported(source: str, *, slim: bool) -> Iterator[Artifact]:
 
 def _export_to_bucket(source: str, url: str, publish: str | None, *, slim: bool) -> None:
     if publish is not None:
-        check_pointer(publish)
+        check_new_pointer(publish)
     bucket = open_bucket(url)
     with _exported(source, slim=slim) as artifact:
         version = artifact.manifest.version
