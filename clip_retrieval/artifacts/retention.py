@@ -37,6 +37,11 @@ def group_of(stored: Stored) -> Group | None:
     return None if manifest is None else (manifest.data.name, stored.source or "")
 
 
+def names() -> list[str]:
+    """The names of the collections in the store, in order."""
+    return sorted({manifest.data.name for one in modelstore.stored() if (manifest := _manifest_of(one)) is not None})
+
+
 def beyond(groups: Sequence[tuple[Stored, Group]], keep: int) -> list[Stored]:
     """What of each group is older than its ``keep`` newest; ``groups`` is in order, newest first."""
     counts: dict[Group, int] = {}

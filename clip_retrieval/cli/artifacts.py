@@ -230,6 +230,11 @@ def prune(
     bento-clip artifacts prune --keep 5 --name my-photos --yes
     ```
     """
+    if name is not None and name not in (names := retention.names()):
+        raise ClipRetrievalError(
+            f"no artifact of the model store is of a collection with the name {name}; there are: "
+            f"{', '.join(names) or 'none'}"
+        )
     if not dry_run and not yes:
         doomed = [one for one in retention.prune(keep, dry_run=True, name=name) if one.stays is None]
         show_pruned(doomed, dry_run=True)

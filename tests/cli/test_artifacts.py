@@ -348,6 +348,11 @@ class TestPrune:
         assert cli("artifacts", "prune", "--keep", 1, "--yes").status == 0
         assert sorted(model_store()) == sorted(tuned)
 
+    def test_a_name_that_no_collection_has_is_an_error(self, cli: Cli, tags: list[str]) -> None:
+        done = cli("artifacts", "prune", "--keep", 1, "--name", "sqares", "--yes")
+        assert_one_sentence(done)
+        assert "a collection with the name sqares; there are: squares" in done.err
+
     @pytest.mark.parametrize("keep", [0, -1])
     def test_a_collection_is_never_deleted_whole(self, cli: Cli, tags: list[str], keep: int) -> None:
         assert cli("artifacts", "prune", "--keep", keep, "--yes").status == 2
