@@ -167,7 +167,7 @@ def delete(tag: str, say: Say = lambda _: None) -> None:
     with _changing(say) as staging:
         folder.rename(staging / folder.name)
         _name_latest(staging)
-        if not any(_home().iterdir()):
+        if not _home().is_symlink() and not any(_home().iterdir()):
             _home().rmdir()
 
 
@@ -254,8 +254,12 @@ def published() -> Path:
 
 
 def _staging() -> Path:
-    """A folder on the file system of the store. BentoML takes every folder inside of the store for a model."""
-    store = _home().parent
+    """A folder on the file system of the store. BentoML takes every folder inside of the store for a model.
+
+    Our models may be a link to a folder elsewhere.
+    """
+    home = _home()
+    store = (home.resolve() if home.is_symlink() else home).parent
     beside = store.parent / f"{NAME}.saving"
     is_mounted = store.exists() and store.stat().st_dev != store.parent.stat().st_dev
     return store / beside.name / "staging" if is_mounted else beside
@@ -266,6 +270,11 @@ def _changing(say: Say | None) -> Iterator[Path]:
     """Hold the store, and yield the staging folder, without what killed processes left there. Raises StorageFailed."""
     with storage(_home()):
         with work_folder(_staging(), say, temporary=True) as staging:
+            if _home().exists() and _home().stat().st_dev != staging.stat().st_dev:
+                raise StorageFailed(
+                    f"{_home()} is a disk of its own, and a version gets its place there by one rename; let it be a "
+                    "folder of that disk, as by a link, or set BENTOML_HOME to one"
+                )
             atomic.clean_up(staging, _home())
             yield staging
         if staging.is_relative_to(_home().parent):
