@@ -165,6 +165,8 @@ def delete(tag: str, say: Say = lambda _: None) -> None:
     ensure_exists(tag)
     folder = folder_of(tag)
     with _changing(say) as staging:
+        if not folder.exists():
+            raise ArtifactNotFound(f"another process has just deleted {tag}")
         folder.rename(staging / folder.name)
         _name_latest(staging)
         if not _home().is_symlink() and not any(_home().iterdir()):

@@ -13,7 +13,7 @@ from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.modelstore import Stored
 from clip_retrieval.artifacts.sharing import sizes
-from clip_retrieval.errors import ArtifactError
+from clip_retrieval.errors import ArtifactError, ArtifactNotFound
 from clip_retrieval.work_folder import Say
 
 Group = tuple[str, str]
@@ -102,7 +102,10 @@ def prune(
     done, deleted = [], []
     try:
         for one in beyond(chosen, keep):
-            done.append(_pruned(one, manifests[one].data.name, stays(one), dry_run=dry_run, say=say))
+            try:
+                done.append(_pruned(one, manifests[one].data.name, stays(one), dry_run=dry_run, say=say))
+            except ArtifactNotFound:  # another process has deleted it meanwhile
+                continue
             if done[-1].stays is None and not dry_run:
                 deleted.append(manifests[one])
     finally:
