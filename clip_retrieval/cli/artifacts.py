@@ -19,7 +19,7 @@ from clip_retrieval.artifacts.published_url import check_new_pointer
 from clip_retrieval.artifacts.sharing import sizes
 from clip_retrieval.artifacts.slim import without_vectors
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, given
 from clip_retrieval.cli.artifact_options import Tag
 from clip_retrieval.cli.options import AsJson, DryRun, Yes
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
@@ -115,7 +115,11 @@ def compare_command(first: Tag, second: Tag, as_json: AsJson = False) -> None:
 def export(
     source: Tag,
     target: Annotated[
-        str, typer.Argument(help="The new file, a tar archive; or a folder of a bucket: s3://… or gs://….")
+        str,
+        typer.Argument(
+            parser=given.text,
+            help="The new file, a tar archive; or a folder of a bucket: s3://… or gs://….",
+        ),
     ],
     publish: Annotated[
         str | None, typer.Option(metavar="NAME", help="In a bucket: the name that stands for this version from now on.")
@@ -181,7 +185,10 @@ def _export_to_bucket(source: str, url: str, publish: str | None, *, slim: bool)
 def import_file(
     source: Annotated[
         str,
-        typer.Argument(help="A file that the command export wrote; or s3://… or gs://… with a name or version."),
+        typer.Argument(
+            parser=given.text,
+            help="A file that the command export wrote; or s3://… or gs://… with a name or version.",
+        ),
     ],
 ) -> None:
     """Check every byte of an exported artifact, add it to the model store and print its tag.
@@ -201,6 +208,11 @@ def import_file(
         typer.echo(modelstore.save(Artifact.open(held, verify=False), console.note))  # the newest, also if it was there
         return
     file = Path(source)
+    if file.is_dir():
+        raise ClipRetrievalError(
+            f"{file} is a folder, and import takes a file that export wrote; an artifact's folder is served as it is, "
+            f"and exported: bento-clip artifacts export {file} FILE"
+        )
     with (
         scratch_folder(cache_dir() / "imports", "import") as folder,
         console.Bars().stage("reading (bytes)", file.stat().st_size) as advance,

@@ -227,6 +227,18 @@ class TestExportAndImport:
     def test_a_file_that_is_not_there_is_one_sentence(self, cli: Cli, tmp_path: Path) -> None:
         assert_one_sentence(cli("artifacts", "import", tmp_path / "none.tar"))
 
+    @pytest.mark.usefixtures("model_store")
+    def test_a_folder_is_refused_with_what_to_do(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("artifacts", "import", fake_artifact.path)
+        assert_one_sentence(done)
+        assert f"bento-clip artifacts export {fake_artifact.path} FILE" in done.err
+
+    @pytest.mark.parametrize("command", [("import", ""), ("export", "clip-retrieval:latest", "")])
+    def test_an_empty_name_is_refused(self, cli: Cli, command: tuple[str, ...]) -> None:
+        done = cli("artifacts", *command)
+        assert done.status == 2
+        assert "it is empty" in done.err
+
     def test_an_export_without_vectors_is_a_version_of_its_own_of_what_milvus_searches(
         self, cli: Cli, stored_tag: str, artifact_copy: Artifact, cache_home: Path, tmp_path: Path
     ) -> None:
