@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SMALL_BYTES = 64 * 1024
+"""What is not larger need not be mapped."""
 HEADS = Lock()
 """Held while the head of a file is read."""
 
@@ -19,4 +21,17 @@ def mapped(path: Path) -> NDArray[Any]:
     """The array, memory-mapped for reading. Raises OSError, ValueError or EOFError for what is none."""
     with HEADS:
         array: NDArray[Any] = np.load(path, mmap_mode="r")
+    return array
+
+
+def opened(path: Path) -> NDArray[Any]:
+    """As ``mapped``, but a small file is read.
+
+    A mapped file costs one of the files that a process may have open, and columns are many files.
+    """
+    if path.stat().st_size > SMALL_BYTES:
+        return mapped(path)
+    with HEADS:
+        array: NDArray[Any] = np.load(path)
+    array.flags.writeable = False
     return array

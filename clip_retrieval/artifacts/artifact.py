@@ -89,6 +89,13 @@ class Artifact:
         return artifact
 
     @classmethod
+    def open_whole(cls, path: Path) -> Self:
+        """``open`` and ``check_originals``: for one that is to stand in for the same artifact made again."""
+        artifact = cls.open(path)
+        artifact.check_originals()
+        return artifact
+
+    @classmethod
     def open_checked(cls, path: Path) -> Self:
         """``open`` and ``check_contents``: a hash says that a file is the one that was written, not that it is good."""
         artifact = cls.open(path)

@@ -1,4 +1,5 @@
-"""Split and metadata of every image as typed columns: written once, memory-mapped when an artifact opens.
+"""Split and metadata of every image as typed columns: written once, and memory-mapped when an artifact opens, but for
+small files, which are read.
 
     columns.json      a list with a FieldInfo for each column: name, type, count, what it holds; its place is *i*
     i.numbers.npy     a column of numbers: float64 (rows,), NaN where an image has no value
@@ -30,10 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from clip_retrieval.artifacts.array_file import mapped
+from clip_retrieval.artifacts.array_file import SMALL_BYTES, opened
 from clip_retrieval.contract.collection import FieldInfo, FieldValue
 from clip_retrieval.errors import ArtifactDamaged
 from clip_retrieval.records import FieldType, Scalar, Split, field_type
+from clip_retrieval.storage import storage
 
 SPLIT = "split"
 MAX_VALUES = 50
@@ -129,13 +131,15 @@ def described(folder: Path) -> list[FieldInfo]:
 
 
 def open_columns(folder: Path, rows: int) -> list[StoredColumn]:
-    """The columns in ``folder``, memory-mapped for reading.
+    """The columns in ``folder``, memory-mapped for reading where they are not small.
 
-    Raises ArtifactDamaged when a file cannot be read or when a column has another number of rows.
+    Raises ArtifactDamaged when a file cannot be read or when a column has another number of rows, StorageFailed where
+    the fault is not the file's, such as that too many are open.
     """
     try:
-        infos = _INFOS.validate_json((folder / DESCRIPTION).read_bytes())
-        columns = [_open(info, folder / f"{number}") for number, info in enumerate(infos)]
+        with storage(folder):
+            infos = _INFOS.validate_json((folder / DESCRIPTION).read_bytes())
+            columns = [_open(info, folder / f"{number}") for number, info in enumerate(infos)]
     except (OSError, ValueError, EOFError, ValidationError) as error:
         raise ArtifactDamaged(f"{folder} cannot be read ({error}); restore or build the artifact again") from error
     for column in columns:
@@ -212,11 +216,13 @@ class _Cells:
 
 def _open(info: FieldInfo, path: Path) -> StoredColumn:
     def array_of(part: str) -> NDArray[Any]:
-        return np.asarray(mapped(path.with_name(f"{path.name}.{part}.npy")))
+        return np.asarray(opened(path.with_name(f"{path.name}.{part}.npy")))
 
     if info.type == "number":
         return StoredNumbers(info, array_of("numbers"))
     file = path.with_name(f"{path.name}.values.utf8")
-    empty = not file.stat().st_size  # nothing can be mapped
-    text = np.empty(0, dtype=np.uint8) if empty else np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+    if file.stat().st_size > SMALL_BYTES:
+        text = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+    else:
+        text = np.frombuffer(file.read_bytes(), dtype=np.uint8)
     return StoredCodes(info, array_of("codes"), TextValues(text, array_of("offsets")))

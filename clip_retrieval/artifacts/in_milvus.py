@@ -24,7 +24,7 @@ from clip_retrieval.errors import IndexAway, MissingExtra
 from clip_retrieval.indexes.base import MIN_DEPTH, BuiltIndex, IndexSpec, Measurement
 from clip_retrieval.indexes.choose import ALWAYS_FLAT_ROWS, TuningQueries
 from clip_retrieval.indexes.measure import DEFAULT_METER, LEAST_RECALL, Meter
-from clip_retrieval.indexes.milvus_index import MilvusIndex, column_field
+from clip_retrieval.indexes.milvus_index import MOST_COLUMNS, MilvusIndex, column_field
 from clip_retrieval.indexes.milvus_place import is_file, without_secrets
 from clip_retrieval.progress import Progress
 from clip_retrieval.records import MODALITIES, Modality
@@ -98,7 +98,7 @@ def index_in_milvus(
             name = collection_name(version, modality)
             if engine.count(name) != rows:
                 with progress.stage(f"writing {modality} into Milvus", rows) as advance:
-                    columns = artifact.columns()
+                    columns = artifact.columns()[:MOST_COLUMNS]
                     engine.fill(
                         name,
                         artifact.manifest.encoder.dim,
@@ -184,7 +184,7 @@ def _fields(columns: list[StoredColumn], modality: Modality) -> dict[str, tuple[
 
 def _batches(artifact: Artifact, modality: Modality) -> Iterator[list[dict[str, Any]]]:
     """All rows of a modality, ``BATCH_ROWS`` at a time."""
-    vectors, columns = artifact.vectors(modality), artifact.columns()
+    vectors, columns = artifact.vectors(modality), artifact.columns()[:MOST_COLUMNS]
     image_rows = artifact.caption_image_rows() if modality == "captions" else None
     with closing(artifact.store()) as store:
         for start in range(0, len(vectors), BATCH_ROWS):

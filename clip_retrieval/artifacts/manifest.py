@@ -99,11 +99,15 @@ def tuned_version(
     thumbnails: str | None = None,
     originals: str | None = None,
     form_of_curves: int = 1,
+    words_from: Sequence[str] | None = None,
+    compacted: Sequence[str | int | None] | None = None,
 ) -> str:
     """The version of an artifact whose indexes were chosen to a budget: the same for the same choice.
 
     ``thumbnails`` is the SHA-256 of the file of thumbnails, if there is one, ``originals`` that of the hashes of the
-    original files. ``form_of_curves`` is that of the parent, whose curves it has.
+    original files. ``form_of_curves`` is that of the parent, whose curves it has; ``words_from`` are the columns that
+    the words of the parent come from, if they were named; ``compacted`` says which changes of a live collection the
+    parent holds, if it holds any.
     """
     specs = (images.spec, captions.spec)
     chosen = [
@@ -120,6 +124,10 @@ def tuned_version(
         inputs.append(thumbnails)
     if originals:
         inputs.append({"originals": originals})
+    if words_from is not None:
+        inputs.append({"words_from": list(words_from)})
+    if compacted is not None:
+        inputs.append({"compacted": list(compacted)})
     return json_sha256(inputs)[:16]
 
 

@@ -1,6 +1,8 @@
 """What BentoML's tools show of an artifact: the file ``model.yaml``. Labels have a small alphabet."""
 
+import re
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +12,19 @@ if TYPE_CHECKING:
 MODEL_YAML = "model.yaml"
 SOURCE = "source"
 """The label with the mark of the source."""
+_TIME = re.compile(r"(?m)^creation_time: .*$")
 
 
 class _Described(Exception):
     """BentoML has written its file; the rest is not left to it."""
 
 
-def describe(tag: str, manifest: "Manifest", folder: Path, source: str | None) -> None:
-    """Put BentoML's own file into ``folder``; ``source`` is the mark of the source, if it is known."""
+def describe(tag: str, manifest: "Manifest", folder: Path, source: str | None, *, after: float = 0) -> None:
+    """Put BentoML's own file into ``folder``; ``source`` is the mark of the source, if it is known.
+
+    Its time is now, and later than ``after``, in seconds since 1970, also where the clock was put back: by it BentoML
+    tells which model is the newest.
+    """
     import bentoml
 
     before = tempfile.tempdir
@@ -42,6 +49,11 @@ def describe(tag: str, manifest: "Manifest", folder: Path, source: str | None) -
         pass
     finally:
         tempfile.tempdir = before
+    if datetime.now(UTC).timestamp() <= after:
+        later = datetime.fromtimestamp(after, UTC) + timedelta(milliseconds=1)
+        file = folder / MODEL_YAML
+        text = _TIME.sub(f"creation_time: '{later.isoformat()}'", file.read_text(encoding="utf-8"))
+        file.write_text(text, encoding="utf-8")
 
 
 def labels(manifest: "Manifest") -> dict[str, str]:

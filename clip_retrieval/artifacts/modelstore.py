@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from clip_retrieval import atomic
 from clip_retrieval.artifacts import manifest_file
+from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.artifacts.model_yaml import MODEL_YAML, SOURCE, describe
 from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ArtifactNotFound, BuildRunning, StorageFailed
 from clip_retrieval.storage import storage
@@ -53,6 +54,7 @@ class Stored:
 def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None = None) -> str:
     """Move an artifact into the store and return its tag; an artifact that has this tag already is replaced.
 
+    One that a process has open stays if it is whole: a lock is on its files, and the same version has the same answers.
     The artifact is the newest then, also if it lies in the store already. It appears in the store complete or not at
     all, and then leaves its folder. Files that another version has too are stored once. ``say`` gets a line if this
     waits for another process that saves, and if the file system cannot store equal files once. ``source`` is the mark
@@ -65,12 +67,17 @@ def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None 
     target = _home() / manifest.version
     with _changing(say) as staging:
         source = source or _read(target).source
-        if target.exists() and target.samefile(artifact.path):
-            describe(tag, manifest, staging, source)  # anew: BentoML takes the time in it for that of the last save
+        newest = max((one.created for one in _newest_first()), default=0.0)
+        is_there = target.exists() and target.samefile(artifact.path)
+        if is_there or _is_served(target):
+            # Anew: BentoML takes the time in it for that of the last save.
+            describe(tag, manifest, staging, source, after=newest)
             (staging / MODEL_YAML).replace(target / MODEL_YAML)
+            if not is_there:
+                shutil.rmtree(artifact.path)
         else:
             with atomic.new_folder(target, replace=True, staging=staging) as folder:
-                describe(tag, manifest, folder, source)
+                describe(tag, manifest, folder, source, after=newest)
                 sharing = Shared.of(_artifacts()).put(artifact, folder)
             shutil.rmtree(artifact.path)
             if sharing.refused:
@@ -80,6 +87,20 @@ def save(artifact: "Artifact", say: Say = lambda _: None, *, source: str | None 
                 )
         _name_latest(staging)
     return tag
+
+
+def _is_served(folder: Path) -> bool:
+    """Whether a process has the whole artifact in ``folder`` open."""
+    from clip_retrieval.artifacts.artifact import Artifact
+
+    with unused(folder) as is_unused:
+        if is_unused:
+            return False
+    try:
+        Artifact.open_whole(folder)
+    except ArtifactError:
+        return False
+    return True
 
 
 def source_mark(place: str) -> str:
@@ -101,6 +122,11 @@ def latest() -> str | None:
 def tag_of(version: str) -> str:
     """The tag of the artifact with this version."""
     return f"{NAME}:{version}"
+
+
+def folder_of(tag: str) -> Path:
+    """Where the store has the artifact with this full tag, also a damaged one, if it has it."""
+    return _home() / tag.removeprefix(f"{NAME}:")
 
 
 def find(version: str) -> Path | None:
@@ -137,11 +163,13 @@ def delete(tag: str, say: Say = lambda _: None) -> None:
     It leaves the store at once or not at all. ``say`` is as in ``save``.
     """
     ensure_exists(tag)
-    version = tag.removeprefix(f"{NAME}:")
+    folder = folder_of(tag)
     with _changing(say) as staging:
-        (_home() / version).rename(staging / version)
+        if not folder.exists():
+            raise ArtifactNotFound(f"another process has just deleted {tag}")
+        folder.rename(staging / folder.name)
         _name_latest(staging)
-        if not any(_home().iterdir()):
+        if not _home().is_symlink() and not any(_home().iterdir()):
             _home().rmdir()
 
 
@@ -228,8 +256,12 @@ def published() -> Path:
 
 
 def _staging() -> Path:
-    """A folder on the file system of the store. BentoML takes every folder inside of the store for a model."""
-    store = _home().parent
+    """A folder on the file system of the store. BentoML takes every folder inside of the store for a model.
+
+    Our models may be a link to a folder elsewhere.
+    """
+    home = _home()
+    store = (home.resolve() if home.is_symlink() else home).parent
     beside = store.parent / f"{NAME}.saving"
     is_mounted = store.exists() and store.stat().st_dev != store.parent.stat().st_dev
     return store / beside.name / "staging" if is_mounted else beside
@@ -240,6 +272,11 @@ def _changing(say: Say | None) -> Iterator[Path]:
     """Hold the store, and yield the staging folder, without what killed processes left there. Raises StorageFailed."""
     with storage(_home()):
         with work_folder(_staging(), say, temporary=True) as staging:
+            if _home().exists() and _home().stat().st_dev != staging.stat().st_dev:
+                raise StorageFailed(
+                    f"{_home()} is a disk of its own, and a version gets its place there by one rename; let it be a "
+                    "folder of that disk, as by a link, or set BENTOML_HOME to one"
+                )
             atomic.clean_up(staging, _home())
             yield staging
         if staging.is_relative_to(_home().parent):

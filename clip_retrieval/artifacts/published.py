@@ -24,7 +24,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import Manifest, file_sha256, read_manifest
 from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.published_note import note, noted
-from clip_retrieval.artifacts.published_url import check_pointer, check_published
+from clip_retrieval.artifacts.published_url import check_new_pointer, check_published
 from clip_retrieval.artifacts.transfer import MAX_MANIFEST_BYTES, VERSION, check_contents, require_plain
 from clip_retrieval.datasets.remote import open_objects
 from clip_retrieval.datasets.remote_file import again
@@ -72,7 +72,7 @@ class Bucket:
 
     def publish(self, name: str, version: str) -> None:
         """Let a name stand for a version from now on. Raises SourceError for a name that cannot be one."""
-        check_pointer(name)
+        check_new_pointer(name)
         pointer = json.dumps({"version": version}).encode()
         with self._reaching():
             self._try(lambda: self.objects.write(f"{self.folder}/{name}", [pointer]))
@@ -289,7 +289,7 @@ def _has(version: str, *, verify: bool) -> bool:
     if folder is None or not verify:
         return folder is not None
     try:
-        Artifact.open(folder)
+        Artifact.open_whole(folder)
     except ArtifactError:
         return False
     return True

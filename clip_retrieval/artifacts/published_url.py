@@ -7,6 +7,7 @@ from clip_retrieval.urls import BUCKETS, shown_place
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _TAKEN = ("files", "versions")
+_VERSION = r"[0-9a-f]{16}"
 
 
 def check_published(url: str) -> None:
@@ -25,3 +26,11 @@ def check_pointer(name: str) -> None:
         raise SourceError(
             f"{name!r} is no name of a published version; it has letters, digits and -._ and is not files or versions"
         )
+
+
+def check_new_pointer(name: str) -> None:
+    """As ``check_pointer``, for a name that is to stand for a version: it may not look like one, which is read as that
+    version."""
+    check_pointer(name)
+    if re.fullmatch(_VERSION, name):
+        raise SourceError(f"{name!r} looks like a version, which stands for itself alone; choose another name")

@@ -94,6 +94,7 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
         built = {modality: _without_rows(one) for modality, one in built.items()}
     built |= {modality: candidate.built for modality, candidate in chosen.items() if candidate is not None}
     curves = artifact.curves() or NO_CURVES
+    compacted = Compacted(manifest.parent, manifest.sequence, manifest.log)
     version = tuned_version(
         manifest.encoder,
         manifest.data,
@@ -102,6 +103,8 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
         thumbnails=manifest.files.get(THUMBNAILS),
         originals=manifest.files.get(ORIGINAL_HASHES),
         form_of_curves=curves.form if confident_ways(curves) else FORM_OF_CURVES,
+        words_from=artifact.word_columns(),
+        compacted=None if compacted.sequence is None else compacted,
     )
 
     def fill(folder: Path) -> None:
@@ -122,7 +125,7 @@ def _rewritten(artifact: Artifact, chosen: dict[Modality, Candidate | None], wor
         fill=fill,
         parent=artifact,
         replaced=[f"{modality}.faiss" for modality in MODALITIES],
-        compacted=Compacted(manifest.parent, manifest.sequence, manifest.log),
+        compacted=compacted,
     )
 
 

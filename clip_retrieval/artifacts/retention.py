@@ -1,19 +1,19 @@
 """Which versions of the model store may go when only the newest are to be kept, and why others stay."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from clip_retrieval.artifacts import modelstore
-from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.artifact import VECTORS, Artifact
 from clip_retrieval.artifacts.drop_index import drop_indexes
 from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.artifacts.manifest import Manifest
 from clip_retrieval.artifacts.modelstore import Stored
 from clip_retrieval.artifacts.sharing import sizes
-from clip_retrieval.errors import ArtifactError
+from clip_retrieval.errors import ArtifactError, ArtifactNotFound
 from clip_retrieval.work_folder import Say
 
 Group = tuple[str, str]
@@ -37,6 +37,11 @@ def group_of(stored: Stored) -> Group | None:
     return None if manifest is None else (manifest.data.name, stored.source or "")
 
 
+def names() -> list[str]:
+    """The names of the collections in the store, in order."""
+    return sorted({manifest.data.name for one in modelstore.stored() if (manifest := _manifest_of(one)) is not None})
+
+
 def beyond(groups: Sequence[tuple[Stored, Group]], keep: int) -> list[Stored]:
     """What of each group is older than its ``keep`` newest; ``groups`` is in order, newest first."""
     counts: dict[Group, int] = {}
@@ -51,10 +56,15 @@ def beyond(groups: Sequence[tuple[Stored, Group]], keep: int) -> list[Stored]:
 def delete(tag: str, say: Say = lambda _: None) -> None:
     """Delete a version, also a damaged one, and what Milvus has of it, as ``drop_indexes`` does.
 
-    Raises ArtifactNotFound.
+    Raises ArtifactNotFound, and ArtifactError while a version without vectors searches the collections of this one.
     """
     modelstore.ensure_exists(tag)
-    manifest = next(_manifest_of(one) for one in modelstore.stored() if one.tag == tag)
+    manifests = {one.tag: _manifest_of(one) for one in modelstore.stored()}
+    manifest = manifests.get(tag)
+    if manifest is not None and (users := _without_vectors(manifest, manifests)):
+        raise ArtifactError(
+            f"{users[0]} has no vectors, and searches the collections of {tag} in Milvus: delete it first"
+        )
     modelstore.delete(tag, say)
     drop_indexes([] if manifest is None else [manifest], say)
 
@@ -73,7 +83,8 @@ def prune(
 
     Only those of the collection ``name``, or of ``group``, if it is given. Never deleted are the artifact that
     ``latest`` names, the one that was just ``made``, given by its tag, one that a process has open, one that a Bento of
-    the store refers to, and one that holds changes of a live collection that no newer version was made from. A version
+    the store refers to, one whose collections in Milvus a version without vectors searches, and one that holds changes
+    of a live collection that no newer version was made from. A version
     of another group does not count: two folders of the same name are two collections. With ``dry_run`` nothing is
     deleted. What Milvus has of a deleted version goes as ``drop_indexes`` says, to which ``index_uri`` is passed.
     """
@@ -90,6 +101,8 @@ def prune(
             return "it was just made"
         if any(one.tag in text for text in bentos):
             return "a Bento refers to it"
+        if users := _without_vectors(manifests[one], {other.tag: found for other, found in manifests.items()}):
+            return f"{users[0]} has no vectors, and searches its collections in Milvus"
         if manifests[one].sequence is not None and manifests[one].version not in parents:
             return "it holds changes of a live collection, and no newer version was made from it"
         return None
@@ -97,12 +110,27 @@ def prune(
     done, deleted = [], []
     try:
         for one in beyond(chosen, keep):
-            done.append(_pruned(one, manifests[one].data.name, stays(one), dry_run=dry_run, say=say))
+            try:
+                done.append(_pruned(one, manifests[one].data.name, stays(one), dry_run=dry_run, say=say))
+            except ArtifactNotFound:  # another process has deleted it meanwhile
+                continue
             if done[-1].stays is None and not dry_run:
                 deleted.append(manifests[one])
     finally:
         drop_indexes(deleted, say, uri=index_uri)
     return done
+
+
+def _without_vectors(manifest: Manifest, stored: Mapping[str, Manifest | None]) -> list[str]:
+    """The tags of the versions without vectors that search the collections of this one, which has them."""
+    if manifest.images.spec.engine != "milvus" or VECTORS["images"] not in manifest.files:
+        return []
+    name = manifest.images.spec.name
+    return [
+        tag
+        for tag, other in stored.items()
+        if other is not None and other.images.spec.name == name and VECTORS["images"] not in other.files
+    ]
 
 
 def _pruned(one: Stored, name: str, stays: str | None, *, dry_run: bool, say: Say) -> Version:

@@ -4,7 +4,10 @@ A hard link is that file itself, so any tool can copy, export or delete a versio
 an artifact never change.
 """
 
+import os
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,12 +70,17 @@ class Shared:
 
 
 def sizes(folder: Path) -> tuple[int, int]:
-    """The bytes of all files below ``folder``, and those of them that no name outside of it shares."""
+    """The bytes of all files below ``folder``, and those of them that no name outside of it shares.
+
+    What another process deletes meanwhile counts nothing.
+    """
     links: dict[tuple[int, int], list[int]] = {}
     total = own = 0
-    for path in folder.rglob("*"):
-        if not path.is_symlink() and path.is_file():
-            seen = path.stat()
+    for path in (Path(parent, name) for parent, _, names in os.walk(folder) for name in names):
+        with suppress(FileNotFoundError):
+            seen = path.lstat()
+            if not stat.S_ISREG(seen.st_mode):
+                continue
             total += seen.st_size
             inside = links.setdefault((seen.st_dev, seen.st_ino), [])
             inside.append(seen.st_size)

@@ -1,13 +1,14 @@
 """What finished artifacts know already: vectors by the same encoder, and thumbnails by the same release."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from importlib import metadata
 
 import numpy as np
 
 from clip_retrieval import __version__
 from clip_retrieval.artifacts.artifact import RECORDS, THUMBNAILS, Artifact
+from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.manifest import read_manifest
 from clip_retrieval.artifacts.thumbnails import FORMAT, Thumbnails
 from clip_retrieval.build.vector_cache import caption_key, image_key
@@ -34,6 +35,7 @@ class KnownArtifacts:
 
     def __init__(self, artifacts: Iterable[Artifact], encoder: EncoderInfo, embedded: str | None = None) -> None:
         self._artifacts: list[Artifact] = []
+        self._in_use = ExitStack()
         self._places: dict[Modality, dict[bytes, Place]] = {"images": {}, "captions": {}}
         self._thumbnails: dict[int, Thumbnails] = {}
         self._thumbnail_places: dict[Plan, dict[bytes, Place]] = {}
@@ -50,10 +52,12 @@ class KnownArtifacts:
                 continue
             if manifest.data.vectors is not None:  # another program made them, perhaps with another model
                 continue
-            with suppress(ArtifactError):
+            with suppress(ArtifactError), ExitStack() as held:
+                held.enter_context(closing(InUse(artifact.path)))  # no clean-up deletes what a build takes vectors from
                 read_manifest(artifact.path)  # it may have been damaged since
                 artifact.check_files(READ_FILES)
                 self._add(artifact)
+                self._in_use.enter_context(held.pop_all())
                 seen.add(data)
 
     def has(self, modality: Modality, key: bytes) -> bool:
@@ -81,9 +85,10 @@ class KnownArtifacts:
         return None if place is None else self._thumbnails[place[0]].size(place[1])
 
     def close(self) -> None:
-        """Close the files of thumbnails."""
+        """Close the files of thumbnails, and let go of the artifacts."""
         for thumbnails in self._thumbnails.values():
             thumbnails.close()
+        self._in_use.close()
 
     def _add(self, artifact: Artifact) -> None:
         number = len(self._artifacts)

@@ -285,5 +285,5 @@ def _stored(folders: Sequence[Path]) -> Artifact | None:
     """The first of these artifacts that passes its own checks."""
     for folder in folders:
         with suppress(ArtifactError):
-            return Artifact.open(folder)
+            return Artifact.open_whole(folder)
     return None

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +12,14 @@ import typer
 from clip_retrieval.artifacts import modelstore, retention
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.compare import compare
-from clip_retrieval.artifacts.in_use import unused
+from clip_retrieval.artifacts.in_use import InUse, unused
 from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.artifacts.published import import_published, open_bucket
-from clip_retrieval.artifacts.published_url import check_pointer
+from clip_retrieval.artifacts.published_url import check_new_pointer
 from clip_retrieval.artifacts.sharing import sizes
 from clip_retrieval.artifacts.slim import without_vectors
 from clip_retrieval.artifacts.transfer import export_artifact, import_artifact
-from clip_retrieval.cli import console
+from clip_retrieval.cli import console, given
 from clip_retrieval.cli.artifact_options import Tag
 from clip_retrieval.cli.options import AsJson, DryRun, Yes
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
@@ -81,8 +81,8 @@ def inspect(source: Tag, as_json: AsJson = False) -> None:
     bento-clip artifacts inspect some/folder --json
     ```
     """
-    tag, artifact = _open(source)
-    sizes = {name: (artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST)}
+    with _opened(source) as (tag, artifact):
+        sizes = {name: (artifact.path / name).stat().st_size for name in (*artifact.manifest.files, MANIFEST)}
     if as_json:
         manifest = artifact.manifest.model_dump(mode="json")
         typer.echo(json.dumps({"tag": tag, "bytes": sizes, "manifest": manifest}, indent=2, ensure_ascii=False))
@@ -102,8 +102,8 @@ def compare_command(first: Tag, second: Tag, as_json: AsJson = False) -> None:
     bento-clip artifacts compare some/folder clip-retrieval:latest --json
     ```
     """
-    (tag, old), (other, new) = _open(first), _open(second)
-    comparison = compare(old, new)
+    with _opened(first) as (tag, old), _opened(second) as (other, new):
+        comparison = compare(old, new)
     if as_json:
         result = {"first": tag, "second": other, **comparison.to_json()}
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
@@ -115,7 +115,11 @@ def compare_command(first: Tag, second: Tag, as_json: AsJson = False) -> None:
 def export(
     source: Tag,
     target: Annotated[
-        str, typer.Argument(help="The new file, a tar archive; or a folder of a bucket: s3://… or gs://….")
+        str,
+        typer.Argument(
+            parser=given.text,
+            help="The new file, a tar archive; or a folder of a bucket: s3://… or gs://….",
+        ),
     ],
     publish: Annotated[
         str | None, typer.Option(metavar="NAME", help="In a bucket: the name that stands for this version from now on.")
@@ -157,17 +161,17 @@ def export(
 @contextmanager
 def _exported(source: str, *, slim: bool) -> Iterator[Artifact]:
     """The artifact, or the one without its vectors, which is there until the block ends."""
-    _, artifact = _open(source)
-    if not slim:
-        yield artifact
-        return
-    with scratch_folder(cache_dir() / "exports", "export") as folder:
-        yield without_vectors(artifact, folder)
+    with _opened(source) as (_, artifact):
+        if not slim:
+            yield artifact
+            return
+        with scratch_folder(cache_dir() / "exports", "export") as folder:
+            yield without_vectors(artifact, folder)
 
 
 def _export_to_bucket(source: str, url: str, publish: str | None, *, slim: bool) -> None:
     if publish is not None:
-        check_pointer(publish)
+        check_new_pointer(publish)
     bucket = open_bucket(url)
     with _exported(source, slim=slim) as artifact:
         version = artifact.manifest.version
@@ -181,7 +185,10 @@ def _export_to_bucket(source: str, url: str, publish: str | None, *, slim: bool)
 def import_file(
     source: Annotated[
         str,
-        typer.Argument(help="A file that the command export wrote; or s3://… or gs://… with a name or version."),
+        typer.Argument(
+            parser=given.text,
+            help="A file that the command export wrote; or s3://… or gs://… with a name or version.",
+        ),
     ],
 ) -> None:
     """Check every byte of an exported artifact, add it to the model store and print its tag.
@@ -201,6 +208,11 @@ def import_file(
         typer.echo(modelstore.save(Artifact.open(held, verify=False), console.note))  # the newest, also if it was there
         return
     file = Path(source)
+    if file.is_dir():
+        raise ClipRetrievalError(
+            f"{file} is a folder, and import takes a file that export wrote; an artifact's folder is served as it is, "
+            f"and exported: bento-clip artifacts export {file} FILE"
+        )
     with (
         scratch_folder(cache_dir() / "imports", "import") as folder,
         console.Bars().stage("reading (bytes)", file.stat().st_size) as advance,
@@ -230,6 +242,11 @@ def prune(
     bento-clip artifacts prune --keep 5 --name my-photos --yes
     ```
     """
+    if name is not None and name not in (names := retention.names()):
+        raise ClipRetrievalError(
+            f"no artifact of the model store is of a collection with the name {name}; there are: "
+            f"{', '.join(names) or 'none'}"
+        )
     if not dry_run and not yes:
         doomed = [one for one in retention.prune(keep, dry_run=True, name=name) if one.stays is None]
         show_pruned(doomed, dry_run=True)
@@ -260,14 +277,23 @@ def delete_command(
     ```
     """
     modelstore.ensure_exists(tag)
-    with unused(next(one.path for one in modelstore.stored() if one.tag == tag)) as is_free:
+    if not yes:
+        with _free(tag, force=force):
+            row = next(_row(one) for one in modelstore.stored() if one.tag == tag)
+        _confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", f"{tag} is not deleted")
+    with _free(tag, force=force):  # a service may have begun to use it while a person was asked
+        retention.delete(tag, console.note)
+    console.note(f"deleted {tag}")
+
+
+@contextmanager
+def _free(tag: str, *, force: bool) -> Iterator[None]:
+    """Nobody begins to use the artifact before the block ends. Raises ClipRetrievalError if somebody does already,
+    unless with ``force``."""
+    with unused(modelstore.folder_of(tag)) as is_free:
         if not is_free and not force:
             raise ClipRetrievalError(f"{tag} is in use, as by a service: stop what uses it, or give --force")
-    if not yes:
-        row = next(_row(one) for one in modelstore.stored() if one.tag == tag)
-        _confirm(f"Delete {tag} ({row['model']}, {row['images']} images)?", f"{tag} is not deleted")
-    retention.delete(tag, console.note)
-    console.note(f"deleted {tag}")
+        yield
 
 
 def _confirm(question: str, otherwise: str) -> None:
@@ -277,19 +303,25 @@ def _confirm(question: str, otherwise: str) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
-def _open(source: str) -> tuple[str, Artifact]:
-    """The name and the artifact. All of its files are checked against their hashes and each other."""
+@contextmanager
+def _opened(source: str) -> Iterator[tuple[str, Artifact]]:
+    """The name and the artifact, which no clean-up deletes until the block ends.
+
+    All of its files are checked against their hashes and each other.
+    """
     tag, folder = modelstore.resolve(source)
-    artifact = Artifact.open_checked(folder)
-    artifact.check_originals()
-    return tag, artifact
+    Artifact.open(folder, verify=False)  # which says best what is no artifact
+    with closing(InUse(folder)):
+        artifact = Artifact.open_checked(folder)
+        artifact.check_originals()
+        yield tag, artifact
 
 
 def _undamaged(version: str) -> Artifact | None:
     """The artifact of this version, if the store has it and no file of it is damaged."""
     folder = modelstore.find(version)
     with suppress(ArtifactError):
-        return None if folder is None else Artifact.open(folder)
+        return None if folder is None else Artifact.open_whole(folder)
     return None
 
 

@@ -85,9 +85,14 @@ def compact_command(
                     f"a service has {source} open; have it compact its changes: bento-clip compact --at URL"
                 )
         made = compact_log(artifact, log, cache_dir() / "builds", console.Bars(), say=console.note)
-        if made is not None and not keep_changes:
+        # The artifact may have every change because a command before this one was killed between the two.
+        sequence, version = artifact.manifest.sequence or 0, artifact.manifest.version
+        if made is not None:
+            sequence, version = made.sequence, made.version
+        dropped = log.base()  # anew: another command may have compacted meanwhile
+        if not keep_changes and (0 if dropped is None else dropped[1]) < sequence <= log.sequence():
             with log.transaction() as transaction:
-                transaction.compacted(made.sequence, made.version)
+                transaction.compacted(sequence, version)
     if as_json:
         typer.echo(json.dumps(None if made is None else asdict(made)))
     elif made is None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.manifest_file import MANIFEST
 from clip_retrieval.build.check import read_source
 from clip_retrieval.build.pipeline import Options
@@ -73,6 +74,7 @@ class _Encoder(NamedTuple):
 
 
 def evaluate_command(
+    context: typer.Context,
     source: SourceOrTag = modelstore.LATEST,
     model: Annotated[
         str | None, typer.Option(help="For a data source: demo, an open_clip name, hf-hub:NAME or local-dir:FOLDER.")
@@ -135,6 +137,7 @@ def evaluate_command(
         require_no_source_options(said, limits)
         tag, folder = modelstore.resolve(source)
         artifact = Artifact.open(folder)
+        context.call_on_close(InUse(folder).close)  # no clean-up deletes it while it is measured
         load = artifact.encoder
         data = of_artifact(tag, artifact, images)
         if images is not None:

@@ -180,6 +180,6 @@ def _put(artifact: Artifact, workspace: Path, output: Path) -> str:
 
 def _holds(folder: Path, version: str) -> bool:
     try:
-        return Artifact.open(folder).manifest.version == version
+        return Artifact.open_whole(folder).manifest.version == version
     except ArtifactError:
         return False

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.reindex import AskedVectors, Tuned, tune
 from clip_retrieval.cli import console
 from clip_retrieval.cli.artifact_options import Tag
@@ -27,6 +28,7 @@ LEAST_ASKED = 100
 
 
 def tune_command(
+    context: typer.Context,
     source: Tag = modelstore.LATEST,
     recall: Annotated[
         float, typer.Option(min=0, max=1, help="The least recall against exact search, at k = 1, 10 and 50.")
@@ -65,8 +67,9 @@ def tune_command(
     bento-clip tune --queries queries
     ```
     """
-    _, folder = modelstore.resolve(source)
+    parent, folder = modelstore.resolve(source)
     artifact = Artifact.open(folder)
+    context.call_on_close(InUse(folder).close)  # no clean-up deletes it while indexes are tried
     budget = Budget(recall, p99_ms, memory_mb, resident_mb)
     asked = {} if queries is None else _asked(queries, artifact)
     search_on_one_thread()
@@ -76,7 +79,9 @@ def tune_command(
         plot_pareto_front(outcome, budget, f"{artifact.manifest.data.name}: {name}", report / f"front-{modality}.png")
         _show(name, outcome, budget)
     console.note(f"plots: {report}")
-    tag = modelstore.save(done.artifact, console.note) if done.artifact else None
+    # It is a version of the same collection, and takes no other one's place.
+    mark = next((one.source for one in modelstore.stored() if one.tag == parent), None)
+    tag = modelstore.save(done.artifact, console.note, source=mark) if done.artifact else None
     if as_json:
         typer.echo(json.dumps(_as_json(done, budget, tag)))
     elif tag:

@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from clip_retrieval.datasets.store import Listing
 from clip_retrieval.errors import SourceError
+from clip_retrieval.urls import shown_place
 
 _OPTIONS = frozenset({"anonymous", "region", "scheme", "endpoint_override"})
 _CONNECT_S = 5
@@ -45,7 +46,10 @@ class ArrowStore:
         """
         self._url, self._given = url, system
         self.scheme, self.bucket = url.scheme, url.netloc
-        self.path = f"{url.netloc}/{url.path.strip('/')}".rstrip("/")
+        # Other names are as they stand: what writes into a bucket may itself have put % into them.
+        self.path = f"{url.netloc}/{url.path.strip('/')}".rstrip("/").replace("%23", "#")
+        if "//" in self.path:
+            raise SourceError(f"{shown_place(url.geturl())}: a folder in a bucket has a name; write one slash there")
         options = dict(parse_qsl(url.query))
         if unknown := ", ".join(sorted(options.keys() - _OPTIONS)):
             raise SourceError(f"unknown option {unknown} in the URL; there are {', '.join(sorted(_OPTIONS))}")

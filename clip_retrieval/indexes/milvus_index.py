@@ -28,6 +28,9 @@ EXACT_ROWS = 10_000
 """Up to this many allowed rows are compared one by one here: at 512 dimensions that takes 2.6 ms on one thread."""
 FETCHED_ROWS = 1000
 """The same where each vector is fetched: 2 MB."""
+MOST_COLUMNS = 29
+"""Columns that Milvus has: a server takes 64 fields in a collection, a column is two of them, and five of those of
+captions are no column. Conditions on the other columns are left to the mask."""
 
 
 def column_field(place: int) -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.records import Modality
@@ -24,7 +24,7 @@ class _Line(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     search_id: str
-    at: datetime
+    at: AwareDatetime
     """In UTC, to the second."""
 
 
@@ -36,7 +36,7 @@ class LoggedPart(BaseModel):
     text: str | None = None
     language: str | None = None
     image_id: str | None = None
-    weight: float = 1.0
+    weight: FiniteFloat = 1.0
 
 
 class LoggedSearch(_Line):

@@ -94,4 +94,4 @@ def _files(log: Path) -> list[Path]:
         if not log.is_dir():
             return []
         folders = sorted(path for path in log.iterdir() if path.is_dir())
-        return files_of(log) or [path for folder in folders for path in files_of(folder)]
+        return [path for folder in (log, *folders) for path in files_of(folder)]

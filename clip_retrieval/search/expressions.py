@@ -15,7 +15,7 @@ import numpy as np
 
 from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers, as_text
 from clip_retrieval.contract.conditions import Condition
-from clip_retrieval.indexes.milvus_index import column_field, given_field
+from clip_retrieval.indexes.milvus_index import MOST_COLUMNS, column_field, given_field
 from clip_retrieval.records import Scalar
 from clip_retrieval.search.columns import DATED, Mask, TextColumn
 from clip_retrieval.search.filters import Wanted
@@ -48,6 +48,9 @@ _ANY = _Said("", False)
 def _said(columns: Sequence[StoredColumn], places: Mapping[str, int], where: Wanted) -> Iterator[_Said]:
     for name, wanted in where.items():
         if not isinstance(wanted, list):
+            if places[name] >= MOST_COLUMNS:
+                yield _ANY
+                continue
             yield from _parts(columns[places[name]], column_field(places[name]), wanted)
             continue
         trees = [_all_of(list(_said(columns, places, tree.root))) for tree in wanted]

@@ -1,6 +1,9 @@
 """Columns come back from the disk as the records had them, and opening them does not read the rows."""
 
 import json
+import re
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections import Counter
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_retrieval.artifacts.array_file import SMALL_BYTES
 from clip_retrieval.artifacts.columns import (
     MAX_VALUES,
     SPLIT,
@@ -179,3 +183,29 @@ def test_another_number_of_rows_is_refused(tmp_path: Path) -> None:
     write_columns(tmp_path / "columns", [("train", {"a": "x"})])
     with pytest.raises(ArtifactDamaged, match="a has 1 rows instead of 2; build the artifact again"):
         open_columns(tmp_path / "columns", 2)
+
+
+OPEN = """
+import resource, sys
+from pathlib import Path
+from clip_retrieval.artifacts import array_file, columns
+from clip_retrieval.errors import ClipRetrievalError
+array_file.SMALL_BYTES = columns.SMALL_BYTES = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+try:
+    print(len(columns.open_columns(Path(sys.argv[1]), 3)))
+except ClipRetrievalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("small", "says"), [(SMALL_BYTES, "101"), (0, "too many files are open for .*; the limit is 40: raise it")]
+)
+def test_more_columns_than_a_process_may_have_files_open(tmp_path: Path, small: int, says: str) -> None:
+    """Small files are not held open; of larger ones the reason is not that the artifact is damaged."""
+    write_columns(tmp_path / "columns", [("train", {f"c{n}": "x" for n in range(100)})] * 3)
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN, tmp_path / "columns", str(small)], check=True, capture_output=True, text=True
+    )
+    assert re.match(says, done.stdout), done.stdout

@@ -10,7 +10,9 @@ from clip_retrieval.artifacts import modelstore, retention
 from clip_retrieval.artifacts.artifact import INDEX_URI, Artifact
 from clip_retrieval.artifacts.drop_index import drop_indexes
 from clip_retrieval.artifacts.in_milvus import index_in_milvus
-from clip_retrieval.artifacts.manifest import Manifest
+from clip_retrieval.artifacts.manifest import Manifest, write_manifest
+from clip_retrieval.artifacts.slim import without_vectors
+from clip_retrieval.errors import ArtifactError
 from clip_retrieval.indexes.measure import Meter
 from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from clip_retrieval.progress import Silent
@@ -68,6 +70,23 @@ def test_pruned_versions_go_from_milvus_and_a_dry_run_drops_nothing(tags: list[s
     assert counts(lite, tags) == [24, 48, 24, 48]
     assert [one.tag for one in retention.prune(1)] == [tags[0]]
     assert counts(lite, tags) == [None, None, 24, 48]
+
+
+def test_a_version_whose_collections_one_without_vectors_searches_stays(
+    fake_artifact: Artifact, artifact_copy: Artifact, model_store: Tags, tmp_path: Path
+) -> None:
+    """Its collections would go with it, and a service over the other one would find nothing."""
+    write_manifest(artifact_copy.path, manifest(fake_artifact, "0" * 16, "http://127.0.0.1:1"))
+    whole = Artifact.open(artifact_copy.path)
+    slim = without_vectors(whole, tmp_path / "slim")
+    tags = [modelstore.save(one) for one in (whole, slim)]
+    (kept,) = retention.prune(1)
+    assert (kept.tag, kept.stays) == (tags[0], f"{tags[1]} has no vectors, and searches its collections in Milvus")
+    with pytest.raises(ArtifactError, match=f"{tags[1]} has no vectors, and searches .* delete it first"):
+        retention.delete(tags[0])
+    retention.delete(tags[1])
+    retention.delete(tags[0])
+    assert model_store() == []
 
 
 def test_the_place_of_the_environment_counts_more_than_that_of_the_manifest(

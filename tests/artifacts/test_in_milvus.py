@@ -1,5 +1,6 @@
 """An artifact whose indexes are in Milvus: complete or not there, the same answers, found again by the next run."""
 
+import csv
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -24,7 +25,7 @@ from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
 from clip_retrieval.work_folder import work_folder
 from tests.indexes.milvus_lite import EXACT, filled
-from tests.samples import write_collection
+from tests.samples import NAMES, image_of, write_collection
 
 QUICK = Meter(timed_queries=1, rounds=1, warm_up=0)
 
@@ -90,6 +91,29 @@ def test_a_second_run_keeps_what_is_complete_and_writes_what_is_not(
         "writing captions into Milvus",
         "writing the artifact",
     ]
+
+
+def test_columns_that_milvus_has_no_fields_for_are_left_to_the_mask(
+    encoder_folder: Path, lite: str, tmp_path: Path
+) -> None:
+    """A server takes 64 fields in a collection. Milvus Lite takes any number, so they are counted here."""
+    source = tmp_path / "wide"
+    source.mkdir()
+    with (source / "captions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "caption", *(f"c{number:02}" for number in range(40))])
+        for place, name in enumerate(NAMES):
+            image_of(name).save(source / name)
+            rows.writerow([name, f"a {name}", *(f"v{(place + number) % 3}" for number in range(40))])
+    plain = build(source, encoder_folder, tmp_path / "builds", Options(), Silent()).artifact
+    made = index_in_milvus(plain, lite, tmp_path, Silent(), meter=QUICK)
+    client = engine_at(lite).asked(lambda client: client)
+    for built in (made.manifest.images, made.manifest.captions):
+        assert len(client.describe_collection(built.spec.name)["fields"]) <= 64
+    for where in ({"c35": "v1"}, {"c03": "v1", "c38": "v0"}, {"split": "train"}):
+        pages = [Retriever(one, FakeEncoder()).search([text("red")], k=9, where=where) for one in (plain, made)]
+        assert [hit.image.image_id for hit in pages[0].images] == [hit.image.image_id for hit in pages[1].images]
+    engine_at(lite).close()
 
 
 def test_a_graph_is_chosen_by_its_recall_and_filters_of_many_rows_reach_milvus(

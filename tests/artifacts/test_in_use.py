@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_use import InUse, unused
 from clip_retrieval.errors import ArtifactNotFound
@@ -94,3 +96,25 @@ def _wait_until_blocked(pid: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError("it does not wait")
+
+
+def test_an_artifact_that_is_open_is_not_replaced_by_the_same_version(
+    stored_tag: str, fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    """The lock of whoever has it open would be on files that are gone, and a clean-up would delete what is served."""
+    folder = modelstore.resolve(stored_tag)[1]
+    with closing(InUse(folder)):
+        again = Artifact.open(Path(shutil.copytree(fake_artifact.path, tmp_path / "again")))
+        assert modelstore.save(again) == stored_tag
+        assert not again.path.exists()
+        assert not is_unused(Artifact.open(folder))
+
+
+def test_a_damaged_artifact_is_replaced_although_it_is_open(
+    stored_tag: str, fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    folder = modelstore.resolve(stored_tag)[1]
+    with closing(InUse(folder)):
+        (folder / "images.npy").write_bytes(b"")
+        modelstore.save(Artifact.open(Path(shutil.copytree(fake_artifact.path, tmp_path / "again"))))
+        Artifact.open(folder)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound
+from clip_retrieval.errors import ArtifactDamaged, ArtifactNotFound, StorageFailed
 from clip_retrieval.work_folder import work_folder
 
 Tags = Callable[[], list[str]]
@@ -68,6 +69,43 @@ def test_an_artifact_survives_a_store_that_fails(model_store: Tags, artifact_cop
         place.unlink()
     Artifact.open(artifact_copy.path)
     modelstore.save(artifact_copy)
+
+
+@pytest.fixture
+def other_disk(model_store: Tags) -> Iterator[Path]:
+    """A folder on another file system than that of the store."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == Path(os.environ["BENTOML_HOME"]).stat().st_dev:
+        pytest.skip("there is no other file system")
+    folder = Path(tempfile.mkdtemp(dir=memory))
+    yield folder
+    place = Path(os.environ["BENTOML_HOME"]) / "models" / "clip-retrieval"
+    place.unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def test_the_artifacts_may_be_a_link_to_a_folder_of_another_disk(
+    model_store: Tags, other_disk: Path, artifact_copy: Artifact
+) -> None:
+    place = Path(os.environ["BENTOML_HOME"]) / "models" / "clip-retrieval"
+    shutil.rmtree(place, ignore_errors=True)
+    place.symlink_to(other_disk / "artifacts")
+    (other_disk / "artifacts").mkdir()
+    tag = modelstore.save(artifact_copy)
+    assert model_store() == [tag]
+    assert (other_disk / "artifacts" / tag.partition(":")[2] / "manifest.json").exists()
+    modelstore.delete(tag)
+    assert [path.name for path in other_disk.iterdir()] in ([], ["artifacts"])
+
+
+def test_artifacts_that_are_a_disk_of_their_own_are_refused_with_what_to_do(
+    other_disk: Path, artifact_copy: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modelstore, "_home", lambda: other_disk)
+    monkeypatch.setattr(modelstore, "_staging", lambda: artifact_copy.path.with_name("staging"))
+    with pytest.raises(StorageFailed, match="is a disk of its own"):
+        modelstore.save(artifact_copy)
+    Artifact.open(artifact_copy.path)
 
 
 def test_find_knows_only_what_was_saved(stored_tag: str) -> None:

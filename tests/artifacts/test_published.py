@@ -295,6 +295,12 @@ def test_nothing_is_published_under_a_name_that_cannot_be_one(bucket: Bucket, ob
     assert objects.held == {}
 
 
+def test_nothing_is_published_under_a_name_that_is_read_as_a_version(bucket: Bucket, objects: Objects) -> None:
+    with pytest.raises(SourceError, match="'0123456789abcdef' looks like a version"):
+        bucket.publish("0123456789abcdef", "0" * 16)
+    assert objects.held == {}
+
+
 @pytest.mark.parametrize("url", ["s3://shelf/photos/latest", "gs://shelf/latest", "s3://shelf/a/b/0123456789abcdef"])
 def test_what_can_be_published_at_is_accepted(url: str) -> None:
     check_published(url)

@@ -9,7 +9,8 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.manifest import tuned_version
 from clip_retrieval.artifacts.record_store import RecordStore
 from clip_retrieval.artifacts.reindex import Tuned, tune
-from clip_retrieval.artifacts.writer import write_artifact
+from clip_retrieval.artifacts.words import WORDS
+from clip_retrieval.artifacts.writer import Compacted, write_artifact
 from clip_retrieval.encoders.base import Vectors, unit_rows
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.errors import BuildRunning
@@ -141,6 +142,42 @@ def test_the_version_follows_from_the_choice(artifact: Artifact, tmp_path: Path)
     manifests = [Artifact.open(path).manifest for path in (tmp_path / "work").iterdir()]
     chosen = {(manifest.images.spec.label(), manifest.captions.spec.label()) for manifest in manifests}
     assert len(versions) == len(chosen)
+
+
+def test_the_same_choice_over_other_words_or_other_changes_has_another_version(
+    fake_artifact: Artifact, tmp_path: Path
+) -> None:
+    """Caches and replicas take a version for its answers, and a log of changes goes by what the manifest holds."""
+    made = fake_artifact.manifest
+    versions = set()
+    for number, (words_from, compacted) in enumerate(
+        [
+            (None, None),
+            (["shade"], None),
+            (["shade", "split"], None),
+            (None, Compacted("a" * 16, 3, "one")),
+            (None, Compacted("a" * 16, 5, "one")),
+            (None, Compacted("a" * 16, 5, "two")),
+            (None, Compacted("b" * 16, 5, "two")),
+        ]
+    ):
+        parent = write_artifact(
+            tmp_path / f"parent-{number}",
+            version=made.version,
+            encoder=made.encoder,
+            data=made.data,
+            images=made.images,
+            captions=made.captions,
+            fill=lambda _: None,
+            parent=fake_artifact,
+            replaced=[WORDS],
+            words_from=words_from,
+            compacted=compacted,
+        )
+        done = tune(parent, Budget(1.0), tmp_path / "work", Silent(), families_of=lambda *_: SHORT[:1])
+        assert done.artifact is not None
+        versions.add(done.artifact.manifest.version)
+    assert len(versions) == 7
 
 
 def test_with_a_budget_of_resident_memory_the_artifact_says_how_exact_its_scores_are(

@@ -1,12 +1,14 @@
 """Only the oldest versions of a collection go, and none that somebody needs."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import bentoml
 import pytest
 
 from clip_retrieval.artifacts import modelstore
@@ -15,7 +17,9 @@ from clip_retrieval.artifacts.in_use import InUse
 from clip_retrieval.artifacts.manifest import read_manifest, write_manifest
 from clip_retrieval.artifacts.modelstore import Stored
 from clip_retrieval.artifacts.retention import beyond, prune
+from clip_retrieval.artifacts.sharing import sizes
 from clip_retrieval.build.pipeline import Options, build
+from clip_retrieval.errors import ArtifactNotFound
 from clip_retrieval.progress import Silent
 
 Tags = Callable[[], list[str]]
@@ -60,6 +64,47 @@ def test_the_oldest_versions_are_deleted(save: Save, model_store: Tags) -> None:
     assert gone(2) == [tags[1], tags[0]]
     assert sorted(model_store()) == sorted(tags[2:])
     assert gone(2) == []
+
+
+def test_a_clock_that_was_put_back_makes_no_version_an_old_one(save: Save) -> None:
+    """The first was saved while the clock was years ahead."""
+    tags = [save(0)]
+    file = modelstore.resolve(tags[0])[1] / "model.yaml"
+    text = re.sub(r"(?m)^creation_time: '\d{4}", "creation_time: '2099", file.read_text())
+    assert "creation_time: '2099" in text
+    file.write_text(text)
+    tags += [save(1), save(2)]
+    assert modelstore.tags() == tags[::-1]
+    assert modelstore.resolve("clip-retrieval:latest")[0] == tags[2] == str(bentoml.models.get("clip-retrieval").tag)
+    assert gone(1) == [tags[1], tags[0]]
+
+
+def test_what_another_process_deletes_meanwhile_is_no_error(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as another build with --keep, or a list that is shown."""
+    tags = [save(seed) for seed in range(4)]
+    folder = modelstore.resolve(tags[1])[1]
+
+    def looked_at(path: Path) -> tuple[int, int]:
+        if path == folder:
+            modelstore.delete(tags[1])
+        return sizes(path)
+
+    monkeypatch.setattr("clip_retrieval.artifacts.retention.sizes", looked_at)
+    assert gone(1) == [tags[2], tags[0]]
+    assert modelstore.tags() == [tags[3]]
+
+
+def test_a_version_that_is_deleted_while_this_waits_for_the_store_is_said_to_be_gone(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = save(0)
+
+    def exists(_: str) -> None:
+        shutil.rmtree(modelstore.folder_of(tag))
+
+    monkeypatch.setattr(modelstore, "ensure_exists", exists)
+    with pytest.raises(ArtifactNotFound, match=f"another process has just deleted {tag}"):
+        modelstore.delete(tag)
 
 
 def test_a_dry_run_says_the_same_and_deletes_nothing(save: Save, model_store: Tags) -> None:

@@ -1,7 +1,8 @@
 """Files that versions have in common are stored once, and each version stays whole without the others."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import bentoml
@@ -102,3 +103,21 @@ def test_saving_does_not_say_anything_where_nothing_is_equal(model_store: Tags, 
     said: list[str] = []
     modelstore.save(artifact_copy, said.append)
     assert said == []
+
+
+def test_files_that_go_while_sizes_are_taken_count_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/b/1", "a/b/2", "a/3"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"12")
+    walk = os.walk
+
+    def deleting(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for parent, folders, names in walk(folder):
+            if "b" in folders:
+                shutil.rmtree(tmp_path / "a" / "b")
+            if names == ["3"]:
+                (tmp_path / "a" / "3").unlink()
+            yield parent, folders, names
+
+    monkeypatch.setattr(os, "walk", deleting)
+    assert sizes(tmp_path) == (0, 0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from clip_retrieval.artifacts.artifact import THUMBNAILS, Artifact
+from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.artifacts.manifest import file_sha256
 from clip_retrieval.build.known import KnownArtifacts
 from clip_retrieval.build.vector_cache import caption_key, image_key
@@ -44,6 +45,17 @@ def test_a_damaged_artifact_is_unknown_and_one_with_the_same_data_takes_its_plac
         assert not known.has("images", KEYS[0])
     with closing(KnownArtifacts([artifact_copy, fake_artifact], INFO)) as known:
         assert known.has("images", KEYS[0])
+
+
+def test_no_clean_up_deletes_what_a_build_takes_vectors_from(fake_artifact: Artifact, artifact_copy: Artifact) -> None:
+    def are_free() -> list[bool]:
+        with unused(fake_artifact.path) as one, unused(artifact_copy.path) as other:
+            return [one, other]
+
+    (artifact_copy.path / "images.npy").write_bytes(b"damaged")
+    with closing(KnownArtifacts([artifact_copy, fake_artifact], INFO)):
+        assert are_free() == [False, True]
+    assert are_free() == [True, True]
 
 
 def test_a_thumbnail_is_known_by_its_plan(fake_artifact: Artifact) -> None:

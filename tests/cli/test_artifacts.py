@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from typer.main import get_command
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.in_use import InUse
+from clip_retrieval.artifacts.in_use import InUse, unused
 from clip_retrieval.artifacts.manifest import Manifest, write_manifest
 from clip_retrieval.cli import artifacts
+from clip_retrieval.errors import ClipRetrievalError
+from clip_retrieval.indexes.families import Family
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
 from tests.samples import NAMES, write_collection
 
@@ -138,6 +141,27 @@ def test_what_a_process_has_open_is_deleted_by_force_alone(
     serving.close()
 
 
+def test_what_a_command_reads_for_longer_is_deleted_by_no_clean_up(
+    cli: Cli, stored_tag: str, store_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(*_: object, **__: object) -> None:
+        with unused(store_folder) as is_unused:
+            seen.append(is_unused)
+        raise ClipRetrievalError("enough was seen")
+
+    for place, *command in (
+        ("artifacts.export_artifact", "artifacts", "export", stored_tag, tmp_path / "a.tar"),
+        ("artifacts.compare", "artifacts", "compare", stored_tag, stored_tag),
+        ("tune.tune", "tune", stored_tag),
+        ("evaluate.evaluator.evaluate", "evaluate", stored_tag),
+    ):
+        monkeypatch.setattr(f"clip_retrieval.cli.{place}", look)
+        assert "enough was seen" in cli(*command).err
+    assert seen == [False] * 4
+
+
 class TestExportAndImport:
     def test_an_artifact_goes_to_another_store_and_is_the_same(
         self, cli: Cli, stored_tag: str, model_store: Tags, tmp_path: Path
@@ -174,6 +198,19 @@ class TestExportAndImport:
         assert cli("artifacts", "import", tmp_path / "a.tar").status == 0
         assert cli("artifacts", "inspect", stored_tag).status == 0
 
+    @pytest.mark.parametrize("mend", ["import", "build"])
+    def test_damaged_original_files_are_mended_as_the_error_says(
+        self, cli: Cli, model_store: Tags, collection: Path, tmp_path: Path, mend: str
+    ) -> None:
+        build = ("build", collection, "--model", "fake", "--keep-originals")
+        tag = cli(*build).out.strip()
+        cli("artifacts", "export", tag, tmp_path / "a.tar")
+        damaged = next((modelstore.resolve(tag)[1] / "originals").iterdir())
+        damaged.write_bytes(bytes(damaged.stat().st_size))
+        assert "restore or build the artifact again" in cli("artifacts", "inspect", tag).err
+        cli(*(build if mend == "build" else ("artifacts", "import", tmp_path / "a.tar")))
+        assert cli("artifacts", "inspect", tag).status == 0
+
     def test_a_damaged_file_is_one_sentence_and_leaves_nothing(
         self, cli: Cli, stored_tag: str, model_store: Tags, cache_home: Path, tmp_path: Path
     ) -> None:
@@ -189,6 +226,18 @@ class TestExportAndImport:
     @pytest.mark.usefixtures("model_store")
     def test_a_file_that_is_not_there_is_one_sentence(self, cli: Cli, tmp_path: Path) -> None:
         assert_one_sentence(cli("artifacts", "import", tmp_path / "none.tar"))
+
+    @pytest.mark.usefixtures("model_store")
+    def test_a_folder_is_refused_with_what_to_do(self, cli: Cli, fake_artifact: Artifact) -> None:
+        done = cli("artifacts", "import", fake_artifact.path)
+        assert_one_sentence(done)
+        assert f"bento-clip artifacts export {fake_artifact.path} FILE" in done.err
+
+    @pytest.mark.parametrize("command", [("import", ""), ("export", "clip-retrieval:latest", "")])
+    def test_an_empty_name_is_refused(self, cli: Cli, command: tuple[str, ...]) -> None:
+        done = cli("artifacts", *command)
+        assert done.status == 2
+        assert "it is empty" in done.err
 
     def test_an_export_without_vectors_is_a_version_of_its_own_of_what_milvus_searches(
         self, cli: Cli, stored_tag: str, artifact_copy: Artifact, cache_home: Path, tmp_path: Path
@@ -299,6 +348,23 @@ class TestPrune:
         assert done.status == 0
         assert "no collection has more than 3 versions" in done.err
 
+    def test_tuned_versions_of_two_folders_with_one_name_are_of_two_collections(
+        self, cli: Cli, model_store: Tags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("clip_retrieval.artifacts.reindex.families", lambda *_, **__: [Family("flat", "Flat")])
+        tuned = []
+        for seed, place in enumerate(("here", "there")):
+            source = write_collection(tmp_path / place / "squares")
+            tag = cli("build", source, "--model", "fake", "--seed", seed).out.strip()
+            tuned.append(cli("tune", tag, "--report", tmp_path / "report").out.strip())
+        assert cli("artifacts", "prune", "--keep", 1, "--yes").status == 0
+        assert sorted(model_store()) == sorted(tuned)
+
+    def test_a_name_that_no_collection_has_is_an_error(self, cli: Cli, tags: list[str]) -> None:
+        done = cli("artifacts", "prune", "--keep", 1, "--name", "sqares", "--yes")
+        assert_one_sentence(done)
+        assert "a collection with the name sqares; there are: squares" in done.err
+
     @pytest.mark.parametrize("keep", [0, -1])
     def test_a_collection_is_never_deleted_whole(self, cli: Cli, tags: list[str], keep: int) -> None:
         assert cli("artifacts", "prune", "--keep", keep, "--yes").status == 2
@@ -341,6 +407,20 @@ class TestDelete:
         assert "24 images" in done.err
         assert (model_store() == [stored_tag]) is kept
         assert done.status == int(kept)
+
+    def test_what_a_service_opens_while_a_person_is_asked_stays(
+        self, cli: Cli, stored_tag: str, store_folder: Path, model_store: Tags, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ExitStack() as serving:
+
+            class Slow(Terminal):
+                def readline(self, *_: Any) -> str:
+                    serving.enter_context(closing(InUse(store_folder)))
+                    return super().readline()
+
+            monkeypatch.setattr("sys.stdin", Slow("y"))
+            assert f"{stored_tag} is in use" in cli("artifacts", "delete", stored_tag).err
+            assert model_store() == [stored_tag]
 
     @pytest.mark.parametrize("tag", ["clip-retrieval:latest", "clip-retrieval", "clip-retrieval:0123456789abcdef"])
     def test_only_a_full_tag_will_do(self, cli: Cli, stored_tag: str, model_store: Tags, tag: str) -> None:

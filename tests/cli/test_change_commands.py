@@ -1,7 +1,7 @@
 """What the commands that change a running service make of their options; ``tests/e2e/test_live.py`` runs them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,7 +15,10 @@ from clip_retrieval.client import Client
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.contract.collection import FieldInfo, FieldsAnswer
+from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.live.log import LOG_FILE, ChangeLog
 from tests.cli.test_app import Cli, cli
+from tests.live.bases import live_image
 
 __all__ = ["cli"]
 
@@ -161,3 +164,25 @@ def test_a_command_of_many_requests_waits_out_a_limit(cli: Cli, tmp_path: Path, 
     assert AtTheLimit.left < 0
     if command == "add":
         assert (done.status, done.out) == (0, "a.jpg\n")
+
+
+def test_a_compaction_that_was_killed_before_it_dropped_the_changes_is_ended_by_the_next(
+    cli: Cli, stored_tag: str, tmp_path: Path
+) -> None:
+    """Else what was removed would stay in the folder, and the log would never become shorter."""
+    info, place = FakeEncoder().info, tmp_path / "changes"
+
+    def count() -> int:
+        with closing(ChangeLog.open(place / LOG_FILE, fingerprint=info.fingerprint, dim=info.dim)) as log:
+            return len(log.after(0))
+
+    with (
+        closing(ChangeLog.open(place / LOG_FILE, fingerprint=info.fingerprint, dim=info.dim)) as log,
+        log.transaction() as transaction,
+    ):
+        transaction.put(live_image("new", 1, captions=["a ruby"]))
+    tag = cli("compact", stored_tag, "--changes", place, "--keep-changes").out.strip()
+    assert count() == 1
+    done = cli("compact", tag, "--changes", place)
+    assert (done.status, count()) == (0, 0)
+    assert "there is nothing to compact" in done.err

@@ -54,6 +54,12 @@ def test_an_export_has_every_line_with_its_collection(cli: Cli, log: Path) -> No
     assert {line["kind"] for line in lines} == {"search", "click"}
 
 
+def test_an_export_into_the_folder_of_the_log_hides_nothing(cli: Cli, log: Path) -> None:
+    shown = cli("queries", "show", "--log", log, "--json").out
+    (log / "exported.jsonl").write_text(cli("queries", "export", "--log", log).out)
+    assert cli("queries", "show", "--log", log, "--json").out == shown
+
+
 def test_a_log_is_cleared_for_one_collection_or_for_all(cli: Cli, log: Path) -> None:
     assert "removed 1 files" in cli("queries", "clear", "--log", log, "--collection", "cats").err
     assert [json.loads(line)["collection"] for line in cli("queries", "export", "--log", log).out.splitlines()] == [

@@ -8,7 +8,9 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from clip_retrieval.datasets.arrow_store import ArrowStore
+from clip_retrieval.datasets.remote import open_objects
 from clip_retrieval.datasets.remote_file import Reading, RemoteFile
+from clip_retrieval.errors import SourceError
 
 
 @dataclass
@@ -51,3 +53,20 @@ def test_a_connection_that_stays_lost_is_a_connection_error() -> None:
     store = ArrowStore(urlsplit("gs://shelf/a.tar"), LostSystem([ValueError("I/O operation on closed file")]))
     with pytest.raises(ConnectionError, match="the connection was lost"):
         store.read("shelf/a.tar", 0, 5)
+
+
+def test_a_hash_sign_in_a_name_is_read_as_the_error_says_that_it_is_written() -> None:
+    with pytest.raises(SourceError, match="write # in a name as %23"):
+        open_objects("s3://shelf/a#b")
+    store = ArrowStore(urlsplit("s3://shelf/a%23b/100%25/day=1%3A30"), LostSystem([]))
+    assert store.path == "shelf/a#b/100%25/day=1%3A30"
+
+
+@pytest.mark.parametrize("url", ["s3://shelf/a//b", "gs://shelf/a//b/latest", "s3://shelf/a///b?anonymous=true"])
+def test_a_folder_without_a_name_is_refused(url: str) -> None:
+    with pytest.raises(SourceError, match=r"//shelf/a//.*: a folder in a bucket has a name; write one slash there"):
+        open_objects(url)
+
+
+def test_slashes_at_the_ends_say_nothing() -> None:
+    assert ArrowStore(urlsplit("s3://shelf//photos//"), LostSystem([])).path == "shelf/photos"

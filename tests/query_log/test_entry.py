@@ -43,6 +43,16 @@ def test_a_line_that_a_kill_has_cut_is_no_entry() -> None:
             entry_of(line[:length])
 
 
+@pytest.mark.parametrize(
+    ("written", "edited"), [(b'Z"', b'"'), (b'"weight":-0.5', b'"weight":1e999')], ids=["no time zone", "no number"]
+)
+def test_a_line_that_was_edited_into_what_cannot_be_compared_is_no_entry(written: bytes, edited: bytes) -> None:
+    line = line_of(SEARCH)
+    assert line.count(written) == 1
+    with pytest.raises(ValueError, match=r"."):
+        entry_of(line.replace(written, edited))
+
+
 def test_a_vector_comes_back_within_half_precision() -> None:
     vector = unit_rows(np.random.default_rng(0).standard_normal((1, 512)))[0]
     back = unpacked(packed(vector))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clip_retrieval.artifacts.columns import StoredColumn, StoredNumbers, open_columns, write_columns
 from clip_retrieval.contract.conditions import Condition, Entry, plain_conditions, read_conditions
 from clip_retrieval.encoders.base import unit_rows
-from clip_retrieval.indexes.milvus_index import column_field
+from clip_retrieval.indexes.milvus_index import MOST_COLUMNS, column_field
 from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from clip_retrieval.records import Scalar
 from clip_retrieval.search.expressions import MAX_LISTED, MAX_LITERAL_BYTES, expression_of
@@ -160,3 +160,13 @@ def test_a_part_of_a_text_is_left_to_the_mask_where_a_column_has_many_values(tmp
         expression_of(open_columns(tmp_path / "columns", rows), {"name": Condition.model_validate({"contains": "7"})})
         == ""
     )
+
+
+def test_a_condition_on_a_column_that_milvus_has_no_field_for_is_left_to_the_mask(tmp_path: Path) -> None:
+    names = [f"c{number:02}" for number in range(MOST_COLUMNS + 1)]
+    write_columns(tmp_path / "columns", [("train", dict.fromkeys(names, 1))])
+    columns = open_columns(tmp_path / "columns", 1)
+    last = {names[MOST_COLUMNS]: 1}
+    assert expression_of(columns, last) == ""
+    assert expression_of(columns, {names[0]: 1, **last}) == expression_of(columns, {names[0]: 1}) != ""
+    assert expression_of(columns, read_conditions({"not": last})) == ""
