@@ -259,6 +259,8 @@ def test_a_reject_is_said_and_the_status_is_1(cli: Cli, tag: str, source: Path) 
     [
         (("--watch", "--dry-run"), "dry run"),
         (("--to", "http://localhost:1", "--keep", "2"), "service has no versions"),
+        (("--to", "http://localhost:1", "--recall", "0.9"), "--recall: it is for a tag"),
+        (("--to", "http://localhost:1", "--no-wait"), "--wait: it is for a tag"),
         (("--keep", "0"), "--keep"),
     ],
 )
