@@ -188,7 +188,11 @@ class TestExportAndImport:
 
     @pytest.mark.usefixtures("model_store")
     def test_a_file_that_is_not_there_is_one_sentence(self, cli: Cli, tmp_path: Path) -> None:
-        assert_one_sentence(cli("artifacts", "import", tmp_path / "none.tar"))
+        done = cli("artifacts", "import", tmp_path / "none.tar")
+        assert_one_sentence(done)
+        assert done.err == f"error: {tmp_path / 'none.tar'}: No such file or directory\n", (
+            "without the number of the error"
+        )
 
     def test_an_export_without_vectors_is_a_version_of_its_own_of_what_milvus_searches(
         self, cli: Cli, stored_tag: str, artifact_copy: Artifact, cache_home: Path, tmp_path: Path
