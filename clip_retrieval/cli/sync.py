@@ -163,7 +163,7 @@ class _Rounds:
         plan = self._target.plan(look)
         if hiding and plan.unreadable:
             stay = f"{len(plan.unreadable)} images that {shown_place(self._source)} does not show stay"
-            console.note(f"{stay}: {_first(hiding)}; mend that, or use --force to remove them")
+            console.note(f"{stay}: {_first(hiding)}; correct that, or use --force to remove them")
         if self._dry_run:
             self._show(plan, None, report.rejects)
             return False
