@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,43 @@ def test_the_command_without_its_packages_says_what_to_install() -> None:
     assert done.returncode == 1
     assert f"pip install -e '{ROOT}[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+NAMED = re.compile(r"`([a-z_0-9/]+\.py)`")
+STAYS = re.compile(r"The way has (\d+) stays and passes (\d+) files, look-ups included\. It goes back (\d+) times")
+
+
+def walks() -> list[tuple[list[list[str]], list[list[str]], tuple[int, ...]]]:
+    """Each walk of the page: the files that each row is about, all that it names, and what is said of all rows."""
+    found = []
+    for section in ARCHITECTURE.read_text(encoding="utf-8").split("\n## "):
+        if (said := STAYS.search(section)) is None:
+            continue
+        rows = [line for line in section.splitlines() if re.match(r"\| \d+ \|", line)]
+        assert [int(row.split("|")[1]) for row in rows] == list(range(1, len(rows) + 1))
+        about = [files_of(NAMED.findall(row.split("|")[2])) for row in rows]
+        named = [files_of(NAMED.findall(row)) for row in rows]
+        found.append((about, named, tuple(map(int, said.groups()))))
+    return found
+
+
+def files_of(names: list[str]) -> list[str]:
+    """The paths of files. A name without a folder is in that of the file before it, or of the first, or is unique."""
+    paths: list[str] = []
+    for name in names:
+        beside = [(Path(path).parent / name).as_posix() for path in (*paths[-1:], *paths[:1])]
+        places = [path for path in (name, *beside) if (PACKAGE / path).is_file()]
+        if not places:
+            [one] = PACKAGE.rglob(name)
+            places = [one.relative_to(PACKAGE).as_posix()]
+        paths.append(places[0])
+    return paths
+
+
+def test_the_walks_of_the_architecture_name_files_that_there_are_and_count_them() -> None:
+    assert len(walks()) == 2
+    for about, named, (stays, files, returns) in walks():
+        assert len(about) == stays
+        assert len({path for row in named for path in row}) == files
+        assert sum(row[0] in chain(*about[:number]) for number, row in enumerate(about)) == returns

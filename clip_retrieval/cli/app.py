@@ -113,8 +113,15 @@ def main() -> None:
         console.err.print("error:", style="red", end=" ")
         if isinstance(error, Unauthorized):
             message = f"{error}; commands take the key from BENTO_CLIP_KEY or --key"
-        console.err.print(message or str(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        console.err.print(message or _words(error), markup=False, emoji=False, highlight=False, soft_wrap=True)
         sys.exit(exit_status(error))
+
+
+def _words(error: Exception) -> str:
+    """What an error says, of one of the system without its number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 @app.callback(invoke_without_command=True)

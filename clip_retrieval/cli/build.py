@@ -51,6 +51,7 @@ from clip_retrieval.cli.options import (
     TextLanguage,
     Wait,
     WordsFrom,
+    require_not_given,
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
@@ -86,6 +87,7 @@ class PrecisionOption(StrEnum):
 
 
 def build_command(
+    context: typer.Context,
     source: SourcePath,
     model: Model = "demo",
     pretrained: Pretrained = None,
@@ -178,10 +180,8 @@ def build_command(
         raise typer.BadParameter(f"{output} exists already; choose a new folder", param_hint="--output")
     if precision is PrecisionOption.INT8 and runtime is RuntimeOption.TORCH:
         raise typer.BadParameter("int8 needs --runtime openvino", param_hint="--precision")
-    if take_vectors and device is not None:
-        raise typer.BadParameter("vectors that are taken are made nowhere; leave it out", param_hint="--device")
-    if take_vectors and keep_originals:
-        raise typer.BadParameter("vectors come without image files; leave it out", param_hint="--keep-originals")
+    if take_vectors:
+        _require_nothing_of_images(context, thumbnails_mb)
     gpu_computes_in = gpu_precision(device, runtime)
     if keep is not None and output is not None:
         raise typer.BadParameter("it is for artifacts in the model store; leave --output out", param_hint="--keep")
@@ -274,6 +274,16 @@ def build_command(
         console.note(note)
     show_pruned(pruned)
     typer.echo(built.tag)
+
+
+def _require_nothing_of_images(context: typer.Context, thumbnails_mb: int) -> None:
+    """Raise BadParameter for an option that has no effect on vectors that are taken as they are."""
+    of_images = ("--keep-originals", "--max-pixels", "--max-bytes", "--allow-truncated")
+    require_not_given(context, "vectors come without image files", *of_images)
+    if thumbnails_mb:  # 0 is what there will be
+        require_not_given(context, "vectors come without image files", "--thumbnails-mb")
+    require_not_given(context, "captions come with the vectors, in Parquet", "--encoding", "--no-captions")
+    require_not_given(context, "vectors that are taken are made nowhere", "--device")
 
 
 def _milvus(index: IndexOption, given: str | None) -> str | None:

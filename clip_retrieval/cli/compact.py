@@ -14,7 +14,7 @@ from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.artifacts.in_use import unused
 from clip_retrieval.cli import console, given
 from clip_retrieval.cli.artifact_options import Tag
-from clip_retrieval.cli.options import AsJson, Key, is_given, require_no_key
+from clip_retrieval.cli.options import AsJson, Key, is_given, require_no_key, require_not_given
 from clip_retrieval.client import Client
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.live.compacting import compact_log
@@ -60,6 +60,7 @@ def compact_command(
             raise ClipRetrievalError("give --at for a running service, or --changes without one, not both")
         if is_given(context, "source"):
             raise typer.BadParameter("a service compacts what it serves; leave the tag out", param_hint="TAG")
+        require_not_given(context, "a service drops the changes when it serves their artifact", "--keep-changes")
         timeout = httpx.Timeout(TIMEOUT_S, connect=5)
         with Client(url, key=key, timeout=timeout) as client, console.Bars().stage("compacting", None):
             status = client.compact()

@@ -33,6 +33,7 @@ from clip_retrieval.cli.options import (
     SourceOrTag,
     TextLanguage,
     require_no_source_options,
+    require_not_given,
     source_options,
 )
 from clip_retrieval.cli.traffic import show_traffic, traffic_of, write_traffic
@@ -129,6 +130,7 @@ def evaluate_command(
     if _is_data_source(source):
         if queries is not None:
             raise typer.BadParameter("a query log is of an artifact that was served; give its tag or its folder")
+        require_not_given(context, "it is for an artifact; a data source has its images", "--images")
         encoder = _Encoder(model or "demo", pretrained, quick_gelu, text_language)
         data, load = _embedded(source, said, encoder, Options(seed=seed, limits=limits), bars)
     elif model or pretrained or text_language or quick_gelu is not None:

@@ -28,6 +28,7 @@ from clip_retrieval.cli.options import (
     SplitRatios,
     TextLanguage,
     require_no_source_options,
+    require_not_given,
     source_options,
 )
 from clip_retrieval.errors import InvalidQuery, MissingExtra
@@ -52,6 +53,7 @@ _DETAILS = re.compile(
 
 
 def finetune_command(
+    context: typer.Context,
     source: SourceOrTag,
     output: Annotated[Path, typer.Option(help="The new folder for the model.")],
     model: Annotated[
@@ -116,6 +118,9 @@ def finetune_command(
     said = source_options(image_column, caption_columns, encoding, no_captions=no_captions)
     if images is not None:
         require_no_source_options(said)
+        require_not_given(context, "an artifact has its splits", "--split")
+    if train is not TrainedPart.ADAPTERS:
+        require_not_given(context, "it is that of adapters, for --train adapters", "--rank")
     if images is None and not is_url(source) and not Path(source).exists():
         raise InvalidQuery(
             f"there is no data source {source}; for an artifact, which contains no images, give the folder that it was "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from clip_retrieval.access.caller import Scope
 from clip_retrieval.access.key_file import change_keys, read_keys
@@ -109,10 +109,10 @@ def list_keys(keys: KeysFile, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([key.model_dump(mode="json", exclude={"sha256"}) for key in kept]))
         return
-    table = Table("name", "scope", "made", "accepted")
+    table = Table(Column("name", overflow="fold"), "scope", "made", "accepted")
     for key in kept:
         table.add_row(key.name, key.scope, f"{key.created:%Y-%m-%d}", _end_of(key))
-    console.out.print(table)
+    console.table(table)
 
 
 @app.command()

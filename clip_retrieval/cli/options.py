@@ -123,6 +123,13 @@ def is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def require_not_given(context: typer.Context, why: str, *options: str) -> None:
+    """Raise BadParameter, which says ``why``, for the first of these options that a person gave: it has no effect."""
+    for option in options:
+        if is_given(context, option.removeprefix("--").replace("-", "_")):
+            raise typer.BadParameter(f"{why}; leave it out", param_hint=option)
+
+
 def require_no_key(context: typer.Context) -> None:
     """Raise BadParameter if a person gave a key on the command line where no service is asked."""
     if is_given(context, "key"):

@@ -32,6 +32,7 @@ from clip_retrieval.cli.options import (
     SourcePath,
     Wait,
     require_no_key,
+    require_not_given,
     source_options,
 )
 from clip_retrieval.cli.pruned import pruned_json, show_pruned
@@ -104,6 +105,8 @@ def sync(
         raise typer.BadParameter("a dry run ends with its plan; leave --watch out", param_hint="--dry-run")
     if to_service and keep is not None:
         raise typer.BadParameter("a service has no versions to delete", param_hint="--keep")
+    if to_service:
+        require_not_given(context, "it is for a tag, of which the next version is built", "--recall", "--wait")
     bars = console.Bars()
     limits = Limits(max_bytes=max_bytes, max_pixels=max_pixels, allow_truncated=allow_truncated)
     options = source_options(image_column, caption_columns, encoding, no_captions=no_captions)
@@ -160,7 +163,7 @@ class _Rounds:
         plan = self._target.plan(look)
         if hiding and plan.unreadable:
             stay = f"{len(plan.unreadable)} images that {shown_place(self._source)} does not show stay"
-            console.note(f"{stay}: {_first(hiding)}; mend that, or use --force to remove them")
+            console.note(f"{stay}: {_first(hiding)}; correct that, or use --force to remove them")
         if self._dry_run:
             self._show(plan, None, report.rejects)
             return False

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from clip_retrieval.errors import SourceError
+from clip_retrieval.errors import MissingExtra, SourceError
 
 LOOK_MS = 1000
 
@@ -15,7 +15,7 @@ def changes_of(folders: Callable[[], Collection[Path]]) -> Iterator[bool]:
 
     ``folders`` is asked at each look. Other folders than before are a change, and so is another one in the place of
     one; a folder that is gone is waited for. What changes while the caller works is not missed. Raises SourceError if a
-    folder cannot be watched.
+    folder cannot be watched, MissingExtra if watchfiles is not installed.
     """
     watched = _present(folders())
     if not watched:
@@ -35,8 +35,10 @@ def changes_of(folders: Callable[[], Collection[Path]]) -> Iterator[bool]:
 
 def _looks(paths: Collection[Path]) -> Iterator[bool]:
     """Whether something has changed since the last look. Ends where the folders have to be watched anew."""
-    from watchfiles import watch
-
+    try:
+        from watchfiles import watch
+    except ModuleNotFoundError as error:
+        raise MissingExtra("watching a folder", "build") from error
     try:
         with closing(watch(*paths, watch_filter=None, rust_timeout=LOOK_MS, yield_on_timeout=True)) as looks:
             for changes in looks:

@@ -40,8 +40,8 @@ STATUSES: Mapping[int, str] = {
 
 ABOUT = (
     "Every answer of 400 and above is JSON with `error` and `detail`; below `/v1/`, with `error.message`. Beside the "
-    "answers of each operation, any request may get 400 for a malformed head, 404 for a path that is not served, 405 "
-    "with `Allow` for another method, 421 for the name of another host, and 431 for a head that is too long."
+    "answers of each operation, any request may get 400 for a head that is malformed or too long, 404 for a path that "
+    "is not served, 405 with `Allow` for another method, and 421 for the name of another host."
 )
 
 _EXAMPLES = {

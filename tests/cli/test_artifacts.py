@@ -225,7 +225,11 @@ class TestExportAndImport:
 
     @pytest.mark.usefixtures("model_store")
     def test_a_file_that_is_not_there_is_one_sentence(self, cli: Cli, tmp_path: Path) -> None:
-        assert_one_sentence(cli("artifacts", "import", tmp_path / "none.tar"))
+        done = cli("artifacts", "import", tmp_path / "none.tar")
+        assert_one_sentence(done)
+        assert done.err == f"error: {tmp_path / 'none.tar'}: No such file or directory\n", (
+            "without the number of the error"
+        )
 
     @pytest.mark.usefixtures("model_store")
     def test_a_folder_is_refused_with_what_to_do(self, cli: Cli, fake_artifact: Artifact) -> None:

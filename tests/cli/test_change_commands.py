@@ -78,6 +78,7 @@ def test_a_value_that_cannot_be_read_is_said(given: list[str], words: str) -> No
         (["build", "", "--model", "demo"], "it is empty, as a variable that is not set"),
         (["compact", "--changes", ""], "it is empty, as a variable that is not set"),
         (["compact", "tag", "--at", "http://127.0.0.1:9"], "a service compacts what it serves; leave the tag out"),
+        (["compact", "--keep-changes", "--at", "http://127.0.0.1:9"], "a service drops the changes"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(cli: Cli, arguments: list[str], words: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from clip_retrieval.access.key_file import read_keys
 from clip_retrieval.access.key_ring import KeyRing
+from clip_retrieval.cli import console
 from tests.cli.test_app import Cli, cli
 
 __all__ = ["cli"]
@@ -41,6 +42,14 @@ def test_the_file_can_be_named_by_the_environment(cli: Cli, file: Path, monkeypa
     assert cli("keys", "new", "anna").status == 0
     assert cli("keys", "revoke", "anna").status == 0
     assert read_keys(file) == ()
+
+
+def test_the_list_is_whole_on_a_narrow_terminal(cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("keys", "new", "anna", "--until", "2199-12-31", "--keys", file)
+    monkeypatch.setattr(console.out, "width", 20)
+    shown = cli("keys", "list", "--keys", file).out
+    assert all(word in shown for word in ("anna", "search", "until 2200-01-01 00:00 UTC"))
+    assert "…" not in shown
 
 
 def test_a_key_ends_with_its_last_day_or_after_so_many_days(cli: Cli, file: Path) -> None:

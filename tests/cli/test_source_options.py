@@ -127,6 +127,27 @@ def test_they_are_refused_for_an_artifact(stored_tag: str, tmp_path: Path, given
         assert "an artifact was read already" in said(done)
 
 
+@pytest.mark.parametrize(
+    ("command", "given", "words"),
+    [
+        ("evaluate", ("--images", "."), "--images: it is for an artifact"),
+        ("finetune", ("--rank", "4"), "--rank: it is that of adapters"),
+        ("finetune", ("--images", "."), "--split: an artifact has its splits"),
+        ("build", ("--take-vectors", "--max-pixels", "100"), "--max-pixels: vectors come without image files"),
+        ("build", ("--take-vectors", "--allow-truncated"), "--allow-truncated: vectors come without image files"),
+        ("build", ("--take-vectors", "--thumbnails-mb", "9"), "--thumbnails-mb: vectors come without image files"),
+        ("build", ("--take-vectors", "--no-captions"), "--no-captions: captions come with the vectors"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    source: Path, tmp_path: Path, command: str, given: tuple[str, ...], words: str
+) -> None:
+    done = run(command, source, tmp_path, *given)
+    assert done.exit_code == 2
+    assert words in said(done)
+    assert "leave it out" in said(done)
+
+
 def test_a_source_that_does_not_exist_is_said(tmp_path: Path) -> None:
     done = run("finetune", tmp_path / "nothing", tmp_path)
     assert isinstance(done.exception, InvalidQuery)

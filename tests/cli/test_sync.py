@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli.sync import folders_of
 from clip_retrieval.datasets.detect import open_source
+from clip_retrieval.errors import how_to_install
 from clip_retrieval.indexes.milvus_engine import engine_at
 from clip_retrieval.indexes.milvus_writer import MilvusWriter
 from tests.cli.test_app import Cli, assert_one_sentence, cli  # noqa: F401 - a fixture
@@ -259,6 +261,8 @@ def test_a_reject_is_said_and_the_status_is_1(cli: Cli, tag: str, source: Path) 
     [
         (("--watch", "--dry-run"), "dry run"),
         (("--to", "http://localhost:1", "--keep", "2"), "service has no versions"),
+        (("--to", "http://localhost:1", "--recall", "0.9"), "--recall: it is for a tag"),
+        (("--to", "http://localhost:1", "--no-wait"), "--wait: it is for a tag"),
         (("--keep", "0"), "--keep"),
     ],
 )
@@ -272,6 +276,16 @@ def test_options_that_do_not_fit_each_other_are_refused(
 
 def test_a_source_in_a_store_cannot_be_watched(cli: Cli) -> None:
     assert cli("sync", "s3://bucket/photos", "--watch").status == 2
+
+
+def test_watching_without_its_package_says_what_to_install(
+    cli: Cli, tag: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extra ``serve`` has sync, and not what watches."""
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    done = cli("sync", source, "--watch")
+    assert_one_sentence(done)
+    assert how_to_install("build") in done.err
 
 
 def test_what_to_sync_to_must_exist(cli: Cli, source: Path, model_store: Tags, fake_artifact: Artifact) -> None:

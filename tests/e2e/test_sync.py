@@ -118,7 +118,7 @@ def test_what_a_source_cannot_show_now_stays_until_it_is_forced(client: Client, 
     plan = json.loads(out)["plan"]
     assert (plan["removed"], plan["unreadable"]) == ([], [NAMES[0]])
     assert "1 images that" in err
-    assert "(nas: the link leads nowhere); mend that, or use --force" in err
+    assert "(nas: the link leads nowhere); correct that, or use --force" in err
     assert client.image(NAMES[0]).captions
     assert json.loads(sync(source, live, "--force").communicate(timeout=120)[0])["plan"]["removed"] == [NAMES[0]]
     assert NAMES[0] not in {image.image_id for image in client.images()}
