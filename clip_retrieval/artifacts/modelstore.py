@@ -177,10 +177,13 @@ def resolve(source: str) -> tuple[str, Path]:
     """The name and the folder of an artifact, from a tag in the model store or from the path of a folder.
 
     The name is the full tag, or the path as it was given. ``clip-retrieval`` and ``clip-retrieval:latest`` mean the
-    newest artifact. Raises ArtifactNotFound.
+    newest artifact. BentoML's store, with the client of its cloud, is loaded only where a look at two small files does
+    not show which artifact it is. Raises ArtifactNotFound.
     """
     if os.path.isdir(source):  # noqa: PTH112 - pathlib raises for a text too long for a file name
         return source, Path(source)
+    if (found := _glance(source)) is not None:
+        return found
     _clean_up()
     try:
         model = _model(source)
@@ -204,13 +207,12 @@ def resolve(source: str) -> tuple[str, Path]:
 def resolve_whole(source: str) -> tuple[str, Path]:
     """What ``resolve`` finds, whose manifest can be read. Raises ArtifactError of the kind that applies.
 
-    Where a look at two small files shows an artifact, neither BentoML's store nor the artifact is loaded.
+    The artifact is loaded only where something is wrong with it.
     """
-    found = (source, Path(source)) if os.path.isdir(source) else _glance(source)  # noqa: PTH112 - as in ``resolve``
-    if found is None or not manifest_file.is_whole(found[1]):
+    found = resolve(source)
+    if not manifest_file.is_whole(found[1]):
         from clip_retrieval.artifacts.artifact import Artifact
 
-        found = resolve(source)
         Artifact.open(found[1], verify=False)
     return found
 
