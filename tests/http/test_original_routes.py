@@ -111,6 +111,13 @@ def test_a_range_is_read_as_the_standard_says(given: str, size: int, wanted: tup
     assert wanted_span(given, size) == wanted
 
 
+def test_head_is_of_the_whole_file(kept: Api, squares: Path) -> None:
+    answer = kept.request("HEAD", PATH, headers={"Range": "bytes=0-9"})
+    assert answer.status_code == 200
+    assert answer.headers["content-length"] == str((squares / RED).stat().st_size)
+    assert "content-range" not in answer.headers
+
+
 def test_no_image_and_no_original_are_404_in_words(kept: Api, retriever: Retriever) -> None:
     assert kept.refused("GET", "/originals/none.png", 404) == "there is no image 'none.png' in this collection"
     api = Api(retriever)
