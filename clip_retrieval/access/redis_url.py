@@ -4,6 +4,9 @@ Both speak one protocol, and one client reaches both. A message about a URL neve
 may hold a password.
 """
 
+import re
+from urllib.parse import urlsplit
+
 SCHEMES = ("redis", "rediss", "valkey", "valkeys")
 
 
@@ -17,12 +20,14 @@ def spoken_url(url: str) -> str:
             f"a URL that begins with {scheme[:20]} is of no store that can be used; write redis://host:6379/0, or "
             "rediss:// with TLS"
         )
-    spoken = url.replace("valkey", "redis", 1)
+    spoken = scheme.replace("valkey", "redis") + url.removeprefix(scheme)  # a host may be called valkey, too
     try:
         ConnectionPool.from_url(spoken).make_connection()  # type: ignore[no-untyped-call]
+        if not re.fullmatch(r"/?\d*", urlsplit(spoken).path, re.ASCII):  # the client passes over it
+            raise ValueError
     except (ValueError, TypeError):
         raise ValueError(
-            f"the {scheme}:// URL cannot be read: its port is a number, its options are those of the client redis, and "
-            "in a password / is written %2F, # %23, ? %3F and @ %40"
+            f"the {scheme}:// URL cannot be read: its port and its database are numbers, its options are those of the "
+            "client redis, and in a password / is written %2F, # %23, ? %3F and @ %40"
         ) from None
     return spoken

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from clip_retrieval.client.change_methods import AsyncChangeMethods, ChangeMethods
 from clip_retrieval.client.endpoints import (
+    NOT_SENT,
     Call,
     Calls,
     ThumbnailSize,
@@ -282,13 +283,13 @@ class Client(ChangeMethods):
     def _file(self, path: str, min_sequence: int | None) -> bytes:
         try:
             return bytes_of(self._http.get(path, headers=waits_for(min_sequence)))
-        except httpx.RequestError as error:
+        except NOT_SENT as error:
             raise failure_of(f"GET {path}", error) from error
 
     def _send(self, call: Call[M]) -> M:
         try:
             answer = call.parse(self._http.request(call.method, call.path, **call.arguments()))
-        except httpx.RequestError as error:
+        except NOT_SENT as error:
             raise call.failure(error) from error
         if isinstance(answer, Drawn):
             answer.draw_with(self._thumbnail_if_any)
@@ -523,13 +524,13 @@ class AsyncClient(AsyncChangeMethods):
     async def _file(self, path: str, min_sequence: int | None) -> bytes:
         try:
             return bytes_of(await self._http.get(path, headers=waits_for(min_sequence)))
-        except httpx.RequestError as error:
+        except NOT_SENT as error:
             raise failure_of(f"GET {path}", error) from error
 
     async def _send(self, call: Call[M]) -> M:
         try:
             answer = call.parse(await self._http.request(call.method, call.path, **call.arguments()))
-        except httpx.RequestError as error:
+        except NOT_SENT as error:
             raise call.failure(error) from error
         if isinstance(answer, Drawn) and self._can_draw:
             answer.draw_with(self._thumbnail_if_any)

@@ -99,13 +99,21 @@ class Call(Generic[M]):
         except ValidationError as error:
             raise ServerFailure(f"{self.method} {self.path}: {_NOT_OURS}", status=response.status_code) from error
 
-    def failure(self, error: httpx.RequestError) -> ServiceError:
+    def failure(self, error: httpx.RequestError | httpx.InvalidURL) -> ServiceError:
         """The error of this package for a request that httpx could not complete."""
         return failure_of(f"{self.method} {self.path}", error)
 
 
-def failure_of(request: str, error: httpx.RequestError) -> ServiceError:
+NOT_SENT = (httpx.RequestError, httpx.InvalidURL)
+"""What httpx raises for a request that has no answer."""
+MAX_SHOWN = 100
+
+
+def failure_of(request: str, error: httpx.RequestError | httpx.InvalidURL) -> ServiceError:
     """The error of this package for a request, by its method and path, that httpx could not complete."""
+    if isinstance(error, httpx.InvalidURL):  # its parts are quoted, so it is too long
+        shown = request if len(request) <= MAX_SHOWN else f"{request[:MAX_SHOWN]}…"
+        return RequestRejected(f"{shown}: what stands in the URL is too long", status=HTTPStatus.REQUEST_URI_TOO_LONG)
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.TransportError):
         return Unreachable(f"{request}: no answer ({reason})")

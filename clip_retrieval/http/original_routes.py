@@ -103,7 +103,10 @@ def add_original_routes(app: FastAPI, state: ServerState) -> None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no image {image_id!r} in this collection")
         image, _ = found
         part, tag = _find(collection, state, image)
-        head = next(part.chunks(0, min(part.size, HEAD_BYTES)), b"")
+        try:
+            head = next(part.chunks(0, min(part.size, HEAD_BYTES)), b"")
+        except OSError:  # it has gone since it was found
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"the original of {image_id!r} cannot be read now") from None
         media_type, disposition = described(head, image.image_path, download=download)
         headers = {
             "ETag": tag,

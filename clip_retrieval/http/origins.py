@@ -18,15 +18,21 @@ READ_HEADERS = (
     "Idempotency-Key",
     "If-Match",
     "If-None-Match",
+    "If-Range",
     "Min-Sequence",
+    "Range",
     "X-API-Key",
     "X-Request-Id",
 )
 """The headers of a request that something here reads and that a page may set."""
 
 SHOWN_HEADERS = (
+    "Accept-Ranges",
+    "Allow",
     "Collection-Sequence",
     "Collection-Version",
+    "Content-Disposition",
+    "Content-Range",
     "ETag",
     "Idempotent-Replayed",
     "Location",

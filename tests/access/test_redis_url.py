@@ -12,6 +12,8 @@ from clip_retrieval.access.redis_url import spoken_url
         ("rediss://:secret@host/1", "rediss://:secret@host/1"),
         ("valkey://host", "redis://host"),
         ("valkeys://valkey:6380", "rediss://valkey:6380"),
+        ("redis://valkey:6379/0", "redis://valkey:6379/0"),
+        ("rediss://user:valkey@valkey.internal/1", "rediss://user:valkey@valkey.internal/1"),
     ],
 )
 def test_redis_and_valkey_are_spoken_to_alike(url: str, spoken: str) -> None:
@@ -26,6 +28,8 @@ def test_redis_and_valkey_are_spoken_to_alike(url: str, spoken: str) -> None:
         "redis://:hunter2@host:port",
         "redis://:hunter2@host?socket_timeout=soon",
         "redis://:hunter2@host?no_such_option=1",
+        "redis://:hunter2@host:6379/cache",
+        "redis://:hunter2@host:6379/0/1",
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:

@@ -946,6 +946,20 @@ def test_the_address_of_a_page_is_none_of_a_service(kind: type[Client | AsyncCli
         kind(url)
 
 
+def test_what_is_too_long_for_a_url_is_one_of_the_clients_errors(ask: Ask) -> None:
+    network = Network(ok(FIELDS))
+    for method, given in (
+        ("fields", {"place": {"in": ["x" * 1000] * 99}}),
+        ("image", "x" * 70_000),
+        ("thumbnail", "x" * 70_000),
+    ):
+        with pytest.raises(RequestRejected, match="what stands in the URL is too long") as raised:
+            ask(network, method, given)
+        assert raised.value.status == 414
+        assert len(str(raised.value)) < 200
+    assert network.requests == []
+
+
 def test_an_address_that_leads_elsewhere_is_said(ask: Ask) -> None:
     """As that of http where a proxy serves https."""
     moved = httpx.Response(301, headers={"Location": "https://service/search/images"})

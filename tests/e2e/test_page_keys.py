@@ -120,3 +120,18 @@ def test_axe_finds_nothing_to_complain_about_in_the_way_in(meet: Meet, guarded: 
     width = visit.page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert width == 0
     visit.failures_are_expected()
+
+
+def test_what_can_be_no_key_is_said_and_is_not_kept(meet: Meet, guarded: Server, secret: str) -> None:
+    """No request can be sent with it: it would look as if the service could not be reached."""
+    visit = meet(guarded.url).open()
+    dialog = visit.page.get_by_role("dialog", name="This service asks for a key")
+    for wrong in ("bc_–ключ", "bc_ two words"):
+        enter(visit, wrong)
+        expect(dialog).to_contain_text("This has a space or a letter that no key has. Copy the key again.")
+    assert visit.page.evaluate("() => sessionStorage.length") == 0
+    enter(visit, secret)
+    expect(dialog).to_be_hidden()
+    expect(visit.page.locator("#tries button")).not_to_have_count(0)
+    visit.page.goto("about:blank")  # no thumbnail is on its way when the service ends
+    visit.failures_are_expected()

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.artifacts.originals import bucket_of
+from clip_retrieval.artifacts.originals import FilePart, bucket_of
 from clip_retrieval.build.pipeline import Options, build
 from clip_retrieval.encoders.fake import FakeEncoder
 from clip_retrieval.http.original_routes import described, safe_name, wanted_span
 from clip_retrieval.images.decode import Limits
 from clip_retrieval.progress import Silent
 from clip_retrieval.search.retriever import Retriever
-from clip_retrieval.serving.originals_folder import OriginalsFolder
+from clip_retrieval.serving.originals_folder import FoundOriginal, OriginalsFolder
 from tests.http.in_process import Api
 from tests.samples import image_of, png, write_collection
 
@@ -111,6 +111,13 @@ def test_a_range_is_read_as_the_standard_says(given: str, size: int, wanted: tup
     assert wanted_span(given, size) == wanted
 
 
+def test_head_is_of_the_whole_file(kept: Api, squares: Path) -> None:
+    answer = kept.request("HEAD", PATH, headers={"Range": "bytes=0-9"})
+    assert answer.status_code == 200
+    assert answer.headers["content-length"] == str((squares / RED).stat().st_size)
+    assert "content-range" not in answer.headers
+
+
 def test_no_image_and_no_original_are_404_in_words(kept: Api, retriever: Retriever) -> None:
     assert kept.refused("GET", "/originals/none.png", 404) == "there is no image 'none.png' in this collection"
     api = Api(retriever)
@@ -146,6 +153,17 @@ def test_a_file_of_the_source_is_given_out_where_the_operator_allows_it(squares:
     assert answer.content == (squares / RED).read_bytes()
     assert api.request("GET", PATH, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
     assert api.get("/")["links"]["originals"] == "/originals/{image_id}"
+    api.close()
+
+
+def test_a_file_that_goes_while_it_is_asked_for_is_404(
+    squares: Path, retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = served_from(squares, retriever)
+    assert api.state.originals is not None
+    gone = FoundOriginal(FilePart(squares / "gone.png", 0, 10), "tag")
+    monkeypatch.setattr(api.state.originals, "find", lambda _: gone)
+    assert "cannot be read now" in api.refused("GET", PATH, 404)
     api.close()
 
 

@@ -27,7 +27,7 @@ class AccessLog:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
@@ -48,12 +48,17 @@ class AccessLog:
 
 
 def _log(scope: Scope, status: int, response_bytes: int, duration_ms: float) -> None:
-    if not log.isEnabledFor(logging.INFO) or (scope["path"].startswith(THUMBNAILS) and 200 <= status < 400):
+    path = scope["path"]  # by now without the prefix below which a proxy serves this
+    if (
+        path in QUIET_PATHS
+        or (path.startswith(THUMBNAILS) and 200 <= status < 400)
+        or not log.isEnabledFor(logging.INFO)
+    ):
         return
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     fields = {
         "method": scope["method"],
-        "path": scope["path"],
+        "path": path,
         "status": status,
         "duration_ms": round(duration_ms, 3),
         "request_bytes": int(declared) if declared.isdigit() else 0,
@@ -64,8 +69,8 @@ def _log(scope: Scope, status: int, response_bytes: int, duration_ms: float) -> 
     context = RequestContext.of(scope)
     if context is not None and context.caller.key is not None:
         fields["key"] = context.caller.key
-    path = escaped(scope["path"])  # a client chooses it: a line break must not look like another line of the log
-    line = (scope["method"], path, status, duration_ms, fields["request_id"])
+    shown = escaped(path)  # a client chooses it: a line break must not look like another line of the log
+    line = (scope["method"], shown, status, duration_ms, fields["request_id"])
     log.info("%s %s %d %.1f ms %s", *line, extra={"access": fields})
 
 

@@ -46,7 +46,9 @@ class RouteCheck:
             host = (scope.get("client") or ("", 0))[0]
             RequestContext(policy, Caller(host)).put(scope)
             if scope["method"] == "HEAD":  # the server sends the answer to GET without its body
-                scope = {**scope, "method": "GET"}
+                # A range is one of GET alone (RFC 9110, section 14.2).
+                headers = [one for one in scope["headers"] if one[0] != b"range"]
+                scope = {**scope, "method": "GET", "headers": headers}
         await self._app(scope, receive, send)
 
 

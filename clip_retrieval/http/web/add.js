@@ -71,10 +71,13 @@ async function sendOne(each, idFrom = "name") {
       return sendOne(each, idFrom);
     }
     each.wrong = true;
-    each.became = whyNot(error, each.file);
+    each.became = error.status || (await isReadable(each.file)) ? whyNot(error, each.file) : UNREADABLE;
   }
   drawQueue();
 }
+
+/* A file that cannot be read looks to `fetch` as a service that cannot be reached. */
+const isReadable = (file) => file.arrayBuffer().then(() => true, () => false);
 
 function whyNot({ status, message }, file) {
   if (status === 413) return `The file has ${number(file.size / 1e6, 1)} MB, which is more than this service takes.`;

@@ -13,10 +13,14 @@ let results = [], known = new Map(), nextOffset = null, running = null, loading 
 let info = null, fields = [], examples = [], shown = null, lost = false, typedAt = 0, opener = null, returned = null, place = null, least, rest = null, seen = 0, mayChange = false, leaving = false, unwritten = null;
 const uploads = new Map(), changedAt = new Map();
 
+/* A browser that is told to keep nothing throws where it is asked for what it keeps. */
+const keeping = (storage) => { try { return window[storage]; } catch { return null; } };
+const inTab = keeping("sessionStorage"), inBrowser = keeping("localStorage");
+
 /* The key of a visitor who has one. It is in this tab alone: no other tab, no disk, no cookie that other sites could have
    sent; it goes as a header, so images that need it are fetched and shown from memory. */
 const KEY = "bento-clip-key", entry = $("entry");
-let key = sessionStorage.getItem(KEY) ?? "", withKey = null;
+let key = inTab?.getItem(KEY) ?? "", withKey = null;
 const credentials = () => (key ? { "X-API-Key": key } : {});
 
 /* Elements */
@@ -47,6 +51,6 @@ const number = (value, digits = 0) => value.toLocaleString("en", { maximumFracti
 const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 const sentence = (words) => (/[.!?…]$/.test(words) ? words : `${words}.`);
 const signed = (weight) => (weight < 0 ? `−${-weight}` : `×${weight}`);
-const named = (column) => { const words = column.replace(/([a-z])([A-Z])/g, "$1 $2").replace(/[_\-.]+/g, " ").trim() || column; return words[0].toUpperCase() + words.slice(1); };
+const named = (column) => { const words = column.replace(/([a-z])([A-Z])/g, "$1 $2").replace(/[_\-.]+/g, " ").trim() || column; return words.charAt(0).toUpperCase() + words.slice(1); };
 const shorten = (words, most) => (words.length > most ? `${words.slice(0, most - 1).trimEnd()}…` : words);
 const alt = (image) => (image.captions?.length ? image.captions.join("; ") : image.image_path || image.image_id);

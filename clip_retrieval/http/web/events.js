@@ -139,10 +139,10 @@ function showScores(are) {
 $("scores").addEventListener("click", () => {
   const are = !document.body.classList.contains("scores");
   showScores(are);
-  if (are) localStorage.setItem(SCORES, "1");
-  else localStorage.removeItem(SCORES);
+  if (are) inBrowser?.setItem(SCORES, "1");
+  else inBrowser?.removeItem(SCORES);
 });
-showScores(localStorage.getItem(SCORES) === "1");
+showScores(inBrowser?.getItem(SCORES) === "1");
 
 $("forget").hidden = !key;
 recall(history.state); // before the service answers, because a visitor may type before that

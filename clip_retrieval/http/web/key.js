@@ -16,14 +16,20 @@ function wordsFor(why) {
 
 function keepKey(given) {
   key = given;
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+  if (key) inTab?.setItem(KEY, key);
+  else inTab?.removeItem(KEY);
   $("forget").hidden = !key;
 }
 
 $("entry-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  keepKey($("key").value.trim());
+  const given = $("key").value.trim();
+  if (!/^[!-~]*$/.test(given)) { // no header can have it, so no request could be sent with it
+    $("entry-why").textContent = "This has a space or a letter that no key has. Copy the key again.";
+    $("key").select();
+    return;
+  }
+  keepKey(given);
   $("key").value = "";
   entry.close();
   if (key) withKey();

@@ -33,8 +33,8 @@ async function ask(path, { method, body, form, signal, headers = {}, keepalive }
 function thumbnail(imageId, size) {
   const template = info?.links?.thumbnails;
   if (!template) return null;
-  const path = template.replace("{size}", size).replace("{image_id}", () => encodeURIComponent(imageId));
-  const url = new URL(path.slice(path.indexOf("thumbnails/")), ROOT);
+  const path = template.slice(template.indexOf("thumbnails/{")); // a prefix may have such a word, too
+  const url = new URL(path.replace("{size}", size).replace("{image_id}", () => encodeURIComponent(imageId)), ROOT);
   if (changedAt.has(imageId)) url.searchParams.set("min_sequence", changedAt.get(imageId));
   return url.href;
 }
@@ -43,7 +43,7 @@ function thumbnail(imageId, size) {
 function original(imageId) {
   const template = info?.links?.originals;
   if (!template) return null;
-  return new URL(template.slice(template.indexOf("originals/")).replace("{image_id}", () => encodeURIComponent(imageId)), ROOT).href;
+  return new URL(template.slice(template.indexOf("originals/{")).replace("{image_id}", () => encodeURIComponent(imageId)), ROOT).href;
 }
 
 function imageElement(image, size, instead) {

@@ -1,16 +1,25 @@
 /* An image of the visitor's own */
 
+const UNREADABLE = "That cannot be read: it is a folder, or the file was moved or removed.";
+
 async function take(file) {
   if (!file) return;
   busy(true);
   const blob = await smaller(file);
   const key = `upload-${Date.now()}`;
-  const base64 = await new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(blob);
-  });
+  let base64;
+  try {
+    base64 = await new Promise((resolve, reject) => {
+      const reader = new FileReader();
+      reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+      reader.onerror = () => reject(reader.error);
+      reader.readAsDataURL(blob);
+    });
+  } catch {
+    busy(false);
+    toast(UNREADABLE);
+    return;
+  }
   uploads.set(key, { base64, url: URL.createObjectURL(blob) });
   busy(false);
   change(() => { query.parts = [{ kind: "upload", value: key, weight: 1 }, ...query.parts.filter((part) => part.kind !== "upload")]; });

@@ -39,6 +39,12 @@ def test_a_named_origin_reads_the_answer_with_credentials() -> None:
     assert headers["vary"] == "Origin"
 
 
+def test_what_the_routes_read_and_say_of_files_is_among_the_headers() -> None:
+    """The name of an original file, and the part of it that was sent."""
+    assert {"Range", "If-Range", "If-None-Match"} <= set(READ_HEADERS)
+    assert {"Content-Disposition", "Content-Range", "Accept-Ranges", "ETag", "Allow"} <= set(SHOWN_HEADERS)
+
+
 def test_any_origin_reads_the_answer_without_credentials() -> None:
     headers = sent(served("*"), origin=PAGE).headers
     assert headers["access-control-allow-origin"] == headers["timing-allow-origin"] == "*"

@@ -106,6 +106,15 @@ def test_the_log_shows_the_client_and_not_the_proxy(caplog: pytest.LogCaptureFix
     assert clients == ["203.0.113.9", "[2001:db9::7]", "10.0.0.1:4711"]
 
 
+def test_what_machines_ask_below_a_prefix_has_no_line_either(caplog: pytest.LogCaptureFixture) -> None:
+    app = AccessLog(behind(root_path="/clip"))
+    with caplog.at_level(logging.INFO, LOGGER):
+        get(app, "/clip/livez")
+        get(app, "/clip/metrics")
+        get(app, "/clip/health")
+    assert [vars(record)["access"]["path"] for record in caplog.records] == ["/health"]
+
+
 # The name of the service
 
 
