@@ -48,7 +48,7 @@ def sentence(error: Exception, place: Path | None = None) -> str | None:
     number = None if isinstance(error, ClipRetrievalError) else _number(error, place)
     if number is None:
         return None
-    named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else None
+    named = _named(error, number)
     where = Path(named) if named else place or Path.cwd()
     if number in _HANDLES:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -99,6 +99,14 @@ def _number(error: Exception, place: Path | None) -> int | None:
     text = str(error)
     words = {os.strerror(number): number for number in _KNOWN} | {"iostream error": errno.EIO}  # OpenVINO's
     return next((number for part, number in words.items() if part in text), None)
+
+
+def _named(error: Exception, number: int) -> str | None:
+    """The file that an error names; of two, as in a copy, the second where there is no room, since it was written."""
+    if not isinstance(error, OSError):
+        return None
+    names = (error.filename2, error.filename) if number in {*_FULL, errno.EFBIG} else (error.filename,)
+    return next((name for name in names if isinstance(name, str)), None)
 
 
 def _may_write(place: Path | None) -> bool:

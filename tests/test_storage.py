@@ -27,6 +27,7 @@ def full() -> OSError:
         (full(), r"the disk of .* is full \([\d,]+ MB are free\).*make room"),
         (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "full"),
         (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), r"/some/place would be larger than is allowed.*ulimit -f"),
+        (OSError(errno.EFBIG, "no", "/from/here", None, "/to/there"), "a file at /to/there would be larger"),
         (PermissionError(errno.EACCES, "no", "/mine/file"), r"/mine/file may not be written.*XDG_CACHE_HOME"),
         (OSError(errno.EROFS, "no", "/mine/file"), "/mine/file may not be written or read .Read-only file system"),
         (OSError(errno.EMFILE, "no", "/mine/file"), r"open for /mine/file; the limit is \d+.*ulimit -n"),
@@ -47,6 +48,11 @@ def test_a_folder_that_could_not_be_copied_is_one_short_sentence(tmp_path: Path)
     message = sentence(shutil.Error(many), tmp_path) or ""
     assert "full" in message
     assert len(message) < 300
+
+
+def test_of_a_copy_for_which_there_is_no_room_the_disk_of_the_copy_is_named(tmp_path: Path) -> None:
+    error = OSError(errno.ENOSPC, "no", "/from/here", None, str(tmp_path / "there"))
+    assert (sentence(error) or "").startswith(f"the disk of {tmp_path / 'there'} is full")
 
 
 def test_an_output_that_is_full_is_no_disk() -> None:

@@ -29,7 +29,7 @@ from clip_retrieval.artifacts.transfer import MAX_MANIFEST_BYTES, VERSION, check
 from clip_retrieval.datasets.remote import open_objects
 from clip_retrieval.datasets.remote_file import again
 from clip_retrieval.datasets.store import Objects
-from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ArtifactNotFound, StoreUnreachable
+from clip_retrieval.errors import ArtifactDamaged, ArtifactError, ArtifactNotFound, BuildRunning, StoreUnreachable
 from clip_retrieval.progress import Advance, Progress
 from clip_retrieval.storage import storage
 from clip_retrieval.urls import shown_place
@@ -37,6 +37,8 @@ from clip_retrieval.work_folder import Say, work_folder
 
 T = TypeVar("T")
 
+ORIGIN = "from"
+"""The file beside what was fetched that has the hash of its URL."""
 CHUNK = 8 * 2**20
 MAX_POINTER_BYTES = 4096
 
@@ -256,8 +258,10 @@ def import_published(
         place = modelstore.imports() / version
         with storage(place), work_folder(place, say) as folder:
             if not _has(version, verify=verify):  # else another process has fetched it
+                (folder / ORIGIN).write_text(_hash_of(url), encoding="ascii")
                 modelstore.save(source.fetch(version, folder / "artifact", progress, _known()), say)
             shutil.rmtree(folder, ignore_errors=True)
+        _drop_abandoned(url)
     note(url, version)
     return modelstore.tag_of(version)
 
@@ -282,6 +286,22 @@ def import_to_serve(
         tag = modelstore.tag_of(version)
         say(f"{error}; {tag} is served, which was published there when the bucket last answered")
         return tag
+
+
+def _drop_abandoned(url: str) -> None:
+    """Remove what was fetched of versions that this URL named before, and that no process is fetching now.
+
+    Nobody would ever go on with it.
+    """
+    for origin in modelstore.imports().glob(f"*/{ORIGIN}"):
+        with suppress(OSError, BuildRunning):
+            if origin.read_text(encoding="ascii") == _hash_of(url):
+                with work_folder(origin.parent, None, temporary=True):
+                    pass
+
+
+def _hash_of(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
 
 
 def _has(version: str, *, verify: bool) -> bool:

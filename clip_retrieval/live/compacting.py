@@ -1,5 +1,6 @@
 """The changes in a log become an artifact of the model store."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -55,7 +56,12 @@ def compact_log(
         made = compact(state, workspace, progress, log=log.identity(), say=say)
         data = made.manifest.data
         sequence = state.sequence
-        return CompactedLog(save(made), made.manifest.version, sequence, data.images, data.captions)
+        try:
+            tag = save(made)
+        except BaseException:  # nobody asks for it again: the next compaction most likely holds more changes
+            shutil.rmtree(made.path, ignore_errors=True)
+            raise
+        return CompactedLog(tag, made.manifest.version, sequence, data.images, data.captions)
 
 
 def made_since(log: ChangeLog, sequence: int) -> str | None:

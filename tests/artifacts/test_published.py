@@ -11,6 +11,7 @@ import pytest
 
 from clip_retrieval.artifacts import modelstore
 from clip_retrieval.artifacts.artifact import Artifact
+from clip_retrieval.artifacts.manifest import write_manifest
 from clip_retrieval.artifacts.manifest_file import json_sha256
 from clip_retrieval.artifacts.published import Bucket, import_published, import_to_serve
 from clip_retrieval.artifacts.published_url import check_pointer, check_published
@@ -161,6 +162,28 @@ def test_an_import_that_was_stopped_goes_on_with_what_it_has(
     manifest = len(objects.held[f"shelf/photos/versions/{version}.json"])
     assert objects.read_bytes == len(taken) + manifest, "the other files were there already"
     assert list((home / "clip-retrieval.importing").iterdir()) == []
+
+
+def test_what_was_fetched_of_a_version_that_another_has_followed_is_removed(
+    bucket: Bucket, objects: Objects, fake_artifact: Artifact, artifact_copy: Artifact, home: Path
+) -> None:
+    """A service that follows a bucket for months would keep each part for which the connection was lost."""
+    bucket.export(fake_artifact, Silent())
+    bucket.publish("latest", fake_artifact.manifest.version)
+    last = fake_artifact.manifest.files[list(fake_artifact.manifest.files)[-1]]
+    taken = objects.held.pop(f"shelf/photos/files/{last}")
+    for url in (URL, "s3://shelf/other/latest"):
+        with pytest.raises(ArtifactDamaged, match="is missing"):
+            import_published(url, Silent(), open_at=lambda _: (bucket, "latest"))
+        if url == URL:
+            left = home / "clip-retrieval.importing" / fake_artifact.manifest.version
+            shutil.copytree(left, left.with_name("0" * 16))
+    objects.held[f"shelf/photos/files/{last}"] = taken
+    write_manifest(artifact_copy.path, fake_artifact.manifest.model_copy(update={"version": "a" * 16}))
+    bucket.export(Artifact.open(artifact_copy.path), Silent())
+    bucket.publish("latest", "a" * 16)
+    fetch(bucket)
+    assert [path.name for path in left.parent.iterdir()] == [left.name], "what another URL named stays"
 
 
 def test_a_service_starts_without_the_bucket_with_what_it_fetched_last(

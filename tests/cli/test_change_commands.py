@@ -10,13 +10,17 @@ from typing import Any, cast
 import pytest
 import typer
 
+from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.cli.change_options import metadata_of
 from clip_retrieval.client import Client
 from clip_retrieval.contract.base import ErrorBody
 from clip_retrieval.contract.changes import Changed
 from clip_retrieval.contract.collection import FieldInfo, FieldsAnswer
 from clip_retrieval.encoders.fake import FakeEncoder
+from clip_retrieval.errors import StorageFull
+from clip_retrieval.live.compacting import compact_log
 from clip_retrieval.live.log import LOG_FILE, ChangeLog
+from clip_retrieval.progress import Silent
 from tests.cli.test_app import Cli, cli
 from tests.live.bases import live_image
 
@@ -187,3 +191,19 @@ def test_a_compaction_that_was_killed_before_it_dropped_the_changes_is_ended_by_
     done = cli("compact", tag, "--changes", place)
     assert (done.status, count()) == (0, 0)
     assert "there is nothing to compact" in done.err
+
+
+def test_what_a_compaction_cannot_save_is_left_nowhere(fake_artifact: Artifact, tmp_path: Path) -> None:
+    """A service tries again and again, with more changes each time."""
+    info = FakeEncoder().info
+
+    def full(_: Artifact) -> str:
+        raise StorageFull("the disk is full")
+
+    with closing(ChangeLog.open(tmp_path / "changes" / LOG_FILE, fingerprint=info.fingerprint, dim=info.dim)) as log:
+        with log.transaction() as transaction:
+            transaction.put(live_image("new", 1, captions=["a ruby"]))
+        with pytest.raises(StorageFull):
+            compact_log(fake_artifact, log, tmp_path / "builds", Silent(), save=full)
+        assert len(log.after(0)) == 1
+    assert list((tmp_path / "builds").iterdir()) == []
