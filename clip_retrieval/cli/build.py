@@ -100,8 +100,8 @@ def build_command(
     device: Annotated[
         DeviceOption | None,
         typer.Option(
-            help="Where the vectors are made. cuda: by torch on a GPU, in half precision, held against the encoder that"
-            " serves; cuda-f32: in float32, for models that it does not suit; auto: cuda, if there is a GPU.",
+            help="Where the vectors are made. cuda: by torch on a GPU, in half precision, compared with the encoder"
+            " that serves; cuda-f32: in float32, for models that it does not suit; auto: cuda, if there is a GPU.",
             show_default="by the encoder that serves",
         ),
     ] = None,

@@ -46,7 +46,8 @@ def search(
     source: Annotated[str, typer.Option("--in", help="An artifact's tag or folder, or the URL of a service.")] = LATEST,
     k: Annotated[int, typer.Option("-k", "--count", min=1, max=MAX_K, help="The number of results.")] = DEFAULT_K,
     captions: Annotated[
-        bool, typer.Option("--captions", help="Find captions instead of images; needs an image or --mode words.")
+        bool,
+        typer.Option("--captions", help="Find captions instead of images; needs an image, or --mode words or both."),
     ] = False,
     minus: Annotated[
         list[str] | None, typer.Option("--minus", help=f"A text or image to subtract, with weight {MINUS_WEIGHT}.")
@@ -70,7 +71,7 @@ def search(
         ModeOption,
         typer.Option(
             help="What finds: vector, what images show; words, the literal words of captions, file names and text"
-            " columns; both, fused by rank."
+            " columns; both, either of them, in one order."
         ),
     ] = ModeOption.VECTOR,
     texts: Annotated[
@@ -193,7 +194,9 @@ def _check_parts(parts: Sequence[Part], *, captions: bool, language: str | None,
             "give a text, an image or --like; bento-clip browse shows images without a query", param_hint="QUERY"
         )
     if captions and mode == "vector" and all(part.text is not None for part in parts):
-        raise InvalidQuery(f"--captions needs an image in the query; there is no file {parts[0].text}")
+        raise InvalidQuery(
+            f"--captions needs an image in the query, or --mode words or both; there is no file {parts[0].text}"
+        )
     if language is not None and all(part.text is None for part in parts):
         raise typer.BadParameter("the query has no text; leave it out", param_hint="--language")
 

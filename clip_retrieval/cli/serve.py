@@ -178,8 +178,10 @@ def _tls(certificate: Path | None, key: Path | None, client_authority: Path | No
 
 
 def _environment(given: Mapping[str, Path | None], *, insecure: bool) -> dict[str, str]:
-    """That of the service, which has another working folder, with the paths that were ``given`` by their settings."""
-    index = os.environ.get(INDEX_URI_SETTING, "")
-    paths = {**given, INDEX_URI_SETTING: Path(index) if is_file(index) else None}
-    said = {name: str(path.expanduser().absolute()) for name, path in paths.items() if path is not None}
+    """That of the service, which has another working folder, with the paths that were ``given`` by their settings, or
+    that the settings have: ``demo`` gives none."""
+    paths = {name: path or os.environ.get(name) for name, path in given.items()}
+    if is_file(index := os.environ.get(INDEX_URI_SETTING, "")):
+        paths[INDEX_URI_SETTING] = index
+    said = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items() if path}
     return {**os.environ, **said, **({INSECURE_SETTING: "true"} if insecure else {})}

@@ -88,7 +88,7 @@ SearchMode = Annotated[
     Mode,
     Field(
         description="What finds: `vector`; `words`, the literal words of the texts in captions, file names and text "
-        "fields; or `both`, fused by rank. Refused where the artifact has no words, and for queries without a text."
+        "fields; or `both`, in one order. Refused where the artifact has no words, and for queries without a text."
     ),
 ]
 

@@ -33,7 +33,7 @@ from clip_retrieval.serving.entry import check_keys, opening
 from clip_retrieval.serving.leading import BENTO, BOUND, IS_SMALL, lead, usual_workers
 from clip_retrieval.serving.served import check_engine
 from clip_retrieval.serving.service_folder import first_of_all, service_folder
-from clip_retrieval.serving.settings import FROZEN, Settings, unknown_settings
+from clip_retrieval.serving.settings import FROZEN, PREFIX, Settings, unknown_settings
 from clip_retrieval.serving.shared_state import DESCRIPTOR, GAUGES, SharedState, Slot
 from clip_retrieval.serving.supervisor import supervisor
 from clip_retrieval.serving.traffic import IMAGES_A_PLACE
@@ -190,15 +190,17 @@ def prepare(settings: Settings, tag: str, folder: Path, beside: Mapping[str, int
     except ClipRetrievalError as error:
         raise SystemExit(f"bento-clip: {error}") from None
     name = str(folder.resolve()) if Path(tag).is_dir() else tag
-    os.environ["BENTO_CLIP_ARTIFACT"] = name  # workers have another working folder
-    if settings.index_uri is not None and is_file(settings.index_uri):
-        os.environ["BENTO_CLIP_INDEX_URI"] = str(Path(settings.index_uri).absolute())
-    if settings.query_log is not None:
-        os.environ["BENTO_CLIP_QUERY_LOG"] = str(settings.query_log.absolute())
-    if settings.keys is not None:
-        os.environ["BENTO_CLIP_KEYS"] = str(settings.keys.absolute())
+    os.environ |= {"BENTO_CLIP_ARTIFACT": name, **whole_paths(settings)}
     others = {name: SharedState.create(2 * count) for name, count in (beside or {}).items()}
     supervise_by(partial(supervisor, shared=lead(share_cores(settings)[0]), beside=others))
+
+
+def whole_paths(settings: Settings) -> dict[str, str]:
+    """The variables of the settings that are paths, from the root: workers have another working folder."""
+    paths = {name: getattr(settings, name) for name in ("changes", "originals", "query_log", "keys")}
+    if settings.index_uri is not None and is_file(settings.index_uri):
+        paths["index_uri"] = Path(settings.index_uri)
+    return {f"{PREFIX}{name.upper()}": str(path.absolute()) for name, path in paths.items() if path is not None}
 
 
 def prepare_encoder(tag: str, folder: Path) -> None:

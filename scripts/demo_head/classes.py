@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from timm.data import ImageNetInfo
+from clip_retrieval.encoders.open_clip import timm
 
 
 class Synset(NamedTuple):
@@ -30,7 +30,7 @@ def read_synsets(data: Path) -> dict[str, Synset]:
 
 def class_sentences(data: Path) -> list[list[str]]:
     """Five sentences for each class, in ImageNet's order; each list has 1,000 entries. ``data`` as above."""
-    info, synsets = ImageNetInfo(), read_synsets(data)
+    info, synsets = timm.data.ImageNetInfo(), read_synsets(data)
     offsets = [info.index_to_label_name(i)[1:] for i in range(1000)]
     names = [info.index_to_description(i) for i in range(1000)]
     first = [name.split(",")[0] for name in names]

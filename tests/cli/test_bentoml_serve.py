@@ -2,10 +2,14 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+import typer
 
+from clip_retrieval.cli import serve as serve_command
 from clip_retrieval.cli.bentoml_serve import address_of, key_header, try_line, url_of
 from clip_retrieval.errors import ClipRetrievalError
 
@@ -66,3 +70,22 @@ def test_the_request_to_try_has_words_of_this_collection_as_a_shell_passes_them_
 
 def test_without_captions_the_request_to_try_lists_images() -> None:
     assert try_line("http://localhost:3000", "", None) == "curl -s 'http://localhost:3000/images?limit=3'"
+
+
+@pytest.mark.parametrize("name", ["CHANGES", "ORIGINALS", "KEYS", "QUERY_LOG"])
+def test_a_path_of_the_environment_is_that_of_the_person_s_folder(
+    stored_tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """``demo`` calls ``serve`` without an option, and the service has another working folder."""
+    given: list[Mapping[str, str]] = []
+
+    def served(tag: str, host: str, port: int, environment: Mapping[str, str], *_: object) -> int:
+        given.append(environment)
+        return 0
+
+    monkeypatch.setattr(serve_command, "serve_artifact", served)
+    monkeypatch.setenv(f"BENTO_CLIP_{name}", "some/place")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(typer.Exit):
+        serve_command.serve(stored_tag, port=3000, host="127.0.0.1")
+    assert given[0][f"BENTO_CLIP_{name}"] == str(tmp_path / "some" / "place")

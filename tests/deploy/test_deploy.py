@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from clip_retrieval.serving.prometheus import PrometheusMetrics
 from clip_retrieval.serving.settings import Settings
+from clip_retrieval.serving.shared_state import REJECTIONS
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -234,6 +235,13 @@ class TestDashboard:
 def _samples(name: str, kind: str) -> list[str]:
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
     return [name + suffix for suffix in suffixes.get(kind, [])]
+
+
+def test_the_alert_that_asks_for_replicas_counts_what_more_of_them_would_answer() -> None:
+    """A body that is too large or too slow, and a caller who asks for too much, would be refused all the same."""
+    [rule] = [rule for group in ALERTS["groups"] for rule in group["rules"] if "add replicas" in str(rule)]
+    [reasons] = re.findall(r'reason=~"([a-z_|]+)"', rule["expr"])
+    assert set(reasons.split("|")) == {"too_many", "too_slow"} <= set(REJECTIONS)
 
 
 class TestDocs:

@@ -15,7 +15,7 @@ import pytest
 from clip_retrieval.artifacts.artifact import Artifact
 from clip_retrieval.errors import ShortOfMemory
 from clip_retrieval.serving.budget import MIB
-from clip_retrieval.serving.process import choose_first, find_artifact, reserve_core, share_cores
+from clip_retrieval.serving.process import choose_first, find_artifact, reserve_core, share_cores, whole_paths
 from clip_retrieval.serving.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -170,3 +170,20 @@ print(*process.find_first(process.read_settings(place.shared)))
     assert "BENTO_CLIP_MAX_PENDNG is no setting" in first[1]
     assert "only the probes" in first[1]
     assert second[1] == ""
+
+
+@pytest.mark.parametrize("name", ["CHANGES", "ORIGINALS", "KEYS", "QUERY_LOG"])
+def test_a_path_of_the_settings_is_that_of_the_supervisor_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Workers of a Bento have its folder as their working folder."""
+    (tmp_path / "place").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"BENTO_CLIP_{name}", "place")
+    assert whole_paths(Settings()) == {f"BENTO_CLIP_{name}": str(tmp_path / "place")}
+
+
+def test_a_milvus_lite_is_a_path_and_a_server_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert whole_paths(Settings(index_uri="a.db")) == {"BENTO_CLIP_INDEX_URI": str(tmp_path / "a.db")}
+    assert whole_paths(Settings(index_uri="http://milvus:19530")) == {}
