@@ -206,7 +206,7 @@ class TestLimits:
         with pytest.raises(ImageRejected, match="decompression bomb"):
             decode_image(bytes(data))
 
-    @pytest.mark.parametrize("fmt", ["GIF", "TIFF", "WEBP"])
+    @pytest.mark.parametrize("fmt", ["GIF", pytest.param("TIFF", marks=pytest.mark.slow), "WEBP"])
     def test_of_thousands_of_frames_only_the_first_is_read(self, fmt: str) -> None:
         def later() -> Iterator[Image.Image]:
             return (Image.new("RGB", (8, 8), (0, 0, number % 251)) for number in range(3000))

@@ -40,6 +40,7 @@ def peak_of_opening(artifact: Artifact) -> int:
     return min(peaks)
 
 
+@pytest.mark.slow
 def test_opening_a_retriever_takes_no_more_memory_for_more_records(artifacts: list[Artifact]) -> None:
     few, many = map(peak_of_opening, artifacts)
     assert abs(many - few) < 20_000, "bytes; a Python object for each record would take a million"

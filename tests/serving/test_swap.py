@@ -315,6 +315,7 @@ def test_one_swap_at_a_time(host: Host, other: Artifact) -> None:
     assert isinstance(second, SwapInProgress)
 
 
+@pytest.mark.slow
 def test_a_hundred_swaps_under_queries_give_whole_answers_of_one_version(
     host: Host, fake_artifact: Artifact, other: Artifact
 ) -> None:
