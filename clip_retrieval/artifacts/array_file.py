@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SMALL_BYTES = 64 * 1024
-"""What is not larger need not be mapped."""
+SMALL_BYTES = 4096
+"""What is not larger need not be mapped: it takes a page of memory in both cases."""
 HEADS = Lock()
 """Held while the head of a file is read."""
 

@@ -1,7 +1,9 @@
 """What earlier artifacts know: vectors by the same encoder, thumbnails by the same release and plan."""
 
+import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,13 +49,15 @@ def test_a_damaged_artifact_is_unknown_and_one_with_the_same_data_takes_its_plac
         assert known.has("images", KEYS[0])
 
 
-def test_no_clean_up_deletes_what_a_build_takes_vectors_from(fake_artifact: Artifact, artifact_copy: Artifact) -> None:
+def test_no_clean_up_deletes_what_a_build_takes_vectors_from(artifact_copy: Artifact, tmp_path: Path) -> None:
+    whole = Artifact.open(Path(shutil.copytree(artifact_copy.path, tmp_path / "whole")))
+
     def are_free() -> list[bool]:
-        with unused(fake_artifact.path) as one, unused(artifact_copy.path) as other:
+        with unused(whole.path) as one, unused(artifact_copy.path) as other:
             return [one, other]
 
     (artifact_copy.path / "images.npy").write_bytes(b"damaged")
-    with closing(KnownArtifacts([artifact_copy, fake_artifact], INFO)):
+    with closing(KnownArtifacts([artifact_copy, whole], INFO)):
         assert are_free() == [False, True]
     assert are_free() == [True, True]
 
