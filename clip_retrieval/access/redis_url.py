@@ -27,7 +27,7 @@ def spoken_url(url: str) -> str:
             raise ValueError
     except (ValueError, TypeError):
         raise ValueError(
-            f"the {scheme}:// URL cannot be read: its port and its database are numbers, its options are those of the "
+            f"the {scheme}:// URL cannot be read: its port is a number, and its database; its options are those of the "
             "client redis, and in a password / is written %2F, # %23, ? %3F and @ %40"
         ) from None
     return spoken
