@@ -190,7 +190,7 @@ def _attach_dispatch(scope: Scope) -> bool:
 def add_middleware(service: bentoml.Service[Any]) -> None:
     """Put the middleware around a service; ends the process if a setting of it cannot be used."""
     try:
-        stack = middleware(state, before_scrape=_refresh_metrics, on_request=_attach_dispatch)
+        stack = middleware(state, own=app, before_scrape=_refresh_metrics, on_request=_attach_dispatch)
     except ClipRetrievalError as error:
         process.end_service(place.shared, error)
     for each, its_options in stack:

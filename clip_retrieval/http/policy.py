@@ -124,6 +124,20 @@ ROUTES: Mapping[str, Mapping[str, RoutePolicy]] = {
 }
 """By path, then by method; HEAD is wherever GET is. A parameter at the end of a path takes the rest of it."""
 
+OF_BENTOML = frozenset(
+    {
+        "/encode_texts",
+        "/encode_images",
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/schema.json",
+        "/static_content/{file}",
+    }
+)
+"""The paths that BentoML's application answers; this project's answers all others."""
+
 _PREFIXES = tuple((path.partition("{")[0], path) for path in ROUTES if "{" in path)
 
 

@@ -28,6 +28,7 @@ from clip_retrieval.http.middleware.json_check import JsonCheck
 from clip_retrieval.http.middleware.limits import Limits
 from clip_retrieval.http.middleware.native_images import NativeImages
 from clip_retrieval.http.middleware.native_texts import NativeTexts
+from clip_retrieval.http.middleware.own_routes import OwnRoutes
 from clip_retrieval.http.middleware.proxies import Proxies, RootPath
 from clip_retrieval.http.middleware.request_ids import RequestIds
 from clip_retrieval.http.middleware.route_check import RouteCheck
@@ -55,9 +56,10 @@ def wire(state: ServerState) -> Wire:
 
 
 def middleware(
-    state: ServerState, *, before_scrape: Callable[[], None], on_request: Callable[[Scope], bool]
+    state: ServerState, *, own: ASGIApp, before_scrape: Callable[[], None], on_request: Callable[[Scope], bool]
 ) -> list[tuple[type[Any], dict[str, Any]]]:
-    """Each class with its options. ``on_request`` gets each request until it returns True.
+    """Each class with its options. ``own`` answers what is not BentoML's; ``on_request`` gets each request until it
+    returns True.
 
     Raises ClipRetrievalError for a prefix of the path that is one of the service's own paths.
     """
@@ -102,4 +104,5 @@ def middleware(
         *([] if state.limiter is None else [(NativeTexts, dict[str, Any]())]),
         (UntilDone, {"hook": on_request}),
         *([(RootPath, dict[str, Any]())] if settings.trusted_proxies or settings.root_path else []),
+        (OwnRoutes, {"own": own}),
     ]

@@ -139,7 +139,9 @@ def test_a_service_is_ready_while_queries_are_answered(api: Api) -> None:
     """``/readyz`` is BentoML's and says that the process has started; it is asked only if nothing is wrong."""
     hooks = next(
         options["hooks"]
-        for kind, options in middleware(api.state, before_scrape=api.state.publish, on_request=lambda _: True)
+        for kind, options in middleware(
+            api.state, own=api.app, before_scrape=api.state.publish, on_request=lambda _: True
+        )
         if kind is Beforehand
     )
     assert hooks["/readyz"]() is None

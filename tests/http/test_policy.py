@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from clip_retrieval.artifacts.artifact import Artifact
-from clip_retrieval.http.policy import FORM, JSON, ROUTES, Needs, RoutePolicy, is_taken, methods_of, route_of
+from clip_retrieval.http.policy import (
+    FORM,
+    JSON,
+    OF_BENTOML,
+    ROUTES,
+    Needs,
+    RoutePolicy,
+    is_taken,
+    methods_of,
+    route_of,
+)
 
 ROUTES_OF_THE_SERVICE = """
 import json
@@ -22,7 +32,7 @@ found = []
 for app in (bento, service.app):
     for route in app.routes:
         methods = getattr(route, "methods", None)
-        found.append([route.path, sorted(methods) if methods else None])
+        found.append([route.path, sorted(methods) if methods else None, app is bento])
 print(json.dumps(found))
 """
 
@@ -38,15 +48,18 @@ def test_every_route_has_a_row_and_every_row_a_route(fake_artifact: Artifact) ->
         timeout=60,
     )
     served: dict[str, set[str]] = {}
-    for path, methods in json.loads(child.stdout.splitlines()[-1]):
+    ours, of_bentoml = set[str](), set[str]()
+    for path, methods, is_of_bentoml in json.loads(child.stdout.splitlines()[-1]):
         if path:  # the application itself is mounted without a path
             is_folder = methods is None
             name = f"{path}/{{file}}" if is_folder else path.replace(":path}", "}")
+            (of_bentoml if is_of_bentoml else ours).add(name)
             served.setdefault(name, set()).update({"GET", "HEAD"} if is_folder else methods)
     for methods in served.values():
         if "GET" in methods:
             methods.add("HEAD")  # ``RouteCheck`` makes GET of it
     assert served == {path: set(methods) for path, methods in ROUTES.items()}
+    assert of_bentoml - ours == OF_BENTOML, "a request reaches the application that answers it"
 
 
 def test_a_route_that_reads_a_body_says_which() -> None:

@@ -1,6 +1,7 @@
 """The order of the middleware: what each refuses is seen by what is outside of it, and costs nothing inside."""
 
 import pytest
+from starlette.responses import PlainTextResponse
 
 from clip_retrieval.errors import ClipRetrievalError
 from clip_retrieval.http.stack import middleware
@@ -18,7 +19,7 @@ GUARDED = {
 def stack(**settings: object) -> list[str]:
     state = ServerState.of(Settings.model_validate(settings))
     try:
-        built = middleware(state, before_scrape=state.publish, on_request=lambda _: True)
+        built = middleware(state, own=PlainTextResponse(""), before_scrape=state.publish, on_request=lambda _: True)
         return [kind.__name__ for kind, _ in built]
     finally:
         state.decoders.shutdown()
@@ -45,7 +46,8 @@ def test_with_every_setting_the_order_is_this() -> None:
         "NativeImages",
         "NativeTexts",
         "UntilDone",
-        "RootPath",  # innermost: everything else compares paths with the table
+        "RootPath",  # inside of all that compares paths with the table as they are
+        "OwnRoutes",
     ]
 
 

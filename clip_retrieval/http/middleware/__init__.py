@@ -20,4 +20,5 @@ beforehand.py     what happens before BentoML's own routes answer: fresh metrics
 native_images.py  decodes the images of BentoML's own API
 native_texts.py   counts its texts
 first_request.py  hands over what only a request carries
+own_routes.py     hands a request to this project's application, unless BentoML's answers it
 """

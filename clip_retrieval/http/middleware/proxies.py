@@ -67,8 +67,8 @@ def prefix_of(scope: Scope) -> str:
 class RootPath:
     """Gives the application the prefix as ASGI has it: as ``root_path``, with which ``path`` begins.
 
-    Routes and links of FastAPI and Starlette are made from the two. It is the innermost of all: middleware compares
-    paths with the table of routes.
+    Routes and links of FastAPI and Starlette are made from the two. It is the innermost of all that compares paths with
+    the table of routes as they are.
     """
 
     def __init__(self, app: ASGIApp) -> None:
