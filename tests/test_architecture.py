@@ -259,6 +259,7 @@ def test_importing_the_client_loads_little() -> None:
     assert not loaded & {"torch", "open_clip", "openvino", "faiss", "bentoml", "numpy", "PIL", "fastapi", "typer"}
 
 
+@pytest.mark.slow
 def test_importing_the_service_loads_no_torch(fake_artifact: Artifact) -> None:
     loaded = loaded_by("import clip_retrieval.service", BENTO_CLIP_ARTIFACT=str(fake_artifact.path))
     assert {"bentoml", "faiss", "clip_retrieval"} <= loaded

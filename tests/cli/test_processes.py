@@ -176,6 +176,7 @@ class TestWithoutRoom:
         assert not list((tmp_path / "bentoml").rglob("manifest.json"))
         assert_resumes(start(*build), images_left)
 
+    @pytest.mark.slow
     def test_too_few_file_handles_are_one_sentence_and_reject_no_image(
         self, start: Start, collection: Path, tmp_path: Path
     ) -> None:

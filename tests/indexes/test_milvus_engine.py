@@ -83,6 +83,7 @@ def test_a_missing_collection_is_told_with_what_to_do(engine: MilvusWriter) -> N
         engine.search("other", vectors_of(1), 5, {})
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_has_open_is_asked_of_that_process(engine: MilvusWriter, tmp_path: Path) -> None:
     filled(engine, vectors_of(3), EXACT, name="c")
     code = (
@@ -100,6 +101,7 @@ def test_a_folder_that_another_process_has_open_is_asked_of_that_process(engine:
     assert engine.search("d", vectors_of(1), 8, {}).shape == (1, 8), "what the other one wrote is found here"
 
 
+@pytest.mark.slow
 def test_a_search_is_answered_when_the_process_that_had_the_folder_open_has_ended(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np\n"

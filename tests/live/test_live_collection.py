@@ -447,7 +447,7 @@ class ElsewhereMachine(LiveMachine):
 
 TestLive = LiveMachine.TestCase
 TestLive.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
-TestLiveApproximate = ApproximateMachine.TestCase
+TestLiveApproximate = pytest.mark.slow(ApproximateMachine.TestCase)
 TestLiveApproximate.settings = settings(max_examples=8, stateful_step_count=15, deadline=None)
-TestLiveElsewhere = ElsewhereMachine.TestCase
+TestLiveElsewhere = pytest.mark.slow(ElsewhereMachine.TestCase)
 TestLiveElsewhere.settings = settings(max_examples=8, stateful_step_count=15, deadline=None)

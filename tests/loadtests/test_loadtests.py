@@ -511,6 +511,7 @@ def test_a_result_read_from_its_file_is_plotted_and_tabled(steps: Sequence[StepR
 # What loads what
 
 
+@pytest.mark.slow
 def test_the_load_generator_loads_nothing_heavy_and_the_report_no_locust() -> None:
     def loaded(code: str) -> set[str]:
         script = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"

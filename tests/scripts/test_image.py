@@ -83,6 +83,7 @@ def test_every_package_that_says_to_be_under_the_gpl_is_listed() -> None:
 # The Bento
 
 
+@pytest.mark.slow
 def test_the_bento_leaves_out_what_is_not_wanted(fake_artifact: Artifact, tmp_path: Path) -> None:
     bento.stage(tmp_path, "clip-retrieval:1", fake_artifact, basic_formats=True)
     packages = (tmp_path / "requirements.txt").read_text(encoding="utf-8")
@@ -90,6 +91,7 @@ def test_the_bento_leaves_out_what_is_not_wanted(fake_artifact: Artifact, tmp_pa
     assert "heif" not in packages
 
 
+@pytest.mark.slow
 def test_only_an_artifact_in_milvus_brings_the_client_of_milvus(fake_artifact: Artifact, tmp_path: Path) -> None:
     spec = {"engine": "milvus", "uri": "http://milvus:19530", "name": "bento_clip_a1_images"}
     images = fake_artifact.manifest.images
@@ -139,6 +141,7 @@ def test_the_labels_say_what_is_inside(fake_artifact: Artifact) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,63}", value) for value in found.values())
 
 
+@pytest.mark.slow
 def test_the_same_inputs_have_the_same_fingerprint(fake_artifact: Artifact, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -107,6 +107,7 @@ def refused(live: Live, error: type[ClipRetrievalError], words: str) -> None:
     assert live.base() is None
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_as_one(live: Live, fake_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on the size of files stands for it: the process that compacts inherits the limit."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(live.folder / "cache"))

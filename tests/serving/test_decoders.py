@@ -169,6 +169,7 @@ def test_an_image_is_rejected_as_in_this_process(image: FileImage, kind: type[Im
     run(scenario)
 
 
+@pytest.mark.slow
 def test_an_image_that_takes_too_long_is_ended_and_the_next_one_is_decoded() -> None:
     async def scenario() -> None:
         async with processes(cpu_s=0.1) as (decoders, _):
@@ -181,6 +182,7 @@ def test_an_image_that_takes_too_long_is_ended_and_the_next_one_is_decoded() -> 
     run(scenario)
 
 
+@pytest.mark.slow
 def test_an_image_that_nobody_waits_for_is_ended_after_its_grace() -> None:
     async def scenario() -> None:
         async with processes(grace_s=0.05) as (decoders, share):
@@ -198,6 +200,7 @@ def test_an_image_that_nobody_waits_for_is_ended_after_its_grace() -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_is_killed_is_replaced_and_its_image_may_come_again() -> None:
     async def scenario() -> None:
         async with processes() as (decoders, _):

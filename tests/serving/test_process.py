@@ -48,6 +48,7 @@ def run(*workers: str) -> list[list[Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_worker_that_takes_another_one_s_place_verifies_and_goes_on_with_its_counts() -> None:
     code = """
 slot = place.slot
@@ -63,6 +64,7 @@ place.shared.advance("cache")
     assert second == [0, True, True, 0, 5, 0, 1, 1], "what was cleared before it began is not there to be cleared"
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_go_on_ends_the_service_and_only_the_first_says_why() -> None:
     code = 'process.end_service(place.shared, "images.npy differs from its hash")'
     first, second = run(code, code)
@@ -152,6 +154,7 @@ process.read_settings(place.shared)
     assert (first[3], second[3]) == (1, 2), "the supervisor was told"
 
 
+@pytest.mark.slow
 def test_workers_serve_first_what_the_first_of_them_found_and_only_it_says_what_is_open(
     fake_artifact: Artifact, tmp_path: Path
 ) -> None:
