@@ -177,12 +177,12 @@ def resolve(source: str) -> tuple[str, Path]:
     """The name and the folder of an artifact, from a tag in the model store or from the path of a folder.
 
     The name is the full tag, or the path as it was given. ``clip-retrieval`` and ``clip-retrieval:latest`` mean the
-    newest artifact. BentoML's store, with the client of its cloud, is loaded only where a look at two small files does
-    not show which artifact it is. Raises ArtifactNotFound.
+    newest artifact; in a process that serves a Bento, the one that the Bento was made of. BentoML's store, with the
+    client of its cloud, is not loaded for a full tag that a look at a small file shows. Raises ArtifactNotFound.
     """
     if os.path.isdir(source):  # noqa: PTH112 - pathlib raises for a text too long for a file name
         return source, Path(source)
-    if (found := _glance(source)) is not None:
+    if source not in {NAME, LATEST} and (found := _glance(source)) is not None:
         return found
     _clean_up()
     try:
@@ -207,12 +207,14 @@ def resolve(source: str) -> tuple[str, Path]:
 def resolve_whole(source: str) -> tuple[str, Path]:
     """What ``resolve`` finds, whose manifest can be read. Raises ArtifactError of the kind that applies.
 
-    The artifact is loaded only where something is wrong with it.
+    For a process that serves no Bento. Where a look at two small files shows an artifact, neither BentoML's store nor
+    the artifact is loaded.
     """
-    found = resolve(source)
-    if not manifest_file.is_whole(found[1]):
+    found = (source, Path(source)) if os.path.isdir(source) else _glance(source)  # noqa: PTH112 - as in ``resolve``
+    if found is None or not manifest_file.is_whole(found[1]):
         from clip_retrieval.artifacts.artifact import Artifact
 
+        found = resolve(source)
         Artifact.open(found[1], verify=False)
     return found
 

@@ -145,8 +145,11 @@ def find_first(settings: Settings) -> tuple[str, Path]:
 
 def _resolve(source: str) -> tuple[str, Path]:
     """What ``source`` means: first in the Bento that is served, then in the model store."""
-    bento = os.environ.get(BENTO)
-    return (bento and modelstore.in_bento(Path(bento), source)) or modelstore.resolve(source)
+    if bento := os.environ.get(BENTO):
+        return modelstore.in_bento(Path(bento), source) or modelstore.resolve(source)
+    if IS_SMALL in os.environ:
+        return modelstore.resolve_whole(source)
+    return modelstore.resolve(source)  # BentoML's supervisor may serve a Bento
 
 
 def choose_first(settings: Settings, tag: str, folder: Path) -> str:

@@ -248,7 +248,8 @@ def test_a_save_waits_for_another_that_is_in_progress(model_store: Tags, artifac
 WHOLE = """
 import sys
 from clip_retrieval.artifacts import modelstore
-whole, found = modelstore.resolve_whole(sys.argv[1]), modelstore.resolve(sys.argv[1])
+whole = modelstore.resolve_whole(sys.argv[1])
+found = modelstore.resolve(whole[0])
 print(whole[0], whole == found, "bentoml" in sys.modules, "numpy" in sys.modules)
 """
 
@@ -263,6 +264,7 @@ def test_a_whole_artifact_is_found_without_the_libraries_that_read_it(stored_tag
         "False",
     ]
     assert str(bentoml.models.get(name or stored_tag).tag) == stored_tag, "BentoML finds the same"
+    assert modelstore.resolve_whole(name or stored_tag) == modelstore.resolve(name or stored_tag)
 
 
 @pytest.mark.parametrize("name", ["clip-retrieval", "clip-retrieval:latest", None])
