@@ -101,7 +101,7 @@ def _wait_until_blocked(pid: int) -> None:
 def test_an_artifact_that_is_open_is_not_replaced_by_the_same_version(
     stored_tag: str, fake_artifact: Artifact, tmp_path: Path
 ) -> None:
-    """The lock of whoever has it open would be on files that are gone, and a clean-up would delete what is served."""
+    """Else the lock would be on files that are gone, and a clean-up would delete what is served."""
     folder = modelstore.resolve(stored_tag)[1]
     with closing(InUse(folder)):
         again = Artifact.open(Path(shutil.copytree(fake_artifact.path, tmp_path / "again")))
