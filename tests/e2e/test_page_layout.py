@@ -253,8 +253,10 @@ def test_what_is_less_near_than_the_cut_off_comes_after_a_click(visit: Visit) ->
     expect(visit.page).not_to_have_url(re.compile("far=1"))
 
 
-def test_a_search_that_takes_words_away_is_not_cut_off(visit: Visit) -> None:
+def test_a_search_that_takes_words_away_is_not_cut_off(meet: Meet) -> None:
     """It lowers all scores, and the cut-off was measured without it."""
+    # On a higher window more images may be asked for at once, if those that this CPU finds make low rows.
+    visit = meet(viewport={"width": 1280, "height": 400}).open()
     visit.search("tower -eiffel")
     assert "min_confidence" not in visit.asked()[-1]
     assert len(visit.images()) == 24
