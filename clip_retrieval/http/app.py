@@ -54,7 +54,7 @@ def create_app(state: ServerState) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     for error, _ in STATUS:
         app.add_exception_handler(error, _refused)
-    # A router tries its routes in their order, and BentoML's mount tries them all before it: searches come first.
+    # A router tries its routes in their order: searches come first.
     add_query_routes(app, state)
     add_composed_routes(app, state)
     add_page_routes(app, state)
